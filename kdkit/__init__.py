@@ -1,0 +1,57 @@
+"""Keep one student; keep adding teachers.
+
+The public face: everything here is imported on first use, so that ``import kdkit`` imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+_WHERE = {
+    "hookimpl": "kdkit.core.hookspecs",
+    "KdkitError": "kdkit.core.errors",
+    "Workspace": "kdkit.core.workspace",
+    "load_student": "kdkit.core.versions",
+    **{
+        name: "kdkit.core.contracts"
+        for name in (
+            "Sample LoaderSpec TeacherSpec StudentSpec AlignerSpec LossSpec RopeSpec SourceSpec TrustPolicySpec "
+            "TaskSpec RecipeSpec SignalSpec TeacherView LossInput TrustTable DomainScore"
+        ).split()
+    },
+}
+
+__all__ = ["__version__", *_WHERE]
+
+if TYPE_CHECKING:
+    from kdkit.core.contracts import (
+        AlignerSpec,
+        DomainScore,
+        LoaderSpec,
+        LossInput,
+        LossSpec,
+        RecipeSpec,
+        RopeSpec,
+        Sample,
+        SignalSpec,
+        SourceSpec,
+        StudentSpec,
+        TaskSpec,
+        TeacherSpec,
+        TeacherView,
+        TrustPolicySpec,
+        TrustTable,
+    )
+    from kdkit.core.errors import KdkitError
+    from kdkit.core.hookspecs import hookimpl
+    from kdkit.core.versions import load_student
+    from kdkit.core.workspace import Workspace
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'kdkit' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)

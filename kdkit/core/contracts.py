@@ -1,0 +1,387 @@
+"""What plugins declare (frozen specs: pure data) and what their objects must do (protocols).
+
+Importing this module imports no torch: a spec names its factory as ``"package.module:callable"`` and the
+factory is imported only when the object is needed. Built-ins are written against this module alone.
+
+Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+    from torch import Tensor
+
+Split = Literal["train", "calibration", "test"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+Distillation = Literal["allowed", "non-commercial", "forbidden", "unknown"]
+Options = Mapping[str, Any]
+
+
+# --------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its text.
+
+    Attributes:
+        id: stable and unique in the project; the key of everything that is cached.
+        image: the file to decode.
+        text: the caption.
+        domain: what trust and forgetting are measured on (a modality, or a data set).
+        label: the class, where known; zero-shot evaluation and trust use samples that have one.
+        split: ``train`` teaches, ``calibration`` decides trust, ``test`` reports.
+        origin: ``file:line`` (or the file itself), for error messages.
+        extra: what a family needs beyond this (boxes, a conversation, a task name).
+    """
+
+    id: str
+    image: Path
+    text: str
+    domain: str
+    label: str | None = None
+    split: Split = "train"
+    origin: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+# -------------------------------------------------------------------------------------- specs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every family declares. ``name`` matches ``[a-z0-9][a-z0-9._-]*``."""
+
+    name: str
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorySpec(Spec):
+    """A spec whose object is made by ``factory``, an import string ``"package.module:callable"``."""
+
+    factory: str
+    options: Options = field(default_factory=dict)
+    """Defaults of the factory's keyword arguments; a recipe or the registry may override them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSpec(FactorySpec):
+    """How a folder of files becomes a teacher: ``factory(folder: Path, **options) -> Teacher``."""
+
+    marks: tuple[str, ...] = ()
+    """File names by which a folder of this kind is recognised, e.g. ``open_clip_config.json``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec(Spec):
+    """The facts of a published teacher. Everything here shows in ``kdkit teachers`` without loading it."""
+
+    source: str
+    """``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR`` (files inside an installed package)."""
+    loader: str
+    """Name of a loader; empty while no plugin provides the architecture (then ``unavailable`` says so)."""
+    options: Options = field(default_factory=dict)
+    image_dim: int | None = None
+    text_dim: int | None = None
+    image_size: int | None = None
+    context_length: int | None = None
+    domains: tuple[str, ...] = ()
+    """Domains for which it was made, as its authors say; trust is measured, not taken from here."""
+    license: str = "unknown"
+    distillation: Distillation = "unknown"
+    """Whether training a student on its outputs is allowed, and why the licence says so in ``notes``."""
+    gated: bool = False
+    extra_sources: Mapping[str, str] = field(default_factory=dict)
+    """Other repositories a working folder needs, e.g. ``{"text": "hf:ORG/TEXT-TOWER"}``."""
+    paper: str = ""
+    notes: str = ""
+    unavailable: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec(FactorySpec):
+    """``factory(**config) -> Student`` makes a new one, ``loader(folder: Path) -> Student`` reads a saved one."""
+
+    loader: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignerSpec(FactorySpec):
+    """``factory(in_dim: int, out_dim: int, **options) -> Aligner``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec(FactorySpec):
+    """``factory(**options) -> Loss`` (an ``nn.Module``: its parameters are trained and checkpointed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeSpec(FactorySpec):
+    """``factory(**options) -> RopeVariant``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec(FactorySpec):
+    """``factory(location: Path, **options) -> Iterable[Sample]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustPolicySpec(FactorySpec):
+    """``factory(**options) -> TrustPolicy``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(FactorySpec):
+    """``factory(**options) -> EvaluationTask``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec(Spec):
+    """A named recipe: a YAML file inside a package, ``"package.module:file.yaml"``."""
+
+    resource: str
+
+
+# ------------------------------------------------------------------------------------ teachers
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """One array that a teacher gives per sample: a column of the feature store.
+
+    ``shape`` is that of one row: ``(512,)`` for pooled features, ``(tokens, k)`` for top-k answer logits.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["float16", "float32", "int32", "int64"] = "float16"
+
+
+@runtime_checkable
+class SignalSource(Protocol):
+    """What extraction needs from a teacher of any kind, pooled features and token logits alike."""
+
+    @property
+    def signals(self) -> tuple[SignalSpec, ...]: ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What changes the signal besides the weights: preprocessing, tokenizer, text template."""
+
+    def prepare(self, image: Image, sample: Sample) -> Any:
+        """The CPU work for one sample; called from several threads. ``image`` is RGB."""
+
+    def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
+        """Signal name -> (B, *shape), for ``items`` made by :meth:`prepare`. No gradient, eval mode."""
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """A CLIP-style model: teacher, or the student at evaluation. Features are NOT normalised."""
+
+    @property
+    def embed_dim(self) -> int: ...
+
+    def identity(self) -> Mapping[str, str]:
+        """What changes the features besides the weights: preprocessing and tokenizer."""
+
+    def preprocess(self, image: Image) -> Tensor:
+        """RGB image -> (3, H, W) float32, deterministic; called from several threads."""
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D)."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> (B, D). Longer texts than the context are truncated."""
+
+
+Teacher = DualEncoder | SignalSource
+
+
+# ------------------------------------------------------------------------------------- student
+
+
+class Student(Protocol):
+    """The one model being trained; in practice an ``nn.Module``.
+
+    ``forward`` maps prepared inputs to named outputs; heads and losses find them by name, and a teacher's
+    signal of the same name is what an output is compared with (``image`` and ``text`` for dual encoders,
+    ``logits`` for generating students).
+    """
+
+    @property
+    def outputs(self) -> Mapping[str, int]:
+        """Output name -> width D, of those to which a head can be attached."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """JSON-able; ``factory(**config)`` makes the same architecture again."""
+
+    def identity(self) -> Mapping[str, str]:
+        """What changes its prepared inputs: preprocessing and tokenizer."""
+
+    def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
+        """One sample's inputs on the CPU, equal shapes for all samples; deterministic, thread-safe."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Stacked inputs -> outputs (B, D), and the scalar ``logit_scale`` (already exponentiated)."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything that stock libraries and the spec's ``loader`` need, offline, no pickle."""
+
+
+# ------------------------------------------------------------------------- losses and aligners
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherView:
+    """One teacher's part of a batch.
+
+    Attributes:
+        name: the teacher.
+        weight: (B,) trust, >= 0; 0 where the teacher has no signal or may not teach. ``target`` rows with
+            weight 0 are zeros and must not influence the loss.
+        target: signal name -> (B, D_t), after target normalisation (and alignment, in a shared space).
+        student: the student's outputs in the same space as ``target`` (through this teacher's heads).
+    """
+
+    name: str
+    weight: Tensor
+    target: Mapping[str, Tensor]
+    student: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class LossInput:
+    """What a loss sees: the whole batch over all processes.
+
+    Attributes:
+        student: the student's own outputs: name -> (B, D), and ``logit_scale`` ().
+        teachers: one view per teacher of the run.
+        domain: (B,) int64 index of each sample's domain.
+    """
+
+    student: Mapping[str, Tensor]
+    teachers: tuple[TeacherView, ...]
+    domain: Tensor
+
+
+class Loss(Protocol):
+    """An ``nn.Module`` whose ``forward`` returns a scalar; 0 (with a graph) when no row has weight."""
+
+    def __call__(self, batch: LossInput) -> Tensor: ...
+
+
+class Aligner(Protocol):
+    """Maps a teacher's space to another and back; an ``nn.Module`` whose ``state_dict`` is all of it."""
+
+    def fit(
+        self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0
+    ) -> None:
+        """Fit on paired rows: signal name (``image``, ``text``) -> (N, in_dim); ``anchor`` (N, out_dim)."""
+
+    def encode(self, name: str, x: Tensor) -> Tensor:
+        """(B, in_dim) -> (B, out_dim) for the signal ``name``."""
+
+    def decode(self, name: str, z: Tensor) -> Tensor:
+        """(B, out_dim) -> (B, in_dim), the best reconstruction it has."""
+
+
+class RopeVariant(Protocol):
+    """Position ids of a multimodal sequence (contract of the ClinKD students)."""
+
+    def positions(self, modality: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
+        """``modality`` (S,) 0 for text and 1 for image tokens; ``grids`` (t, h, w) per image -> (axes, S)."""
+
+
+# --------------------------------------------------------------------------- trust, evaluation
+
+
+@dataclass(frozen=True)
+class TrustTable:
+    """Zero-shot accuracy of teachers on the calibration split; all in [0, 1], NaN where not measured.
+
+    Attributes:
+        teachers, domains: names of rows and columns.
+        accuracy, lower, upper: (T, M) point estimate and two-sided confidence bounds.
+        count: (M,) calibration samples; ``chance``: (M,) accuracy of guessing.
+        level: the confidence level of the bounds.
+    """
+
+    teachers: tuple[str, ...]
+    domains: tuple[str, ...]
+    accuracy: np.ndarray[Any, Any]
+    lower: np.ndarray[Any, Any]
+    upper: np.ndarray[Any, Any]
+    count: np.ndarray[Any, Any]
+    chance: np.ndarray[Any, Any]
+    level: float = 0.95
+
+
+TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]
+"""Scores -> weights (T, M) in [0, 1]; 0 means: may not teach there."""
+
+
+class FeatureView(Protocol):
+    """Features of one model for evaluation, cached (a teacher) or live (the student)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def image(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        """(N, D) float32, unit rows."""
+
+    def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(N, D) float32, unit rows."""
+
+
+@dataclass(frozen=True)
+class DomainScore:
+    """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``."""
+
+    domain: str
+    count: int
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    level: float = 0.95
+
+
+class EvaluationTask(Protocol):
+    """Scores a model on samples."""
+
+    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        """One score per domain that has what the task needs (zero-shot: at least two labels)."""
+
+
+# ------------------------------------------------------------------------------------ progress
+
+
+class Reporter(Protocol):
+    """Where core says what it is doing; the terminal is the CLI's business."""
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+
+    def warn(self, text: str) -> None:
+        """One line that must not be missed."""
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Called often; ``done == total`` ends the bar."""
+
+
+class Silent:
+    """The default reporter."""
+
+    def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None: ...
+
+
+SourceFactory = Callable[..., Iterable[Sample]]
