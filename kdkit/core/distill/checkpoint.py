@@ -1,0 +1,124 @@
+"""Checkpoints of a run: safetensors and JSON, written whole or not at all.
+
+Nothing random needs to be saved: batches are a function of (seed, step) and the generators are seeded anew
+at every step. Restoring the parameters and the optimiser therefore continues bit for bit (on a CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdkit.core.errors import ExitCode, KdkitError
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int
+    seconds: float
+    log: list[dict[str, float]]
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder, newest last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+    def save(self, task: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write a checkpoint and drop all but the newest two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"step-{progress.step:08d}"
+        draft = self.folder / f".writing-{progress.step:08d}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        save_file(task_tensors(task), draft / "task.safetensors")
+        save_file(_flatten(optimiser), draft / "optimiser.safetensors")
+        body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
+        (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
+        for path in draft.iterdir():
+            with open(path, "rb") as handle:
+                os.fsync(handle.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(draft, final)
+        for old in self._all()[:-KEEP]:
+            shutil.rmtree(old)
+
+    def restore(self, task: nn.Module, optimiser: torch.optim.Optimizer) -> Progress | None:
+        """Load the newest checkpoint into ``task`` and ``optimiser``; None when there is none.
+
+        Raises:
+            KdkitError: when the checkpoint is of another task.
+        """
+        found = self._all()
+        if not found:
+            return None
+        newest = found[-1]
+        try:
+            load_task_tensors(task, load_file(newest / "task.safetensors"))
+            _unflatten(optimiser, load_file(newest / "optimiser.safetensors"))
+            body = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise KdkitError(
+                "this checkpoint cannot be continued",
+                where=str(newest),
+                why=str(error).splitlines()[0],
+                fix="start again with 'kdkit distill --restart'",
+                code=ExitCode.MISSING,
+            ) from None
+        return Progress(**body)
+
+
+def task_tensors(task: nn.Module) -> dict[str, Tensor]:
+    """The state dict as safetensors takes it: contiguous, on the CPU, tensors under several names once each."""
+    out: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in task.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            out[name] = tensor.detach().cpu().contiguous()
+    return out
+
+
+def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of :func:`task_tensors`. Raises RuntimeError when names or shapes differ."""
+    state = task.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    aliases = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
+    task.load_state_dict({name: tensors[aliases[name]] for name in state if aliases[name] in tensors})
+    extra = set(tensors) - set(state)
+    if extra:
+        raise RuntimeError(f"unexpected tensors: {', '.join(sorted(extra)[:3])}")
+
+
+def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
+    return {
+        f"{number}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for number, values in state.items()
+        for key, value in values.items()
+    }
+
+
+def _unflatten(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split("/")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,0 +1,166 @@
+"""Batches for the task: student inputs (decoded, prepared, kept in memory while they fit) and teacher rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdkit.core.contracts import Student
+from kdkit.core.data.images import open_image
+from kdkit.core.distill.batches import BatchSchedule, Indices
+
+if TYPE_CHECKING:
+    from kdkit.core.data import SampleTable
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What one teacher may teach in this run.
+
+    Attributes:
+        name: the teacher, or ``@previous``.
+        widths: signal name -> width of a row.
+        rows: (N,) row of each table sample in the teacher's column, -1 where it has none.
+        weight: (N,) float32 trust; 0 where it has no row or may not teach.
+        gather: (signal, rows) -> (len(rows), width).
+    """
+
+    name: str
+    widths: Mapping[str, int]
+    rows: Indices
+    weight: Floats
+    gather: Callable[[str, Indices], np.ndarray[Any, Any]]
+
+    def targets(self, indices: Indices, weight: Floats) -> dict[str, Tensor]:
+        """Signal -> (B, width) float32; zeros where ``weight`` is 0."""
+        taught = np.flatnonzero(weight > 0)
+        out: dict[str, Tensor] = {}
+        for signal, width in self.widths.items():
+            full = np.zeros((len(indices), width), dtype=np.float32)
+            if len(taught):
+                full[taught] = self.gather(signal, self.rows[indices[taught]])
+            out[signal] = torch.from_numpy(full)
+        return out
+
+
+class StudentInputs:
+    """Prepared inputs of samples. No augmentation: the teachers' features are of the plain image.
+
+    Inputs are kept in memory while they fit in ``budget`` bytes (each sample is then decoded once a run) and
+    are decoded again every time beyond it.
+    """
+
+    def __init__(self, student: Student, table: SampleTable, *, budget: int = 2 * GIB, workers: int = 4) -> None:
+        self._student, self._table, self._room = student, table, budget
+        self._kept: dict[int, Mapping[str, Tensor]] = {}
+        self._pool = ThreadPoolExecutor(workers)
+
+    def batch(self, indices: Indices) -> dict[str, Tensor]:
+        """Stacked inputs (len(indices), ...)."""
+        rows = list(self._pool.map(self._row, indices.tolist()))
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _row(self, index: int) -> Mapping[str, Tensor]:
+        row = self._kept.get(index)
+        if row is None:
+            sample = self._table.samples[index]
+            row = self._student.prepare(open_image(sample), sample)
+            size = sum(x.numel() * x.element_size() for x in row.values())
+            if self._room >= size:
+                self._room -= size
+                self._kept[index] = row
+        return row
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What :class:`~kdkit.core.distill.task.DistillTask` takes."""
+
+    inputs: dict[str, Tensor]
+    targets: dict[str, dict[str, Tensor]]
+    weights: dict[str, Tensor]
+    domain: Tensor
+
+    def to(self, device: torch.device) -> dict[str, Any]:
+        """Keyword arguments of the task's forward, on ``device``."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return {
+            "inputs": {k: move(v) for k, v in self.inputs.items()},
+            "targets": {t: {k: move(v) for k, v in row.items()} for t, row in self.targets.items()},
+            "weights": {k: move(v) for k, v in self.weights.items()},
+            "domain": move(self.domain),
+        }
+
+
+class Feed:
+    """The batch of any step; the next one is made while the current one is used.
+
+    Args:
+        one_teacher: each sample is taught by one of its teachers, drawn uniformly (MMKD-CLIP's released code).
+        rank, world: this process prepares its share of the student inputs; teacher rows are for the whole batch.
+    """
+
+    def __init__(
+        self,
+        schedule: BatchSchedule,
+        inputs: StudentInputs,
+        teachings: Sequence[Teaching],
+        domain: Indices,
+        *,
+        one_teacher: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._schedule, self._inputs, self._teachings, self._domain = schedule, inputs, teachings, domain
+        self._one_teacher, self._seed, self._rank, self._world = one_teacher, seed, rank, world
+
+    def make(self, step: int) -> Batch:
+        """The batch of ``step``: a pure function of the run's seed and the step."""
+        indices = self._schedule[step]
+        weights = self._weights(indices, step)
+        share = len(indices) // self._world
+        mine = indices[self._rank * share : (self._rank + 1) * share]
+        return Batch(
+            inputs=self._inputs.batch(mine),
+            targets={t.name: t.targets(indices, weights[t.name]) for t in self._teachings},
+            weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
+            domain=torch.from_numpy(self._domain[indices]),
+        )
+
+    def _weights(self, indices: Indices, step: int) -> dict[str, Floats]:
+        weights = {t.name: t.weight[indices] for t in self._teachings}
+        if not self._one_teacher:
+            return weights
+        able = np.stack([weights[t.name] > 0 for t in self._teachings])
+        draw = np.random.default_rng([self._seed, 2, step]).random(able.shape)
+        chosen = np.where(able, draw, -1.0).argmax(axis=0)
+        return {
+            t.name: np.where(chosen == number, weights[t.name], np.float32(0))
+            for number, t in enumerate(self._teachings)
+        }
+
+    def run(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from ``start`` to the end of the schedule, one batch ahead of the caller."""
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.make, start) if start < len(self._schedule) else None
+            for step in range(start, len(self._schedule)):
+                assert coming is not None
+                batch = coming.result()
+                coming = ahead.submit(self.make, step + 1) if step + 1 < len(self._schedule) else None
+                yield step, batch

@@ -1,0 +1,198 @@
+"""The student's history: promoted versions, candidates kept aside, and the lineage inside each.
+
+``versions/vN/`` holds ``student/`` (what stock libraries load), ``task.safetensors`` (heads, aligners, losses),
+``samples.safetensors`` (digests of what it was taught), ``lineage.json`` and ``evaluation.json``.
+``versions/current`` names the current one. A candidate that the guard refused lies in ``versions/candidates/vN/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdkit.core.contracts import Student
+
+LINEAGE_FORMAT = 1
+CANDIDATES = "candidates"
+_NAME = re.compile(r"v[1-9][0-9]*")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of the student on disk."""
+
+    name: str
+    folder: Path
+
+    @property
+    def student_folder(self) -> Path:
+        return self.folder / "student"
+
+    @property
+    def refused(self) -> bool:
+        """True for a candidate that the guard kept aside."""
+        return self.folder.parent.name == CANDIDATES
+
+    @cached_property
+    def lineage(self) -> Mapping[str, Any]:
+        """Where its knowledge came from: teachers, data, recipe, parent, trust, retention."""
+        path = self.folder / "lineage.json"
+        try:
+            lineage = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise KdkitError(
+                f"the lineage of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+            ) from None
+        if lineage.get("format") != LINEAGE_FORMAT:
+            raise KdkitError(
+                f"lineage format {lineage.get('format')!r} is not the one this kdkit writes ({LINEAGE_FORMAT})",
+                where=str(path),
+                fix="use the kdkit that made this version",
+            )
+        return dict(lineage)
+
+    def known_samples(self) -> np.ndarray[Any, Any]:
+        """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / "samples.safetensors")["digests"].view("uint64")
+
+
+class Versions:
+    """The versions of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.root = workspace.versions
+
+    def names(self) -> tuple[str, ...]:
+        """Promoted versions, oldest first."""
+        return self._in(self.root)
+
+    def candidates(self) -> tuple[str, ...]:
+        """Candidates kept aside, oldest first."""
+        return self._in(self.root / CANDIDATES)
+
+    @staticmethod
+    def _in(folder: Path) -> tuple[str, ...]:
+        if not folder.is_dir():
+            return ()
+        found = [p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / "lineage.json").is_file()]
+        return tuple(sorted(found, key=lambda name: int(name[1:])))
+
+    def current(self) -> Version | None:
+        """The version in use, or None before the first one."""
+        pointer = self.root / "current"
+        if not pointer.is_file():
+            return None
+        name = pointer.read_text(encoding="utf-8").strip()
+        if name not in self.names():
+            raise KdkitError(
+                f"versions/current names '{name}', which does not exist",
+                where=str(pointer),
+                fix="run 'kdkit rollback VERSION' with one of: " + (", ".join(self.names()) or "none"),
+                code=ExitCode.MISSING,
+            )
+        return Version(name, self.root / name)
+
+    def get(self, name: str | None = None) -> Version:
+        """A version by name (a candidate too), or the current one.
+
+        Raises:
+            KdkitError: when there is no such version, or no version at all.
+        """
+        if name is None:
+            version = self.current()
+            if version is None:
+                raise KdkitError(
+                    "there is no version of the student yet",
+                    where=str(self.root),
+                    fix="run 'kdkit distill' to make the first one",
+                    code=ExitCode.MISSING,
+                )
+            return version
+        if name in self.names():
+            return Version(name, self.root / name)
+        if name in self.candidates():
+            return Version(name, self.root / CANDIDATES / name)
+        raise KdkitError(
+            f"there is no version '{name}'",
+            fix=did_you_mean(name, [*self.names(), *self.candidates()]),
+            code=ExitCode.MISSING,
+        )
+
+    def next_name(self) -> str:
+        """A name that neither a version nor a candidate has had."""
+        numbers = [int(name[1:]) for name in (*self.names(), *self.candidates())]
+        return f"v{max(numbers, default=0) + 1}"
+
+    @contextmanager
+    def writing(self, name: str, *, refused: bool) -> Iterator[Path]:
+        """A folder to fill; it appears under its name only when the block ends without an error."""
+        parent = self.root / CANDIDATES if refused else self.root
+        parent.mkdir(parents=True, exist_ok=True)
+        draft = parent / f".{name}.writing"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            yield draft
+            os.replace(draft, parent / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def make_current(self, name: str) -> None:
+        """Point ``current`` at a promoted version; instant and atomic."""
+        if name not in self.names():
+            raise KdkitError(
+                f"'{name}' is not a promoted version", fix=did_you_mean(name, list(self.names())), code=ExitCode.MISSING
+            )
+        pointer = self.root / "current"
+        draft = pointer.with_suffix(".writing")
+        draft.write_text(name + "\n", encoding="utf-8")
+        os.replace(draft, pointer)
+
+    def promote(self, name: str) -> None:
+        """Promote a candidate that was kept aside, in spite of the guard."""
+        if name not in self.candidates():
+            raise KdkitError(
+                f"'{name}' is not a candidate", fix=did_you_mean(name, list(self.candidates())), code=ExitCode.MISSING
+            )
+        os.replace(self.root / CANDIDATES / name, self.root / name)
+        self.make_current(name)
+
+    def rollback(self, name: str | None = None) -> Version:
+        """Make ``name``, or the parent of the current version, current. Returns it."""
+        if name is None:
+            current = self.get()
+            name = current.lineage["parent"]
+            if name is None:
+                raise KdkitError(
+                    f"{current.name} is the first version: there is nothing to roll back to", code=ExitCode.USAGE
+                )
+        self.make_current(name)
+        return self.get(name)
+
+
+def load_student(where: Path | str | Version) -> Student:
+    """The student of a version (or of a version's folder), in eval mode, on the CPU."""
+    from kdkit.core.discovery import load_catalogue, resolve
+
+    version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
+    family = version.lineage["student"]["family"]
+    loader: Any = resolve(load_catalogue().get("student", family).spec.loader)
+    student: Any = loader(version.student_folder)
+    student.eval()
+    return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests
