@@ -344,13 +344,20 @@ class FeatureView(Protocol):
 
 @dataclass(frozen=True)
 class DomainScore:
-    """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``."""
+    """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``.
+
+    ``outcomes`` holds, for each metric that is a mean over samples, the value of every sample (N,) in the order
+    of ``ids``: what two models are compared on sample by sample. ``notes`` says what a reader must know.
+    """
 
     domain: str
     count: int
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     level: float = 0.95
+    ids: tuple[str, ...] = ()
+    outcomes: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class EvaluationTask(Protocol):
