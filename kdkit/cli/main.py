@@ -2,15 +2,176 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from typer.core import TyperGroup
 
-from kdkit.cli import align, data, demo, distill, evaluate, export, features, plugins, recipes, registry, trust, versions
+import kdkit
+from kdkit.cli import (
+    align,
+    console,
+    data,
+    demo,
+    distill,
+    evaluate,
+    export,
+    features,
+    plugins,
+    recipes,
+    registry,
+    trust,
+    versions,
+)
+from kdkit.core.errors import ExitCode, KdkitError
 
-app = typer.Typer(name="kdkit", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True)
-for module in (registry, plugins, data, features, trust, align, recipes, distill, versions, evaluate, export, demo):
+ERROR_LOG = "kdkit-error.log"
+WELCOME = f"""\
+kdkit {kdkit.__version__}: keep one student; keep adding teachers.
+Distils frozen biomedical vision-language models into one student, and later ones into the same student.
+
+  kdkit demo                      the whole way on made-up images, without a download, in minutes
+  kdkit init                      make a project in this folder
+  kdkit add-teacher biomedclip    choose a teacher; then 'kdkit distill'
+
+All commands: kdkit --help"""
+
+STORY = {
+    "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher"),
+    "Look at what they know": ("data", "features", "trust", "align"),
+    "Teach the student": ("recipes", "distill", "versions", "rollback"),
+    "Use the student": ("evaluate", "export"),
+    "kdkit itself": ("plugins", "demo"),
+}
+"""The order of ``kdkit --help``: that in which a project meets the commands."""
+
+
+class Story(TyperGroup):
+    """Lists the commands in the order of the story, under its headings, and ends quietly on Ctrl-C."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        told = [name for names in STORY.values() for name in names]
+        known = super().list_commands(ctx)
+        return sorted(known, key=lambda name: told.index(name) if name in told else len(told))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        names = self.list_commands(ctx)
+        rest = tuple(name for name in names if not any(name in part for part in STORY.values()))
+        for heading, part in {**STORY, "More": rest}.items():
+            commands = [(name, self.get_command(ctx, name)) for name in part if name in names]
+            rows = [
+                (name, command.get_short_help_str(90))
+                for name, command in commands
+                if command and not command.hidden
+            ]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.say("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="kdkit",
+    cls=Story,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for module in (
+    registry,
+    data,
+    features,
+    trust,
+    align,
+    recipes,
+    distill,
+    versions,
+    evaluate,
+    export,
+    plugins,
+    demo,
+):
     module.register(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdkit {kdkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def frame(
+    ctx: typer.Context,
+    version: Annotated[  # noqa: ARG001  # typer calls _version
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load the built-in plugins only.")] = False,
+) -> None:
+    """Keep one student; keep adding teachers."""
+    if debug:
+        os.environ["KDKIT_DEBUG"] = "1"
+    if no_plugins:
+        os.environ["KDKIT_NO_PLUGINS"] = "1"
+    if ctx.invoked_subcommand is None:
+        print(WELCOME)
+
+
 def run() -> None:
-    """Entry point."""
-    app()
+    """Entry point: every ending of a command becomes a message for people and an exit code."""
+    try:
+        try:
+            app(prog_name="kdkit")
+        finally:
+            plugins.warn_of_broken()
+            sys.stdout.flush()
+    except KdkitError as error:
+        console.show_error(error)
+        if _debug():
+            traceback.print_exc()
+        raise SystemExit(error.code) from None
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        raise SystemExit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of our output left; nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(ExitCode.FOUND) from None
+    except Exception as error:
+        _internal_error(error)
+        raise SystemExit(ExitCode.BUG) from None
+
+
+def _debug() -> bool:
+    return os.environ.get("KDKIT_DEBUG", "") not in ("", "0")
+
+
+def _internal_error(error: Exception) -> None:
+    """One line; the traceback (never local variables: they may hold tokens) goes to a file."""
+    details = f"kdkit {kdkit.__version__}, Python {sys.version.split()[0]}\n" + "".join(
+        traceback.format_exception(error)
+    )
+    line = f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not _debug():
+        try:
+            Path(ERROR_LOG).write_text(details, encoding="utf-8")
+        except OSError:
+            pass
+        else:
+            console.say(f"{line}\n  do: report it with {ERROR_LOG}, which holds the traceback")
+            return
+    console.say(f"{line}\n{details}")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,162 @@
+"""What every command shares: its common options, how it prints data, and how it says what it is doing.
+
+stdout carries data and nothing else; progress, messages and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdkit.core.errors import KdkitError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from kdkit.core.contracts import Reporter
+    from kdkit.core.workspace import Workspace
+
+ProjectOption = Annotated[
+    str | None,
+    typer.Option("--project", "-C", metavar="DIR", help="The project's folder (default: here or above)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+EVERY_SECONDS = 5.0
+"""How often progress is written where there is no terminal."""
+
+
+def workspace(project: str | None) -> Workspace:
+    """The project of ``--project``, or the one around the current folder.
+
+    Raises:
+        KdkitError: when there is none.
+    """
+    from kdkit.core.workspace import Workspace
+
+    return Workspace.find(project or ".")
+
+
+def emit(data: Any, *, json: bool, text: Callable[[], str] | str) -> None:
+    """Print ``data`` as JSON, or ``text`` for people, to stdout."""
+    if json:
+        from json import dumps
+
+        print(dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print(text if isinstance(text, str) else text())
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
+    """A plain text table; ``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter)."""
+    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    right = [align[column : column + 1] == "r" for column in range(len(headers))]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if r else cell.ljust(width)
+            for cell, width, r in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def say(text: str) -> None:
+    """One line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_error(error: KdkitError) -> None:
+    """``error: where: what``, then why and what to do, on stderr."""
+    say(f"error: {error.headline}")
+    if error.why:
+        say(f"  why: {error.why}")
+    if error.fix:
+        say(f"  do: {error.fix}")
+
+
+def reporter() -> Reporter:
+    """Bars on a terminal; elsewhere a line every few seconds."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return Bars()
+    return Lines()
+
+
+class Lines:
+    """A reporter for logs: a line every few seconds, and one at the end of each piece of work."""
+
+    def __init__(self, every: float = EVERY_SECONDS) -> None:
+        self.every = every
+        self._started: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def warn(self, text: str) -> None:
+        say(f"warning: {text}")
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        start = self._started.setdefault(label, now)
+        ended = done >= total
+        if not ended and now - self._written.setdefault(label, now) < self.every:
+            return
+        self._written[label] = now
+        seconds = f"{now - start:.0f} s"
+        say(f"{label}: {done}/{total}  {seconds}" + (f"  {note}" if note else ""))
+        if ended:
+            self._started.pop(label)
+            self._written.pop(label, None)
+
+
+class Bars:
+    """A reporter for terminals: one rich bar per piece of work. Colour is off where ``NO_COLOR`` is set."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def say(self, text: str) -> None:
+        self._print(text)
+
+    def warn(self, text: str) -> None:
+        self._print(f"warning: {text}")
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
+        bar = self._progress or self._start()
+        if label not in self._tasks:
+            self._tasks[label] = bar.add_task(label, total=total, note=note)
+        bar.update(self._tasks[label], completed=done, total=total, note=note)
+        if done >= total:
+            del self._tasks[label]
+            if not self._tasks:
+                bar.stop()
+                self._progress = None
+
+    def _start(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self._progress.start()
+        return self._progress
+
+    def _print(self, text: str) -> None:
+        if self._progress:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            say(text)
