@@ -1,1 +1,24 @@
-"""Placeholder; see docs/architecture.md."""
+"""Built-in loaders: how a materialised folder becomes a teacher. Light: declares, imports no library."""
+
+from __future__ import annotations
+
+from kdkit.core.contracts import LoaderSpec
+from kdkit.core.hookspecs import hookimpl
+
+
+@hookimpl
+def kdkit_loaders() -> tuple[LoaderSpec, ...]:
+    return (
+        LoaderSpec(
+            name="open_clip",
+            summary="any model that open_clip builds, from a folder with open_clip_config.json",
+            factory="kdkit.plugins.loaders.open_clip:load_open_clip",
+            marks=("open_clip_config.json",),
+        ),
+        LoaderSpec(
+            name="transformers",
+            summary="CLIP-style models of transformers (CLIP, SigLIP, ...), without remote code",
+            factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
+            marks=("config.json", "preprocessor_config.json"),
+        ),
+    )

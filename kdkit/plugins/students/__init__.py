@@ -1,1 +1,18 @@
-"""Placeholder; see docs/architecture.md."""
+"""Built-in student families. Light: declares, imports no library."""
+
+from __future__ import annotations
+
+from kdkit.core.contracts import StudentSpec
+from kdkit.core.hookspecs import hookimpl
+
+
+@hookimpl
+def kdkit_students() -> tuple[StudentSpec, ...]:
+    return (
+        StudentSpec(
+            name="open_clip",
+            summary="a dual encoder of any open_clip architecture, saved as a stock open_clip folder",
+            factory="kdkit.plugins.students.open_clip:create_student",
+            loader="kdkit.plugins.students.open_clip:load_student",
+        ),
+    )
