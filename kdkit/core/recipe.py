@@ -1,0 +1,198 @@
+"""A recipe: everything about how to distil that is not the data, the teachers or the student. It is a YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import Field, model_validator
+
+from kdkit.core.contracts import RecipeSpec
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.schema import Name, Part, TrustEntry
+from kdkit.core.yaml_model import read_model
+
+if TYPE_CHECKING:
+    from kdkit.core.discovery import Catalogue
+
+Normalise = Literal["none", "unit", "standardise", "phi-s"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class NamedPart(Part):
+    """Something of the catalogue, as ``name`` or ``distribution:name``, with options for its factory."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class LossPart(NamedPart):
+    """One term of the sum that is minimised."""
+
+    weight: Positive = 1.0
+
+
+class TargetsPart(Part):
+    """What is done to every teacher's features before anything is compared with them."""
+
+    normalise: Normalise = "unit"
+
+
+class SamplingPart(Part):
+    """How a batch is put together."""
+
+    domain_power: Fraction = 1.0
+    """Domains are drawn with probability ~ (their size) ** domain_power: 1 as they come, 0 all alike."""
+    domains_per_batch: Annotated[int, Field(ge=1)] | None = None
+    """How many domains one batch mixes; null for all of them, 1 for domain-pure batches."""
+
+
+class OptimiserPart(Part):
+    """Optimiser, schedule and length of a run from scratch."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    warmup: Fraction = 0.05
+    """Share of the steps in which the learning rate rises linearly from 0."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    batch_size: Annotated[int, Field(ge=1)]
+    epochs: Positive | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    clip_norm: Positive | None = None
+    """Upper bound of the gradient's norm; null for none."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> OptimiserPart:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of 'epochs' and 'steps'")
+        return self
+
+
+class PreviousPart(Part):
+    """The previous version as one more teacher: its similarities are kept."""
+
+    weight: NonNegative = 0.0
+    temperature: Positive = 0.05
+
+
+class IncrementPart(Part):
+    """What ``distill --incremental`` does differently from a run from scratch."""
+
+    replay: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    """Share of every batch drawn from samples of the domains that the previous version already knew."""
+    steps: Positive = 0.5
+    """Length as a fraction of the run from scratch."""
+    lr: Positive | None = None
+    """Learning rate; null for that of the run from scratch."""
+    previous: PreviousPart = PreviousPart()
+    pull: NonNegative = 0.0
+    """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""
+    interpolate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Kept weights = (1 - a) previous + a trained (WiSE-FT); 1 keeps the trained ones."""
+
+
+class Recipe(Part):
+    """The whole file.
+
+    ``space: heads`` puts the student's outputs into each teacher's own space through linear heads;
+    ``space: shared`` brings the teachers into the student's space through fitted aligners.
+    """
+
+    name: Name
+    summary: str
+    source: str = ""
+    """The paper or code that it follows."""
+    space: Literal["heads", "shared"] = "heads"
+    shared_towers: bool = False
+    """One head per teacher for all outputs (image and text) instead of one per output."""
+    aligner: NamedPart | None = None
+    targets: TargetsPart = TargetsPart()
+    losses: Annotated[tuple[LossPart, ...], Field(min_length=1)]
+    teachers_per_sample: Literal["all", "one"] = "all"
+    """``one``: each sample draws, at every step, one of the teachers that may teach it."""
+    trust: TrustEntry
+    sampling: SamplingPart = SamplingPart()
+    optimiser: OptimiserPart
+    increment: IncrementPart = IncrementPart()
+
+    @model_validator(mode="after")
+    def _space_and_aligner(self) -> Recipe:
+        if self.space == "shared" and self.aligner is None:
+            raise ValueError("'space: shared' needs an 'aligner'")
+        if self.space == "heads" and self.aligner is not None:
+            raise ValueError("'aligner' belongs to 'space: shared'; 'space: heads' has none")
+        if self.space == "shared" and self.shared_towers:
+            raise ValueError("'shared_towers' belongs to 'space: heads'; 'space: shared' has no heads")
+        return self
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """The text of a recipe, and where it lies (for people, in messages)."""
+
+    origin: str
+    text: str
+
+
+def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".") -> RecipeFile:
+    """The file behind a recipe of the catalogue, or behind a path (relative to ``root``).
+
+    A path is what contains a slash or ends in ``.yaml`` or ``.yml``.
+
+    Raises:
+        KdkitError: unknown name, or no readable text file at the path.
+    """
+    if not _is_path(name_or_path):
+        spec = cast(RecipeSpec, catalogue.get("recipe", name_or_path).spec)
+        package, _, file = spec.resource.partition(":")
+        resource = files(package) / file
+        return RecipeFile(str(resource), resource.read_text(encoding="utf-8"))
+    path = Path(root) / name_or_path
+    try:
+        return RecipeFile(name_or_path, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KdkitError(
+            "this recipe cannot be read",
+            where=str(path),
+            why=str(error),
+            fix="'kdkit recipes' lists those that have a name",
+            code=ExitCode.MISSING,
+        ) from None
+
+
+def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".") -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name_or_path: a name of the catalogue, or the path of a YAML file.
+        catalogue: says which losses, aligners and trust policies exist.
+        root: what a path is relative to: the folder of ``registry.yaml``.
+
+    Raises:
+        KdkitError: with ``file:line``, for anything in the file that is not understood.
+    """
+    file = recipe_file(name_or_path, catalogue, root)
+    recipe, located = read_model(Recipe, file.text, file.origin)
+    for number, loss in enumerate(recipe.losses):
+        _known("loss", loss.name, catalogue, located.where(("losses", number, "name")))
+    if recipe.aligner:
+        _known("aligner", recipe.aligner.name, catalogue, located.where(("aligner", "name")))
+    _known("policy", recipe.trust.policy, catalogue, located.where(("trust", "policy")))
+    return recipe
+
+
+def _is_path(name_or_path: str) -> bool:
+    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+
+
+def _known(family: str, name: str, catalogue: Catalogue, where: str) -> None:
+    try:
+        catalogue.get(family, name)
+    except KdkitError as error:
+        raise KdkitError(error.what, where=where, why=error.why, fix=error.fix, code=error.code) from None
