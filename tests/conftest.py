@@ -1,0 +1,116 @@
+"""Fixtures for every test: the real command in a process of its own, and plugins that are really installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Cli:
+    """``kdkit`` in a folder, as a user would call it: ``cli("teachers", "--json")``.
+
+    Attributes:
+        folder: the current folder of the commands.
+        environment: added to the environment of each command; ``PYTHONPATH`` holds the fake installations.
+    """
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300
+    ) -> Outcome:
+        return self.python("-m", "kdkit.cli.main", *arguments, env=env, timeout=timeout)
+
+    def python(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
+        """Any Python process in the same folder and environment."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**clean_environment(), **self.environment, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would change kdkit, and without network for Hugging Face."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("KDKIT_")}
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture
+def kdkit_cli(tmp_path: Path) -> Cli:
+    """The real command in a fresh, empty folder."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Cli(folder)
+
+
+InstallPlugin = Callable[..., None]
+
+
+@pytest.fixture
+def install_plugin(kdkit_cli: Cli, tmp_path: Path) -> InstallPlugin:
+    """``install_plugin("kdkit-foo", source)``: a distribution with one plugin, seen by ``kdkit_cli``."""
+    site = tmp_path / "site"
+    site.mkdir()
+    kdkit_cli.environment["PYTHONPATH"] = str(site)
+
+    def install(
+        distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None
+    ) -> None:
+        write_distribution(site, distribution, source, version=version, entry_points=entry_points)
+
+    return install
+
+
+def write_distribution(
+    site: Path, distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None
+) -> None:
+    """What ``pip install`` leaves in ``site``: the module ``kdkit_foo`` and ``kdkit_foo-1.0.dist-info``.
+
+    Args:
+        site: a folder of ``sys.path``.
+        distribution: e.g. ``kdkit-foo``.
+        source: the text of the module.
+        version: of the distribution.
+        entry_points: the text of ``entry_points.txt``; by default the module is the plugin ``foo``.
+    """
+    module = distribution.replace("-", "_")
+    (site / f"{module}.py").write_text(source, encoding="utf-8")
+    facts = site / f"{module}-{version}.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
+    )
+    default = f"[kdkit]\n{distribution.removeprefix('kdkit-')} = {module}\n"
+    (facts / "entry_points.txt").write_text(
+        default if entry_points is None else entry_points, encoding="utf-8"
+    )
