@@ -1,9 +1,116 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit versions`` and ``kdkit rollback``: the student's history."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from kdkit.cli import console
+
+if TYPE_CHECKING:
+    from kdkit.core.versions import Version, Versions
+
+versions_app = typer.Typer(invoke_without_command=True, help="List the versions of the student.")
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    app.add_typer(versions_app, name="versions")
+    app.command("rollback")(rollback)
+
+
+@versions_app.callback()
+def versions(
+    ctx: typer.Context, project: console.ProjectOption = None, as_json: console.JsonOption = False
+) -> None:
+    """List the versions of the student, and the candidates that the guard kept aside."""
+    if ctx.invoked_subcommand is None:
+        from kdkit.core.versions import Versions
+
+        rows = _rows(Versions(console.workspace(project)))
+        console.emit(rows, json=as_json, text=lambda: _text(rows))
+
+
+@versions_app.command("show")
+def show(
+    name: Annotated[str | None, typer.Argument(help="Default: the current version.")] = None,
+    project: console.ProjectOption = None,
+) -> None:
+    """Print the lineage of a version as JSON: teachers, data, recipe, trust, retention, environment."""
+    from kdkit.core.versions import Versions
+
+    version = Versions(console.workspace(project)).get(name)
+    console.emit(dict(version.lineage), json=True, text="")
+
+
+@versions_app.command("promote")
+def promote(
+    name: Annotated[str, typer.Argument(help="A candidate that was kept aside.")],
+    project: console.ProjectOption = None,
+) -> None:
+    """Make a candidate current in spite of what it lost."""
+    from kdkit.core.versions import Versions
+
+    workspace = console.workspace(project)
+    with workspace.exclusive("kdkit versions promote"):
+        Versions(workspace).promote(name)
+    console.say(f"{name} is current now")
+
+
+def rollback(
+    name: Annotated[str | None, typer.Argument(help="Default: the parent of the current version.")] = None,
+    project: console.ProjectOption = None,
+) -> None:
+    """Make an earlier version current again; nothing is deleted."""
+    from kdkit.core.versions import Versions
+
+    workspace = console.workspace(project)
+    with workspace.exclusive("kdkit rollback"):
+        version = Versions(workspace).rollback(name)
+    console.say(f"{version.name} is current now")
+
+
+def _rows(versions: Versions) -> list[dict[str, Any]]:
+    current = versions.current()
+    names = sorted([*versions.names(), *versions.candidates()], key=lambda name: int(name[1:]))
+    return [_row(versions.get(name), current) for name in names]
+
+
+def _row(version: Version, current: Version | None) -> dict[str, Any]:
+    lineage = version.lineage
+    status = "refused" if version.refused else "promoted"
+    return {
+        "version": version.name,
+        "status": "current" if current and current.name == version.name else status,
+        "parent": lineage["parent"],
+        "created": lineage["created"],
+        "recipe": lineage["recipe"]["name"],
+        "teachers": [teacher["name"] for teacher in lineage["teachers"]],
+        "accuracy": lineage["scores"]["mean"]["accuracy"],
+        "worst_change": (lineage.get("retention") or {}).get("worst_change"),
+        "seconds": lineage["training"]["seconds"],
+    }
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "no version yet: 'kdkit distill' makes the first one"
+    headers = ("version", "status", "parent", "recipe", "teachers", "accuracy", "worst change", "seconds")
+    cells = [
+        (
+            row["version"],
+            row["status"],
+            row["parent"] or "-",
+            row["recipe"],
+            ", ".join(row["teachers"]),
+            f"{100 * row['accuracy']:.1f} %",
+            "-" if row["worst_change"] is None else f"{row['worst_change']:+.1f} points",
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
+    ]
+    return console.table(headers, cells, "lllllrrr") + (
+        "\n\nAccuracy is the mean over domains on the calibration split; the worst change is that of the old domain "
+        "that lost most against the parent."
+    )
