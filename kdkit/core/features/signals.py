@@ -21,8 +21,8 @@ class DualEncoderSignals:
     """A dual encoder's pooled features as two signals, ``image`` and ``text``, each of shape (D,), fp16.
 
     Captions repeat (templates), so each text is encoded once and remembered, up to ``texts_kept`` of them.
-    A text's feature may differ in its last bit with the batch that it is encoded in; extraction therefore calls
-    :meth:`forget_texts` at the start of every block, and a resumed run gives the bytes of an uninterrupted one.
+    The last bit of a text's feature may depend on the batch it is encoded in; extraction therefore calls
+    :meth:`forget_texts` before every block, so that a resumed run writes the bytes of an uninterrupted one.
 
     Args:
         model: put into eval mode when it is an ``nn.Module``.

@@ -1,0 +1,88 @@
+"""Content digests of files, remembered by path, size and time so that a data set is hashed once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.data.images import decode
+from kdkit.core.errors import KdkitError
+
+Stamp = tuple[int, int]
+"""Size in bytes and modification time in ns."""
+
+
+def file_digest(path: Path) -> int | str:
+    """First 64 bits of the BLAKE2b hash of the file's bytes."""
+    with open(path, "rb") as handle:
+        state = blake2b(digest_size=8)
+        while chunk := handle.read(1 << 20):
+            state.update(chunk)
+    return int.from_bytes(state.digest(), "big")
+
+
+def pixel_digest(path: Path) -> int | str:
+    """The same of the decoded RGB pixels and their size, or why the image cannot be read."""
+    try:
+        image = decode(path)
+    except KdkitError as error:
+        return error.why or error.what
+    state = blake2b(repr(image.size).encode(), digest_size=8)
+    state.update(image.tobytes())
+    return int.from_bytes(state.digest(), "big")
+
+
+def content_digest(file: int, text: str) -> int:
+    """64 bits that change when the image file or the text does."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8, key=file.to_bytes(8, "big")).digest(), "big")
+
+
+class DigestCache:
+    """Values of ``digest`` for files, kept in a JSON file. A damaged file of the cache is computed again.
+
+    Args:
+        path: the JSON file; made when there is something to keep.
+        digest: path -> value; called in threads.
+    """
+
+    def __init__(self, path: Path, digest: Callable[[Path], int | str]) -> None:
+        self.path, self._digest = path, digest
+
+    def get(
+        self, files: Sequence[tuple[str, Stamp]], reporter: Reporter | None = None, label: str = "hashing"
+    ) -> list[int | str]:
+        """One value per (path, stamp), computed only for those that changed."""
+        reporter = reporter or Silent()
+        known = self._read()
+        todo = [(path, stamp) for path, stamp in dict(files).items() if known.get(path, [])[:2] != [*stamp]]
+        if todo:
+            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+                values = pool.map(self._digest, [Path(path) for path, _ in todo])
+                for done, ((path, stamp), value) in enumerate(zip(todo, values, strict=True), start=1):
+                    known[path] = [*stamp, value]
+                    if done % 100 == 0 or done == len(todo):
+                        reporter.progress(label, done, len(todo))
+            self._write(known)
+        return [known[path][2] for path, _ in files]
+
+    def _read(self) -> dict[str, list[int | str]]:
+        try:
+            known = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(known, dict) or not all(
+            isinstance(v, list) and len(v) == 3 for v in known.values()
+        ):
+            return {}
+        return known
+
+    def _write(self, known: dict[str, list[int | str]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")
+        os.replace(temporary, self.path)

@@ -1,0 +1,155 @@
+"""From the registry's data entries to the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent
+from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
+from kdkit.core.data.table import SampleTable
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.workspace import Workspace
+
+SHOWN = 3
+"""How many of many equal problems a message names."""
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """The samples of one data entry."""
+
+    samples: tuple[Sample, ...]
+    skip_unreadable: bool
+
+
+def load_table(workspace: Workspace, reporter: Reporter | None = None) -> SampleTable:
+    """Every sample of the project, in a fixed order.
+
+    Raises:
+        KdkitError: naming ``file:line`` of what is wrong: a row without a needed column, an unknown split,
+            an id that occurs twice, a path that leaves its folder, an image file that is missing.
+    """
+    reporter = reporter or Silent()
+    sourced = read_sources(workspace)
+    samples = tuple(sample for part in sourced for sample in part.samples)
+    _refuse_duplicates(samples)
+    stamps, missing = stat_images(samples)
+    if missing:
+        raise KdkitError(
+            f"{_count(len(missing), 'image file')} missing: {name_some(str(s.image) for s in missing)}",
+            where=missing[0].origin,
+            fix="put the files there, or correct the manifest",
+            code=ExitCode.MISSING,
+        )
+    files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
+    hashed = [int(value) for value in file_cache(workspace).get(files, reporter)]
+    contents = (content_digest(file, sample.text) for file, sample in zip(hashed, samples, strict=True))
+    return SampleTable(
+        samples=samples,
+        digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),
+        image_digests=np.array(hashed, dtype=np.uint64),
+        may_skip=np.repeat(
+            np.array([part.skip_unreadable for part in sourced], dtype=bool),
+            [len(part.samples) for part in sourced],
+        ),
+    )
+
+
+def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
+    """The samples of each data entry, checked one by one but not against each other.
+
+    Raises:
+        KdkitError: for a registry without data, or what a source complains about.
+    """
+    entries = workspace.registry.data
+    if not entries:
+        raise KdkitError(
+            "the registry has no data",
+            where=str(workspace.registry_path),
+            fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/data.md",
+        )
+    parts = []
+    for entry in entries:
+        options = dict(entry.options)
+        skip = options.pop("skip_unreadable", False)
+        if not isinstance(skip, bool):
+            raise KdkitError("skip_unreadable must be true or false", where=str(workspace.registry_path))
+        location = Path(os.path.abspath(workspace.root / entry.path))
+        found = workspace.catalogue.make("source", entry.source, location=location, **options)
+        parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
+    return tuple(parts)
+
+
+def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:
+    """Size and time of each sample's image, and the samples without such a file (stamp (-1, -1))."""
+    stamps: list[Stamp] = []
+    missing = []
+    for sample in samples:
+        try:
+            found = os.stat(sample.image)
+        except OSError:
+            missing.append(sample)
+            stamps.append((-1, -1))
+        else:
+            stamps.append((found.st_size, found.st_mtime_ns))
+    return stamps, missing
+
+
+def file_cache(workspace: Workspace) -> DigestCache:
+    """Digests of the bytes of the project's images."""
+    return DigestCache(workspace.state / "digests.json", file_digest)
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
+
+
+def find_duplicates(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    """(first, later) for every sample whose id occurred before."""
+    first: dict[str, Sample] = {}
+    pairs = [(first.setdefault(sample.id, sample), sample) for sample in samples]
+    return [(a, b) for a, b in pairs if a is not b]
+
+
+def _refuse_duplicates(samples: Sequence[Sample]) -> None:
+    pairs = find_duplicates(samples)
+    if pairs:
+        earlier, later = pairs[0]
+        raise KdkitError(
+            f"{_count(len(pairs), 'id')} used twice: {name_some(s.id for _, s in pairs)}",
+            where=later.origin,
+            why=f"'{earlier.id}' is already at {earlier.origin}; what is cached is found by its id",
+            fix="make ids unique; the option id_prefix tells two sources apart",
+        )
+
+
+def _checked(sample: object, source: str) -> Sample:
+    """What the core relies on, whoever wrote the source."""
+    if not isinstance(sample, Sample):
+        raise KdkitError(
+            f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN
+        )
+    problem = ""
+    if not sample.id or not sample.domain:
+        problem = "a sample without an id or a domain"
+    elif sample.split not in SPLITS:
+        problem = f"sample '{sample.id}' has split '{sample.split}', not one of {', '.join(SPLITS)}"
+    elif not Path(sample.image).is_absolute():
+        problem = f"sample '{sample.id}' has a relative image path"
+    if problem:
+        raise KdkitError(
+            problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN
+        )
+    return sample
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s are' if number > 1 else ' is'}"

@@ -1,0 +1,60 @@
+"""Prompts of zero-shot classification: templates filled with the classes of each domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdkit.core.data.table import SampleTable
+from kdkit.core.errors import KdkitError
+from kdkit.core.registry.schema import Registry
+
+DEFAULT_TEMPLATES = (
+    "a {domain} image of {label}.",
+    "{domain} showing {label}.",
+    "{label} presented in {domain}.",
+)
+PromptSets = dict[str, dict[str, list[str]]]
+
+
+def prompt_sets(registry: Registry, table: SampleTable) -> PromptSets:
+    """Domain -> label -> prompts, for every domain that has labels.
+
+    Templates come from ``prompts`` in the registry, of the domain or else ``default``; without either,
+    :data:`DEFAULT_TEMPLATES`. Underscores in domains and labels become spaces.
+
+    Raises:
+        KdkitError: for a template with an unknown field or without ``{label}``.
+    """
+    return {
+        domain: {label: [_fill(template, domain, label) for template in templates] for label in labels}
+        for domain, labels in table.classes.items()
+        if labels and (templates := _templates(registry, domain))
+    }
+
+
+def all_prompts(sets: PromptSets) -> tuple[str, ...]:
+    """Every prompt once, in a fixed order."""
+    return tuple(dict.fromkeys(p for labels in sets.values() for prompts in labels.values() for p in prompts))
+
+
+def _templates(registry: Registry, domain: str) -> Sequence[str]:
+    return registry.prompts.get(domain) or registry.prompts.get("default") or DEFAULT_TEMPLATES
+
+
+def _fill(template: str, domain: str, label: str) -> str:
+    try:
+        filled = template.format(label=label.replace("_", " "), domain=domain.replace("_", " "))
+    except (KeyError, IndexError, ValueError) as error:
+        raise _bad(template, f"unknown field {error}") from error
+    if template.replace("{label}", "") == template:
+        raise _bad(template, "without {label} every class has the same prompt")
+    return filled
+
+
+def _bad(template: str, why: str) -> KdkitError:
+    return KdkitError(
+        f"the prompt template '{template}' cannot be used",
+        where="registry.yaml: prompts",
+        why=why,
+        fix="a template needs {label} and may use {domain}",
+    )

@@ -1,0 +1,100 @@
+"""The samples of a project as a table: rows in a fixed order, with what is looked up often as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.contracts import SPLITS, Sample, Split
+from kdkit.core.errors import KdkitError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTable:
+    """N samples in the order of the registry's data entries, then as their sources give them.
+
+    Attributes:
+        samples: N samples.
+        digests: (N,) uint64; changes when the image file's bytes or the text change.
+        image_digests: (N,) uint64 of the image file's bytes alone.
+        may_skip: (N,) bool; True where the data entry says ``skip_unreadable``.
+    """
+
+    samples: tuple[Sample, ...]
+    digests: NDArray[np.uint64]
+    image_digests: NDArray[np.uint64]
+    may_skip: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(sample.id for sample in self.samples)
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """All domains, sorted."""
+        return tuple(sorted({sample.domain for sample in self.samples}))
+
+    @cached_property
+    def domain_index(self) -> NDArray[np.int64]:
+        """(N,) position of each sample's domain in :attr:`domains`."""
+        return _positions([sample.domain for sample in self.samples], self.domains)
+
+    @cached_property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """Domain -> its labels, sorted; empty for a domain without labels."""
+        found: dict[str, set[str]] = {domain: set() for domain in self.domains}
+        for sample in self.samples:
+            if sample.label is not None:
+                found[sample.domain].add(sample.label)
+        return {domain: tuple(sorted(labels)) for domain, labels in found.items()}
+
+    @cached_property
+    def label_index(self) -> NDArray[np.int64]:
+        """(N,) position of each sample's label in its domain's classes, -1 where it has none."""
+        position = {(d, label): i for d, labels in self.classes.items() for i, label in enumerate(labels)}
+        found = (-1 if s.label is None else position[s.domain, s.label] for s in self.samples)
+        return np.fromiter(found, dtype=np.int64, count=len(self))
+
+    @cached_property
+    def split_index(self) -> NDArray[np.int64]:
+        """(N,) position of each sample's split in :data:`kdkit.core.contracts.SPLITS`."""
+        return _positions([sample.split for sample in self.samples], SPLITS)
+
+    def select(
+        self,
+        split: Split | None = None,
+        domains: Sequence[str] | None = None,
+        labelled: bool | None = None,
+    ) -> NDArray[np.int64]:
+        """Indices, ascending, of the samples that meet every condition that is given.
+
+        Raises:
+            KdkitError: for a domain or split that does not exist.
+        """
+        chosen = np.ones(len(self), dtype=bool)
+        if split is not None:
+            chosen &= self.split_index == _position(split, SPLITS, "split")
+        if domains is not None:
+            wanted = [_position(domain, self.domains, "domain") for domain in domains]
+            chosen &= np.isin(self.domain_index, wanted)
+        if labelled is not None:
+            chosen &= (self.label_index >= 0) == labelled
+        return np.flatnonzero(chosen).astype(np.int64)
+
+
+def _positions(values: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    position = {value: i for i, value in enumerate(among)}
+    return np.fromiter((position[value] for value in values), dtype=np.int64, count=len(values))
+
+
+def _position(value: str, among: Sequence[str], kind: str) -> int:
+    if value not in among:
+        raise KdkitError(f"no {kind} '{value}' in the data", fix=did_you_mean(value, tuple(among)))
+    return among.index(value)

@@ -1,0 +1,186 @@
+"""From a manifest's row to a sample. Nothing is guessed: a missing column is an error that says which there are."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.contracts import SPLITS, Sample, Split
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.plugins.sources.captions import caption_from
+from kdkit.plugins.sources.splits import read_fractions, stable_split
+
+FIELDS = ("id", "image", "text", "domain", "label", "split", "group")
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Turns rows into samples; the formats are its subclasses.
+
+    Attributes:
+        location: the manifest; images are looked for below its folder.
+        columns: field (``id image text domain label split group``) -> name of its column, where they differ.
+        constants: ``domain``, ``label`` or ``split`` of all samples, instead of a column.
+        caption: template of the text with ``{label}`` and ``{domain}``, instead of a column.
+        splits: name of a split in the file -> ``train``, ``calibration`` or ``test``.
+        split_fractions: assigns splits by a hash of the group, or of the id, where the file has none.
+        image_root: folder of the images, relative to the manifest's.
+        id_prefix: put before every id.
+        extra: names of further columns to keep in ``Sample.extra``.
+    """
+
+    location: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    caption: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    split_fractions: Mapping[str, float] | None = None
+    image_root: str = "."
+    id_prefix: str = ""
+    extra: tuple[str, ...] | list[str] = ()
+
+    def __post_init__(self) -> None:
+        where = str(self.location)
+        for name in self.columns:
+            if name not in FIELDS:
+                raise KdkitError(
+                    f"columns: '{name}' is not a field", where=where, fix=did_you_mean(name, FIELDS)
+                )
+        for name in self.constants:
+            if name not in ("domain", "label", "split"):
+                raise KdkitError(
+                    f"constants: '{name}' cannot be a constant", where=where, fix="domain, label or split can"
+                )
+            if name in self.columns:
+                raise KdkitError(f"'{name}' is given both by a column and as a constant", where=where)
+        if self.split_fractions is not None:
+            read_fractions(self.split_fractions, where)
+
+    def rows(self) -> Iterable[tuple[int, Mapping[str, Any]]]:
+        """(line number, row) pairs of the file.
+
+        Raises:
+            KdkitError: with ``file:line`` where it is not what it should be.
+        """
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The file's samples in their order.
+
+        Raises:
+            KdkitError: with ``file:line`` of the row that is wrong.
+        """
+        if not self.location.is_file():
+            raise KdkitError("no such file", where=str(self.location), code=ExitCode.MISSING)
+        fractions = None
+        if self.split_fractions is not None:
+            fractions = read_fractions(self.split_fractions, str(self.location))
+        root = self.location.parent / self.image_root
+        line = 0
+        for line, row in self.rows():
+            yield self._sample(row, f"{self.location}:{line}", root, fractions)
+        if not line:
+            raise KdkitError("no rows in this file", where=str(self.location))
+
+    def _sample(
+        self, row: Mapping[str, Any], where: str, root: Path, fractions: Mapping[Split, float] | None
+    ) -> Sample:
+        id_ = self.id_prefix + self._required(row, "id", where)
+        domain = self._required(row, "domain", where)
+        label = self._optional(row, "label", where)
+        group = self._optional(row, "group", where)
+        if self.caption is None:
+            text = self._required(row, "text", where)
+        else:
+            text = caption_from(self.caption, domain, label, where)
+        extra = {name: self._column(row, name, where) for name in self.extra}
+        return Sample(
+            id=id_,
+            image=root / self._image(row, where),
+            text=text,
+            domain=domain,
+            label=label,
+            split=self._split(row, where, group or id_, fractions),
+            origin=where,
+            extra=extra if group is None else {**extra, "group": group},
+        )
+
+    def _image(self, row: Mapping[str, Any], where: str) -> str:
+        name = os.path.normpath(self._required(row, "image", where))
+        if os.path.isabs(name) or name.split(os.sep)[0] == "..":
+            raise KdkitError(
+                f"image '{name}' is outside of the folder of images",
+                where=where,
+                why="paths in a manifest are relative, so that a file cannot reach elsewhere",
+                fix="give the folder of the images by the option image_root",
+            )
+        return name
+
+    def _split(
+        self, row: Mapping[str, Any], where: str, key: str, fractions: Mapping[Split, float] | None
+    ) -> Split:
+        given = self._optional(row, "split", where)
+        if given is None and fractions is not None:
+            return stable_split(key, fractions)
+        if given is None:
+            raise KdkitError(
+                "this row has no split",
+                where=where,
+                why=f"columns: {', '.join(row)}",
+                fix="name its column in 'columns', or give split_fractions: {train: .8, calibration: .1, test: .1}",
+            )
+        if fractions is not None:
+            raise KdkitError("this row has a split, and split_fractions is given as well", where=where)
+        name = self.splits.get(given, given)
+        for split in SPLITS:
+            if name == split:
+                return split
+        raise KdkitError(
+            f"'{name}' is not a split ({', '.join(SPLITS)})",
+            where=where,
+            fix=f"translate it by the option splits: {{{name}: calibration}}",
+        )
+
+    def _required(self, row: Mapping[str, Any], name: str, where: str) -> str:
+        if name in self.constants:
+            return _required_text(self.constants[name], name, str(self.location))
+        return _required_text(self._column(row, self.columns.get(name, name), where), name, where)
+
+    def _optional(self, row: Mapping[str, Any], name: str, where: str) -> str | None:
+        """As :meth:`_required`, but a column that nobody asked for may be absent, and a field empty."""
+        if name in self.constants:
+            return _required_text(self.constants[name], name, str(self.location))
+        if name not in self.columns and name not in row:
+            return None
+        return _text(self._column(row, self.columns.get(name, name), where), name, where)
+
+    @staticmethod
+    def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
+        if column not in row:
+            raise KdkitError(
+                f"no column '{column}'",
+                where=where,
+                why=f"columns: {', '.join(row)}",
+                fix="say which column holds which field by the option columns: {text: caption, ...}",
+            )
+        return row[column]
+
+
+def _text(value: Any, name: str, where: str) -> str | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise KdkitError(f"{name} must be text, not {value!r}", where=where)
+
+
+def _required_text(value: Any, name: str, where: str) -> str:
+    text = _text(value, name, where)
+    if text is None:
+        raise KdkitError(f"empty {name}", where=where)
+    return text
