@@ -1,0 +1,151 @@
+"""The task: every parameter is trained and saved; gradients do not depend on the number of processes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdkit.core.contracts import LossInput
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, linear_heads
+from kdkit.core.distill.checkpoint import load_task_tensors, task_tensors
+from kdkit.core.distill.task import DistillTask, Term
+from kdkit.core.distill.train import TrainSettings, learning_rate, make_optimiser
+from tests.toys import LETTERS, SIDE, ToyEncoder
+
+SETTINGS = TrainSettings(
+    steps=10, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), warmup=0.2, schedule="cosine", clip_norm=1.0, seed=0
+)
+
+
+class Contrast(nn.Module):
+    """A loss over the whole batch (so that gathering matters), with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = batch.student["image"].sum() * 0
+        for view in batch.teachers:
+            scores = self.log_scale.exp() * F.normalize(view.student["image"]) @ F.normalize(view.target["text"]).T
+            rows = F.cross_entropy(scores, torch.arange(len(scores)), reduction="none")
+            total = total + (rows * view.weight).sum() / view.weight.sum().clamp(min=1)
+        return total
+
+
+def make_task(pull: float = 0.0) -> DistillTask:
+    torch.manual_seed(0)
+    student = ToyEncoder(width=6)
+    bridges = {
+        "a.b": Bridge(linear_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
+        "values": Bridge(linear_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
+        PREVIOUS: Bridge(),
+    }
+    terms = [Term("contrast", 1.0, Contrast()), Term("keep", 0.5, Contrast(), previous=True)]
+    return DistillTask(student, bridges, terms, pull=pull)
+
+
+def make_batch(size: int = 8) -> dict[str, dict[str, Tensor] | dict[str, dict[str, Tensor]] | Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(size, generator=generator)
+    widths = {"a.b": 9, "values": 4, PREVIOUS: 6}
+    return {
+        "inputs": {
+            "pixels": torch.rand(size, 3, SIDE, SIDE, generator=generator),
+            "letters": torch.rand(size, LETTERS, generator=generator),
+        },
+        "targets": {
+            name: {signal: torch.randn(size, width, generator=generator) for signal in ("image", "text")}
+            for name, width in widths.items()
+        },
+        "weights": dict.fromkeys(widths, weight),
+        "domain": torch.zeros(size, dtype=torch.int64),
+    }
+
+
+def gradients(task: DistillTask) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
+
+
+def test_every_trainable_parameter_is_in_the_optimiser_and_in_the_checkpoint() -> None:
+    task = make_task()
+    optimised = {id(p) for group in make_optimiser(task, SETTINGS).param_groups for p in group["params"]}
+    assert {id(p) for p in task.parameters()} == optimised
+    saved = task_tensors(task)
+    other = make_task()
+    for parameter in other.parameters():
+        nn.init.constant_(parameter, 7.0)
+    load_task_tensors(other, saved)
+    for (name, mine), theirs in zip(task.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_shared_heads_are_one_and_separate_heads_two() -> None:
+    heads = make_task().bridges
+    shared, separate = (cast(Bridge, heads[key]).heads for key in ("@a:b", "@values"))
+    assert shared is not None
+    assert separate is not None
+    assert shared["image"] is shared["text"]
+    assert separate["image"] is not separate["text"]
+
+
+def test_a_checkpoint_with_foreign_tensors_is_refused() -> None:
+    saved = {**task_tensors(make_task()), "student.unknown": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match="unexpected"):
+        load_task_tensors(make_task(), saved)
+
+
+def test_the_log_names_terms_and_the_total_is_their_weighted_sum() -> None:
+    parts = make_task()(**make_batch())
+    assert set(parts) == {"loss", "contrast", "@previous/keep"}
+    torch.testing.assert_close(parts["loss"].detach(), parts["contrast"] + 0.5 * parts["@previous/keep"])
+
+
+def test_pull_is_the_squared_distance_to_the_start() -> None:
+    task = make_task(pull=0.25)
+    with torch.no_grad():
+        for parameter in task.student.parameters():
+            parameter.add_(0.5)
+    count = sum(p.numel() for p in task.student.parameters())
+    assert task(**make_batch())["pull"].item() == pytest.approx(0.25 * count, rel=1e-5)
+
+
+def _worker(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
+    batch = make_batch()
+    share = len(cast(Tensor, batch["domain"])) // world
+    inputs = cast(Mapping[str, Tensor], batch["inputs"])
+    mine = {name: x[rank * share : (rank + 1) * share] for name, x in inputs.items()}
+    model(**{**batch, "inputs": mine})["loss"].backward()
+    if rank == 0:
+        torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients")
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+    alone = copy.deepcopy(make_task())
+    alone(**make_batch())["loss"].backward()
+    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    together = torch.load(tmp_path / "gradients", weights_only=True)
+    expected = gradients(alone)
+    assert expected.keys() == together.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(together[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    rates = [learning_rate(SETTINGS, step) for step in range(10)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1e-2)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] > 0
