@@ -1,4 +1,4 @@
-"""Fixtures for every test: the real command in a process of its own, and plugins that are really installed."""
+"""Fixtures for every test: the real command in a process of its own, and really installed plugins."""
 
 from __future__ import annotations
 

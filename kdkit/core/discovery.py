@@ -1,4 +1,4 @@
-"""The catalogue: what the installed plugins of entry-point group ``kdkit`` declare.
+"""Finding and loading the installed plugins of entry-point group ``kdkit``.
 
 Every plugin is loaded and asked on its own, in a fixed order. Whatever goes wrong with one (it cannot be
 imported, calls ``sys.exit``, implements an unknown hook, returns something else than specs) is written into
@@ -13,25 +13,44 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, distributions
 from time import perf_counter
-from typing import Any, Literal, get_args
 
 import pluggy
 
 from kdkit.core import contracts, hookspecs
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.catalogue import (
+    BUILT_IN,
+    FAMILIES,
+    Catalogue,
+    Entry,
+    Family,
+    PluginRecord,
+    normal,
+    one_line,
+    resolve,
+)
+from kdkit.core.errors import ExitCode, KdkitError
+
+__all__ = [
+    "BUILT_IN",
+    "FAMILIES",
+    "GROUP",
+    "HOOKS",
+    "Catalogue",
+    "Entry",
+    "Family",
+    "Installed",
+    "PluginRecord",
+    "discover",
+    "installed",
+    "load_catalogue",
+    "resolve",
+]
 
 GROUP = "kdkit"
-BUILT_IN = "kdkit"
-"""The distribution whose plugins are always loaded and whose names nobody can take."""
-
-Family = Literal[
-    "loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"
-]
 HOOKS: Mapping[str, tuple[Family, type[contracts.Spec]]] = {
     "kdkit_loaders": ("loader", contracts.LoaderSpec),
     "kdkit_teachers": ("teacher", contracts.TeacherSpec),
@@ -44,116 +63,26 @@ HOOKS: Mapping[str, tuple[Family, type[contracts.Spec]]] = {
     "kdkit_tasks": ("task", contracts.TaskSpec),
     "kdkit_recipes": ("recipe", contracts.RecipeSpec),
 }
-FAMILIES: tuple[Family, ...] = get_args(Family)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
-Status = Literal["ok", "broken", "disabled", "incompatible"]
+Declared = tuple[Family, contracts.Spec]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One spec and where it comes from.
+class Installed:
+    """A plugin on disk: an entry point, and the distribution (by its normalised name) that it belongs to."""
 
-    Attributes:
-        spec: the frozen spec, of its family's type.
-        provider: the distribution that declares it.
-        version: that distribution's version.
-    """
-
-    spec: Any
-    provider: str
+    point: EntryPoint
+    distribution: str
     version: str
 
     @property
-    def qualified(self) -> str:
-        """``distribution:name``, which is never ambiguous."""
-        return f"{self.provider}:{self.spec.name}"
+    def built_in(self) -> bool:
+        return self.distribution == BUILT_IN
 
-
-@dataclass(frozen=True)
-class PluginRecord:
-    """What became of one plugin.
-
-    Attributes:
-        name: of the entry point.
-        distribution, version: who installed it.
-        error: one line, with ``file:line`` where known; empty unless broken or incompatible.
-        milliseconds: spent on importing and asking it.
-        hooks: the hooks that it implements.
-        provides: family -> names.
-        notes: what is worth knowing about a plugin that works.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    status: Status
-    error: str = ""
-    milliseconds: float = 0.0
-    hooks: tuple[str, ...] = ()
-    provides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Everything that can be named in a registry or a recipe.
-
-    A short name belongs to the built-in of that name, else to the only plugin that offers it. When several
-    offer it, using it is an error that says how to choose: ``distribution:name``.
-    """
-
-    records: tuple[PluginRecord, ...]
-    contents: Mapping[Family, tuple[Entry, ...]]
-
-    def entries(self, family: str) -> tuple[Entry, ...]:
-        """All entries, sorted by name and provider; a name may occur once per provider."""
-        return self.contents[_family(family)]
-
-    def names(self, family: str) -> tuple[str, ...]:
-        """The short names, sorted."""
-        return tuple(dict.fromkeys(entry.spec.name for entry in self.entries(family)))
-
-    def get(self, family: str, name: str) -> Entry:
-        """The entry called ``name`` or ``distribution:name``.
-
-        Raises:
-            KdkitError: when there is none (with the nearest name), or when several plugins offer it.
-        """
-        provider, _, short = name.rpartition(":")
-        found = [e for e in self.entries(family) if e.spec.name == short and provider in ("", e.provider)]
-        if len(found) > 1:
-            found = [e for e in found if e.provider == BUILT_IN] or found
-        if not found:
-            raise self._unknown(family, name)
-        if len(found) > 1:
-            raise KdkitError(
-                f"several plugins provide the {family} '{name}'",
-                why=", ".join(f"{e.provider} {e.version}" for e in found),
-                fix="say which: " + " or ".join(f"'{e.qualified}'" for e in found),
-            )
-        return found[0]
-
-    def make(self, family: str, name: str, /, **options: Any) -> Any:
-        """Call the factory of ``name`` with the spec's options overridden by ``options``.
-
-        Raises:
-            KdkitError: for an unknown name, a factory that cannot be imported, or an unknown option.
-        """
-        spec = self.get(family, name).spec
-        factory = resolve(spec.factory)
-        merged = {**spec.options, **options}
-        _check_options(f"{family} '{name}'", factory, merged)
-        return factory(**merged)
-
-    def _unknown(self, family: str, name: str) -> KdkitError:
-        silent = [r.distribution for r in self.records if r.status != "ok"]
-        return KdkitError(
-            f"unknown {family} '{name}'",
-            why=f"not loaded, and may have it: {', '.join(dict.fromkeys(silent))} (see 'kdkit plugins')"
-            if silent
-            else "",
-            fix=did_you_mean(name, self.names(family)),
+    def allowed_by(self, allowed: frozenset[str] | None) -> bool:
+        """Built-ins always are."""
+        return (
+            self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
         )
 
 
@@ -165,36 +94,27 @@ def load_catalogue() -> Catalogue:
     built-ins; ``KDKIT_NO_PLUGINS=1`` the built-ins alone; ``KDKIT_STRICT=1`` makes a failing plugin an error.
 
     Raises:
-        KdkitError: in strict mode.
+        KdkitError: in strict mode, when a plugin is broken or incompatible.
     """
     allowed = None
-    if os.environ.get("KDKIT_NO_PLUGINS", "") not in ("", "0"):
+    if _is_set("KDKIT_NO_PLUGINS"):
         allowed = frozenset[str]()
     elif "KDKIT_PLUGINS" in os.environ:
-        allowed = frozenset(_normal(word) for word in os.environ["KDKIT_PLUGINS"].split(",") if word.strip())
+        allowed = frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(","))
     catalogue = discover(installed(), allowed)
     failed = [record for record in catalogue.records if record.error]
-    if failed and os.environ.get("KDKIT_STRICT", "") not in ("", "0"):
+    if failed and _is_set("KDKIT_STRICT"):
         raise KdkitError(
-            f"{len(failed)} plugin(s) do not work, and KDKIT_STRICT is set",
-            why="; ".join(f"{r.distribution} {r.version} ({r.name}): {r.error}" for r in failed),
-            fix="repair or uninstall them, or unset KDKIT_STRICT",
+            f"{len(failed)} plugin{'s do' if len(failed) > 1 else ' does'} not work",
+            why="; ".join(f"{r.name} of {r.distribution} {r.version}: {r.error}" for r in failed),
+            fix="repair or uninstall, or unset KDKIT_STRICT to go on without",
             code=ExitCode.PLUGIN,
         )
     return catalogue
 
 
-@dataclass(frozen=True)
-class Installed:
-    """An entry point together with the distribution that it belongs to."""
-
-    point: EntryPoint
-    distribution: str
-    version: str
-
-    @property
-    def built_in(self) -> bool:
-        return self.distribution == BUILT_IN
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 def installed() -> tuple[Installed, ...]:
@@ -207,13 +127,13 @@ def installed() -> tuple[Installed, ...]:
         try:
             if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
                 continue
-            name, version = _normal(dist.metadata["Name"]), dist.version
+            name, version = normal(dist.metadata["Name"]), dist.version
             points = [point for point in dist.entry_points if point.group == GROUP]
         except Exception:  # a damaged installation; pip is the one to complain
             continue
         for point in points:
             found.setdefault((name, point.name), Installed(point, name, version))
-    return tuple(sorted(found.values(), key=lambda i: (not i.built_in, i.distribution, i.point.name)))
+    return tuple(sorted(found.values(), key=lambda p: (not p.built_in, p.distribution, p.point.name)))
 
 
 def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None) -> Catalogue:
@@ -222,47 +142,53 @@ def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None
     contents: dict[Family, list[Entry]] = {family: [] for family in FAMILIES}
     seen: dict[int, str] = {}
     for plugin in plugins:
-        record, specs = _load(plugin, allowed, seen)
-        for family, spec in specs:
-            contents[family].append(Entry(spec, plugin.distribution, plugin.version))
+        record = PluginRecord(plugin.point.name, plugin.distribution, plugin.version, "ok")
+        if not plugin.allowed_by(allowed):
+            records.append(replace(record, status="disabled"))
+            continue
+        record, declared = _load(plugin, record, seen)
+        own = {(f, e.spec.name) for f in contents for e in contents[f] if e.provider == plugin.distribution}
+        if twice := [spec.name for family, spec in declared if (family, spec.name) in own]:
+            error = f"'{twice[0]}' comes from another plugin of {plugin.distribution} already"
+            record, declared = replace(record, status="broken", error=error, provides={}), []
         records.append(record)
-    frozen = {
-        family: tuple(sorted(entries, key=lambda e: (e.spec.name, e.provider)))
-        for family, entries in contents.items()
-    }
-    return Catalogue(tuple(records), frozen)
+        for family, spec in declared:
+            contents[family].append(Entry(spec, plugin.distribution, plugin.version))
+    return Catalogue(
+        tuple(replace(record, notes=_notes(record, contents)) for record in records),
+        {
+            family: tuple(sorted(entries, key=lambda e: (e.spec.name, e.provider)))
+            for family, entries in contents.items()
+        },
+    )
+
+
+class _TooNew(Exception):
+    """The plugin asks for a plugin API that this kdkit does not have."""
 
 
 def _load(
-    plugin: Installed, allowed: frozenset[str] | None, seen: dict[int, str]
-) -> tuple[PluginRecord, list[tuple[Family, contracts.Spec]]]:
-    record = PluginRecord(plugin.point.name, plugin.distribution, plugin.version, "ok")
-    if not (
-        plugin.built_in or allowed is None or {plugin.distribution, _normal(plugin.point.name)} & allowed
-    ):
-        return replace(record, status="disabled"), []
+    plugin: Installed, record: PluginRecord, seen: dict[int, str]
+) -> tuple[PluginRecord, list[Declared]]:
+    """Import and ask one plugin; ``seen`` maps the ids of the objects loaded so far to who brought them."""
     start = perf_counter()
-    specs: list[tuple[Family, contracts.Spec]] = []
+    declared: list[Declared] = []
     try:
         with redirect_stdout(sys.stderr):  # stdout belongs to the command's data
             module = plugin.point.load()
             _check_api(module)
-            if other := seen.get(id(module)):
-                raise TypeError(f"it is the same object as plugin {other}")
+            if first := seen.get(id(module)):
+                raise TypeError(f"{plugin.point.value} is already registered, as {first}")
             seen[id(module)] = f"'{plugin.point.name}' of {plugin.distribution}"
-            hooks, specs = _ask(module)
-        record = replace(record, hooks=hooks, provides=_provides(specs))
+            hooks, declared = _ask(module)
+        record = replace(record, hooks=hooks, provides=_by_family(declared))
     except KeyboardInterrupt:
         raise
     except _TooNew as error:
         record = replace(record, status="incompatible", error=str(error))
     except BaseException as error:  # SystemExit too: a plugin does not end kdkit
-        record, specs = replace(record, status="broken", error=_one_line(error)), []
-    return replace(record, milliseconds=round((perf_counter() - start) * 1000, 1)), specs
-
-
-class _TooNew(Exception):
-    """The plugin asks for a plugin API that this kdkit does not have."""
+        record = replace(record, status="broken", error=one_line(error))
+    return replace(record, milliseconds=round((perf_counter() - start) * 1000, 1)), declared
 
 
 def _check_api(module: object) -> None:
@@ -270,108 +196,60 @@ def _check_api(module: object) -> None:
     if not isinstance(wanted, int):
         raise TypeError(f"KDKIT_API must be an integer, not {wanted!r}")
     if wanted > hookspecs.PLUGIN_API:
-        raise _TooNew(f"it needs plugin API {wanted}, this kdkit has {hookspecs.PLUGIN_API}; upgrade kdkit")
+        raise _TooNew(
+            f"it needs plugin API {wanted}, and this kdkit has {hookspecs.PLUGIN_API}; upgrade kdkit"
+        )
 
 
-def _ask(module: object) -> tuple[tuple[str, ...], list[tuple[Family, contracts.Spec]]]:
+def _ask(module: object) -> tuple[tuple[str, ...], list[Declared]]:
     """Call every hook of one plugin, through a manager of its own, so that it reaches no other plugin."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module)
     manager.check_pending()
-    callers = manager.get_hookcallers(module) or []
-    hooks = tuple(sorted(caller.name for caller in callers))
+    hooks = tuple(sorted(caller.name for caller in manager.get_hookcallers(module) or ()))
     for name in HOOKS:
         if name not in hooks and inspect.isfunction(getattr(module, name, None)):
-            raise TypeError(f"{name} is not marked with @hookimpl")
-    specs: list[tuple[Family, contracts.Spec]] = []
+            raise TypeError(f"{name} lacks the mark @hookimpl")
+    declared: list[Declared] = []
     for hook in hooks:
         family, kind = HOOKS[hook]
         answers = getattr(manager.hook, hook)()
         if not answers:
             raise TypeError(f"{hook} returned None, not an iterable of {kind.__name__}")
-        known: set[str] = set()
-        for spec in (spec for answer in answers for spec in answer):
-            _check_spec(hook, kind, spec, known)
-            specs.append((family, spec))
-    return hooks, specs
+        specs = [spec for answer in answers for spec in answer]
+        for place, spec in enumerate(specs):
+            _check_spec(hook, kind, spec)
+            if any(spec.name == earlier.name for earlier in specs[:place]):
+                raise ValueError(f"{hook} returned '{spec.name}' twice")
+            declared.append((family, spec))
+    return hooks, declared
 
 
-def _check_spec(hook: str, kind: type[contracts.Spec], spec: object, known: set[str]) -> None:
+def _check_spec(hook: str, kind: type[contracts.Spec], spec: object) -> None:
     if not isinstance(spec, kind):
         raise TypeError(f"{hook} returned a {type(spec).__name__}, not a {kind.__name__}")
     if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
         raise ValueError(f"{hook} returned the name {spec.name!r}; names match {NAME.pattern}")
-    if spec.name in known:
-        raise ValueError(f"{hook} returned '{spec.name}' twice")
-    known.add(spec.name)
 
 
-def _provides(specs: Iterable[tuple[Family, contracts.Spec]]) -> dict[str, tuple[str, ...]]:
-    provided: dict[str, tuple[str, ...]] = {}
-    for family, spec in specs:
-        provided[family] = (*provided.get(family, ()), spec.name)
-    return provided
+def _by_family(declared: Iterable[Declared]) -> dict[Family, tuple[str, ...]]:
+    names: dict[Family, tuple[str, ...]] = {}
+    for family, spec in declared:
+        names[family] = (*names.get(family, ()), spec.name)
+    return names
 
 
-def _one_line(error: BaseException) -> str:
-    """``Type: message (file:line)``, the place being the innermost one."""
-    message = " ".join(str(error).split())
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    place = f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else ""
-    return f"{type(error).__name__}: {message}{place}" if message else f"{type(error).__name__}{place}"
-
-
-def resolve(import_string: str) -> Any:
-    """The object named by ``"package.module:attribute"``.
-
-    Raises:
-        KdkitError: when the module or the attribute cannot be had.
-    """
-    module, _, attribute = import_string.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:
-        raise KdkitError(
-            "cannot import what a plugin declares",
-            where=import_string,
-            why=_one_line(error),
-            fix="see 'kdkit plugins' for who declares it",
-            code=ExitCode.PLUGIN,
-        ) from error
-    return found
-
-
-def _check_options(what: str, factory: Any, options: Mapping[str, Any]) -> None:
-    """Say which option is wrong before the factory does any work."""
-    try:
-        signature = inspect.signature(factory)
-        signature.bind(**options)
-    except ValueError:  # no signature to be had (a C function): let it speak for itself
-        return
-    except TypeError as error:
-        known = [
-            p.name for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        wrong = [option for option in options if option not in known]
-        if wrong:
-            raise KdkitError(
-                f"{what} has no option '{wrong[0]}'", fix=did_you_mean(wrong[0], known)
-            ) from error
-        raise KdkitError(f"{what}: {error}", why="options: " + ", ".join(known)) from error
-
-
-def _family(family: str) -> Family:
-    for known in FAMILIES:
-        if known == family:
-            return known
-    raise KeyError(f"no such family: {family}")
-
-
-def _normal(name: str) -> str:
-    """A distribution's name as packaging compares it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+def _notes(record: PluginRecord, contents: Mapping[Family, Iterable[Entry]]) -> tuple[str, ...]:
+    """Which of a third party's names others have too."""
+    if record.distribution == BUILT_IN:
+        return ()
+    notes = []
+    for family, names in record.provides.items():
+        for entry in contents[family]:
+            if entry.spec.name in names and entry.provider != record.distribution:
+                name = entry.spec.name
+                notes.append(
+                    f"{entry.provider} has a {family} '{name}' too: say '{record.distribution}:{name}'"
+                )
+    return tuple(notes)
