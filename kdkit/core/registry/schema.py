@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import json
+import re
+import string
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Use = Literal["research", "commercial"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+def _empty_if_null(value: Any) -> Any:
+    """``teachers:`` with nothing (or only comments) under it means: none."""
+    return {} if value is None else value
+
+
+def _empty_list_if_null(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _json_able(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"only strings, numbers, true/false, lists and mappings ({error})") from None
+    return value
+
+
+def _template(text: str) -> str:
+    fields = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    unknown = [name for name in fields if name not in {"label", "domain"}]
+    if "label" not in fields or unknown:
+        raise ValueError("a prompt template holds {label}, optionally {domain}, and no other braces")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
+        raise ValueError(f"'{text}' is not a name: lower-case letters, digits, '.', '_' and '-'")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Options = Annotated[dict[str, Any], BeforeValidator(_empty_if_null), AfterValidator(_json_able)]
+Template = Annotated[str, AfterValidator(_template)]
 
 
 class Part(BaseModel):
@@ -24,8 +62,8 @@ class TeacherEntry(Part):
     loader: str | None = None
     provider: str | None = None
     """Distribution that provides the catalogue entry; needed only when two provide the same name."""
-    options: dict[str, Any] = {}
-    domains: list[str] | None = None
+    options: Options = {}
+    domains: Annotated[list[str], Field(min_length=1)] | None = None
     """Teach at most these domains; trust decides among them."""
     license: str | None = None
     """What a person asserts; the lock keeps what the files say."""
@@ -35,7 +73,7 @@ class StudentEntry(Part):
     """The student: a family of the catalogue and its architecture."""
 
     family: str = "open_clip"
-    config: dict[str, Any] = {}
+    config: Options = {}
 
 
 class DataEntry(Part):
@@ -44,21 +82,24 @@ class DataEntry(Part):
     source: str
     path: str
     """Relative to the registry."""
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class TrustEntry(Part):
     """Overrides the recipe's trust policy."""
 
     policy: str
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class GuardEntry(Part):
     """How much a domain may lose in an increment before promotion is refused, in points of accuracy."""
 
-    tolerance: float = Field(1.0, ge=0, le=100)
-    domains: dict[str, Annotated[float, Field(ge=0, le=100)]] = {}
+    tolerance: Annotated[float, Field(ge=0, le=100)] = 1.0
+    domains: Annotated[dict[str, Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_empty_if_null)] = {}
+
+
+TeacherEntryOrNull = Annotated[TeacherEntry, BeforeValidator(_empty_if_null)]
 
 
 class Registry(Part):
@@ -66,12 +107,13 @@ class Registry(Part):
 
     version: Literal[1]
     use: Use = "research"
-    student: StudentEntry = StudentEntry()
-    teachers: dict[Name, TeacherEntry] = {}
-    data: list[DataEntry] = []
-    prompts: dict[str, list[str]] = {}
+    """What the student is for; licences of teachers are judged by it."""
+    student: Annotated[StudentEntry, BeforeValidator(_empty_if_null)] = StudentEntry()
+    teachers: Annotated[dict[Name, TeacherEntryOrNull], BeforeValidator(_empty_if_null)] = {}
+    data: Annotated[list[DataEntry], BeforeValidator(_empty_list_if_null)] = []
+    prompts: Annotated[dict[str, list[Template]], BeforeValidator(_empty_if_null)] = {}
     """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``."""
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""
     trust: TrustEntry | None = None
-    guard: GuardEntry = GuardEntry()
+    guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()

@@ -1,0 +1,42 @@
+"""One teacher as YAML text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+
+def render_entry(name: str, fields: Mapping[str, Any], indent: int) -> list[str]:
+    """Lines (without line endings) of ``name: {fields}``, the key at column ``indent``."""
+    pad = " " * indent
+    if not fields:
+        return [f"{pad}{_scalar(name)}: {{}}"]
+    inner = [f"{pad}  {_scalar(key)}: {_flow(value)}" for key, value in fields.items()]
+    return [f"{pad}{_scalar(name)}:", *inner]
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """Plain where YAML reads the same string back, else a JSON string (which is YAML too)."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    plain = all(char.isalnum() or char in "._/@:+-" for char in value) and ": " not in value
+    return value if plain and _reads_back(value) else json.dumps(value, ensure_ascii=True)
+
+
+def _reads_back(word: str) -> bool:
+    try:
+        return bool(YAML(typ="safe", pure=True).load(f"{{{word}: [{word}]}}") == {word: [word]})
+    except (YAMLError, TypeError):
+        return False
