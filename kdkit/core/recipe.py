@@ -1,7 +1,8 @@
-"""A recipe: everything about how to distil that is not the data, the teachers or the student. It is a YAML file."""
+"""A recipe: how to distil, apart from the data, the teachers and the student. It is a YAML file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +28,7 @@ class NamedPart(Part):
     """Something of the catalogue, as ``name`` or ``distribution:name``, with options for its factory."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class LossPart(NamedPart):

@@ -1,4 +1,4 @@
-"""YAML text -> pydantic model, where every complaint says ``file:line`` and, for a wrong key, the likely one."""
+"""YAML text -> pydantic model, where complaints say ``file:line`` and, for a wrong key, the likely one."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _field(model: type[BaseModel], key: str) -> Any:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models inside an annotation such as ``dict[str, Part]``, ``tuple[Part, ...]`` or ``Part | None``."""
+    """The models inside an annotation such as ``dict[str, Part]`` or ``Part | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Union, UnionType) or get_args(annotation):

@@ -1,0 +1,53 @@
+"""Feature distillation (CLIP-KD, arXiv 2307.12732, section 3.2.2; MMKD-CLIP, arXiv 2506.22567)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.plugins.losses.rows import AverageOver, coefficients, kept, nothing
+
+
+class FeatureDistillation(nn.Module):
+    """``sum over signals of |s - t|^2``, averaged over the (teacher, sample) pairs by trust.
+
+    Args:
+        reduction: over the D features of a row, ``sum`` (the squared distance; 2 - 2 cos for unit rows) or
+            ``mean`` (as CLIP-KD's and MMKD-CLIP's code has it, which is D times smaller).
+        unit: scale the student's rows to length 1 first, as both papers do. False for targets that are
+            standardised (``standardise``, ``phi-s``): their length carries information.
+        average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: Literal["sum", "mean"] = "sum",
+        unit: bool = True,
+        average_over: AverageOver = "pairs",
+    ) -> None:
+        super().__init__()
+        self.reduction, self.unit, self.average_over = reduction, unit, average_over
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """Every signal that a teacher gives is compared with the student's output of that name -> ()."""
+        if not batch.teachers:
+            return nothing(batch)
+        share = coefficients([view.weight for view in batch.teachers], self.average_over)
+        return (share * torch.stack([self._distance(view) for view in batch.teachers])).sum()
+
+    def _distance(self, view: TeacherView) -> Tensor:
+        """(B,); 0 in rows that do not count."""
+        keep = view.weight > 0
+        total = torch.zeros_like(view.weight)
+        for signal, target in view.target.items():
+            student = kept(view.student[signal], keep)
+            if self.unit:
+                student = F.normalize(student, dim=-1)
+            square = (student - kept(target, keep)).square()
+            total = total + (square.sum(-1) if self.reduction == "sum" else square.mean(-1))
+        return total

@@ -1,0 +1,122 @@
+"""Interactive contrastive learning (CLIP-KD, arXiv 2307.12732, section 3.2.5; used by MMKD-CLIP)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, coefficients, cross_modal, kept, nothing
+
+MAX_LOG_SCALE = math.log(100)
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Student and target rows (B, D) that are contrasted with each other; zeros where ``weight`` (B,) is 0."""
+
+    weight: Tensor
+    student: Mapping[str, Tensor]
+    target: Mapping[str, Tensor]
+
+
+class InteractiveContrast(nn.Module):
+    """``1/2 [CE(c s_I t_T') + CE(c s_T t_I')]``: the student's image must find the teacher's text, and so on.
+
+    ``s`` are unit rows of the student, ``t`` the teacher's rows as the recipe normalises them. A softmax runs
+    over the rows of one teacher, so that which teacher a row is from cannot give the answer away.
+
+    Args:
+        exp: the scale ``c`` is exp(parameter), at most 100, as in CLIP. False: it is the parameter itself, as
+            in the released code of CLIP-KD and MMKD-CLIP, which then starts at 2.66 instead of 14.3.
+        learnable: train the parameter. False: it is a constant (MMKD-CLIP leaves it out of the optimiser).
+        initial: start of the parameter; ln(1 / 0.07) in both papers.
+        mix_teachers: one softmax over all samples' targets, each the mean of its teachers' targets by trust
+            (with one teacher per sample: that teacher's, as released). Needs ``space: shared``.
+        average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
+    """
+
+    def __init__(
+        self,
+        *,
+        exp: bool = True,
+        learnable: bool = True,
+        initial: float = math.log(1 / 0.07),
+        mix_teachers: bool = False,
+        average_over: AverageOver = "pairs",
+    ) -> None:
+        super().__init__()
+        self.exp, self.mix_teachers, self.average_over = exp, mix_teachers, average_over
+        start = torch.tensor(initial)
+        if learnable:
+            self.scale = nn.Parameter(start)
+        else:
+            self.register_buffer("scale", start)
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """Teachers that give ``image`` and ``text`` -> ()."""
+        parts = [_pairing(view) for view in cross_modal(batch)]
+        if not parts:
+            # The scale too: a parameter without a gradient is an error under DistributedDataParallel.
+            return nothing(batch) + 0 * self.scale
+        if self.mix_teachers:
+            parts = [_mixed(parts)]
+        share = coefficients([part.weight for part in parts], self.average_over)
+        scale = self._scale()
+        return (share * torch.stack([_contrast(part, scale) for part in parts])).sum()
+
+    def _scale(self) -> Tensor:
+        if not self.exp:
+            return self.scale
+        with torch.no_grad():
+            self.scale.clamp_(max=MAX_LOG_SCALE)  # where open_clip clamps after a step
+        return self.scale.exp()
+
+
+def _pairing(view: TeacherView) -> _Pairing:
+    keep = view.weight > 0
+    return _Pairing(
+        view.weight,
+        {name: kept(view.student[name], keep) for name in (IMAGE, TEXT)},
+        {name: kept(view.target[name], keep) for name in (IMAGE, TEXT)},
+    )
+
+
+def _mixed(parts: list[_Pairing]) -> _Pairing:
+    widths = {part.target[IMAGE].shape[-1] for part in parts}
+    if len(widths) > 1:
+        raise KdkitError(
+            "icl cannot put teachers of different widths into one softmax",
+            why="widths " + ", ".join(map(str, sorted(widths))),
+            fix="leave out 'mix_teachers', or use 'space: shared'",
+        )
+    weight = torch.stack([part.weight for part in parts])
+    total = weight.sum(0)
+    share = (weight / torch.where(total > 0, total, 1)).unsqueeze(-1)
+    return _Pairing(
+        total,
+        {
+            name: (share * torch.stack([part.student[name] for part in parts])).sum(0)
+            for name in (IMAGE, TEXT)
+        },
+        {name: (share * torch.stack([part.target[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
+    )
+
+
+def _contrast(part: _Pairing, scale: Tensor) -> Tensor:
+    """(B,) mean of both directions; 0 in rows that do not count."""
+    # A row that does not count sees itself alone, hence a cross-entropy of exactly 0.
+    own = torch.eye(len(part.weight), dtype=torch.bool, device=part.weight.device)
+    hidden = ~((part.weight > 0) & (part.weight > 0).unsqueeze(-1) | own)
+    total = torch.zeros_like(part.weight)
+    for query, key in ((IMAGE, TEXT), (TEXT, IMAGE)):
+        logits = scale * F.normalize(part.student[query], dim=-1) @ part.target[key].T
+        logits = logits.masked_fill(hidden, -torch.inf)
+        total = total + torch.logsumexp(logits, dim=-1) - logits.diagonal()
+    return total / 2
