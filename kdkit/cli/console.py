@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EVERY_SECONDS = 5.0
 """How often progress is written where there is no terminal."""
 
+_bars: Bars | None = None
+
 
 def workspace(project: str | None) -> Workspace:
     """The project of ``--project``, or the one around the current folder.
@@ -43,13 +46,22 @@ def workspace(project: str | None) -> Workspace:
 
 
 def emit(data: Any, *, json: bool, text: Callable[[], str] | str) -> None:
-    """Print ``data`` as JSON, or ``text`` for people, to stdout."""
+    """Print ``data`` as JSON (paths as strings, NaN and infinities as null), or ``text``, to stdout."""
     if json:
         from json import dumps
 
-        print(dumps(data, indent=2, ensure_ascii=False))
+        print(dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath))
     else:
         print(text if isinstance(text, str) else text())
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
@@ -81,11 +93,28 @@ def show_error(error: KdkitError) -> None:
         say(f"  do: {error.fix}")
 
 
+def debugging() -> bool:
+    """Whether ``--debug`` (or ``KDKIT_DEBUG=1``) asks for tracebacks."""
+    return os.environ.get("KDKIT_DEBUG", "") not in ("", "0")
+
+
 def reporter() -> Reporter:
-    """Bars on a terminal; elsewhere a line every few seconds."""
+    """Bars on a terminal; elsewhere a line every few seconds; silence in all processes but the first."""
+    from kdkit.core.contracts import Silent
+
+    global _bars
+    if os.environ.get("RANK", "0") != "0":
+        return Silent()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return Bars()
+        _bars = Bars()
+        return _bars
     return Lines()
+
+
+def close() -> None:
+    """Give the terminal back, whatever is still being shown."""
+    if _bars:
+        _bars.close()
 
 
 class Lines:
@@ -137,8 +166,14 @@ class Bars:
         if done >= total:
             del self._tasks[label]
             if not self._tasks:
-                bar.stop()
-                self._progress = None
+                self.close()
+
+    def close(self) -> None:
+        """Take down the bars that have not ended."""
+        if self._progress:
+            self._progress.stop()
+        self._progress = None
+        self._tasks.clear()
 
     def _start(self) -> Progress:
         from rich.console import Console
@@ -151,6 +186,7 @@ class Bars:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=True),
+            redirect_stdout=False,  # data goes to stdout even while a bar is shown
         )
         self._progress.start()
         return self._progress

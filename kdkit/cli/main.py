@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -51,7 +52,7 @@ STORY = {
 
 
 class Story(TyperGroup):
-    """Lists the commands in the order of the story, under its headings, and ends quietly on Ctrl-C."""
+    """Lists the commands in the order of the story, under its headings."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         told = [name for names in STORY.values() for name in names]
@@ -75,9 +76,8 @@ class Story(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            console.say("interrupted")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except (KeyboardInterrupt, BrokenPipeError) as error:  # typer has endings of its own for these
+            raise SystemExit(_end(error)) from None
 
 
 app = typer.Typer(
@@ -129,48 +129,50 @@ def frame(
 
 
 def run() -> None:
-    """Entry point: every ending of a command becomes a message for people and an exit code."""
+    """Entry point: every ending of a command becomes a message for people and an exit code (docs/cli.md)."""
     try:
         try:
             app(prog_name="kdkit")
         finally:
             plugins.warn_of_broken()
             sys.stdout.flush()
-    except KdkitError as error:
-        console.show_error(error)
-        if _debug():
-            traceback.print_exc()
-        raise SystemExit(error.code) from None
-    except KeyboardInterrupt:
-        console.say("interrupted")
-        raise SystemExit(ExitCode.INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output left; nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(ExitCode.FOUND) from None
-    except Exception as error:
-        _internal_error(error)
-        raise SystemExit(ExitCode.BUG) from None
+    except (Exception, KeyboardInterrupt) as error:
+        raise SystemExit(_end(error)) from None
 
 
-def _debug() -> bool:
-    return os.environ.get("KDKIT_DEBUG", "") not in ("", "0")
+def _end(error: BaseException) -> int:
+    """Say how a command ended; returns the exit code."""
+    console.close()
+    match error:
+        case KdkitError():
+            console.show_error(error)
+            if console.debugging():
+                traceback.print_exception(error)
+            return error.code
+        case KeyboardInterrupt():
+            console.say("interrupted")
+            return ExitCode.INTERRUPTED
+        case BrokenPipeError():  # the reader of our output has left; nobody is there to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+    _report_bug(error)
+    return ExitCode.BUG
 
 
-def _internal_error(error: Exception) -> None:
+def _report_bug(error: BaseException) -> None:
     """One line; the traceback (never local variables: they may hold tokens) goes to a file."""
-    details = f"kdkit {kdkit.__version__}, Python {sys.version.split()[0]}\n" + "".join(
-        traceback.format_exception(error)
-    )
-    line = f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if not _debug():
+    console.say(f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    report = f"kdkit {kdkit.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n"
+    report += "".join(traceback.format_exception(error))
+    if not console.debugging():
         try:
-            Path(ERROR_LOG).write_text(details, encoding="utf-8")
+            Path(ERROR_LOG).write_text(report, encoding="utf-8")
         except OSError:
             pass
         else:
-            console.say(f"{line}\n  do: report it with {ERROR_LOG}, which holds the traceback")
+            console.say(f"  do: report it with {ERROR_LOG}, which holds the traceback")
             return
-    console.say(f"{line}\n{details}")
+    console.say(report)
 
 
 if __name__ == "__main__":
