@@ -18,6 +18,7 @@ from kdkit.core.yaml_model import read_model
 if TYPE_CHECKING:
     from kdkit.core.discovery import Catalogue
 
+
 Normalise = Literal["none", "unit", "standardise", "phi-s"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]

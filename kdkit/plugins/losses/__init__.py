@@ -27,7 +27,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
         ),
         LossSpec(
             name="crd",
-            summary="relational distillation: KL between the teachers' and the student's rows of similarities",
+            summary="relational distillation: KL of the student's similarity rows from the teachers'",
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
         ),
     )

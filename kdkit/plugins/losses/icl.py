@@ -19,7 +19,7 @@ MAX_LOG_SCALE = math.log(100)
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Student and target rows (B, D) that are contrasted with each other; zeros where ``weight`` (B,) is 0."""
+    """Student and target rows (B, D) to contrast; zeros where ``weight`` (B,) is 0."""
 
     weight: Tensor
     student: Mapping[str, Tensor]

@@ -1,1 +1,21 @@
-"""Placeholder; see docs/architecture.md."""
+"""The built-in recipes: the YAML files of this folder."""
+
+from __future__ import annotations
+
+from kdkit.core.contracts import RecipeSpec
+from kdkit.core.hookspecs import hookimpl
+
+
+@hookimpl
+def kdkit_recipes() -> tuple[RecipeSpec, ...]:
+    """Ours, and the published methods to compare with."""
+    return (
+        _spec("kdkit", "student to each teacher's space; features and similarity rows; the default"),
+        _spec("mmkd-paper", "MMKD-CLIP as its paper describes it: FD + ICL + 0.1 CLIP, gate at 0.90"),
+        _spec("mmkd-released", "MMKD-CLIP as its released code does it, oddities included"),
+        _spec("clipkd", "CLIP-KD: CLIP + CRD + ICL + 2000 FD"),
+    )
+
+
+def _spec(name: str, summary: str) -> RecipeSpec:
+    return RecipeSpec(name=name, summary=summary, resource=f"{__name__}:{name}.yaml")
