@@ -1,1 +1,40 @@
-"""Placeholder; see docs/architecture.md."""
+"""Built-in trust policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdkit.core.contracts import TrustPolicySpec
+from kdkit.core.hookspecs import hookimpl
+
+_AT = "kdkit.plugins.policies.policies:"
+
+
+@hookimpl
+def kdkit_trust_policies() -> Iterable[TrustPolicySpec]:
+    return [
+        TrustPolicySpec(
+            name="threshold",
+            summary="whoever reaches a fixed accuracy, 0.90 by default",
+            factory=_AT + "Threshold",
+            options={"value": 0.90, "on": "estimate", "fallback": "none"},
+        ),
+        TrustPolicySpec(
+            name="top-k",
+            summary="the k best teachers of each domain, if better than guessing",
+            factory=_AT + "TopK",
+            options={"k": 1},
+        ),
+        TrustPolicySpec(
+            name="soft",
+            summary="the more, the nearer to the domain's best teacher; none that hardly beats guessing",
+            factory=_AT + "Soft",
+            options={"sharpness": 8.0, "floor": 0.2},
+        ),
+        TrustPolicySpec(
+            name="all",
+            summary="every teacher in every domain in which it was measured: no gate",
+            factory=_AT + "All",
+            options={"unmeasured": False},
+        ),
+    ]

@@ -1,0 +1,156 @@
+"""Metrics and their bootstrap intervals: numpy alone, every formula with its source.
+
+Public for evaluation tasks of third parties. Shapes: N samples, C classes, R bootstrap resamples. A metric
+takes ``counts`` (N, R): how often each sample is drawn in each resample; all ones is the plain metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Array = np.ndarray[Any, Any]
+Metric = Callable[[Array], Floats]
+"""Counts (N, R) -> values (R,)."""
+
+RESAMPLES = 1000
+SEED = 42
+LEVEL = 0.95
+_CHUNK = 4_000_000
+"""Elements of one block of resample counts: keeps a bootstrap of any size in tens of megabytes."""
+
+
+def accuracy(outcomes: Array, counts: Array | None = None) -> Floats:
+    """Mean of per-sample outcomes (N,) under ``counts`` (N, R) -> (R,); with no counts, R = 1."""
+    counts = _once(outcomes) if counts is None else counts
+    return np.asarray(np.asarray(outcomes, dtype=np.float64) @ counts / counts.sum(axis=0), dtype=np.float64)
+
+
+def class_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> Floats:
+    """Area under the ROC curve of each class against the rest.
+
+    The Mann-Whitney statistic with ties counted half: ``AUC_c = P(s+ > s-) + P(s+ = s-) / 2`` (Hanley and
+    McNeil, Radiology 143, 1982), from ranks, without building the curve.
+
+    Args:
+        labels: (N,) class index in [0, C).
+        scores: (N, C).
+        counts: (N, R) multiplicity of each sample, or None for every sample once.
+
+    Returns:
+        (C, R); NaN for a class that no sample has, or that all samples have.
+    """
+    counts = _once(labels) if counts is None else counts
+    result = np.full((scores.shape[1], counts.shape[1]), np.nan)
+    for c in range(scores.shape[1]):
+        has = labels == c
+        if has.any() and not has.all():
+            result[c] = _mann_whitney(scores[has, c], scores[~has, c], counts[has], counts[~has])
+    return result
+
+
+def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> Floats:
+    """Mean over classes of :func:`class_auc` -> (R,): macro one-vs-rest AUC (Provost and Domingos, 2000).
+
+    Classes for which it is undefined are left out; NaN when none is left. For C > 2 the value depends on how
+    the scores of one sample are normalised over classes, hence on the scale of the softmax: record it.
+    """
+    per_class = class_auc(labels, scores, counts)
+    defined = ~np.isnan(per_class).any(axis=1)
+    if not defined.any():
+        return np.full(per_class.shape[1], np.nan)
+    return np.asarray(per_class[defined].mean(axis=0), dtype=np.float64)
+
+
+def _mann_whitney(positive: Floats, negative: Floats, times_positive: Array, times_negative: Array) -> Floats:
+    order = np.argsort(negative, kind="stable")
+    # below[k] = how many draws the k lowest negatives make up; a tie lies between its first and last rank.
+    below = np.zeros((len(negative) + 1, times_negative.shape[1]))
+    np.cumsum(times_negative[order], axis=0, out=below[1:])
+    ranked = negative[order]
+    wins = (
+        below[np.searchsorted(ranked, positive, "left")] + below[np.searchsorted(ranked, positive, "right")]
+    )
+    total = times_positive.sum(axis=0, dtype=np.float64) * below[-1]
+    return np.asarray(np.einsum("pr,pr->r", times_positive, wins) / (2 * total), dtype=np.float64)
+
+
+def _once(samples: Array) -> Array:
+    return np.ones((len(samples), 1), dtype=np.float32)
+
+
+# ------------------------------------------------------------------------------- intervals
+
+
+def resample_counts(labels: Integers, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
+    """Blocks (N, r) of a stratified bootstrap, ``resamples`` columns in all.
+
+    Every class is drawn with replacement as often as it occurs (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, section 8.4), so no resample lacks a class. The same labels and seed give the same
+    resamples for every model: differences between models are paired.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    block = max(1, _CHUNK // max(1, len(labels)))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        counts = np.empty((len(labels), size), dtype=np.float32)
+        for rows in members:
+            draws = rng.integers(len(rows), size=(size, len(rows))) + np.arange(size)[:, None] * len(rows)
+            counts[rows] = np.bincount(draws.ravel(), minlength=size * len(rows)).reshape(size, len(rows)).T
+        yield counts
+
+
+def bootstrap(labels: Integers, metric: Metric, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+    """(R,) values of ``metric`` over stratified resamples. Difference of two metrics: a paired bootstrap."""
+    return np.concatenate([metric(counts) for counts in resample_counts(labels, resamples, seed)])
+
+
+def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of bootstrap ``values`` (Efron and Tibshirani 1993, chapter 13)."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_difference(
+    before: Floats, after: Floats, *, resamples: int = RESAMPLES, seed: int = SEED, level: float = LEVEL
+) -> tuple[float, float, float]:
+    """Mean of ``after - before`` over the same samples, with its bootstrap interval.
+
+    The mean of a resample depends only on how often each distinct difference is drawn, which is multinomial:
+    the bootstrap is drawn from that, exactly and at any N.
+
+    Args:
+        before, after: (N,) outcomes of two models on the same samples, in the same order; N >= 1.
+
+    Returns:
+        (difference, low, high).
+    """
+    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    values, times = np.unique(difference, return_counts=True)
+    n = len(difference)
+    draws = np.random.default_rng(seed).multinomial(n, times / n, size=resamples)
+    return (float(difference.mean()), *interval(draws @ values / n, level))
+
+
+def mean_interval(
+    values: Floats, lows: Floats, highs: Floats, weights: Floats | None = None
+) -> tuple[float, float, float]:
+    """Weighted mean of independent estimates with an interval made from theirs.
+
+    ``L = sum c x - sqrt(sum c^2 (x - l)^2)``, and so for U: MOVER (Zou and Donner, Statistics in Medicine 27,
+    2008), which needs no normality and keeps the asymmetry of the parts. ``weights`` default to 1 / number.
+
+    Returns:
+        (mean, low, high).
+    """
+    weights = np.full(len(values), 1 / len(values)) if weights is None else weights
+    mean = float(weights @ values)
+    down = float(np.sqrt(np.sum((weights * (values - lows)) ** 2)))
+    up = float(np.sqrt(np.sum((weights * (highs - values)) ** 2)))
+    return mean, mean - down, mean + up

@@ -1,0 +1,117 @@
+"""The built-in trust policies.
+
+Notation, per domain: ``a_t`` accuracy of teacher t, ``c`` accuracy of guessing, ``w_t`` weight. NaN gives 0.
+All are equivariant to the order of teachers: equal scores get equal weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.contracts import TrustTable
+from kdkit.core.errors import KdkitError
+
+Array = np.ndarray[Any, Any]
+
+
+class Threshold:
+    """``w_t = 1 if s_t >= value else 0``: the gate of MMKD-CLIP.
+
+    Args:
+        value: in [0, 1].
+        on: ``s`` is the ``estimate`` or the ``lower`` confidence bound.
+        fallback: in a domain where nobody passes, ``best`` lets the highest ``s`` teach if its accuracy is
+            above guessing; ``none`` leaves the domain without a teacher.
+    """
+
+    def __init__(self, *, value: float = 0.90, on: str = "estimate", fallback: str = "none") -> None:
+        _require("threshold", 0 <= value <= 1, "value", value, "a number from 0 to 1")
+        _require("threshold", on in ("estimate", "lower"), "on", on, "'estimate' or 'lower'")
+        _require("threshold", fallback in ("none", "best"), "fallback", fallback, "'none' or 'best'")
+        self.value, self.on, self.fallback = value, on, fallback
+
+    def __call__(self, table: TrustTable) -> Array:
+        scores = table.accuracy if self.on == "estimate" else table.lower
+        # Accuracies are fractions such as 27/30: 0.9 itself must pass in spite of rounding.
+        weights = _at_least(scores, self.value - 1e-12)
+        if self.fallback == "best":
+            able = np.where(table.accuracy > table.chance, scores, np.nan)
+            weights = np.where(weights.any(axis=0), weights, _among_best(able, 1))
+        return weights
+
+
+class TopK:
+    """``w_t = 1`` for the k highest ``a_t`` with ``a_t > c``; a tie for the k-th place admits all of it.
+
+    Args:
+        k: at least 1.
+    """
+
+    def __init__(self, *, k: int = 1) -> None:
+        _require("top-k", isinstance(k, int) and k >= 1, "k", k, "a whole number of at least 1")
+        self.k = k
+
+    def __call__(self, table: TrustTable) -> Array:
+        return _among_best(np.where(table.accuracy > table.chance, table.accuracy, np.nan), self.k)
+
+
+class Soft:
+    """``w_t = exp(-sharpness (s* - s_t))`` with the skill ``s_t = (a_t - c) / (1 - c)`` and ``s* = max s_t``.
+
+    The skill is Cohen's kappa against guessing: 0 at chance, 1 when always right. The best teacher of a
+    domain has weight 1 if it beats guessing; another one with ``s_t < floor`` has 0.
+
+    Args:
+        sharpness: at least 0; at 8, a skill .1 below the best has weight .45.
+        floor: the least skill that may teach beside the best, in [0, 1].
+    """
+
+    def __init__(self, *, sharpness: float = 8.0, floor: float = 0.2) -> None:
+        _require("soft", sharpness >= 0, "sharpness", sharpness, "a number of at least 0")
+        _require("soft", 0 <= floor <= 1, "floor", floor, "a number from 0 to 1")
+        self.sharpness, self.floor = sharpness, floor
+
+    def __call__(self, table: TrustTable) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            skill = (table.accuracy - table.chance) / (1 - table.chance)
+        skill = np.where(np.isfinite(skill) & (skill > 0), skill, -np.inf)
+        best = skill.max(axis=0, initial=-np.inf)
+        admitted = np.isfinite(skill) & ((skill >= self.floor) | (skill == best))
+        behind = np.where(admitted, np.where(np.isfinite(best), best, 0) - skill, 0.0)
+        return np.where(admitted, np.exp(-self.sharpness * behind), 0.0)
+
+
+class All:
+    """``w_t = 1`` wherever ``a_t`` was measured.
+
+    Args:
+        unmeasured: also where it was not: the way to learn from captions alone, at your own risk.
+    """
+
+    def __init__(self, *, unmeasured: bool = False) -> None:
+        _require("all", isinstance(unmeasured, bool), "unmeasured", unmeasured, "true or false")
+        self.unmeasured = unmeasured
+
+    def __call__(self, table: TrustTable) -> Array:
+        return np.where(np.isnan(table.accuracy) & (not self.unmeasured), 0.0, 1.0)
+
+
+def _at_least(scores: Array, value: Array | float) -> Array:
+    """1 where ``scores`` (T, M) reach ``value`` (scalar or (M,)), else 0, also for NaN."""
+    return np.where(np.nan_to_num(scores, nan=-np.inf) >= value, 1.0, 0.0)
+
+
+def _among_best(scores: Array, k: int) -> Array:
+    """1 for the k highest of each column and what ties with the k-th; NaN never."""
+    if not len(scores):
+        return np.zeros_like(scores)
+    ranked = np.sort(np.nan_to_num(scores, nan=-np.inf), axis=0)
+    kth = ranked[-min(k, len(ranked))]
+    return np.where(np.isnan(scores), 0.0, _at_least(scores, kth))
+
+
+def _require(policy: str, holds: bool, option: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise KdkitError(f"policy '{policy}': {option} is {value!r}", fix=f"{option} must be {wanted}")

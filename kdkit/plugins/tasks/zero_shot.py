@@ -1,0 +1,85 @@
+"""Zero-shot classification with prompt ensembles."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.contracts import DomainScore, FeatureView, Sample
+from kdkit.core.evaluate import metrics
+from kdkit.core.evaluate.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
+
+FEW = 30
+
+
+class ZeroShot:
+    """Accuracy and macro one-vs-rest AUC per domain, with stratified bootstrap intervals.
+
+    The candidates of a domain are the classes that ``prompts`` has for it, present in the samples or not.
+
+    Args:
+        prompts: domain -> class -> prompts.
+        logit_scale: softmax scale; AUC over more than two classes depends on it, so reports record it.
+        resamples, seed, level: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: Prompts,
+        logit_scale: float = LOGIT_SCALE,
+        resamples: int = metrics.RESAMPLES,
+        seed: int = metrics.SEED,
+        level: float = metrics.LEVEL,
+    ) -> None:
+        self.prompts = prompts
+        self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
+
+    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        """One score per domain with labelled samples of at least two classes, in the order of ``prompts``."""
+        by_domain: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            if sample.label in self.prompts.get(sample.domain, {}):
+                by_domain[sample.domain].append(sample)
+        usable = [d for d in self.prompts if len({sample.label for sample in by_domain[d]}) > 1]
+        return [self._score(view, domain, by_domain[domain]) for domain in usable]
+
+    def _score(self, view: FeatureView, domain: str, samples: Sequence[Sample]) -> DomainScore:
+        prompts = self.prompts[domain]
+        number = {label: index for index, label in enumerate(prompts)}
+        labels = np.array([number[str(sample.label)] for sample in samples], dtype=np.int64)
+        log_odds = class_log_odds(view.image(samples), class_embeddings(prompts, view.text), self.logit_scale)
+        correct = (log_odds.argmax(axis=1) == labels).astype(np.float64)
+
+        def both(counts: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+            return np.stack(
+                [metrics.accuracy(correct, counts), metrics.macro_auc(labels, log_odds, counts)], axis=1
+            )
+
+        drawn = metrics.bootstrap(labels, both, self.resamples, self.seed)
+        values = both(None)[0]
+        return DomainScore(
+            domain=domain,
+            count=len(samples),
+            metrics={"accuracy": float(values[0]), "auc": float(values[1])},
+            intervals={
+                "accuracy": metrics.interval(drawn[:, 0], self.level),
+                "auc": metrics.interval(drawn[:, 1], self.level),
+            },
+            level=self.level,
+            ids=tuple(sample.id for sample in samples),
+            outcomes={"accuracy": correct},
+            notes=_notes(prompts, {str(sample.label) for sample in samples}, len(samples)),
+        )
+
+
+def _notes(prompts: Mapping[str, Any], present: set[str], count: int) -> tuple[str, ...]:
+    notes = []
+    if absent := [label for label in prompts if label not in present]:
+        notes.append(f"no sample of {', '.join(absent)}: candidates for accuracy, left out of AUC")
+    if count < FEW:
+        notes.append(f"only {count} samples: the intervals are rough")
+    return tuple(notes)
