@@ -10,7 +10,7 @@ from kdkit.core.contracts import Sample
 from kdkit.core.errors import ExitCode, KdkitError
 
 _DEEP = ("I", "F")
-"""First letters of PIL's modes of more than 8 bits: ``convert("RGB")`` would clip them to white in silence."""
+"""First letters of PIL's modes of more than 8 bits: ``convert("RGB")`` would silently clip them to white."""
 
 
 def open_image(sample: Sample) -> Image.Image:

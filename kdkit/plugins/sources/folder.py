@@ -78,7 +78,7 @@ def _levels(relative: Path, levels: list[str], path: Path) -> dict[str, str]:
             f"this image is {len(folders)} folders deep, not {len(levels)}",
             where=str(path),
             why=f"the options of this source expect {_shape(levels)}",
-            fix="give 'domain' if no level names it, 'split_fractions' or 'split' if no level names the split",
+            fix="give 'domain' if no level names it, 'split_fractions' or 'split' if none names the split",
         )
     return dict(zip(levels, folders, strict=True))
 

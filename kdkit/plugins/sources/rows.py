@@ -1,4 +1,4 @@
-"""From a manifest's row to a sample. Nothing is guessed: a missing column is an error that says which there are."""
+"""From a manifest's row to a sample. Nothing is guessed: a missing column is an error."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class RowReader:
                 "this row has no split",
                 where=where,
                 why=f"columns: {', '.join(row)}",
-                fix="name its column in 'columns', or give split_fractions: {train: .8, calibration: .1, test: .1}",
+                fix="name its column in 'columns', or give split_fractions: {train: 0.8, test: 0.2}",
             )
         if fractions is not None:
             raise KdkitError("this row has a split, and split_fractions is given as well", where=where)
