@@ -64,7 +64,7 @@ def word_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
 
 
 def words_of(files: Mapping[str, bytes]) -> list[str] | None:
-    """The words from which :func:`word_tokenizer_files` makes exactly ``files``; None for other tokenizers."""
+    """The words from which :func:`word_tokenizer_files` makes exactly ``files``; None for other files."""
     try:
         vocabulary: dict[str, int] = json.loads(files["tokenizer.json"])["model"]["vocab"]
         words = sorted(vocabulary, key=lambda word: vocabulary[word])[len(_FRONT) : -1]

@@ -1,0 +1,252 @@
+"""An open_clip folder, read and built without network: what describes the model, and its weights.
+
+Stock open_clip asks the Hub for the text tower's config even when it loads a local folder, starts with
+random weights when it finds none, and falls back from safetensors to pickle. Here the text tower's config
+comes from the folder (``text/config.json``, or ``config.json`` beside the weights), and weights are required.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_clip import create_model, get_model_config, list_models
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.plugins.loaders.tokenizer_files import read_tokenizer_files
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+OTHER_WEIGHTS = (
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pt",
+    "pytorch_model.bin",
+)
+TEXT_CONFIG = ("text/config.json", "config.json")
+
+
+@dataclass(frozen=True)
+class OpenClipParts:
+    """Everything of an open_clip model but its weights.
+
+    Attributes:
+        model_cfg: open_clip's ``model_cfg``.
+        preprocess_cfg: open_clip's ``preprocess_cfg``; may be incomplete, open_clip has defaults.
+        text_config: the Hugging Face text tower's ``config.json``, where there is such a tower.
+        tokenizer_files: file name -> content; empty for open_clip's own BPE tokenizer.
+    """
+
+    model_cfg: Mapping[str, Any]
+    preprocess_cfg: Mapping[str, Any]
+    text_config: Mapping[str, Any] | None
+    tokenizer_files: Mapping[str, bytes]
+
+    @property
+    def text_cfg(self) -> Mapping[str, Any]:
+        """The ``text_cfg`` inside ``model_cfg``."""
+        text: Mapping[str, Any] = self.model_cfg["text_cfg"]
+        return text
+
+
+def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
+    """Read a folder; ``arch`` names a built-in open_clip architecture for a folder that holds only weights.
+
+    Raises:
+        KdkitError: when the folder has no usable config, or lacks the text tower's config or the tokenizer.
+    """
+    if arch is not None and not (folder / CONFIG).is_file():
+        config: Mapping[str, Any] = {"model_cfg": builtin_model_cfg(arch)}
+    else:
+        config = _read_json(folder / CONFIG)
+    model_cfg = config.get("model_cfg")
+    if not isinstance(model_cfg, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
+        raise KdkitError(
+            "not an open_clip model",
+            where=str(folder / CONFIG),
+            why="it has no 'model_cfg' with embed_dim, vision_cfg and text_cfg",
+        )
+    text_cfg = model_cfg["text_cfg"]
+    files: dict[str, bytes] = {}
+    if text_cfg.get("hf_tokenizer_name"):
+        files = read_tokenizer_files(folder) or read_tokenizer_files(folder / "text")
+        if not files:
+            raise _incomplete(folder, "the tokenizer", str(text_cfg["hf_tokenizer_name"]), "tokenizer.json")
+    text_config = _find_text_config(folder, text_cfg) if text_cfg.get("hf_model_name") else None
+    return OpenClipParts(model_cfg, config.get("preprocess_cfg") or {}, text_config, files)
+
+
+def builtin_model_cfg(arch: str) -> dict[str, Any]:
+    """The ``model_cfg`` that open_clip ships under the name ``arch``."""
+    model_cfg: dict[str, Any] | None = get_model_config(arch) if ":" not in arch else None
+    if model_cfg is None:
+        raise KdkitError(
+            f"open_clip has no architecture '{arch}'", where="arch", fix=did_you_mean(arch, list_models())
+        )
+    return model_cfg
+
+
+def build_model(
+    parts: OpenClipParts, weights: Path | None = None, *, precision: str = "fp32", where: str = "model_cfg"
+) -> nn.Module:
+    """The model, in eval mode and on the CPU; random where ``weights`` is None, else loaded strictly.
+
+    Args:
+        parts: what to build.
+        weights: a safetensors file, or one that ``torch.load(weights_only=True)`` reads.
+        precision: ``fp32``, ``bf16``, ``fp16``, ``pure_bf16`` or ``pure_fp16``, as open_clip means them.
+        where: what an error message names.
+
+    Raises:
+        KdkitError: when open_clip cannot build it, or the weights do not fit exactly.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        stage = Path(name)
+        model_cfg = deepcopy(dict(parts.model_cfg))
+        if parts.text_config is not None:
+            # Remote code is never run: without auto_map transformers uses its own class for the model type.
+            text_config = {key: value for key, value in parts.text_config.items() if key != "auto_map"}
+            (stage / "text").mkdir()
+            (stage / "text" / "config.json").write_text(json.dumps(text_config), encoding="utf-8")
+            model_cfg["text_cfg"]["hf_model_name"] = str(stage / "text")
+        config = {"model_cfg": model_cfg, "preprocess_cfg": dict(parts.preprocess_cfg)}
+        (stage / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        try:
+            if weights is not None:
+                _stage_weights(weights, stage)
+            with _quiet():
+                model: nn.Module = create_model(
+                    f"local-dir:{stage}",
+                    precision=precision,
+                    load_weights=weights is not None,
+                    require_pretrained=weights is not None,
+                    pretrained_text=False,
+                )
+        except pickle.UnpicklingError as error:
+            raise _pickled_code(weights or stage) from error
+        except (RuntimeError, TypeError, ValueError, KeyError, AssertionError, SafetensorError) as error:
+            raise _does_not_fit(where, weights, error) from error
+    return model.eval()
+
+
+def find_weights(folder: Path, name: str | None = None) -> Path:
+    """The weights file of ``folder``: ``name``, or the first of the known names, safetensors before pickle.
+
+    Raises:
+        KdkitError: when there is none; a model is never used with random weights.
+    """
+    for candidate in (name,) if name else (WEIGHTS, *OTHER_WEIGHTS):
+        path = folder / candidate
+        if path.name == candidate and path.is_file():  # a bare name: nothing outside the folder is read
+            return path
+    raise KdkitError(
+        "no weights in this folder",
+        where=str(folder),
+        why=f"looked for {name or ', '.join((WEIGHTS, *OTHER_WEIGHTS))}",
+        fix="name the file with the loader's option 'weights'",
+        code=ExitCode.MISSING,
+    )
+
+
+def _stage_weights(weights: Path, stage: Path) -> None:
+    """Put the weights where open_clip finds them, without position ids that transformers has dropped."""
+    if weights.suffix != ".safetensors":
+        # open_clip itself reads this kind with weights_only=True, unwraps it and drops position ids of BERT.
+        os.symlink(weights.resolve(), stage / "open_clip_pytorch_model.bin")
+        return
+    with safe_open(weights, framework="pt") as header:
+        stale = {key for key in header.keys() if key.endswith("embeddings.position_ids")}  # noqa: SIM118
+    if not stale:
+        os.symlink(weights.resolve(), stage / WEIGHTS)
+        return
+    tensors = {key: value for key, value in load_file(weights).items() if key not in stale}
+    save_file(tensors, stage / WEIGHTS)
+
+
+def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    from open_clip.hf_configs import arch_dict
+
+    for name in TEXT_CONFIG:
+        # A config.json beside the weights may also be that of a whole CLIPModel: only a text tower's counts.
+        if (folder / name).is_file():
+            config = _read_json(folder / name)
+            if config.get("model_type") in arch_dict:
+                return config
+    raise _incomplete(
+        folder, "the config of the text tower", str(text_cfg["hf_model_name"]), "text/config.json"
+    )
+
+
+def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
+    return KdkitError(
+        f"{what} '{source}' is not in this folder",
+        where=str(folder),
+        why="models are loaded from complete folders only, never from the network",
+        fix=f"put it there as {name}, or add the teacher again so that all its files are fetched",
+        code=ExitCode.MISSING,
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KdkitError(
+            "this folder is not an open_clip model",
+            where=str(path.parent),
+            why=f"it has no {path.name}",
+            fix="choose another loader, or give the option 'arch' if it holds only weights",
+            code=ExitCode.MISSING,
+        ) from None
+    except (OSError, ValueError) as error:
+        raise KdkitError("not readable as JSON", where=str(path), why=str(error)) from error
+    if not isinstance(data, dict):
+        raise KdkitError("not a JSON object", where=str(path))
+    return data
+
+
+def _pickled_code(weights: Path) -> KdkitError:
+    return KdkitError(
+        "these weights are a pickle that contains code; refused",
+        where=str(weights),
+        why="reading them would run that code",
+        fix="ask the authors for safetensors, or convert the file on a machine that you can afford to lose",
+        code=ExitCode.DENIED,
+    )
+
+
+def _does_not_fit(where: str, weights: Path | None, error: Exception) -> KdkitError:
+    what = "open_clip cannot build this model" if weights is None else "the weights do not fit the model"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return KdkitError(what, where=str(weights or where), why=" ".join(lines)[:600])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip warns about random weights through the root logger; we ask for them, or require real ones."""
+    root = logging.getLogger()
+    silent = logging.NullHandler()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "No pretrained weights" not in record.getMessage()
+
+    root.addHandler(silent)  # keeps logging.warning() from installing a handler of its own
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+        root.removeHandler(silent)

@@ -1,0 +1,141 @@
+"""Teachers of transformers: CLIP, SigLIP and others with ``get_image_features``; no remote code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
+
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class TransformersEncoder(nn.Module):
+    """A CLIP-style model of transformers; fulfils ``contracts.DualEncoder``. Move it with ``.to(device)``."""
+
+    def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, tokenizer_digest: str) -> None:
+        super().__init__()
+        self.model = model
+        self._image_processor, self._tokenizer = image_processor, tokenizer
+        self._tokenizer_digest = tokenizer_digest
+        config: Any = model.config
+        self._text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        self._lock = Lock()
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text, special ones included: what both the positions and the tokenizer allow."""
+        positions = getattr(self._text_config, "max_position_embeddings", None)
+        lengths = [int(n) for n in (positions, self._tokenizer.model_max_length) if n]
+        return min(lengths)
+
+    @property
+    def embed_dim(self) -> int:
+        config: Any = self.model.config
+        width = getattr(config, "projection_dim", None)
+        if width is None:  # SigLIP projects inside the towers
+            width = getattr(self._text_config, "projection_size", None) or config.vision_config.hidden_size
+        return int(width)
+
+    def identity(self) -> Mapping[str, str]:
+        """What changes the features besides the weights."""
+        settings = json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
+        return {
+            "preprocessing": f"{type(self._image_processor).__name__} {settings}",
+            "tokenizer": f"{self._tokenizer_digest} context {self.context_length}",
+            "precision": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+        }
+
+    def preprocess(self, image: Image) -> Tensor:
+        """RGB image -> (3, H, W) float32 by the model's own image processor."""
+        pixels: Tensor = self._image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels.float()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D) float32, not normalised."""
+        like = next(self.model.parameters())
+        return _pooled(self.model.get_image_features(pixels.to(like)))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> (B, D) float32, not normalised.
+
+        Every text is padded to the context length: SigLIP was trained so, and for CLIP it changes nothing.
+        """
+        with self._lock:  # truncation and padding are set on the one shared tokenizer
+            tokens = self._tokenizer(
+                list(texts),
+                padding="max_length",
+                truncation=True,
+                max_length=self.context_length,
+                return_tensors="pt",
+            )
+        device = next(self.model.parameters()).device
+        inputs = {name: tokens[name].to(device) for name in ("input_ids", "attention_mask") if name in tokens}
+        return _pooled(self.model.get_text_features(**inputs))  # type: ignore[operator]
+
+
+def _pooled(output: Any) -> Tensor:
+    """transformers 4 returns the features, 5 an output object whose ``pooler_output`` they are."""
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return features.float()
+
+
+def load_transformers_clip(folder: Path, *, precision: str = "float32") -> TransformersEncoder:
+    """A frozen teacher from a folder as ``save_pretrained`` writes it, offline and strictly.
+
+    Args:
+        folder: ``config.json``, weights, ``preprocessor_config.json`` and tokenizer files.
+        precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        KdkitError: when the folder is no such model, or its weights are incomplete or a pickle with code.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, info = AutoModel.from_pretrained(
+                folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
+            )
+        image_processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    except pickle.UnpicklingError as error:
+        raise KdkitError(
+            "these weights are a pickle that contains code; refused",
+            where=str(folder),
+            fix="ask the authors for safetensors",
+            code=ExitCode.DENIED,
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise _not_a_model(folder, str(error).splitlines()[0] if str(error) else repr(error)) from error
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise _not_a_model(folder, f"{type(model).__name__} has no image and text features")
+    missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
+    if missing:
+        raise _not_a_model(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}")
+    digest = digest_files(read_tokenizer_files(folder))
+    return TransformersEncoder(model, image_processor, tokenizer, digest).requires_grad_(False).eval()
+
+
+def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> KdkitError:
+    return KdkitError(
+        "this folder is not a dual encoder of transformers",
+        where=str(folder),
+        why=why,
+        fix="check the folder, or choose another loader",
+        code=code,
+    )
