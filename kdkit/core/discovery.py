@@ -140,7 +140,7 @@ def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None
     """Load ``plugins`` one by one; ``allowed`` holds normalised names of distributions or entry points."""
     records: list[PluginRecord] = []
     contents: dict[Family, list[Entry]] = {family: [] for family in FAMILIES}
-    seen: dict[int, str] = {}
+    seen: list[tuple[object, str]] = []
     for plugin in plugins:
         record = PluginRecord(plugin.point.name, plugin.distribution, plugin.version, "ok")
         if not plugin.allowed_by(allowed):
@@ -168,18 +168,19 @@ class _TooNew(Exception):
 
 
 def _load(
-    plugin: Installed, record: PluginRecord, seen: dict[int, str]
+    plugin: Installed, record: PluginRecord, seen: list[tuple[object, str]]
 ) -> tuple[PluginRecord, list[Declared]]:
-    """Import and ask one plugin; ``seen`` maps the ids of the objects loaded so far to who brought them."""
+    """Import and ask one plugin; ``seen`` holds the objects loaded so far and who brought them."""
     start = perf_counter()
     declared: list[Declared] = []
     try:
         with redirect_stdout(sys.stderr):  # stdout belongs to the command's data
             module = plugin.point.load()
             _check_api(module)
-            if first := seen.get(id(module)):
-                raise TypeError(f"{plugin.point.value} is already registered, as {first}")
-            seen[id(module)] = f"'{plugin.point.name}' of {plugin.distribution}"
+            for earlier, who in seen:
+                if earlier is module:
+                    raise TypeError(f"{plugin.point.value} is already registered, as {who}")
+            seen.append((module, f"'{plugin.point.name}' of {plugin.distribution}"))
             hooks, declared = _ask(module)
         record = replace(record, hooks=hooks, provides=_by_family(declared))
     except KeyboardInterrupt:
