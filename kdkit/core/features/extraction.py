@@ -1,0 +1,294 @@
+"""Extraction: every image decoded once, preprocessed for each teacher that lacks it, its signals stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kdkit.core.contracts import DualEncoder, Reporter, SignalSource, Silent
+from kdkit.core.data.load import name_some
+from kdkit.core.data.table import SampleTable
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.column import Column
+from kdkit.core.features.header import Header
+from kdkit.core.features.readahead import Prepared, Work, prepare_ahead
+from kdkit.core.features.shard import BLOCK_ROWS, Shard
+from kdkit.core.features.store import FeatureStore
+from kdkit.core.features.writing import Indices, ShardWriter
+from kdkit.core.workspace import Workspace
+
+SPARE_BYTES = 64 * 2**20
+
+
+class OpenedTeacher(Protocol):
+    """What extraction needs of :class:`kdkit.core.artifacts.OpenTeacher`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def signals(self) -> SignalSource: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def parts(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an extraction did for one teacher.
+
+    Attributes:
+        teacher, fingerprint: the column.
+        new: rows that were added, ``kept``: samples of the table that were there already.
+        unreadable: samples of the table whose image cannot be read.
+        prompts: texts whose features were added.
+    """
+
+    teacher: str
+    fingerprint: str
+    new: int
+    kept: int
+    unreadable: int
+    prompts: int
+
+
+def extract(
+    workspace: Workspace,
+    teachers: Sequence[OpenedTeacher],
+    table: SampleTable,
+    *,
+    prompts: Sequence[str] = (),
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+    block_rows: int = BLOCK_ROWS,
+) -> tuple[Extracted, ...]:
+    """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
+
+    May be stopped at any moment, also by kill -9: run again, it goes on after the last committed block, and
+    the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
+
+    Args:
+        workspace: its ``features`` folder is the store.
+        teachers: opened; their models are moved to ``device``.
+        table: all samples.
+        prompts: texts to embed with every teacher that is a dual encoder.
+        batch_size: samples per call of a teacher; at most ``block_rows`` are ever used.
+        workers: threads that decode and preprocess; by default one per processor, at most 16.
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...
+        reporter: where progress is shown.
+        block_rows: rows that are committed together.
+
+    Raises:
+        KdkitError: no such device; no room on the disk; a teacher that gives NaN (naming the sample); images
+            that cannot be read, after all the others have been stored, unless their data entry skips them.
+    """
+    reporter = reporter or Silent()
+    target = _device(device)
+    store = FeatureStore(workspace.features)
+    columns = [store.create(_header(teacher)) for teacher in teachers]
+    for teacher in teachers:
+        if isinstance(teacher.model, nn.Module):
+            teacher.model.to(target)
+    kept = [int((column.locate(table) >= 0).sum()) for column in columns]
+    added = [
+        _embed_prompts(store, teacher, column, prompts, batch_size)
+        for teacher, column in zip(teachers, columns, strict=True)
+    ]
+    plans = [_Plan(column, table) for column in columns]
+    _check_space(workspace.features, plans)
+    signals = [teacher.signals for teacher in teachers]
+    for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
+        _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
+    done = tuple(
+        _extracted(store.column(c.teacher, c.fingerprint), table, k, p)
+        for c, k, p in zip(columns, kept, added, strict=True)
+    )
+    _tell_unreadable(store, columns, table, reporter)
+    return done
+
+
+def _header(teacher: OpenedTeacher) -> Header:
+    return Header(teacher.name, teacher.fingerprint, dict(teacher.parts), tuple(teacher.signals.signals))
+
+
+class _Plan:
+    """What one column lacks: blocks of shards that were begun, and samples for a new shard."""
+
+    def __init__(self, column: Column, table: SampleTable) -> None:
+        self.column = column
+        position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
+        begun = [shard for shard in column.shards if shard.pending()]
+        self.resume: list[tuple[Path, Indices]] = []
+        lacking = (column.locate(table) < 0) & ~column.unreadable(table)
+        for shard in begun:
+            keys = zip(shard.ids, shard.digests.tolist(), strict=True)
+            index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
+            self.resume.append((shard.path, index))
+            lacking[index[index >= 0]] = False
+        self.new: Indices = np.flatnonzero(lacking).astype(np.int64)
+        self._ids = [table.ids[i] for i in self.new]
+        self._digests: NDArray[np.uint64] = table.digests[self.new]
+
+    @property
+    def new_bytes(self) -> int:
+        return len(self.new) * (self.column.header.row_bytes + 64)
+
+    def begin(self, block_rows: int) -> Path:
+        return self.column.add_shard(self._ids, self._digests, block_rows)
+
+
+def _streams(
+    plans: Sequence[_Plan], signals: Sequence[SignalSource], batch_size: int, block_rows: int
+) -> Iterator[list[ShardWriter]]:
+    """Groups of writers that can share one pass over the images: all want ascending samples.
+
+    Shards that were begun come first. One that was begun when the table had another order goes alone.
+    """
+    together = []
+    for plan, source in zip(plans, signals, strict=True):
+        for path, index in plan.resume:
+            writer = ShardWriter(source, Shard(path, writable=True), index, batch_size)
+            if bool((np.diff(writer.wanted) > 0).all()):
+                together.append(writer)
+            else:
+                yield [writer]
+    yield together
+    fresh = []
+    for plan, source in zip(plans, signals, strict=True):
+        if len(plan.new):
+            shard = Shard(plan.begin(block_rows), writable=True)
+            fresh.append(ShardWriter(source, shard, plan.new, batch_size))
+    yield fresh
+
+
+def _fill(
+    table: SampleTable, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
+) -> None:
+    """One pass over the images that any of the writers wants."""
+    wanted = [writer.wanted for writer in writers]
+    order = wanted[0] if len(wanted) == 1 else np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
+    takers = (
+        [
+            [writer for writer, here in zip(writers, flags, strict=True) if here]
+            for flags in np.stack([np.isin(order, want) for want in wanted], axis=1)
+        ]
+        if len(order)
+        else []
+    )
+    samples = [table.samples[i] for i in order]
+    work: list[Work] = [
+        (sample, [writer.source.prepare for writer in takes])
+        for sample, takes in zip(samples, takers, strict=True)
+    ]
+    began = time.monotonic()
+    results = prepare_ahead(work, workers, ahead=2 * batch_size)
+    for done, (sample, takes, result) in enumerate(zip(samples, takers, results, strict=True), start=1):
+        _hand_out(sample, takes, result)
+        if done % 16 == 0 or done == len(samples):
+            reporter.progress("features", done, len(samples), _note(done, len(samples), began))
+
+
+def _hand_out(sample: Any, takes: Sequence[ShardWriter], result: Prepared) -> None:
+    if isinstance(result, KdkitError):
+        for writer in takes:
+            writer.refuse()
+    else:
+        for writer, item in zip(takes, result, strict=True):
+            writer.take(sample, item)
+
+
+def _note(done: int, total: int, began: float) -> str:
+    rate = done / max(time.monotonic() - began, 1e-9)
+    return f"{rate:.0f} images/s, {(total - done) / rate:.0f} s left"
+
+
+def _embed_prompts(
+    store: FeatureStore, teacher: OpenedTeacher, column: Column, prompts: Sequence[str], batch_size: int
+) -> int:
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in column.texts]
+    if not new or not isinstance(teacher.model, DualEncoder):
+        return 0
+    with torch.inference_mode():
+        parts = [
+            teacher.model.encode_text(new[start : start + batch_size]).float().cpu()
+            for start in range(0, len(new), batch_size)
+        ]
+    features = torch.cat(parts).numpy()
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise KdkitError(
+            f"teacher '{teacher.name}' gave NaN or infinite values for the text '{new[int(bad.argmax())]}'",
+            fix="check its files, or remove it: kdkit remove-teacher " + teacher.name,
+            code=ExitCode.FOUND,
+        )
+    store.put_texts(teacher.name, teacher.fingerprint, dict(zip(new, features, strict=True)))
+    return len(new)
+
+
+def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
+    needed = sum(plan.new_bytes for plan in plans)
+    free = shutil.disk_usage(folder).free
+    if needed and free < needed + SPARE_BYTES:
+        raise KdkitError(
+            f"the features need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
+            where=str(folder),
+            fix="free some space and run the command again",
+            code=ExitCode.MISSING,
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise KdkitError(
+            f"device '{name}' cannot be used",
+            why=str(error).splitlines()[0],
+            fix="choose another by --device, for example --device cpu",
+            code=ExitCode.MISSING,
+        ) from error
+    return device
+
+
+def _extracted(column: Column, table: SampleTable, kept: int, prompts: int) -> Extracted:
+    found = int((column.locate(table) >= 0).sum())
+    unreadable = int(column.unreadable(table).sum())
+    return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts)
+
+
+def _tell_unreadable(
+    store: FeatureStore, columns: Sequence[Column], table: SampleTable, reporter: Reporter
+) -> None:
+    failed = np.zeros(len(table), dtype=bool)
+    for column in columns:
+        failed |= store.column(column.teacher, column.fingerprint).unreadable(table)
+    if not failed.any():
+        return
+    refused = np.flatnonzero(failed & ~table.may_skip)
+    if not len(refused):
+        skipped = name_some(table.ids[i] for i in np.flatnonzero(failed))
+        reporter.warn(f"{int(failed.sum())} unreadable images were skipped: {skipped}")
+        return
+    raise KdkitError(
+        f"{len(refused)} of {len(table)} images cannot be read: {name_some(table.ids[i] for i in refused)}",
+        where=str(table.samples[refused[0]].image),
+        why="the features of all other images are stored",
+        fix="repair or remove the files ('kdkit data check' names them all), or set skip_unreadable: true in "
+        "the options of their data entry",
+        code=ExitCode.FOUND,
+    )
