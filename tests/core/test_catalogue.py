@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kdkit.core.catalogue import FAMILIES, Catalogue, Entry, PluginRecord, resolve
@@ -60,14 +62,14 @@ def test_an_error_inside_the_factory_is_not_disguised() -> None:
         ("no_such_package.x:y", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("kdkit.core.catalogue:nothing", "has no attribute 'nothing'"),
         ("kdkit.core.catalogue", "AttributeError"),
-        ("antigravity_that_exits:x", "SystemExit: 7"),
+        ("module_that_exits:x", "SystemExit: 7"),
     ],
 )
 def test_an_import_string_that_leads_nowhere(
-    import_string: str, reason: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    import_string: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (module := tmp_path / "antigravity_that_exits.py").write_text("raise SystemExit(7)")  # type: ignore[operator]
-    monkeypatch.syspath_prepend(str(module.parent))
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KdkitError) as caught:
         resolve(import_string)
     assert caught.value.where == import_string
