@@ -21,9 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 @versions_app.callback()
-def versions(
-    ctx: typer.Context, project: console.ProjectOption = None, as_json: console.JsonOption = False
-) -> None:
+def versions(ctx: typer.Context, project: console.ProjectOption = None, as_json: console.JsonOption = False) -> None:
     """List the versions of the student, and the candidates that the guard kept aside."""
     if ctx.invoked_subcommand is None:
         from kdkit.core.versions import Versions

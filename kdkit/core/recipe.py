@@ -77,10 +77,11 @@ class OptimiserPart(Part):
 
 
 class PreviousPart(Part):
-    """The previous version as one more teacher: its similarities are kept."""
+    """The previous version as one more teacher, in its own space, of every sample of the increment."""
 
     weight: NonNegative = 0.0
-    temperature: Positive = 0.05
+    loss: Name = "crd"
+    options: dict[str, Any] = {}
 
 
 class IncrementPart(Part):

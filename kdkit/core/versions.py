@@ -55,7 +55,10 @@ class Version:
             lineage = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise KdkitError(
-                f"the lineage of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+                f"the lineage of {self.name} cannot be read",
+                where=str(path),
+                why=str(error),
+                code=ExitCode.MISSING,
             ) from None
         if lineage.get("format") != LINEAGE_FORMAT:
             raise KdkitError(
@@ -157,7 +160,9 @@ class Versions:
         """Point ``current`` at a promoted version; instant and atomic."""
         if name not in self.names():
             raise KdkitError(
-                f"'{name}' is not a promoted version", fix=did_you_mean(name, list(self.names())), code=ExitCode.MISSING
+                f"'{name}' is not a promoted version",
+                fix=did_you_mean(name, list(self.names())),
+                code=ExitCode.MISSING,
             )
         pointer = self.root / "current"
         draft = pointer.with_suffix(".writing")
@@ -168,7 +173,9 @@ class Versions:
         """Promote a candidate that was kept aside, in spite of the guard."""
         if name not in self.candidates():
             raise KdkitError(
-                f"'{name}' is not a candidate", fix=did_you_mean(name, list(self.candidates())), code=ExitCode.MISSING
+                f"'{name}' is not a candidate",
+                fix=did_you_mean(name, list(self.candidates())),
+                code=ExitCode.MISSING,
             )
         os.replace(self.root / CANDIDATES / name, self.root / name)
         self.make_current(name)
@@ -180,7 +187,8 @@ class Versions:
             name = current.lineage["parent"]
             if name is None:
                 raise KdkitError(
-                    f"{current.name} is the first version: there is nothing to roll back to", code=ExitCode.USAGE
+                    f"{current.name} is the first version: there is nothing to roll back to",
+                    code=ExitCode.USAGE,
                 )
         self.make_current(name)
         return self.get(name)

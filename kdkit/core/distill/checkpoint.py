@@ -41,8 +41,14 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
-    def save(self, task: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write a checkpoint and drop all but the newest two."""
+    def save(
+        self,
+        task: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        average: nn.Module | None = None,
+    ) -> None:
+        """Write a checkpoint (and the moving average of the weights, if there is one); keep the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"step-{progress.step:08d}"
         draft = self.folder / f".writing-{progress.step:08d}"
@@ -50,6 +56,8 @@ class Checkpoints:
         draft.mkdir()
         save_file(task_tensors(task), draft / "task.safetensors")
         save_file(_flatten(optimiser), draft / "optimiser.safetensors")
+        if average is not None:
+            save_file(task_tensors(average), draft / "average.safetensors")
         body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
         (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
         for path in draft.iterdir():
@@ -60,8 +68,10 @@ class Checkpoints:
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
 
-    def restore(self, task: nn.Module, optimiser: torch.optim.Optimizer) -> Progress | None:
-        """Load the newest checkpoint into ``task`` and ``optimiser``; None when there is none.
+    def restore(
+        self, task: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None
+    ) -> Progress | None:
+        """Load the newest checkpoint into what is given; None when there is none.
 
         Raises:
             KdkitError: when the checkpoint is of another task.
@@ -73,6 +83,8 @@ class Checkpoints:
         try:
             load_task_tensors(task, load_file(newest / "task.safetensors"))
             _unflatten(optimiser, load_file(newest / "optimiser.safetensors"))
+            if average is not None:
+                load_task_tensors(average, load_file(newest / "average.safetensors"))
             body = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise KdkitError(

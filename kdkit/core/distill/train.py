@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.checkpoint import Checkpoints, Progress
@@ -36,6 +36,7 @@ class TrainSettings:
         warmup: fraction of the steps with a linear rise.
         schedule: ``cosine`` to zero, or ``constant``.
         clip_norm: global gradient norm, or None.
+        ema: decay of an exponential moving average of the weights, which is what is kept; or None.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -47,6 +48,7 @@ class TrainSettings:
     schedule: str
     clip_norm: float | None
     seed: int
+    ema: float | None = None
     checkpoint_seconds: float = 60.0
 
 
@@ -91,7 +93,8 @@ def train(
     """
     optimiser: Any
     model, optimiser = accelerator.prepare(task, make_optimiser(task, settings))
-    reached = checkpoints.restore(task, optimiser) or Progress(0, 0.0, [])
+    average = _average(task, settings.ema)
+    reached = checkpoints.restore(task, optimiser, average) or Progress(0, 0.0, [])
     if reached.step:
         reporter.say(f"continuing at step {reached.step} of {settings.steps}")
     model.train()
@@ -111,16 +114,24 @@ def train(
                 _check_finite(parts, step)  # reading the loss waits for the device, so not at every step there
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(task)
             if _is_logged(step, settings.steps):
                 log.append({"step": float(step), **{name: float(value) for name, value in parts.items()}})
                 note = "  ".join(f"{name} {value:.3f}" for name, value in log[-1].items() if name != "step")
                 reporter.progress("distil", step + 1, settings.steps, note)
             if due and accelerator.is_main_process:
-                checkpoints.save(task, optimiser, Progress(step + 1, clock.seconds(), log))
+                checkpoints.save(task, optimiser, Progress(step + 1, clock.seconds(), log), average)
                 clock.saved()
             if stop.asked:
                 raise KeyboardInterrupt
+    if average is not None:
+        task.load_state_dict(average.module.state_dict())
     return Progress(settings.steps, clock.seconds(), log)
+
+
+def _average(task: nn.Module, decay: float | None) -> AveragedModel | None:
+    return None if decay is None else AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _is_logged(step: int, steps: int) -> bool:
@@ -169,7 +180,7 @@ def _stop_request() -> Iterator[_Stop]:
     """The first Ctrl-C asks to stop after the step (a checkpoint is written); the second one stops at once."""
     stop = _Stop()
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(*_: object) -> None:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True

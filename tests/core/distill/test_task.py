@@ -22,7 +22,14 @@ from kdkit.core.distill.train import TrainSettings, learning_rate, make_optimise
 from tests.toys import LETTERS, SIDE, ToyEncoder
 
 SETTINGS = TrainSettings(
-    steps=10, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), warmup=0.2, schedule="cosine", clip_norm=1.0, seed=0
+    steps=10,
+    lr=1e-2,
+    weight_decay=0.1,
+    betas=(0.9, 0.98),
+    warmup=0.2,
+    schedule="cosine",
+    clip_norm=1.0,
+    seed=0,
 )
 
 

@@ -1,0 +1,190 @@
+"""From a plan to the task and its feed: student, heads or aligners, target normalisation, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdkit.core.alignment.shared import fit_aligners
+from kdkit.core.contracts import Reporter, Student
+from kdkit.core.distill.batches import Indices
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, linear_heads, module_key
+from kdkit.core.distill.feed import StudentInputs, Teaching
+from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.survey import Survey
+from kdkit.core.distill.targets import TargetNorm
+from kdkit.core.distill.task import DistillTask, Term
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.versions import Version, load_student
+
+if TYPE_CHECKING:
+    from kdkit.core.workspace import Workspace
+
+ROWS = 4096
+"""Rows read from the store at a time when something is fitted on it."""
+TASK_FILE = "task.safetensors"
+"""Inside a version: the task without the student (heads, aligners, norms, parameters of losses)."""
+
+
+@dataclass
+class Build:
+    """What is trained, and on what."""
+
+    task: DistillTask
+    inputs: StudentInputs
+    teachings: tuple[Teaching, ...]
+
+
+def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None, reporter: Reporter) -> Build:
+    """Make the task of a plan; an increment starts from the parent's student, heads and losses.
+
+    Raises:
+        KdkitError: when the student's family or architecture is not the parent's, or when a teacher gives
+            no signal that the student has an output for.
+    """
+    torch.manual_seed(plan.settings.seed)
+    student = make_student(workspace, parent)
+    outputs = cast(Student, student).outputs
+    teachings = [_limited(survey.teaching(t.name), outputs) for t in plan.teachers if t.samples]
+    inputs = StudentInputs(cast(Student, student), survey.table)
+    previous = plan.recipe.increment.previous
+    if parent is not None and previous.weight:
+        teachings.append(_previous(student, inputs, plan, len(survey.table), reporter))
+    bridges = _bridges(workspace, plan, teachings, outputs)
+    make_loss = workspace.catalogue.make
+    terms = [Term(p.name, p.weight, make_loss("loss", p.name, **p.options)) for p in plan.recipe.losses]
+    if PREVIOUS in bridges:
+        loss = make_loss("loss", previous.loss, **previous.options)
+        terms.append(Term(previous.loss, previous.weight, loss, previous=True))
+    task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
+    if parent is not None:
+        inherit(task, parent, reporter)
+    return Build(task, inputs, tuple(teachings))
+
+
+def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
+    """A new student of the registry's family, or the parent's."""
+    entry = workspace.registry.student
+    if parent is None:
+        return cast(nn.Module, workspace.catalogue.make("student", entry.family, **entry.config))
+    written = {"family": entry.family, "config": entry.config}
+    made_from = parent.lineage["student"]["registry"]
+    if written != made_from:
+        raise KdkitError(
+            f"the student in registry.yaml is not the one that {parent.name} was made from",
+            where=str(workspace.registry_path),
+            why=f"{parent.name} has {made_from}, the registry says {written}",
+            fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
+        )
+    return cast(nn.Module, load_student(parent)).train()
+
+
+def _limited(teaching: Teaching, outputs: Mapping[str, int]) -> Teaching:
+    """Only the signals that the student has an output for."""
+    widths = {signal: width for signal, width in teaching.widths.items() if signal in outputs}
+    if not widths:
+        raise KdkitError(
+            f"teacher '{teaching.name}' gives {', '.join(teaching.widths)}; the student has "
+            f"{', '.join(outputs)}: there is nothing to compare",
+            fix="choose a student of the same family as the teacher",
+        )
+    return Teaching(teaching.name, widths, teaching.rows, teaching.weight, teaching.gather)
+
+
+def _previous(student: nn.Module, inputs: StudentInputs, plan: Plan, total: int, reporter: Reporter) -> Teaching:
+    """The student as it is now, as one more teacher of every sample of the run."""
+    used = np.unique(np.concatenate([pool.indices for pool in plan.pools]))
+    features = student_features(student, inputs, used, reporter, "remembering the previous version")
+    rows = np.full(total, -1, dtype=np.int64)
+    rows[used] = np.arange(len(used))
+    weight = (rows >= 0).astype(np.float32)
+    widths = {signal: array.shape[1] for signal, array in features.items()}
+    return Teaching(PREVIOUS, widths, rows, weight, lambda signal, chosen: features[signal][chosen])
+
+
+@torch.no_grad()
+def student_features(
+    student: nn.Module, inputs: StudentInputs, indices: Indices, reporter: Reporter, label: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Output name -> (len(indices), D) float32 of the student in eval mode."""
+    mode, parts = student.training, list[Mapping[str, Tensor]]()
+    student.eval()
+    for start in range(0, len(indices), 256):
+        outputs = cast(Student, student)(inputs.batch(indices[start : start + 256]))
+        parts.append({name: outputs[name].float() for name in cast(Student, student).outputs})
+        reporter.progress(label, min(start + 256, len(indices)), len(indices))
+    student.train(mode)
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _bridges(
+    workspace: Workspace, plan: Plan, teachings: list[Teaching], outputs: Mapping[str, int]
+) -> dict[str, Bridge]:
+    recipe = plan.recipe
+    bridges: dict[str, Bridge] = {}
+    for teaching in teachings:
+        if teaching.name == PREVIOUS:
+            bridges[PREVIOUS] = Bridge()
+        elif recipe.space == "heads":
+            heads = linear_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers)
+            bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None))
+    if recipe.space == "shared":
+        assert recipe.aligner is not None
+        aligners = fit_aligners(workspace.catalogue, recipe.aligner, teachings, outputs, seed=plan.settings.seed)
+        for teaching in teachings:
+            if teaching.name != PREVIOUS:
+                aligner = aligners[teaching.name]
+                bridges[teaching.name] = Bridge(None, aligner, _norms(plan, teaching, aligner))
+    return bridges
+
+
+def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None) -> dict[str, nn.Module]:
+    norms: dict[str, nn.Module] = {}
+    for signal, width in teaching.widths.items():
+        kind = plan.recipe.targets.normalise
+        chunks = taught_rows(teaching, signal, aligner)
+        if aligner is not None:
+            width = next(chunks).shape[1]
+            chunks = taught_rows(teaching, signal, aligner)
+        norms[signal] = TargetNorm(width, kind).fit(chunks)
+    return norms
+
+
+@torch.no_grad()
+def taught_rows(teaching: Teaching, signal: str, aligner: Any = None) -> Iterator[np.ndarray[Any, Any]]:
+    """(n, D) float32 chunks of what the teacher teaches, through its aligner if it has one."""
+    rows = teaching.rows[teaching.weight > 0]
+    for start in range(0, len(rows), ROWS):
+        chunk = np.asarray(teaching.gather(signal, rows[start : start + ROWS]), dtype=np.float32)
+        yield chunk if aligner is None else aligner.encode(signal, torch.from_numpy(chunk)).numpy()
+
+
+def inherit(task: DistillTask, parent: Version, reporter: Reporter) -> None:
+    """Load the parent's heads, aligners and losses into ``task``; what is new keeps its fresh start."""
+    path = parent.folder / TASK_FILE
+    try:
+        saved = load_file(path)
+    except (OSError, ValueError) as error:
+        raise KdkitError(
+            f"the heads of {parent.name} cannot be read",
+            where=str(path),
+            why=str(error),
+            code=ExitCode.MISSING,
+        ) from None
+    state = task.state_dict()
+    fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
+    task.load_state_dict(fitting, strict=False)
+    taught_before = {t["name"] for t in parent.lineage["teachers"]}
+    lost = [
+        name
+        for name in task.teachers
+        if name in taught_before and not any(key.startswith(f"bridges.{module_key(name)}.") for key in fitting)
+    ]
+    if lost and task.bridges[module_key(lost[0])].state_dict():
+        reporter.warn(f"the heads of {', '.join(lost)} start anew: the recipe's space is not that of {parent.name}")

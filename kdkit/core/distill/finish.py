@@ -1,0 +1,262 @@
+"""After training: what is kept, how it scores, whether it may be promoted, and the version it becomes."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import kdkit
+from kdkit.core.contracts import DualEncoder, Reporter, Student
+from kdkit.core.distill.build import TASK_FILE
+from kdkit.core.distill.checkpoint import Progress, task_tensors
+from kdkit.core.distill.guard import Verdict, judge
+from kdkit.core.distill.plan import Plan, PlannedTeacher
+from kdkit.core.distill.survey import Survey
+from kdkit.core.distill.task import DistillTask
+from kdkit.core.evaluate.compare import evaluate_views
+from kdkit.core.evaluate.evaluation import Evaluation
+from kdkit.core.evaluate.retention import Retention, retention
+from kdkit.core.evaluate.views import CachedView, StudentView
+from kdkit.core.registry.lock import Lock
+from kdkit.core.versions import LINEAGE_FORMAT, Version, Versions
+
+if TYPE_CHECKING:
+    from kdkit.core.workspace import Workspace
+
+EVALUATION_FILE = "evaluation.json"
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        version: the new version, promoted or kept aside.
+        evaluation: on the calibration split, student and teachers.
+        retention, verdict: against the parent; None for the first version.
+    """
+
+    version: Version
+    evaluation: Evaluation
+    retention: Retention | None
+    verdict: Verdict | None
+
+
+def interpolate(student: nn.Module, previous: nn.Module, kept: float) -> None:
+    """Weights := (1 - kept) previous + kept trained, in place (WiSE-FT, arXiv 2109.01903, eq. 1)."""
+    if kept < 1:
+        with torch.no_grad():
+            for mine, theirs in zip(student.parameters(), previous.parameters(), strict=True):
+                mine.lerp_(theirs.to(mine), 1 - kept)
+
+
+def finish(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    task: DistillTask,
+    parent: Version | None,
+    progress: Progress,
+    *,
+    processes: int,
+    reporter: Reporter,
+) -> Outcome:
+    """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
+
+    The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
+    """
+    reporter.say("evaluating on the calibration split")
+    evaluation = evaluate_student(workspace, survey, task.student, reporter)
+    kept, verdict = None, None
+    if parent is not None:
+        before = Evaluation.load(parent.folder / EVALUATION_FILE)
+        guard = workspace.registry.guard
+        kept = retention(
+            before,
+            evaluation,
+            tolerance=guard.tolerance,
+            tolerances=guard.domains,
+            trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
+        )
+        verdict = judge(kept, guard)
+    versions = Versions(workspace)
+    name, refused = versions.next_name(), verdict is not None and not verdict.promoted
+    lineage = _lineage(workspace, plan, survey, task, parent, progress, name, processes)
+    lineage["scores"] = _scores(evaluation)
+    lineage["retention"] = None if kept is None else _retention(kept, verdict)
+    with versions.writing(name, refused=refused) as folder:
+        _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
+    if not refused:
+        versions.make_current(name)
+    return Outcome(versions.get(name), evaluation, kept, verdict)
+
+
+def evaluate_student(workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter) -> Evaluation:
+    """The student and every teacher on the labelled calibration samples."""
+    from kdkit.core.data import prompt_sets
+
+    table = survey.table
+    samples = [table.samples[i] for i in table.select(split="calibration", labelled=True)]
+    task = workspace.catalogue.make("task", "zero-shot", prompts=prompt_sets(workspace.registry, table))
+    device = str(next(student.parameters()).device)
+    views = [CachedView(name, survey.columns[name], table) for name in survey.teachers]
+    live = StudentView(STUDENT, cast(DualEncoder, student), device=device)
+    return evaluate_views(task, [live], views, samples, trust=survey.trust, reporter=reporter)
+
+
+def _write(
+    folder: Path,
+    task: DistillTask,
+    lineage: Mapping[str, Any],
+    evaluation: Evaluation,
+    known: np.ndarray[Any, Any],
+) -> None:
+    student = cast(nn.Module, task.student).to("cpu").eval()
+    cast(Student, student).save(folder / "student")
+    rest = {name: x for name, x in task_tensors(task).items() if not name.startswith("student.")}
+    save_file(rest, folder / TASK_FILE)
+    save_arrays({"digests": known.view(np.int64)}, folder / "samples.safetensors")
+    evaluation.save(folder / EVALUATION_FILE)
+    (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any, Any]:
+    """(N,) uint64, sorted: digests of all training samples that this version and its parents were taught."""
+    taught = np.concatenate([survey.table.digests[pool.indices] for pool in plan.pools])
+    if parent is not None:
+        taught = np.concatenate([taught, parent.known_samples()])
+    return np.unique(taught)
+
+
+def _lineage(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    task: DistillTask,
+    parent: Version | None,
+    progress: Progress,
+    name: str,
+    processes: int,
+) -> dict[str, Any]:
+    entry = workspace.registry.student
+    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
+    return {
+        "format": LINEAGE_FORMAT,
+        "version": name,
+        "parent": None if parent is None else parent.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "student": {
+            "family": entry.family,
+            "registry": {"family": entry.family, "config": entry.config},
+            "identity": dict(cast(Student, task.student).identity()),
+        },
+        "teachers": _teachers(workspace, plan, survey, parent, name),
+        "recipe": plan.recipe.model_dump(mode="json"),
+        "data": {
+            "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+            "fresh": plan.fresh,
+            "replayed": plan.replayed,
+            "uncovered": list(plan.uncovered),
+        },
+        "training": {
+            "steps": plan.settings.steps,
+            "batch_size": plan.batch_size,
+            "seed": plan.settings.seed,
+            "seconds": round(progress.seconds, 3),
+            "processes": processes,
+            "log": progress.log,
+            "digest": plan.digest,
+        },
+        "environment": {
+            "kdkit": kdkit.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "plugins": {r.distribution: r.version for r in workspace.catalogue.records if r.status == "ok"},
+        },
+    }
+
+
+def _teachers(
+    workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None, name: str
+) -> list[dict[str, Any]]:
+    """Those of this run, then those that only earlier versions learnt from."""
+    inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
+    lock = Lock.load(workspace.lock_path)
+    rows = [_teacher(lock, survey, teacher, inherited, name) for teacher in plan.teachers]
+    gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
+    return rows + gone
+
+
+def _teacher(
+    lock: Lock, survey: Survey, teacher: PlannedTeacher, inherited: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    facts = lock.teacher(teacher.name)
+    row = survey.trust.teachers.index(teacher.name)
+    trust = survey.trust
+    return {
+        "name": teacher.name,
+        "fingerprint": teacher.fingerprint,
+        "source": facts.source,
+        "commit": facts.commit,
+        "provider": facts.provider,
+        "licence": None if facts.licence is None else facts.licence.name,
+        "domains": dict(teacher.admitted),
+        "samples": teacher.samples,
+        "trust": {
+            domain: {
+                "accuracy": _number(trust.accuracy[row, m]),
+                "lower": _number(trust.lower[row, m]),
+                "upper": _number(trust.upper[row, m]),
+            }
+            for m, domain in enumerate(trust.domains)
+        },
+        "since": name if teacher.new else inherited[teacher.name]["since"],
+        "inherited": False,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    student = evaluation.model(STUDENT)
+    return {
+        "split": evaluation.split,
+        "mean": dict(student.means),
+        "domains": {domain: dict(score.metrics) for domain, score in student.domains.items()},
+    }
+
+
+def _retention(kept: Retention, verdict: Verdict | None) -> dict[str, Any]:
+    worst = kept.worst
+    return {
+        **kept.to_json(),
+        "worst_change": None if worst is None else worst.points,
+        "guard": None if verdict is None else verdict.to_json(),
+    }
+
+
+def previous_student(parent: Version) -> nn.Module:
+    """The parent's student, for :func:`interpolate`."""
+    from kdkit.core.versions import load_student
+
+    return cast(nn.Module, load_student(parent))
+
+
+def load_task_file(version: Version) -> dict[str, torch.Tensor]:
+    """Heads, aligners, norms and loss parameters of a version."""
+    return dict(load_file(version.folder / TASK_FILE))

@@ -1,0 +1,227 @@
+"""What a run will do, decided before anything is trained: who is new, what is replayed, how long."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.distill.batches import Indices, Pool
+from kdkit.core.distill.survey import Survey
+from kdkit.core.distill.train import TrainSettings
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.recipe import Recipe
+from kdkit.core.versions import Version
+
+
+@dataclass(frozen=True)
+class PlannedTeacher:
+    """One teacher's part.
+
+    Attributes:
+        admitted: domain -> trust weight.
+        samples: training samples that it may teach.
+        new: the current version has not learnt from it (in this state of its weights and preprocessing).
+    """
+
+    name: str
+    fingerprint: str
+    admitted: Mapping[str, float]
+    samples: int
+    new: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        parent: the version that an increment starts from; None for a run from scratch.
+        teachers: in the order of the registry.
+        uncovered: domains of the training split that no teacher may teach.
+        pools: where batches are drawn from.
+        fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
+        digest: of everything that decides the result; a run in progress is continued only under the same one.
+    """
+
+    recipe: Recipe
+    parent: str | None
+    teachers: tuple[PlannedTeacher, ...]
+    uncovered: tuple[str, ...]
+    pools: tuple[Pool, ...]
+    fresh: int
+    replayed: int
+    batch_size: int
+    settings: TrainSettings
+    digest: str
+
+    @property
+    def new_teachers(self) -> tuple[str, ...]:
+        return tuple(teacher.name for teacher in self.teachers if teacher.new)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--dry-run --json`` prints."""
+        return {
+            "recipe": self.recipe.name,
+            "parent": self.parent,
+            "teachers": [asdict(teacher) for teacher in self.teachers],
+            "uncovered": list(self.uncovered),
+            "fresh_samples": self.fresh,
+            "replayed_samples": self.replayed,
+            "batch_size": self.batch_size,
+            "steps": self.settings.steps,
+            "lr": self.settings.lr,
+            "seed": self.settings.seed,
+            "digest": self.digest,
+        }
+
+
+def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: Mapping[str, Any], *, seed: int) -> Plan:
+    """Plan a run from scratch (``parent`` None) or an increment on ``parent``.
+
+    Args:
+        student: the registry's student entry as data; part of the digest.
+
+    Raises:
+        KdkitError: when nothing may be taught, or an increment would bring nothing new.
+    """
+    train = survey.table.select(split="train")
+    known = {} if parent is None else {t["name"]: t["fingerprint"] for t in parent.lineage["teachers"]}
+    teachers, weights = _teachers(survey, train, known)
+    if not any(teacher.samples for teacher in teachers):
+        raise KdkitError(
+            "no teacher may teach any training sample",
+            fix="'kdkit trust' shows the scores and what each policy would admit",
+            code=ExitCode.FOUND,
+        )
+    covered = {domain for teacher in teachers for domain in teacher.admitted}
+    present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
+    pools = _pools(recipe, survey, train, weights, teachers, parent)
+    batch_size = min(recipe.optimiser.batch_size, len(train))
+    plan = Plan(
+        recipe=recipe,
+        parent=None if parent is None else parent.name,
+        teachers=teachers,
+        uncovered=tuple(domain for domain in present if domain not in covered),
+        pools=pools,
+        fresh=len(pools[-1].indices),
+        replayed=sum(len(pool.indices) for pool in pools[:-1]),
+        batch_size=batch_size,
+        settings=_settings(recipe, len(train), batch_size, increment=parent is not None, seed=seed),
+        digest="",
+    )
+    return replace(plan, digest=_digest(plan, survey, parent, student))
+
+
+def _teachers(
+    survey: Survey, train: Indices, known: Mapping[str, str]
+) -> tuple[tuple[PlannedTeacher, ...], dict[str, np.ndarray[Any, Any]]]:
+    weights = {name: survey.teaching(name).weight[train] for name in survey.teachers}
+    planned = tuple(
+        PlannedTeacher(
+            name=name,
+            fingerprint=survey.columns[name].fingerprint,
+            admitted=survey.admitted(name),
+            samples=int((weights[name] > 0).sum()),
+            new=known.get(name) != survey.columns[name].fingerprint,
+        )
+        for name in survey.teachers
+    )
+    return planned, weights
+
+
+def _pools(
+    recipe: Recipe,
+    survey: Survey,
+    train: Indices,
+    weights: Mapping[str, np.ndarray[Any, Any]],
+    teachers: tuple[PlannedTeacher, ...],
+    parent: Version | None,
+) -> tuple[Pool, ...]:
+    """Replayed samples first, those that bring something new last."""
+    everything = np.ones(len(train), dtype=bool)
+    if parent is None:
+        return (_pool(recipe, survey, train, everything, 1.0),)
+    unseen = ~np.isin(survey.table.digests[train], parent.known_samples())
+    fresh = unseen.copy()
+    for teacher in teachers:
+        if teacher.new:
+            fresh |= weights[teacher.name] > 0
+    if not fresh.any():
+        raise _nothing_new(parent, teachers)
+    # Samples that a new teacher also teaches may be rehearsed like all others that the version knows.
+    rehearsed = ~unseen
+    share = recipe.increment.replay
+    if not share or not rehearsed.any():
+        return (_pool(recipe, survey, train, fresh, 1.0),)
+    return (
+        _pool(recipe, survey, train, rehearsed, share),
+        _pool(recipe, survey, train, fresh, 1.0 - share),
+    )
+
+
+def _pool(recipe: Recipe, survey: Survey, train: Indices, chosen: np.ndarray[Any, Any], share: float) -> Pool:
+    indices = train[chosen]
+    return Pool(
+        indices=indices,
+        domain=survey.table.domain_index[indices],
+        share=share,
+        domain_power=recipe.sampling.domain_power,
+        domains_per_batch=recipe.sampling.domains_per_batch,
+    )
+
+
+def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...]) -> KdkitError:
+    idle = [teacher.name for teacher in teachers if teacher.new]
+    why = f"{parent.name} has learnt from every teacher and every training sample of the registry"
+    if idle:
+        why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
+    return KdkitError(
+        f"there is nothing new since {parent.name}",
+        why=why,
+        fix="'kdkit add-teacher NAME' or add data; 'kdkit trust' shows what the policy admits",
+    )
+
+
+def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool, seed: int) -> TrainSettings:
+    optimiser, change = recipe.optimiser, recipe.increment
+    steps = optimiser.steps or max(1, math.ceil((optimiser.epochs or 1) * samples / batch_size))
+    lr = optimiser.lr
+    if increment:
+        steps, lr = max(1, math.ceil(change.steps * steps)), change.lr or lr
+    return TrainSettings(
+        steps=steps,
+        lr=lr,
+        weight_decay=optimiser.weight_decay,
+        betas=optimiser.betas,
+        warmup=optimiser.warmup,
+        schedule=optimiser.schedule,
+        clip_norm=optimiser.clip_norm,
+        ema=optimiser.ema,
+        seed=seed,
+    )
+
+
+def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the result; where and how fast it runs does not."""
+    text = json.dumps(
+        {
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "parent": None if parent is None else [parent.name, parent.lineage["created"]],
+            "student": student,
+            "teachers": [[t.name, t.fingerprint, dict(t.admitted)] for t in plan.teachers],
+            "batch_size": plan.batch_size,
+            "steps": plan.settings.steps,
+            "seed": plan.settings.seed,
+        },
+        sort_keys=True,
+    )
+    digest = hashlib.sha256(text.encode())
+    for pool in plan.pools:
+        digest.update(survey.table.digests[pool.indices].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""``kdkit distill``, for notebooks and the command line alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.distill.batches import BatchSchedule
+from kdkit.core.distill.plan import Plan, make_plan
+from kdkit.core.distill.survey import Survey, survey
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.recipe import load_recipe
+from kdkit.core.versions import Version, Versions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+    from kdkit.core.distill.build import Build
+    from kdkit.core.distill.finish import Outcome
+    from kdkit.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; none of it changes the result, except the seed and the recipe.
+
+    Attributes:
+        incremental: start from the current version and teach what is new.
+        recipe: name or path; None for the registry's.
+        restart: forget a run of the same plan that was interrupted.
+        precision: ``no`` (float32) or ``bf16``.
+        cpu: stay on the CPU even where there is a GPU.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    incremental: bool = False
+    recipe: str | None = None
+    seed: int = 0
+    restart: bool = False
+    precision: str = "no"
+    cpu: bool = False
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what it was made from."""
+
+    plan: Plan
+    survey: Survey
+    parent: Version | None
+
+
+def prepare(workspace: Workspace, options: Options, reporter: Reporter) -> Prepared:
+    """Extract what is missing, measure trust, make the plan. Trains nothing.
+
+    Raises:
+        KdkitError: ``--incremental`` without a version or with nothing new; and whatever is wrong with the
+            registry, the data or a teacher.
+    """
+    recipe = load_recipe(options.recipe or workspace.registry.recipe, workspace.catalogue, workspace.root)
+    parent = Versions(workspace).current() if options.incremental else None
+    if options.incremental and parent is None:
+        raise KdkitError(
+            "--incremental needs a version to start from, and there is none",
+            where=str(workspace.versions),
+            fix="run 'kdkit distill' first; it makes v1",
+            code=ExitCode.USAGE,
+        )
+    found = survey(workspace, recipe, reporter)
+    student = workspace.registry.student.model_dump(mode="json")
+    return Prepared(make_plan(recipe, found, parent, student, seed=options.seed), found, parent)
+
+
+def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
+    """Make the first version, or an increment; continue an interrupted run of the same plan.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls this; the main one extracts, evaluates and
+    writes, and only it returns an outcome.
+
+    Raises:
+        KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.train.train`.
+    """
+    accelerator = _accelerator(options)
+    talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
+    with accelerator.main_process_first():
+        prepared = prepare(workspace, options, talk)
+    return train_and_finish(workspace, prepared, options, accelerator, talk)
+
+
+def train_and_finish(
+    workspace: Workspace, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
+) -> Outcome | None:
+    """The second half of :func:`distill`, from a plan to a version."""
+    from kdkit.core.distill.build import build
+    from kdkit.core.distill.checkpoint import Checkpoints
+    from kdkit.core.distill.finish import finish, interpolate, previous_student
+    from kdkit.core.distill.train import train
+
+    plan, parent = prepared.plan, prepared.parent
+    world = accelerator.num_processes
+    if plan.batch_size % world:
+        raise KdkitError(
+            f"a batch of {plan.batch_size} cannot be shared by {world} processes",
+            fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
+        )
+    run_folder = workspace.runs / plan.digest[:16]
+    if options.restart and accelerator.is_main_process:
+        shutil.rmtree(run_folder, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    made = build(workspace, plan, prepared.survey, parent, reporter)
+    progress = train(
+        made.task,
+        _feed(prepared, made, accelerator),
+        dataclasses.replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
+        accelerator=accelerator,
+        checkpoints=Checkpoints(run_folder),
+        reporter=reporter,
+    )
+    made.inputs.close()
+    if not accelerator.is_main_process:
+        return None
+    if parent is not None:
+        interpolate(cast("nn.Module", made.task.student), previous_student(parent), plan.recipe.increment.interpolate)
+    outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, processes=world, reporter=reporter)
+    shutil.rmtree(run_folder, ignore_errors=True)
+    return outcome
+
+
+def _feed(prepared: Prepared, made: Build, accelerator: Accelerator) -> Any:
+    from kdkit.core.distill.feed import Feed
+
+    plan = prepared.plan
+    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
+    return Feed(
+        schedule,
+        made.inputs,
+        made.teachings,
+        prepared.survey.table.domain_index,
+        one_teacher=plan.recipe.teachers_per_sample == "one",
+        seed=plan.settings.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+
+
+def _accelerator(options: Options) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=options.precision, cpu=options.cpu, kwargs_handlers=[unused])

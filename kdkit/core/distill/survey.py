@@ -1,0 +1,94 @@
+"""What there is to teach with: samples, teachers' columns, and who may teach what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.contracts import Reporter, TrustTable
+from kdkit.core.distill.feed import Floats, Teaching
+from kdkit.core.errors import KdkitError
+from kdkit.core.recipe import Recipe
+from kdkit.core.registry.lock import Lock
+
+if TYPE_CHECKING:
+    from kdkit.core.data import SampleTable
+    from kdkit.core.features.store import Column, FeatureStore
+    from kdkit.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that a plan is made from.
+
+    Attributes:
+        columns: teacher -> its column.
+        trust: scores on the calibration split.
+        weights: (T, M) what the policy makes of them; rows as ``trust.teachers``, columns as ``trust.domains``.
+    """
+
+    table: SampleTable
+    store: FeatureStore
+    columns: Mapping[str, Column]
+    trust: TrustTable
+    weights: np.ndarray[Any, Any]
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        return self.trust.teachers
+
+    def admitted(self, teacher: str) -> dict[str, float]:
+        """Domain -> weight, where the teacher may teach."""
+        row = self.weights[self.trust.teachers.index(teacher)]
+        return {domain: float(w) for domain, w in zip(self.trust.domains, row, strict=True) if w > 0}
+
+    def teaching(self, teacher: str) -> Teaching:
+        """The teacher's rows and per-sample weights for this table."""
+        column = self.columns[teacher]
+        rows = column.locate(self.table)
+        weight = self.weights[self.trust.teachers.index(teacher)][self.table.domain_index]
+        widths = {signal.name: int(np.prod(signal.shape)) for signal in column.signals}
+        per_sample: Floats = np.where(rows >= 0, weight, 0).astype(np.float32)
+        return Teaching(teacher, widths, rows, per_sample, partial(_gather, column))
+
+
+def _gather(column: Column, signal: str, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return column.gather(signal, rows).reshape(len(rows), -1)
+
+
+def survey(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
+    """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
+
+    A teacher whose column is complete is not loaded; its files need not even exist any more.
+
+    Raises:
+        KdkitError: without teachers or data; what extraction and trust raise.
+    """
+    from kdkit.core.data import load_table
+    from kdkit.core.features import FeatureStore, complete_columns
+    from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
+
+    registry = workspace.registry
+    teachers = tuple(registry.teachers)
+    if not teachers:
+        raise KdkitError(
+            "no teacher is chosen",
+            where=str(workspace.registry_path),
+            fix="'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them",
+        )
+    table = load_table(workspace, reporter)
+    store = FeatureStore(workspace.features)
+    complete_columns(workspace, table, teachers, reporter=reporter)
+    trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
+    chosen = registry.trust or recipe.trust
+    policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
+    limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
+    weights = policy_weights(trust, policy, limits=limits)
+    warn_of_gaps(trust, weights, reporter)
+    lock = Lock.load(workspace.lock_path)
+    columns = {name: store.column(name, lock.teacher(name).fingerprint) for name in teachers}
+    return Survey(table, store, columns, trust, weights)
