@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.discovery import PluginRecord
+    from kdkit.core.catalogue import PluginRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +19,14 @@ def register(app: typer.Typer) -> None:
 
 
 def list_plugins(json: console.JsonOption = False) -> None:
-    """List the installed plugins and what each provides."""
+    """List the installed plugins: who provides them, whether they work, and what they provide."""
+    from dataclasses import asdict
+
     from kdkit.core.discovery import load_catalogue
 
     records = load_catalogue().records
-    console.emit(
-        {"plugins": [_as_json(record) for record in records]}, json=json, text=lambda: _as_text(records)
-    )
+    data = {"plugins": [asdict(record) for record in records]}
+    console.emit(data, json=json, text=lambda: _as_text(records))
 
 
 def warn_of_broken() -> None:
@@ -33,24 +34,21 @@ def warn_of_broken() -> None:
     discovery = sys.modules.get("kdkit.core.discovery")
     if discovery is None or not discovery.load_catalogue.cache_info().currsize:
         return
-    for r in discovery.load_catalogue().records:
-        if r.error:
-            console.say(
-                f"warning: {r.status} plugin left out: {r.name} of {r.distribution} {r.version}: {r.error}"
-            )
-
-
-def _as_json(record: PluginRecord) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(record)
+    for record in discovery.load_catalogue().records:
+        if record.error:
+            console.say(f"warning: {record.status} plugin left out: {_title(record)}: {record.error}")
 
 
 def _as_text(records: tuple[PluginRecord, ...]) -> str:
     rows = []
-    for r in records:
-        provides = "; ".join(f"{family}: {', '.join(names)}" for family, names in r.provides.items())
-        rows.append(
-            [r.name, r.distribution, r.version, r.status, f"{r.milliseconds:.0f}", r.error or provides]
-        )
-    return console.table(["plugin", "distribution", "version", "status", "ms", "provides"], rows, "llllr")
+    for record in records:
+        provides = "; ".join(f"{family}: {', '.join(names)}" for family, names in record.provides.items())
+        milliseconds = "" if record.status == "disabled" else f"{record.milliseconds:.0f}"
+        rows.append([record.name, record.distribution, record.version, record.status, milliseconds, provides or "-"])
+    notes = [f"{_title(record)}: {note}" for record in records for note in (record.error, *record.notes) if note]
+    listing = console.table(["plugin", "distribution", "version", "status", "ms", "provides"], rows, "llllrl")
+    return "\n".join([listing, *([""] if notes else []), *notes])
+
+
+def _title(record: PluginRecord) -> str:
+    return f"{record.name} of {record.distribution} {record.version}"

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import kdkit
 from kdkit.cli import console
@@ -88,8 +90,9 @@ def test_help_tells_the_story_in_its_order(kdkit_cli: Cli) -> None:
     told = [name for names in STORY.values() for name in names]
     # Continuation lines of a wrapped summary are indented deeper than a command.
     listed = re.findall(r"^  ([a-z]+(?:-[a-z]+)*) ", outcome.stdout, re.M)
-    registered = {command.name for command in app.registered_commands}
-    registered |= {group.name for group in app.registered_groups}
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    registered = set(group.commands)
     assert outcome.code == 0
     assert listed == [name for name in told if name in registered]
     assert set(listed) == registered, "a command without a place in main.STORY"
@@ -122,9 +125,7 @@ HEAVY = {
         (("distill", "--help"), HEAVY),
     ],
 )
-def test_what_a_light_command_does_not_import(
-    arguments: tuple[str, ...], banned: set[str], kdkit_cli: Cli
-) -> None:
+def test_what_a_light_command_does_not_import(arguments: tuple[str, ...], banned: set[str], kdkit_cli: Cli) -> None:
     outcome = kdkit_cli.python("-X", "importtime", "-m", "kdkit.cli.main", *arguments)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
     assert "typer" in imported
@@ -221,9 +222,7 @@ def test_a_reader_that_leaves_is_nobody_s_error(probe: Cli) -> None:
 
 
 def test_json_has_no_nan_and_paths_are_strings(probe: Cli) -> None:
-    expected = (
-        '{\n  "path": "a/b",\n  "rows": [\n    [\n      1,\n      null\n    ]\n  ],\n  "inf": null\n}\n'
-    )
+    expected = '{\n  "path": "a/b",\n  "rows": [\n    [\n      1,\n      null\n    ]\n  ],\n  "inf": null\n}\n'
     assert probe.python("probe.py", "numbers").stdout == expected
 
 
@@ -318,16 +317,12 @@ def test_a_table_aligns_its_columns() -> None:
 # ----------------------------------------------------------------------------------- plugins
 
 
-def test_a_broken_plugin_is_one_line_and_the_command_works(
-    kdkit_cli: Cli, install_plugin: InstallPlugin
-) -> None:
+def test_a_broken_plugin_is_one_line_and_the_command_works(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-bad", "import sys\nsys.exit(9)", version="3.0")
     outcome = kdkit_cli("plugins")
     where = Path(kdkit_cli.environment["PYTHONPATH"]) / "kdkit_bad.py"
     assert outcome.code == 0
-    assert outcome.stderr == (
-        f"warning: broken plugin left out: bad of kdkit-bad 3.0: SystemExit: 9 ({where}:2)\n"
-    )
+    assert outcome.stderr == (f"warning: broken plugin left out: bad of kdkit-bad 3.0: SystemExit: 9 ({where}:2)\n")
     assert kdkit_cli("--help").stderr == "", "help loads no plugin"
     assert kdkit_cli("--no-plugins", "plugins").stderr == ""
 
@@ -336,6 +331,4 @@ def test_strict_mode_exits_5(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     install_plugin("kdkit-bad", "1 / 0")
     outcome = kdkit_cli("plugins", env={"KDKIT_STRICT": "1"})
     assert (outcome.code, outcome.stdout) == (5, "")
-    assert outcome.stderr.startswith(
-        "error: 1 plugin does not work\n  why: bad of kdkit-bad 1.0: ZeroDivisionError"
-    )
+    assert outcome.stderr.startswith("error: 1 plugin does not work\n  why: bad of kdkit-bad 1.0: ZeroDivisionError")

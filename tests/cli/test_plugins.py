@@ -1,0 +1,74 @@
+"""``kdkit plugins`` shows every plugin, whatever its state."""
+
+from __future__ import annotations
+
+import json
+
+from tests.conftest import Cli, InstallPlugin
+
+LOSS = """
+from kdkit import LossSpec, hookimpl
+
+@hookimpl
+def kdkit_losses():
+    return [LossSpec(name="{name}", summary="A loss.", factory="builtins:dict")]
+"""
+
+
+def test_the_listing_as_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-good", LOSS.format(name="fine"), version="1.2")
+    install_plugin("kdkit-bad", "import nothing_like_this")
+    install_plugin("kdkit-idle", LOSS.format(name="idle"))
+    install_plugin("kdkit-new", "KDKIT_API = 99")
+    outcome = kdkit_cli("plugins", "--json", env={"KDKIT_PLUGINS": "good,bad,new"})
+    records = {record["name"]: record for record in json.loads(outcome.stdout)["plugins"]}
+
+    good = records["good"]
+    assert good.pop("milliseconds") > 0
+    assert good == {
+        "name": "good",
+        "distribution": "kdkit-good",
+        "version": "1.2",
+        "status": "ok",
+        "error": "",
+        "hooks": ["kdkit_losses"],
+        "provides": {"loss": ["fine"]},
+        "notes": [],
+    }
+    assert records["bad"]["status"] == "broken"
+    assert "No module named 'nothing_like_this'" in records["bad"]["error"]
+    assert (records["idle"]["status"], records["idle"]["milliseconds"]) == ("disabled", 0)
+    assert records["new"]["status"] == "incompatible"
+    built_in = [record for record in records.values() if record["distribution"] == "kdkit"]
+    assert built_in
+    assert {record["status"] for record in built_in} == {"ok"}
+
+
+def test_the_listing_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-good", LOSS.format(name="fine"), version="1.2")
+    install_plugin("kdkit-taken", LOSS.format(name="fine"))
+    install_plugin("kdkit-bad", "import nothing_like_this")
+    lines = kdkit_cli("plugins").stdout.splitlines()
+    assert lines[0].split() == ["plugin", "distribution", "version", "status", "ms", "provides"]
+    (good,) = [line.split() for line in lines if line.startswith("good ")]
+    assert (good[:4], good[5:]) == (["good", "kdkit-good", "1.2", "ok"], ["loss:", "fine"])
+    (bad,) = [line.split() for line in lines if line.startswith("bad  ")]
+    assert (bad[3], bad[5]) == ("broken", "-")
+    assert "good of kdkit-good 1.2: kdkit-taken has a loss 'fine' too: say 'kdkit-good:fine'" in lines
+    assert any(line.startswith("bad of kdkit-bad 1.0: ModuleNotFoundError") for line in lines)
+
+
+def test_a_plugin_that_prints_does_not_spoil_the_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-loud", "print('look at me')\n" + LOSS.format(name="loud"))
+    outcome = kdkit_cli("plugins", "--json")
+    assert any(record["name"] == "loud" for record in json.loads(outcome.stdout)["plugins"])
+    assert "look at me" in outcome.stderr
+
+
+def test_no_plugins_leaves_the_built_ins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-bad", "import nothing_like_this")
+    outcome = kdkit_cli("--no-plugins", "plugins", "--json")
+    statuses = {r["distribution"]: r["status"] for r in json.loads(outcome.stdout)["plugins"]}
+    assert statuses["kdkit"] == "ok"
+    assert statuses["kdkit-bad"] == "disabled"
+    assert outcome.stderr == ""
