@@ -50,7 +50,7 @@ def test_the_listing_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     install_plugin("kdkit-bad", "import nothing_like_this")
     lines = kdkit_cli("plugins").stdout.splitlines()
     assert lines[0].split() == ["plugin", "distribution", "version", "status", "ms", "provides"]
-    (good,) = [line.split() for line in lines if line.startswith("good ")]
+    (good,) = [line.split() for line in lines if line.startswith("good  ")]
     assert (good[:4], good[5:]) == (["good", "kdkit-good", "1.2", "ok"], ["loss:", "fine"])
     (bad,) = [line.split() for line in lines if line.startswith("bad  ")]
     assert (bad[3], bad[5]) == ("broken", "-")

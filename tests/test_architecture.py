@@ -1,0 +1,228 @@
+"""The rules of the house that a reader should be able to rely on, checked on the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_LINES = 400
+HEAVY = {
+    "torch",
+    "open_clip",
+    "timm",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "h5py",
+    "PIL",
+    "sklearn",
+    "matplotlib",
+    "huggingface_hub",
+    "safetensors",
+    "pydantic",
+    "ruamel",
+    "rich",
+}
+LIGHT = {
+    "kdkit/__init__.py",
+    "kdkit/core/catalogue.py",
+    "kdkit/core/contracts.py",
+    "kdkit/core/discovery.py",
+    "kdkit/core/errors.py",
+    "kdkit/core/hookspecs.py",
+    "kdkit/core/workspace.py",
+}
+"""Modules that every command imports; also all of ``kdkit/cli`` and the plugins' entry points."""
+PUBLIC = {"kdkit", "kdkit.core.contracts", "kdkit.core.errors", "kdkit.core.hookspecs"}
+"""What a plugin, built in or not, may import of kdkit."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of the project; ``path`` is relative to its root."""
+
+    path: str
+    text: str
+    tree: ast.Module
+
+    def under(self, *rooms: str) -> bool:
+        return self.path.startswith(rooms)
+
+
+@dataclass(frozen=True)
+class Import:
+    """``module`` is imported at ``place``; ``eager``: as soon as the file is (outside functions, at run time)."""
+
+    module: str
+    place: str
+    eager: bool
+
+
+def python_files(*folders: str) -> list[Source]:
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    return [Source(path.relative_to(ROOT).as_posix(), text, ast.parse(text)) for path, text in texts.items()]
+
+
+PACKAGE = python_files("kdkit")
+
+
+def imports(source: Source) -> Iterator[Import]:
+    """Every import of a file. ``from a import b`` counts as ``a`` and, where that is a module, ``a.b``."""
+
+    def walk(node: ast.AST, eager: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = eager and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                inside = False
+            place = f"{source.path}:{getattr(child, 'lineno', 0)}"
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, place, eager) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                module = absolute(source, child)
+                yield Import(module, place, eager)
+                for alias in child.names:
+                    name = f"{module}.{alias.name}"
+                    if is_module(name):
+                        yield Import(name, place, eager)
+            yield from walk(child, inside)
+
+    yield from walk(source.tree, True)
+
+
+def absolute(source: Source, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    folder = Path(source.path).parts[: -node.level]
+    return ".".join([*folder, *([node.module] if node.module else [])])
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def test_core_knows_neither_plugins_nor_terminal() -> None:
+    for source in PACKAGE:
+        if source.under("kdkit/core/"):
+            wrong = [
+                i.place for i in imports(source) if within(i.module, "kdkit.plugins", "kdkit.cli", "typer", "rich")
+            ]
+            assert wrong == []
+
+
+def test_plugins_know_only_the_public_contracts() -> None:
+    for source in PACKAGE:
+        if source.under("kdkit/plugins/"):
+            ours = [i for i in imports(source) if within(i.module, "kdkit")]
+            wrong = [
+                i for i in ours if i.module not in PUBLIC | {"kdkit.core"} and not within(i.module, "kdkit.plugins")
+            ]
+            assert wrong == []
+
+
+def test_commands_reach_plugins_through_core() -> None:
+    for source in PACKAGE:
+        if source.under("kdkit/cli/"):
+            assert [i.place for i in imports(source) if within(i.module, "kdkit.plugins")] == []
+
+
+def test_what_every_command_imports_is_light() -> None:
+    for source in PACKAGE:
+        entry_point = re.fullmatch(r"kdkit/plugins/(\w+/)?__init__\.py", source.path)
+        if source.path in LIGHT or source.under("kdkit/cli/") or entry_point:
+            heavy = [i for i in imports(source) if i.eager and i.module.partition(".")[0] in HEAVY]
+            assert heavy == []
+
+
+@pytest.mark.parametrize("folder", ["kdkit", "tests", "benchmarks", "examples"])
+def test_files_can_be_held_in_the_head(folder: str) -> None:
+    long = {s.path: n for s in python_files(folder) if (n := len(s.text.splitlines())) > MAX_LINES}
+    assert long == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    undocumented = [s.path for s in PACKAGE if s.text.strip() and not ast.get_docstring(s.tree)]
+    assert undocumented == []
+
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+
+
+def unsafe_calls(tree: ast.Module) -> Iterator[str]:
+    """Calls that can run code hidden in a file, or write files that only such calls can read."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in UNSAFE_MODULES:
+            yield f"line {node.lineno}: from {node.module}"
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if (
+            (name == "torch.load" and keywords.get("weights_only") != "True")
+            or name == "torch.save"
+            or keywords.get("allow_pickle", "False") != "False"
+            or name in ("eval", "exec")
+            or name.partition(".")[0] in UNSAFE_MODULES
+        ):
+            yield f"line {node.lineno}: {name}"
+
+
+def test_no_pickle() -> None:
+    for source in (*PACKAGE, *python_files("benchmarks", "examples")):
+        assert (source.path, list(unsafe_calls(source.tree))) == (source.path, [])
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("torch.load(path)", 1),
+        ("torch.load(path, weights_only=False)", 1),
+        ("torch.load(path, weights_only=True)", 0),
+        ("torch.save(state, path)", 1),
+        ("np.load(path, allow_pickle=True)", 1),
+        ("np.load(path, allow_pickle=False)", 0),
+        ("model.eval()", 0),
+        ("pickle.load(file)", 1),
+        ("from pickle import loads", 1),
+        ("try:\n  pass\nexcept pickle.UnpicklingError:\n  pass", 0),
+        ("eval('1')", 1),
+    ],
+)
+def test_the_search_for_unsafe_calls_finds_them(code: str, found: int) -> None:
+    assert len(list(unsafe_calls(ast.parse(code)))) == found
+
+
+def test_the_search_for_imports_tells_eager_from_lazy() -> None:
+    code = """
+import a
+from . import sibling
+from ..core import contracts
+if TYPE_CHECKING:
+    import b
+class C:
+    import c
+def f():
+    import d.e
+"""
+    found = imports(Source("kdkit/plugins/x.py", code, ast.parse(code)))
+    assert [(i.module, i.eager) for i in found] == [
+        ("a", True),
+        ("kdkit.plugins", True),
+        ("kdkit.core", True),
+        ("kdkit.core.contracts", True),
+        ("b", False),
+        ("c", True),
+        ("d.e", False),
+    ]
