@@ -68,6 +68,8 @@ class OptimiserPart(Part):
     steps: Annotated[int, Field(ge=1)] | None = None
     clip_norm: Positive | None = None
     """Upper bound of the gradient's norm; null for none."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, which is then what is kept; null for none."""
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimiserPart:
@@ -186,6 +188,7 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
         _known("loss", loss.name, catalogue, located.where(("losses", number, "name")))
     if recipe.aligner:
         _known("aligner", recipe.aligner.name, catalogue, located.where(("aligner", "name")))
+    _known("loss", recipe.increment.previous.loss, catalogue, located.where(("increment", "previous", "loss")))
     _known("policy", recipe.trust.policy, catalogue, located.where(("trust", "policy")))
     return recipe
 
