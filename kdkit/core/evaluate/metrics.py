@@ -20,8 +20,8 @@ Metric = Callable[[Array], Floats]
 RESAMPLES = 1000
 SEED = 42
 LEVEL = 0.95
-_CHUNK = 4_000_000
-"""Elements of one block of resample counts: keeps a bootstrap of any size in tens of megabytes."""
+_CHUNK = 1_000_000
+"""Elements of one block of resample counts: keeps a bootstrap of any size within a few megabytes."""
 
 
 def accuracy(outcomes: Array, counts: Array | None = None) -> Floats:
@@ -69,14 +69,15 @@ def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
 def _mann_whitney(positive: Floats, negative: Floats, times_positive: Array, times_negative: Array) -> Floats:
     order = np.argsort(negative, kind="stable")
     # below[k] = how many draws the k lowest negatives make up; a tie lies between its first and last rank.
-    below = np.zeros((len(negative) + 1, times_negative.shape[1]))
+    # float32 holds these whole numbers exactly up to 2^24 and is twice as fast.
+    below = np.zeros((len(negative) + 1, times_negative.shape[1]), dtype=np.float32)
     np.cumsum(times_negative[order], axis=0, out=below[1:])
     ranked = negative[order]
     wins = (
         below[np.searchsorted(ranked, positive, "left")] + below[np.searchsorted(ranked, positive, "right")]
     )
     total = times_positive.sum(axis=0, dtype=np.float64) * below[-1]
-    return np.asarray(np.einsum("pr,pr->r", times_positive, wins) / (2 * total), dtype=np.float64)
+    return np.asarray(np.einsum("pr,pr->r", times_positive, wins, dtype=np.float64) / (2 * total))
 
 
 def _once(samples: Array) -> Array:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.features.store import Column
+    from kdkit.core.features.column import Column
 
 Array = np.ndarray[Any, Any]
 BATCH = 128

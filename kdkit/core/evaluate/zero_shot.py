@@ -37,7 +37,9 @@ def unit_rows(features: Array, *, what: str, where: str = "") -> Array:
     return np.asarray(rows / length, dtype=np.float32)
 
 
-def class_embeddings(prompts: Mapping[str, Sequence[str]], encode: Callable[[Sequence[str]], Array]) -> Array:
+def class_embeddings(
+    prompts: Mapping[str, Sequence[str]], encode: Callable[[Sequence[str]], Array], *, where: str = ""
+) -> Array:
     """One unit row per class, (C, D): the prompt ensemble.
 
     ``w_c`` is the mean of the unit embeddings of the class's prompts, made unit again (Radford et al.,
@@ -46,12 +48,13 @@ def class_embeddings(prompts: Mapping[str, Sequence[str]], encode: Callable[[Seq
     Args:
         prompts: class -> at least one prompt; the order of classes is kept.
         encode: P texts -> (P, D); rows need not be unit.
+        where: whose they are, for error messages.
     """
     texts = list(dict.fromkeys(text for group in prompts.values() for text in group))
     row = {text: number for number, text in enumerate(texts)}
-    unit = unit_rows(encode(texts), what="prompt embeddings")
+    unit = unit_rows(encode(texts), what="prompt embeddings", where=where)
     means = np.stack([unit[[row[text] for text in group]].mean(axis=0) for group in prompts.values()])
-    return unit_rows(means, what="class embeddings")
+    return unit_rows(means, what="class embeddings", where=where)
 
 
 def class_probabilities(image: Array, classes: Array, scale: float = LOGIT_SCALE) -> Array:

@@ -11,7 +11,6 @@ import numpy as np
 
 from kdkit.core.contracts import Reporter, Silent, TrustTable
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.zero_shot import (
     LOGIT_SCALE,
     Prompts,
@@ -23,13 +22,15 @@ from kdkit.core.trust.saved import Measured, TeacherTrust, as_table, load_measur
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.features.store import Column, FeatureStore
+    from kdkit.core.features.column import Column
+    from kdkit.core.features.store import FeatureStore
     from kdkit.core.workspace import Workspace
 
 LEVEL = 0.95
 SCORES = "trust"
 """Name of the per-sample scores beside a column: probability of the true class at :data:`LOGIT_SCALE`."""
 _ROWS = 8192
+Array = np.ndarray[Any, Any]
 
 
 def measure_trust(
@@ -43,46 +44,44 @@ def measure_trust(
 ) -> TrustTable:
     """Zero-shot accuracy of each teacher on each domain of the table, with Wilson bounds.
 
-    Measured once: a teacher whose column, calibration samples, labels and prompts are those of the saved
-    scores is not measured again. Where its column is gone but its scores are not, those are used, and it is
-    said. Beside each column lie, for every labelled sample of every split, the probability that the teacher
-    gives its true class.
+    Measured once: a teacher whose column, labelled samples and prompts are those of the saved scores is not
+    measured again. Where its column is gone but its scores are not, those are used, and it is said. Beside
+    each column lies, for every labelled sample of every split, the probability that the teacher gives its
+    true class.
 
     Args:
-        teachers: with a column in the store, or saved scores.
+        teachers: each with a column in the store, or saved scores.
         level: coverage of the bounds.
 
     Returns:
-        Rows in the order of ``teachers``, columns in that of ``table.domains``; NaN for a domain that cannot
-        be measured (no labelled calibration sample, or a single class), which is said as a warning.
+        Rows in the order of ``teachers``, columns in that of ``table.domains``; NaN for what cannot be
+        measured, each said as a warning: a domain without a labelled calibration sample or with a single
+        class, a teacher without features of a domain's calibration samples or prompts.
 
     Raises:
-        KdkitError: when a teacher has neither, when calibration rows are not extracted, or its features are
-            NaN.
+        KdkitError: when a teacher has neither column nor scores, or its features are NaN.
     """
     reporter = reporter or Silent()
     prompts = prompt_sets(workspace.registry, table)
-    measurable = _measurable(table, prompts, reporter)
+    domains = _measurable(table, prompts, reporter)
     measured = load_measured(workspace)
     for number, teacher in enumerate(teachers):
         reporter.progress("measuring trust", number, len(teachers), teacher)
-        try:
-            column = store.column(teacher)
-            fingerprint = _fingerprint(column.fingerprint, table, prompts)
-            if teacher not in measured or measured[teacher].fingerprint != fingerprint:
-                measured[teacher] = TeacherTrust(fingerprint, _measure(teacher, column, table, measurable))
-                save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
-        except KdkitError as error:
-            if error.code is not ExitCode.MISSING or teacher not in measured:
-                raise
-            reporter.warn(f"teacher '{teacher}': {error.what}; using the trust that was measured before")
+        if teacher in measured and teacher not in store.teachers:
+            reporter.warn(f"teacher '{teacher}' has no features any more: using the trust measured before")
+            continue
+        column = store.column(teacher)
+        fingerprint = _fingerprint(column, table, prompts)
+        if teacher in measured and measured[teacher].fingerprint == fingerprint:
+            continue
+        found = _measure(column, table, domains, reporter)
+        measured[teacher] = TeacherTrust(fingerprint, found)
+        save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return as_table(measured, teachers, table.domains, level)
 
 
-def _measurable(
-    table: SampleTable, prompts: Prompts, reporter: Reporter
-) -> dict[str, Mapping[str, Sequence[str]]]:
+def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dict[str, Mapping[str, Sequence[str]]]:
     """Domain -> its prompts, for domains on which zero-shot accuracy means something."""
     found: dict[str, Mapping[str, Sequence[str]]] = {}
     for domain in table.domains:
@@ -109,52 +108,79 @@ def _measurable(
     return found
 
 
-def _fingerprint(column: str, table: SampleTable, prompts: Prompts) -> str:
-    """Of all that the scores depend on: the features, the labelled samples, the prompts, the scale."""
-    digest = hashlib.sha256(json.dumps([column, prompts, LOGIT_SCALE], sort_keys=True).encode())
-    for row in table.select(labelled=True):
+def _fingerprint(column: Column, table: SampleTable, prompts: Prompts) -> str:
+    """Of all that the scores depend on: the features, which of them exist, the samples, the prompts."""
+    rows = table.select(labelled=True)
+    about = [column.fingerprint, prompts, sorted(column.texts), LOGIT_SCALE]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for row in rows:
         sample = table.samples[row]
         digest.update(json.dumps([sample.id, sample.domain, sample.label, sample.split]).encode())
-    digest.update(np.ascontiguousarray(table.digests[table.select(labelled=True)]).tobytes())
+    digest.update(table.digests[rows].tobytes())
+    digest.update((column.locate(table)[rows] >= 0).tobytes())
     return digest.hexdigest()
 
 
-def _measure(
-    teacher: str, column: Column, table: SampleTable, domains: Mapping[str, Mapping[str, Sequence[str]]]
-) -> dict[str, Measured]:
+def _measure(column: Column, table: SampleTable, domains: Prompts, reporter: Reporter) -> dict[str, Measured]:
+    """Domain -> counts, for those of which the column has features; the scores go beside the column."""
     places = column.locate(table)
-    result = {}
+    result, scored, scores = {}, [], []
     for domain, prompts in domains.items():
-        rows = _extracted(table.select(domains=[domain], labelled=True), places, table, teacher)
-        classes = class_embeddings(prompts, column.text_features)
-        labels = table.label_index[rows]
-        true, right = np.empty(len(rows)), np.empty(len(rows), dtype=bool)
-        for start in range(0, len(rows), _ROWS):
-            part = slice(start, start + _ROWS)
-            image = unit_rows(
-                column.gather("image", places[rows[part]]),
-                what=f"image features in '{domain}'",
-                where=teacher,
-            )
-            probability = class_probabilities(image, classes)
-            true[part] = probability[np.arange(len(image)), labels[part]]
-            right[part] = probability.argmax(axis=1) == labels[part]
-        column.put_scores(SCORES, places[rows], true.astype(np.float32))
-        judged = table.split_index[rows] == table.split_index[table.select(split="calibration")[0]]
+        rows = table.select(domains=[domain], labelled=True)
+        if not _has_features(column, table, places, domain, prompts, reporter):
+            continue
+        rows = rows[places[rows] >= 0]
+        true, right = _judge(column, places[rows], table.label_index[rows], prompts, domain)
+        judged = np.isin(rows, table.select(split="calibration"))
         result[domain] = Measured(int(right[judged].sum()), int(judged.sum()), len(prompts))
+        scored.append(places[rows])
+        scores.append(true)
+    if scored:
+        column.put_scores(SCORES, np.concatenate(scored), np.concatenate(scores))
     return result
 
 
-def _extracted(
-    rows: np.ndarray[Any, Any], places: np.ndarray[Any, Any], table: SampleTable, teacher: str
-) -> Any:
-    """``rows`` that the column has; unreadable images that the data entry allows to skip are left out."""
-    absent = rows[(places[rows] < 0) & ~table.may_skip[rows]]
-    if len(absent):
-        raise KdkitError(
-            f"teacher '{teacher}' has no features of {len(absent)} labelled samples "
-            f"(the first is '{table.samples[absent[0]].id}')",
-            where=teacher,
-            fix=f"run 'kdkit features extract {teacher}'",
+def _judge(
+    column: Column, places: Array, labels: Array, prompts: Mapping[str, Sequence[str]], domain: str
+) -> tuple[Array, Array]:
+    """Probability of the true class (N,) float32, and whether it is the highest (N,), per row."""
+    where = f"teacher '{column.teacher}', domain '{domain}'"
+    classes = class_embeddings(prompts, column.text_features, where=where)
+    true, right = np.empty(len(places), dtype=np.float32), np.empty(len(places), dtype=bool)
+    for start in range(0, len(places), _ROWS):
+        part = slice(start, start + _ROWS)
+        image = unit_rows(column.gather("image", places[part]), what="image features", where=where)
+        probability = class_probabilities(image, classes)
+        true[part] = probability[np.arange(len(image)), labels[part]]
+        right[part] = probability.argmax(axis=1) == labels[part]
+    return true, right
+
+
+def _has_features(
+    column: Column,
+    table: SampleTable,
+    places: Array,
+    domain: str,
+    prompts: Mapping[str, Sequence[str]],
+    reporter: Reporter,
+) -> bool:
+    """Whether the domain can be measured; says what is missing (a teacher may exist no more)."""
+    calibration = table.select(split="calibration", domains=[domain], labelled=True)
+    absent = int((places[calibration] < 0).sum())
+    texts = [text for group in prompts.values() for text in group]
+    problem = ""
+    if absent == len(calibration):
+        problem = "no features of its calibration samples"
+    elif any(text not in column.texts for text in texts):
+        problem = "no features of its prompts"
+    if problem:
+        reporter.warn(
+            f"teacher '{column.teacher}' has {problem} in domain '{domain}' and is not trusted there; "
+            f"'kdkit features extract {column.teacher}' adds them"
         )
-    return rows[places[rows] >= 0]
+    elif absent:
+        reporter.warn(
+            f"teacher '{column.teacher}' lacks features of {absent} of {len(calibration)} calibration "
+            f"samples in domain '{domain}': measured on the others"
+        )
+    return not problem
