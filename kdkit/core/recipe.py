@@ -82,8 +82,8 @@ class PreviousPart(Part):
     """The previous version as one more teacher, in its own space, of every sample of the increment."""
 
     weight: NonNegative = 0.0
-    loss: Name = "crd"
-    options: dict[str, Any] = {}
+    loss: str = "crd"
+    options: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class IncrementPart(Part):

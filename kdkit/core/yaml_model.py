@@ -114,9 +114,7 @@ def _annotation(model: type[BaseModel], place: Place) -> Any:
     """The declared type of what lies at ``place``."""
     here: Any = model
     for step in place:
-        candidates = [
-            field for part in _models(here) for field in [_field(part, str(step))] if field is not None
-        ]
+        candidates = [field for part in _models(here) for field in [_field(part, str(step))] if field is not None]
         here = candidates[0] if candidates else here
     return here
 

@@ -69,7 +69,8 @@ def _main_axes(x: Tensor, dim: int) -> Tensor:
     width = x.shape[1]
     if width <= dim:
         return torch.eye(width, dim, dtype=x.dtype)
-    return torch.linalg.eigh(x.T @ x).eigenvectors[:, -dim:]
+    axes: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors[:, -dim:]
+    return axes
 
 
 def _turn(teacher: Paired, anchor: Mapping[str, Tensor]) -> Paired:

@@ -45,7 +45,13 @@ class Autoencoder(nn.Module):
         self.encoders = nn.ModuleDict({name: _encoder(out_dim, width, dropout) for name in ("image", "text")})
         self.decoders = nn.ModuleDict({name: _decoder(out_dim, width) for name in ("image", "text")})
 
-    def fit(self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> None:
+    def fit(
+        self,
+        features: Mapping[str, Tensor],
+        anchor: Mapping[str, Tensor] | None = None,  # noqa: ARG002 (contract)
+        *,
+        seed: int = 0,
+    ) -> None:
         """Start anew and train: the mean squared error of unit rows. ``anchor`` is ignored."""
         rows = {name: F.normalize(x.float(), dim=-1) for name, x in features.items()}
         count = len(next(iter(rows.values())))
@@ -56,15 +62,15 @@ class Autoencoder(nn.Module):
                     module.reset_parameters()
             optimiser = torch.optim.Adam(self.requires_grad_(True).train().parameters(), lr=self.lr)
             for _ in range(self.epochs):
-                for chosen in torch.randperm(count).split(self.batch_size):
+                for chosen in torch.split(torch.randperm(count), self.batch_size):
                     batch = {name: x[chosen] for name, x in rows.items()}
                     errors = [F.mse_loss(self._reconstruct(name, x), x) for name, x in batch.items()]
                     optimiser.zero_grad()
-                    torch.stack(errors).mean().backward()
+                    torch.autograd.backward(torch.stack(errors).mean())
                     optimiser.step()
         self.requires_grad_(False).eval()
 
-    def encode(self, name: str, x: Tensor) -> Tensor:
+    def encode(self, name: str, x: Tensor) -> Tensor:  # noqa: ARG002 (the same for every signal)
         """(B, in_dim) of any length -> (B, out_dim)."""
         z: Tensor = self.project(F.normalize(x, dim=-1))
         return z

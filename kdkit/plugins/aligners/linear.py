@@ -31,4 +31,5 @@ def _least_squares(x: Tensor, y: Tensor, ridge: float) -> Tensor:
     gram = x.T @ x
     shift = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     # Minimum norm where directions are missing (a back map from fewer true dimensions than columns).
-    return torch.linalg.lstsq(gram + shift, x.T @ y, driver="gelsd").solution
+    solution: Tensor = torch.linalg.lstsq(gram + shift, x.T @ y, driver="gelsd").solution
+    return solution

@@ -48,7 +48,13 @@ class MatrixAligner(nn.Module):
         self.register_buffer("decoder", torch.eye(out_dim, in_dim))
         self.register_buffer("mean", torch.zeros(in_dim))
 
-    def fit(self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> None:
+    def fit(
+        self,
+        features: Mapping[str, Tensor],
+        anchor: Mapping[str, Tensor] | None = None,
+        *,
+        seed: int = 0,  # noqa: ARG002 (contract)
+    ) -> None:
         """Fit on the rows of all signals together. Closed form: ``seed`` changes nothing."""
         x = torch.cat([unit(features[name]) for name in sorted(features)])
         a = None if anchor is None else torch.cat([unit(anchor[name]) for name in sorted(features)])
@@ -56,11 +62,11 @@ class MatrixAligner(nn.Module):
         for name in ("encoder", "decoder", "mean"):
             self.get_buffer(name).copy_(getattr(solution, name))
 
-    def encode(self, name: str, x: Tensor) -> Tensor:
+    def encode(self, name: str, x: Tensor) -> Tensor:  # noqa: ARG002 (the same for every signal)
         """(B, in_dim) of any length -> (B, out_dim)."""
         return (F.normalize(x, dim=-1) - self.mean) @ self.encoder
 
-    def decode(self, name: str, z: Tensor) -> Tensor:
+    def decode(self, name: str, z: Tensor) -> Tensor:  # noqa: ARG002
         """(B, out_dim) -> (B, in_dim), about of length 1."""
         return z @ self.decoder + self.mean
 

@@ -18,7 +18,7 @@ def pca(in_dim: int, out_dim: int, *, center: bool = False) -> MatrixAligner:
             centre: with in_dim <= out_dim exactly.
     """
 
-    def solve(x: Tensor, anchor: Tensor | None) -> Solution:
+    def solve(x: Tensor, _anchor: Tensor | None) -> Solution:
         mean = x.mean(0) if center else torch.zeros_like(x[0])
         _, vectors = torch.linalg.eigh((x - mean).T @ (x - mean))
         main = vectors.flip(-1)[:, :out_dim]

@@ -109,9 +109,7 @@ class RelationalDistillation(nn.Module):
         values = [self._rows(query, key, scale, group, domain) for group in groups]
         return (share * torch.stack(values)).sum()
 
-    def _rows(
-        self, query: Tensor, key: Tensor, scale: Tensor, group: list[_Teacher], domain: Tensor | None
-    ) -> Tensor:
+    def _rows(self, query: Tensor, key: Tensor, scale: Tensor, group: list[_Teacher], domain: Tensor | None) -> Tensor:
         """(B,) divergences from one group of teachers' mean probabilities."""
         size = len(query)
         if size <= self.chunk:

@@ -101,10 +101,7 @@ def _mixed(parts: list[_Pairing]) -> _Pairing:
     share = (weight / torch.where(total > 0, total, 1)).unsqueeze(-1)
     return _Pairing(
         total,
-        {
-            name: (share * torch.stack([part.student[name] for part in parts])).sum(0)
-            for name in (IMAGE, TEXT)
-        },
+        {name: (share * torch.stack([part.student[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
         {name: (share * torch.stack([part.target[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
     )
 

@@ -31,9 +31,7 @@ def cross_modal(batch: LossInput) -> list[TeacherView]:
 def nothing(batch: LossInput) -> Tensor:
     """A scalar 0 with a graph, whatever the outputs hold."""
     outputs = [x for x in batch.student.values() if x.ndim]
-    return torch.stack(
-        [torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0).sum() for x in outputs]
-    ).sum()
+    return torch.stack([torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0).sum() for x in outputs]).sum()
 
 
 def coefficients(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
