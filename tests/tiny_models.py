@@ -1,6 +1,7 @@
 """Writes tiny models with random weights into folders, in the layouts of real ones, without network.
 
-Every function is deterministic in ``seed``, leaves the global random state alone and returns the folder.
+Every ``make_*`` is deterministic in ``seed``, leaves the global random state alone and returns the folder.
+Beside them: pictures and texts to feed the models.
 """
 
 from __future__ import annotations
@@ -9,9 +10,15 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORDS: tuple[str, ...] = (
     *("a", "an", "the", "of", "with", "and", "no", "photo", "image", "scan", "showing", "normal", "abnormal"),
@@ -21,6 +28,23 @@ WORDS: tuple[str, ...] = (
 
 BIOMED_TEXT_TOWER = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 _OPENAI_MEAN, _OPENAI_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+TEXTS = ["a ct scan of the chest", "", "an mri image of the brain showing a tumor, " * 40, "Zebra!"]
+"""Known words, nothing, far more than any context, unknown words."""
+
+
+def pictures(count: int = 4, seed: int = 0) -> list[Image.Image]:
+    """RGB noise of awkward sizes: wide, tall, small, thin."""
+    rng = np.random.default_rng(seed)
+    sizes = [(40, 61), (200, 90), (32, 32), (17, 300)]
+    return [Image.fromarray(rng.integers(0, 256, (*sizes[i % 4], 3), dtype=np.uint8)) for i in range(count)]
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
+    """Whether no entry differs by more than ``tolerance`` of the largest one (of 1 where all are small)."""
+    assert a.shape == b.shape
+    assert bool(a.isfinite().all())
+    return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
 
 
 @contextmanager
@@ -78,9 +102,7 @@ def make_open_clip_folder(
     from safetensors.torch import save_file
 
     folder = Path(path)
-    model_cfg = open_clip_config(
-        embed_dim=embed_dim, image_size=image_size, words=words, context_length=context_length
-    )
+    model_cfg = open_clip_config(embed_dim=embed_dim, image_size=image_size, words=words, context_length=context_length)
     preprocess_cfg = {
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
@@ -88,9 +110,7 @@ def make_open_clip_folder(
         "resize_mode": "squash",
     }
     _write(folder, word_tokenizer_files(words))
-    _write(
-        folder, {"open_clip_config.json": _json({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})}
-    )
+    _write(folder, {"open_clip_config.json": _json({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})})
     with _seeded(seed):
         model = open_clip.model.CLIP(**model_cfg)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
@@ -187,9 +207,7 @@ def _bert_tokenizer_files(vocabulary: list[str]) -> dict[str, bytes]:
     from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer({word: index for index, word in enumerate(vocabulary)}, lowercase=True)
-    special = {
-        name: f"[{name[:-6].upper()}]" for name in ("cls_token", "mask_token", "pad_token", "sep_token")
-    }
+    special = {name: f"[{name[:-6].upper()}]" for name in ("cls_token", "mask_token", "pad_token", "sep_token")}
     special["unk_token"] = "[UNK]"
     config = {**special, "do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
     return {

@@ -11,14 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import pytest
 import torch
 import transformers
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from kdkit.core.contracts import DualEncoder
 from kdkit.core.errors import KdkitError
@@ -27,26 +24,15 @@ from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of
 from tests.tiny_models import (
     BIOMED_TEXT_TOWER,
+    TEXTS,
     WORDS,
+    close,
     make_biomedclip_folder,
     make_open_clip_folder,
     make_transformers_clip_folder,
     open_clip_config,
+    pictures,
 )
-
-TEXTS = ["a ct scan of the chest", "", "an mri image of the brain showing a tumor, " * 40, "Zebra!"]
-
-
-def pictures(count: int = 4, seed: int = 0) -> list[Image.Image]:
-    rng = np.random.default_rng(seed)
-    sizes = [(40, 61), (200, 90), (32, 32), (17, 300)]
-    return [Image.fromarray(rng.integers(0, 256, (*sizes[i % 4], 3), dtype=np.uint8)) for i in range(count)]
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
-    assert a.shape == b.shape
-    assert torch.isfinite(a).all()
-    return bool((a - b).abs().max() <= tolerance * max(1.0, float(b.abs().max())))
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +101,7 @@ def test_features_equal_stock_open_clip(
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_features_equal_stock_transformers(
-    name: str, folders: dict[str, Path], encoders: dict[str, Any]
-) -> None:
+def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], encoders: dict[str, Any]) -> None:
     model: Any = transformers.AutoModel.from_pretrained(folders[name]).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folders[name])
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders[name])
@@ -172,9 +156,7 @@ def test_calls_from_threads_equal_calls_in_turn(encoder: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda text: encoder.encode_text([text]), texts))
         assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-        assert all(
-            torch.equal(a, b) for a, b in zip(pool.map(encoder.preprocess, images), pixels, strict=True)
-        )
+        assert all(torch.equal(a, b) for a, b in zip(pool.map(encoder.preprocess, images), pixels, strict=True))
 
 
 def test_loading_leaves_the_random_state_alone(folders: dict[str, Path]) -> None:
@@ -327,9 +309,7 @@ def spoil_unknown_field(folder: Path) -> None:
         (spoil_unknown_field, "do not fit|cannot build"),
     ],
 )
-def test_an_incomplete_folder_is_refused_with_its_name(
-    folder: Path, spoil: Callable[[Path], None], words: str
-) -> None:
+def test_an_incomplete_folder_is_refused_with_its_name(folder: Path, spoil: Callable[[Path], None], words: str) -> None:
     spoil(folder)
     with pytest.raises(KdkitError, match=words) as caught:
         load_open_clip(folder)
@@ -341,9 +321,7 @@ def test_a_pickle_with_code_is_refused_unread(
     name: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    source, load = (
-        ("open_clip", load_open_clip) if name.startswith("open") else ("clip", load_transformers_clip)
-    )
+    source, load = ("open_clip", load_open_clip) if name.startswith("open") else ("clip", load_transformers_clip)
     folder = Path(shutil.copytree(folders[source], tmp_path / "m"))
     for weights in folder.glob("*.safetensors"):
         weights.unlink()

@@ -93,9 +93,7 @@ def builtin_model_cfg(arch: str) -> dict[str, Any]:
     """The ``model_cfg`` that open_clip ships under the name ``arch``."""
     model_cfg: dict[str, Any] | None = get_model_config(arch) if ":" not in arch else None
     if model_cfg is None:
-        raise KdkitError(
-            f"open_clip has no architecture '{arch}'", where="arch", fix=did_you_mean(arch, list_models())
-        )
+        raise KdkitError(f"open_clip has no architecture '{arch}'", where="arch", fix=did_you_mean(arch, list_models()))
     return model_cfg
 
 
@@ -185,9 +183,7 @@ def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str,
             config = _read_json(folder / name)
             if config.get("model_type") in arch_dict:
                 return config
-    raise _incomplete(
-        folder, "the config of the text tower", str(text_cfg["hf_model_name"]), "text/config.json"
-    )
+    raise _incomplete(folder, "the config of the text tower", str(text_cfg["hf_model_name"]), "text/config.json")
 
 
 def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
