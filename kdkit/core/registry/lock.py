@@ -171,6 +171,4 @@ def _checksum(facts: Mapping[str, Any]) -> str:
 
 
 def _bad(path: Path, what: str, why: str) -> KdkitError:
-    return KdkitError(
-        what, where=path.name, why=why, fix=f"delete {path.name} and run 'kdkit lock' to make it again"
-    )
+    return KdkitError(what, where=path.name, why=why, fix=f"delete {path.name} and run 'kdkit lock' to make it again")

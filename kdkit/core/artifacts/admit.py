@@ -1,0 +1,232 @@
+"""Adding, locking and removing teachers: whole operations, of which nothing is left when they fail."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.artifacts.fetch import Materialised, fetch, install, staged
+from kdkit.core.artifacts.files import disk_errors, list_folder
+from kdkit.core.artifacts.hub import look
+from kdkit.core.artifacts.opened import fingerprint_of, load_model, verify
+from kdkit.core.artifacts.permission import require_permission
+from kdkit.core.artifacts.probe import identity_of, probe
+from kdkit.core.artifacts.select import select_files
+from kdkit.core.artifacts.source import parse_source, source_folder
+from kdkit.core.contracts import LoaderSpec, Reporter, Silent
+from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import write_atomically
+from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
+from kdkit.core.registry.edit import add_entry, remove_entry
+from kdkit.core.registry.load import check_registry, read_text
+from kdkit.core.registry.lock import Lock, LockedTeacher
+
+if TYPE_CHECKING:
+    from kdkit.core.discovery import Catalogue
+    from kdkit.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What adding a teacher would do, without having fetched anything.
+
+    Attributes:
+        chosen: the teacher.
+        before, after: the texts of ``registry.yaml``.
+        sizes: file -> bytes that would be fetched; None where unknown.
+    """
+
+    chosen: ChosenTeacher
+    before: str
+    after: str
+    sizes: Mapping[str, int | None]
+
+
+def add_teacher(
+    workspace: Workspace,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> LockedTeacher:
+    """Fetch, check and probe a teacher, lock it, and write it into ``registry.yaml``, in this order.
+
+    Args:
+        name: of the catalogue, or a new one.
+        fields: the registry entry (``from``, ``loader``, ``options``, ``domains``, ``license``); may be empty.
+        offline: use the Hub's cache alone.
+
+    Raises:
+        KdkitError: unknown, denied, missing or not a working teacher; the project is then as it was before.
+    """
+    reporter = reporter or Silent()
+    with workspace.exclusive(f"kdkit add-teacher {name}"):
+        chosen, _, after = _planned(workspace, name, fields, Silent())
+        facts = _admit(workspace, chosen, offline, reporter)
+        with disk_errors(str(workspace.root)):
+            Lock.load(workspace.lock_path).with_teacher(name, facts).save(workspace.lock_path)
+            write_atomically(workspace.registry_path, after.encode())
+    _forget_registry(workspace)
+    return facts
+
+
+def plan_addition(
+    workspace: Workspace, name: str, fields: Mapping[str, Any], *, reporter: Reporter | None = None
+) -> Addition:
+    """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
+    chosen, before, after = _planned(workspace, name, fields, reporter or Silent())
+    source = parse_source(chosen.source, f"teacher '{name}'")
+    sizes: dict[str, int | None]
+    if source.kind == "hf":
+        sizes = dict(look(source, select_files).sizes)
+    else:
+        folder = source_folder(source, workspace.root)
+        names = select_files(list_folder(folder, str(source)), str(source))
+        sizes = {file: (folder / file).stat().st_size for file in names}
+    return Addition(chosen, before, after, sizes)
+
+
+def remove_teacher(workspace: Workspace, name: str) -> None:
+    """Take a teacher out of ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
+
+    Raises:
+        KdkitError: no such teacher (did you mean).
+    """
+    with workspace.exclusive(f"kdkit remove-teacher {name}"):
+        after = remove_entry(read_text(workspace.registry_path), name)
+        lock = Lock.load(workspace.lock_path)
+        write_atomically(workspace.registry_path, after.encode())
+        if name in lock.teachers:
+            lock.without_teacher(name).save(workspace.lock_path)
+        shutil.rmtree(workspace.artifacts / name, ignore_errors=True)
+    _forget_registry(workspace)
+
+
+def lock_teachers(
+    workspace: Workspace,
+    names: Sequence[str] = (),
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, LockedTeacher]:
+    """Fetch, probe and lock teachers that stand in ``registry.yaml``.
+
+    Args:
+        names: lock these afresh; by default all that are not locked yet.
+
+    Returns:
+        what was locked now; each teacher is in the lock file as soon as it is done.
+
+    Raises:
+        KdkitError: as :func:`add_teacher`, at the first teacher that fails.
+    """
+    reporter = reporter or Silent()
+    done = {}
+    with workspace.exclusive("kdkit lock"):
+        lock = Lock.load(workspace.lock_path)
+        for name in names or [name for name in workspace.registry.teachers if name not in lock.teachers]:
+            chosen = chosen_teacher(workspace, name)
+            if chosen.unavailable and not names:
+                reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
+                continue
+            chosen.require_available()
+            require_permission(chosen, workspace.registry.use, Silent())
+            done[name] = _admit(workspace, chosen, offline, reporter)
+            lock = lock.with_teacher(name, done[name])
+            lock.save(workspace.lock_path)
+    return done
+
+
+def check_lock(workspace: Workspace) -> list[str]:
+    """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
+    lock, problems = Lock.load(workspace.lock_path), []
+    for name in workspace.registry.teachers:
+        if chosen_teacher(workspace, name).unavailable:
+            continue
+        try:
+            verify(workspace, name)
+        except KdkitError as error:
+            problems.append(f"{error.headline}. {error.why}".rstrip(". "))
+    extra = [name for name in lock.teachers if name not in workspace.registry.teachers]
+    return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
+
+
+def _planned(
+    workspace: Workspace, name: str, fields: Mapping[str, Any], reporter: Reporter
+) -> tuple[ChosenTeacher, str, str]:
+    """(the teacher, ``registry.yaml`` before, and after)."""
+    before = read_text(workspace.registry_path)
+    after = add_entry(before, name, fields)
+    registry = check_registry(after)
+    chosen = choose(workspace.catalogue, name, registry.teachers[name])
+    chosen.require_available()
+    require_permission(chosen, registry.use, reporter)
+    return chosen, before, after
+
+
+def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
+    """Fetch into a folder aside, check licence and model, and only then put the folder in its place."""
+    with disk_errors(str(workspace.artifacts)), staged(workspace.artifacts, chosen.name) as stage:
+        found = fetch(chosen, workspace.root, stage, reporter, offline=offline)
+        loader = chosen.loader or recognise(workspace.catalogue, found.files, chosen.source)
+        require_permission(chosen, workspace.registry.use, reporter, found.licence, gated=found.gated)
+        reporter.say(f"probing {chosen.name} with the loader '{loader}'")
+        facts = _facts(workspace.catalogue, chosen, loader, found)
+        install(stage, workspace.artifacts / chosen.name)
+    return facts
+
+
+def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialised) -> LockedTeacher:
+    """Load and probe the model; everything that the lock keeps."""
+    model, signals = load_model(catalogue, chosen, loader, found.folder)
+    measured = probe(signals, f"teacher '{chosen.name}'")
+    identity = dict(identity_of(model))
+    return LockedTeacher(
+        provider=chosen.provider,
+        source=chosen.source,
+        commit=found.commit,
+        loader=loader,
+        options=dict(chosen.options),
+        files=dict(found.files),
+        also=dict(found.also),
+        licence=found.licence,
+        gated=found.gated,
+        signals=measured,
+        identity=identity,
+        fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
+        locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def recognise(catalogue: Catalogue, files: Mapping[str, object], source: str) -> str:
+    """The only loader whose marks are all there.
+
+    Raises:
+        KdkitError: none recognises the files, or several do.
+    """
+    loaders: list[LoaderSpec] = [entry.spec for entry in catalogue.entries("loader")]
+    fitting = [spec.name for spec in loaders if spec.marks and all(mark in files for mark in spec.marks)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = "; ".join(f"{spec.name} needs {', '.join(spec.marks)}" for spec in loaders if spec.marks)
+    if fitting:
+        raise KdkitError(
+            "several loaders know this kind of folder",
+            where=source,
+            fix="say which: " + " or ".join(f"--loader {name}" for name in fitting),
+        )
+    raise KdkitError(
+        "no loader recognises these files as a model",
+        where=source,
+        why=known or "no installed plugin has a loader",
+        fix="is it the right folder? else say how to load it: --loader LOADER",
+    )
+
+
+def _forget_registry(workspace: Workspace) -> None:
+    """The workspace keeps the registry that it read; this one was changed."""
+    vars(workspace).pop("registry", None)

@@ -1,0 +1,171 @@
+"""Licences of teachers: what kind one is, and whether a student may be distilled from its outputs.
+
+This is a guard against accidents, not legal advice: it reads names, not contracts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kdkit.core.contracts import Distillation
+
+LicenceClass = Literal["permissive", "agreement", "share-alike", "unknown", "non-commercial", "no-derivatives"]
+ORDER: tuple[LicenceClass, ...] = ("permissive", "share-alike", "non-commercial", "no-derivatives")
+"""From the least to the most restrictive of the known classes."""
+
+Use = Literal["research", "commercial"]
+
+_PERMISSIVE = re.compile(
+    r"(mit|mit-0|apache(-2\.0)?|bsd(-.*)?|isc|zlib|cc0(-1\.0)?|cc-by(-\d.*)?|unlicense|wtfpl|afl-3\.0|artistic-2\.0"
+    r"|bsl-1\.0|ecl-2\.0|ms-pl|ncsa|postgresql|pddl|odc-by|cdla-permissive-\d\.\d|0bsd)"
+)
+_SHARE_ALIKE = re.compile(
+    r"(cc-by-sa(-\d.*)?|gfdl|odbl|cdla-sharing-1\.0|eupl-1\.\d|mpl-2\.0|osl-3\.0|epl-\d\.0|(a|l)?gpl(-.*)?)"
+)
+_AGREEMENT = "licenseref-"
+
+
+def normalise(name: str) -> str:
+    """A licence's name as the Hub and SPDX write it: ``"CC BY-NC 4.0"`` -> ``cc-by-nc-4.0``.
+
+    Only spelling is changed; a name that is not recognised comes back lower-cased with dashes.
+    """
+    word = re.sub(r"[\s_/,]+", "-", name.strip().lower()).strip("-")
+    word = re.sub(r"^(the-)?(.+?)-licen[cs]e(-.*)?$", lambda match: match[2] + (match[3] or ""), word)
+    word = re.sub(r"-(version-|v)(?=\d)", "-", word)
+    word = re.sub(r"^creative-commons-", "cc-", word)
+    for long, short in _LONG.items():
+        word = word.replace(long, short)
+    word = re.sub(r"^cc(by|0)", r"cc-\1", word).replace("cc-0", "cc0").replace("bync", "by-nc")
+    return {"apache": "apache-2.0", "apache-2": "apache-2.0", "apache2": "apache-2.0", "": "unknown"}.get(word, word)
+
+
+_LONG = {
+    "attribution": "by",
+    "noncommercial": "nc",
+    "non-commercial": "nc",
+    "noderivatives": "nd",
+    "noderivs": "nd",
+    "no-derivatives": "nd",
+    "sharealike": "sa",
+    "share-alike": "sa",
+}
+
+
+def classify(name: str) -> LicenceClass:
+    """The class of a licence's name; ``unknown`` unless it is certain.
+
+    ``LicenseRef-...`` (SPDX's form for a text of one's own) is an ``agreement``: a person says that a
+    permission of the owner exists.
+    """
+    word = normalise(name)
+    if word.startswith(_AGREEMENT):
+        return "agreement"
+    parts = word.split("-")
+    if word.startswith("cc-"):
+        if "nd" in parts:
+            return "no-derivatives"
+        if "nc" in parts:
+            return "non-commercial"
+    if _PERMISSIVE.fullmatch(word):
+        return "permissive"
+    if _SHARE_ALIKE.fullmatch(word):
+        return "share-alike"
+    return "unknown"
+
+
+@dataclass(frozen=True)
+class LicenceFacts:
+    """All that is known about one teacher's licence.
+
+    Attributes:
+        catalogue: what the teacher's spec says; ``unknown`` if nothing.
+        asserted: what a person wrote in ``registry.yaml``.
+        seen: what the files themselves say.
+        distillation: what the spec says about training on outputs.
+        note: the spec's reason for it.
+        gated: the owner asks to accept terms before the files can be fetched (the Hub enforces that).
+    """
+
+    catalogue: str = "unknown"
+    asserted: str | None = None
+    seen: str | None = None
+    distillation: Distillation = "unknown"
+    note: str = ""
+    gated: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The distinct known names, a person's first."""
+        given = (self.asserted, self.seen, self.catalogue)
+        return tuple(dict.fromkeys(normalise(name) for name in given if name and normalise(name) != "unknown"))
+
+    @property
+    def shown(self) -> str:
+        """For a table: the names that are claimed."""
+        return " / ".join(self.names) or "unknown"
+
+    @property
+    def strictest(self) -> LicenceClass:
+        """An agreement of one's own counts; else the most restrictive of all that is claimed."""
+        if self.asserted and classify(self.asserted) == "agreement":
+            return "agreement"
+        classes = [classify(name) for name in self.names]
+        known = [kind for kind in classes if kind in ORDER]
+        return max(known, key=ORDER.index) if known else "unknown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a student may be distilled from a teacher.
+
+    Attributes:
+        allowed: for the project's use.
+        reason: one sentence; always there.
+        warning: ``reason`` must be shown although it is allowed.
+        fix: what could change a refusal.
+    """
+
+    allowed: bool
+    reason: str
+    warning: bool = False
+    fix: str = ""
+
+
+def allowed(facts: LicenceFacts, use: Use) -> Verdict:
+    """Judge by the strictest thing that is known.
+
+    An agreement of one's own overrules everything. No derivatives, or outputs that the owner calls
+    derivatives: never. Non-commercial: for research. Unknown: for research, with a warning. Gated: as its
+    licence says, with a reminder that the accepted terms may say more.
+    """
+    verdict = _judge(facts, use)
+    if not facts.gated or not verdict.allowed:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; gated: its terms must be accepted", warning=True)
+
+
+def _judge(facts: LicenceFacts, use: Use) -> Verdict:
+    kind, named = facts.strictest, facts.shown
+    agreement = "a permission of the owner can be recorded: license: LicenseRef-NAME-OF-THE-AGREEMENT"
+    if kind == "agreement":
+        others = "; the published licence is " + " / ".join(facts.names[1:]) if facts.names[1:] else ""
+        return Verdict(True, f"by your own agreement {facts.asserted}{others}", warning=True)
+    if kind == "no-derivatives" or facts.distillation == "forbidden":
+        why = facts.note or "a student trained on its outputs is a derivative"
+        return Verdict(False, f"{named} allows no derivatives: {why}", fix=agreement)
+    if kind == "non-commercial" or facts.distillation == "non-commercial":
+        if use == "research":
+            return Verdict(True, f"{named}: for non-commercial use, and so will be the student")
+        fix = f"remove it, or 'use: research' if that is what the student is for; {agreement}"
+        return Verdict(False, f"{named} allows no commercial use, and this project declares use: {use}", fix=fix)
+    if kind == "share-alike":
+        return Verdict(True, f"{named}: the student may have to carry the same licence", warning=True)
+    if kind == "unknown" and facts.distillation != "allowed":
+        if use == "research":
+            return Verdict(True, f"licence {named}: nobody knows whether this is allowed", warning=True)
+        fix = f"find out and write it into registry.yaml as 'license:'; {agreement}"
+        return Verdict(False, f"licence {named}, and this project declares use: {use}", fix=fix)
+    return Verdict(True, f"{named} allows it")
