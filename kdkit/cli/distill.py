@@ -1,9 +1,151 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit distill``: make the first version of the student, or teach it what is new."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from kdkit.cli import console
+from kdkit.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from kdkit.core.distill.estimate import Estimate
+    from kdkit.core.distill.finish import Outcome
+    from kdkit.core.distill.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    app.command("distill")(distill)
+
+
+def distill(
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Teach the current version what is new since it was made.")
+    ] = False,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Default: the recipe of registry.yaml.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same student.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with time, disk and memory; train nothing.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget an interrupted run of this plan.")] = False,
+    precision: Annotated[str, typer.Option(help="no (float32) or bf16.")] = "no",
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU even if there is a GPU.")] = False,
+    checkpoint_every: Annotated[float, typer.Option(metavar="SECONDS", min=0.0)] = 60.0,
+    project: console.ProjectOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Distil the trusted teachers into the student; with --incremental, only what is new.
+
+    The result is a version (see 'kdkit versions'). An increment that loses more than the guard tolerates on a
+    domain is kept aside and the command exits 1. An interrupted run goes on where it was.
+    """
+    from kdkit.core.distill.run import Options
+    from kdkit.core.distill.run import distill as run
+
+    options = Options(
+        incremental=incremental,
+        recipe=recipe,
+        seed=seed,
+        restart=restart,
+        precision=precision,
+        cpu=cpu,
+        checkpoint_seconds=checkpoint_every,
+    )
+    workspace = console.workspace(project)
+    reporter = console.reporter()
+    with workspace.exclusive("kdkit distill"):
+        if dry_run:
+            from kdkit.core.distill.estimate import dry_run as plan_only
+
+            plan, estimate = plan_only(workspace, options, reporter)
+            data = {**plan.to_json(), "estimate": estimate.to_json()}
+            console.emit(data, json=as_json, text=lambda: plan_text(plan, estimate))
+            return
+        outcome = run(workspace, options, reporter=reporter)
+    if outcome is None:  # not the main process of a distributed run
+        return
+    console.emit(_outcome_json(outcome), json=as_json, text=lambda: outcome_text(outcome))
+    if outcome.version.refused:
+        raise typer.Exit(ExitCode.FOUND)
+
+
+def plan_text(plan: Plan, estimate: Estimate) -> str:
+    """The plan, for people."""
+    rows = [
+        (
+            teacher.name,
+            "new" if teacher.new else "known",
+            teacher.samples,
+            ", ".join(_weighted(domain, weight) for domain, weight in teacher.admitted.items()) or "nothing",
+        )
+        for teacher in plan.teachers
+    ]
+    lines = [
+        f"Recipe {plan.recipe.name}; " + ("a new student" if plan.parent is None else f"an increment on {plan.parent}"),
+        "",
+        console.table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl"),
+        "",
+        f"{plan.fresh} samples bring something new; {plan.replayed} are replayed beside them.",
+    ]
+    if plan.uncovered:
+        lines.append(f"No teacher may teach: {', '.join(plan.uncovered)}")
+    settings = plan.settings
+    return "\n".join(
+        [
+            *lines,
+            f"{settings.steps} steps of {plan.batch_size} samples, learning rate {settings.lr:g}, seed {settings.seed}",
+            "",
+            estimate.text(),
+        ]
+    )
+
+
+def _weighted(domain: str, weight: float) -> str:
+    return domain if weight == 1 else f"{domain} ({weight:.2f})"
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What came out, for people."""
+    from kdkit.core.distill.guard import describe
+
+    version = outcome.version
+    mean = outcome.evaluation.model("student").means
+    lines = [f"accuracy {100 * mean['accuracy']:.1f} %, AUC {mean['auc']:.3f} (mean over domains, calibration split)"]
+    kept = outcome.retention
+    if kept is not None and kept.domains:
+        lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
+        if kept.worst is not None:
+            lines.append(f"  worst: {describe(kept.worst)}")
+        lines += [
+            f"  within chance, but look: {describe(change)}"
+            for change in (outcome.verdict.doubtful if outcome.verdict else ())
+        ]
+    if kept is not None and kept.added:
+        lines.append(f"new domains: {', '.join(kept.added)}")
+    if outcome.verdict is None or outcome.verdict.promoted:
+        return "\n".join([f"{version.name} is current now", *lines, "next: kdkit evaluate"])
+    broken = [f"  {describe(change)}" for change in outcome.verdict.broken]
+    return "\n".join(
+        [
+            f"{version.name} is refused: it forgets more than the guard tolerates",
+            f"{version.lineage['parent']} stays current",
+            *broken,
+            *lines,
+            f"it is kept in {version.folder}; 'kdkit versions promote {version.name}' makes it current all the same",
+        ]
+    )
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "version": outcome.version.name,
+        "promoted": not outcome.version.refused,
+        "folder": str(outcome.version.folder),
+        "scores": outcome.version.lineage["scores"],
+        "retention": outcome.version.lineage["retention"],
+        "seconds": outcome.version.lineage["training"]["seconds"],
+    }

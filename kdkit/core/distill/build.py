@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,15 +56,17 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     previous = plan.recipe.increment.previous
     if parent is not None and previous.weight:
         teachings.append(_previous(student, inputs, plan, len(survey.table), reporter))
-    bridges = _bridges(workspace, plan, teachings, outputs)
+    saved = {} if parent is None else saved_task(parent, plan)
+    teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
+    aligners = _aligners(workspace, plan, survey, teachers, outputs, saved)
+    bridges = _bridges(plan, teachings, outputs, aligners)
     make_loss = workspace.catalogue.make
     terms = [Term(p.name, p.weight, make_loss("loss", p.name, **p.options)) for p in plan.recipe.losses]
     if PREVIOUS in bridges:
         loss = make_loss("loss", previous.loss, **previous.options)
         terms.append(Term(previous.loss, previous.weight, loss, previous=True))
     task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
-    if parent is not None:
-        inherit(task, parent, reporter)
+    inherit(task, saved)
     return Build(task, inputs, tuple(teachings))
 
 
@@ -124,7 +126,7 @@ def student_features(
 
 
 def _bridges(
-    workspace: Workspace, plan: Plan, teachings: list[Teaching], outputs: Mapping[str, int]
+    plan: Plan, teachings: Sequence[Teaching], outputs: Mapping[str, int], aligners: Sequence[nn.Module]
 ) -> dict[str, Bridge]:
     recipe = plan.recipe
     bridges: dict[str, Bridge] = {}
@@ -135,13 +137,39 @@ def _bridges(
             heads = linear_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers)
             bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None))
     if recipe.space == "shared":
-        assert recipe.aligner is not None
-        aligners = fit_aligners(workspace.catalogue, recipe.aligner, teachings, outputs, seed=plan.settings.seed)
-        for teaching in teachings:
-            if teaching.name != PREVIOUS:
-                aligner = aligners[teaching.name]
-                bridges[teaching.name] = Bridge(None, aligner, _norms(plan, teaching, aligner))
+        teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
+        for teacher, aligner in zip(teachers, aligners, strict=True):
+            bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner))
     return bridges
+
+
+def _aligners(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    teachers: Sequence[Teaching],
+    outputs: Mapping[str, int],
+    saved: Mapping[str, Tensor],
+) -> list[nn.Module]:
+    """One per teacher in a shared space; those of an increment's old teachers stay as they were."""
+    part = plan.recipe.aligner
+    if part is None:
+        return []
+    width = next(iter(outputs.values()))
+    fixed: dict[str, nn.Module] = {}
+    for teacher in teachers:
+        prefix = f"bridges.{module_key(teacher.name)}.aligner."
+        state = {name.removeprefix(prefix): x for name, x in saved.items() if name.startswith(prefix)}
+        if state:
+            sizes = {"in_dim": next(iter(teacher.widths.values())), "out_dim": width}
+            aligner = workspace.catalogue.make("aligner", part.name, **sizes, **part.options)
+            aligner.load_state_dict(state)
+            fixed[teacher.name] = aligner
+    samples = survey.table.select(split="train")
+    fitted = fit_aligners(
+        workspace.catalogue, part, teachers, outputs, samples=samples, fixed=fixed, seed=plan.settings.seed
+    )
+    return [fitted[teacher.name] for teacher in teachers]
 
 
 def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None) -> dict[str, nn.Module]:
@@ -165,26 +193,29 @@ def taught_rows(teaching: Teaching, signal: str, aligner: Any = None) -> Iterato
         yield chunk if aligner is None else aligner.encode(signal, torch.from_numpy(chunk)).numpy()
 
 
-def inherit(task: DistillTask, parent: Version, reporter: Reporter) -> None:
-    """Load the parent's heads, aligners and losses into ``task``; what is new keeps its fresh start."""
+def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
+    """The parent's heads, aligners, norms and losses that this plan can go on with.
+
+    Left out, so that they start anew: whatever belongs to a teacher that changed since, and all of it when
+    the recipe's space is another one.
+    """
     path = parent.folder / TASK_FILE
     try:
         saved = load_file(path)
     except (OSError, ValueError) as error:
         raise KdkitError(
-            f"the heads of {parent.name} cannot be read",
-            where=str(path),
-            why=str(error),
-            code=ExitCode.MISSING,
+            f"the heads of {parent.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
         ) from None
+    before = parent.lineage["recipe"]
+    now = plan.recipe.model_dump(mode="json")
+    if any(before[part] != now[part] for part in ("space", "shared_towers", "aligner", "targets")):
+        return {}
+    changed = tuple(f"bridges.{module_key(name)}." for name in plan.new_teachers)
+    return {name: x for name, x in saved.items() if not name.startswith(changed)}
+
+
+def inherit(task: DistillTask, saved: Mapping[str, Tensor]) -> None:
+    """Load what was saved and still has its place in ``task``; what is new keeps its fresh start."""
     state = task.state_dict()
     fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
     task.load_state_dict(fitting, strict=False)
-    taught_before = {t["name"] for t in parent.lineage["teachers"]}
-    lost = [
-        name
-        for name in task.teachers
-        if name in taught_before and not any(key.startswith(f"bridges.{module_key(name)}.") for key in fitting)
-    ]
-    if lost and task.bridges[module_key(lost[0])].state_dict():
-        reporter.warn(f"the heads of {', '.join(lost)} start anew: the recipe's space is not that of {parent.name}")

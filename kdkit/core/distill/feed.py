@@ -60,7 +60,8 @@ class StudentInputs:
     """
 
     def __init__(self, student: Student, table: SampleTable, *, budget: int = 2 * GIB, workers: int = 4) -> None:
-        self._student, self._table, self._room = student, table, budget
+        self._student, self._table = student, table
+        self._budget = self._room = budget
         self._kept: dict[int, Mapping[str, Tensor]] = {}
         self._pool = ThreadPoolExecutor(workers)
 
@@ -68,6 +69,11 @@ class StudentInputs:
         """Stacked inputs (len(indices), ...)."""
         rows = list(self._pool.map(self._row, indices.tolist()))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def expected_bytes(self, indices: Indices) -> int:
+        """What keeping the inputs of ``indices`` takes, at most the budget."""
+        size = sum(x.numel() * x.element_size() for x in self._row(int(indices[0])).values())
+        return min(self._budget, size * len(indices))
 
     def _row(self, index: int) -> Mapping[str, Tensor]:
         row = self._kept.get(index)

@@ -70,10 +70,12 @@ def finish(
     parent: Version | None,
     progress: Progress,
     *,
-    processes: int,
+    machine: Mapping[str, Any],
     reporter: Reporter,
 ) -> Outcome:
     """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
+
+    ``machine`` (processes, device, precision) goes into the lineage.
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
@@ -93,7 +95,7 @@ def finish(
         verdict = judge(kept, guard)
     versions = Versions(workspace)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
-    lineage = _lineage(workspace, plan, survey, task, parent, progress, name, processes)
+    lineage = _lineage(workspace, plan, survey, task, parent, progress, name, machine)
     lineage["scores"] = _scores(evaluation)
     lineage["retention"] = None if kept is None else _retention(kept, verdict)
     with versions.writing(name, refused=refused) as folder:
@@ -123,7 +125,7 @@ def _write(
     evaluation: Evaluation,
     known: np.ndarray[Any, Any],
 ) -> None:
-    student = cast(nn.Module, task.student).to("cpu").eval()
+    student = task.student.to("cpu").eval()
     cast(Student, student).save(folder / "student")
     rest = {name: x for name, x in task_tensors(task).items() if not name.startswith("student.")}
     save_file(rest, folder / TASK_FILE)
@@ -148,7 +150,7 @@ def _lineage(
     parent: Version | None,
     progress: Progress,
     name: str,
-    processes: int,
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     entry = workspace.registry.student
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
@@ -175,7 +177,7 @@ def _lineage(
             "batch_size": plan.batch_size,
             "seed": plan.settings.seed,
             "seconds": round(progress.seconds, 3),
-            "processes": processes,
+            **machine,
             "log": progress.log,
             "digest": plan.digest,
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
@@ -17,9 +17,9 @@ from kdkit.core.versions import Version, Versions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import nn
 
     from kdkit.core.distill.build import Build
+    from kdkit.core.distill.feed import Feed
     from kdkit.core.distill.finish import Outcome
     from kdkit.core.workspace import Workspace
 
@@ -55,7 +55,7 @@ class Prepared:
     parent: Version | None
 
 
-def prepare(workspace: Workspace, options: Options, reporter: Reporter) -> Prepared:
+def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:
     """Extract what is missing, measure trust, make the plan. Trains nothing.
 
     Raises:
@@ -71,7 +71,7 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter) -> Prepa
             fix="run 'kdkit distill' first; it makes v1",
             code=ExitCode.USAGE,
         )
-    found = survey(workspace, recipe, reporter)
+    found = survey(workspace, recipe, device=device, reporter=reporter)
     student = workspace.registry.student.model_dump(mode="json")
     return Prepared(make_plan(recipe, found, parent, student, seed=options.seed), found, parent)
 
@@ -85,10 +85,10 @@ def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None
     Raises:
         KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.train.train`.
     """
-    accelerator = _accelerator(options)
+    accelerator = accelerate(options)
     talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
-        prepared = prepare(workspace, options, talk)
+        prepared = prepare(workspace, options, talk, str(accelerator.device))
     return train_and_finish(workspace, prepared, options, accelerator, talk)
 
 
@@ -108,15 +108,17 @@ def train_and_finish(
             f"a batch of {plan.batch_size} cannot be shared by {world} processes",
             fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
         )
-    run_folder = workspace.runs / plan.digest[:16]
+    run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
     if options.restart and accelerator.is_main_process:
         shutil.rmtree(run_folder, ignore_errors=True)
     accelerator.wait_for_everyone()
     made = build(workspace, plan, prepared.survey, parent, reporter)
+    settings = plan.settings
+    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
     progress = train(
         made.task,
-        _feed(prepared, made, accelerator),
-        dataclasses.replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
+        make_feed(prepared, made, accelerator, schedule),
+        dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
         accelerator=accelerator,
         checkpoints=Checkpoints(run_folder),
         reporter=reporter,
@@ -125,17 +127,18 @@ def train_and_finish(
     if not accelerator.is_main_process:
         return None
     if parent is not None:
-        interpolate(cast("nn.Module", made.task.student), previous_student(parent), plan.recipe.increment.interpolate)
-    outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, processes=world, reporter=reporter)
+        interpolate(made.task.student, previous_student(parent), plan.recipe.increment.interpolate)
+    machine = {"processes": world, "device": str(accelerator.device), "precision": options.precision}
+    outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, machine=machine, reporter=reporter)
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
 
 
-def _feed(prepared: Prepared, made: Build, accelerator: Accelerator) -> Any:
+def make_feed(prepared: Prepared, made: Build, accelerator: Accelerator, schedule: BatchSchedule) -> Feed:
+    """The batches of ``schedule`` for this process."""
     from kdkit.core.distill.feed import Feed
 
     plan = prepared.plan
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
     return Feed(
         schedule,
         made.inputs,
@@ -148,7 +151,8 @@ def _feed(prepared: Prepared, made: Build, accelerator: Accelerator) -> Any:
     )
 
 
-def _accelerator(options: Options) -> Accelerator:
+def accelerate(options: Options) -> Accelerator:
+    """The process's place: device, precision, one process or many."""
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 

@@ -13,11 +13,10 @@ from kdkit.core.contracts import Reporter, TrustTable
 from kdkit.core.distill.feed import Floats, Teaching
 from kdkit.core.errors import KdkitError
 from kdkit.core.recipe import Recipe
-from kdkit.core.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
-    from kdkit.core.features.store import Column, FeatureStore
+    from kdkit.core.features import Column, FeatureStore
     from kdkit.core.workspace import Workspace
 
 
@@ -60,7 +59,7 @@ def _gather(column: Column, signal: str, rows: np.ndarray[Any, Any]) -> np.ndarr
     return column.gather(signal, rows).reshape(len(rows), -1)
 
 
-def survey(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
+def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Reporter) -> Survey:
     """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
 
     A teacher whose column is complete is not loaded; its files need not even exist any more.
@@ -69,7 +68,8 @@ def survey(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
         KdkitError: without teachers or data; what extraction and trust raise.
     """
     from kdkit.core.data import load_table
-    from kdkit.core.features import FeatureStore, complete_columns
+    from kdkit.core.distill.columns import complete_columns
+    from kdkit.core.features import FeatureStore
     from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
 
     registry = workspace.registry
@@ -82,13 +82,11 @@ def survey(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
         )
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
-    complete_columns(workspace, table, teachers, reporter=reporter)
+    columns = complete_columns(workspace, table, teachers, device=device, reporter=reporter)
     trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
     chosen = registry.trust or recipe.trust
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
     warn_of_gaps(trust, weights, reporter)
-    lock = Lock.load(workspace.lock_path)
-    columns = {name: store.column(name, lock.teacher(name).fingerprint) for name in teachers}
     return Survey(table, store, columns, trust, weights)

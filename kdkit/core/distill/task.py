@@ -125,5 +125,5 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (grad,) = grads
-        start = ctx.rank * ctx.rows
-        return grad[start : start + ctx.rows] * ctx.world
+        start: int = ctx.rank * ctx.rows
+        return grad[start : start + int(ctx.rows)] * int(ctx.world)

@@ -131,7 +131,9 @@ def train(
 
 
 def _average(task: nn.Module, decay: float | None) -> AveragedModel | None:
-    return None if decay is None else AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    if decay is None:
+        return None
+    return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 def _is_logged(step: int, steps: int) -> bool:

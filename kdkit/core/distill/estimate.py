@@ -1,0 +1,101 @@
+"""``distill --dry-run``: the plan, and what it will cost by a measurement of a few real steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.distill.batches import BatchSchedule
+from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.run import Options, Prepared, accelerate, make_feed, prepare
+
+if TYPE_CHECKING:
+    from kdkit.core.workspace import Workspace
+
+PROBE_STEPS = 4
+"""The first step of a run is slow (threads, caches) and is not counted."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Attributes:
+    seconds: of training, from ``PROBE_STEPS`` steps on this machine; decoding every image once is included
+        as far as those steps show it.
+    memory: bytes of parameters, gradients, optimiser state and kept student inputs; activations come on top.
+    disk: bytes of the version and its checkpoints.
+    free: bytes free on the project's disk.
+    """
+
+    seconds: float
+    memory: int
+    disk: int
+    free: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """One line for people."""
+        return (
+            f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps), "
+            f"{self.memory / 2**20:.0f} MiB of memory besides activations, {self.disk / 2**20:.0f} MiB on disk "
+            f"({self.free / 2**30:.1f} GiB free)"
+        )
+
+
+def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
+    """Plan as :func:`kdkit.core.distill.run.distill` would, measure a few steps on a copy, write no version.
+
+    Features that are missing are extracted, since trust, and so the plan, cannot be known without them.
+    """
+    accelerator = accelerate(options)
+    prepared = prepare(workspace, options, reporter, str(accelerator.device))
+    return prepared.plan, _measure(workspace, prepared, accelerator)
+
+
+def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Estimate:
+    from kdkit.core.distill.build import build
+    from kdkit.core.distill.checkpoint import Checkpoints
+    from kdkit.core.distill.train import train
+
+    plan = prepared.plan
+    made = build(workspace, plan, prepared.survey, prepared.parent, Silent())
+    few = min(PROBE_STEPS, plan.settings.steps)
+    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
+    feed = make_feed(prepared, made, accelerator, schedule)
+    settings = dataclasses.replace(plan.settings, steps=few, ema=None)
+    ticks: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        train(
+            made.task,
+            feed,
+            settings,
+            accelerator=accelerator,
+            checkpoints=Checkpoints(Path(scratch)),
+            reporter=_Ticking(ticks),
+        )
+    made.inputs.close()
+    per_step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) if len(ticks) > 1 else 0.0
+    parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
+    return Estimate(
+        seconds=per_step * plan.settings.steps,
+        memory=4 * parameters + made.inputs.expected_bytes(prepared.survey.table.select(split="train")),
+        disk=parameters * (1 + 2 * 3),
+        free=shutil.disk_usage(workspace.root).free,
+    )
+
+
+class _Ticking(Silent):
+    """Notes when each step ended."""
+
+    def __init__(self, ticks: list[float]) -> None:
+        self._ticks = ticks
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        self._ticks.append(time.monotonic())
