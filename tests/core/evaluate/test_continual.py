@@ -53,12 +53,8 @@ def test_the_papers_double_sums(seed: int, tasks: int) -> None:
     found = continual_metrics(r, learned=range(tasks))
     transfer = np.mean([np.mean([r[i, j] for i in range(j)]) for j in range(1, tasks)])
     bwt = sum(r[-1, i] - r[i, i] for i in range(tasks - 1)) / (tasks - 1)
-    forgetting = sum(max(r[i, j] for i in range(tasks - 1)) - r[-1, j] for j in range(tasks - 1)) / (
-        tasks - 1
-    )
-    assert (found.transfer, found.backward_transfer, found.forgetting) == pytest.approx(
-        (transfer, bwt, forgetting)
-    )
+    forgetting = sum(max(r[i, j] for i in range(tasks - 1)) - r[-1, j] for j in range(tasks - 1)) / (tasks - 1)
+    assert (found.transfer, found.backward_transfer, found.forgetting) == pytest.approx((transfer, bwt, forgetting))
     assert found.forgetting >= -found.backward_transfer - 1e-12
 
 

@@ -39,9 +39,7 @@ def test_macro_auc_is_scikit_learns(classes: int, levels: int | None) -> None:
 @pytest.mark.parametrize("levels", [None, 1])
 def test_binary_auc_is_scikit_learns(levels: int | None) -> None:
     labels, scores = problem(1, 50, 2, levels)
-    assert metrics.macro_auc(labels, scores)[0] == pytest.approx(
-        roc_auc_score(labels, scores[:, 1]), abs=1e-12
-    )
+    assert metrics.macro_auc(labels, scores)[0] == pytest.approx(roc_auc_score(labels, scores[:, 1]), abs=1e-12)
 
 
 def test_auc_worked_by_hand() -> None:
@@ -68,9 +66,7 @@ def test_a_class_without_samples_is_left_out() -> None:
 
 
 def test_auc_of_a_single_class_is_undefined() -> None:
-    assert np.isnan(metrics.macro_auc(np.zeros(4, dtype=np.int64), np.random.default_rng(0).random((4, 2))))[
-        0
-    ]
+    assert np.isnan(metrics.macro_auc(np.zeros(4, dtype=np.int64), np.random.default_rng(0).random((4, 2))))[0]
 
 
 def test_counts_mean_repeated_samples() -> None:
