@@ -1,0 +1,1 @@
+"""Publishing a version: a folder that works without kdkit."""

@@ -1,0 +1,132 @@
+"""An export is what stock open_clip loads, with the version's features, or it does not exist."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kdkit.core.errors import KdkitError
+from kdkit.core.publish.compare import judge
+from kdkit.core.publish.export import RECORD, Exported, export_student
+from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
+from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
+
+LINEAGE = {"version": "v3", "teachers": [{"name": "biomedclip"}]}
+
+
+def saved(student: OpenClipStudent, folder: Path) -> Path:
+    student.save(folder)
+    return folder
+
+
+def assert_stock_gives_the_same(folder: Path, student: OpenClipStudent) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
+    pixels = torch.stack([transform(picture) for picture in pictures()])
+    with torch.no_grad():
+        assert close(model.eval().encode_image(pixels), student.encode_image(pixels), 1e-5)
+        assert close(model.encode_text(tokens), student.encode_text(TEXTS), 1e-5)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below ``folder`` with its hash."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenClipStudent]:
+    root = tmp_path_factory.mktemp("export")
+    student = load_student(make_open_clip_folder(root / "source"))
+    folder = saved(student, root / "student")
+    return export_student(folder, student, LINEAGE, root / "deep" / "out"), student
+
+
+def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStudent]) -> None:
+    done, student = exported
+    assert_stock_gives_the_same(done.folder, student)
+    assert max(done.image_difference, done.text_difference) <= 1e-5
+    assert [path.name for path in done.folder.parent.iterdir()] == ["out"], "no draft is left"
+
+
+def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStudent]) -> None:
+    done, _ = exported
+    record = json.loads((done.folder / RECORD).read_text())
+    assert record["lineage"] == LINEAGE
+    files = tree(done.folder)
+    assert set(done.files) == set(files)
+    assert {name: entry["sha256"] for name, entry in record["files"].items()} == {
+        name: digest for name, digest in files.items() if name != RECORD
+    }
+    assert done.size == sum((done.folder / name).stat().st_size for name in done.files)
+
+
+def test_text_tower_of_the_hub_is_found_in_the_export_and_overwrites_only_when_asked(tmp_path: Path) -> None:
+    """A student that began as BiomedCLIP: its tower's config is on the Hub, which is out of reach."""
+    student = create_student(init=str(make_biomedclip_folder(tmp_path / "source"))).eval()
+    folder, to = saved(student, tmp_path / "student"), tmp_path / "out"
+    to.mkdir()
+    (to / RECORD).write_text("{}")  # an earlier export
+    with pytest.raises(KdkitError, match="already") as caught:
+        export_student(folder, student, LINEAGE, to)
+    assert "--overwrite" in caught.value.fix
+    done = export_student(folder, student, LINEAGE, to, overwrite=True)
+    assert_stock_gives_the_same(done.folder, student)
+    record = json.loads((to / RECORD).read_text())
+    assert record["text_tower"] == BIOMED_TEXT_TOWER
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "student"]
+    version = json.loads((folder / "open_clip_config.json").read_text())
+    assert version["model_cfg"]["text_cfg"]["hf_model_name"] == BIOMED_TEXT_TOWER, "the version itself is unchanged"
+
+
+@pytest.mark.parametrize("spoil", ["weights", "config"])
+def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_path: Path) -> None:
+    student = load_student(make_open_clip_folder(tmp_path / "source"))
+    folder = saved(student, tmp_path / "student")
+    if spoil == "config":
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["text_cfg"]["layers"] = 2
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+    else:
+        tensors = load_file(folder / "open_clip_model.safetensors")
+        tensors["text_projection"] *= 1.001
+        save_file(tensors, folder / "open_clip_model.safetensors")
+    to = tmp_path / "out"
+    to.mkdir()
+    (to / RECORD).write_text("the earlier export")
+    with pytest.raises(KdkitError, match="nothing was exported") as caught:
+        export_student(folder, student, LINEAGE, to, overwrite=True)
+    assert ("Missing key" if spoil == "config" else "text") in caught.value.why
+    assert tree(to) == {RECORD: hashlib.sha256(b"the earlier export").hexdigest()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "student"]
+
+
+@pytest.mark.parametrize(
+    ("image", "text"), [(float("nan"), 0.0), (0.0, float("nan")), (float("inf"), 0.0), (0.0, 2e-5)]
+)
+def test_only_numbers_within_the_tolerance_pass(image: float, text: float) -> None:
+    judge(1e-5, 0.0, tolerance=1e-5, where="x")
+    with pytest.raises(KdkitError, match="other features"):
+        judge(image, text, tolerance=1e-5, where="x")
+
+
+def test_foreign_folders_are_never_replaced(exported: tuple[Exported, OpenClipStudent], tmp_path: Path) -> None:
+    student: Any = exported[1]
+    folder = saved(student, tmp_path / "student")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for to in (tmp_path / "thesis", tmp_path / "file", folder, folder / "inside"):
+        before = tree(tmp_path)
+        with pytest.raises(KdkitError):
+            export_student(folder, student, LINEAGE, to, overwrite=True)
+        assert tree(tmp_path) == before
+    with pytest.raises(KdkitError, match="not an open_clip student"):
+        export_student(tmp_path / "thesis", student, LINEAGE, tmp_path / "new")
