@@ -75,9 +75,7 @@ class DigestCache:
             known = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
             return {}
-        if not isinstance(known, dict) or not all(
-            isinstance(v, list) and len(v) == 3 for v in known.values()
-        ):
+        if not isinstance(known, dict) or not all(isinstance(v, list) and len(v) == 3 for v in known.values()):
             return {}
         return known
 

@@ -34,8 +34,17 @@ def load_table(workspace: Workspace, reporter: Reporter | None = None) -> Sample
         KdkitError: naming ``file:line`` of what is wrong: a row without a needed column, an unknown split,
             an id that occurs twice, a path that leaves its folder, an image file that is missing.
     """
-    reporter = reporter or Silent()
-    sourced = read_sources(workspace)
+    return tabulate(read_sources(workspace), file_cache(workspace), reporter)
+
+
+def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter | None = None) -> SampleTable:
+    """The samples of all sources as one table; errors as :func:`load_table`.
+
+    Args:
+        sourced: per data entry.
+        cache: digests of the image files.
+        reporter: where the progress of hashing is shown.
+    """
     samples = tuple(sample for part in sourced for sample in part.samples)
     _refuse_duplicates(samples)
     stamps, missing = stat_images(samples)
@@ -47,7 +56,7 @@ def load_table(workspace: Workspace, reporter: Reporter | None = None) -> Sample
             code=ExitCode.MISSING,
         )
     files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
-    hashed = [int(value) for value in file_cache(workspace).get(files, reporter)]
+    hashed = [int(value) for value in cache.get(files, reporter or Silent())]
     contents = (content_digest(file, sample.text) for file, sample in zip(hashed, samples, strict=True))
     return SampleTable(
         samples=samples,
@@ -134,9 +143,7 @@ def _refuse_duplicates(samples: Sequence[Sample]) -> None:
 def _checked(sample: object, source: str) -> Sample:
     """What the core relies on, whoever wrote the source."""
     if not isinstance(sample, Sample):
-        raise KdkitError(
-            f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN
-        )
+        raise KdkitError(f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN)
     problem = ""
     if not sample.id or not sample.domain:
         problem = "a sample without an id or a domain"
@@ -145,9 +152,7 @@ def _checked(sample: object, source: str) -> Sample:
     elif not Path(sample.image).is_absolute():
         problem = f"sample '{sample.id}' has a relative image path"
     if problem:
-        raise KdkitError(
-            problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN
-        )
+        raise KdkitError(problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN)
     return sample
 
 

@@ -125,9 +125,7 @@ class Column:
         for shard in self.shards:
             for block in shard.damaged() if deep else ():
                 rows = shard.rows_of(block)
-                problems.append(
-                    f"{shard.path}: block {block} (rows {rows.start}..{rows.stop - 1}) is damaged"
-                )
+                problems.append(f"{shard.path}: block {block} (rows {rows.start}..{rows.stop - 1}) is damaged")
         return problems
 
     def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -168,9 +166,7 @@ class Column:
         """(rows,) float32 as stored by :meth:`put_scores`, NaN where there is none."""
         return read_scores(self.folder, name, len(self))
 
-    def add_shard(
-        self, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int = BLOCK_ROWS
-    ) -> Path:
+    def add_shard(self, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int = BLOCK_ROWS) -> Path:
         """Make a new, empty shard for these samples; open it with ``Shard(path, writable=True)``.
 
         Raises:
@@ -210,9 +206,7 @@ class Column:
         for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             flags = wanted[start : start + len(shard)].tolist()
-            found.update(
-                {key: start + i for i, (key, flag) in enumerate(zip(keys, flags, strict=True)) if flag}
-            )
+            found.update({key: start + i for i, (key, flag) in enumerate(zip(keys, flags, strict=True)) if flag})
         return found
 
 

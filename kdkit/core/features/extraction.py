@@ -191,8 +191,7 @@ def _fill(
     )
     samples = [table.samples[i] for i in order]
     work: list[Work] = [
-        (sample, [writer.source.prepare for writer in takes])
-        for sample, takes in zip(samples, takers, strict=True)
+        (sample, [writer.source.prepare for writer in takes]) for sample, takes in zip(samples, takers, strict=True)
     ]
     began = time.monotonic()
     results = prepare_ahead(work, workers, ahead=2 * batch_size)
@@ -271,9 +270,7 @@ def _extracted(column: Column, table: SampleTable, kept: int, prompts: int) -> E
     return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts)
 
 
-def _tell_unreadable(
-    store: FeatureStore, columns: Sequence[Column], table: SampleTable, reporter: Reporter
-) -> None:
+def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: SampleTable, reporter: Reporter) -> None:
     failed = np.zeros(len(table), dtype=bool)
     for column in columns:
         failed |= store.column(column.teacher, column.fingerprint).unreadable(table)

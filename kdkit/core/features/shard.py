@@ -67,17 +67,13 @@ def create_shard(
         temporary.unlink(missing_ok=True)
 
 
-def _write_empty(
-    path: Path, header: Header, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int
-) -> None:
+def _write_empty(path: Path, header: Header, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int) -> None:
     blocks = -(-len(ids) // block_rows)
     names = np.array([name.encode() for name in ids], dtype=np.bytes_)
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(
-        path, "w", libver=("v110", "v110"), alignment_threshold=0, alignment_interval=ALIGNMENT
-    ) as file:
+    with h5py.File(path, "w", libver=("v110", "v110"), alignment_threshold=0, alignment_interval=ALIGNMENT) as file:
         file.attrs["kdkit"] = header.to_json()
         file.attrs["block_rows"] = block_rows
         file.attrs["index_checksum"] = _index_checksum(names, digests)
@@ -156,8 +152,10 @@ class Shard:
         return slice(block * self.block_rows, min(len(self), (block + 1) * self.block_rows))
 
     def pending(self) -> list[int]:
-        """Blocks that are not committed, or whose commit a power failure left half-written."""
-        return [b for b, done in enumerate(self.committed) if not done or not self._whole(b)]
+        """Blocks that are not committed, and the last one if a power failure left its commit half-written."""
+        done = np.flatnonzero(self.committed)
+        torn = [int(done[-1])] if len(done) and not self._whole(int(done[-1])) else []
+        return sorted([*np.flatnonzero(self.committed == 0).tolist(), *torn])
 
     def commit(self, block: int, values: Mapping[str, NDArray[Any]], status: NDArray[np.uint8]) -> None:
         """Write one block: the data reach the disk before the mark that says so.
@@ -195,9 +193,7 @@ class Shard:
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         size = int(np.prod(shape)) * dtype.itemsize
         if offset + size > self._map.size:
-            raise foreign(
-                str(self.path), f"truncated: {self._map.size} bytes, at least {offset + size} expected"
-            )
+            raise foreign(str(self.path), f"truncated: {self._map.size} bytes, at least {offset + size} expected")
         # asarray drops the memmap subclass, whose bookkeeping costs more than gathering a small batch
         return np.asarray(self._map[offset : offset + size]).view(dtype).reshape(shape)
 

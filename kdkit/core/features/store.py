@@ -41,9 +41,7 @@ class FeatureStore:
         found = [_read_header(path) for path in sorted((self.root / teacher).glob("*/column.json"))]
         return tuple(sorted(found, key=lambda header: header.fingerprint[:PREFIX] != current))
 
-    def column(
-        self, teacher: str, fingerprint: str | None = None, parts: Mapping[str, str] | None = None
-    ) -> Column:
+    def column(self, teacher: str, fingerprint: str | None = None, parts: Mapping[str, str] | None = None) -> Column:
         """Open a teacher's column.
 
         Args:

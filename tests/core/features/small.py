@@ -1,0 +1,69 @@
+"""Small tables, pictures and teachers for the tests of the store and of extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kdkit.core.contracts import Sample, SignalSource
+from kdkit.core.data.digests import DigestCache, file_digest
+from kdkit.core.data.load import Sourced, tabulate
+from kdkit.core.data.table import SampleTable
+
+
+def paint(path: Path, seed: int) -> Path:
+    """A 16 x 16 picture of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def picture_samples(folder: Path, count: int) -> list[Sample]:
+    """``count`` samples of two domains with repeating captions."""
+    return [
+        Sample(
+            id=f"s{i:03d}",
+            image=paint(folder / f"{i:03d}.png", seed=i),
+            text=f"caption number {i % 5}",
+            domain="ct" if i % 3 else "fundus",
+            label="normal" if i % 2 else "abnormal",
+        )
+        for i in range(count)
+    ]
+
+
+def table_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleTable:
+    """The table of these samples; ``folder`` takes the cache of digests."""
+    return tabulate([Sourced(tuple(samples), skip_unreadable)], DigestCache(folder / "cache.json", file_digest))
+
+
+def keyed_table(keys: Sequence[tuple[str, int]]) -> SampleTable:
+    """A table of (id, content digest) without any image behind it."""
+    digests = np.array([digest for _, digest in keys], dtype=np.uint64)
+    return SampleTable(
+        samples=tuple(Sample(id_, Path(id_), "text", "domain") for id_, _ in keys),
+        digests=digests,
+        image_digests=digests,
+        may_skip=np.zeros(len(keys), dtype=bool),
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened teacher as extraction wants it."""
+
+    name: str
+    model: Any
+    signals: SignalSource
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256(repr((self.name, sorted(self.parts.items()))).encode()).hexdigest()
