@@ -19,6 +19,7 @@ from kdkit.core.contracts import (
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation, ModelScores, Role
 from kdkit.core.evaluate.metrics import mean_interval
+from kdkit.core.evaluate.views import CachedView
 
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
 
@@ -57,7 +58,8 @@ def evaluate_views(
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
     for number, (view, role) in enumerate(roles):
         reporter.progress("evaluating", number, len(roles), view.name)
-        scored.append((view.name, role, {score.domain: score for score in task.evaluate(view, samples)}))
+        able = _covered(view, samples, reporter)
+        scored.append((view.name, role, {score.domain: score for score in task.evaluate(view, able)}))
     reporter.progress("evaluating", len(roles), len(roles))
 
     present = list(dict.fromkeys(sample.domain for sample in samples))
@@ -82,6 +84,21 @@ def evaluate_views(
         skipped=skipped,
         ratios=_ratios(models),
     )
+
+
+def _covered(view: FeatureView, samples: Sequence[Sample], reporter: Reporter) -> Sequence[Sample]:
+    """The samples that a stored view can be asked about; says which domains it lacks."""
+    if not isinstance(view, CachedView):
+        return samples
+    able = view.covered(samples)
+    if len(able) < len(samples):
+        known = {sample.domain for sample in able}
+        lacking = dict.fromkeys(s.domain for s in samples if s.domain not in known)
+        reporter.warn(
+            f"teacher '{view.name}' lacks features of some samples or prompts in {', '.join(lacking)}: "
+            f"not evaluated there; 'kdkit features extract {view.name}' adds them"
+        )
+    return able
 
 
 def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
@@ -131,9 +148,7 @@ def _oracles(
     ]
 
 
-def _best_on_calibration(
-    teachers: Sequence[ModelScores], domains: Sequence[str], trust: TrustTable
-) -> dict[str, str]:
+def _best_on_calibration(teachers: Sequence[ModelScores], domains: Sequence[str], trust: TrustTable) -> dict[str, str]:
     """Domain -> teacher; ties go to the first of the table, domains without a measurement are left out."""
     able = {teacher.name: teacher for teacher in teachers}
     chosen = {}
@@ -166,9 +181,7 @@ def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
     for student in (m for m in models if m.role == "student"):
         shared = [d for d in oracle.domains if d in student.domains]
         ratios[student.name] = {
-            metric: _mean(student, metric, shared) / _mean(oracle, metric, shared)
-            for metric in oracle.means
-            if shared
+            metric: _mean(student, metric, shared) / _mean(oracle, metric, shared) for metric in oracle.means if shared
         }
     return ratios
 

@@ -41,9 +41,7 @@ class ModelScores:
 
     def values(self, metric: str, domains: tuple[str, ...]) -> list[float]:
         """The metric on each of ``domains``, NaN where there is no score."""
-        return [
-            self.domains[d].metrics.get(metric, math.nan) if d in self.domains else math.nan for d in domains
-        ]
+        return [self.domains[d].metrics.get(metric, math.nan) if d in self.domains else math.nan for d in domains]
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,7 @@ class Evaluation:
         for model in self.models:
             if model.name == name:
                 return model
-        raise KdkitError(
-            f"'{name}' is not in this evaluation", fix="it has: " + ", ".join(m.name for m in self.models)
-        )
+        raise KdkitError(f"'{name}' is not in this evaluation", fix="it has: " + ", ".join(m.name for m in self.models))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; NaN becomes null."""

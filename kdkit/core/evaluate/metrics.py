@@ -73,9 +73,7 @@ def _mann_whitney(positive: Floats, negative: Floats, times_positive: Array, tim
     below = np.zeros((len(negative) + 1, times_negative.shape[1]), dtype=np.float32)
     np.cumsum(times_negative[order], axis=0, out=below[1:])
     ranked = negative[order]
-    wins = (
-        below[np.searchsorted(ranked, positive, "left")] + below[np.searchsorted(ranked, positive, "right")]
-    )
+    wins = below[np.searchsorted(ranked, positive, "left")] + below[np.searchsorted(ranked, positive, "right")]
     total = times_positive.sum(axis=0, dtype=np.float64) * below[-1]
     return np.asarray(np.einsum("pr,pr->r", times_positive, wins, dtype=np.float64) / (2 * total))
 

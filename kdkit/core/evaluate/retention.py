@@ -90,10 +90,7 @@ class Retention:
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null."""
         plain: dict[str, Any] = asdict(self)
-        return {
-            key: None if isinstance(value, float) and np.isnan(value) else value
-            for key, value in plain.items()
-        }
+        return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in plain.items()}
 
 
 def retention(

@@ -12,7 +12,7 @@ import numpy as np
 from kdkit.core.contracts import DualEncoder, Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.errors import KdkitError
-from kdkit.core.evaluate.zero_shot import unit_rows
+from kdkit.core.evaluate.zero_shot import Prompts, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,16 +33,29 @@ class CachedView:
         name: in the evaluation.
         column: of the store.
         table: to which the samples that will be asked for belong.
+        prompts: those that will be asked for, so that :meth:`covered` can tell which are missing.
     """
 
-    def __init__(self, name: str, column: Column, table: SampleTable) -> None:
-        self._name, self._column = name, column
+    def __init__(self, name: str, column: Column, table: SampleTable, prompts: Prompts | None = None) -> None:
+        self._name, self._column, self._prompts = name, column, prompts or {}
         places = column.locate(table)
         self._place = dict(zip(table.ids, places.tolist(), strict=True))
 
     @property
     def name(self) -> str:
         return self._name
+
+    def covered(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those of domains of which the column has every sample and every prompt.
+
+        A domain is compared on all of its samples or on none: a teacher that is gone cannot be asked about
+        new samples, and its accuracy on the old ones alone would stand beside others' on all.
+        """
+        lacking = {sample.domain for sample in samples if self._place.get(sample.id, -1) < 0}
+        for domain, classes in self._prompts.items():
+            if any(text not in self._column.texts for group in classes.values() for text in group):
+                lacking.add(domain)
+        return [sample for sample in samples if sample.domain not in lacking]
 
     def image(self, samples: Sequence[Sample]) -> Array:
         """(N, D) float32, unit rows.

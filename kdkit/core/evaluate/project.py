@@ -1,0 +1,172 @@
+"""A version of a project's student beside its ancestors, every teacher and the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.contracts import DualEncoder, Reporter, Sample, Silent, Split
+from kdkit.core.data.load import load_table
+from kdkit.core.data.prompts import prompt_sets
+from kdkit.core.errors import KdkitError
+from kdkit.core.evaluate.compare import evaluate_views
+from kdkit.core.evaluate.continual import Continual, continual_metrics
+from kdkit.core.evaluate.evaluation import Evaluation
+from kdkit.core.evaluate.retention import Retention, retention
+from kdkit.core.evaluate.views import CachedView, StudentView
+from kdkit.core.features import FeatureStore
+from kdkit.core.versions import Version, Versions, load_student
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.features import Column
+    from kdkit.core.workspace import Workspace
+
+TASK = "zero-shot"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """An evaluation of a project.
+
+    Attributes:
+        version: the one that was asked for; a model of ``evaluation`` has its name.
+        history: names of its ancestors that were evaluated too and itself, oldest first.
+        evaluation: everything side by side.
+        retention: against its parent; None for a first version or without ancestors.
+        continual: over ``history``; None when that is one version.
+        learned: domain -> the version of ``history`` that was first taught it.
+    """
+
+    version: str
+    history: tuple[str, ...]
+    evaluation: Evaluation
+    retention: Retention | None
+    continual: Continual | None
+    learned: dict[str, str]
+
+
+def evaluate_project(
+    workspace: Workspace,
+    name: str | None = None,
+    *,
+    split: Split = "test",
+    ancestors: bool = True,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> Findings:
+    """Evaluate a version (by default the current one) zero-shot on a split.
+
+    Teachers come from the feature store: those of the registry and those that the version learnt from. Trust,
+    by which the oracle chooses, is measured on the calibration split first where it is not known.
+
+    Raises:
+        KdkitError: no such version, a student without image and text features, no labelled sample in the
+            split, an unreadable image that may not be skipped.
+    """
+    from kdkit.core.trust.measure import measure_trust
+
+    reporter = reporter or Silent()
+    version = Versions(workspace).get(name)
+    chain = _ancestry(workspace, version) if ancestors else [version]
+    table = load_table(workspace, reporter)
+    store = FeatureStore(workspace.features)
+    teachers = _teachers(workspace, store, chain)
+    columns = {teacher: store.column(teacher) for teacher in teachers}
+    samples = _samples(table, split, columns.values())
+    prompts = prompt_sets(workspace.registry, table)
+    task = workspace.catalogue.make("task", TASK, prompts=prompts)
+    evaluation = evaluate_views(
+        task,
+        [_student_view(item, device, reporter) for item in reversed(chain)],
+        [CachedView(teacher, column, table, prompts) for teacher, column in columns.items()],
+        samples,
+        trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
+        settings={"task": TASK, **workspace.catalogue.get("task", TASK).spec.options},
+        reporter=reporter,
+    )
+    history = tuple(item.name for item in chain)
+    kept = None
+    if len(history) > 1:
+        kept = _retention(workspace, evaluation, chain)
+    learned = _learned(chain, evaluation.domains)
+    return Findings(version.name, history, evaluation, kept, _continual(evaluation, history, learned), learned)
+
+
+def _ancestry(workspace: Workspace, version: Version) -> list[Version]:
+    """The version and its ancestors that still exist, oldest first."""
+    versions, chain = Versions(workspace), [version]
+    known = {*versions.names(), *versions.candidates()}
+    while (parent := chain[0].lineage.get("parent")) in known and parent not in {v.name for v in chain}:
+        chain.insert(0, versions.get(parent))
+    return chain
+
+
+def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version]) -> list[str]:
+    """Those of the registry in its order, then others that the version learnt from; with features."""
+    taught = [teacher["name"] for version in reversed(chain) for teacher in version.lineage["teachers"]]
+    wanted = dict.fromkeys([*workspace.registry.teachers, *taught])
+    stored = set(store.teachers)
+    return [name for name in wanted if name in stored]
+
+
+def _samples(table: SampleTable, split: Split, columns: Any) -> list[Sample]:
+    """Labelled samples of the split, less unreadable images that their data entry allows to skip."""
+    skipped = np.zeros(len(table), dtype=bool)
+    column: Column
+    for column in columns:
+        skipped |= column.unreadable(table) & table.may_skip
+    samples = [table.samples[row] for row in table.select(split=split, labelled=True) if not skipped[row]]
+    if not samples:
+        raise KdkitError(
+            f"there is no labelled sample in the split '{split}'",
+            fix="choose another by --split, or label samples; 'kdkit data' counts them",
+        )
+    return samples
+
+
+def _student_view(version: Version, device: str, reporter: Reporter) -> StudentView:
+    student = load_student(version)
+    if not isinstance(student, DualEncoder):
+        raise KdkitError(
+            f"the student of {version.name} has no image and text features, so it has no zero-shot accuracy",
+            where=str(version.folder),
+        )
+    return StudentView(
+        version.name,
+        student,
+        device=device,
+        progress=lambda done, total: reporter.progress(f"{version.name}: encoding images", done, total),
+    )
+
+
+def _retention(workspace: Workspace, evaluation: Evaluation, chain: Sequence[Version]) -> Retention:
+    guard = workspace.registry.guard
+    return retention(
+        evaluation,
+        evaluation,
+        student=(chain[-2].name, chain[-1].name),
+        tolerance=guard.tolerance,
+        tolerances=guard.domains,
+        trusted={t["name"]: tuple(t["domains"]) for t in chain[-1].lineage["teachers"]},
+    )
+
+
+def _learned(chain: Sequence[Version], domains: Sequence[str]) -> dict[str, str]:
+    """Domain -> the oldest version of the chain that was trained on samples of it."""
+    found: dict[str, str] = {}
+    for version in chain:
+        for domain in version.lineage["data"]["samples"]:
+            found.setdefault(domain, version.name)
+    return {domain: found[domain] for domain in domains if domain in found}
+
+
+def _continual(evaluation: Evaluation, history: Sequence[str], learned: dict[str, str]) -> Continual | None:
+    if len(history) < 2:
+        return None
+    matrix = np.array([evaluation.model(name).values("accuracy", evaluation.domains) for name in history])
+    first = [history.index(learned[d]) if d in learned else len(history) for d in evaluation.domains]
+    return continual_metrics(matrix, first)
