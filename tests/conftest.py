@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("kdkit", deadline=None)  # a slow example on a busy machine is no failure
+settings.load_profile("kdkit")
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,7 @@ class Cli:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def __call__(
-        self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300
-    ) -> Outcome:
+    def __call__(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
         return self.python("-m", "kdkit.cli.main", *arguments, env=env, timeout=timeout)
 
     def python(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
@@ -83,9 +85,7 @@ def install_plugin(kdkit_cli: Cli, tmp_path: Path) -> InstallPlugin:
     site.mkdir()
     kdkit_cli.environment["PYTHONPATH"] = str(site)
 
-    def install(
-        distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None
-    ) -> None:
+    def install(distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None) -> None:
         write_distribution(site, distribution, source, version=version, entry_points=entry_points)
 
     return install
@@ -111,6 +111,4 @@ def write_distribution(
         f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
     )
     default = f"[kdkit]\n{distribution.removeprefix('kdkit-')} = {module}\n"
-    (facts / "entry_points.txt").write_text(
-        default if entry_points is None else entry_points, encoding="utf-8"
-    )
+    (facts / "entry_points.txt").write_text(default if entry_points is None else entry_points, encoding="utf-8")
