@@ -24,6 +24,7 @@ from kdkit.core.workspace import Workspace
 if TYPE_CHECKING:
     import numpy as np
 
+    from kdkit.core.catalogue import Catalogue
     from kdkit.core.contracts import Student
 
 LINEAGE_FORMAT = 1
@@ -72,7 +73,8 @@ class Version:
         """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
         from safetensors.numpy import load_file
 
-        return load_file(self.folder / "samples.safetensors")["digests"].view("uint64")
+        digests: np.ndarray[Any, Any] = load_file(self.folder / "samples.safetensors")["digests"]
+        return digests.view("uint64")
 
 
 class Versions:
@@ -194,13 +196,15 @@ class Versions:
         return self.get(name)
 
 
-def load_student(where: Path | str | Version) -> Student:
-    """The student of a version (or of a version's folder), in eval mode, on the CPU."""
+def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:
+    """The student of a version (or of a version's folder), in eval mode, on the CPU.
+
+    ``catalogue`` knows the student's family; by default everything that is installed.
+    """
     from kdkit.core.discovery import load_catalogue, resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
-    family = version.lineage["student"]["family"]
-    loader: Any = resolve(load_catalogue().get("student", family).spec.loader)
-    student: Any = loader(version.student_folder)
+    family = (catalogue or load_catalogue()).get("student", version.lineage["student"]["family"])
+    student: Any = resolve(family.spec.loader)(version.student_folder)
     student.eval()
     return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

@@ -34,12 +34,15 @@ class OpenTeacher:
         model: what its loader made: eval mode, no gradients.
         signals: the same as a signal source; what extraction uses.
         fingerprint: sha256 (hex) over its files, loader, options and identity; keys cached features.
+        parts: what went into the fingerprint, by name (weights, loader, options, preprocessing, tokenizer),
+            so that a mismatch can say what differs.
     """
 
     name: str
     model: Teacher
     signals: SignalSource
     fingerprint: str
+    parts: Mapping[str, str]
 
 
 def open_teacher(workspace: Workspace, name: str, *, reporter: Reporter | None = None) -> OpenTeacher:
@@ -64,7 +67,8 @@ def open_teacher(workspace: Workspace, name: str, *, reporter: Reporter | None =
             why=f"fingerprint {locked.fingerprint} then, {fingerprint} now ({_changes(locked, identity_of(model))})",
             fix=f"{_accept(name)}; its features are then extracted again",
         )
-    return OpenTeacher(name, model, signals, fingerprint)
+    parts = fingerprint_parts(materialised.files, locked.loader, chosen.options, identity_of(model))
+    return OpenTeacher(name, model, signals, fingerprint, parts)
 
 
 def materialise(
@@ -125,6 +129,19 @@ def fingerprint_of(
         "identity": dict(identity),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_parts(
+    files: Mapping[str, FileFact], loader: str, options: Mapping[str, Any], identity: Mapping[str, str]
+) -> dict[str, str]:
+    """The parts of :func:`fingerprint_of`, each short enough to be shown."""
+    hashes = json.dumps({name: fact.sha256 for name, fact in sorted(files.items()) if not is_licence_or_card(name)})
+    return {
+        "weights": hashlib.sha256(hashes.encode()).hexdigest(),
+        "loader": loader,
+        "options": json.dumps(dict(options), sort_keys=True),
+        **identity,
+    }
 
 
 def _changes(locked: LockedTeacher, identity: Mapping[str, str]) -> str:

@@ -84,7 +84,7 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
             why=f"{parent.name} has {made_from}, the registry says {written}",
             fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
         )
-    return cast(nn.Module, load_student(parent)).train()
+    return cast(nn.Module, load_student(parent, workspace.catalogue)).train()
 
 
 def _limited(teaching: Teaching, outputs: Mapping[str, int]) -> Teaching:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import kdkit
@@ -250,15 +250,3 @@ def _retention(kept: Retention, verdict: Verdict | None) -> dict[str, Any]:
         "worst_change": None if worst is None else worst.points,
         "guard": None if verdict is None else verdict.to_json(),
     }
-
-
-def previous_student(parent: Version) -> nn.Module:
-    """The parent's student, for :func:`interpolate`."""
-    from kdkit.core.versions import load_student
-
-    return cast(nn.Module, load_student(parent))
-
-
-def load_task_file(version: Version) -> dict[str, torch.Tensor]:
-    """Heads, aligners, norms and loss parameters of a version."""
-    return dict(load_file(version.folder / TASK_FILE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
@@ -13,7 +13,7 @@ from kdkit.core.distill.plan import Plan, make_plan
 from kdkit.core.distill.survey import Survey, survey
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import load_recipe
-from kdkit.core.versions import Version, Versions
+from kdkit.core.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -98,7 +98,7 @@ def train_and_finish(
     """The second half of :func:`distill`, from a plan to a version."""
     from kdkit.core.distill.build import build
     from kdkit.core.distill.checkpoint import Checkpoints
-    from kdkit.core.distill.finish import finish, interpolate, previous_student
+    from kdkit.core.distill.finish import finish, interpolate
     from kdkit.core.distill.train import train
 
     plan, parent = prepared.plan, prepared.parent
@@ -127,7 +127,8 @@ def train_and_finish(
     if not accelerator.is_main_process:
         return None
     if parent is not None:
-        interpolate(made.task.student, previous_student(parent), plan.recipe.increment.interpolate)
+        before: Any = load_student(parent, workspace.catalogue)
+        interpolate(made.task.student, before, plan.recipe.increment.interpolate)
     machine = {"processes": world, "device": str(accelerator.device), "precision": options.precision}
     outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, machine=machine, reporter=reporter)
     shutil.rmtree(run_folder, ignore_errors=True)

@@ -117,7 +117,7 @@ def train(
             if average is not None:
                 average.update_parameters(task)
             if _is_logged(step, settings.steps):
-                log.append({"step": float(step), **{name: float(value) for name, value in parts.items()}})
+                log.append({"step": float(step), **{name: float(value.detach()) for name, value in parts.items()}})
                 note = "  ".join(f"{name} {value:.3f}" for name, value in log[-1].items() if name != "step")
                 reporter.progress("distil", step + 1, settings.steps, note)
             if due and accelerator.is_main_process:
@@ -147,7 +147,7 @@ def _mix(seed: int, step: int, rank: int) -> int:
 
 def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
     if not torch.isfinite(parts["loss"]):
-        values = ", ".join(f"{name} = {float(value):g}" for name, value in parts.items() if name != "loss")
+        values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in parts.items() if name != "loss")
         raise KdkitError(
             f"the loss is not a number at step {step} ({values})",
             why="usually a learning rate that is too high, or a teacher with broken features",

@@ -1,0 +1,272 @@
+"""Distillation whole, on a toy project: versions, increments, the guard, exact resumption, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.errors import KdkitError
+from kdkit.core.versions import Versions, load_student
+from kdkit.core.workspace import Workspace
+from tests.conftest import clean_environment
+from tests.toy_project import RECIPE, make_project, open_project, train_teacher
+
+ALL = ("ct", "mri", "xray")
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one version, learnt from a teacher of two of its three domains."""
+    root = tmp_path_factory.mktemp("toy") / "project"
+    workspace = make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
+    run(workspace)
+    return root
+
+
+@pytest.fixture
+def project(first_version: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(first_version, tmp_path / "project"))
+
+
+@pytest.fixture
+def with_xray(project: Path) -> Path:
+    """The copy, with a teacher of the third domain added."""
+    train_teacher(["xray"], width=20, seed=5).save(project / "models" / "xr")
+    add_teacher(open_project(project), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    return project
+
+
+def run(workspace: Workspace, **options: Any) -> Outcome:
+    outcome = distill(workspace, Options(cpu=True, **options))
+    assert outcome is not None
+    return outcome
+
+
+def recipe(project: Path, *changes: tuple[str, str]) -> None:
+    text = RECIPE
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (project / "toy.yaml").write_text(text, encoding="utf-8")
+
+
+def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
+    folder = project / "versions" / version
+    return {**load_file(folder / "student" / "toy.safetensors"), **load_file(folder / "task.safetensors")}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+def test_the_first_version_learns_what_its_teacher_may_teach(first_version: Path) -> None:
+    version = Versions(open_project(first_version)).get()
+    scores = version.lineage["scores"]["domains"]
+    assert version.name == "v1"
+    assert scores["ct"]["accuracy"] > 0.8
+    assert scores["mri"]["accuracy"] > 0.8
+    assert version.lineage["data"]["uncovered"] == ["xray"]
+    teacher = version.lineage["teachers"][0]
+    assert (teacher["name"], teacher["since"], sorted(teacher["domains"])) == ("radio", "v1", ["ct", "mri"])
+    assert not list((first_version / ".kdkit" / "runs").glob("*"))
+
+
+def test_an_increment_learns_the_new_domain_and_keeps_the_old(with_xray: Path) -> None:
+    outcome = run(open_project(with_xray), incremental=True)
+    lineage = outcome.version.lineage
+    assert (outcome.version.name, lineage["parent"]) == ("v2", "v1")
+    assert lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
+    assert outcome.retention is not None
+    assert outcome.retention.mean > -5
+    assert {t["name"]: t["since"] for t in lineage["teachers"]} == {"radio": "v1", "xr": "v2"}
+    assert Versions(open_project(with_xray)).get().name == "v2"
+
+
+def test_an_increment_needs_the_old_teacher_no_more(with_xray: Path) -> None:
+    shutil.rmtree(with_xray / "models" / "radio")
+    shutil.rmtree(with_xray / ".kdkit" / "artifacts" / "radio")
+    outcome = run(open_project(with_xray), incremental=True)
+    assert outcome.version.lineage["data"]["replayed"] > 0
+    assert outcome.evaluation.model("radio").means["accuracy"] > 0.5
+
+
+def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
+    recipe(with_xray, ("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
+    outcome = run(open_project(with_xray), incremental=True)
+    versions = Versions(open_project(with_xray))
+    assert outcome.verdict is not None
+    assert {change.domain for change in outcome.verdict.broken} == {"ct", "mri"}
+    assert outcome.version.refused
+    assert (versions.get().name, versions.candidates()) == ("v1", ("v2",))
+    versions.promote("v2")
+    assert versions.get().name == "v2"
+    assert versions.rollback().name == "v1"
+    assert versions.names() == ("v1", "v2")
+
+
+def test_new_samples_alone_are_an_increment(project: Path) -> None:
+    manifest = project / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    extra = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "ct"][:9]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *extra]), encoding="utf-8")
+    plan = prepare(open_project(project), Options(incremental=True), Silent()).plan
+    assert (plan.fresh, plan.new_teachers) == (9, ())
+    assert plan.replayed == 3 * 3 * 12
+    assert run(open_project(project), incremental=True).version.name == "v2"
+    with pytest.raises(KdkitError, match="nothing new since v2"):
+        run(open_project(project), incremental=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "term"),
+    [
+        ("previous: {weight: 1.0, loss: fd}", "@previous/fd"),
+        ("pull: 0.1", "pull"),
+    ],
+)
+def test_strategies_enter_the_loss(with_xray: Path, change: str, term: str) -> None:
+    recipe(with_xray, ("replay: 0.5", f"replay: 0.5, {change}"))
+    log = run(open_project(with_xray), incremental=True).version.lineage["training"]["log"]
+    assert term in log[-1]
+
+
+def test_interpolation_lies_between_the_parent_and_the_trained_weights(with_xray: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(with_xray, tmp_path / "other"))
+    recipe(other, ("replay: 0.5", "replay: 0.5, interpolate: 0.25"))
+    run(open_project(with_xray), incremental=True)
+    run(open_project(other), incremental=True)
+    before, trained, mixed = weights(other, "v1"), weights(with_xray, "v2"), weights(other, "v2")
+    name = "image_tower.0.weight"
+    torch.testing.assert_close(mixed[name], 0.75 * before[name] + 0.25 * trained[name])
+
+
+def test_a_new_teacher_is_aligned_to_the_space_that_the_student_lives_in(project: Path) -> None:
+    recipe(project, ("space: heads", "space: shared\naligner: {name: procrustes}"))
+    shutil.rmtree(project / "versions")
+    run(open_project(project))
+    train_teacher(["xray"], width=20, seed=5).save(project / "models" / "xr")
+    add_teacher(open_project(project), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    run(open_project(project), incremental=True)
+    before, after = weights(project, "v1"), weights(project, "v2")
+    old = {name for name in before if ".aligner." in name}
+    assert old
+    assert all(torch.equal(before[name], after[name]) for name in old)
+    assert {name.replace("@radio", "@xr") for name in old} == {n for n in after if ".aligner." in n} - old
+
+
+def test_the_whole_of_a_version_comes_back(project: Path) -> None:
+    workspace = open_project(project)
+    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
+    saved = load_file(project / "versions" / "v1" / "student" / "toy.safetensors")
+    assert_equal(dict(student.state_dict()), saved)
+    assert not student.training
+
+
+def test_same_seed_same_student_and_another_seed_another(project: Path) -> None:
+    run(open_project(project))
+    run(open_project(project), seed=1)
+    assert_equal(weights(project, "v1"), weights(project, "v2"))
+    assert not torch.equal(weights(project, "v3")["log_scale"], weights(project, "v1")["log_scale"])
+
+
+def test_a_moving_average_is_what_is_kept(project: Path) -> None:
+    recipe(project, ("steps: 40}", "steps: 40, ema: 0.9}"))
+    run(open_project(project))
+    assert not torch.equal(weights(project, "v2")["log_scale"], weights(project, "v1")["log_scale"])
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(project: Path) -> None:
+    recipe(project, ("lr: 0.01", "lr: 1.0e+30"), ("steps: 40", "steps: 41"))
+    with pytest.raises(KdkitError, match=r"not a number at step \d+ \(fd = "):
+        run(open_project(project))
+    assert Versions(open_project(project)).names() == ("v1",)
+
+
+def test_increment_without_a_version(tmp_path: Path) -> None:
+    workspace = make_project(tmp_path / "p", teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=4)
+    with pytest.raises(KdkitError, match="needs a version to start from"):
+        run(workspace, incremental=True)
+
+
+def test_another_student_is_refused(with_xray: Path) -> None:
+    registry = with_xray / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("width: 12", "width: 13"), encoding="utf-8")
+    with pytest.raises(KdkitError, match="not the one that v1 was made from"):
+        run(open_project(with_xray), incremental=True)
+
+
+def test_a_changed_teacher_is_a_new_teacher(project: Path) -> None:
+    from kdkit.core.artifacts.admit import lock_teachers
+
+    train_teacher(["ct", "mri"], width=8, seed=77).save(project / "models" / "radio")
+    lock_teachers(open_project(project), ["radio"])
+    plan = prepare(open_project(project), Options(incremental=True), Silent()).plan
+    assert plan.new_teachers == ("radio",)
+
+
+# ------------------------------------------------------------------------ processes of their own
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def interrupt_at(project: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
+    """Start a run that writes a checkpoint at every step and stop it once ``step`` is reached."""
+    process = start(["-m", "tests.run_toy", str(project), "--every", "0"])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"distil: {step}/"):
+            send(process)
+            break
+    process.communicate(timeout=120)
+    return int(process.returncode)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(project: Path, how: signal.Signals) -> None:
+    recipe(project, ("steps: 40}", "steps: 300, ema: 0.99}"))
+    code = interrupt_at(project, 61, lambda process: os.kill(process.pid, how))
+    assert code != 0
+    assert list((project / ".kdkit" / "runs").glob("*/step-*"))
+    resumed = run(open_project(project))
+    again = run(open_project(project), restart=True)
+    assert_equal(weights(project, resumed.version.name), weights(project, again.version.name))
+
+
+def test_two_processes_make_the_student_of_one(project: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    process = start([*launch, "-m", "tests.run_toy", str(project)])
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors[-3000:]
+    lineage = Versions(open_project(project)).get("v2").lineage
+    assert lineage["training"]["processes"] == 2
+    one, two = weights(project, "v1"), weights(project, "v2")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
