@@ -48,6 +48,7 @@ def export_version(
     from kdkit.core.versions import Versions, load_student
 
     version = Versions(workspace).get(name)
+    _check_target(Path(to).absolute(), version.student_folder, overwrite)  # before anything slow
     student = load_student(version)
     if not isinstance(student, DualEncoder):
         raise KdkitError(
