@@ -1,4 +1,4 @@
-"""``python -m tests.run_toy FOLDER [--incremental] [--every SECONDS]``: distil a toy project in a process of its own."""
+"""``python -m tests.run_toy FOLDER [--incremental] [--every SECONDS]``: distil a toy project in its own process."""
 
 from __future__ import annotations
 
