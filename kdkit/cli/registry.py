@@ -1,9 +1,225 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit init``, ``add-teacher``, ``teachers``, ``remove-teacher`` and ``lock``."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from kdkit.cli import console
+from kdkit.core.errors import ExitCode, KdkitError
+
+if TYPE_CHECKING:
+    from kdkit.core.artifacts import Addition
+    from kdkit.core.registry.listing import TeacherRow
+    from kdkit.core.registry.lock import LockedTeacher
+
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the Hub's cache alone.")]
+TeacherName = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    app.command("init")(init)
+    app.command("add-teacher")(add_teacher)
+    app.command("teachers")(list_teachers)
+    app.command("remove-teacher")(remove_teacher)
+    app.command("lock")(lock)
+
+
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> None:
+    """Make a project: write a commented registry.yaml."""
+    from kdkit.core.registry.create import create_project
+
+    made = create_project(folder)
+    console.say(f"{made.registry_path} is yours to read and edit")
+    console.say("next: kdkit add-teacher biomedclip, or kdkit teachers --available")
+
+
+def add_teacher(
+    name: TeacherName,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="SOURCE", help="hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR."),
+    ] = None,
+    loader: Annotated[
+        str | None, typer.Option(help="open_clip, transformers or a plugin's; guessed from the files.")
+    ] = None,
+    domains: Annotated[str | None, typer.Option(metavar="A,B", help="Let it teach these domains at most.")] = None,
+    license: Annotated[str | None, typer.Option(help="The licence, where its files do not say it.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the loader; may be repeated.")
+    ] = None,
+    offline: OfflineOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    project: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Fetch a teacher, check that it works and may be used, lock it, and write it into registry.yaml."""
+    from kdkit.core import artifacts
+
+    fields: dict[str, Any] = {
+        "from": source,
+        "loader": loader,
+        "options": dict(_option(text) for text in option or ()),
+        "domains": _names(domains) if domains is not None else None,
+        "license": license,
+    }
+    fields = {key: value for key, value in fields.items() if value not in (None, {})}
+    workspace, reporter = console.workspace(project), console.reporter()
+    if dry_run:
+        planned = artifacts.plan_addition(workspace, name, fields, offline=offline, reporter=reporter)
+        console.emit(_plan_data(planned), json=json, text=lambda: _plan_text(planned))
+        return
+    locked = artifacts.add_teacher(workspace, name, fields, offline=offline, reporter=reporter)
+    console.emit({"name": name, **locked.model_dump(mode="json")}, json=json, text=lambda: _locked_text(name, locked))
+
+
+def list_teachers(
+    available: Annotated[
+        bool, typer.Option("--available", help="List what can be added, with the catalogue's notes.")
+    ] = False,
+    project: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """List the chosen teachers and those that can be added, with what is known about them."""
+    from dataclasses import asdict
+
+    from kdkit.core.discovery import load_catalogue
+    from kdkit.core.registry.listing import available_rows, chosen_rows
+    from kdkit.core.workspace import Workspace
+
+    try:
+        workspace = Workspace.find(project or ".")
+    except KdkitError:
+        if project is not None:
+            raise
+        workspace = None  # the catalogue can be read anywhere
+    chosen = chosen_rows(workspace) if workspace else []
+    use = workspace.registry.use if workspace else "research"
+    others = available_rows(load_catalogue(), use, frozenset(row.name for row in chosen))
+    rows = others if available else [*chosen, *others]
+    data = {"use": use, "teachers": [asdict(row) for row in rows]}
+    console.emit(data, json=json, text=lambda: _teachers_text([] if available else chosen, others, use, available))
+
+
+def remove_teacher(name: TeacherName, project: console.ProjectOption = None) -> None:
+    """Take a teacher out of registry.yaml and registry.lock; what it taught, and its cached features, stay."""
+    from kdkit.core import artifacts
+
+    workspace = console.workspace(project)
+    artifacts.remove_teacher(workspace, name)
+    console.say(f"removed '{name}'; its cached features stay in {workspace.features / name}")
+
+
+def lock(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare, change nothing; exit 1 on differences.")] = False,
+    offline: OfflineOption = False,
+    project: console.ProjectOption = None,
+) -> None:
+    """Fetch, probe and lock the teachers of registry.yaml that are not locked yet, or NAMEs afresh."""
+    from kdkit.core import artifacts
+
+    workspace = console.workspace(project)
+    if check:
+        problems = artifacts.check_lock(workspace)
+        for problem in problems:
+            console.say(problem)
+        console.say(f"{len(problems)} problem(s)" if problems else "registry.yaml, registry.lock and files agree")
+        raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
+    locked = artifacts.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
+    for name, facts in locked.items():
+        console.say(_locked_text(name, facts))
+    if not locked:
+        console.say("every teacher is locked already; name one to lock it afresh")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """``key=value``; the value is read as JSON where it is JSON, else it is a string."""
+    from json import loads
+
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise KdkitError(f"'{text}' is not KEY=VALUE", where="--option", fix="for example --option precision=bf16")
+    try:
+        return key, loads(value)
+    except ValueError:
+        return key, value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _locked_text(name: str, locked: LockedTeacher) -> str:
+    dims = ", ".join(f"{signal} {dim}" for signal, dim in locked.dims.items())
+    licence = f"{locked.licence.name} ({locked.licence.evidence})" if locked.licence else "not stated in its files"
+    size = sum(file.size for file in locked.files.values())
+    commit = f" at {locked.commit[:12]}" if locked.commit else ""
+    return (
+        f"{name}: {locked.source}{commit}, {len(locked.files)} files, {_bytes(size)}; loader {locked.loader}; "
+        f"{dims}; licence: {licence}"
+    )
+
+
+def _plan_data(planned: Addition) -> dict[str, Any]:
+    return {
+        "name": planned.chosen.name,
+        "source": planned.chosen.source,
+        "loader": planned.chosen.loader or None,
+        "bytes": sum(size or 0 for size in planned.sizes.values()),
+        "files": dict(planned.sizes),
+        "registry_diff": planned.diff,
+    }
+
+
+def _plan_text(planned: Addition) -> str:
+    total = _bytes(sum(size or 0 for size in planned.sizes.values()))
+    files = [[name, "?" if size is None else _bytes(size)] for name, size in planned.sizes.items()]
+    return "\n".join(
+        [
+            f"would fetch {total} from {planned.chosen.source}, probe it, and lock it:",
+            console.table(["file", "size"], files, "lr"),
+            "",
+            planned.diff.rstrip("\n"),
+        ]
+    )
+
+
+def _teachers_text(chosen: list[TeacherRow], others: list[TeacherRow], use: str, notes: bool) -> str:
+    parts = []
+    if chosen:
+        parts += [f"chosen (this project's use: {use})", _table(chosen), ""]
+    parts += ["can be added: kdkit add-teacher NAME", _table(others)]
+    if notes:
+        parts += ["", *(f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others)]
+    else:
+        parts += ["", "why, and what else is known: kdkit teachers --available, or --json"]
+    return "\n".join(parts)
+
+
+def _table(rows: list[TeacherRow]) -> str:
+    cells = [
+        [
+            row.name,
+            row.state,
+            "/".join("?" if dim is None else str(dim) for dim in dict.fromkeys(row.dims.values())) or "?",
+            ", ".join(row.domains) or "-",
+            row.licence,
+            row.distillation,
+            row.summary or row.source,
+        ]
+        for row in rows
+    ]
+    return console.table(["teacher", "state", "width", "domains", "licence", "distillation", "what"], cells, "llrllll")
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

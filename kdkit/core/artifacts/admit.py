@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ class Addition:
     after: str
     sizes: Mapping[str, int | None]
 
+    @property
+    def diff(self) -> str:
+        """The change to ``registry.yaml`` as a unified diff."""
+        texts = (self.before.splitlines(keepends=True), self.after.splitlines(keepends=True))
+        return "".join(difflib.unified_diff(*texts, "registry.yaml", "registry.yaml, after", n=1))
+
 
 def add_teacher(
     workspace: Workspace,
@@ -75,13 +82,20 @@ def add_teacher(
 
 
 def plan_addition(
-    workspace: Workspace, name: str, fields: Mapping[str, Any], *, reporter: Reporter | None = None
+    workspace: Workspace,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
 ) -> Addition:
     """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
     chosen, before, after = _planned(workspace, name, fields, reporter or Silent())
     source = parse_source(chosen.source, f"teacher '{name}'")
     sizes: dict[str, int | None]
-    if source.kind == "hf":
+    if source.kind == "hf" and offline:
+        sizes = {}  # nothing would be fetched
+    elif source.kind == "hf":
         sizes = dict(look(source, select_files).sizes)
     else:
         folder = source_folder(source, workspace.root)
@@ -163,8 +177,8 @@ def _planned(
     after = add_entry(before, name, fields)
     registry = check_registry(after)
     chosen = choose(workspace.catalogue, name, registry.teachers[name])
+    require_permission(chosen, registry.use, reporter)  # first: what is denied need not be made possible
     chosen.require_available()
-    require_permission(chosen, registry.use, reporter)
     return chosen, before, after
 
 

@@ -15,14 +15,14 @@ LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
 def select_files(names: Iterable[str], where: str) -> list[str]:
-    """The files to bring: descriptions, licence texts, and weights (safetensors, else one pickle).
+    """The files to bring: descriptions, licence texts, and weights (safetensors, else pickles).
 
     Args:
         names: relative POSIX paths; not trusted.
         where: the source, for messages.
 
     Raises:
-        KdkitError: a path that leads outside, no file of a model at all, or several pickles to choose from.
+        KdkitError: a path that leads outside, no file of a model at all, or several pickles of unknown names.
     """
     checked = _checked(names, where)
     chosen = [name for name in checked if is_description(name) or name.endswith(".safetensors")]
@@ -67,7 +67,7 @@ def _checked(names: Iterable[str], where: str) -> list[str]:
 def _pickles(names: list[str], where: str) -> list[str]:
     found = [name for name in names if name.endswith(PICKLES)]
     known = [name for name in found if PurePosixPath(name).name in KNOWN_PICKLES]
-    if len(found) > 1 and len(known) != 1:
+    if len(found) > 1 and not known:
         raise KdkitError(
             "which of these files holds the weights?",
             where=where,

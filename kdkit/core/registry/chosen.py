@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.licences import LicenceFacts
-from kdkit.core.registry.load import entry_line
+from kdkit.core.registry.load import entry_lines
 from kdkit.core.registry.lock import LicenceSeen
 from kdkit.core.registry.schema import TeacherEntry
 
@@ -47,7 +47,7 @@ class ChosenTeacher:
     @property
     def unavailable(self) -> str:
         """Why no installed plugin can load it; empty when one can."""
-        return self.spec.unavailable if self.spec and not self.loader else ""
+        return self.spec.unavailable if self.spec and not (self.loader and self.source) else ""
 
     def require_available(self) -> None:
         """Raises: KdkitError when no installed plugin provides its architecture."""
@@ -87,22 +87,25 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
         where: ``registry.yaml:LINE`` for messages.
 
     Raises:
-        KdkitError: the name is unknown and the entry does not say where the teacher comes from (did you
-            mean).
+        KdkitError: the name is unknown and the entry does not say where the teacher comes from, or its
+            loader is unknown (did you mean).
     """
     found = None
     if name in catalogue.names("teacher"):
         found = catalogue.get("teacher", f"{entry.provider}:{name}" if entry.provider else name)
     if found is None and entry.source is None:
+        near = did_you_mean(name, catalogue.names("teacher"))
         raise KdkitError(
             f"unknown teacher '{name}'",
             where=where,
-            why=did_you_mean(name, catalogue.names("teacher")),
-            fix=f"a name of 'kdkit teachers --available', or kdkit add-teacher {name} --from local:DIR|hf:ORG/REPO",
+            why="no installed plugin knows it, and no source is given",
+            fix=f"{near} else say where it comes from: --from local:DIR or hf:ORG/REPO",
         )
     spec: TeacherSpec | None = found.spec if found else None
     source = entry.source or (spec.source if spec else "")
     loader = entry.loader or (spec.loader if spec else "")
+    if entry.loader:
+        catalogue.get("loader", entry.loader)
     return ChosenTeacher(
         name=name,
         source=source,
@@ -112,7 +115,7 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
         license=entry.license,
         provider=f"{found.provider}@{found.version}" if found else "registry",
         spec=spec,
-        where=where or f"teacher '{name}'",
+        where=where,
     )
 
 
@@ -130,5 +133,5 @@ def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:
             why=did_you_mean(name, tuple(teachers)),
             fix=f"kdkit add-teacher {name}",
         )
-    where = entry_line(workspace.registry_path, name)
+    where = entry_lines(workspace.registry_path).get(name, "")
     return choose(workspace.catalogue, name, teachers[name], where)

@@ -24,9 +24,10 @@ def check_registry(text: str, name: str = "registry.yaml") -> Registry:
     return read_model(Registry, text, name)[0]
 
 
-def entry_line(path: Path, name: str) -> str:
-    """``registry.yaml:LINE`` of the teacher ``name`` (of the nearest thing above it that is there)."""
-    return read_model(Registry, read_text(path), path.name)[1].where(("teachers", name))
+def entry_lines(path: Path) -> dict[str, str]:
+    """Teacher -> ``registry.yaml:LINE`` of its entry."""
+    registry, located = read_model(Registry, read_text(path), path.name)
+    return {name: located.where(("teachers", name)) for name in registry.teachers}
 
 
 def read_text(path: Path) -> str:

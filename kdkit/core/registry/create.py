@@ -1,0 +1,26 @@
+"""A new project."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from kdkit.core.artifacts.files import disk_errors
+from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import write_atomically
+from kdkit.core.workspace import REGISTRY, Workspace
+
+
+def create_project(folder: Path) -> Workspace:
+    """Write a commented ``registry.yaml`` into ``folder``, which is made if it is not there.
+
+    Raises:
+        KdkitError: there is a registry already, or the folder cannot be written.
+    """
+    path = folder.resolve() / REGISTRY
+    if path.exists():
+        raise KdkitError("there is a project here already", where=str(path), fix="nothing was changed")
+    with disk_errors(str(folder)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (files("kdkit.core.registry") / "template.yaml").read_bytes())
+    return Workspace(path.parent)
