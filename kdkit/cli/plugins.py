@@ -42,12 +42,17 @@ def warn_of_broken() -> None:
 def _as_text(records: tuple[PluginRecord, ...]) -> str:
     rows = []
     for record in records:
-        provides = "; ".join(f"{family}: {', '.join(names)}" for family, names in record.provides.items())
+        provides = "; ".join(f"{family}: {_some(names)}" for family, names in record.provides.items())
         milliseconds = "" if record.status == "disabled" else f"{record.milliseconds:.0f}"
         rows.append([record.name, record.distribution, record.version, record.status, milliseconds, provides or "-"])
     notes = [f"{_title(record)}: {note}" for record in records for note in (record.error, *record.notes) if note]
     listing = console.table(["plugin", "distribution", "version", "status", "ms", "provides"], rows, "llllrl")
     return "\n".join([listing, *([""] if notes else []), *notes])
+
+
+def _some(names: tuple[str, ...], at_most: int = 5) -> str:
+    more = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _title(record: PluginRecord) -> str:

@@ -58,6 +58,13 @@ def test_the_listing_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     assert any(line.startswith("bad of kdkit-bad 1.0: ModuleNotFoundError") for line in lines)
 
 
+def test_the_listing_as_text_is_short(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    names = ", ".join(f'LossSpec(name="l{n}", summary="s", factory="builtins:dict")' for n in range(8))
+    install_plugin("kdkit-many", LOSS.format(name="l")[: LOSS.index("    return")] + f"    return [{names}]")
+    outcome = kdkit_cli("plugins")
+    assert "loss: l0, l1, l2, l3, l4 and 3 more\n" in outcome.stdout
+
+
 def test_a_plugin_that_prints_does_not_spoil_the_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-loud", "print('look at me')\n" + LOSS.format(name="loud"))
     outcome = kdkit_cli("plugins", "--json")
