@@ -1,9 +1,50 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit evaluate``."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+from kdkit.cli import console
 
 
 def register(app: typer.Typer) -> None:
-    """Attach this module's commands."""
+    """Attach the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    version: Annotated[
+        str | None, typer.Argument(help="A version or a refused candidate (default: the current version).")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
+    alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
+    device: Annotated[str, typer.Option(help="Where the student runs, e.g. cuda.")] = "cpu",
+    json: console.JsonOption = False,
+    project: console.ProjectOption = None,
+) -> None:
+    """Zero-shot accuracy and AUC of the student, beside every teacher and the oracle.
+
+    Writes a JSON report and a picture to reports/. The oracle takes, for every domain, the teacher that is best
+    on the calibration split.
+    """
+    workspace, reporter = console.workspace(project), console.reporter()
+
+    from kdkit.core.contracts import SPLITS
+    from kdkit.core.errors import KdkitError, did_you_mean
+
+    if split not in SPLITS:
+        raise KdkitError(f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
+
+    from kdkit.core.evaluate.project import evaluate_project
+    from kdkit.core.report import write_report
+    from kdkit.core.report.text import findings_text
+
+    with workspace.exclusive("evaluate"):
+        findings = evaluate_project(
+            workspace, version, split=split, ancestors=not alone, device=device, reporter=reporter
+        )
+        report = write_report(workspace, findings)
+    console.emit(report, json=json, text=lambda: findings_text(findings, console.table))
+    reporter.say(f"report: {report['file']}, picture: {report['picture']['file']}")

@@ -36,7 +36,8 @@ class Findings:
         version: the one that was asked for; a model of ``evaluation`` has its name.
         history: names of its ancestors that were evaluated too and itself, oldest first.
         evaluation: everything side by side.
-        retention: against its parent; None for a first version or without ancestors.
+        retention: against its parent, on domains that were not new to the version; None for a first version
+            or without ancestors.
         continual: over ``history``; None when that is one version.
         learned: domain -> the version of ``history`` that was first taught it.
     """
@@ -89,10 +90,8 @@ def evaluate_project(
         reporter=reporter,
     )
     history = tuple(item.name for item in chain)
-    kept = None
-    if len(history) > 1:
-        kept = _retention(workspace, evaluation, chain)
     learned = _learned(chain, evaluation.domains)
+    kept = _retention(workspace, evaluation, chain, learned) if len(history) > 1 else None
     return Findings(version.name, history, evaluation, kept, _continual(evaluation, history, learned), learned)
 
 
@@ -143,7 +142,9 @@ def _student_view(version: Version, device: str, reporter: Reporter) -> StudentV
     )
 
 
-def _retention(workspace: Workspace, evaluation: Evaluation, chain: Sequence[Version]) -> Retention:
+def _retention(
+    workspace: Workspace, evaluation: Evaluation, chain: Sequence[Version], learned: dict[str, str]
+) -> Retention:
     guard = workspace.registry.guard
     return retention(
         evaluation,
@@ -152,6 +153,7 @@ def _retention(workspace: Workspace, evaluation: Evaluation, chain: Sequence[Ver
         tolerance=guard.tolerance,
         tolerances=guard.domains,
         trusted={t["name"]: tuple(t["domains"]) for t in chain[-1].lineage["teachers"]},
+        domains=[d for d in evaluation.domains if learned.get(d) != chain[-1].name],
     )
 
 

@@ -101,6 +101,7 @@ def retention(
     tolerance: float = TOLERANCE,
     tolerances: Mapping[str, float] | None = None,
     trusted: Mapping[str, Sequence[str]] | None = None,
+    domains: Sequence[str] | None = None,
     metric: str = "accuracy",
 ) -> Retention:
     """Compare the student of two evaluations, sample by sample.
@@ -111,27 +112,29 @@ def retention(
         tolerance: points that any domain may lose; ``tolerances`` overrides it per domain.
         trusted: teacher -> domains in which it may teach; their accuracy is taken from ``after``, else
             ``before``.
+        domains: compare these alone (those that were taught before the increment, say); by default all.
     """
     names = student or (before.of_role("student")[0].name, after.of_role("student")[0].name)
     old, new = before.model(names[0]), after.model(names[1])
     limits = dict(tolerances or {})
     changes = {}
-    for domain in (d for d in old.domains if d in new.domains):
+    wanted = [d for d in old.domains if domains is None or d in domains]
+    for domain in (d for d in wanted if d in new.domains):
         change = _change(old.domains[domain], new.domains[domain], metric, limits.get(domain, tolerance))
         if change is not None:
             changes[domain] = change
     broken = sorted((c for c in changes.values() if c.broken), key=lambda c: c.points)
     mean, low, high = _mean_change(list(changes.values()))
     held = [
-        _teacher(name, [changes[d] for d in domains if d in changes], (after, before), metric)
-        for name, domains in (trusted or {}).items()
+        _teacher(name, [changes[d] for d in taught if d in changes], (after, before), metric)
+        for name, taught in (trusted or {}).items()
     ]
     return Retention(
         domains=changes,
         teachers={item.teacher: item for item in held if item is not None},
         broken=tuple(change.domain for change in broken),
         added=tuple(d for d in new.domains if d not in old.domains),
-        unjudged=tuple(d for d in old.domains if d not in changes),
+        unjudged=tuple(d for d in wanted if d not in changes),
         mean=mean,
         low=low,
         high=high,
