@@ -1,9 +1,67 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit data check``."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from kdkit.cli import console
+from kdkit.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from kdkit.core.data.check import DataReport
+
+SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    group = typer.Typer(help="The samples of the project.", no_args_is_help=True)
+    group.command("check")(check)
+    app.add_typer(group, name="data")
+
+
+def check(
+    project: console.ProjectOption = None,
+    json: console.JsonOption = False,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Unreadable images are no problem.")
+    ] = False,
+) -> None:
+    """Count domains and classes; find unreadable images, duplicate ids and leaks between splits.
+
+    Exits with 1 when there is a problem.
+    """
+    from dataclasses import asdict
+
+    from kdkit.core.data.check import check_data
+
+    report = check_data(console.workspace(project), skip_unreadable=skip_unreadable, reporter=console.reporter())
+    data = {"ok": not report.problems, "problems": report.problems, **asdict(report)}
+    console.emit(data, json=json, text=lambda: _text(report))
+    if report.problems:
+        raise typer.Exit(ExitCode.FOUND)
+
+
+def _text(report: DataReport) -> str:
+    rows = [
+        (domain, label, *splits.values(), sum(splits.values()))
+        for domain, labels in report.counts.items()
+        for label, splits in labels.items()
+    ]
+    lines = [
+        console.table(("domain", "class", "train", "calibration", "test", "all"), rows, "llrrrr"),
+        f"{report.samples} samples, {len(report.counts)} domains",
+    ]
+    if report.repeated:
+        lines.append(f"note: {report.repeated} images repeat another of their split")
+    if report.unlabelled:
+        lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabelled)}")
+    if report.skipped:
+        lines.append(f"note: {len(report.skipped)} unreadable images are skipped")
+    lines += [f"problem: {problem}" for problem in report.problems]
+    lines += [f"  unreadable: {bad.image}: {bad.why}" for bad in report.unreadable[:SHOWN]]
+    for id_, places in list(report.duplicates.items())[:SHOWN]:
+        lines.append(f"  id '{id_}' is at {', '.join(places)}")
+    return "\n".join(lines if report.problems else [*lines, "no problems found"])

@@ -1,9 +1,131 @@
-"""Placeholder; see docs/architecture.md."""
+"""``kdkit features``, ``kdkit features extract``, ``kdkit features verify``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from kdkit.cli import console
+from kdkit.core.errors import ExitCode, KdkitError
+
+if TYPE_CHECKING:
+    from kdkit.core.contracts import Reporter
+    from kdkit.core.data import SampleTable
+    from kdkit.core.features.upkeep import ColumnStatus
+    from kdkit.core.workspace import Workspace
+
+Teachers = Annotated[list[str] | None, typer.Argument(metavar="[TEACHER]...", help="By default all.")]
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    group = typer.Typer(help="The feature store: what the teachers said about the samples.")
+    group.callback(invoke_without_command=True)(show)
+    group.command("extract")(extract)
+    group.command("verify")(verify)
+    app.add_typer(group, name="features")
+
+
+def show(context: typer.Context, project: console.ProjectOption = None, json: console.JsonOption = False) -> None:
+    """Show the feature store: teachers, signals, how many samples have features, size."""
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from kdkit.core.features.upkeep import column_statuses
+
+    workspace, reporter = console.workspace(project), console.reporter()
+    statuses = column_statuses(workspace, _table(workspace, reporter), reporter)
+    console.emit([asdict(status) for status in statuses], json=json, text=lambda: _text(statuses))
+
+
+def extract(
+    teachers: Teachers = None,
+    project: console.ProjectOption = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per call of a teacher.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode and preprocess (default: one per processor).")
+    ] = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Extract what is missing. May be interrupted at any time; run again, it goes on."""
+    from dataclasses import asdict
+
+    from kdkit.core.data import load_table
+    from kdkit.core.features.upkeep import extract_missing
+
+    workspace, reporter = console.workspace(project), console.reporter()
+    with workspace.exclusive("kdkit features extract"):
+        done = extract_missing(
+            workspace,
+            load_table(workspace, reporter),
+            teachers or (),
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            reporter=reporter,
+        )
+    rows = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts) for d in done]
+    headers = ("teacher", "fingerprint", "new", "there before", "unreadable", "new prompts")
+    console.emit(
+        [asdict(one) for one in done],
+        json=json,
+        text=lambda: console.table(headers, rows, "llrrrr") if rows else "nothing is missing",
+    )
+
+
+def verify(
+    teachers: Teachers = None,
+    project: console.ProjectOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Structure and ids only, no checksums of features.")] = False,
+    json: console.JsonOption = False,
+) -> None:
+    """Compare every block with its checksum. Exits with 1 when one is damaged."""
+    from kdkit.core.features.upkeep import verify_columns
+
+    workspace = console.workspace(project)
+    found = verify_columns(workspace, teachers or (), deep=not quick, reporter=console.reporter())
+    damaged = any(found.values())
+    lines = [f"{column}: {problem}" for column, problems in found.items() for problem in problems or ["ok"]]
+    console.emit({"ok": not damaged, "columns": found}, json=json, text="\n".join(lines or ["no features"]))
+    if damaged:
+        raise typer.Exit(ExitCode.FOUND)
+
+
+def _table(workspace: Workspace, reporter: Reporter) -> SampleTable | None:
+    """The samples; the store can be shown without them."""
+    from kdkit.core.data import load_table
+
+    try:
+        return load_table(workspace, reporter)
+    except KdkitError as error:
+        reporter.warn(f"samples cannot be counted: {error.headline}")
+        return None
+
+
+def _text(statuses: Sequence[ColumnStatus]) -> str:
+    if not statuses:
+        return "no features yet; 'kdkit features extract' makes them"
+    rows = [
+        (
+            s.teacher,
+            s.fingerprint[:12] + ("" if s.current else " (old)"),
+            ", ".join(f"{name} {what}" for name, what in s.signals.items()),
+            s.rows,
+            s.texts,
+            f"{s.bytes / 1e6:.1f} MB",
+            "yes" if s.complete else "no",
+        )
+        for s in statuses
+    ]
+    headers = ("teacher", "fingerprint", "signals", "rows", "prompts", "size", "complete")
+    text = console.table(headers, rows, "lllrrrl")
+    domains = list(statuses[0].domains)
+    if not domains:
+        return text
+    cells = [(s.teacher, *(f"{have}/{total}" for have, total in s.domains.values()), s.unreadable) for s in statuses]
+    counted = console.table(("teacher", *domains, "unreadable"), cells, "l" + "r" * (len(domains) + 1))
+    return f"{text}\n\nsamples with features\n{counted}"

@@ -182,9 +182,11 @@ class Column:
         if out is None:
             out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(shard_of):
+        for number, shard in enumerate(self.shards):
             here = np.flatnonzero(shard_of == number)
-            out[here] = self.shards[number].arrays[spec.name][rows[here] - self._starts[number]]
+            if len(here):
+                local = rows[here] - self._starts[number]
+                out[here] = shard.arrays[spec.name].take(local, axis=0, mode="clip")
         return out
 
     @cached_property

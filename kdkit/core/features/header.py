@@ -13,6 +13,8 @@ from kdkit.core.errors import KdkitError
 
 FORMAT = "kdkit-features"
 FORMAT_VERSION = 1
+IMAGE, TEXT = "image", "text"
+"""The signals of a dual encoder."""
 
 
 @dataclass(frozen=True)

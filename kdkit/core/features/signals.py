@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.contracts import DualEncoder, Sample, SignalSource, SignalSpec, Teacher
+from kdkit.core.features.header import IMAGE, TEXT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE, TEXT = "image", "text"
 TEXTS_KEPT = 65_536
 
 

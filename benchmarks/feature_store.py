@@ -1,0 +1,136 @@
+"""Random batches out of the feature store, against a raw memory map and against h5py's fancy indexing.
+
+    python benchmarks/feature_store.py [--samples 20000] [--rounds 30] [--shards 1]
+
+Five teachers x (image, text) x 512 fp16, batches of 256 random rows. The contenders read the same values (this is
+checked first) and take turns, so that whatever else the machine does hits all of them alike; every figure is the
+median over the rounds with the quartiles beside it. Files are in the page cache, as they are after one epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.contracts import SignalSpec
+from kdkit.core.features import Column, FeatureStore, Header
+from kdkit.core.features.shard import PRESENT, Shard
+
+TEACHERS, WIDTH, BATCH, BATCHES = 5, 512, 256, 20
+SIGNALS = ("image", "text")
+Reader = Callable[[NDArray[np.int64]], list[NDArray[Any]]]
+
+
+def main() -> None:
+    """Make the files, check that all contenders agree, time them, print the table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--samples", type=int, default=20_000)
+    options.add_argument("--rounds", type=int, default=30)
+    options.add_argument("--shards", type=int, default=1)
+    options.add_argument("--json", action="store_true")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        columns = [make_column(Path(folder), t, given.samples, given.shards) for t in range(TEACHERS)]
+        raw = [make_raw(Path(folder), column) for column in columns]
+        contenders: dict[str, Reader] = {
+            "raw np.memmap take": lambda rows: [array.take(rows, axis=0) for pair in raw for array in pair],
+            "kdkit Column.gather": lambda rows: [c.gather(s, rows) for c in columns for s in SIGNALS],
+        }
+        if given.shards == 1:
+            files = [h5py.File(column.shards[0].path, "r") for column in columns]
+            contenders["h5py fancy indexing"] = lambda rows: fancy(files, rows)
+        rng = np.random.default_rng(0)
+        check(contenders, rng.integers(0, given.samples, BATCH))
+        rates = measure(contenders, rng, given.samples, given.rounds)
+    report(rates, given)
+
+
+def make_column(folder: Path, teacher: int, samples: int, shards: int) -> Column:
+    """A column of random features."""
+    name = f"teacher-{teacher}"
+    specs = tuple(SignalSpec(signal, (WIDTH,)) for signal in SIGNALS)
+    store = FeatureStore(folder)
+    rng = np.random.default_rng(teacher)
+    for part in np.array_split(np.arange(samples), shards):
+        column = store.create(Header(name, sha256(name.encode()).hexdigest(), {}, specs))
+        shard = Shard(column.add_shard([f"s{i}" for i in part], part.astype(np.uint64), 4096), writable=True)
+        for block in shard.pending():
+            rows = shard.rows_of(block)
+            size = rows.stop - rows.start
+            values = {s: rng.standard_normal((size, WIDTH), np.float32).astype(np.float16) for s in SIGNALS}
+            shard.commit(block, values, np.full(size, PRESENT, np.uint8))
+    return store.column(name)
+
+
+def make_raw(folder: Path, column: Column) -> list[NDArray[Any]]:
+    """The same values in plain .npy files, mapped."""
+    arrays = []
+    for signal in SIGNALS:
+        path = folder / f"{column.teacher}-{signal}.npy"
+        np.save(path, column.gather(signal, np.arange(len(column))))
+        arrays.append(np.load(path, mmap_mode="r"))
+    return arrays
+
+
+def fancy(files: list[h5py.File], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """h5py wants indices ascending and without repetition."""
+    unique, back = np.unique(rows, return_inverse=True)
+    return [file[f"signals/{signal}"][unique][back] for file in files for signal in SIGNALS]
+
+
+def check(contenders: dict[str, Reader], rows: NDArray[np.int64]) -> None:
+    """All contenders must give equal bytes."""
+    expected, *others = [reader(rows) for reader in contenders.values()]
+    for other in others:
+        for a, b in zip(expected, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def measure(
+    contenders: dict[str, Reader], rng: np.random.Generator, samples: int, rounds: int
+) -> dict[str, list[float]]:
+    """Samples per second of each contender in each round; the order within a round changes."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        batches = [rng.integers(0, samples, BATCH) for _ in range(BATCHES)]
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = time.perf_counter()
+            for rows in batches:
+                contenders[name](rows)
+            rates[name].append(BATCH * BATCHES / (time.perf_counter() - start))
+    return rates
+
+
+def report(rates: dict[str, list[float]], given: argparse.Namespace) -> None:
+    """Medians, quartiles, and kdkit's rate as a multiple of each contender's, paired by round."""
+    ours = rates["kdkit Column.gather"]
+    lines = {}
+    for name, values in rates.items():
+        low, _, high = statistics.quantiles(values, n=4)
+        ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
+        lines[name] = {"samples_per_s": statistics.median(values), "low": low, "high": high, "kdkit_is": ratio}
+    if given.json:
+        print(json.dumps({"samples": given.samples, "shards": given.shards, "contenders": lines}, indent=2))
+        return
+    print(f"{given.samples} samples, {given.shards} shard(s), {TEACHERS} teachers x 2 x {WIDTH} fp16, batch {BATCH}")
+    for name, line in lines.items():
+        print(
+            f"{name:22} {line['samples_per_s']:>11,.0f} samples/s  [{line['low']:,.0f} .. {line['high']:,.0f}]"
+            f"  kdkit is {line['kdkit_is']:.2f} x"
+        )
+
+
+if __name__ == "__main__":
+    main()

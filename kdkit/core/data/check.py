@@ -1,0 +1,173 @@
+"""``kdkit data check``: what is in the data, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kdkit.core.contracts import SPLITS, Reporter, Sample
+from kdkit.core.data.digests import DigestCache, pixel_digest
+from kdkit.core.data.load import file_cache, find_duplicates, name_some, read_sources, stat_images
+from kdkit.core.workspace import Workspace
+
+UNLABELLED = "(no label)"
+PixelValue = int | str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be decoded, or is not there."""
+
+    id: str
+    image: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Samples of different splits that share something that they must not.
+
+    ``same`` is ``file`` (equal bytes), ``pixels`` (equal once decoded) or ``group`` (one patient).
+    """
+
+    same: Literal["file", "pixels", "group"]
+    ids: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What :func:`check_data` found.
+
+    Attributes:
+        counts: domain -> class -> split -> samples; the class of samples without a label is ``(no label)``.
+        unreadable: images that cannot be read, and ``skipped`` those that a data entry says to skip.
+        duplicates: ids that occur more than once, with the places.
+        leaks: samples that share an image or a group across splits.
+        repeated: samples whose image occurs more than once within a split (said, but no problem).
+        uncalibrated: (domain, class) without a calibration sample: trust cannot be measured on them.
+        unlabelled: domains without any label: trust cannot be measured there at all (said, but no problem).
+    """
+
+    samples: int
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]
+    unreadable: tuple[Unreadable, ...]
+    skipped: tuple[Unreadable, ...]
+    duplicates: Mapping[str, tuple[str, ...]]
+    leaks: tuple[Leak, ...]
+    repeated: int
+    uncalibrated: tuple[tuple[str, str], ...]
+    unlabelled: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line for each kind of problem; empty when the data are fine."""
+        lines = []
+        if self.unreadable:
+            lines.append(f"{_n(self.unreadable, 'unreadable image')}: {name_some(u.id for u in self.unreadable)}")
+        if self.duplicates:
+            lines.append(f"{_n(self.duplicates, 'duplicate id')}: {name_some(self.duplicates)}")
+        for same, words in {"file": "the same file", "pixels": "the same pixels", "group": "one group"}.items():
+            leaks = [leak for leak in self.leaks if leak.same == same]
+            if leaks:
+                named = name_some(f"{' = '.join(leak.ids)} ({'/'.join(leak.splits)})" for leak in leaks)
+                lines.append(f"{_n(leaks, 'leak')} between splits, {words}: {named}")
+        if self.uncalibrated:
+            named = name_some(f"{domain}/{label}" for domain, label in self.uncalibrated)
+            lines.append(f"{_n(self.uncalibrated, 'class')} without a calibration sample: {named}")
+        return tuple(lines)
+
+
+def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> DataReport:
+    """Read everything, decode every image.
+
+    Args:
+        workspace: the project.
+        skip_unreadable: count unreadable images of all entries as skipped, not as problems.
+        reporter: where progress is shown.
+
+    Raises:
+        KdkitError: for a manifest that cannot be read at all.
+    """
+    sourced = read_sources(workspace)
+    samples = [sample for part in sourced for sample in part.samples]
+    may_skip = [skip_unreadable or part.skip_unreadable for part in sourced for _ in part.samples]
+    stamps, missing = stat_images(samples)
+    gone = {id(sample) for sample in missing}
+    there = [(str(s.image), stamp) for s, stamp in zip(samples, stamps, strict=True) if id(s) not in gone]
+    pixels = dict(zip(there, _pixels(workspace).get(there, reporter, "decoding"), strict=True))
+    files = dict(zip(there, file_cache(workspace).get(there, reporter, "hashing"), strict=True))
+    bad: list[Unreadable] = []
+    skipped: list[Unreadable] = []
+    good: list[tuple[Sample, PixelValue, PixelValue]] = []
+    for sample, stamp, skip in zip(samples, stamps, may_skip, strict=True):
+        key = (str(sample.image), stamp)
+        value = pixels.get(key, "no such file")
+        if isinstance(value, int):
+            good.append((sample, files[key], value))
+        else:
+            (skipped if skip else bad).append(Unreadable(sample.id, str(sample.image), value))
+    return DataReport(
+        samples=len(samples),
+        counts=_counts(samples),
+        unreadable=tuple(bad),
+        skipped=tuple(skipped),
+        duplicates=_duplicates(samples),
+        leaks=_leaks(good),
+        repeated=sum(n - 1 for n in Counter((value, s.split) for s, _, value in good).values()),
+        uncalibrated=_uncalibrated(samples),
+        unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label})),
+    )
+
+
+def _pixels(workspace: Workspace) -> DigestCache:
+    return DigestCache(workspace.state / "pixels.json", pixel_digest)
+
+
+def _counts(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:
+    found = Counter((s.domain, s.label or UNLABELLED, s.split) for s in samples)
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for domain, label in sorted({(domain, label) for domain, label, _ in found}):
+        counts.setdefault(domain, {})[label] = {split: found[domain, label, split] for split in SPLITS}
+    return counts
+
+
+def _duplicates(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
+    places: dict[str, list[str]] = {}
+    for earlier, later in find_duplicates(samples):
+        places.setdefault(earlier.id, [earlier.origin]).append(later.origin)
+    return {id_: tuple(found) for id_, found in places.items()}
+
+
+def _leaks(good: Sequence[tuple[Sample, PixelValue, PixelValue]]) -> tuple[Leak, ...]:
+    by_file, by_pixels, by_group = (defaultdict[object, list[Sample]](list) for _ in range(3))
+    for sample, file, pixels in good:
+        by_file[file].append(sample)
+        by_pixels[pixels].append(sample)
+        if "group" in sample.extra:
+            by_group[sample.domain, sample.extra["group"]].append(sample)
+    same_file = _spanning("file", by_file)
+    known = {leak.ids for leak in same_file}
+    same_pixels = [leak for leak in _spanning("pixels", by_pixels) if leak.ids not in known]
+    return (*same_file, *same_pixels, *_spanning("group", by_group))
+
+
+def _spanning(same: Literal["file", "pixels", "group"], groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
+    return [
+        Leak(same, tuple(s.id for s in found), tuple(split for split in SPLITS if split in splits))
+        for found in groups.values()
+        if len(splits := {s.split for s in found}) > 1
+    ]
+
+
+def _uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
+    classes = {(s.domain, s.label) for s in samples if s.label}
+    calibrated = {(s.domain, s.label) for s in samples if s.label and s.split == "calibration"}
+    return tuple(sorted(classes - calibrated))
+
+
+def _n(things: Sequence[object] | Mapping[str, object], what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{len(things)} {what}{plural if len(things) != 1 else ''}"

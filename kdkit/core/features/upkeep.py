@@ -1,0 +1,197 @@
+"""Bringing columns up to date with the data, opening only the teachers that lack something; and what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.features.column import Column
+from kdkit.core.features.header import TEXT
+from kdkit.core.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.features.extraction import Extracted
+    from kdkit.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ColumnStatus:
+    """One column beside the data and the lock.
+
+    Attributes:
+        teacher, fingerprint: the column.
+        current: whether the lock has the teacher under this fingerprint.
+        signals: name -> shape and dtype, such as ``512 float16``.
+        domains: domain -> (samples with features, samples); empty where the data could not be read.
+        unreadable: samples whose image could not be read.
+        rows, texts: rows and prompts stored; ``shards`` and ``bytes`` on disk.
+        complete: every readable sample has features and nothing was interrupted.
+    """
+
+    teacher: str
+    fingerprint: str
+    current: bool
+    signals: Mapping[str, str]
+    domains: Mapping[str, tuple[int, int]]
+    unreadable: int
+    rows: int
+    texts: int
+    shards: int
+    bytes: int
+    complete: bool
+
+
+def extract_missing(
+    workspace: Workspace,
+    table: SampleTable,
+    teachers: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Extracted, ...]:
+    """Extract what the columns of ``teachers`` (by default all of the registry) lack, prompts included.
+
+    Teachers that lack nothing are not opened and not in the result.
+
+    Raises:
+        KdkitError: a teacher that the registry does not have or that is not locked; what
+            :func:`kdkit.core.artifacts.open_teacher` and :func:`kdkit.core.features.extraction.extract` raise.
+    """
+    keys = _locked(workspace, teachers)
+    store = FeatureStore(workspace.features)
+    prompts = all_prompts(prompt_sets(workspace.registry, table))
+    lacking = [name for name, key in keys.items() if missing(store, name, key, table, prompts)]
+    if not lacking:
+        return ()
+    from kdkit.core.artifacts import open_teacher
+    from kdkit.core.features.extraction import extract
+
+    opened = [open_teacher(workspace, name, reporter=reporter) for name in lacking]
+    return extract(
+        workspace,
+        opened,
+        table,
+        prompts=prompts,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        reporter=reporter,
+    )
+
+
+def missing(
+    store: FeatureStore, teacher: str, fingerprint: str, table: SampleTable, prompts: Sequence[str] = ()
+) -> int:
+    """How many samples and prompts the column of this teacher and fingerprint lacks.
+
+    An unreadable image counts unless its data entry skips it; prompts count where there is a ``text`` signal.
+    """
+    if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
+        return len(table) + len(prompts)
+    column = store.column(teacher, fingerprint)
+    texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
+    return _lacking(column, table) + texts
+
+
+def column_statuses(
+    workspace: Workspace, table: SampleTable | None, reporter: Reporter | None = None
+) -> tuple[ColumnStatus, ...]:
+    """Every column of the store; a damaged one is warned about and left out.
+
+    Args:
+        workspace: the project.
+        table: its samples; None where they cannot be read.
+        reporter: takes the warnings.
+    """
+    from kdkit.core.registry.lock import Lock
+
+    locked = {name: facts.fingerprint for name, facts in Lock.load(workspace.lock_path).teachers.items()}
+    store = FeatureStore(workspace.features)
+    found = []
+    for teacher in store.teachers:
+        for header in store.headers(teacher):
+            try:
+                column = store.column(teacher, header.fingerprint)
+            except KdkitError as error:
+                (reporter or Silent()).warn(f"{error.headline} ({error.why})")
+            else:
+                found.append(_status(column, table, locked.get(teacher) == header.fingerprint))
+    return tuple(found)
+
+
+def verify_columns(
+    workspace: Workspace, teachers: Sequence[str] = (), *, deep: bool = True, reporter: Reporter | None = None
+) -> dict[str, list[str]]:
+    """``teacher fingerprint`` -> what is wrong with the column, for all columns or those of ``teachers``.
+
+    Raises:
+        KdkitError: for a teacher without a column.
+    """
+    reporter = reporter or Silent()
+    store = FeatureStore(workspace.features)
+    for teacher in teachers:
+        if not store.headers(teacher):
+            store.column(teacher)  # says that there is none, and which there are
+    headers = [header for teacher in teachers or store.teachers for header in store.headers(teacher)]
+    problems = {}
+    for done, header in enumerate(headers, start=1):
+        try:
+            found = store.column(header.teacher, header.fingerprint).verify(deep)
+        except KdkitError as error:
+            found = [f"{error.headline} ({error.why})"]
+        problems[f"{header.teacher} {header.fingerprint[:12]}"] = found
+        reporter.progress("verifying", done, len(headers), header.teacher)
+    return problems
+
+
+def _locked(workspace: Workspace, teachers: Sequence[str]) -> dict[str, str]:
+    from kdkit.core.registry.lock import Lock
+
+    chosen = tuple(workspace.registry.teachers)
+    unknown = [name for name in teachers if name not in chosen]
+    if unknown or not chosen:
+        raise KdkitError(
+            f"no teacher '{unknown[0]}' in the registry" if unknown else "the registry has no teacher",
+            where=str(workspace.registry_path),
+            why=did_you_mean(unknown[0], chosen) if unknown else "",
+            fix=f"kdkit add-teacher {unknown[0] if unknown else 'NAME'}",
+            code=ExitCode.USAGE,
+        )
+    lock = Lock.load(workspace.lock_path)
+    return {name: lock.teacher(name).fingerprint for name in teachers or chosen}
+
+
+def _lacking(column: Column, table: SampleTable) -> int:
+    skipped = column.unreadable(table) & table.may_skip
+    return int(((column.locate(table) < 0) & ~skipped).sum())
+
+
+def _status(column: Column, table: SampleTable | None, current: bool) -> ColumnStatus:
+    domains: dict[str, tuple[int, int]] = {}
+    unreadable = lacking = 0
+    if table is not None:
+        here = column.locate(table) >= 0
+        for i, domain in enumerate(table.domains):
+            of_domain = table.domain_index == i
+            domains[domain] = (int((here & of_domain).sum()), int(of_domain.sum()))
+        unreadable, lacking = int(column.unreadable(table).sum()), _lacking(column, table)
+    return ColumnStatus(
+        teacher=column.teacher,
+        fingerprint=column.fingerprint,
+        current=current,
+        signals={s.name: f"{'x'.join(str(n) for n in s.shape)} {s.dtype}" for s in column.signals},
+        domains=domains,
+        unreadable=unreadable,
+        rows=int(column.present.sum()),
+        texts=len(column.texts),
+        shards=len(column.shards),
+        bytes=column.nbytes,
+        complete=column.complete and lacking == 0,
+    )
