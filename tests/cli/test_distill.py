@@ -1,0 +1,105 @@
+"""``kdkit distill``, ``versions`` and ``rollback`` as a user runs them, with the models of a third-party plugin."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, InstallPlugin
+from tests.toy_project import RECIPE, make_project, train_teacher
+
+PLUGIN = """
+import kdkit
+from tests.toy_project import SPECS
+
+@kdkit.hookimpl
+def kdkit_loaders():
+    return [spec for family, spec in SPECS if family == "loader"]
+
+@kdkit.hookimpl
+def kdkit_students():
+    return [spec for family, spec in SPECS if family == "student"]
+"""
+
+
+@pytest.fixture
+def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
+    """The command in a toy project."""
+    install_plugin("kdkit-toy", PLUGIN)
+    kdkit_cli.folder.rmdir()
+    make_project(kdkit_cli.folder, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
+    return kdkit_cli
+
+
+def test_the_life_of_a_student(toy: Cli) -> None:
+    planned = toy("distill", "--dry-run", "--json")
+    plan = json.loads(planned.stdout)
+    assert (plan["parent"], plan["steps"], plan["uncovered"]) == (None, 40, ["xray"])
+    assert plan["estimate"]["seconds"] > 0
+    assert "domain 'xray': no teacher may teach it" in planned.stderr
+    assert not (toy.folder / "versions").exists()
+
+    first = toy("distill")
+    assert first.code == 0, first.stderr
+    assert "v1 is current now" in first.stdout
+
+    nothing = toy("distill", "--incremental")
+    assert (nothing.code, nothing.stdout) == (2, "")
+    assert "nothing new since v1" in nothing.stderr
+
+    train_teacher(["xray"], width=20, seed=5).save(toy.folder / "models" / "xr")
+    assert toy("add-teacher", "xr", "--from", "local:models/xr", "--license", "mit").code == 0
+    second = toy("distill", "--incremental", "--json")
+    assert second.code == 0, second.stderr
+    assert json.loads(second.stdout)["promoted"] is True
+
+    (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
+    assert toy("rollback").code == 0
+    refused = toy("distill", "--incremental")
+    assert refused.code == 1
+    assert "v3 is refused" in refused.stdout
+    assert "points" in refused.stdout
+
+    listed = json.loads(toy("versions", "--json").stdout)
+    assert [(row["version"], row["status"]) for row in listed] == [
+        ("v1", "current"),
+        ("v2", "promoted"),
+        ("v3", "refused"),
+    ]
+    assert toy("versions", "promote", "v3").code == 0
+    shown = json.loads(toy("versions", "show").stdout)
+    assert (shown["version"], shown["parent"]) == ("v3", "v1")
+
+
+def test_two_commands_on_one_project(toy: Cli) -> None:
+    (toy.folder / ".kdkit").mkdir(exist_ok=True)
+    with open(toy.folder / ".kdkit" / "busy", "w", encoding="utf-8") as handle:
+        json.dump({"pid": 4242, "command": "kdkit distill"}, handle)
+        handle.flush()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        found = toy("distill")
+    assert found.code == 1
+    assert "'kdkit distill' (process 4242) is working on this project" in found.stderr
+
+
+def test_versions_before_there_is_one(toy: Cli) -> None:
+    assert "no version yet" in toy("versions").stdout
+    assert toy("rollback").code == 3
+    unknown = toy("versions", "show", "v7")
+    assert (unknown.code, unknown.stdout) == (3, "")
+    assert "there is no version 'v7'" in unknown.stderr
+
+
+def test_an_unknown_recipe(toy: Cli) -> None:
+    found = toy("distill", "--recipe", "mmkd-papr")
+    assert found.code == 2
+    assert "did you mean 'mmkd-paper'?" in found.stderr
+
+
+def test_a_folder_without_a_project(kdkit_cli: Cli, tmp_path: Path) -> None:
+    found = kdkit_cli("distill", "--project", str(tmp_path))
+    assert found.code == 2
+    assert "no registry.yaml here" in found.stderr
