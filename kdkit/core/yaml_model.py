@@ -91,7 +91,8 @@ def _plain(node: Any) -> Any:
 
 def _explain(model: type[BaseModel], located: Located, error: ValidationError) -> KdkitError:
     problems = error.errors()
-    first = problems[0]
+    # A misspelt key is also a missing one; the former says what to do.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     place = tuple(first["loc"])
     key = ".".join(str(step) for step in place)
     more = f"{len(problems) - 1} more in this file" if len(problems) > 1 else ""

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdkit.core.alignment.anchor import Paired
 from kdkit.core.alignment.judge import AlignerReport, judge_aligner
 from kdkit.core.alignment.shared import FIT_ROWS, Indices, encoded, fit_aligners, one_width, pair, subsample
-from kdkit.core.contracts import Reporter, Silent, Student
+from kdkit.core.contracts import SPLITS, Reporter, Silent, Student
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.recipe import NamedPart
 
@@ -119,7 +119,7 @@ def _dual(column: Column, table: SampleTable) -> Stored:
             f"teacher '{column.teacher}' gives no image or text features, there is nothing to align",
             why="it gives " + ", ".join(signal.name for signal in column.signals),
         )
-    rows = np.where(table.split_index == 0, column.locate(table), -1)
+    rows = np.where(table.split_index == SPLITS.index("train"), column.locate(table), -1)
     return Stored(column.teacher, widths, rows, partial(_gather, column))
 
 

@@ -61,6 +61,7 @@ def fit_aligners(
     """
     fixed = dict(fixed or {})
     dim = one_width(outputs, "the student")
+    widths = {teacher.name: one_width(teacher.widths, f"teacher '{teacher.name}'") for teacher in teachers}
     chosen = subsample(samples, FIT_ROWS, seed)
     paired = {teacher.name: pair(teacher, chosen) for teacher in teachers}
     ordered = dict(sorted(paired.items(), key=lambda item: -len(item[1].rows)))
@@ -71,8 +72,7 @@ def fit_aligners(
     fitted = dict(fixed)
     for teacher in teachers:
         if teacher.name not in fixed:
-            width = one_width(teacher.widths, f"teacher '{teacher.name}'")
-            aligner = catalogue.make("aligner", part.name, in_dim=width, out_dim=dim, **part.options)
+            aligner = catalogue.make("aligner", part.name, in_dim=widths[teacher.name], out_dim=dim, **part.options)
             fit_to(cast(Aligner, aligner), teacher.name, paired[teacher.name], anchor, seed=seed)
             fitted[teacher.name] = aligner
     return fitted

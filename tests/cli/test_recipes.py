@@ -1,0 +1,39 @@
+"""``kdkit recipes`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+
+from tests.conftest import Cli
+
+
+def test_list_show_copy_and_check(kdkit_cli: Cli) -> None:
+    listed = kdkit_cli("recipes", "--json")
+    assert listed.code == 0
+    assert {row["name"] for row in json.loads(listed.stdout)} >= {"kdkit", "clipkd", "mmkd-paper", "mmkd-released"}
+
+    shown = kdkit_cli("recipes", "show", "clipkd")
+    assert shown.code == 0
+    assert shown.stdout.startswith("# clipkd")
+
+    # what 'show' prints is a recipe: '> mine.yaml' copies it
+    mine = kdkit_cli.folder / "mine.yaml"
+    mine.write_text(shown.stdout.replace("weight: 2000", "weight: 3"), encoding="utf-8")
+    copied = kdkit_cli("recipes", "show", "mine.yaml", "--json")
+    assert [loss["weight"] for loss in json.loads(copied.stdout)["losses"]] == [1, 1, 1, 3]
+
+    mine.write_text(shown.stdout.replace("normalise: unit", "normalize: unit"), encoding="utf-8")
+    line = 1 + mine.read_text(encoding="utf-8").splitlines().index("  normalize: unit")
+    wrong = kdkit_cli("recipes", "show", "mine.yaml")
+    assert wrong.code == 2
+    assert wrong.stdout == ""
+    assert f"mine.yaml:{line}: unknown key 'targets.normalize'" in wrong.stderr
+    assert "did you mean 'normalise'?" in wrong.stderr
+
+
+def test_listing_needs_no_torch(kdkit_cli: Cli) -> None:
+    code = (
+        "import sys; from kdkit.core.discovery import load_catalogue; from kdkit.core.recipe import load_recipe;"
+        "c = load_catalogue(); [load_recipe(n, c) for n in c.names('recipe')]; sys.exit('torch' in sys.modules)"
+    )
+    assert kdkit_cli.python("-c", code).code == 0
