@@ -72,8 +72,8 @@ def describe(findings: Findings) -> str:
     if findings.retention is not None and findings.retention.worst is not None:
         worst = findings.retention.worst
         parts.append(
-            f"Against {findings.history[-2]}, domains that are not new changed by {findings.retention.mean:+.1f} points "
-            f"on average, {worst.domain} by {worst.points:+.1f} at worst."
+            f"Against {findings.history[-2]}, domains that are not new changed by "
+            f"{findings.retention.mean:+.1f} points on average, {worst.domain} by {worst.points:+.1f} at worst."
         )
     return " ".join(parts)
 
