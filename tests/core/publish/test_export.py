@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import pytest
@@ -42,48 +41,41 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenClipStudent]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenClipStudent, Path]:
+    """A student that began as BiomedCLIP, whose text tower's config is on the Hub, exported over an earlier export."""
     root = tmp_path_factory.mktemp("export")
-    student = load_student(make_open_clip_folder(root / "source"))
-    folder = saved(student, root / "student")
-    return export_student(folder, student, LINEAGE, root / "deep" / "out"), student
+    student = create_student(init=str(make_biomedclip_folder(root / "source"))).eval()
+    folder, to = saved(student, root / "student"), root / "deep" / "out"
+    to.mkdir(parents=True)
+    (to / RECORD).write_text("{}")
+    (to / "stale.txt").write_text("of the earlier export")
+    with pytest.raises(KdkitError, match="already") as caught:
+        export_student(folder, student, LINEAGE, to)
+    assert "--overwrite" in caught.value.fix
+    return export_student(folder, student, LINEAGE, to, overwrite=True), student, folder
 
 
-def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStudent]) -> None:
-    done, student = exported
+def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStudent, Path]) -> None:
+    done, student, folder = exported
     assert_stock_gives_the_same(done.folder, student)
     assert max(done.image_difference, done.text_difference) <= 1e-5
     assert [path.name for path in done.folder.parent.iterdir()] == ["out"], "no draft is left"
+    version = json.loads((folder / "open_clip_config.json").read_text())
+    assert version["model_cfg"]["text_cfg"]["hf_model_name"] == BIOMED_TEXT_TOWER, "the version itself is unchanged"
 
 
-def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStudent]) -> None:
-    done, _ = exported
+def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStudent, Path]) -> None:
+    done = exported[0]
     record = json.loads((done.folder / RECORD).read_text())
     assert record["lineage"] == LINEAGE
+    assert record["text_tower"] == BIOMED_TEXT_TOWER
     files = tree(done.folder)
     assert set(done.files) == set(files)
+    assert "stale.txt" not in files
     assert {name: entry["sha256"] for name, entry in record["files"].items()} == {
         name: digest for name, digest in files.items() if name != RECORD
     }
     assert done.size == sum((done.folder / name).stat().st_size for name in done.files)
-
-
-def test_text_tower_of_the_hub_is_found_in_the_export_and_overwrites_only_when_asked(tmp_path: Path) -> None:
-    """A student that began as BiomedCLIP: its tower's config is on the Hub, which is out of reach."""
-    student = create_student(init=str(make_biomedclip_folder(tmp_path / "source"))).eval()
-    folder, to = saved(student, tmp_path / "student"), tmp_path / "out"
-    to.mkdir()
-    (to / RECORD).write_text("{}")  # an earlier export
-    with pytest.raises(KdkitError, match="already") as caught:
-        export_student(folder, student, LINEAGE, to)
-    assert "--overwrite" in caught.value.fix
-    done = export_student(folder, student, LINEAGE, to, overwrite=True)
-    assert_stock_gives_the_same(done.folder, student)
-    record = json.loads((to / RECORD).read_text())
-    assert record["text_tower"] == BIOMED_TEXT_TOWER
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "student"]
-    version = json.loads((folder / "open_clip_config.json").read_text())
-    assert version["model_cfg"]["text_cfg"]["hf_model_name"] == BIOMED_TEXT_TOWER, "the version itself is unchanged"
 
 
 @pytest.mark.parametrize("spoil", ["weights", "config"])
@@ -117,9 +109,9 @@ def test_only_numbers_within_the_tolerance_pass(image: float, text: float) -> No
         judge(image, text, tolerance=1e-5, where="x")
 
 
-def test_foreign_folders_are_never_replaced(exported: tuple[Exported, OpenClipStudent], tmp_path: Path) -> None:
-    student: Any = exported[1]
-    folder = saved(student, tmp_path / "student")
+def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
+    folder = make_open_clip_folder(tmp_path / "student")
+    student = load_student(folder)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
     (tmp_path / "file").write_text("x")
