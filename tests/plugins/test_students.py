@@ -78,6 +78,15 @@ def test_outputs_are_the_encoders_features_and_the_scale(student: OpenClipStuden
     assert not close(result["image"].detach().norm(dim=1), torch.ones(4), 0.01), "features are not normalised"
 
 
+def test_bias_of_siglip_is_kept_but_not_trained(tmp_path: Path) -> None:
+    config = word_config()
+    config["model_cfg"]["init_logit_bias"] = -10.0
+    student = create_student(**config)
+    assert [name for name, p in student.named_parameters() if not p.requires_grad] == ["model.logit_bias"]
+    student.save(tmp_path)
+    assert same_state(load_student(tmp_path), student)
+
+
 def test_every_parameter_learns_from_a_contrastive_loss(student: OpenClipStudent) -> None:
     inputs = batch(student)
     result = student.eval()(inputs)

@@ -42,6 +42,9 @@ class OpenClipStudent(OpenClipEncoder):
         preprocess_cfg = json.loads(json.dumps(self.preprocess_cfg))
         self.parts = replace(parts, preprocess_cfg=preprocess_cfg)
         self._tokenizer_config = tokenizer
+        bias: Any = model.logit_bias
+        if bias is not None:
+            bias.requires_grad_(False)  # SigLIP's; it is no output, so nothing could train it
 
     @property
     def outputs(self) -> Mapping[str, int]:
