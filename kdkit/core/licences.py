@@ -149,7 +149,7 @@ def allowed(facts: LicenceFacts, use: Use) -> Verdict:
 
 def _judge(facts: LicenceFacts, use: Use) -> Verdict:
     kind, named = facts.strictest, facts.shown
-    agreement = "a permission of the owner can be recorded: license: LicenseRef-NAME-OF-THE-AGREEMENT"
+    agreement = "if the owner permits it, record that: --license LicenseRef-AGREEMENT (license: in registry.yaml)"
     if kind == "agreement":
         others = "; the published licence is " + " / ".join(facts.names[1:]) if facts.names[1:] else ""
         return Verdict(True, f"by your own agreement {facts.asserted}{others}", warning=True)

@@ -26,7 +26,7 @@ from kdkit.core.registry.load import check_registry, read_text
 from kdkit.core.registry.lock import Lock, LockedTeacher
 
 if TYPE_CHECKING:
-    from kdkit.core.discovery import Catalogue
+    from kdkit.core.catalogue import Catalogue
     from kdkit.core.workspace import Workspace
 
 

@@ -21,7 +21,7 @@ from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
 
 if TYPE_CHECKING:
-    from kdkit.core.discovery import Catalogue
+    from kdkit.core.catalogue import Catalogue
     from kdkit.core.workspace import Workspace
 
 

@@ -14,7 +14,7 @@ from kdkit.core.registry.lock import LicenceSeen
 from kdkit.core.registry.schema import TeacherEntry
 
 if TYPE_CHECKING:
-    from kdkit.core.discovery import Catalogue
+    from kdkit.core.catalogue import Catalogue
     from kdkit.core.workspace import Workspace
 
 

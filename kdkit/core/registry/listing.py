@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kdkit.core.catalogue import Catalogue
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.discovery import Catalogue
 from kdkit.core.errors import KdkitError
 from kdkit.core.licences import Use, allowed
 from kdkit.core.registry.chosen import ChosenTeacher, choose

@@ -28,11 +28,20 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Plain where YAML reads the same string back, else a JSON string (which is YAML too)."""
+    """Plain where YAML reads the same string back, else in double quotes."""
     if not isinstance(value, str):
         return json.dumps(value)
     plain = all(char.isalnum() or char in "._/@:+-" for char in value) and ": " not in value
-    return value if plain and _reads_back(value) else json.dumps(value, ensure_ascii=True)
+    if plain and _reads_back(value):
+        return value
+    return '"' + "".join(_escaped(char) for char in value) + '"'
+
+
+def _escaped(char: str) -> str:
+    """JSON's escapes are not enough: YAML knows no surrogate pairs."""
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() and ord(char) < 0xD800 else f"\\U{ord(char):08x}"
 
 
 def _reads_back(word: str) -> bool:

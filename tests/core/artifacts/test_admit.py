@@ -1,0 +1,415 @@
+"""Adding, opening, locking and removing teachers; whatever goes wrong leaves the project as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdkit.core.artifacts import (
+    add_teacher,
+    check_lock,
+    lock_teachers,
+    materialise,
+    open_teacher,
+    plan_addition,
+    remove_teacher,
+)
+from kdkit.core.contracts import Sample, SignalSource, Silent, TeacherSpec
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.lock import Lock
+from kdkit.core.workspace import Workspace
+from tests.core.artifacts import stub
+
+
+class Notes(Silent):
+    """Remembers the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "models" / "a", width=5)
+    facts = add_teacher(workspace, "a", {"from": "local:models/a", "domains": ["ct"]})
+    assert (facts.loader, facts.dims, facts.commit) == ("stub", {"image": 5, "text": 5}, None)
+    assert set(facts.files) == {"stub.json", "model.safetensors"}
+    text = (tmp_path / "registry.yaml").read_text("utf-8")
+    assert text == "version: 1\n# mine\nteachers:\n  a:\n    from: local:models/a\n    domains: [ct]\n"
+    assert list(workspace.registry.teachers) == ["a"]
+
+    opened = open_teacher(stub.again(workspace), "a")
+    assert opened.fingerprint == facts.fingerprint == Lock.load(workspace.lock_path).teacher("a").fingerprint
+    assert isinstance(opened.signals, SignalSource)
+    assert isinstance(opened.model, torch.nn.Module)
+    assert not opened.model.training
+    assert not any(parameter.requires_grad for parameter in opened.model.parameters())
+    assert check_lock(workspace) == []
+
+
+def test_the_folder_is_relocatable_and_needs_its_source_no_more(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path / "here")
+    add_teacher(workspace, "a", {"from": f"local:{stub.write(tmp_path / 'a')}"})
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = Workspace(tmp_path / "there")
+    vars(moved)["catalogue"] = workspace.catalogue
+    assert open_teacher(moved, "a").name == "a"
+    assert check_lock(moved) == []
+
+
+def test_a_deleted_artifact_is_fetched_again_and_must_be_the_same(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+    locked = add_teacher(workspace, "a", {"from": "local:a"})
+    shutil.rmtree(workspace.state)
+    assert materialise(workspace, "a").files == locked.files
+    assert open_teacher(workspace, "a").fingerprint == locked.fingerprint
+    shutil.rmtree(workspace.state)
+    (tmp_path / "a" / "stub.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(KdkitError, match=r"'stub.json' changed since it was locked"):
+        materialise(workspace, "a")
+    assert not (workspace.artifacts / "a").exists()
+
+
+def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_card(tmp_path: Path) -> None:
+    def fingerprint(name: str, change: Callable[[Path], object], **options: str) -> str:
+        workspace = stub.project(tmp_path / name)
+        change(stub.write(tmp_path / name / "a"))
+        return add_teacher(workspace, "a", {"from": "local:a", "options": options}).fingerprint
+
+    def nothing(folder: Path) -> None:
+        pass
+
+    plain = fingerprint("plain", nothing)
+    assert fingerprint("card", lambda f: (f / "README.md").write_text("hello")) == plain
+    assert fingerprint("licence", lambda f: (f / "LICENSE").write_text("hello")) == plain
+    others = {
+        fingerprint("config", lambda f: (f / "stub.json").write_text("{}")),
+        fingerprint("more", lambda f: (f / "vocab.txt").write_text("a")),
+        fingerprint("option", nothing, trouble="none"),
+        fingerprint("weights", lambda f: (shutil.rmtree(f), stub.write(f, width=6))),
+    }
+    assert len(others) == 4
+    assert plain not in others
+
+
+def _refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
+    """Adding fails, and afterwards every file of the project is as it was before."""
+    before = stub.tree(workspace.root)
+    with pytest.raises(KdkitError) as caught:
+        add_teacher(workspace, name, fields)
+    assert stub.tree(workspace.root) == before
+    assert not workspace.artifacts.exists() or list(workspace.artifacts.iterdir()) == []
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("crash", "RuntimeError: shapes do not match"),
+        ("random", "'image' differs between two runs"),
+        ("wrong width", "a row of 'image' should be (5,) and is (4,)"),
+    ],
+)
+def test_a_model_that_does_not_work_leaves_nothing_behind(tmp_path: Path, trouble: str, words: str) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+    assert words in _refused(workspace, "a", **{"from": "local:a", "options": {"trouble": trouble}}).why
+
+
+def test_nan_in_the_features_is_found_by_the_probe(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a", nan=True)
+    assert "NaN" in _refused(workspace, "a", **{"from": "local:a"}).why
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "README.md").write_text("holidays", encoding="utf-8")
+    (tmp_path / "photos" / "cat.png").write_bytes(b"png")
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "package.json").write_text("{}", encoding="utf-8")
+    stub.write(tmp_path / "both")
+    (tmp_path / "both" / "other.json").write_text("{}", encoding="utf-8")
+    (stub.write(tmp_path / "bare") / "model.safetensors").unlink()
+    assert "no model here" in _refused(workspace, "a", **{"from": "local:empty"}).what
+    assert "no model here" in _refused(workspace, "a", **{"from": "local:photos"}).what
+    nobody = _refused(workspace, "a", **{"from": "local:json"})
+    assert "no loader recognises" in nobody.what
+    assert "stub needs stub.json" in nobody.why
+    assert "--loader other or --loader stub" in _refused(workspace, "a", **{"from": "local:both"}).fix
+    assert "no weights" in _refused(workspace, "a", **{"from": "local:bare"}).what
+    missing = _refused(workspace, "a", **{"from": "local:nowhere"})
+    assert (missing.what, missing.code) == ("no such folder", ExitCode.MISSING)
+    assert "did you mean 'stub'" in _refused(workspace, "a", **{"from": "local:both", "loader": "stubb"}).fix
+    assert "local:" in _refused(workspace, "a", **{"from": str(tmp_path / "bare")}).fix
+
+
+def test_names_that_nobody_knows(tmp_path: Path) -> None:
+    spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
+    own = TeacherSpec(name="medclip", summary="", source="", loader="", unavailable="own code")
+    workspace = stub.project(tmp_path, spec, own)
+    assert "did you mean 'biomedclip'" in _refused(workspace, "biomedclp").fix
+    refused = _refused(workspace, "medclip")
+    assert (refused.why, refused.code) == ("own code", ExitCode.MISSING)
+    stub.write(tmp_path / "a")
+    assert add_teacher(workspace, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
+    with pytest.raises(KdkitError, match="already"):
+        add_teacher(workspace, "medclip", {})
+    for ask in (open_teacher, materialise, remove_teacher):
+        with pytest.raises(KdkitError) as caught:
+            ask(workspace, "medclop")
+        assert "did you mean 'medclip'" in caught.value.why
+
+
+def test_a_registry_entry_that_nobody_knows_is_named_with_its_line(tmp_path: Path) -> None:
+    spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
+    workspace = stub.project(tmp_path, spec, registry="version: 1\nteachers:\n  biomedclp: {}\n")
+    with pytest.raises(KdkitError) as caught:
+        open_teacher(workspace, "biomedclp")
+    assert caught.value.where == "registry.yaml:3"
+    assert "did you mean 'biomedclip'" in caught.value.fix
+
+
+def test_a_changed_file_is_named_with_both_hashes(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    source = stub.write(tmp_path / "a")
+    locked = add_teacher(workspace, "a", {"from": "local:a"}).files["model.safetensors"].sha256
+    artifact = workspace.artifacts / "a" / "model.safetensors"
+    whole = artifact.read_bytes()
+    for path in (artifact, source / "model.safetensors"):
+        path.write_bytes(whole[:-1] + b"\x01")
+        with pytest.raises(KdkitError) as caught:
+            open_teacher(workspace, "a")
+        assert "'model.safetensors'" in caught.value.what
+        assert locked in caught.value.why
+        assert caught.value.why.count("sha256") == 1
+        assert caught.value.where == "registry.yaml:4"
+        assert len(check_lock(workspace)) == 1
+        path.write_bytes(whole)
+        assert open_teacher(workspace, "a").name == "a"
+    (workspace.artifacts / "a" / "extra.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(KdkitError, match=r"extra\.json"):
+        open_teacher(workspace, "a")
+
+
+def test_locking_again_takes_what_is_there_now(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    source = stub.write(tmp_path / "a")
+    first = add_teacher(workspace, "a", {"from": "local:a"})
+    assert lock_teachers(workspace) == {}
+    shutil.rmtree(source)
+    stub.write(source, width=7)
+    second = lock_teachers(workspace, ["a"])["a"]
+    assert second.dims == {"image": 7, "text": 7}
+    assert open_teacher(stub.again(workspace), "a").fingerprint == second.fingerprint != first.fingerprint
+
+
+def test_a_registry_edited_since_the_lock_is_said_with_both_values(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+    add_teacher(workspace, "a", {"from": "local:a"})
+    path = tmp_path / "registry.yaml"
+    path.write_text(path.read_text("utf-8").replace("local:a", "local:b"), encoding="utf-8")
+    with pytest.raises(KdkitError) as caught:
+        open_teacher(stub.again(workspace), "a")
+    assert "'local:a'" in caught.value.why
+    assert "'local:b'" in caught.value.why
+    path.write_text("version: 1\nteachers: {}\n", encoding="utf-8")
+    assert check_lock(stub.again(workspace)) == ["registry.lock: teacher 'a' is not in registry.yaml"]
+
+
+def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_path: Path) -> None:
+    own = TeacherSpec(name="medclip", summary="", source="", loader="", unavailable="own code")
+    registry = "version: 1\nteachers:\n  medclip:\n  a: {from: local:a}\n"
+    workspace = stub.project(tmp_path, own, registry=registry)
+    stub.write(tmp_path / "a")
+    with pytest.raises(KdkitError, match="not locked"):
+        open_teacher(workspace, "a")
+    assert len(check_lock(workspace)) == 1
+    notes = Notes()
+    assert list(lock_teachers(workspace, reporter=notes)) == ["a"]
+    assert "own code" in notes.warnings[0]
+    assert check_lock(workspace) == []
+    with pytest.raises(KdkitError, match="architecture of its own"):
+        lock_teachers(workspace, ["medclip"])
+    assert (tmp_path / "registry.yaml").read_text("utf-8") == registry
+
+
+def test_removing_leaves_what_people_wrote_and_the_cached_features(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    before = (tmp_path / "registry.yaml").read_bytes()
+    stub.write(tmp_path / "a")
+    add_teacher(workspace, "a", {"from": "local:a"})
+    (workspace.features / "a").mkdir(parents=True)
+    remove_teacher(workspace, "a")
+    assert (tmp_path / "registry.yaml").read_bytes() == before
+    assert Lock.load(workspace.lock_path).teachers == {}
+    assert not (workspace.artifacts / "a").exists()
+    assert (workspace.features / "a").is_dir()
+    assert dict(workspace.registry.teachers) == {}
+
+
+def test_planning_writes_nothing(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a", pickled=True)
+    before = stub.tree(tmp_path)
+    planned = plan_addition(workspace, "a", {"from": "local:a"})
+    assert stub.tree(tmp_path) == before
+    assert set(planned.sizes) == {"stub.json", "pytorch_model.bin"}
+    assert "+  a:\n+    from: local:a\n" in planned.diff
+
+
+def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+    with workspace.exclusive("kdkit distill"):
+        for attempt in (
+            lambda: add_teacher(workspace, "a", {"from": "local:a"}),
+            lambda: remove_teacher(workspace, "a"),
+            lambda: lock_teachers(workspace),
+        ):
+            with pytest.raises(KdkitError, match="'kdkit distill'"):
+                attempt()
+
+
+@pytest.mark.parametrize(
+    ("licence", "distillation", "use", "fields", "outcome"),
+    [
+        ("mit", "allowed", "commercial", {}, "fine"),
+        ("cc-by-nc-4.0", "non-commercial", "research", {}, "fine"),
+        ("cc-by-nc-4.0", "non-commercial", "commercial", {}, "denied"),
+        ("cc-by-nc-4.0", "non-commercial", "commercial", {"license": "LicenseRef-bought"}, "warned"),
+        ("cc-by-nc-4.0", "non-commercial", "commercial", {"license": "mit"}, "denied"),
+        ("cc-by-nc-nd-4.0", "forbidden", "research", {}, "denied"),
+        ("unknown", "unknown", "research", {}, "warned"),
+        ("unknown", "unknown", "commercial", {}, "denied"),
+        ("unknown", "unknown", "commercial", {"license": "apache-2.0"}, "fine"),
+    ],
+)
+def test_the_licence_of_the_catalogue_stops_before_anything_is_fetched(
+    tmp_path: Path, licence: str, distillation: str, use: str, fields: dict[str, str], outcome: str
+) -> None:
+    spec = TeacherSpec(
+        name="t",
+        summary="",
+        source="local:nowhere",
+        loader="stub",
+        license=licence,
+        distillation=distillation,  # type: ignore[arg-type]
+    )
+    workspace = stub.project(tmp_path, spec, registry=f"version: 1\nuse: {use}\n")
+    if outcome == "denied":
+        assert _refused(workspace, "t", **fields).code == ExitCode.DENIED
+        return
+    stub.write(tmp_path / "nowhere")
+    notes = Notes()
+    add_teacher(workspace, "t", fields, reporter=notes)
+    assert bool(notes.warnings) == (outcome == "warned")
+    assert open_teacher(workspace, "t").name == "t"
+
+
+def test_the_licence_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
+    folder = stub.write(tmp_path / "a")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# A model\n", encoding="utf-8")
+    refused = _refused(workspace, "a", **{"from": "local:a", "license": "mit"})
+    assert refused.code == ExitCode.DENIED
+    assert "cc-by-nc-nd-4.0" in refused.why
+
+
+def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
+    folder = stub.write(tmp_path / "a")
+    (folder / "LICENSE").write_text("Creative Commons Attribution-NonCommercial 4.0 International", encoding="utf-8")
+    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    assert facts.licence is not None
+    assert (facts.licence.name, facts.licence.evidence) == ("cc-by-nc-4.0", "LICENSE")
+    path = tmp_path / "registry.yaml"
+    path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
+    with pytest.raises(KdkitError) as caught:
+        open_teacher(stub.again(workspace), "a")
+    assert caught.value.code == ExitCode.DENIED
+
+
+def test_only_files_of_a_model_come_and_no_code(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    for name in ("evil.py", "pytorch_model.bin", "notes.docx", ".git/config.json", "__pycache__/x.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert set(add_teacher(workspace, "a", {"from": "local:a"}).files) == {"stub.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling"])
+def test_links_that_lead_outside_are_refused(tmp_path: Path, kind: str) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "secrets").mkdir()
+    target = {"file": "secret.json", "folder": "secrets", "dangling": "nothing.json"}[kind]
+    os.symlink(tmp_path / target, folder / "link.json")
+    assert "link" in _refused(workspace, "a", **{"from": "local:a"}).what
+
+
+def test_links_inside_the_folder_are_files(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    os.symlink("weights.safetensors", folder / "model.safetensors")
+    add_teacher(workspace, "a", {"from": "local:a"})
+    assert not any(path.is_symlink() for path in workspace.artifacts.rglob("*"))
+
+
+def test_files_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = stub.project(tmp_path / "project")
+    package = tmp_path / "site" / "kdkit_stub_pack"
+    stub.write(package / "teachers" / "a")
+    (package / "__init__.py").write_text("raise SystemExit('never imported')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert add_teacher(workspace, "a", {"from": "package:kdkit_stub_pack/teachers/a"}).dims["image"] == 4
+    assert open_teacher(workspace, "a").name == "a"
+    for bad, word in (
+        ("package:kdkit_stub_pack/teachers/b", "no such folder"),
+        ("package:kdkit_absent/a", "not installed"),
+        ("package:kdkit_stub_pack/../../etc", "does not say"),
+    ):
+        with pytest.raises(KdkitError, match=word):
+            add_teacher(workspace, "b", {"from": bad})
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    refused = _refused(workspace, "a", **{"from": "local:a"})
+    assert (refused.what, refused.code) == ("no disk space left", ExitCode.MISSING)
+
+
+def test_signals_of_an_opened_teacher(tmp_path: Path) -> None:
+    from PIL import Image
+
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a", width=4)
+    add_teacher(workspace, "a", {"from": "local:a"})
+    signals = open_teacher(workspace, "a").signals
+    sample = Sample(id="s", image=Path("s.png"), text="four", domain="ct")
+    rows = signals.compute([signals.prepare(Image.new("RGB", (2, 2), (1, 2, 3)), sample)])
+    matrix = torch.arange(12.0).view(3, 4) / 10
+    torch.testing.assert_close(rows["image"], torch.tensor([[1.0, 2.0, 3.0]]) @ matrix)
+    torch.testing.assert_close(rows["text"], torch.tensor([[4.0, 4.0, 4.0]]) @ matrix)
