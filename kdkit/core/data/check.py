@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
@@ -13,7 +13,15 @@ from kdkit.core.data.load import file_cache, find_duplicates, name_some, read_so
 from kdkit.core.workspace import Workspace
 
 UNLABELLED = "(no label)"
-PixelValue = int | str
+
+
+class _Read(NamedTuple):
+    """A sample whose image could be decoded, with what it may share with others."""
+
+    sample: Sample
+    entry: int
+    file: int | str
+    pixels: int | str
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     """
     sourced = read_sources(workspace)
     samples = [sample for part in sourced for sample in part.samples]
-    may_skip = [skip_unreadable or part.skip_unreadable for part in sourced for _ in part.samples]
+    entries = [number for number, part in enumerate(sourced) for _ in part.samples]
     stamps, missing = stat_images(samples)
     gone = {id(sample) for sample in missing}
     there = [(str(s.image), stamp) for s, stamp in zip(samples, stamps, strict=True) if id(s) not in gone]
@@ -101,13 +109,14 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     files = dict(zip(there, file_cache(workspace).get(there, reporter, "hashing"), strict=True))
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
-    good: list[tuple[Sample, PixelValue, PixelValue]] = []
-    for sample, stamp, skip in zip(samples, stamps, may_skip, strict=True):
+    good: list[_Read] = []
+    for sample, stamp, entry in zip(samples, stamps, entries, strict=True):
         key = (str(sample.image), stamp)
         value = pixels.get(key, "no such file")
         if isinstance(value, int):
-            good.append((sample, files[key], value))
+            good.append(_Read(sample, entry, files[key], value))
         else:
+            skip = skip_unreadable or sourced[entry].skip_unreadable
             (skipped if skip else bad).append(Unreadable(sample.id, str(sample.image), value))
     return DataReport(
         samples=len(samples),
@@ -116,7 +125,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         skipped=tuple(skipped),
         duplicates=_duplicates(samples),
         leaks=_leaks(good),
-        repeated=sum(n - 1 for n in Counter((value, s.split) for s, _, value in good).values()),
+        repeated=sum(n - 1 for n in Counter((read.pixels, read.sample.split) for read in good).values()),
         uncalibrated=_uncalibrated(samples),
         unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label})),
     )
@@ -141,13 +150,13 @@ def _duplicates(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
     return {id_: tuple(found) for id_, found in places.items()}
 
 
-def _leaks(good: Sequence[tuple[Sample, PixelValue, PixelValue]]) -> tuple[Leak, ...]:
+def _leaks(good: Sequence[_Read]) -> tuple[Leak, ...]:
     by_file, by_pixels, by_group = (defaultdict[object, list[Sample]](list) for _ in range(3))
-    for sample, file, pixels in good:
+    for sample, entry, file, pixels in good:
         by_file[file].append(sample)
         by_pixels[pixels].append(sample)
-        if "group" in sample.extra:
-            by_group[sample.domain, sample.extra["group"]].append(sample)
+        if "group" in sample.extra:  # the same name in another data entry is another patient
+            by_group[entry, sample.extra["group"]].append(sample)
     same_file = _spanning("file", by_file)
     known = {leak.ids for leak in same_file}
     same_pixels = [leak for leak in _spanning("pixels", by_pixels) if leak.ids not in known]

@@ -149,7 +149,7 @@ def _checked(sample: object, source: str) -> Sample:
         problem = "a sample without an id or a domain"
     elif sample.split not in SPLITS:
         problem = f"sample '{sample.id}' has split '{sample.split}', not one of {', '.join(SPLITS)}"
-    elif not Path(sample.image).is_absolute():
+    elif not os.path.isabs(sample.image):
         problem = f"sample '{sample.id}' has a relative image path"
     if problem:
         raise KdkitError(problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN)

@@ -43,9 +43,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 if row:
                     yield reader.line_num, dict(zip(header, row, strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise KdkitError(
-                "not a UTF-8 CSV file", where=f"{path}:{reader.line_num}", why=str(error)
-            ) from error
+            raise KdkitError("not a UTF-8 CSV file", where=f"{path}:{reader.line_num}", why=str(error)) from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -46,9 +46,7 @@ class RowReader:
         where = str(self.location)
         for name in self.columns:
             if name not in FIELDS:
-                raise KdkitError(
-                    f"columns: '{name}' is not a field", where=where, fix=did_you_mean(name, FIELDS)
-                )
+                raise KdkitError(f"columns: '{name}' is not a field", where=where, fix=did_you_mean(name, FIELDS))
         for name in self.constants:
             if name not in ("domain", "label", "split"):
                 raise KdkitError(
@@ -119,9 +117,7 @@ class RowReader:
             )
         return name
 
-    def _split(
-        self, row: Mapping[str, Any], where: str, key: str, fractions: Mapping[Split, float] | None
-    ) -> Split:
+    def _split(self, row: Mapping[str, Any], where: str, key: str, fractions: Mapping[Split, float] | None) -> Split:
         given = self._optional(row, "split", where)
         if given is None and fractions is not None:
             return stable_split(key, fractions)

@@ -17,13 +17,9 @@ def read_fractions(fractions: Mapping[str, float], where: str) -> dict[Split, fl
     """
     for name, value in fractions.items():
         if name not in SPLITS:
-            raise KdkitError(
-                f"split_fractions: '{name}' is not a split", where=where, fix=did_you_mean(name, SPLITS)
-            )
+            raise KdkitError(f"split_fractions: '{name}' is not a split", where=where, fix=did_you_mean(name, SPLITS))
         if not isinstance(value, int | float) or value < 0:
-            raise KdkitError(
-                f"split_fractions: {name} is {value!r}; it must be a number of at least 0", where=where
-            )
+            raise KdkitError(f"split_fractions: {name} is {value!r}; it must be a number of at least 0", where=where)
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise KdkitError(
             f"split_fractions sum to {sum(fractions.values()):g}, not 1",

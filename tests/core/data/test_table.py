@@ -1,0 +1,278 @@
+"""The table, its digests, the check and the prompts, on projects on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.data import SampleTable, load_table, prompt_sets
+from kdkit.core.data.check import Leak, check_data
+from kdkit.core.data.digests import DigestCache, file_digest
+from kdkit.core.data.images import decode, open_image
+from kdkit.core.data.prompts import DEFAULT_TEMPLATES, all_prompts
+from kdkit.core.errors import KdkitError
+from kdkit.core.registry.schema import Registry
+from kdkit.core.workspace import Workspace
+from tests.core.features.small import paint
+
+
+def row(i: int, **changes: Any) -> dict[str, Any]:
+    """A row of a manifest, with its own picture ``i.png``."""
+    base = {
+        "id": f"s{i}",
+        "image": f"{i}.png",
+        "text": f"picture {i}",
+        "domain": "ct" if i % 2 else "fundus",
+        "label": "normal" if i % 4 < 2 else "abnormal",
+        "split": SPLITS[i % 3],
+    }
+    return {key: value for key, value in {**base, **changes}.items() if value is not None}
+
+
+def make_project(
+    root: Path, rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None = None, **registry: Any
+) -> Workspace:
+    """A project with one JSONL entry; pictures that rows name and that do not exist are painted."""
+    data = root / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for i, one in enumerate(rows):
+        if not (data / one["image"]).exists():
+            paint(data / one["image"], seed=i)
+    (data / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    entry = {"source": "jsonl", "path": "data/samples.jsonl", "options": dict(options or {})}
+    document = {"version": 1, "data": [entry], **registry}
+    (root / "registry.yaml").write_text(json.dumps(document), encoding="utf-8")
+    return Workspace(root)
+
+
+def test_the_table(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(24)] + [row(24, label=None, domain="mr")]
+    table = load_table(make_project(tmp_path, rows))
+    assert len(table) == 25
+    assert table.ids == tuple(one["id"] for one in rows)
+    assert table.domains == ("ct", "fundus", "mr")
+    assert [table.domains[i] for i in table.domain_index] == [one["domain"] for one in rows]
+    assert table.classes == {"ct": ("abnormal", "normal"), "fundus": ("abnormal", "normal"), "mr": ()}
+    labels = [
+        table.classes[s.domain][i] if i >= 0 else None for s, i in zip(table.samples, table.label_index, strict=True)
+    ]
+    assert labels == [one.get("label") for one in rows]
+    for split in (None, *SPLITS):
+        for domains in (None, ["ct"], ["mr", "fundus"], []):
+            for labelled in (None, True, False):
+                expected = [
+                    i
+                    for i, one in enumerate(rows)
+                    if (split is None or one["split"] == split)
+                    and (domains is None or one["domain"] in domains)
+                    and (labelled is None or ("label" in one) == labelled)
+                ]
+                got = table.select(split, domains, labelled)
+                assert got.tolist() == expected
+                assert got.dtype == np.int64
+    with pytest.raises(KdkitError, match="no domain 'fondus' in the data") as error:
+        table.select(domains=["fondus"])
+    assert error.value.fix == "did you mean 'fundus'?"
+
+
+def test_digests_follow_the_content(tmp_path: Path) -> None:
+    workspace = make_project(tmp_path, [row(i) for i in range(4)])
+    before = load_table(workspace)
+    assert len(set(before.digests.tolist())) == 4
+    os.utime(tmp_path / "data/0.png")  # another time, the same bytes
+    paint(tmp_path / "data/1.png", seed=99)
+    make_project(tmp_path, [row(0), row(1), row(2, text="other"), row(3, label="x", domain="mr")])
+    after = load_table(Workspace(tmp_path))
+    assert (before.digests == after.digests).tolist() == [True, False, False, True]
+    assert (before.image_digests == after.image_digests).tolist() == [True, False, True, True]
+
+
+def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    workspace = make_project(tmp_path, [row(i) for i in range(4)])
+    first = load_table(workspace)
+    hashed: list[Path] = []
+
+    def counting(path: Path) -> int | str:
+        hashed.append(path)
+        return file_digest(path)
+
+    cache = DigestCache(workspace.state / "digests.json", counting)
+    stat = os.stat(first.samples[2].image)
+    files = [(str(first.samples[2].image), (stat.st_size, stat.st_mtime_ns))]
+    assert cache.get(files) == [first.image_digests[2]]
+    assert hashed == []
+    for content in (b"", b"{", b"[1]", b'{"a": 1}'):
+        cache.path.write_bytes(content)
+        assert cache.get(files) == [first.image_digests[2]]
+    assert len(hashed) == 4
+    assert (load_table(workspace).digests == first.digests).all()
+
+
+def test_many_samples_are_quick(tmp_path: Path) -> None:
+    """All rows share one file: what is timed is the table, not the disk."""
+    paint(tmp_path / "data/0.png", seed=0)
+    workspace = make_project(tmp_path, [row(i, image="0.png") for i in range(20_000)])
+    load_table(workspace)
+    start = time.process_time()
+    table = load_table(workspace)
+    table.select("train", ["ct"], True)
+    assert len(table) == 20_000
+    assert time.process_time() - start < 4  # about 0.4 s of an idle core; this guards against anything quadratic
+
+
+@pytest.mark.parametrize(
+    ("rows", "message", "line"),
+    [
+        ([row(0), row(1), row(0, text="again")], "1 id is used twice: s0", 3),
+        ([row(0), row(1, id="s0"), row(2, id="s0")], "2 ids are used twice: s0, s0", 2),
+    ],
+)
+def test_ids_must_be_unique(tmp_path: Path, rows: list[dict[str, Any]], message: str, line: int) -> None:
+    workspace = make_project(tmp_path, rows)
+    with pytest.raises(KdkitError, match=message) as error:
+        load_table(workspace)
+    assert error.value.where == f"{tmp_path}/data/samples.jsonl:{line}"
+    assert f"{tmp_path}/data/samples.jsonl:1" in error.value.why
+
+
+def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
+    workspace = make_project(tmp_path, [row(i) for i in range(9)])
+    for i in (2, 4, 5, 7):
+        (tmp_path / f"data/{i}.png").unlink()
+    with pytest.raises(
+        KdkitError, match=r"4 image files are missing: \S*2.png, \S*4.png, \S*5.png and 1 more"
+    ) as error:
+        load_table(workspace)
+    assert error.value.where.endswith("samples.jsonl:3")
+
+
+def test_a_registry_without_data(tmp_path: Path) -> None:
+    (tmp_path / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
+    with pytest.raises(KdkitError, match="the registry has no data"):
+        load_table(Workspace(tmp_path))
+
+
+def test_two_entries_keep_their_order(tmp_path: Path) -> None:
+    make_project(tmp_path, [row(0), row(1)])
+    document = json.loads((tmp_path / "registry.yaml").read_text(encoding="utf-8"))
+    document["data"].append(
+        {
+            "source": "folder",
+            "path": "more",
+            "options": {"domain": "mr", "split": "test", "skip_unreadable": True, "id_prefix": "more/"},
+        }
+    )
+    (tmp_path / "registry.yaml").write_text(json.dumps(document), encoding="utf-8")
+    paint(tmp_path / "more/normal/x.png", seed=1)
+    table = load_table(Workspace(tmp_path))
+    assert table.ids == ("s0", "s1", "more/normal/x")
+    assert table.may_skip.tolist() == [False, False, True]
+
+
+def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    rows = [row(i, split="calibration") for i in range(4)]  # every class of both domains has calibration
+    rows += [row(i) for i in range(4, 12)]
+    rows += [
+        row(20, image="0.png", split="train"),  # the same file as calibration's s0
+        row(21, image="copy.bmp", split="test"),  # the same pixels as s1, another file
+        row(22, group="p1", split="train"),
+        row(23, group="p1", split="test"),
+        row(24, label="rare", domain="ct", split="test"),
+        row(25, image="bad.png"),
+        row(26, image="gone.png"),
+        row(27, domain="mr", label=None),
+        row(4, text="again"),
+    ]
+    workspace = make_project(tmp_path, rows)
+    data = tmp_path / "data"
+    decode(data / "1.png").save(data / "copy.bmp")
+    (data / "bad.png").write_bytes((data / "2.png").read_bytes()[:100])
+    (data / "gone.png").unlink()
+    report = check_data(workspace)
+    assert report.samples == len(rows)
+    assert report.counts["ct"]["rare"] == {"train": 0, "calibration": 0, "test": 1}
+    assert sum(n for labels in report.counts.values() for c in labels.values() for n in c.values()) == len(rows)
+    assert [bad.id for bad in report.unreadable] == ["s25", "s26"]
+    assert report.unreadable[1].why == "no such file"
+    assert list(report.duplicates) == ["s4"]
+    assert report.duplicates["s4"][1].endswith(f"samples.jsonl:{len(rows)}")
+    assert report.leaks == (
+        Leak("file", ("s0", "s20"), ("train", "calibration")),
+        Leak("pixels", ("s1", "s21"), ("calibration", "test")),
+        Leak("group", ("s22", "s23"), ("train", "test")),
+    )
+    assert report.uncalibrated == (("ct", "rare"),)
+    assert report.unlabelled == ("mr",)
+    assert [line.split(":")[0] for line in report.problems] == [
+        "2 unreadable images",
+        "1 duplicate id",
+        "1 leak between splits, the same file",
+        "1 leak between splits, the same pixels",
+        "1 leak between splits, one group",
+        "1 class without a calibration sample",
+    ]
+    skipping = check_data(workspace, skip_unreadable=True)
+    assert len(skipping.problems) == 5
+    assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
+
+
+def test_data_check_is_content_with_good_data(tmp_path: Path) -> None:
+    report = check_data(make_project(tmp_path, [row(i) for i in range(24)]))
+    assert report.problems == ()
+    assert report.repeated == 0
+
+
+def sample_at(path: Path) -> Sample:
+    return Sample("s", path, "text", "domain")
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "LA"])
+def test_images_of_any_8_bit_mode_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tiff"
+    Image.new("RGB", (5, 4), (200, 200, 200)).convert(mode).save(path)
+    image = open_image(sample_at(path))
+    assert (image.mode, image.size) == ("RGB", (5, 4))
+
+
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(deep)
+    with pytest.raises(KdkitError, match="more than 8 bits a channel"):
+        open_image(sample_at(deep))
+    whole = paint(tmp_path / "whole.png", seed=1).read_bytes()
+    for content in (b"", b"text", whole[:-30], whole[:40]):
+        (tmp_path / "bad.png").write_bytes(content)
+        with pytest.raises(KdkitError, match="unreadable image of sample 's'") as error:
+            open_image(sample_at(tmp_path / "bad.png"))
+        assert error.value.where == str(tmp_path / "bad.png")
+
+
+def prompts_of(tmp_path: Path, prompts: dict[str, list[str]]) -> tuple[Registry, SampleTable]:
+    rows = [row(0, domain="brain_mr", label="no_tumour"), row(1, domain="ct"), row(2, domain="x", label=None)]
+    workspace = make_project(tmp_path, rows, prompts=prompts)
+    return workspace.registry, load_table(workspace)
+
+
+def test_prompts(tmp_path: Path) -> None:
+    registry, table = prompts_of(tmp_path, {"ct": ["{label}", "CT: {label}"], "default": ["{domain}, {label}"]})
+    sets = prompt_sets(registry, table)
+    assert sets == {
+        "brain_mr": {"no_tumour": ["brain mr, no tumour"]},
+        "ct": {"normal": ["normal", "CT: normal"]},
+    }
+    assert all_prompts(sets) == ("brain mr, no tumour", "normal", "CT: normal")
+
+
+def test_default_prompts(tmp_path: Path) -> None:
+    sets = prompt_sets(*prompts_of(tmp_path, {}))
+    assert len(sets["ct"]["normal"]) == len(DEFAULT_TEMPLATES)
+    assert len(all_prompts(sets)) == 2 * len(DEFAULT_TEMPLATES)
