@@ -57,7 +57,7 @@ class Cli:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would change kdkit, and without network for Hugging Face."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("KDKIT_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("KDKIT_") and k != "PYTHONUNBUFFERED"}
     return {
         **kept,
         "HF_HUB_OFFLINE": "1",
@@ -83,7 +83,8 @@ def install_plugin(kdkit_cli: Cli, tmp_path: Path) -> InstallPlugin:
     """``install_plugin("kdkit-foo", source)``: a distribution with one plugin, seen by ``kdkit_cli``."""
     site = tmp_path / "site"
     site.mkdir()
-    kdkit_cli.environment["PYTHONPATH"] = str(site)
+    inherited = os.environ.get("PYTHONPATH")
+    kdkit_cli.environment["PYTHONPATH"] = os.pathsep.join([str(site), *([inherited] if inherited else [])])
 
     def install(distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None) -> None:
         write_distribution(site, distribution, source, version=version, entry_points=entry_points)

@@ -42,7 +42,7 @@ Distils frozen biomedical vision-language models into one student, and later one
 All commands: kdkit --help"""
 
 STORY = {
-    "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher"),
+    "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Look at what they know": ("data", "features", "trust", "align"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
     "Use the student": ("evaluate", "export"),
@@ -65,9 +65,7 @@ class Story(TyperGroup):
         for heading, part in {**STORY, "More": rest}.items():
             commands = [(name, self.get_command(ctx, name)) for name in part if name in names]
             rows = [
-                (name, command.get_short_help_str(90))
-                for name, command in commands
-                if command and not command.hidden
+                (name, command.get_short_help_str(90)) for name, command in commands if command and not command.hidden
             ]
             if rows:
                 with formatter.section(heading):
