@@ -74,11 +74,12 @@ def _text(findings: TrustFindings) -> str:
     return "\n".join(
         (
             f"Zero-shot accuracy in % on the calibration split, {100 * table.level:g} % interval; "
-            f"* may teach by {_title(findings.chosen)}",
+            f"* may teach by {_options(findings.chosen)}",
             console.table(headers, rows, "l" + "l" * len(table.teachers) + "rr"),
             "",
             "Who may teach, by policy (weight where it is not 1)",
-            console.table(("domain", *(_title(a) for a in (findings.chosen, *findings.others))), who),
+            console.table(("domain", f"{findings.chosen.policy} *", *(a.policy for a in findings.others)), who),
+            "* " + ", ".join(_options(admission) for admission in (findings.chosen, *findings.others)),
         )
     )
 
@@ -95,14 +96,14 @@ def _percent(value: float) -> str:
     return "-" if value != value else f"{100 * value:.0f}"
 
 
-def _title(admission: Admission) -> str:
+def _options(admission: Admission) -> str:
     values = ", ".join(f"{name} {value}" for name, value in admission.options.items())
     return f"{admission.policy} ({values})" if values else admission.policy
 
 
 def _admitted(findings: TrustFindings, admission: Admission, m: int) -> str:
     teachers, weights = findings.table.teachers, admission.weights[:, m]
-    if len(teachers) > 2 and (weights == 1).all():
+    if len(teachers) > 1 and (weights == 1).all():
         return f"all {len(teachers)}"
     names = [f"{name} {w:.2f}" if w < 1 else name for name, w in zip(teachers, weights, strict=True) if w > 0]
     return ", ".join(names) or "nobody"

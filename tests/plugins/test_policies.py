@@ -98,14 +98,14 @@ def test_improving_a_teacher_never_costs_it_weight(
 def test_a_domain_has_a_teacher_exactly_when_someone_beats_guessing(
     make: Callable[[], TrustPolicy], accuracy: Array
 ) -> None:
-    someone = (np.nan_to_num(accuracy, nan=0.0) > 0.25).any(axis=0)
+    someone = (np.nan_to_num(accuracy, nan=0.0) - 0.05 > 0.25).any(axis=0)
     np.testing.assert_array_equal((make()(table(accuracy)) > 0).any(axis=0), someone)
 
 
 @pytest.mark.parametrize("make", [Soft, TopK, lambda: TopK(k=3)])
 @given(accuracy=scores)
-def test_guessers_are_out(make: Callable[[], TrustPolicy], accuracy: Array) -> None:
-    assert (make()(table(accuracy))[accuracy <= 0.25] == 0).all()
+def test_who_may_be_guessing_is_out(make: Callable[[], TrustPolicy], accuracy: Array) -> None:
+    assert (make()(table(accuracy))[accuracy <= 0.3] == 0).all()
 
 
 def test_threshold() -> None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from kdkit.core.evaluate.project import Findings
     from kdkit.core.workspace import Workspace
 
-FORMAT = 1
-
 
 def write_report(workspace: Workspace, findings: Findings) -> dict[str, Any]:
     """Write ``reports/evaluation-<version>-<split>.json`` and ``.png``; an older pair of that name is replaced.
@@ -37,17 +35,16 @@ def write_report(workspace: Workspace, findings: Findings) -> dict[str, Any]:
 
 
 def findings_json(findings: Findings) -> dict[str, Any]:
-    """Everything that was found, as plain data; NaN becomes null."""
+    """The evaluation, as :meth:`Evaluation.load` reads it, and what else was found; NaN becomes null."""
     continual = None
     if findings.continual is not None:
         figures = asdict(findings.continual)
         continual = {name: None if np.isnan(value) else value for name, value in figures.items()}
     return {
-        "format": FORMAT,
+        **findings.evaluation.to_json(),
         "version": findings.version,
         "history": list(findings.history),
         "learned": findings.learned,
-        "evaluation": findings.evaluation.to_json(),
         "retention": None if findings.retention is None else findings.retention.to_json(),
         "continual": continual,
     }

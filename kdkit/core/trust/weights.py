@@ -34,8 +34,11 @@ class Uncovered:
             return f"{head}, since trust could not be measured there; label some of its calibration samples"
         bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
         score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
-        if self.accuracy <= self.chance:
-            return f"{head}; the best is {score}, no better than guessing: add a teacher that knows this domain"
+        if self.lower <= self.chance:
+            return (
+                f"{head}; the best is {score}, not clearly better than guessing: "
+                "add a teacher that knows this domain, or label more calibration samples"
+            )
         # Rounded down, so that the named threshold does admit it.
         value, lower = math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100
         return (

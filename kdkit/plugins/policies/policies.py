@@ -1,7 +1,7 @@
 """The built-in trust policies.
 
-Notation, per domain: ``a_t`` accuracy of teacher t, ``c`` accuracy of guessing, ``w_t`` weight. NaN gives 0.
-All are equivariant to the order of teachers: equal scores get equal weights.
+Notation, per domain: ``a_t`` accuracy of teacher t, ``l_t`` its lower confidence bound, ``c`` accuracy of guessing,
+``w_t`` weight. NaN gives 0. All are equivariant to the order of teachers: equal scores get equal weights.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Threshold:
     Args:
         value: in [0, 1].
         on: ``s`` is the ``estimate`` or the ``lower`` confidence bound.
-        fallback: in a domain where nobody passes, ``best`` lets the highest ``s`` teach if its accuracy is
-            above guessing; ``none`` leaves the domain without a teacher.
+        fallback: in a domain where nobody passes, ``best`` lets the highest ``s`` teach if its accuracy is above
+            guessing; ``none`` leaves the domain without a teacher.
     """
 
     def __init__(self, *, value: float = 0.90, on: str = "estimate", fallback: str = "none") -> None:
@@ -37,13 +37,14 @@ class Threshold:
         # Accuracies are fractions such as 27/30: 0.9 itself must pass in spite of rounding.
         weights = _at_least(scores, self.value - 1e-12)
         if self.fallback == "best":
-            able = np.where(table.accuracy > table.chance, scores, np.nan)
+            able = np.where(_beats_guessing(table), scores, np.nan)
             weights = np.where(weights.any(axis=0), weights, _among_best(able, 1))
         return weights
 
 
 class TopK:
-    """``w_t = 1`` for the k highest ``a_t`` with ``a_t > c``; a tie for the k-th place admits all of it.
+    """``w_t = 1`` for the k highest ``a_t`` that beat guessing (``l_t > c``); a tie for the k-th place admits all of
+    it.
 
     Args:
         k: at least 1.
@@ -54,14 +55,14 @@ class TopK:
         self.k = k
 
     def __call__(self, table: TrustTable) -> Array:
-        return _among_best(np.where(table.accuracy > table.chance, table.accuracy, np.nan), self.k)
+        return _among_best(np.where(_beats_guessing(table), table.accuracy, np.nan), self.k)
 
 
 class Soft:
     """``w_t = exp(-sharpness (s* - s_t))`` with the skill ``s_t = (a_t - c) / (1 - c)`` and ``s* = max s_t``.
 
-    The skill is Cohen's kappa against guessing: 0 at chance, 1 when always right. The best teacher of a
-    domain has weight 1 if it beats guessing; another one with ``s_t < floor`` has 0.
+    The skill is Cohen's kappa against guessing: 0 at chance, 1 when always right. The best teacher of a domain has
+    weight 1 if it beats guessing; another one with ``s_t < floor`` has 0.
 
     Args:
         sharpness: at least 0; at 8, a skill .1 below the best has weight .45.
@@ -76,7 +77,7 @@ class Soft:
     def __call__(self, table: TrustTable) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             skill = (table.accuracy - table.chance) / (1 - table.chance)
-        skill = np.where(np.isfinite(skill) & (skill > 0), skill, -np.inf)
+        skill = np.where(np.isfinite(skill) & _beats_guessing(table), skill, -np.inf)
         best = skill.max(axis=0, initial=-np.inf)
         admitted = np.isfinite(skill) & ((skill >= self.floor) | (skill == best))
         behind = np.where(admitted, np.where(np.isfinite(best), best, 0) - skill, 0.0)
@@ -96,6 +97,11 @@ class All:
 
     def __call__(self, table: TrustTable) -> Array:
         return np.where(np.isnan(table.accuracy) & (not self.unmeasured), 0.0, 1.0)
+
+
+def _beats_guessing(table: TrustTable) -> Array:
+    """(T, M): better than guessing beyond doubt, ``lower > c``; a teacher at chance level teaches noise."""
+    return np.asarray(table.lower > table.chance)
 
 
 def _at_least(scores: Array, value: Array | float) -> Array:

@@ -73,10 +73,10 @@ def test_an_uncovered_domain_says_what_would_change_it() -> None:
         "Policy 'threshold' with value 0.86 would admit it (0.77 on the lower bound), "
         "as would fallback: best, or policy 'top-k'"
     )
-    assert skin.message.endswith("no better than guessing: add a teacher that knows this domain")
+    assert "not clearly better than guessing: add a teacher that knows this domain" in skin.message
 
 
-@pytest.mark.parametrize("correct", range(30, 100, 7))
+@pytest.mark.parametrize("correct", range(44, 100, 7))
 @pytest.mark.parametrize("on", ["estimate", "lower"])
 def test_the_named_threshold_does_admit(correct: int, on: str) -> None:
     found = table([[correct]], count=113)
