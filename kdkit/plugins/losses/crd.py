@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, coefficients, cross_modal, kept, nothing
@@ -24,10 +23,14 @@ class _Teacher:
     scale: float
     weight: Tensor
 
+    def turned(self, query: str) -> _Teacher:
+        """Image to text as it is, text to image the other way round."""
+        return self if query == IMAGE else replace(self, query=self.key, key=self.query)
+
     def probabilities(self, rows: slice, domain: Tensor | None) -> Tensor:
         """(rows, B): softmax over the samples that the teacher covers (in the row's domain)."""
         logits = self.scale * self.query[rows] @ self.key.T
-        return logits.masked_fill(hidden(self.weight > 0, domain, rows), -torch.inf).softmax(-1)
+        return logits.masked_fill_(hidden(self.weight > 0, domain, rows), -torch.inf).softmax(-1)
 
 
 def hidden(covered: Tensor, domain: Tensor | None, rows: slice) -> Tensor:
@@ -53,8 +56,8 @@ class RelationalDistillation(nn.Module):
         student_temperature: 1 / c; None for the student's own, trained ``logit_scale``.
         within_domain: softmax only over samples of the row's own domain.
         average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
-        chunk: rows of similarities in memory at a time. A batch of more rows is computed once more in the
-            backward pass instead of being kept: memory is chunk x B, not B x B x teachers.
+        chunk: rows of similarities in memory at a time: a few buffers of chunk x B, whatever the number of
+            teachers.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class RelationalDistillation(nn.Module):
         student_temperature: float | None = None,
         within_domain: bool = False,
         average_over: AverageOver = "pairs",
-        chunk: int = 1024,
+        chunk: int = 512,
     ) -> None:
         super().__init__()
         self.targets, self.temperature, self.temperatures = targets, temperature, dict(temperatures or {})
@@ -82,8 +85,9 @@ class RelationalDistillation(nn.Module):
         student = {name: F.normalize(kept(batch.student[name], taught), dim=-1) for name in (IMAGE, TEXT)}
         scale = self._student_scale(batch)
         domain = batch.domain if self.within_domain else None
+        teachers = [self._teacher(view) for view in views]
         parts = [
-            self._direction(student[query], student[key], scale, self._teachers(views, query, key), domain)
+            self._direction(student[query], student[key], scale, [t.turned(query) for t in teachers], domain)
             for query, key in ((IMAGE, TEXT), (TEXT, IMAGE))
         ]
         return (parts[0] + parts[1]) / 2
@@ -93,61 +97,75 @@ class RelationalDistillation(nn.Module):
             return batch.student["logit_scale"]
         return batch.student[IMAGE].new_tensor(1 / self.student_temperature)
 
-    def _teachers(self, views: Sequence[TeacherView], query: str, key: str) -> list[_Teacher]:
-        teachers = []
-        for view in views:
-            rows = {n: F.normalize(kept(view.target[n], view.weight > 0), dim=-1) for n in (IMAGE, TEXT)}
-            scale = 1 / self.temperatures.get(view.name, self.temperature)
-            teachers.append(_Teacher(rows[query], rows[key], scale, view.weight))
-        return teachers
+    def _teacher(self, view: TeacherView) -> _Teacher:
+        keep = view.weight > 0
+        rows = {name: F.normalize(kept(view.target[name], keep), dim=-1) for name in (IMAGE, TEXT)}
+        scale = 1 / self.temperatures.get(view.name, self.temperature)
+        return _Teacher(rows[IMAGE], rows[TEXT], scale, view.weight)
 
     def _direction(
         self, query: Tensor, key: Tensor, scale: Tensor, teachers: list[_Teacher], domain: Tensor | None
     ) -> Tensor:
         groups = [teachers] if self.targets == "ensemble" else [[teacher] for teacher in teachers]
         share = coefficients([_total(group) for group in groups], self.average_over)
-        values = [self._rows(query, key, scale, group, domain) for group in groups]
-        return (share * torch.stack(values)).sum()
-
-    def _rows(self, query: Tensor, key: Tensor, scale: Tensor, group: list[_Teacher], domain: Tensor | None) -> Tensor:
-        """(B,) divergences from one group of teachers' mean probabilities."""
-        size = len(query)
-        if size <= self.chunk:
-            return _divergence(query, key, scale, group, domain, slice(0, size))
-        pieces = [
-            checkpoint(
-                _divergence,
-                query,
-                key,
-                scale,
-                group,
-                domain,
-                slice(start, min(start + self.chunk, size)),
-                use_reentrant=False,
-            )
-            for start in range(0, size, self.chunk)
+        parts = [
+            cast(Tensor, _Divergence.apply(query, key, scale, rows, group, domain, self.chunk))
+            for rows, group in zip(share, groups, strict=True)
         ]
-        return torch.cat(pieces)
+        return torch.stack(parts).sum()
+
+
+class _Divergence(torch.autograd.Function):
+    """``sum_b share_b KL(mean of the group's probabilities || the student's)``, some rows at a time.
+
+    As the gradient with respect to a row's logits is known with its value, ``share_b (q - p)``, it is carried on
+    to the features at once: nothing of size B x B outlives its chunk, and nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        scale: Tensor,
+        share: Tensor,
+        group: list[_Teacher],
+        domain: Tensor | None,
+        chunk: int,
+    ) -> Tensor:
+        total = _total(group)
+        value, to_scale = query.new_zeros(()), query.new_zeros(())
+        to_query, to_key = torch.zeros_like(query), torch.zeros_like(key)
+        for rows in (slice(start, start + chunk) for start in range(0, len(query), chunk)):
+            target = _mean_probabilities(group, total, rows, domain)
+            similarity = query[rows] @ key.T
+            out = hidden(total > 0, domain, rows)
+            log_q = (scale * similarity).masked_fill_(out, -torch.inf).log_softmax(-1)
+            # Rows that no teacher covers have a target of 0; columns that a row must not see have log q = -inf.
+            divergence = (torch.special.xlogy(target, target) - target * log_q.masked_fill(out, 0)).sum(-1)
+            value += (share[rows] * divergence).sum()
+            if any(ctx.needs_input_grad):
+                slope = share[rows, None] * (target.sum(-1, keepdim=True) * log_q.exp_() - target)
+                to_query[rows] = scale * slope @ key
+                to_key += scale * slope.T @ query[rows]
+                to_scale += (slope * similarity).sum()
+        ctx.save_for_backward(to_query, to_key, to_scale)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        to_query, to_key, to_scale = ctx.saved_tensors
+        return grads[0] * to_query, grads[0] * to_key, grads[0] * to_scale, None, None, None, None
 
 
 def _total(group: list[_Teacher]) -> Tensor:
     return torch.stack([teacher.weight for teacher in group]).sum(0)
 
 
-def _divergence(
-    query: Tensor, key: Tensor, scale: Tensor, group: list[_Teacher], domain: Tensor | None, rows: slice
-) -> Tensor:
-    """(rows,) KL(mean of the group's probabilities || the student's); 0 in rows that no teacher covers."""
-    total = _total(group)
-    with torch.no_grad():
-        share = torch.stack([teacher.weight for teacher in group]) / torch.where(total > 0, total, 1)
-        target = torch.zeros(len(query[rows]), len(key), dtype=query.dtype, device=query.device)
-        for teacher, part in zip(group, share, strict=True):
-            target += part[rows, None] * teacher.probabilities(rows, domain)
-        entropy = -torch.special.xlogy(target, target).sum(-1)
-    logits = scale * query[rows] @ key.T
-    out = hidden(total > 0, domain, rows)
-    log_mass = torch.logsumexp(logits.masked_fill(out, -torch.inf), dim=-1)
-    # sum_j p_j (log_mass - z_j), without log-probabilities of -inf in masked places
-    divergence: Tensor = target.sum(-1) * log_mass - (target * logits).sum(-1) - entropy
-    return divergence
+def _mean_probabilities(group: list[_Teacher], total: Tensor, rows: slice, domain: Tensor | None) -> Tensor:
+    """(rows, B): the teachers' softmaxes, averaged by trust; 0 in rows that no teacher covers."""
+    share = [teacher.weight / torch.where(total > 0, total, 1) for teacher in group]
+    mean = share[0][rows, None] * group[0].probabilities(rows, domain)
+    for part, teacher in zip(share[1:], group[1:], strict=True):
+        mean += part[rows, None] * teacher.probabilities(rows, domain)
+    return mean
