@@ -49,9 +49,15 @@ def make_project(
             paint(data / one["image"], seed=i)
     (data / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     entry = {"source": "jsonl", "path": "data/samples.jsonl", "options": dict(options or {})}
-    document = {"version": 1, "data": [entry], **registry}
-    (root / "registry.yaml").write_text(json.dumps(document), encoding="utf-8")
+    write_registry(root, [entry], **registry)
     return Workspace(root)
+
+
+def write_registry(root: Path, entries: Sequence[Mapping[str, Any]], **registry: Any) -> None:
+    """One key a line; JSON is YAML."""
+    document = {"version": 1, "data": entries, **registry}
+    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in document.items())
+    (root / "registry.yaml").write_text(lines, encoding="utf-8")
 
 
 def test_the_table(tmp_path: Path) -> None:
@@ -163,15 +169,9 @@ def test_a_registry_without_data(tmp_path: Path) -> None:
 
 def test_two_entries_keep_their_order(tmp_path: Path) -> None:
     make_project(tmp_path, [row(0), row(1)])
-    document = json.loads((tmp_path / "registry.yaml").read_text(encoding="utf-8"))
-    document["data"].append(
-        {
-            "source": "folder",
-            "path": "more",
-            "options": {"domain": "mr", "split": "test", "skip_unreadable": True, "id_prefix": "more/"},
-        }
-    )
-    (tmp_path / "registry.yaml").write_text(json.dumps(document), encoding="utf-8")
+    options = {"domain": "mr", "split": "test", "skip_unreadable": True, "id_prefix": "more/"}
+    first = {"source": "jsonl", "path": "data/samples.jsonl"}
+    write_registry(tmp_path, [first, {"source": "folder", "path": "more", "options": options}])
     paint(tmp_path / "more/normal/x.png", seed=1)
     table = load_table(Workspace(tmp_path))
     assert table.ids == ("s0", "s1", "more/normal/x")

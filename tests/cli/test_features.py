@@ -1,0 +1,100 @@
+"""``kdkit features`` from nothing to a verified store, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import Cli, InstallPlugin
+from tests.core.data.test_table import make_project, row
+
+PLUGIN = '''
+from kdkit.core.contracts import LoaderSpec
+from kdkit.core.hookspecs import hookimpl
+
+@hookimpl
+def kdkit_loaders():
+    return [LoaderSpec(name="patch", summary="a linear map of 4 x 4 pixels", factory="kdkit_patch:Patch")]
+
+class Patch:
+    """A dual encoder with one matrix for images; a text's feature is its length."""
+
+    def __init__(self, folder):
+        from safetensors.torch import load_file
+        self.weight = load_file(folder / "patch.safetensors")["weight"]
+        self.embed_dim = self.weight.shape[1]
+
+    def identity(self):
+        return {"preprocess": "4 x 4", "tokenizer": "length"}
+
+    def preprocess(self, image):
+        import numpy as np, torch
+        return torch.from_numpy(np.asarray(image.resize((4, 4)), dtype=np.float32) / 255).permute(2, 0, 1)
+
+    def encode_image(self, pixels):
+        return pixels.flatten(1) @ self.weight
+
+    def encode_text(self, texts):
+        import torch
+        return torch.tensor([[float(len(text))] * self.embed_dim for text in texts])
+'''
+
+
+@pytest.fixture
+def project(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
+    """24 pictures and a teacher of another distribution."""
+    install_plugin("kdkit-patch", PLUGIN)
+    make_project(kdkit_cli.folder, [row(i) for i in range(24)])
+    save_teacher(kdkit_cli.folder / "patch", 1)
+    done = kdkit_cli("add-teacher", "patch", "--from", "local:patch", "--loader", "patch", "--license", "mit")
+    assert done.code == 0, done.stderr
+    return kdkit_cli
+
+
+def save_teacher(folder: Path, seed: int) -> None:
+    folder.mkdir(exist_ok=True)
+    weight = torch.randn(48, 6, generator=torch.Generator().manual_seed(seed))
+    save_file({"weight": weight}, folder / "patch.safetensors")
+
+
+def test_extract_show_verify(project: Cli) -> None:
+    done = project("features", "extract", "patsh")
+    assert done.code == 2
+    assert "did you mean 'patch'?" in done.stderr
+    assert project("features").stdout.startswith("no features yet")
+
+    done = project("features", "extract", "--json")
+    assert done.code == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert (report["teacher"], report["new"], report["kept"]) == ("patch", 24, 0)
+    assert report["prompts"] > 0
+    assert "nothing is missing" in project("features", "extract", "patch").stdout
+
+    done = project("features")
+    assert done.code == 0, done.stderr
+    assert "image 6 float16, text 6 float16" in done.stdout
+    assert done.stdout.splitlines()[-1].split() == ["patch", "12/12", "12/12", "0"]
+    (status,) = json.loads(project("features", "--json").stdout)
+    assert status["complete"]
+    assert status["domains"] == {"ct": [12, 12], "fundus": [12, 12]}
+
+    assert project("features", "verify").code == 0
+    (shard,) = (project.folder / "features").rglob("shard-*.h5")
+    with h5py.File(shard) as file:
+        offset = file["signals/text"].id.get_offset()
+    data = bytearray(shard.read_bytes())
+    data[offset] ^= 255
+    shard.write_bytes(data)
+    done = project("features", "verify", "patch", "--json")
+    assert done.code == 1
+    (problems,) = json.loads(done.stdout)["columns"].values()
+    assert problems == [f"{shard}: block 0 (rows 0..23) is damaged"]
+    shard.write_bytes(data[:2000])
+    done = project("features", "verify")
+    assert done.code == 1
+    assert "not a feature file of kdkit, or a damaged one" in done.stdout
