@@ -154,3 +154,13 @@ def test_every_variable_is_documented() -> None:
     used = set(re.findall(r"\bKDKIT_(?!API\b)[A-Z_]+\b", sources))
     assert used
     assert used == set(re.findall(r"^\| `(KDKIT_[A-Z_]+)", CLI, flags=re.M))
+
+
+# -------------------------------------------------------------------------------------- links
+
+
+@pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_within_the_project_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    inside = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+    assert [target for target in inside if not (document.parent / target).exists()] == []

@@ -65,7 +65,7 @@ class Story(TyperGroup):
         for heading, part in {**STORY, "More": rest}.items():
             commands = [(name, self.get_command(ctx, name)) for name in part if name in names]
             rows = [
-                (name, command.get_short_help_str(90)) for name, command in commands if command and not command.hidden
+                (name, command.get_short_help_str(200)) for name, command in commands if command and not command.hidden
             ]
             if rows:
                 with formatter.section(heading):
