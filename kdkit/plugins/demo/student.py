@@ -1,0 +1,49 @@
+"""The demo's student and the shape that all its models share: small open_clip dual encoders without BatchNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdkit.plugins.demo.canvas import SIZE
+from kdkit.plugins.demo.tokenizer import CONTEXT_LENGTH, vocabulary
+
+PREPROCESS_CONFIG: dict[str, Any] = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
+"""The ``preprocess_cfg`` of every demo model."""
+
+
+def model_config(embed_dim: int) -> dict[str, Any]:
+    """An open_clip ``model_cfg``: a GroupNorm convnet of 0.1 M parameters and a two-layer causal text transformer."""
+    vision = {
+        "image_size": SIZE,
+        "timm_model_name": "test_efficientnet_gn",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    }
+    text = {
+        "context_length": CONTEXT_LENGTH,
+        "vocab_size": len(vocabulary()),
+        "hf_tokenizer_name": "local",
+        "width": 64,
+        "heads": 2,
+        "layers": 2,
+        "mlp_ratio": 2.0,
+    }
+    return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+
+
+STUDENT_CONFIG: dict[str, Any] = model_config(128)
+"""The ``model_cfg`` of the demo's student."""
+
+
+def create_student() -> Any:
+    """Factory of the student family ``demo-student``: an untrained ``OpenClipStudent``."""
+    from kdkit.plugins.demo.captions import word_list
+    from kdkit.plugins.students.open_clip import create_student as create
+
+    return create(model_cfg=STUDENT_CONFIG, preprocess_cfg=PREPROCESS_CONFIG, tokenizer={"words": list(word_list())})

@@ -1,0 +1,108 @@
+"""Train a tiny specialist with the plain CLIP loss and save it as an ordinary open_clip folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip import CLIP, get_tokenizer
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdkit.plugins.demo.captions import CaptionMix
+from kdkit.plugins.demo.dataset import draw_split
+from kdkit.plugins.demo.student import PREPROCESS_CONFIG, model_config
+from kdkit.plugins.demo.teachers import Specialist
+from kdkit.plugins.demo.tokenizer import write_tokenizer
+
+OWN_CAPTIONS = CaptionMix(generic=0.1, wrong=0.03)
+"""The captions of a specialist's own data are better than those of the distillation pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """How a specialist is trained."""
+
+    images: int = 3000
+    """Pictures of each of its domains."""
+    steps: int | None = None
+    """Batches seen; by default as many as the specialist asks for."""
+    batch: int = 64
+    rate: float = 2.5e-3
+    captions: CaptionMix = OWN_CAPTIONS
+
+
+def train_specialist(specialist: Specialist, folder: Path, plan: TrainingPlan | None = None) -> None:
+    """Train one specialist and leave it in ``folder``: configuration, weights in half precision, tokenizer."""
+    plan = plan or TrainingPlan()
+    torch.manual_seed(specialist.seed)
+    config = model_config(specialist.embed_dim)
+    save_skeleton(folder, config)
+    images, texts = _own_data(specialist, plan)
+    tokens = get_tokenizer(f"local-dir:{folder}")(texts)
+    model = CLIP(**config)
+    _fit(model, images, tokens, plan, plan.steps or specialist.steps)
+    halves = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    save_file(halves, folder / "open_clip_model.safetensors")
+
+
+def save_skeleton(folder: Path, config: dict[str, Any]) -> None:
+    """Write everything of an open_clip folder but the weights: the configuration and the tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_cfg": config, "preprocess_cfg": PREPROCESS_CONFIG}
+    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_tokenizer(folder)
+
+
+def normalise_pixels(pictures: Sequence[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
+    """uint8 (SIZE, SIZE, 3) pictures -> float (count, 3, SIZE, SIZE), as ``PREPROCESS_CONFIG`` says."""
+    mean, std = torch.tensor(PREPROCESS_CONFIG["mean"]), torch.tensor(PREPROCESS_CONFIG["std"])
+    scaled = torch.from_numpy(np.stack(pictures)).float().div_(255)
+    return scaled.sub_(mean).div_(std).permute(0, 3, 1, 2).contiguous()
+
+
+def _own_data(specialist: Specialist, plan: TrainingPlan) -> tuple[Tensor, list[str]]:
+    """Pictures (count, 3, SIZE, SIZE) and captions of the specialist's domains."""
+    rows = [
+        drawn
+        for domain in specialist.domains
+        for drawn in draw_split(domain, "train", seed=specialist.seed, count=plan.images, mix=plan.captions)
+    ]
+    return normalise_pixels([picture for _, picture in rows]), [row.text for row, _ in rows]
+
+
+def _fit(model: CLIP, images: Tensor, tokens: Tensor, plan: TrainingPlan, steps: int) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    model.train()
+    for _ in range(steps):
+        chosen = torch.randint(len(images), (plan.batch,))
+        loss = _clip_loss(model, images[chosen], tokens[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+
+
+def _warm_cosine(step: int, steps: int, warm: int = 50) -> float:
+    """The factor on the learning rate: linear up over ``warm`` steps, then half a cosine down to zero."""
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _clip_loss(model: CLIP, images: Tensor, tokens: Tensor) -> Tensor:
+    """The symmetric contrastive loss over a batch of (count, 3, SIZE, SIZE) pictures and (count, length) tokens."""
+    picture, text = model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
+    logits = model.logit_scale.exp() * picture @ text.T
+    own = torch.arange(len(logits))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
