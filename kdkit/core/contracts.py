@@ -122,6 +122,9 @@ class AlignerSpec(FactorySpec):
 class LossSpec(FactorySpec):
     """``factory(**options) -> Loss`` (an ``nn.Module``: its parameters are trained and checkpointed)."""
 
+    signals: tuple[str, ...] = ("image", "text")
+    """The teachers' signals that it reads; a recipe's batches hold those of its losses."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopeSpec(FactorySpec):
@@ -248,8 +251,10 @@ class TeacherView:
         name: the teacher.
         weight: (B,) trust, >= 0; 0 where the teacher has no signal or may not teach. ``target`` rows with
             weight 0 are zeros and must not influence the loss.
-        target: signal name -> (B, D_t), after target normalisation (and alignment, in a shared space).
-        student: the student's outputs in the same space as ``target`` (through this teacher's heads).
+        target: signal name -> (B, D_t), after target normalisation (and alignment, in a shared space); a signal
+            that no student output is named after (token logits, ids) as it is in the store, (B, *shape).
+        student: the student's outputs in the same space as the ``target`` of the same name (through this
+            teacher's heads).
     """
 
     name: str
@@ -282,9 +287,7 @@ class Loss(Protocol):
 class Aligner(Protocol):
     """Maps a teacher's space to another and back; an ``nn.Module`` whose ``state_dict`` is all of it."""
 
-    def fit(
-        self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0
-    ) -> None:
+    def fit(self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> None:
         """Fit on paired rows: signal name (``image``, ``text``) -> (N, in_dim); ``anchor`` (N, out_dim)."""
 
     def encode(self, name: str, x: Tensor) -> Tensor:

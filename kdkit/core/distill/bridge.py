@@ -52,12 +52,15 @@ class Bridge(nn.Module):
     def forward(
         self, name: str, student: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Tensor
     ) -> TeacherView:
-        """Student outputs (B, D_s) and raw targets (B, D_t) -> a view in which both have one width."""
+        """Student outputs (B, D_s) and targets (B, D_t) -> a view in which those of one name have one width.
+
+        A target that no output is named after passes through as it is.
+        """
         return TeacherView(
             name=name,
             weight=weight,
-            target={signal: self._target(signal, y) for signal, y in target.items()},
-            student={signal: self._student(signal, student[signal]) for signal in target},
+            target={signal: self._target(signal, y) if signal in student else y for signal, y in target.items()},
+            student={signal: self._student(signal, student[signal]) for signal in target if signal in student},
         )
 
     def _student(self, signal: str, x: Tensor) -> Tensor:

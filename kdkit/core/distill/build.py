@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,7 +51,8 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     torch.manual_seed(plan.settings.seed)
     student = make_student(workspace, parent)
     outputs = cast(Student, student).outputs
-    teachings = [_limited(survey.teaching(t.name), outputs) for t in plan.teachers if t.samples]
+    signals = {name for part in plan.recipe.losses for name in workspace.catalogue.get("loss", part.name).spec.signals}
+    teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.recipe.increment.previous
     if parent is not None and previous.weight:
@@ -87,16 +88,16 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
     return cast(nn.Module, load_student(parent, workspace.catalogue)).train()
 
 
-def _limited(teaching: Teaching, outputs: Mapping[str, int]) -> Teaching:
-    """Only the signals that the student has an output for."""
-    widths = {signal: width for signal, width in teaching.widths.items() if signal in outputs}
-    if not widths:
+def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Collection[str]) -> Teaching:
+    teaching = survey.teaching(name, outputs, signals)
+    if not teaching.widths and not teaching.raw:
+        given = ", ".join(spec.name for spec in survey.columns[name].signals)
         raise KdkitError(
-            f"teacher '{teaching.name}' gives {', '.join(teaching.widths)}; the student has "
-            f"{', '.join(outputs)}: there is nothing to compare",
-            fix="choose a student of the same family as the teacher",
+            f"teacher '{name}' gives {given}; the losses of the recipe read {', '.join(sorted(signals))}",
+            why="there is nothing that it could teach",
+            fix="choose a recipe, and a student, of the teacher's kind",
         )
-    return Teaching(teaching.name, widths, teaching.rows, teaching.weight, teaching.gather)
+    return teaching
 
 
 def _previous(student: nn.Module, inputs: StudentInputs, plan: Plan, total: int, reporter: Reporter) -> Teaching:

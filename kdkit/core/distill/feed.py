@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import Student
+from kdkit.core.contracts import SignalSpec, Student
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.batches import BatchSchedule, Indices
 
@@ -28,10 +28,11 @@ class Teaching:
 
     Attributes:
         name: the teacher, or ``@previous``.
-        widths: signal name -> width of a row.
+        widths: signals that are compared with a student output of the same name -> width of a row.
         rows: (N,) row of each table sample in the teacher's column, -1 where it has none.
         weight: (N,) float32 trust; 0 where it has no row or may not teach.
-        gather: (signal, rows) -> (len(rows), width).
+        gather: (signal, rows) -> (len(rows), *shape).
+        raw: other signals that a loss reads, which reach it as they are stored.
     """
 
     name: str
@@ -39,13 +40,16 @@ class Teaching:
     rows: Indices
     weight: Floats
     gather: Callable[[str, Indices], np.ndarray[Any, Any]]
+    raw: tuple[SignalSpec, ...] = ()
 
     def targets(self, indices: Indices, weight: Floats) -> dict[str, Tensor]:
-        """Signal -> (B, width) float32; zeros where ``weight`` is 0."""
+        """Signal -> (B, width) float32, raw ones (B, *shape); zeros where ``weight`` is 0."""
         taught = np.flatnonzero(weight > 0)
         out: dict[str, Tensor] = {}
-        for signal, width in self.widths.items():
-            full = np.zeros((len(indices), width), dtype=np.float32)
+        layouts: dict[str, tuple[tuple[int, ...], str]] = {s: ((w,), "float32") for s, w in self.widths.items()}
+        layouts |= {spec.name: (spec.shape, spec.dtype) for spec in self.raw}
+        for signal, (shape, dtype) in layouts.items():
+            full = np.zeros((len(indices), *shape), dtype=dtype)
             if len(taught):
                 full[taught] = self.gather(signal, self.rows[indices[taught]])
             out[signal] = torch.from_numpy(full)

@@ -92,7 +92,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     """
     train = survey.table.select(split="train")
     known = {} if parent is None else {t["name"]: t["fingerprint"] for t in parent.lineage["teachers"]}
-    teachers, weights = _teachers(survey, train, known)
+    teachers, taught = _teachers(survey, train, known)
     if not any(teacher.samples for teacher in teachers):
         raise KdkitError(
             "no teacher may teach any training sample",
@@ -101,7 +101,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
         )
     covered = {domain for teacher in teachers for domain in teacher.admitted}
     present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
-    pools = _pools(recipe, survey, train, weights, teachers, parent)
+    pools = _pools(recipe, survey, train, taught, teachers, parent)
     batch_size = min(recipe.optimiser.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
@@ -121,25 +121,25 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
 def _teachers(
     survey: Survey, train: Indices, known: Mapping[str, str]
 ) -> tuple[tuple[PlannedTeacher, ...], dict[str, np.ndarray[Any, Any]]]:
-    weights = {name: survey.teaching(name).weight[train] for name in survey.teachers}
+    taught = {name: survey.taught(name)[train] for name in survey.teachers}
     planned = tuple(
         PlannedTeacher(
             name=name,
             fingerprint=survey.columns[name].fingerprint,
             admitted=survey.admitted(name),
-            samples=int((weights[name] > 0).sum()),
+            samples=int(taught[name].sum()),
             new=known.get(name) != survey.columns[name].fingerprint,
         )
         for name in survey.teachers
     )
-    return planned, weights
+    return planned, taught
 
 
 def _pools(
     recipe: Recipe,
     survey: Survey,
     train: Indices,
-    weights: Mapping[str, np.ndarray[Any, Any]],
+    taught: Mapping[str, np.ndarray[Any, Any]],
     teachers: tuple[PlannedTeacher, ...],
     parent: Version | None,
 ) -> tuple[Pool, ...]:
@@ -151,7 +151,7 @@ def _pools(
     fresh = unseen.copy()
     for teacher in teachers:
         if teacher.new:
-            fresh |= weights[teacher.name] > 0
+            fresh |= taught[teacher.name]
     if not fresh.any():
         raise _nothing_new(parent, teachers)
     # Samples that a new teacher also teaches may be rehearsed like all others that the version knows.

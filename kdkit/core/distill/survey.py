@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,18 +44,27 @@ class Survey:
         row = self.weights[self.trust.teachers.index(teacher)]
         return {domain: float(w) for domain, w in zip(self.trust.domains, row, strict=True) if w > 0}
 
-    def teaching(self, teacher: str) -> Teaching:
-        """The teacher's rows and per-sample weights for this table."""
+    def teaching(self, teacher: str, outputs: Mapping[str, int], signals: Collection[str]) -> Teaching:
+        """The teacher's rows and per-sample weights for this table.
+
+        Args:
+            outputs: of the student; a signal of the same name is compared with it.
+            signals: those that the recipe's losses read; the others are left out.
+        """
         column = self.columns[teacher]
-        rows = column.locate(self.table)
-        weight = self.weights[self.trust.teachers.index(teacher)][self.table.domain_index]
-        widths = {signal.name: int(np.prod(signal.shape)) for signal in column.signals}
-        per_sample: Floats = np.where(rows >= 0, weight, 0).astype(np.float32)
-        return Teaching(teacher, widths, rows, per_sample, partial(_gather, column))
+        rows, read = column.locate(self.table), [spec for spec in column.signals if spec.name in signals]
+        per_sample: Floats = np.where(rows >= 0, self.per_sample(teacher), 0).astype(np.float32)
+        widths = {spec.name: spec.shape[0] for spec in read if spec.name in outputs and len(spec.shape) == 1}
+        raw = tuple(spec for spec in read if spec.name not in widths)
+        return Teaching(teacher, widths, rows, per_sample, column.gather, raw)
 
+    def per_sample(self, teacher: str) -> np.ndarray[Any, Any]:
+        """(N,) the teacher's weight on each sample's domain."""
+        return np.asarray(self.weights[self.trust.teachers.index(teacher)][self.table.domain_index])
 
-def _gather(column: Column, signal: str, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return column.gather(signal, rows).reshape(len(rows), -1)
+    def taught(self, teacher: str) -> np.ndarray[Any, Any]:
+        """(N,) whether the teacher has the sample and may teach it."""
+        return (self.columns[teacher].locate(self.table) >= 0) & (self.per_sample(teacher) > 0)
 
 
 def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Reporter) -> Survey:

@@ -1,0 +1,113 @@
+"""What does an increment keep, gain and cost? Demo world; the last specialist brings the new domain oct.
+
+    python benchmarks/increment.py [--seeds 0 1 2] [--strategies default no-replay ...]
+
+Baselines of the same run: joint retraining from scratch on everything (what one would do without kdkit), and plain
+fine-tuning on what is new. 1,000 test pictures a domain. Changes are against the base version, in points of accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from projects import (
+    FIRST_TEACHERS,
+    LAST_TEACHER,
+    NEW,
+    OLD,
+    Size,
+    add_domain,
+    copy_project,
+    demo_project,
+    print_table,
+    run,
+    score_on_test,
+    spread,
+)
+from ruamel.yaml import YAML
+
+from kdkit.core.artifacts import add_teacher
+from kdkit.core.discovery import load_catalogue
+from kdkit.core.recipe import recipe_file
+from kdkit.core.workspace import Workspace
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "plain fine-tuning": {"replay": 0.0, "previous": {"weight": 0.0}, "pull": 0.0, "interpolate": 1.0},
+    "previous student on the new images only (LwF)": {"replay": 0.0, "previous": {"weight": 1.0}},
+    "fine-tuning, interpolated half-way (WiSE-FT)": {"replay": 0.0, "previous": {"weight": 0.0}, "interpolate": 0.5},
+    "replay 1/2": {"replay": 0.5},
+    "replay 3/4, previous student too": {"replay": 0.75, "previous": {"weight": 1.0}},
+    "replay 3/4, pulled to the previous weights": {"replay": 0.75, "pull": 0.01},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    arguments = parser.parse_args()
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seed in arguments.seeds:
+        with tempfile.TemporaryDirectory() as scratch:
+            _one_seed(Path(scratch), seed, arguments.strategies, found)
+    columns = ("old: mean", "old: worst", "new domain", "of joint's gain", "seconds", "of joint's time")
+    rows = [
+        [name, *(spread(v[c], factor=1.0 if c == "seconds" else 100.0) for c in columns)] for name, v in found.items()
+    ]
+    print(f"\nmean over seeds {arguments.seeds} (smallest to largest), in points and %:\n")
+    print_table(("strategy", *columns), rows)
+
+
+def _one_seed(scratch: Path, seed: int, strategies: list[str], found: dict[str, dict[str, list[float]]]) -> None:
+    size = Size()
+    base = demo_project(scratch / "base", seed=seed, size=size, domains=OLD, teachers=FIRST_TEACHERS)
+    run(base, seed=seed)
+    add_domain(base.root, seed=seed, size=size, domain=NEW)
+    add_teacher(Workspace(base.root), LAST_TEACHER, {})
+    registry = base.root / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8") + "guard: {tolerance: 100}\n", encoding="utf-8")
+    joint = run(base, seed=seed).version  # v2: everything from scratch; it also extracts what is new, for all
+    before = score_on_test(base, "v1").of_role("student")[0]
+    together = score_on_test(base, "v2").of_role("student")[0]
+    start, whole = before.domains[NEW].metrics["accuracy"], together.domains[NEW].metrics["accuracy"]
+    cost = joint.lineage["training"]["seconds"]
+    _record(found["joint retraining"], before, together, 1.0, cost, cost)
+    for name in strategies:
+        workspace = copy_project(base.root, scratch / "-".join(name.split())[:20])
+        (workspace.root / "versions" / "current").write_text("v1\n", encoding="utf-8")
+        recipe = _recipe(workspace, STRATEGIES[name])
+        version = run(workspace, incremental=True, recipe=recipe, seed=seed).version
+        after = score_on_test(workspace, version.name).of_role("student")[0]
+        gain = (after.domains[NEW].metrics["accuracy"] - start) / (whole - start)
+        _record(found[name], before, after, gain, version.lineage["training"]["seconds"], cost)
+        print(f"seed {seed}, {name}: { ({k: round(v[-1], 4) for k, v in found[name].items()}) }", flush=True)
+
+
+def _recipe(workspace: Workspace, changes: dict[str, Any]) -> str:
+    """The kdkit recipe with another ``increment``, as a file of the project."""
+    yaml = YAML()
+    recipe = yaml.load(recipe_file("kdkit", load_catalogue()).text)
+    recipe["increment"].update(changes)
+    with open(workspace.root / "strategy.yaml", "w", encoding="utf-8") as handle:
+        yaml.dump(recipe, handle)
+    return "./strategy.yaml"
+
+
+def _record(row: dict[str, list[float]], before: Any, after: Any, gain: float, seconds: float, joint: float) -> None:
+    change = [after.domains[d].metrics["accuracy"] - before.domains[d].metrics["accuracy"] for d in OLD]
+    row["old: mean"].append(float(np.mean(change)))
+    row["old: worst"].append(float(np.min(change)))
+    row["new domain"].append(after.domains[NEW].metrics["accuracy"])
+    row["of joint's gain"].append(gain)
+    row["seconds"].append(seconds)
+    row["of joint's time"].append(seconds / joint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Projects for the benchmarks, made through the same calls as the commands make."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdkit.core.artifacts import add_teacher
+from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.run import Options, distill
+from kdkit.core.evaluate.evaluation import Evaluation
+from kdkit.core.evaluate.project import evaluate_project
+from kdkit.core.workspace import Workspace
+
+OLD = ("ct", "mri", "xray", "ultrasound", "fundus", "dermoscopy", "histology", "endoscopy")
+NEW = "oct"
+FIRST_TEACHERS = ("demo-radio", "demo-tissue", "demo-point", "demo-surface")
+LAST_TEACHER = "demo-eye"
+
+REGISTRY = """\
+version: 1
+student: {{family: demo-student}}
+teachers: {{}}
+data:
+{data}
+prompts:
+  default: ["{{domain}} showing {{label}}", "{{label}} on {{domain}}", "{{domain}} of a patient with {{label}}"]
+optimiser: {{lr: 0.004}}
+recipe: {recipe}
+"""
+ENTRY = """\
+  - source: procedural
+    path: {path}
+    options: {{seed: {seed}, train: {train}, calibration: {calibration}, test: {test}, domains: [{domains}]}}
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pictures of each domain."""
+
+    train: int = 1000
+    calibration: int = 200
+    test: int = 1000
+
+
+def demo_project(
+    root: Path, *, seed: int, size: Size, domains: Sequence[str], teachers: Sequence[str], recipe: str = "kdkit"
+) -> Workspace:
+    """A new project with the demo's student, one data entry per domain, and ``teachers`` added."""
+    root.mkdir(parents=True)
+    entries = [ENTRY.format(path=f"data/{domain}", seed=seed, domains=domain, **vars(size)) for domain in domains]
+    text = REGISTRY.format(data="".join(entries).rstrip(), recipe=recipe)
+    (root / "registry.yaml").write_text(text, encoding="utf-8")
+    for teacher in teachers:
+        add_teacher(Workspace(root), teacher, {})
+    return Workspace(root)
+
+
+def add_domain(root: Path, *, seed: int, size: Size, domain: str) -> None:
+    """One more data entry."""
+    path = root / "registry.yaml"
+    head, tail = path.read_text(encoding="utf-8").split("prompts:")
+    entry = ENTRY.format(path=f"data/{domain}", seed=seed, domains=domain, **vars(size))
+    path.write_text(head.rstrip() + "\n" + entry + "prompts:" + tail, encoding="utf-8")
+
+
+def copy_project(source: Path, target: Path) -> Workspace:
+    """The project again, with hard-linked files, so that a strategy can start from the same version."""
+    shutil.copytree(source, target, copy_function=_link)
+    return Workspace(target)
+
+
+def _link(source: str, target: str) -> None:
+    if source.endswith((".png", ".h5")):
+        Path(target).hardlink_to(source)
+    else:
+        shutil.copy2(source, target)
+
+
+def run(workspace: Workspace, **options: object) -> Outcome:
+    """Distil; benchmarks run on the CPU."""
+    outcome = distill(Workspace(workspace.root), Options(cpu=True, **options))  # type: ignore[arg-type]
+    assert outcome is not None
+    return outcome
+
+
+def score_on_test(workspace: Workspace, version: str | None = None) -> Evaluation:
+    """A version beside the teachers and the oracle, on the test split."""
+    return evaluate_project(Workspace(workspace.root), version, ancestors=False).evaluation
+
+
+def spread(values: Sequence[float], digits: int = 1, factor: float = 100.0) -> str:
+    """``mean (min to max)``."""
+    scaled = factor * np.asarray(values, dtype=float)
+    return f"{scaled.mean():.{digits}f} ({scaled.min():.{digits}f} to {scaled.max():.{digits}f})"
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A Markdown table."""
+    print("| " + " | ".join(headers) + " |")
+    print("|" + "---|" * len(headers))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
