@@ -325,10 +325,13 @@ def test_a_table_aligns_its_columns() -> None:
 
 def test_a_broken_plugin_is_one_line_and_the_command_works(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-bad", "import sys\nsys.exit(9)", version="3.0")
-    outcome = kdkit_cli("plugins")
     where = Path(kdkit_cli.environment["PYTHONPATH"].partition(os.pathsep)[0]) / "kdkit_bad.py"
-    assert outcome.code == 0
-    assert outcome.stderr == (f"warning: broken plugin left out: bad of kdkit-bad 3.0: SystemExit: 9 ({where}:2)\n")
+    warning = f"warning: broken plugin left out: bad of kdkit-bad 3.0: SystemExit: 9 ({where}:2)\n"
+    assert kdkit_cli("init").code == 0
+    for command in ("plugins", "teachers", "recipes"):
+        outcome = kdkit_cli(command)
+        assert (outcome.code, outcome.stderr) == (0, warning)
+        assert outcome.stdout
     assert kdkit_cli("--help").stderr == "", "help loads no plugin"
     assert kdkit_cli("--no-plugins", "plugins").stderr == ""
 
