@@ -1,0 +1,26 @@
+"""Every built-in loss, aligner and option is explained in docs/."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.catalogue import resolve
+from kdkit.core.discovery import load_catalogue
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {"loss": "losses.md", "aligner": "aligners.md"}
+
+
+@pytest.mark.parametrize(("family", "name"), [(f, e.spec.name) for f in PAGES for e in load_catalogue().entries(f)])
+def test_it_is_documented_with_its_options(family: str, name: str) -> None:
+    entry = load_catalogue().get(family, name)
+    if entry.provider != "kdkit":
+        pytest.skip("not built in")
+    page = (DOCS / PAGES[family]).read_text(encoding="utf-8")
+    assert f"`{name}`" in page
+    parameters = inspect.signature(resolve(entry.spec.factory)).parameters.values()
+    options = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
+    assert [option for option in options if f"`{option}" not in page] == []
