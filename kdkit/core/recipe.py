@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.schema import Name, Part, TrustEntry
+from kdkit.core.registry.schema import Name, OptimiserEntry, Part, TrustEntry
 from kdkit.core.yaml_model import read_model
 
 if TYPE_CHECKING:
@@ -135,6 +135,16 @@ class Recipe(Part):
         if self.space == "shared" and self.shared_towers:
             raise ValueError("'shared_towers' belongs to 'space: heads'; 'space: shared' has no heads")
         return self
+
+    def with_optimiser(self, changes: OptimiserEntry) -> Recipe:
+        """The recipe with the registry's learning rate, length or batch size."""
+        given = {key: value for key, value in changes.model_dump().items() if value is not None}
+        if not given:
+            return self
+        if "steps" in given or "epochs" in given:
+            given = {"steps": None, "epochs": None, **given}
+        optimiser = OptimiserPart.model_validate({**self.optimiser.model_dump(), **given})
+        return self.model_copy(update={"optimiser": optimiser})
 
 
 @dataclass(frozen=True)

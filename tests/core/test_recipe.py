@@ -10,6 +10,7 @@ import pytest
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import Recipe, load_recipe, recipe_file
+from kdkit.core.registry.schema import OptimiserEntry
 
 BUILT_IN = ("clipkd", "kdkit", "mmkd-paper", "mmkd-released")
 GOOD = """\
@@ -145,3 +146,13 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="unknown recipe 'clpkd'") as caught:
         load_recipe("clpkd", load_catalogue(), tmp_path)
     assert caught.value.fix == "did you mean 'clipkd'?"
+
+
+def test_the_registry_may_change_rate_and_length() -> None:
+    recipe = load_recipe("kdkit", load_catalogue())
+    changed = recipe.with_optimiser(OptimiserEntry(lr=0.5, steps=7))
+    assert (changed.optimiser.lr, changed.optimiser.steps, changed.optimiser.epochs) == (0.5, 7, None)
+    assert changed.losses == recipe.losses
+    assert recipe.with_optimiser(OptimiserEntry()) is recipe
+    with pytest.raises(ValueError, match="at most one of"):
+        OptimiserEntry(steps=7, epochs=2)

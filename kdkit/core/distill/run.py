@@ -62,7 +62,9 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
         KdkitError: ``--incremental`` without a version or with nothing new; and whatever is wrong with the
             registry, the data or a teacher.
     """
-    recipe = load_recipe(options.recipe or workspace.registry.recipe, workspace.catalogue, workspace.root)
+    registry = workspace.registry
+    recipe = load_recipe(options.recipe or registry.recipe, workspace.catalogue, workspace.root)
+    recipe = recipe.with_optimiser(registry.optimiser)
     parent = Versions(workspace).current() if options.incremental else None
     if options.incremental and parent is None:
         raise KdkitError(
@@ -72,7 +74,7 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
             code=ExitCode.USAGE,
         )
     found = survey(workspace, recipe, device=device, reporter=reporter)
-    student = workspace.registry.student.model_dump(mode="json")
+    student = registry.student.model_dump(mode="json")
     return Prepared(make_plan(recipe, found, parent, student, seed=options.seed), found, parent)
 
 

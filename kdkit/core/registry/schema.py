@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Use = Literal["research", "commercial"]
 
@@ -92,6 +92,22 @@ class TrustEntry(Part):
     options: Options = {}
 
 
+class OptimiserEntry(Part):
+    """Overrides of the recipe's optimiser: rate and length depend on the student and the data, not on the recipe."""
+
+    lr: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give at most one of 'epochs' and 'steps'")
+        return self
+
+
 class GuardEntry(Part):
     """How much a domain may lose in an increment before promotion is refused, in points of accuracy."""
 
@@ -117,5 +133,6 @@ class Registry(Part):
     """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``."""
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""
+    optimiser: OptimiserEntry = OptimiserEntry()
     trust: TrustEntry | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
