@@ -72,8 +72,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str =
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if r else cell.ljust(width)
-            for cell, width, r in zip(row, widths, right, strict=True)
+            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(row, widths, right, strict=True)
         ).rstrip()
         for row in cells
     )

@@ -15,9 +15,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 BUILT_IN = "kdkit"
 """The distribution whose plugins are always loaded and whose names nobody can take."""
 
-Family = Literal[
-    "loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"
-]
+Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 Status = Literal["ok", "broken", "disabled", "incompatible"]
 
@@ -123,9 +121,7 @@ class Catalogue:
         absent = dict.fromkeys(f"{r.distribution} ({r.status})" for r in self.records if r.status != "ok")
         return KdkitError(
             f"unknown {family} '{name}'",
-            why=f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'"
-            if absent
-            else "",
+            why=f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'" if absent else "",
             fix=did_you_mean(name, self.names(family)),
         )
 

@@ -81,9 +81,7 @@ class Installed:
 
     def allowed_by(self, allowed: frozenset[str] | None) -> bool:
         """Built-ins always are."""
-        return (
-            self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
-        )
+        return self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
 
 
 @cache
@@ -197,9 +195,7 @@ def _check_api(module: object) -> None:
     if not isinstance(wanted, int):
         raise TypeError(f"KDKIT_API must be an integer, not {wanted!r}")
     if wanted > hookspecs.PLUGIN_API:
-        raise _TooNew(
-            f"it needs plugin API {wanted}, and this kdkit has {hookspecs.PLUGIN_API}; upgrade kdkit"
-        )
+        raise _TooNew(f"it needs plugin API {wanted}, and this kdkit has {hookspecs.PLUGIN_API}; upgrade kdkit")
 
 
 def _ask(module: object) -> tuple[tuple[str, ...], list[Declared]]:
@@ -250,7 +246,5 @@ def _notes(record: PluginRecord, contents: Mapping[Family, Iterable[Entry]]) -> 
         for entry in contents[family]:
             if entry.spec.name in names and entry.provider != record.distribution:
                 name = entry.spec.name
-                notes.append(
-                    f"{entry.provider} has a {family} '{name}' too: say '{record.distribution}:{name}'"
-                )
+                notes.append(f"{entry.provider} has a {family} '{name}' too: say '{record.distribution}:{name}'")
     return tuple(notes)

@@ -148,9 +148,7 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_taken(kind: str, site:
     assert not any(catalogue.contents.values())
 
 
-@pytest.mark.parametrize(
-    ("kind", "line"), [("missing-import", 1), ("exits", 2), ("hook-raises", 4), ("half-way", 5)]
-)
+@pytest.mark.parametrize(("kind", "line"), [("missing-import", 1), ("exits", 2), ("hook-raises", 4), ("half-way", 5)])
 def test_the_place_is_in_the_plugin(kind: str, line: int, site: Path) -> None:
     write_distribution(site, "kdkit-bad", BROKEN[kind][0])
     assert record_of(discover(installed()), "kdkit-bad").error.endswith(f"({site / 'kdkit_bad.py'}:{line})")
@@ -188,15 +186,11 @@ def test_two_plugins_of_one_distribution_cannot_share_a_name(site: Path) -> None
     assert [r.error for r in catalogue.records if r.name == "b"] == [
         "'two' comes from another plugin of kdkit-two already"
     ]
-    assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == [
-        "kdkit-two:two"
-    ]
+    assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == ["kdkit-two:two"]
 
 
 def test_damaged_metadata_hides_nobody(site: Path) -> None:
-    write_distribution(
-        site, "kdkit-a", GOOD.format(name="a"), entry_points="[kdkit]\nthis is no entry point\n"
-    )
+    write_distribution(site, "kdkit-a", GOOD.format(name="a"), entry_points="[kdkit]\nthis is no entry point\n")
     (site / "kdkit_b-1.dist-info").mkdir()
     (site / "kdkit_b-1.dist-info" / "entry_points.txt").write_bytes(b"[kdkit]\n\xff = kdkit_b\n")
     write_distribution(site, "kdkit-c", GOOD.format(name="c"))
@@ -309,9 +303,7 @@ def test_the_allow_list_and_the_switch(site: Path, fresh_catalogue: Callable[...
     assert loaded(KDKIT_NO_PLUGINS="0") == {"a", "b", "c"}
 
 
-def test_a_plugin_that_is_not_allowed_is_not_imported(
-    site: Path, fresh_catalogue: Callable[..., Catalogue]
-) -> None:
+def test_a_plugin_that_is_not_allowed_is_not_imported(site: Path, fresh_catalogue: Callable[..., Catalogue]) -> None:
     write_distribution(site, "kdkit-idle", GOOD.format(name="idle"))
     catalogue = fresh_catalogue(KDKIT_NO_PLUGINS="1")
     assert "kdkit_idle" not in sys.modules
