@@ -106,7 +106,8 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     gone = {id(sample) for sample in missing}
     there = [(str(s.image), stamp) for s, stamp in zip(samples, stamps, strict=True) if id(s) not in gone]
     pixels = dict(zip(there, _pixels(workspace).get(there, reporter, "decoding"), strict=True))
-    files = dict(zip(there, file_cache(workspace).get(there, reporter, "hashing"), strict=True))
+    readable = [key for key in there if isinstance(pixels[key], int)]
+    files = dict(zip(readable, file_cache(workspace).get(readable, reporter), strict=True))
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
     good: list[_Read] = []

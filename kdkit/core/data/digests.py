@@ -18,11 +18,14 @@ Stamp = tuple[int, int]
 
 
 def file_digest(path: Path) -> int | str:
-    """First 64 bits of the BLAKE2b hash of the file's bytes."""
-    with open(path, "rb") as handle:
-        state = blake2b(digest_size=8)
-        while chunk := handle.read(1 << 20):
-            state.update(chunk)
+    """First 64 bits of the BLAKE2b hash of the file's bytes, or why they cannot be read."""
+    state = blake2b(digest_size=8)
+    try:
+        with open(path, "rb") as handle:
+            while chunk := handle.read(1 << 20):
+                state.update(chunk)
+    except OSError as error:
+        return error.strerror or str(error)
     return int.from_bytes(state.digest(), "big")
 
 
@@ -56,21 +59,24 @@ class DigestCache:
     def get(
         self, files: Sequence[tuple[str, Stamp]], reporter: Reporter | None = None, label: str = "hashing"
     ) -> list[int | str]:
-        """One value per (path, stamp), computed only for those that changed."""
+        """One value per (path, stamp), computed only for those that changed; failures are tried every time."""
         reporter = reporter or Silent()
-        known = self._read()
+        known, failed = self._read(), dict[str, str]()
         todo = [(path, stamp) for path, stamp in dict(files).items() if known.get(path, [])[:2] != [*stamp]]
         if todo:
             with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
                 values = pool.map(self._digest, [Path(path) for path, _ in todo])
                 for done, ((path, stamp), value) in enumerate(zip(todo, values, strict=True), start=1):
-                    known[path] = [*stamp, value]
+                    if isinstance(value, str):
+                        failed[path] = value
+                    else:
+                        known[path] = [*stamp, value]
                     if done % 100 == 0 or done == len(todo):
                         reporter.progress(label, done, len(todo))
             self._write(known)
-        return [known[path][2] for path, _ in files]
+        return [failed[path] if path in failed else known[path][2] for path, _ in files]
 
-    def _read(self) -> dict[str, list[int | str]]:
+    def _read(self) -> dict[str, list[int]]:
         try:
             known = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
@@ -79,7 +85,7 @@ class DigestCache:
             return {}
         return known
 
-    def _write(self, known: dict[str, list[int | str]]) -> None:
+    def _write(self, known: dict[str, list[int]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")

@@ -56,12 +56,17 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
             code=ExitCode.MISSING,
         )
     files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
-    hashed = [int(value) for value in cache.get(files, reporter or Silent())]
-    contents = (content_digest(file, sample.text) for file, sample in zip(hashed, samples, strict=True))
+    hashed = cache.get(files, reporter or Silent())
+    for sample, value in zip(samples, hashed, strict=True):
+        if isinstance(value, str):
+            raise KdkitError(f"cannot read {sample.image}: {value}", where=sample.origin, code=ExitCode.MISSING)
+    image_digests = np.array(hashed, dtype=np.uint64)
+    pairs = zip(image_digests.tolist(), samples, strict=True)
+    contents = (content_digest(file, sample.text) for file, sample in pairs)
     return SampleTable(
         samples=samples,
         digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),
-        image_digests=np.array(hashed, dtype=np.uint64),
+        image_digests=image_digests,
         may_skip=np.repeat(
             np.array([part.skip_unreadable for part in sourced], dtype=bool),
             [len(part.samples) for part in sourced],

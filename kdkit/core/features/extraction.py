@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdkit.core.contracts import DualEncoder, Reporter, SignalSource, Silent
+from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.load import name_some
 from kdkit.core.data.table import SampleTable
 from kdkit.core.errors import ExitCode, KdkitError
@@ -179,29 +180,30 @@ def _fill(
     table: SampleTable, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
 ) -> None:
     """One pass over the images that any of the writers wants."""
-    wanted = [writer.wanted for writer in writers]
-    order = wanted[0] if len(wanted) == 1 else np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
-    takers = (
-        [
-            [writer for writer, here in zip(writers, flags, strict=True) if here]
-            for flags in np.stack([np.isin(order, want) for want in wanted], axis=1)
-        ]
-        if len(order)
-        else []
-    )
-    samples = [table.samples[i] for i in order]
-    work: list[Work] = [
-        (sample, [writer.source.prepare for writer in takes]) for sample, takes in zip(samples, takers, strict=True)
-    ]
+    wants = _who_wants(table, writers)
+    work: list[Work] = [(sample, [writer.source.prepare for writer in takers]) for sample, takers in wants]
     began = time.monotonic()
-    results = prepare_ahead(work, workers, ahead=2 * batch_size)
-    for done, (sample, takes, result) in enumerate(zip(samples, takers, results, strict=True), start=1):
-        _hand_out(sample, takes, result)
-        if done % 16 == 0 or done == len(samples):
-            reporter.progress("features", done, len(samples), _note(done, len(samples), began))
+    with closing(prepare_ahead(work, workers, ahead=2 * batch_size)) as results:
+        for done, ((sample, takers), result) in enumerate(zip(wants, results, strict=True), start=1):
+            _hand_out(sample, takers, result)
+            if done % 16 == 0 or done == len(wants):
+                reporter.progress("features", done, len(wants), _note(done, len(wants), began))
 
 
-def _hand_out(sample: Any, takes: Sequence[ShardWriter], result: Prepared) -> None:
+def _who_wants(table: SampleTable, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
+    """Each sample that is wanted, with its writers; in the order of a single writer, else ascending."""
+    if len(writers) == 1:
+        return [(table.samples[i], writers) for i in writers[0].wanted]
+    wanted = [writer.wanted for writer in writers]
+    order = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
+    members = [np.isin(order, want).tolist() for want in wanted]
+    return [
+        (table.samples[i], [writer for writer, here in zip(writers, flags, strict=True) if here])
+        for i, *flags in zip(order, *members, strict=True)
+    ]
+
+
+def _hand_out(sample: Sample, takes: Sequence[ShardWriter], result: Prepared) -> None:
     if isinstance(result, KdkitError):
         for writer in takes:
             writer.refuse()

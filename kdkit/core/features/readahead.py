@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ Work = tuple[Sample, Sequence[Prepare]]
 Prepared = list[Any] | KdkitError
 
 
-def prepare_ahead(work: Sequence[Work], workers: int, ahead: int) -> Iterator[Prepared]:
+def prepare_ahead(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
     """For each piece of work, in order: what its ``prepare`` functions make of the sample's image.
 
     Each image is decoded once. Not more than ``ahead`` results wait to be taken.

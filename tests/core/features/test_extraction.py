@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -199,6 +200,30 @@ def test_a_device_that_is_not_there(tmp_path: Path, folder: Path) -> None:
     for device in ("cuda:99", "nonsense"):
         with pytest.raises(KdkitError, match=f"device '{device}' cannot be used"):
             extract(Workspace(tmp_path), [opened("one", 1)], table, device=device)
+
+
+def test_interrupted_by_ctrl_c_it_keeps_what_is_committed(tmp_path: Path, folder: Path) -> None:
+    table = table_of(picture_samples(folder, 12), tmp_path)
+    teacher = opened("one", 1)
+    real: Callable[[Tensor], Tensor] = teacher.model.encode_image
+    calls = 0
+
+    def encode_image(pixels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(pixels)
+
+    teacher.model.encode_image = encode_image
+    with pytest.raises(KeyboardInterrupt):
+        extract(Workspace(tmp_path), [teacher], table, block_rows=4, batch_size=4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
+    column = FeatureStore(Workspace(tmp_path).features).column("one")
+    assert (column.locate(table) >= 0).tolist() == [True] * 8 + [False] * 4
+    assert not column.complete
+    (report,) = extract(Workspace(tmp_path), [teacher], table, block_rows=4, batch_size=4)
+    assert (report.new, report.kept, calls) == (4, 8, 4)
 
 
 def test_a_shard_begun_with_another_order_of_the_table(tmp_path: Path, folder: Path) -> None:
