@@ -82,7 +82,7 @@ def evaluate_project(
     task = workspace.catalogue.make("task", TASK, prompts=prompts)
     evaluation = evaluate_views(
         task,
-        [_student_view(item, device, reporter) for item in reversed(chain)],
+        [_student_view(item, device, len(samples), reporter) for item in reversed(chain)],
         [CachedView(teacher, column, table, prompts) for teacher, column in columns.items()],
         samples,
         trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
@@ -127,19 +127,21 @@ def _samples(table: SampleTable, split: Split, columns: Any) -> list[Sample]:
     return samples
 
 
-def _student_view(version: Version, device: str, reporter: Reporter) -> StudentView:
+def _student_view(version: Version, device: str, images: int, reporter: Reporter) -> StudentView:
     student = load_student(version)
     if not isinstance(student, DualEncoder):
         raise KdkitError(
             f"the student of {version.name} has no image and text features, so it has no zero-shot accuracy",
             where=str(version.folder),
         )
-    return StudentView(
-        version.name,
-        student,
-        device=device,
-        progress=lambda done, total: reporter.progress(f"{version.name}: encoding images", done, total),
-    )
+    done = 0
+
+    def progress(more: int) -> None:
+        nonlocal done
+        done += more
+        reporter.progress(f"{version.name}: encoding images", min(done, images), images)
+
+    return StudentView(version.name, student, device=device, progress=progress)
 
 
 def _retention(

@@ -25,7 +25,7 @@ class Change:
         points: ``100 (after - before)``; ``low`` and ``high`` bound it (paired bootstrap), in points.
         tolerance: how many points may be lost.
         broken: the point estimate lost more than that.
-        certain: even the favourable bound ``high`` lost more than that: not a matter of few samples.
+        certain: it lost points beyond doubt: the whole interval lies below 0.
     """
 
     domain: str
@@ -163,7 +163,7 @@ def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: flo
         count=len(shared),
         tolerance=tolerance,
         broken=points < -tolerance - _ROUNDING,
-        certain=high < -tolerance - _ROUNDING,
+        certain=high < 0,
     )
 
 

@@ -87,7 +87,7 @@ class StudentView:
         student: an ``nn.Module`` too; moved to ``device``, and left in the mode that it was in.
         device: where it runs.
         batch: images at a time.
-        progress: called with (done, total) after every batch of images.
+        progress: called after every batch with the number of its images.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class StudentView:
         *,
         device: str = "cpu",
         batch: int = BATCH,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._name, self._student, self._device, self._batch = name, student, device, batch
         self._progress = progress
@@ -113,13 +113,11 @@ class StudentView:
             KdkitError: when an image cannot be read, or a feature is NaN.
         """
         rows: list[Array] = []
-        done = 0
         with self._evaluating():
             for pixels in self._batches(samples):
                 rows.append(self._student.encode_image(pixels.to(self._device)).float().cpu().numpy())
-                done += len(pixels)
                 if self._progress:
-                    self._progress(done, len(samples))
+                    self._progress(len(pixels))
         return unit_rows(np.concatenate(rows), what="image features", where=f"student '{self._name}'")
 
     def text(self, texts: Sequence[str]) -> Array:

@@ -142,7 +142,7 @@ def _changes(axes: Axes, findings: Findings, kept: Retention) -> None:
             axes.annotate("new", (0, row), ha="center", va="center", color=COLOURS[0], backgroundcolor="white")
         if (change := kept.domains.get(domain)) is None:
             continue
-        colour = STUDENT if change.broken else INK
+        colour = STUDENT if change.broken and change.certain else INK
         axes.hlines(row, change.low, change.high, color=colour, lw=2.0, zorder=4)
         axes.scatter(change.points, row, s=40, color=colour, zorder=5)
         axes.vlines(-change.tolerance, row - 0.5, row + 0.5, color=FAINT, lw=1.0, ls=(0, (2, 2)), zorder=2)
@@ -230,7 +230,8 @@ def _curve(axes: Axes, findings: Findings) -> None:
         y[start:] = 100 * (np.array(values) - values[0])
         lines[domain] = y
     old = [domain for domain, first in findings.learned.items() if first != findings.version]
-    broken = set(findings.retention.broken) & set(old) if findings.retention else set()
+    changes = findings.retention.domains.values() if findings.retention else ()
+    broken = {change.domain for change in changes if change.broken and change.certain}
     x = np.arange(len(history))
     for domain, y in lines.items():
         axes.plot(x, y, "-o", color=STUDENT if domain in broken else FAINT, lw=1.4, ms=4, zorder=3)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
 from kdkit.core.evaluate.project import Findings
-from kdkit.core.evaluate.retention import Retention
+from kdkit.core.evaluate.retention import Change, Retention
 
 Table = Callable[[Sequence[str], Sequence[Sequence[object]], str], str]
 """(headers, rows, alignment) -> text; the terminal's way of writing a table."""
@@ -52,7 +52,7 @@ def retention_text(kept: Retention, table: Table) -> str:
             f"{change.points:+.1f}",
             f"{change.low:+.1f} to {change.high:+.1f}",
             f"{change.tolerance:g}",
-            "LOST" if change.broken else "",
+            _verdict(change),
         )
         for change in kept.domains.values()
     ]
@@ -68,6 +68,12 @@ def retention_text(kept: Retention, table: Table) -> str:
     if kept.unjudged:
         parts.append(f"not compared: {', '.join(kept.unjudged)}")
     return "\n".join(parts)
+
+
+def _verdict(change: Change) -> str:
+    if not change.broken:
+        return ""
+    return "LOST" if change.certain else "lost, maybe by chance"
 
 
 def _domains(evaluation: Evaluation, table: Table) -> str:
