@@ -10,8 +10,7 @@ from typing import Literal
 
 from kdkit.core.errors import ExitCode, KdkitError
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_REVISION = re.compile(r"[\w][\w./-]*")
+_REPO = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
 FORMS = "hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR"
 
 
@@ -39,9 +38,9 @@ def parse_source(text: str, where: str = "") -> Source:
     """
     kind, _, place = text.partition(":")
     if kind == "hf":
-        repo, _, revision = place.partition("@")
-        if _REPO.fullmatch(repo) and ".." not in place and (_REVISION.fullmatch(revision) or not revision):
-            return Source("hf", repo, revision or None)
+        match = _REPO.fullmatch(place)
+        if match and ".." not in place:
+            return Source("hf", match[1], match[2])
     elif kind == "local" and place:
         return Source("local", place)
     elif kind == "package" and re.fullmatch(r"[\w.]+(/[^/\\]+)+", place) and ".." not in place.split("/"):

@@ -86,16 +86,13 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
         change(stub.write(tmp_path / name / "a"))
         return add_teacher(workspace, "a", {"from": "local:a", "options": options}).fingerprint
 
-    def nothing(folder: Path) -> None:
-        pass
-
-    plain = fingerprint("plain", nothing)
+    plain = fingerprint("plain", Path.touch)
     assert fingerprint("card", lambda f: (f / "README.md").write_text("hello")) == plain
     assert fingerprint("licence", lambda f: (f / "LICENSE").write_text("hello")) == plain
     others = {
         fingerprint("config", lambda f: (f / "stub.json").write_text("{}")),
         fingerprint("more", lambda f: (f / "vocab.txt").write_text("a")),
-        fingerprint("option", nothing, trouble="none"),
+        fingerprint("option", Path.touch, trouble="none"),
         fingerprint("weights", lambda f: (shutil.rmtree(f), stub.write(f, width=6))),
     }
     assert len(others) == 4

@@ -126,18 +126,12 @@ def test_the_first_teacher(text: str, expected: str) -> None:
         "version: 1\nteachers: {b: {}}\n",
         "version: 1\nteachers: {b: {},\n  c: {}}\n",
         "{version: 1, teachers: {b: {}}}\n",
-        "version: 1\nteachers: &t\n",
-        "version: 1\n...\n",
     ],
 )
 def test_a_layout_that_cannot_be_edited_is_refused_with_the_lines_to_add_by_hand(text: str) -> None:
-    try:
-        added = add_entry(text, "a", {"loader": "open_clip"})
-    except KdkitError as error:
-        assert "teachers:\n  a:\n    loader: open_clip" in error.fix
-    else:
-        assert data(added)["teachers"]["a"] == {"loader": "open_clip"}  # type: ignore[index]
-        assert "{b: {}}" not in text, "a flow mapping cannot be edited without touching more than the entry"
+    with pytest.raises(KdkitError) as caught:
+        add_entry(text, "a", {"loader": "open_clip"})
+    assert "teachers:\n  a:\n    loader: open_clip" in caught.value.fix
 
 
 def test_anchors_that_other_entries_use_are_not_removed() -> None:

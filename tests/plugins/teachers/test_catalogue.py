@@ -1,0 +1,57 @@
+"""The facts of the built-in catalogue are consistent with each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdkit.core.artifacts.source import parse_source
+from kdkit.core.contracts import TeacherSpec
+from kdkit.core.discovery import load_catalogue
+from kdkit.core.licences import LicenceFacts, classify, normalise
+from kdkit.plugins.teachers import kdkit_teachers
+from kdkit.plugins.teachers.mmkd import NINE
+
+TEACHERS: tuple[TeacherSpec, ...] = kdkit_teachers()
+
+
+def test_the_nine_of_the_paper() -> None:
+    assert [spec.name for spec in NINE] == [
+        *("biomedclip", "bmc-clip", "unimed-clip", "quiltnet", "genmedclip", "plip", "pmc-clip", "pubmedclip"),
+        "medclip",
+    ]
+    widths = {spec.name: spec.image_dim for spec in NINE}
+    assert {name for name, width in widths.items() if width == 768} == {"bmc-clip", "pmc-clip"}
+    assert sum(width or 0 for width in widths.values()) == 5120  # as measured in the released features
+
+
+def test_at_least_twenty_others_are_known() -> None:
+    assert len(TEACHERS) >= len(NINE) + 20
+    assert len({spec.name for spec in TEACHERS}) == len(TEACHERS)
+
+
+@pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)
+def test_facts_fit_together(spec: TeacherSpec) -> None:
+    assert spec.summary
+    if spec.source:
+        assert parse_source(spec.source).kind == "hf"
+    assert bool(spec.unavailable) == (not (spec.source and spec.loader)), "it can be loaded, or it says why not"
+    if spec.loader:
+        assert load_catalogue().get("loader", spec.loader)
+    assert normalise(spec.license) == normalise(normalise(spec.license))
+    for source in spec.extra_sources.values():
+        parse_source(source)
+    assert spec.image_dim == spec.text_dim, "dual encoders share one space"
+
+
+@pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)
+def test_what_is_said_about_distillation_follows_from_the_licence(spec: TeacherSpec) -> None:
+    expected = {
+        "permissive": {"allowed"},
+        "non-commercial": {"non-commercial"},
+        "no-derivatives": {"forbidden"},
+        "unknown": {"unknown"},
+    }
+    assert spec.distillation in expected[classify(spec.license)]
+    if spec.distillation in ("forbidden", "non-commercial"):
+        assert spec.notes, "the reason"
+    assert LicenceFacts(spec.license).strictest == classify(spec.license)
