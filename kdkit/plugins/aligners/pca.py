@@ -25,7 +25,7 @@ def pca(in_dim: int, out_dim: int, *, center: bool = False) -> MatrixAligner:
         # The sign of an eigenvector is arbitrary; this makes it the same on every machine.
         largest = main.gather(0, main.abs().argmax(0, keepdim=True))
         main = main * largest.sign()
-        encoder = torch.zeros(in_dim, out_dim, dtype=x.dtype)
+        encoder = x.new_zeros(in_dim, out_dim)
         encoder[:, : main.shape[1]] = main
         return Solution(encoder, encoder.T, mean)
 
