@@ -82,7 +82,7 @@ def evaluate_project(
     task = workspace.catalogue.make("task", TASK, prompts=prompts)
     evaluation = evaluate_views(
         task,
-        [_student_view(item, device, len(samples), reporter) for item in reversed(chain)],
+        [_student_view(workspace, item, device, len(samples), reporter) for item in reversed(chain)],
         [CachedView(teacher, column, table, prompts) for teacher, column in columns.items()],
         samples,
         trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
@@ -127,8 +127,8 @@ def _samples(table: SampleTable, split: Split, columns: Any) -> list[Sample]:
     return samples
 
 
-def _student_view(version: Version, device: str, images: int, reporter: Reporter) -> StudentView:
-    student = load_student(version)
+def _student_view(workspace: Workspace, version: Version, device: str, images: int, reporter: Reporter) -> StudentView:
+    student = load_student(version, workspace.catalogue)
     if not isinstance(student, DualEncoder):
         raise KdkitError(
             f"the student of {version.name} has no image and text features, so it has no zero-shot accuracy",

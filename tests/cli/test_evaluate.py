@@ -1,0 +1,46 @@
+"""``kdkit evaluate`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kdkit.core.distill.run import Options, distill
+from kdkit.core.evaluate import Evaluation
+from tests.cli.test_distill import PLUGIN
+from tests.conftest import Cli, InstallPlugin
+from tests.toy_project import make_project
+
+
+@pytest.fixture
+def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
+    """The command in a toy project with one version."""
+    install_plugin("kdkit-toy", PLUGIN)
+    kdkit_cli.folder.rmdir()
+    distill(
+        make_project(kdkit_cli.folder, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray")),
+        Options(cpu=True),
+    )
+    return kdkit_cli
+
+
+def test_evaluate(toy: Cli) -> None:
+    shown = toy("evaluate")
+    assert shown.code == 0, shown.stderr
+    assert shown.stdout.splitlines()[0] == "Zero-shot accuracy in %, test split"
+    assert "v1 against the oracle" in shown.stdout
+    assert "picture: reports/evaluation-v1-test.png" in shown.stderr
+    assert (toy.folder / "reports" / "evaluation-v1-test.png").read_bytes()[:4] == b"\x89PNG"
+
+    data = json.loads(toy("evaluate", "v1", "--split", "calibration", "--json").stdout)
+    assert data["file"] == "reports/evaluation-v1-calibration.json"
+    assert Evaluation.load(toy.folder / data["file"]).model("v1").means["accuracy"] > 0.5
+    assert data["picture"]["alt"].startswith("Accuracy of v1 on 3 domains of the calibration split: ")
+
+    wrong = toy("evaluate", "--split", "tst")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "did you mean 'test'?" in wrong.stderr
+    absent = toy("evaluate", "v7")
+    assert (absent.code, absent.stdout) == (3, "")
+    assert "there is no version 'v7'" in absent.stderr

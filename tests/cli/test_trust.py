@@ -1,0 +1,53 @@
+"""``kdkit trust`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.test_distill import PLUGIN
+from tests.conftest import Cli, InstallPlugin
+from tests.toy_project import make_project
+
+
+@pytest.fixture
+def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
+    install_plugin("kdkit-toy", PLUGIN)
+    kdkit_cli.folder.rmdir()
+    make_project(kdkit_cli.folder, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
+    return kdkit_cli
+
+
+def test_the_trust_of_a_project(toy: Cli) -> None:
+    nothing = toy("trust")
+    assert (nothing.code, nothing.stdout) == (3, "")
+    assert "no teacher has features" in nothing.stderr
+    assert "kdkit features extract" in nothing.stderr
+    assert toy("features", "extract").code == 0
+
+    shown = toy("trust")
+    assert shown.code == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].endswith("may teach by threshold (value 0.7, on estimate, fallback none)")
+    assert lines[1].split() == ["domain", "radio", "chance", "images"]
+    assert [line.split()[0] for line in lines[3:6]] == ["ct", "mri", "xray"]
+    assert ["*" in line for line in lines[3:6]] == [True, True, False]
+    assert "domain 'xray': no teacher may teach it" in shown.stderr
+    assert any(line.split()[:2] == ["xray", "nobody"] for line in lines)
+
+    other = toy("trust", "--policy", "all", "--option", "unmeasured=true", "--json")
+    data = json.loads(other.stdout)
+    assert data["policy"]["options"] == {"unmeasured": True}
+    assert data["policy"]["weights"] == {"radio": {"ct": 1.0, "mri": 1.0, "xray": 1.0}}
+    radio = data["teachers"][0]["domains"]
+    assert radio["ct"]["lower"] <= radio["ct"]["accuracy"] <= radio["ct"]["upper"]
+    assert radio["ct"]["accuracy"] > 0.8
+    assert data["domains"][0] == {"domain": "ct", "count": 30, "chance": pytest.approx(1 / 3)}
+
+    wrong = toy("trust", "--option", "value")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "--option: 'value' is not NAME=VALUE" in wrong.stderr
+    unknown = toy("trust", "--policy", "treshold")
+    assert unknown.code == 2
+    assert "did you mean 'threshold'?" in unknown.stderr
