@@ -51,8 +51,9 @@ class SmallHub:
         return self.repositories[repo].commit(files)
 
     def downloads(self) -> list[str]:
-        """Paths of the files that were fetched."""
-        return [path for line in self.asked if line.startswith("GET") for path in _FILE.findall(line.split()[1])]
+        """Paths of the files that were fetched, sorted."""
+        matches = (_FILE.fullmatch(line.removeprefix("GET ")) for line in self.asked)
+        return sorted(match["path"] for match in matches if match)
 
 
 @contextmanager
@@ -100,25 +101,25 @@ class _Handler(BaseHTTPRequestHandler):
         commit = repository.refs.get(revision, revision)
         if commit not in repository.commits:
             return self._fail(404, "RevisionNotFound")
-        handler(repository, commit, asked)
+        handler(repository, commit, asked["path"] if "path" in asked else asked["repo"])
         return None
 
-    def _info(self, repository: Repository, commit: str, asked: dict[str, str | None]) -> None:
+    def _info(self, repository: Repository, commit: str, repo: str) -> None:
         files = repository.commits[commit]
         siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
-        about = {"_id": "1", "id": asked["repo"], "sha": commit, "siblings": siblings, "tags": [], "downloads": 0}
+        about = {"_id": "1", "id": repo, "sha": commit, "siblings": siblings, "tags": [], "downloads": 0}
         about |= {"private": False, "disabled": False, "likes": 0, "gated": "auto" if repository.gated else False}
         self._send(200, json.dumps(about).encode())
 
-    def _tree(self, repository: Repository, commit: str, asked: dict[str, str | None]) -> None:
+    def _tree(self, repository: Repository, commit: str, _: str) -> None:
         entries = [
             {"type": "file", "path": name, "size": len(content), "oid": _sha1(content)}
             for name, content in repository.commits[commit].items()
         ]
         self._send(200, json.dumps(entries).encode())
 
-    def _file(self, repository: Repository, commit: str, asked: dict[str, str | None]) -> None:
-        content = repository.commits[commit].get(asked["path"] or "")
+    def _file(self, repository: Repository, commit: str, path: str) -> None:
+        content = repository.commits[commit].get(path)
         if content is None:
             return self._fail(404, "EntryNotFound")
         if repository.gated:

@@ -86,6 +86,10 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
         change(stub.write(tmp_path / name / "a"))
         return add_teacher(workspace, "a", {"from": "local:a", "options": options}).fingerprint
 
+    def wider(folder: Path) -> None:
+        shutil.rmtree(folder)
+        stub.write(folder, width=6)
+
     plain = fingerprint("plain", Path.touch)
     assert fingerprint("card", lambda f: (f / "README.md").write_text("hello")) == plain
     assert fingerprint("licence", lambda f: (f / "LICENSE").write_text("hello")) == plain
@@ -93,7 +97,7 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
         fingerprint("config", lambda f: (f / "stub.json").write_text("{}")),
         fingerprint("more", lambda f: (f / "vocab.txt").write_text("a")),
         fingerprint("option", Path.touch, trouble="none"),
-        fingerprint("weights", lambda f: (shutil.rmtree(f), stub.write(f, width=6))),
+        fingerprint("weights", wider),
     }
     assert len(others) == 4
     assert plain not in others

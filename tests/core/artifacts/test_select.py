@@ -66,18 +66,9 @@ def test_sources_are_read_and_written(text: str, source: Source) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "hf:",
-        "hf:repo",
-        "hf:a/b/c",
-        "hf:../b",
-        "hf:a/..",
-        "hf:a/b@../../x",
-        "local:",
-        "package:pkg",
-        "package:p/../x",
-    ]
-    + ["http://x/y", "models/a", "hf:a/b@"],
+        *("", "hf:", "hf:repo", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../../x", "local:"),
+        *("package:pkg", "package:p/../x", "http://x/y", "models/a"),
+    ],
 )
 def test_other_sources_are_errors(text: str) -> None:
     with pytest.raises(KdkitError, match="does not say where"):

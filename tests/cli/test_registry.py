@@ -1,0 +1,124 @@
+"""Teachers through the real command: from an empty folder to a locked teacher, without network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli
+from tests.tiny_models import make_biomedclip_folder
+
+
+@pytest.fixture(scope="module")
+def biomedclip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BiomedCLIP's layout as published, with only a pickle of weights."""
+    return make_biomedclip_folder(tmp_path_factory.mktemp("models") / "biomedclip", weights="bin")
+
+
+def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: Cli, biomedclip: Path) -> None:
+    project = kdkit_cli.folder
+    assert kdkit_cli("init").code == 0
+    registry = project / "registry.yaml"
+    original = registry.read_bytes()
+    shutil.copytree(biomedclip, project / "models" / "bio")
+
+    planned = kdkit_cli("add-teacher", "bio", "--from", "local:models/bio", "--dry-run", "--json")
+    assert planned.code == 0, planned.stderr
+    assert "open_clip_pytorch_model.bin" in json.loads(planned.stdout)["files"]
+    assert registry.read_bytes() == original
+    assert not (project / "registry.lock").exists()
+
+    added = kdkit_cli(
+        *("add-teacher", "bio", "--from", "local:models/bio", "--domains", "ct, mri", "--license", "mit"),
+        *("--option", "precision=fp32", "--json"),
+    )
+    assert added.code == 0, added.stderr
+    locked = json.loads(added.stdout)
+    assert locked["loader"] == "open_clip"
+    assert {name: signal["shape"] for name, signal in locked["signals"].items()} == {"image": [32], "text": [32]}
+    weights = locked["files"]["open_clip_model.safetensors"]
+    assert weights["made_from"]["file"] == "open_clip_pytorch_model.bin"
+    assert {"tokenizer", "preprocessing"} <= set(locked["identity"])
+    block = (
+        "  bio:\n    from: local:models/bio\n    options: {precision: fp32}\n    domains: [ct, mri]\n    license: mit\n"
+    )
+    assert registry.read_bytes().replace(block.encode(), b"") == original
+    assert json.loads((project / "registry.lock").read_text("utf-8"))["teachers"]["bio"]["commit"] is None
+
+    listed = kdkit_cli("teachers", "--json")
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["teachers"]}
+    assert rows["bio"]["state"] == "locked"
+    assert rows["bio"]["dims"] == {"image": 32, "text": 32}
+    assert (rows["bio"]["domains"], rows["bio"]["licence"], rows["bio"]["distillation"]) == (
+        ["ct", "mri"],
+        "mit",
+        "allowed",
+    )
+    assert rows["biomedclip"]["state"] == "available"
+    assert kdkit_cli("lock", "--check").code == 0
+
+    assert kdkit_cli("remove-teacher", "bio").code == 0
+    assert registry.read_bytes() == original
+
+
+def test_a_catalogue_teacher_from_a_local_copy_needs_only_its_folder(kdkit_cli: Cli, biomedclip: Path) -> None:
+    kdkit_cli("init")
+    added = kdkit_cli("add-teacher", "biomedclip", "--from", f"local:{biomedclip}")
+    assert added.code == 0, added.stderr
+    assert "image 32, text 32" in added.stdout
+    assert "warning" not in added.stderr, "its licence is known from the catalogue"
+    shown = kdkit_cli("teachers").stdout.splitlines()
+    assert shown[0] == "chosen (this project's use: research)"
+    assert shown[3].split()[:4] == ["biomedclip", "locked", "32", "-"]
+
+
+def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
+    code = (
+        "import sys; from kdkit.cli.main import app\n"
+        "app(['teachers', '--available'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'numpy', 'h5py', 'transformers', 'open_clip'} & set(sys.modules)), file=sys.stderr)"
+    )
+    outcome = kdkit_cli.python("-c", code)
+    assert outcome.stderr == "[]\n"
+    for name in ("biomedclip", "medclip", "conch"):
+        assert name in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["add-teacher", "biomedclp"], 2, ["unknown teacher 'biomedclp'", "did you mean 'biomedclip'"]),
+        (["add-teacher", "conch"], 4, ["'conch' is not allowed", "cc-by-nc-nd-4.0", "LicenseRef-"]),
+        (["add-teacher", "medclip"], 3, ["architecture of its own", "own code"]),
+        (["add-teacher", "plip", "--offline"], 3, ["cache", "--from local:DIR"]),
+        (["add-teacher", "x", "--from", "local:nowhere"], 3, ["no such folder", "nowhere"]),
+        (["add-teacher", "x", "--from", "local:."], 2, ["no loader recognises"]),
+        (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, ["'a' is not KEY=VALUE"]),
+        (["add-teacher", "X Y", "--from", "local:."], 2, ["'X Y' is not a name"]),
+        (["remove-teacher", "plip"], 2, ["no teacher 'plip'"]),
+        (["init"], 2, ["a project here already"]),
+        (["lock", "plip"], 2, ["no teacher 'plip'"]),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(
+    kdkit_cli: Cli, arguments: list[str], code: int, words: list[str]
+) -> None:
+    kdkit_cli.folder.joinpath("registry.yaml").write_text("version: 1\n", encoding="utf-8")
+    outcome = kdkit_cli(*arguments)
+    assert (outcome.code, outcome.stdout) == (code, "")
+    assert [word for word in words if word not in outcome.stderr] == []
+    assert "Traceback" not in outcome.stderr
+    assert kdkit_cli.folder.joinpath("registry.yaml").read_text("utf-8") == "version: 1\n"
+    assert not kdkit_cli.folder.joinpath("registry.lock").exists()
+
+
+@pytest.mark.parametrize("command", ["teachers", "lock", "add-teacher plip"])
+def test_a_mistake_in_the_registry_is_named_with_its_line(kdkit_cli: Cli, command: str) -> None:
+    kdkit_cli.folder.joinpath("registry.yaml").write_text("version: 1\nteachers:\n  a: {form: x}\n", encoding="utf-8")
+    outcome = kdkit_cli(*command.split())
+    assert outcome.code == 2
+    assert "registry.yaml:3: unknown key 'teachers.a.form'" in outcome.stderr
+    assert "'from'" in outcome.stderr
