@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -60,7 +61,8 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
     aligners = _aligners(workspace, plan, survey, teachers, outputs, saved)
-    bridges = _bridges(plan, teachings, outputs, aligners)
+    train = survey.table.select(split="train")
+    bridges = _bridges(plan, teachings, outputs, aligners, train)
     make_loss = workspace.catalogue.make
     terms = [Term(p.name, p.weight, make_loss("loss", p.name, **p.options)) for p in plan.recipe.losses]
     if PREVIOUS in bridges:
@@ -75,7 +77,8 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
     """A new student of the registry's family, or the parent's."""
     entry = workspace.registry.student
     if parent is None:
-        return cast(nn.Module, workspace.catalogue.make("student", entry.family, **entry.config))
+        config = anchored(entry.config, workspace.root)
+        return cast(nn.Module, workspace.catalogue.make("student", entry.family, **config))
     written = {"family": entry.family, "config": entry.config}
     made_from = parent.lineage["student"]["registry"]
     if written != made_from:
@@ -86,6 +89,20 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
             fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
         )
     return cast(nn.Module, load_student(parent, workspace.catalogue)).train()
+
+
+def anchored(value: Any, root: Path) -> Any:
+    """A copy in which every string that starts with ``./`` or ``../`` is a path below ``root``.
+
+    That is how a student's config names files of the project, whatever the family calls them.
+    """
+    if isinstance(value, Mapping):
+        return {key: anchored(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [anchored(item, root) for item in value]
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str(root / value)
+    return value
 
 
 def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Collection[str]) -> Teaching:
@@ -127,7 +144,11 @@ def student_features(
 
 
 def _bridges(
-    plan: Plan, teachings: Sequence[Teaching], outputs: Mapping[str, int], aligners: Sequence[nn.Module]
+    plan: Plan,
+    teachings: Sequence[Teaching],
+    outputs: Mapping[str, int],
+    aligners: Sequence[nn.Module],
+    train: Indices,
 ) -> dict[str, Bridge]:
     recipe = plan.recipe
     bridges: dict[str, Bridge] = {}
@@ -136,11 +157,11 @@ def _bridges(
             bridges[PREVIOUS] = Bridge()
         elif recipe.space == "heads":
             heads = linear_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers)
-            bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None))
+            bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, train))
     if recipe.space == "shared":
         teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
         for teacher, aligner in zip(teachers, aligners, strict=True):
-            bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner))
+            bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner, train))
     return bridges
 
 
@@ -173,22 +194,24 @@ def _aligners(
     return [fitted[teacher.name] for teacher in teachers]
 
 
-def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None) -> dict[str, nn.Module]:
+def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None, train: Indices) -> dict[str, nn.Module]:
     norms: dict[str, nn.Module] = {}
     for signal, width in teaching.widths.items():
         kind = plan.recipe.targets.normalise
-        chunks = taught_rows(teaching, signal, aligner)
+        chunks = taught_rows(teaching, signal, train, aligner)
         if aligner is not None:
             width = next(chunks).shape[1]
-            chunks = taught_rows(teaching, signal, aligner)
+            chunks = taught_rows(teaching, signal, train, aligner)
         norms[signal] = TargetNorm(width, kind).fit(chunks)
     return norms
 
 
 @torch.no_grad()
-def taught_rows(teaching: Teaching, signal: str, aligner: Any = None) -> Iterator[np.ndarray[Any, Any]]:
-    """(n, D) float32 chunks of what the teacher teaches, through its aligner if it has one."""
-    rows = teaching.rows[teaching.weight > 0]
+def taught_rows(
+    teaching: Teaching, signal: str, samples: Indices, aligner: Any = None
+) -> Iterator[np.ndarray[Any, Any]]:
+    """(n, D) float32 chunks of what the teacher teaches about ``samples``, through its aligner if it has one."""
+    rows = teaching.rows[samples][teaching.weight[samples] > 0]
     for start in range(0, len(rows), ROWS):
         chunk = np.asarray(teaching.gather(signal, rows[start : start + ROWS]), dtype=np.float32)
         yield chunk if aligner is None else aligner.encode(signal, torch.from_numpy(chunk)).numpy()

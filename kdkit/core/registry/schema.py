@@ -70,7 +70,10 @@ class TeacherEntry(Part):
 
 
 class StudentEntry(Part):
-    """The student: a family of the catalogue and its architecture."""
+    """The student: a family of the catalogue and its architecture.
+
+    In ``config``, a string that starts with ``./`` or ``../`` is a path relative to the registry.
+    """
 
     family: str = "open_clip"
     config: Options = {}

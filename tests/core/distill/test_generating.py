@@ -29,9 +29,7 @@ from tests.toy_vlm import ToyVlmTeacher
 STUDENT = StudentSpec(
     name="toy-vlm", summary="toy", factory="tests.toy_vlm:make_toy_vlm", loader="tests.toy_vlm:load_toy_vlm"
 )
-LOSS = LossSpec(
-    name="answers", summary="toy", factory="tests.toy_vlm:TopKAnswerLoss", signals=("answer", "answer_ids")
-)
+LOSS = LossSpec(name="answers", summary="toy", factory="tests.toy_vlm:TopKAnswerLoss", signals=("answer", "answer_ids"))
 RECIPE = Recipe.model_validate(
     {
         "name": "generating",

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.build import build
 from kdkit.core.distill.finish import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import KdkitError
@@ -171,6 +173,18 @@ def test_a_new_teacher_is_aligned_to_the_space_that_the_student_lives_in(project
     assert old
     assert all(torch.equal(before[name], after[name]) for name in old)
     assert {name.replace("@radio", "@xr") for name in old} == {n for n in after if ".aligner." in n} - old
+
+
+def test_target_normalisation_is_fitted_on_training_samples_alone(project: Path) -> None:
+    recipe(project, ("space: heads", "space: heads\ntargets: {normalise: standardise}"))
+    workspace = open_project(project)
+    prepared = prepare(workspace, Options(), Silent())
+    made = build(workspace, prepared.plan, prepared.survey, None, Silent())
+    table, teaching = prepared.survey.table, made.teachings[0]
+    train = table.select(split="train", domains=["ct", "mri"])
+    expected = teaching.gather("image", teaching.rows[train]).astype(np.float64).mean(axis=0)
+    mean = made.task.get_buffer("bridges.@radio.norms.image.mean").numpy()
+    np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_whole_of_a_version_comes_back(project: Path) -> None:
