@@ -10,21 +10,55 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
+_CONTRACTS = (
+    "AlignerSpec",
+    "DomainScore",
+    "LoaderSpec",
+    "LossInput",
+    "LossSpec",
+    "RecipeSpec",
+    "RopeSpec",
+    "Sample",
+    "SignalSpec",
+    "SourceSpec",
+    "StudentSpec",
+    "TaskSpec",
+    "TeacherSpec",
+    "TeacherView",
+    "TrustPolicySpec",
+    "TrustTable",
+)
 _WHERE = {
     "hookimpl": "kdkit.core.hookspecs",
     "KdkitError": "kdkit.core.errors",
     "Workspace": "kdkit.core.workspace",
     "load_student": "kdkit.core.versions",
-    **{
-        name: "kdkit.core.contracts"
-        for name in (
-            "Sample LoaderSpec TeacherSpec StudentSpec AlignerSpec LossSpec RopeSpec SourceSpec TrustPolicySpec "
-            "TaskSpec RecipeSpec SignalSpec TeacherView LossInput TrustTable DomainScore"
-        ).split()
-    },
+    **dict.fromkeys(_CONTRACTS, "kdkit.core.contracts"),
 }
 
-__all__ = ["__version__", *_WHERE]
+__all__ = [
+    "AlignerSpec",
+    "DomainScore",
+    "KdkitError",
+    "LoaderSpec",
+    "LossInput",
+    "LossSpec",
+    "RecipeSpec",
+    "RopeSpec",
+    "Sample",
+    "SignalSpec",
+    "SourceSpec",
+    "StudentSpec",
+    "TaskSpec",
+    "TeacherSpec",
+    "TeacherView",
+    "TrustPolicySpec",
+    "TrustTable",
+    "Workspace",
+    "__version__",
+    "hookimpl",
+    "load_student",
+]
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import (
