@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.tiny_models import make_biomedclip_folder
+from tests.core.artifacts.small_hub import small_hub
+from tests.core.artifacts.stub import tree
+from tests.tiny_models import BIOMED_TEXT_TOWER, make_biomedclip_folder
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +66,40 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
     assert registry.read_bytes() == original
 
 
-def test_a_catalogue_teacher_from_a_local_copy_needs_only_its_folder(kdkit_cli: Cli, biomedclip: Path) -> None:
+def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_network(
+    kdkit_cli: Cli, tmp_path: Path
+) -> None:
+    """The published layout: a pickle of weights, and the text tower's config in another repository."""
+    text = tmp_path / "text"
+    main = make_biomedclip_folder(tmp_path / "main", text_repo=text, weights="bin")
     kdkit_cli("init")
-    added = kdkit_cli("add-teacher", "biomedclip", "--from", f"local:{biomedclip}")
+    online = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with small_hub() as hub:
+        commit = hub.add("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", tree(main))
+        hub.add(BIOMED_TEXT_TOWER, tree(text) | {"pytorch_model.bin": b"not needed"})
+        added = kdkit_cli("add-teacher", "biomedclip", env={**online, "HF_ENDPOINT": hub.url})
+        assert "pytorch_model.bin" not in hub.downloads()
     assert added.code == 0, added.stderr
+    assert f"at {commit[:12]}" in added.stdout
     assert "image 32, text 32" in added.stdout
     assert "warning" not in added.stderr, "its licence is known from the catalogue"
     shown = kdkit_cli("teachers").stdout.splitlines()
     assert shown[0] == "chosen (this project's use: research)"
     assert shown[3].split()[:4] == ["biomedclip", "locked", "32", "-"]
+
+    shutil.rmtree(kdkit_cli.folder / ".kdkit")
+    opened = kdkit_cli.python("-c", OPEN, env={**online, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert opened.code == 0, opened.stderr
+    lock = json.loads((kdkit_cli.folder / "registry.lock").read_text("utf-8"))
+    assert opened.stdout.split() == ["32", lock["teachers"]["biomedclip"]["fingerprint"]]
+
+
+OPEN = """
+from kdkit import Workspace
+from kdkit.core.artifacts import open_teacher
+teacher = open_teacher(Workspace.find(), "biomedclip")
+print(teacher.model.embed_dim, teacher.fingerprint)
+"""
 
 
 def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.artifacts.fetch import Materialised, fetch, install, staged
-from kdkit.core.artifacts.files import disk_errors, list_folder
+from kdkit.core.artifacts.files import list_folder
 from kdkit.core.artifacts.hub import look
 from kdkit.core.artifacts.opened import fingerprint_of, load_model, verify
 from kdkit.core.artifacts.permission import require_permission
@@ -19,7 +19,7 @@ from kdkit.core.artifacts.select import select_files
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import write_atomically
+from kdkit.core.registry.atomic import disk_errors, write_atomically
 from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text

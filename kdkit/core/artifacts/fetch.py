@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdkit.core.artifacts.card import licence_seen
-from kdkit.core.artifacts.files import bring, describe_files, disk_errors, first_difference, list_folder
+from kdkit.core.artifacts.files import bring, describe_files, first_difference, list_folder
 from kdkit.core.artifacts.hub import Select, snapshot
 from kdkit.core.artifacts.pickles import convert_pickles
 from kdkit.core.artifacts.select import select_descriptions, select_files
@@ -18,8 +19,12 @@ from kdkit.core.artifacts.source import Source, parse_source, source_folder
 from kdkit.core.artifacts.text_tower import bring_text_tower
 from kdkit.core.contracts import Reporter
 from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import disk_errors
 from kdkit.core.registry.chosen import ChosenTeacher
 from kdkit.core.registry.lock import FileFact, LicenceSeen, LockedTeacher
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a folder that was being filled is taken as left behind."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,9 @@ class _Carrier:
 def staged(parent: Path, name: str) -> Iterator[Path]:
     """An empty folder beside the final ones; gone at the end unless :func:`install` moved it."""
     parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f".{name}-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:
         yield stage

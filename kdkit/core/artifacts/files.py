@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.errors import KdkitError
 from kdkit.core.registry.lock import FileFact
 
 _CHUNK = 1 << 20
@@ -94,21 +92,3 @@ def first_difference(folder: Path, expected: Mapping[str, FileFact]) -> tuple[st
         if found != expected[name].sha256:
             return name, expected[name].sha256, found
     return None
-
-
-@contextmanager
-def disk_errors(where: str) -> Iterator[None]:
-    """Turns a full disk, or a folder that may not be written, into one clear error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise KdkitError(
-            "no disk space left" if full else "cannot write here",
-            where=error.filename or where,
-            why=error.strerror or "",
-            fix="free some space and run the command again; nothing was left half-written" if full else "",
-            code=ExitCode.MISSING if full else ExitCode.DENIED,
-        ) from error

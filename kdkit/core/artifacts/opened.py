@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.artifacts.fetch import Materialised, fetch, install, same_files, staged
-from kdkit.core.artifacts.files import disk_errors, sha256_of
+from kdkit.core.artifacts.files import sha256_of
 from kdkit.core.artifacts.permission import require_permission
 from kdkit.core.artifacts.probe import frozen, identity_of
 from kdkit.core.artifacts.select import is_licence_or_card
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.contracts import Reporter, SignalSource, Silent, Teacher
 from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import disk_errors
 from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
 

@@ -1,11 +1,16 @@
-"""Writing a file so that it is there whole, or not at all."""
+"""Writing a file so that it is there whole, or not at all; and what a disk can say about it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from kdkit.core.errors import ExitCode, KdkitError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -31,3 +36,21 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def disk_errors(where: str) -> Iterator[None]:
+    """Turns a full disk, or a folder that may not be written, into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise KdkitError(
+            "no disk space left" if full else "cannot write here",
+            where=error.filename or where,
+            why=error.strerror or "",
+            fix="free some space and run the command again; nothing was left half-written" if full else "",
+            code=ExitCode.MISSING if full else ExitCode.DENIED,
+        ) from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from kdkit.core.artifacts.files import disk_errors
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import write_atomically
+from kdkit.core.registry.atomic import disk_errors, write_atomically
 from kdkit.core.workspace import REGISTRY, Workspace
 
 
