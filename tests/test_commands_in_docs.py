@@ -1,0 +1,44 @@
+"""Every ``kdkit`` line that the README and the documentation show is a command with these options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from kdkit.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """(file, line) of each command in a code block or between backticks."""
+    pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+    for path in [*pages, *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, flags=re.S)
+        lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+        inline = re.findall(r"`(kdkit [^`\n]+)`", text)
+        for line in [*lines, *inline]:
+            if line.startswith("kdkit "):
+                yield path.name, re.split(r"[#|>;]", line.replace("\\", ""))[0].strip()
+
+
+@pytest.mark.parametrize(("file", "line"), sorted(set(shown())))
+def test_a_shown_command_exists_with_its_options(file: str, line: str) -> None:
+    command: Any = get_command(app)
+    words = [word for word in shlex.split(line)[1:] if word not in ("COMMAND", "--debug", "--no-plugins")]
+    known: set[str] = set()
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+        known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known |= {option for parameter in get_command(app).params for option in parameter.opts}
+    used = {word.split("=")[0] for word in words if word.startswith("-")}
+    named = [word for word in words if not word.startswith(("-", "NAME", "..."))]
+    assert not hasattr(command, "commands") or not named, f"{file}: there is no command as in '{line}'"
+    assert used <= known | {"-h", "--help"}, f"{file}: '{line}'"
