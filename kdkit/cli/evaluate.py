@@ -41,7 +41,7 @@ def evaluate(
     from kdkit.core.report import write_report
     from kdkit.core.report.text import findings_text
 
-    with workspace.exclusive("evaluate"):
+    with workspace.exclusive("kdkit evaluate"):
         findings = evaluate_project(
             workspace, version, split=split, ancestors=not alone, device=device, reporter=reporter
         )

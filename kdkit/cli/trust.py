@@ -31,7 +31,7 @@ def trust(
 
     from kdkit.core.trust.project import project_trust
 
-    with workspace.exclusive("trust"):
+    with workspace.exclusive("kdkit trust"):
         findings = project_trust(workspace, policy, options, reporter=reporter)
     console.emit(findings.to_json(), json=json, text=lambda: _text(findings))
     for domain in findings.chosen.uncovered:

@@ -68,7 +68,7 @@ def evaluate_project(
         KdkitError: no such version, a student without image and text features, no labelled sample in the
             split, an unreadable image that may not be skipped.
     """
-    from kdkit.core.trust.measure import measure_trust
+    from kdkit.core.trust.measure import column_of, measure_trust
 
     reporter = reporter or Silent()
     version = Versions(workspace).get(name)
@@ -76,7 +76,7 @@ def evaluate_project(
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
     teachers = _teachers(workspace, store, chain)
-    columns = {teacher: store.column(teacher) for teacher in teachers}
+    columns = {teacher: column_of(workspace, store, teacher) for teacher in teachers}
     samples = _samples(table, split, columns.values())
     prompts = prompt_sets(workspace.registry, table)
     task = workspace.catalogue.make("task", TASK, prompts=prompts)

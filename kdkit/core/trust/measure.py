@@ -18,6 +18,7 @@ from kdkit.core.evaluate.zero_shot import (
     class_probabilities,
     unit_rows,
 )
+from kdkit.core.registry.lock import Lock
 from kdkit.core.trust.saved import Measured, TeacherTrust, as_table, load_measured, save_measured
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def measure_trust(
         class, a teacher without features of a domain's calibration samples or prompts.
 
     Raises:
-        KdkitError: when a teacher has neither column nor scores, or its features are NaN.
+        KdkitError: when a teacher has neither column nor scores, its column is that of other files than the
+            lock's, or its features are NaN.
     """
     reporter = reporter or Silent()
     prompts = prompt_sets(workspace.registry, table)
@@ -70,7 +72,7 @@ def measure_trust(
         if teacher in measured and teacher not in store.teachers:
             reporter.warn(f"teacher '{teacher}' has no features any more: using the trust measured before")
             continue
-        column = store.column(teacher)
+        column = column_of(workspace, store, teacher)
         fingerprint = _fingerprint(column, table, prompts)
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
@@ -79,6 +81,16 @@ def measure_trust(
         save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return as_table(measured, teachers, table.domains, level)
+
+
+def column_of(workspace: Workspace, store: FeatureStore, teacher: str) -> Column:
+    """The column of the teacher as it is locked; the last one for a teacher that was removed.
+
+    Raises:
+        KdkitError: when there is none, or only one of another fingerprint (naming both).
+    """
+    locked = Lock.load(workspace.lock_path).teachers.get(teacher)
+    return store.column(teacher, None if locked is None else locked.fingerprint)
 
 
 def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dict[str, Mapping[str, Sequence[str]]]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.artifacts.admit import add_teacher, lock_teachers
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.project import Findings, evaluate_project
+from kdkit.core.registry.lock import Lock
 from kdkit.core.trust.project import project_trust
 from kdkit.core.versions import Versions
 from tests.core.trust.synthetic import Warned
@@ -113,6 +114,19 @@ def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(learnt_tw
     assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
     assert found.evaluation.model("v2").domains["ct"].count == 31
     assert any("'radio' lacks features of some samples or prompts in ct" in w for w in reporter.warnings)
+
+
+def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+    old = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
+    train_teacher(["ct"], width=8, seed=9).save(root / "models" / "radio")
+    lock_teachers(open_project(root), ("radio",))
+    new = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
+    assert old != new
+    for call in (evaluate_project, project_trust):
+        with pytest.raises(KdkitError, match=f"have fingerprint {old}, but the teacher's is {new}") as caught:
+            call(open_project(root))
+        assert caught.value.fix == "kdkit features extract radio"
 
 
 def test_before_there_is_a_version(tmp_path: Path) -> None:
