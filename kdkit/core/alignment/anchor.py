@@ -26,31 +26,49 @@ class Paired:
     features: Mapping[str, Tensor]
 
 
-def consensus(teachers: Mapping[str, Paired], count: int, dim: int) -> dict[str, Tensor]:
+def consensus(
+    teachers: Mapping[str, Paired], count: int, dim: int, *, fixed: Mapping[str, Paired] | None = None, seed: int = 0
+) -> dict[str, Tensor]:
     """Generalised Procrustes: rotate every teacher to the mean, take the mean again.
 
     Teachers of any width take part: a narrower one is placed into the space, a wider one is projected. All
-    signals of a teacher turn together. The first teacher sets the axes.
+    signals of a teacher turn together. A teacher that shares no sample with those before it (another
+    specialist) has nothing to turn to and gets a random rotation: its samples then lie apart from theirs.
 
     Args:
         teachers: by name; those with the most rows should come first.
         count: N, samples that are numbered.
         dim: width of the consensus.
+        fixed: teachers that are in the space already and stay where they are, (n, dim) features.
+        seed: of the random rotations.
 
     Returns:
         Signal name -> (N, dim) float32 unit rows; zeros in rows that no teacher has.
     """
+    generator = torch.Generator().manual_seed(seed)
     units = {
         name: Paired(t.rows, {s: F.normalize(x.double(), dim=-1) for s, x in t.features.items()})
         for name, t in teachers.items()
     }
-    first = next(iter(units.values()))
-    axes = _main_axes(torch.cat(list(first.features.values())), dim)
-    turned = {"": Paired(first.rows, {s: x @ axes for s, x in first.features.items()})}
-    for _ in range(ROUNDS if len(units) > 1 else 0):
-        anchor = mean_of(turned, count)
+    still = {name: Paired(t.rows, {s: x.double() for s, x in t.features.items()}) for name, t in (fixed or {}).items()}
+    turned: dict[str, Paired] = {}
+    for name, teacher in units.items():
+        others = {**still, **turned}
+        known = torch.cat([other.rows for other in others.values()]) if others else teacher.rows[:0]
+        if torch.isin(teacher.rows, known).any():
+            turned[name] = _turn(teacher, mean_of(others, count))
+        else:
+            turned[name] = _start(teacher, dim, generator)
+    for _ in range(ROUNDS):
+        anchor = mean_of({**still, **turned}, count)
         turned = {name: _turn(teacher, anchor) for name, teacher in units.items()}
-    return {signal: x.float() for signal, x in mean_of(turned, count).items()}
+    return {signal: x.float() for signal, x in mean_of({**still, **turned}, count).items()}
+
+
+def _start(teacher: Paired, dim: int, generator: torch.Generator) -> Paired:
+    axes = _main_axes(torch.cat(list(teacher.features.values())), dim)
+    rotation = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=axes.dtype)).Q
+    return Paired(teacher.rows, {signal: x @ axes @ rotation for signal, x in teacher.features.items()})
 
 
 def mean_of(aligned: Mapping[str, Paired], count: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.alignment.anchor import Paired, consensus, mean_of
+from kdkit.core.alignment.anchor import Paired, consensus
 from kdkit.core.contracts import Aligner
 from kdkit.core.errors import KdkitError
 from kdkit.core.recipe import NamedPart
@@ -52,8 +52,8 @@ def fit_aligners(
         teachers: all that take part, those of ``fixed`` included.
         outputs: the student's output widths, of which the teachers' signals must be a part.
         samples: rows of the sample table to fit on: training samples, never others.
-        fixed: teachers whose aligners exist already (an increment). They stay as they are and they alone make
-            the anchor, so that a new teacher comes into the space that the student already lives in.
+        fixed: teachers whose aligners exist already (an increment). They stay as they are, so that a new teacher
+            comes into the space that the student already lives in.
         seed: of the choice of samples and of the aligner.
 
     Raises:
@@ -65,10 +65,9 @@ def fit_aligners(
     chosen = subsample(samples, FIT_ROWS, seed)
     paired = {teacher.name: pair(teacher, chosen) for teacher in teachers}
     ordered = dict(sorted(paired.items(), key=lambda item: -len(item[1].rows)))
-    if fixed:
-        anchor = mean_of({name: encoded(fixed[name], paired[name]) for name in fixed}, len(chosen))
-    else:
-        anchor = consensus(ordered, len(chosen), dim)
+    moving = {name: teacher for name, teacher in ordered.items() if name not in fixed}
+    still = {name: encoded(fixed[name], paired[name]) for name in fixed}
+    anchor = consensus(moving, len(chosen), dim, fixed=still, seed=seed)
     fitted = dict(fixed)
     for teacher in teachers:
         if teacher.name not in fixed:

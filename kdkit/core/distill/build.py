@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -187,9 +187,11 @@ def _aligners(
             aligner = workspace.catalogue.make("aligner", part.name, **sizes, **part.options)
             aligner.load_state_dict(state)
             fixed[teacher.name] = aligner
+    # What a teacher says about domains that it may not teach must not turn the others.
+    taught = [replace(t, rows=np.where(t.weight > 0, t.rows, -1)) for t in teachers]
     samples = survey.table.select(split="train")
     fitted = fit_aligners(
-        workspace.catalogue, part, teachers, outputs, samples=samples, fixed=fixed, seed=plan.settings.seed
+        workspace.catalogue, part, taught, outputs, samples=samples, fixed=fixed, seed=plan.settings.seed
     )
     return [fitted[teacher.name] for teacher in teachers]
 

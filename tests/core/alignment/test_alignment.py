@@ -140,12 +140,21 @@ def test_only_the_samples_that_are_given_are_fitted_on() -> None:
     assert torch.equal(clean["b"].get_buffer("encoder"), dirty["b"].get_buffer("encoder"))
 
 
-def test_a_teacher_with_nothing_in_common_is_named() -> None:
+def test_a_teacher_with_nothing_in_common_keeps_its_own_geometry() -> None:
     first, second = world({"a": 8, "b": 8})
     half = np.arange(SAMPLES) < SAMPLES // 2
-    aligners = align([without(first, half)])
+    for fixed in (None, align([without(first, half)])):
+        apart = without(second, ~half)
+        aligner = align([without(first, half), apart], fixed=fixed)["b"]
+        mine = torch.nn.functional.normalize(torch.tensor(second.features["image"][half], dtype=torch.float32), dim=-1)
+        code = encoded(aligner, pair(apart, np.arange(SAMPLES))).features["image"]
+        torch.testing.assert_close(code @ code.T, mine @ mine.T, atol=1e-4, rtol=1e-4)
+
+
+def test_a_teacher_without_any_sample_is_named() -> None:
+    first, second = world({"a": 8, "b": 8})
     with pytest.raises(KdkitError, match="'b' has no samples in common"):
-        align([without(first, half), without(second, ~half)], fixed=aligners)
+        align([first, without(second, np.ones(SAMPLES, dtype=bool))])
 
 
 def test_signals_of_different_widths_are_refused() -> None:
