@@ -59,7 +59,9 @@ def add_teacher(
     """Fetch a teacher, check that it works and may be used, lock it, and write it into registry.yaml."""
     from kdkit.core import artifacts
 
+    provider, _, name = name.rpartition(":")
     fields: dict[str, Any] = {
+        "provider": provider or None,
         "from": source,
         "loader": loader,
         "options": dict(_option(text) for text in option or ()),
@@ -192,6 +194,8 @@ def _teachers_text(chosen: list[TeacherRow], others: list[TeacherRow], use: str,
     parts = []
     if chosen:
         parts += [f"chosen (this project's use: {use})", _table(chosen), ""]
+        notes_of_chosen = [f"{row.name}: {row.note}" for row in chosen if row.state == "unavailable"]
+        parts += [*notes_of_chosen, ""] if notes_of_chosen else []
     parts += ["can be added: kdkit add-teacher NAME", _table(others)]
     if notes:
         parts += ["", *(f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others)]

@@ -14,7 +14,7 @@ from kdkit.core.registry.lock import LicenceSeen
 from kdkit.core.registry.schema import TeacherEntry
 
 if TYPE_CHECKING:
-    from kdkit.core.catalogue import Catalogue
+    from kdkit.core.catalogue import Catalogue, Entry
     from kdkit.core.workspace import Workspace
 
 
@@ -87,12 +87,14 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
         where: ``registry.yaml:LINE`` for messages.
 
     Raises:
-        KdkitError: the name is unknown and the entry does not say where the teacher comes from, or its
-            loader is unknown (did you mean).
+        KdkitError: the name is unknown and the entry does not say where the teacher comes from, its loader
+            is unknown (did you mean), or several plugins provide it.
     """
     found = None
     if name in catalogue.names("teacher"):
-        found = catalogue.get("teacher", f"{entry.provider}:{name}" if entry.provider else name)
+        choose_one = f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
+        full_name = f"{entry.provider}:{name}" if entry.provider else name
+        found = _get(catalogue, "teacher", full_name, where, choose_one)
     if found is None and entry.source is None:
         near = did_you_mean(name, catalogue.names("teacher"))
         raise KdkitError(
@@ -105,7 +107,7 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
     source = entry.source or (spec.source if spec else "")
     loader = entry.loader or (spec.loader if spec else "")
     if entry.loader:
-        catalogue.get("loader", entry.loader)
+        _get(catalogue, "loader", entry.loader, where)
     return ChosenTeacher(
         name=name,
         source=source,
@@ -117,6 +119,14 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
         spec=spec,
         where=where,
     )
+
+
+def _get(catalogue: Catalogue, family: str, name: str, where: str, fix: str = "") -> Entry:
+    """``catalogue.get``, whose error knows the line."""
+    try:
+        return catalogue.get(family, name)
+    except KdkitError as error:
+        raise KdkitError(error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code) from None
 
 
 def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:

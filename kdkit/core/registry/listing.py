@@ -10,7 +10,6 @@ from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import KdkitError
 from kdkit.core.licences import Use, allowed
 from kdkit.core.registry.chosen import ChosenTeacher, choose
-from kdkit.core.registry.load import entry_lines
 from kdkit.core.registry.lock import Lock, LockedTeacher
 from kdkit.core.registry.schema import TeacherEntry
 from kdkit.core.workspace import Workspace
@@ -51,9 +50,12 @@ def chosen_rows(workspace: Workspace) -> list[TeacherRow]:
     """The registry's teachers, in its order."""
     lock, registry = Lock.load(workspace.lock_path), workspace.registry
     rows = []
-    lines = entry_lines(workspace.registry_path)
     for name, entry in registry.teachers.items():
-        teacher = choose(workspace.catalogue, name, entry, where=lines[name])
+        try:
+            teacher = choose(workspace.catalogue, name, entry)
+        except KdkitError as error:  # its plugin may be gone; the other teachers are there all the same
+            rows.append(_lost(name, entry, error))
+            continue
         rows.append(_row(teacher, registry.use, lock.teachers.get(name), chosen=True))
     return rows
 
@@ -70,6 +72,25 @@ def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = fro
             continue
         rows.append(_row(teacher, use, None, chosen=False))
     return rows
+
+
+def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
+    """A teacher of the registry that the catalogue cannot complete."""
+    return TeacherRow(
+        name=name,
+        chosen=True,
+        state="unavailable",
+        dims={},
+        domains=tuple(entry.domains or ()),
+        licence=entry.license or "unknown",
+        distillation="unclear",
+        reason=error.what,
+        source=entry.source or "",
+        loader=entry.loader or "",
+        provider=entry.provider or "",
+        summary="",
+        note=". ".join(part for part in (error.what, error.why, error.fix) if part),
+    )
 
 
 def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chosen: bool) -> TeacherRow:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kdkit.core.artifacts import add_teacher
 from kdkit.core.catalogue import FAMILIES, Catalogue, Entry
-from kdkit.core.contracts import LoaderSpec, TeacherSpec
+from kdkit.core.contracts import LoaderSpec, Silent, TeacherSpec
 from kdkit.core.errors import KdkitError
 from kdkit.core.workspace import Workspace
 
@@ -104,3 +106,23 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Every file under ``folder`` with its content, but for the busy file."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "busy")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+class Notes(Silent):
+    """Remembers the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
+    """Adding fails, and afterwards every file of the project is as it was before."""
+    before = tree(workspace.root)
+    with pytest.raises(KdkitError) as caught:
+        add_teacher(workspace, name, fields)
+    assert tree(workspace.root) == before
+    assert not workspace.artifacts.exists() or list(workspace.artifacts.iterdir()) == []
+    return caught.value

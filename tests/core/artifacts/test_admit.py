@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,11 @@ from kdkit.core.artifacts import (
     plan_addition,
     remove_teacher,
 )
-from kdkit.core.contracts import Sample, SignalSource, Silent, TeacherSpec
+from kdkit.core.contracts import Sample, SignalSource, TeacherSpec
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.lock import Lock
 from kdkit.core.workspace import Workspace
 from tests.core.artifacts import stub
-
-
-class Notes(Silent):
-    """Remembers the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -> None:
@@ -103,16 +94,6 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
     assert plain not in others
 
 
-def _refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
-    """Adding fails, and afterwards every file of the project is as it was before."""
-    before = stub.tree(workspace.root)
-    with pytest.raises(KdkitError) as caught:
-        add_teacher(workspace, name, fields)
-    assert stub.tree(workspace.root) == before
-    assert not workspace.artifacts.exists() or list(workspace.artifacts.iterdir()) == []
-    return caught.value
-
-
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
@@ -124,13 +105,13 @@ def _refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
 def test_a_model_that_does_not_work_leaves_nothing_behind(tmp_path: Path, trouble: str, words: str) -> None:
     workspace = stub.project(tmp_path)
     stub.write(tmp_path / "a")
-    assert words in _refused(workspace, "a", **{"from": "local:a", "options": {"trouble": trouble}}).why
+    assert words in stub.refused(workspace, "a", **{"from": "local:a", "options": {"trouble": trouble}}).why
 
 
 def test_nan_in_the_features_is_found_by_the_probe(tmp_path: Path) -> None:
     workspace = stub.project(tmp_path)
     stub.write(tmp_path / "a", nan=True)
-    assert "NaN" in _refused(workspace, "a", **{"from": "local:a"}).why
+    assert "NaN" in stub.refused(workspace, "a", **{"from": "local:a"}).why
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
@@ -144,26 +125,26 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     stub.write(tmp_path / "both")
     (tmp_path / "both" / "other.json").write_text("{}", encoding="utf-8")
     (stub.write(tmp_path / "bare") / "model.safetensors").unlink()
-    assert "no model here" in _refused(workspace, "a", **{"from": "local:empty"}).what
-    assert "no model here" in _refused(workspace, "a", **{"from": "local:photos"}).what
-    nobody = _refused(workspace, "a", **{"from": "local:json"})
+    assert "no model here" in stub.refused(workspace, "a", **{"from": "local:empty"}).what
+    assert "no model here" in stub.refused(workspace, "a", **{"from": "local:photos"}).what
+    nobody = stub.refused(workspace, "a", **{"from": "local:json"})
     assert "no loader recognises" in nobody.what
     assert "stub needs stub.json" in nobody.why
-    assert "--loader other or --loader stub" in _refused(workspace, "a", **{"from": "local:both"}).fix
-    assert "no weights" in _refused(workspace, "a", **{"from": "local:bare"}).what
-    missing = _refused(workspace, "a", **{"from": "local:nowhere"})
+    assert "--loader other or --loader stub" in stub.refused(workspace, "a", **{"from": "local:both"}).fix
+    assert "no weights" in stub.refused(workspace, "a", **{"from": "local:bare"}).what
+    missing = stub.refused(workspace, "a", **{"from": "local:nowhere"})
     assert (missing.what, missing.code) == ("no such folder", ExitCode.MISSING)
-    assert "did you mean 'stub'" in _refused(workspace, "a", **{"from": "local:both", "loader": "stubb"}).fix
-    assert "local:" in _refused(workspace, "a", **{"from": str(tmp_path / "bare")}).fix
+    assert "did you mean 'stub'" in stub.refused(workspace, "a", **{"from": "local:both", "loader": "stubb"}).fix
+    assert "local:" in stub.refused(workspace, "a", **{"from": str(tmp_path / "bare")}).fix
 
 
 def test_names_that_nobody_knows(tmp_path: Path) -> None:
     spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
     own = TeacherSpec(name="medclip", summary="", source="", loader="", unavailable="own code")
     workspace = stub.project(tmp_path, spec, own)
-    assert "did you mean 'biomedclip'" in _refused(workspace, "biomedclp").fix
-    refused = _refused(workspace, "medclip")
-    assert (refused.why, refused.code) == ("own code", ExitCode.MISSING)
+    assert "did you mean 'biomedclip'" in stub.refused(workspace, "biomedclp").fix
+    error = stub.refused(workspace, "medclip")
+    assert (error.why, error.code) == ("own code", ExitCode.MISSING)
     stub.write(tmp_path / "a")
     assert add_teacher(workspace, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
     with pytest.raises(KdkitError, match="already"):
@@ -181,6 +162,23 @@ def test_a_registry_entry_that_nobody_knows_is_named_with_its_line(tmp_path: Pat
         open_teacher(workspace, "biomedclp")
     assert caught.value.where == "registry.yaml:3"
     assert "did you mean 'biomedclip'" in caught.value.fix
+
+
+def test_a_name_of_two_plugins_must_be_chosen(tmp_path: Path) -> None:
+    workspace = stub.project(
+        tmp_path, *(TeacherSpec(name="t", summary="", source=f"local:{n}", loader="stub") for n in "ab")
+    )
+    entries = workspace.catalogue.entries("teacher")
+    two = (replace(entries[0], provider="kdkit-one"), replace(entries[1], provider="kdkit-two"))
+    vars(workspace)["catalogue"] = replace(
+        workspace.catalogue, contents={**workspace.catalogue.contents, "teacher": two}
+    )
+    stub.write(tmp_path / "b")
+    error = stub.refused(workspace, "t")
+    assert "kdkit-one" in error.why
+    assert "add-teacher PROVIDER:t" in error.fix
+    assert add_teacher(workspace, "t", {"provider": "kdkit-two"}).source == "local:b"
+    assert open_teacher(workspace, "t").name == "t"
 
 
 def test_a_changed_file_is_named_with_both_hashes(tmp_path: Path) -> None:
@@ -239,7 +237,7 @@ def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_p
     with pytest.raises(KdkitError, match="not locked"):
         open_teacher(workspace, "a")
     assert len(check_lock(workspace)) == 1
-    notes = Notes()
+    notes = stub.Notes()
     assert list(lock_teachers(workspace, reporter=notes)) == ["a"]
     assert "own code" in notes.warnings[0]
     assert check_lock(workspace) == []
@@ -296,111 +294,6 @@ def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
                 attempt()
 
 
-@pytest.mark.parametrize(
-    ("licence", "distillation", "use", "fields", "outcome"),
-    [
-        ("mit", "allowed", "commercial", {}, "fine"),
-        ("cc-by-nc-4.0", "non-commercial", "research", {}, "fine"),
-        ("cc-by-nc-4.0", "non-commercial", "commercial", {}, "denied"),
-        ("cc-by-nc-4.0", "non-commercial", "commercial", {"license": "LicenseRef-bought"}, "warned"),
-        ("cc-by-nc-4.0", "non-commercial", "commercial", {"license": "mit"}, "denied"),
-        ("cc-by-nc-nd-4.0", "forbidden", "research", {}, "denied"),
-        ("unknown", "unknown", "research", {}, "warned"),
-        ("unknown", "unknown", "commercial", {}, "denied"),
-        ("unknown", "unknown", "commercial", {"license": "apache-2.0"}, "fine"),
-    ],
-)
-def test_the_licence_of_the_catalogue_stops_before_anything_is_fetched(
-    tmp_path: Path, licence: str, distillation: str, use: str, fields: dict[str, str], outcome: str
-) -> None:
-    spec = TeacherSpec(
-        name="t",
-        summary="",
-        source="local:nowhere",
-        loader="stub",
-        license=licence,
-        distillation=distillation,  # type: ignore[arg-type]
-    )
-    workspace = stub.project(tmp_path, spec, registry=f"version: 1\nuse: {use}\n")
-    if outcome == "denied":
-        assert _refused(workspace, "t", **fields).code == ExitCode.DENIED
-        return
-    stub.write(tmp_path / "nowhere")
-    notes = Notes()
-    add_teacher(workspace, "t", fields, reporter=notes)
-    assert bool(notes.warnings) == (outcome == "warned")
-    assert open_teacher(workspace, "t").name == "t"
-
-
-def test_the_licence_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
-    folder = stub.write(tmp_path / "a")
-    (folder / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# A model\n", encoding="utf-8")
-    refused = _refused(workspace, "a", **{"from": "local:a", "license": "mit"})
-    assert refused.code == ExitCode.DENIED
-    assert "cc-by-nc-nd-4.0" in refused.why
-
-
-def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
-    folder = stub.write(tmp_path / "a")
-    (folder / "LICENSE").write_text("Creative Commons Attribution-NonCommercial 4.0 International", encoding="utf-8")
-    facts = add_teacher(workspace, "a", {"from": "local:a"})
-    assert facts.licence is not None
-    assert (facts.licence.name, facts.licence.evidence) == ("cc-by-nc-4.0", "LICENSE")
-    path = tmp_path / "registry.yaml"
-    path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
-    with pytest.raises(KdkitError) as caught:
-        open_teacher(stub.again(workspace), "a")
-    assert caught.value.code == ExitCode.DENIED
-
-
-def test_only_files_of_a_model_come_and_no_code(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
-    folder = stub.write(tmp_path / "a")
-    for name in ("evil.py", "pytorch_model.bin", "notes.docx", ".git/config.json", "__pycache__/x.json"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"x")
-    assert set(add_teacher(workspace, "a", {"from": "local:a"}).files) == {"stub.json", "model.safetensors"}
-
-
-@pytest.mark.parametrize("kind", ["file", "folder", "dangling"])
-def test_links_that_lead_outside_are_refused(tmp_path: Path, kind: str) -> None:
-    workspace = stub.project(tmp_path)
-    folder = stub.write(tmp_path / "a")
-    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "secrets").mkdir()
-    target = {"file": "secret.json", "folder": "secrets", "dangling": "nothing.json"}[kind]
-    os.symlink(tmp_path / target, folder / "link.json")
-    assert "link" in _refused(workspace, "a", **{"from": "local:a"}).what
-
-
-def test_links_inside_the_folder_are_files(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
-    folder = stub.write(tmp_path / "a")
-    (folder / "model.safetensors").rename(folder / "weights.safetensors")
-    os.symlink("weights.safetensors", folder / "model.safetensors")
-    add_teacher(workspace, "a", {"from": "local:a"})
-    assert not any(path.is_symlink() for path in workspace.artifacts.rglob("*"))
-
-
-def test_files_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = stub.project(tmp_path / "project")
-    package = tmp_path / "site" / "kdkit_stub_pack"
-    stub.write(package / "teachers" / "a")
-    (package / "__init__.py").write_text("raise SystemExit('never imported')", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert add_teacher(workspace, "a", {"from": "package:kdkit_stub_pack/teachers/a"}).dims["image"] == 4
-    assert open_teacher(workspace, "a").name == "a"
-    for bad, word in (
-        ("package:kdkit_stub_pack/teachers/b", "no such folder"),
-        ("package:kdkit_absent/a", "not installed"),
-        ("package:kdkit_stub_pack/../../etc", "does not say"),
-    ):
-        with pytest.raises(KdkitError, match=word):
-            add_teacher(workspace, "b", {"from": bad})
-
-
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = stub.project(tmp_path)
     stub.write(tmp_path / "a")
@@ -409,8 +302,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device", "model.safetensors")
 
     monkeypatch.setattr(shutil, "copy2", full)
-    refused = _refused(workspace, "a", **{"from": "local:a"})
-    assert (refused.what, refused.code) == ("no disk space left", ExitCode.MISSING)
+    error = stub.refused(workspace, "a", **{"from": "local:a"})
+    assert (error.what, error.code) == ("no disk space left", ExitCode.MISSING)
 
 
 def test_signals_of_an_opened_teacher(tmp_path: Path) -> None:

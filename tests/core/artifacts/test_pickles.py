@@ -78,9 +78,16 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, zipped: bool
     assert stub.tree(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not weights", b"PK\x03\x04broken", pickle.dumps({"a": 1}), pickle.dumps({"a": Code(Path())}, 4)]
-)
+NO_WEIGHTS = {
+    "empty": b"",
+    "text": b"not weights",
+    "broken zip": b"PK\x03\x04broken",
+    "no tensors": pickle.dumps({"a": 1}),
+    "plain pickle with code": pickle.dumps({"a": Code(Path())}, 4),
+}
+
+
+@pytest.mark.parametrize("content", NO_WEIGHTS.values(), ids=NO_WEIGHTS)
 def test_what_is_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(KdkitError):

@@ -42,6 +42,17 @@ def test_the_listing_of_the_reference_project() -> None:
     assert others["quiltnet-b16"].distillation == "allowed"
 
 
+def test_a_teacher_whose_plugin_is_gone_is_listed_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text(
+        "version: 1\nteachers:\n  biomedclp:\n  plip:\n  x: {from: 'local:x', loader: gone}\n", encoding="utf-8"
+    )
+    rows = {row.name: row for row in chosen_rows(Workspace(tmp_path))}
+    assert [row.state for row in rows.values()] == ["unavailable", "not locked", "unavailable"]
+    assert "did you mean 'biomedclip'?" in rows["biomedclp"].note
+    assert "unknown loader 'gone'" in rows["x"].note
+
+
 def test_a_new_project_is_valid_commented_and_can_be_edited(tmp_path: Path) -> None:
     workspace = create_project(tmp_path / "new")
     text = workspace.registry_path.read_text("utf-8")
