@@ -98,11 +98,10 @@ class Column:
         """
         if self._only is not None and signal in self._only:
             array = self._only[signal]
-            if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
-                raise IndexError(f"rows must be in 0..{len(array) - 1}; got {rows.min()}..{rows.max()}")
+            _check_rows(rows, len(array))
             # "clip" is numpy's fast path: with "raise" it would copy through a buffer
             return array.take(rows, axis=0, out=out, mode="clip")
-        return self._gather_shards(self.spec(signal), np.asarray(rows), out)
+        return self._gather_shards(self.spec(signal), rows, out)
 
     def spec(self, signal: str) -> SignalSpec:
         """Shape and dtype of a signal.
@@ -156,8 +155,7 @@ class Column:
         Raises:
             IndexError: for a row that does not exist.
         """
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows must be in 0..{len(self) - 1}; got {rows.min()}..{rows.max()}")
+        _check_rows(rows, len(self))
         scores = self.scores(name)
         scores[rows] = values
         write_scores(self.folder, name, scores)
@@ -177,8 +175,7 @@ class Column:
         return path
 
     def _gather_shards(self, spec: SignalSpec, rows: Rows, out: NDArray[Any] | None) -> NDArray[Any]:
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows must be in 0..{len(self) - 1}; got {rows.min()}..{rows.max()}")
+        _check_rows(rows, len(self))
         if out is None:
             out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
@@ -220,3 +217,9 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
 def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
     keys = zip(table.ids, table.digests.tolist(), strict=True)
     return np.fromiter((known.get(key, -1) for key in keys), dtype=np.int64, count=len(table))
+
+
+def _check_rows(rows: Rows, count: int) -> None:
+    # as unsigned numbers negative rows are beyond the end: one pass finds both; this is on the hot path
+    if len(rows) and np.maximum.reduce(rows.view(np.uint64)) >= count:
+        raise IndexError(f"rows must be in 0..{count - 1}; got {rows.min()}..{rows.max()}")

@@ -1,7 +1,9 @@
 """One file of a column: HDF5 to any tool, a plain memory map to us.
 
 All datasets are contiguous and allocated when the file is made, so that their offsets never change and HDF5's
-own metadata are never written again: features go in and out through ``np.memmap``.
+own metadata are never written again. Features are written at their offset and read through ``np.memmap``.
+(Writing through the map as well would turn an error of the disk into a dead process, and leaves the file in
+small pages of memory, from which it is read more slowly.)
 
 A shard of N rows holds, besides a dataset (N, *shape) per signal:
 
@@ -18,8 +20,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,8 @@ from kdkit.core.features.header import Header, foreign
 
 BLOCK_ROWS = 512
 """Rows that are committed together: what a kill -9 can cost, and what one checksum covers."""
-ALIGNMENT = 64
+ALIGNMENT = 4096
+"""Of every dataset: then rows of 1 KiB never lie on two pages of memory."""
 ABSENT, PRESENT, UNREADABLE = 0, 1, 2
 _SIGNALS, _CHECKSUM = "signals", 16
 
@@ -103,7 +107,7 @@ def _reserve(path: Path) -> None:
 
 
 class Shard:
-    """An open shard, mapped. With ``writable`` it takes blocks.
+    """An open shard, mapped for reading. With ``writable`` it takes blocks, until it is closed.
 
     Attributes:
         header: whose features.
@@ -132,9 +136,11 @@ class Shard:
         if _index_checksum(names, self.digests) != expected:
             raise foreign(str(path), "the checksum of its sample ids does not match")
         self.ids: list[str] = [name.decode() for name in names.tolist()]
-        self._map = np.memmap(path, np.uint8, mode="r+" if writable else "r")
+        self._map = np.memmap(path, np.uint8, mode="r")
+        self._offsets = {name: offset for name, (offset, _, _) in {**places, **control}.items()}
         self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in places.items()}
         self.status, self.committed, self._checksums = (self._view(*at) for at in control.values())
+        self._file = open(path, "r+b") if writable else None  # noqa: SIM115  # kept open; see close
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -165,30 +171,34 @@ class Shard:
             values: signal name -> (rows of the block, *shape); rows that are not present must be zeros.
             status: (rows of the block,) of ``ABSENT``, ``PRESENT``, ``UNREADABLE``.
         """
-        rows = self.rows_of(block)
-        self.committed[block] = 0
-        for name, array in self.arrays.items():
-            array[rows] = values[name]
-        self.status[rows] = status
-        self._map.flush()
-        self._checksums[block] = np.frombuffer(self._checksum(block), np.uint8)
-        self.committed[block] = 1
-        self._map.flush()
+        if self._file is None:
+            raise ValueError(f"{self.path} is not open for writing")
+        start = self.rows_of(block).start
+        stored = {name: np.ascontiguousarray(values[name], array.dtype) for name, array in self.arrays.items()}
+        _put(self._file, self._offsets["committed"] + block, b"\0")
+        for name, array in stored.items():
+            _put(self._file, self._offsets[name] + start * array[0].nbytes, array.tobytes())
+        _put(self._file, self._offsets["status"] + start, status.tobytes())
+        os.fsync(self._file.fileno())
+        _put(self._file, self._offsets["checksums"] + block * _CHECKSUM, _checksum(stored.values(), status))
+        _put(self._file, self._offsets["committed"] + block, b"\1")
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """No more blocks; reading goes on."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def damaged(self) -> list[int]:
         """Committed blocks whose bytes are not what was committed."""
         return [int(b) for b in np.flatnonzero(self.committed) if not self._whole(int(b))]
 
     def _whole(self, block: int) -> bool:
-        return bytes(self._checksums[block]) == self._checksum(block)
-
-    def _checksum(self, block: int) -> bytes:
         rows = self.rows_of(block)
-        state = blake2b(digest_size=_CHECKSUM)
-        for array in self.arrays.values():
-            state.update(np.ascontiguousarray(array[rows]).view(np.uint8).data)
-        state.update(self.status[rows].tobytes())
-        return state.digest()
+        return bytes(self._checksums[block]) == _checksum(
+            (array[rows] for array in self.arrays.values()), self.status[rows]
+        )
 
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         size = int(np.prod(shape)) * dtype.itemsize
@@ -203,6 +213,20 @@ def _place(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
     if offset is None:
         raise ValueError(f"dataset {dataset.name} is not contiguous")
     return offset, dataset.shape, dataset.dtype
+
+
+def _put(file: BufferedRandom, offset: int, data: bytes) -> None:
+    file.seek(offset)
+    file.write(data)
+    file.flush()
+
+
+def _checksum(values: Iterable[NDArray[Any]], status: NDArray[np.uint8]) -> bytes:
+    state = blake2b(digest_size=_CHECKSUM)
+    for array in values:
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
+    state.update(status.tobytes())
+    return state.digest()
 
 
 def _index_checksum(names: NDArray[np.bytes_], digests: NDArray[np.uint64]) -> str:

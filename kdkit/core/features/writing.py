@@ -72,6 +72,8 @@ class ShardWriter:
             }
             if not self._expected:
                 self._shard.commit(self._block, self._values, self._status)
+        if not self._expected:
+            self._shard.close()
 
     def _end(self) -> None:
         if not self._expected:

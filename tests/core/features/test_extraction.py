@@ -253,7 +253,6 @@ KILLED = '''
 """Forks runs of an extraction that kill themselves at their n-th write, for every n."""
 import os, signal, sys
 from pathlib import Path
-import numpy as np
 import torch
 from kdkit.core.features.extraction import extract
 from kdkit.core.features import shard
@@ -263,10 +262,10 @@ from tests.core.features.test_extraction import opened
 
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
-samples = picture_samples(root / "images", 11)
+samples = picture_samples(root / "images", 9)
 table = table_of(samples, root)
 
-def run(name, kill_at=None):
+def run(name, kill_at=None, names=("one",)):
     """In a process of its own; whether it ended by itself."""
     pid = os.fork()
     if pid:
@@ -282,10 +281,11 @@ def run(name, kill_at=None):
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **options)
         return wrapped
-    np.memmap.flush = before(np.memmap.flush)
+    os.fsync = before(os.fsync)
+    shard._put = before(shard._put)
     os.replace = before(os.replace)
     shard._reserve = before(shard._reserve)
-    teachers = [opened("one", 1, width=8), opened("two", 2, width=5)]
+    teachers = [opened(teacher, seed) for seed, teacher in enumerate(names)]
     extract(Workspace(root / name), teachers, table, batch_size=3, block_rows=5, workers=1, prompts=["a", "b"])
     os._exit(0)
 
@@ -302,10 +302,11 @@ while not run(f"at-{points + 1}", kill_at=points + 1):
     left = contents(f"at-{points}")
     left = {name: data for name, data in left.items() if not Path(name).name.startswith(".")}
     assert left == whole, f"killed at write {points}"
-steps = 0
-while not run("often", kill_at=8):
+steps, both = 0, ("one", "two")
+while not run("often", kill_at=20 + steps, names=both):
     steps += 1
-assert contents("often") == whole
+assert run("both", names=both)
+assert contents("often") == contents("both")
 print(points, steps)
 '''
 
