@@ -61,7 +61,7 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
     aligners = _aligners(workspace, plan, survey, teachers, outputs, saved)
-    train = survey.table.select(split="train")
+    train = survey.samples("train")
     bridges = _bridges(plan, teachings, outputs, aligners, train)
     make_loss = workspace.catalogue.make
     terms = [Term(p.name, p.weight, make_loss("loss", p.name, **p.options)) for p in plan.recipe.losses]
@@ -189,7 +189,7 @@ def _aligners(
             fixed[teacher.name] = aligner
     # What a teacher says about domains that it may not teach must not turn the others.
     taught = [replace(t, rows=np.where(t.weight > 0, t.rows, -1)) for t in teachers]
-    samples = survey.table.select(split="train")
+    samples = survey.samples("train")
     fitted = fit_aligners(
         workspace.catalogue, part, taught, outputs, samples=samples, fixed=fixed, seed=plan.settings.seed
     )

@@ -1,4 +1,4 @@
-"""Bring the columns of the chosen teachers up to date with the data, opening only teachers that lack something."""
+"""Columns of the chosen teachers, complete where that is possible; a teacher that is gone keeps what it gave."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features.upkeep import missing
 from kdkit.core.registry.lock import Lock
 
 if TYPE_CHECKING:
+    from kdkit.core.artifacts import OpenTeacher
     from kdkit.core.data import SampleTable
     from kdkit.core.workspace import Workspace
 
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
 def complete_columns(
     workspace: Workspace, table: SampleTable, teachers: Sequence[str], *, device: str, reporter: Reporter
 ) -> dict[str, Column]:
-    """Teacher -> complete column; what is missing is extracted first, each image decoded once for all.
+    """Teacher -> column; what is missing is extracted first, each image decoded once for all teachers.
+
+    A teacher whose files cannot be had any more, but whose column exists, teaches what the column holds: that
+    is said as a warning.
 
     Raises:
         KdkitError: a teacher that is not locked; what opening and extracting raise.
@@ -27,22 +33,32 @@ def complete_columns(
     lock = Lock.load(workspace.lock_path)
     keys = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(workspace.registry, table))
-    lacking = [name for name in teachers if missing_rows(store, name, keys[name], table, prompts)]
-    if lacking:
-        from kdkit.core.artifacts import open_teacher
+    lacking = {name: count for name in teachers if (count := missing(store, name, keys[name], table, prompts))}
+    opened = [
+        teacher
+        for name, count in lacking.items()
+        if (teacher := _open(workspace, store, name, keys[name], count, reporter)) is not None
+    ]
+    if opened:
         from kdkit.core.features.extraction import extract
 
-        opened = [open_teacher(workspace, name) for name in lacking]
         extract(workspace, opened, table, prompts=prompts, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
 
 
-def missing_rows(
-    store: FeatureStore, teacher: str, fingerprint: str, table: SampleTable, prompts: Sequence[str]
-) -> int:
-    """How many samples and prompts the teacher's column lacks."""
-    if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
-        return len(table) + len(prompts)
-    column = store.column(teacher, fingerprint)
-    rows = (column.locate(table) < 0) & ~(column.unreadable(table) & table.may_skip)
-    return int(rows.sum()) + sum(prompt not in column.texts for prompt in prompts)
+def _open(
+    workspace: Workspace, store: FeatureStore, name: str, fingerprint: str, lacking: int, reporter: Reporter
+) -> OpenTeacher | None:
+    from kdkit.core.artifacts import open_teacher
+
+    try:
+        return open_teacher(workspace, name, reporter=reporter)
+    except KdkitError as error:
+        known = any(header.fingerprint == fingerprint for header in store.headers(name))
+        if error.code is not ExitCode.MISSING or not known:
+            raise
+        reporter.warn(
+            f"teacher '{name}' cannot be opened any more ({error.headline}): {lacking} new samples and prompts go "
+            "without it; it still teaches what its column holds"
+        )
+        return None

@@ -85,7 +85,7 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(
         seconds=per_step * plan.settings.steps,
-        memory=4 * parameters + made.inputs.expected_bytes(prepared.survey.table.select(split="train")),
+        memory=4 * parameters + made.inputs.expected_bytes(prepared.survey.samples("train")),
         disk=parameters * (1 + 2 * 3),
         free=shutil.disk_usage(workspace.root).free,
     )

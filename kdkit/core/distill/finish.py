@@ -91,6 +91,7 @@ def finish(
             tolerance=guard.tolerance,
             tolerances=guard.domains,
             trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
+            domains=tuple(known_domains(parent)),
         )
         verdict = judge(kept, guard)
     versions = Versions(workspace)
@@ -109,13 +110,18 @@ def evaluate_student(workspace: Workspace, survey: Survey, student: nn.Module, r
     """The student and every teacher on the labelled calibration samples."""
     from kdkit.core.data import prompt_sets
 
-    table = survey.table
-    samples = [table.samples[i] for i in table.select(split="calibration", labelled=True)]
-    task = workspace.catalogue.make("task", "zero-shot", prompts=prompt_sets(workspace.registry, table))
+    table, prompts = survey.table, prompt_sets(workspace.registry, survey.table)
+    samples = [table.samples[i] for i in survey.samples("calibration", labelled=True)]
+    task = workspace.catalogue.make("task", "zero-shot", prompts=prompts)
     device = str(next(student.parameters()).device)
-    views = [CachedView(name, survey.columns[name], table) for name in survey.teachers]
+    views = [CachedView(name, survey.columns[name], table, prompts) for name in survey.teachers]
     live = StudentView(STUDENT, cast(DualEncoder, student), device=device)
     return evaluate_views(task, [live], views, samples, trust=survey.trust, reporter=reporter)
+
+
+def known_domains(version: Version) -> set[str]:
+    """Domains that the version, or one that it comes from, was taught."""
+    return set(version.lineage["data"]["known"])
 
 
 def _write(
@@ -168,6 +174,7 @@ def _lineage(
         "recipe": plan.recipe.model_dump(mode="json"),
         "data": {
             "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+            "known": sorted({*(survey.table.domains[d] for d in domains), *(known_domains(parent) if parent else ())}),
             "fresh": plan.fresh,
             "replayed": plan.replayed,
             "uncovered": list(plan.uncovered),

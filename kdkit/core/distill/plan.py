@@ -90,7 +90,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     Raises:
         KdkitError: when nothing may be taught, or an increment would bring nothing new.
     """
-    train = survey.table.select(split="train")
+    train = survey.samples("train")
     known = {} if parent is None else {t["name"]: t["fingerprint"] for t in parent.lineage["teachers"]}
     teachers, taught = _teachers(survey, train, known)
     if not any(teacher.samples for teacher in teachers):

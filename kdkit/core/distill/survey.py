@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import Reporter, TrustTable
+from kdkit.core.contracts import Reporter, Split, TrustTable
+from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.feed import Floats, Teaching
 from kdkit.core.errors import KdkitError
 from kdkit.core.recipe import Recipe
@@ -38,6 +39,14 @@ class Survey:
     @property
     def teachers(self) -> tuple[str, ...]:
         return self.trust.teachers
+
+    def samples(self, split: Split, labelled: bool | None = None) -> Indices:
+        """Table rows of a split, without unreadable images that their data entry skips."""
+        chosen = self.table.select(split=split, labelled=labelled)
+        skipped = np.zeros(len(self.table), dtype=bool)
+        for column in self.columns.values():
+            skipped |= column.unreadable(self.table) & self.table.may_skip
+        return chosen[~skipped[chosen]]
 
     def admitted(self, teacher: str) -> dict[str, float]:
         """Domain -> weight, where the teacher may teach."""

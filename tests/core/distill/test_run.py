@@ -55,6 +55,16 @@ def with_xray(project: Path) -> Path:
     return project
 
 
+class Heard(Silent):
+    """A reporter that keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
 def run(workspace: Workspace, **options: Any) -> Outcome:
     outcome = distill(workspace, Options(cpu=True, **options))
     assert outcome is not None
@@ -109,6 +119,31 @@ def test_an_increment_needs_the_old_teacher_no_more(with_xray: Path) -> None:
     outcome = run(open_project(with_xray), incremental=True)
     assert outcome.version.lineage["data"]["replayed"] > 0
     assert outcome.evaluation.model("radio").means["accuracy"] > 0.5
+
+
+def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -> None:
+    manifest = with_xray / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    extra = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "xray"]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *extra]), encoding="utf-8")
+    shutil.rmtree(with_xray / "models" / "radio")
+    shutil.rmtree(with_xray / ".kdkit" / "artifacts" / "radio")
+    heard = Heard()
+    outcome = distill(open_project(with_xray), Options(cpu=True, incremental=True), reporter=heard)
+    assert outcome is not None
+    assert outcome.version.name == "v2"
+    assert any("'radio' cannot be opened any more" in line for line in heard.warnings)
+
+
+def test_unreadable_images_are_left_out_where_that_is_asked_for(project: Path) -> None:
+    (project / "images" / "ct-mass-0-0.png").write_bytes(b"no image")
+    with pytest.raises(KdkitError, match="1 of 288 images cannot be read"):
+        run(open_project(project))
+    registry = project / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
+    registry.write_text(asked, encoding="utf-8")
+    assert sum(run(open_project(project)).version.lineage["data"]["samples"].values()) == 9 * 12 - 1
 
 
 def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
