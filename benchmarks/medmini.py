@@ -1,0 +1,395 @@
+"""Real images: how good is the student, and what does an increment keep, gain and cost?
+
+    python benchmarks/medmini.py --work FOLDER [--seeds 0 1 2] [--recipes kdkit mmkd-paper ...] [--parts quality ...]
+
+The images (112 px, ten domains of two to six findings, about 5,400) are read where they lie: ../shared/data/medmini
+beside the checkout, or --data. FOLDER keeps the teachers, the projects and every evaluation: a second run continues.
+Four specialists are trained on disjoint domains (medmini_teachers.py). Everything is scored on the test split; what
+was chosen here (learning rates, length) was chosen on the calibration split by '--parts choose', with another seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from medmini_teachers import SPECIALISTS, model_config, train_missing
+from projects import copy_project, print_table, run, score_on_test, spread
+from ruamel.yaml import YAML
+from tokenizers import pre_tokenizers
+
+from kdkit.core.artifacts import add_teacher
+from kdkit.core.discovery import load_catalogue
+from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
+from kdkit.core.evaluate.metrics import mean_interval, paired_difference
+from kdkit.core.recipe import recipe_file
+from kdkit.core.workspace import Workspace
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "medmini"
+DOMAINS = tuple(sorted(domain for specialist in SPECIALISTS for domain in specialist.domains))
+LAST = SPECIALISTS[-1]
+OLD = tuple(domain for domain in DOMAINS if domain not in LAST.domains)
+RECIPES = ("kdkit", "mmkd-paper", "mmkd-released", "clipkd", "captions")
+RATES = {"kdkit": 4e-3, "mmkd-paper": 4e-3, "mmkd-released": 4e-3, "clipkd": 4e-3, "captions": 4e-3}
+"""Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
+GRID = (2e-3, 4e-3, 8e-3)
+EPOCHS, BATCH = 12, 64
+TUNING_SEED = 100
+
+PROMPTS = {
+    "blood_microscopy": "A stained peripheral blood smear image showing a {label}.",
+    "brain_mri": "A brain MRI slice showing a {label}.",
+    "breast_ultrasound": "A breast ultrasound image showing a {label}.",
+    "cervical_cytology": "A liquid-based Pap smear cytology image: {label}.",
+    "chest_ct": "An axial chest CT slice from a patient with a {label}.",
+    "chest_xray": "A frontal chest X-ray of a child with {label}.",
+    "dermoscopy": "A dermoscopy image of a {label}.",
+    "lung_histology": "An H&E-stained histology patch of {label}.",
+    "nuclei_microscopy": "A microscopy image of {label}.",
+    "radiology_bodypart": "A {label}.",
+}
+"""The captions' sentences with the label filled in."""
+
+REGISTRY = """\
+version: 1
+student: {{family: open_clip, config: {student}}}
+teachers: {{}}
+data: {data}
+prompts: {prompts}
+optimiser: {{}}
+guard: {{tolerance: 100}}
+recipe: kdkit
+"""
+CAPTIONS = """\
+name: captions
+summary: CLIP on the captions alone, a baseline without distillation
+losses:
+  - {name: clip, weight: 1}
+  - {name: fd, weight: 1.0e-9}
+trust: {policy: all}
+optimiser: {lr: 0.004, weight_decay: 0.05, batch_size: 64, epochs: 8, clip_norm: 1.0}
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where everything is."""
+
+    work: Path
+    data: Path
+    epochs: float
+    teacher_steps: int | None
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The manifest's rows of domains that have something to tell apart."""
+        with open(self.data / "samples.jsonl", encoding="utf-8") as lines:
+            return [row for row in map(json.loads, lines) if row["modality"] in DOMAINS]
+
+    @cached_property
+    def words(self) -> list[str]:
+        cut = pre_tokenizers.Whitespace()
+        texts = {text.lower() for row in self.rows for text in (row["caption"], row["label"])}
+        return sorted({word for text in texts for word, _ in cut.pre_tokenize_str(text)})
+
+    @property
+    def teachers(self) -> Path:
+        return self.work / "teachers"
+
+    def project(self, name: str, domains: Sequence[str], teachers: Sequence[str]) -> Workspace:
+        """A project of ``domains`` and ``teachers``, made if it is not there; the student is the same in all."""
+        root = self.work / name
+        if (root / "made").exists():
+            return Workspace(root)
+        root.mkdir(parents=True)
+        text = REGISTRY.format(
+            student=json.dumps(model_config(128, self.words)),
+            data=json.dumps([self._entry(root, domain) for domain in domains]),
+            prompts=json.dumps({domain: [PROMPTS[domain]] for domain in DOMAINS}),
+        )
+        (root / "registry.yaml").write_text(text, encoding="utf-8")
+        (root / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
+        for teacher in teachers:
+            self.add(root, teacher)
+        (root / "made").touch()
+        return Workspace(root)
+
+    def add(self, root: Path, teacher: str) -> None:
+        add_teacher(Workspace(root), teacher, {"from": f"local:{self.teachers / teacher}", "license": "apache-2.0"})
+
+    def extend(self, workspace: Workspace) -> None:
+        """The last specialist appears, and with it its domains."""
+        data = json.dumps([self._entry(workspace.root, domain) for domain in (*OLD, *LAST.domains)])
+        _rewrite(workspace, "data", data)
+        self.add(workspace.root, LAST.name)
+
+    def _entry(self, root: Path, domain: str) -> dict[str, Any]:
+        """A manifest of one domain, since a source takes all of a manifest; the images stay where they are."""
+        with open(root / f"{domain}.jsonl", "w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in self.rows if row["modality"] == domain)
+        columns = {"text": "caption", "domain": "modality"}
+        options = {"columns": columns, "image_root": str(self.data)}
+        return {"source": "jsonl", "path": f"{domain}.jsonl", "options": options}
+
+    def distil(self, workspace: Workspace, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
+        """(version, seconds, evaluation on the calibration split)."""
+        _rewrite(workspace, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
+        outcome = run(workspace, recipe="./captions.yaml" if recipe == "captions" else recipe, **options)
+        return outcome.version.name, outcome.version.lineage["training"]["seconds"], outcome.evaluation
+
+    def score(self, key: str, workspace: Workspace, version: str, seconds: float) -> None:
+        """Evaluate a version on the test split and keep what was found."""
+        found = score_on_test(workspace, version)
+        replace(found, settings={**found.settings, "seconds": seconds}).save(self._file(key))
+        means = {name: round(value, 4) for name, value in found.of_role("student")[0].means.items()}
+        print(f"{key}: {means} in {seconds:.0f} s", flush=True)
+
+    def has(self, key: str) -> bool:
+        return self._file(key).exists()
+
+    def found(self, key: str) -> Evaluation:
+        return Evaluation.load(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self.work / "evaluations" / f"{key}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument(
+        "--parts", nargs="+", choices=["choose", "quality", "increment"], default=["quality", "increment"]
+    )
+    parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--teacher-steps", type=int, help="instead of each specialist's own number; to try things out")
+    given = parser.parse_args()
+    if not (given.data / "samples.jsonl").is_file():
+        sys.exit(f"the images are not here: {given.data}\nThis benchmark needs them; name their folder by --data.")
+    torch.set_num_threads(1)
+    bench = Bench(given.work.resolve(), given.data.resolve(), given.epochs, given.teacher_steps)
+    train_missing(bench.teachers, bench.rows, bench.data, bench.words, bench.teacher_steps)
+    if "choose" in given.parts:
+        choose(bench, given.recipes)
+    if "quality" in given.parts:
+        quality(bench, given.recipes, given.seeds)
+    if "increment" in given.parts:
+        increment(bench, given.seeds)
+
+
+# ------------------------------------------------------------------------------------ choices
+
+
+def choose(bench: Bench, recipes: Sequence[str]) -> None:
+    """Print the calibration scores of every recipe at every rate of the grid; nothing here reads the test split."""
+    workspace = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
+    rows = []
+    for recipe in recipes:
+        for rate in GRID:
+            _, _, evaluation = bench.distil(workspace, recipe, rate, seed=TUNING_SEED)
+            student = evaluation.of_role("student")[0]
+            rows.append([recipe, f"{rate:g}", *(f"{100 * student.means[m]:.1f}" for m in ("accuracy", "auc"))])
+            print(rows[-1], flush=True)
+    print_table(("recipe", "rate", "calibration accuracy", "calibration AUC"), rows)
+
+
+# ------------------------------------------------------------------------------------ quality
+
+
+def quality(bench: Bench, recipes: Sequence[str], seeds: Sequence[int]) -> None:
+    """Every recipe from scratch, on all domains and from all specialists."""
+    workspace = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
+    for seed in seeds:
+        for recipe in recipes:
+            if not bench.has(f"{recipe}-{seed}"):
+                version, seconds, _ = bench.distil(workspace, recipe, RATES[recipe], seed=seed)
+                bench.score(f"{recipe}-{seed}", workspace, version, seconds)
+    found = {recipe: [bench.found(f"{recipe}-{seed}") for seed in seeds] for recipe in recipes}
+    _print_means(found)
+    for metric in ("accuracy", "auc"):
+        _print_domains(found, metric)
+    _print_differences(found)
+
+
+def _print_means(found: Mapping[str, Sequence[Evaluation]]) -> None:
+    first = next(iter(found.values()))[0]
+    rows = []
+    for model in (*first.of_role("teacher"), *first.of_role("oracle")):
+        rows.append(
+            [model.name, *(_cell(model.means[m], [model.intervals[m]]) for m in ("accuracy", "auc")), "", "", ""]
+        )
+    for recipe, runs in found.items():
+        students = [evaluation.of_role("student")[0] for evaluation in runs]
+        row = [f"student, {recipe}"]
+        for metric in ("accuracy", "auc"):
+            values = [student.means[metric] for student in students]
+            bounds = [student.intervals[metric] for student in students]
+            row.append(f"{_cell(float(np.mean(values)), bounds)}; seeds {_range(values)}")
+        for metric in ("accuracy", "auc"):
+            row.append(spread([e.ratios[s.name][metric] for e, s in zip(runs, students, strict=True)]))
+        rows.append([*row, spread([float(e.settings["seconds"]) for e in runs], 0, 1.0)])
+    print("\nMean over the ten domains, test split, % [95 % interval over images]:\n")
+    print_table(("model", "accuracy", "AUC", "accuracy of oracle's", "AUC of oracle's", "seconds"), rows)
+
+
+def _print_domains(found: Mapping[str, Sequence[Evaluation]], metric: str) -> None:
+    first = next(iter(found.values()))[0]
+    teachers, oracle = first.of_role("teacher"), first.of_role("oracle")[0]
+    rows = []
+    for domain in first.domains:
+        row = [f"{domain} ({oracle.domains[domain].count})"]
+        row += [f"{100 * teacher.domains[domain].metrics[metric]:.0f}" for teacher in teachers]
+        row.append(f"{_score(oracle, domain, metric)} {oracle.chosen[domain]}")
+        for runs in found.values():
+            students = [evaluation.of_role("student")[0].domains[domain] for evaluation in runs]
+            value = float(np.mean([student.metrics[metric] for student in students]))
+            row.append(_cell(value, [student.intervals[metric] for student in students], 0))
+        rows.append(row)
+    print(f"\n{metric} per domain (test images), % [95 % interval over images]:\n")
+    print_table(("domain", *(teacher.name for teacher in teachers), "oracle", *found), rows)
+
+
+def _print_differences(found: Mapping[str, Sequence[Evaluation]]) -> None:
+    """What the first recipe is better by than each other, on the same images."""
+    first, *others = found
+    rows = []
+    for other in others:
+        domains = found[first][0].domains
+        pairs = [(_outcomes(found[other], domain), _outcomes(found[first], domain)) for domain in domains]
+        mean, low, high = mean_difference(pairs)
+        rows.append([f"{first} - {other}", f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"])
+    print("\nDifference in mean accuracy, points [95 % paired interval over images, students averaged over seeds]:\n")
+    print_table(("recipes", "points"), rows)
+
+
+def mean_difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> tuple[float, float, float]:
+    """(mean over domains of after - before, low, high) of (before, after) outcomes per domain."""
+    found = np.array([paired_difference(before, after) for before, after in pairs])
+    return mean_interval(found[:, 0], found[:, 1], found[:, 2])
+
+
+def _outcomes(runs: Sequence[Evaluation], domain: str) -> np.ndarray[Any, Any]:
+    """(N,) share of the seeds' students that are right."""
+    right = [evaluation.of_role("student")[0].domains[domain].outcomes["accuracy"] for evaluation in runs]
+    return np.asarray(np.mean(right, axis=0))
+
+
+def _score(model: ModelScores, domain: str, metric: str) -> str:
+    score = model.domains[domain]
+    return _cell(score.metrics[metric], [score.intervals[metric]], 0)
+
+
+def _cell(value: float, bounds: Sequence[tuple[float, float]], digits: int = 1) -> str:
+    low, high = 100 * np.mean(np.asarray(bounds), axis=0)
+    return f"{100 * value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{100 * min(values):.1f} to {100 * max(values):.1f}"
+
+
+# ---------------------------------------------------------------------------------- increment
+
+
+def increment(bench: Bench, seeds: Sequence[int]) -> None:
+    """Three specialists and their domains first, then the last one and its two."""
+    for seed in seeds:
+        if not bench.has(f"increment-plain-{seed}"):
+            _one_increment(bench, seed)
+    steps = {
+        "joint": "joint retraining",
+        "default": "kdkit's increment",
+        "plain": "plain fine-tuning on what is new",
+    }
+    before = [bench.found(f"increment-base-{seed}") for seed in seeds]
+    together = [bench.found(f"increment-joint-{seed}") for seed in seeds]
+    rows = []
+    for step, name in steps.items():
+        after = [bench.found(f"increment-{step}-{seed}") for seed in seeds]
+        rows.append([name, *_increment_row(before, after, together)])
+    print("\nChange against the version before, test split, points; mean over seeds (smallest to largest):\n")
+    columns = (
+        "old: mean accuracy [paired interval]",
+        "old: worst domain",
+        "old: mean AUC",
+        "new: accuracy",
+        "new: AUC",
+    )
+    print_table(("strategy", *columns, "of joint's gain", "seconds", "of joint's time"), rows)
+
+
+def _one_increment(bench: Bench, seed: int) -> None:
+    base = bench.project("base", OLD, [one.name for one in SPECIALISTS[:-1]])
+    grown = bench.work / f"grown-{seed}"
+    if not grown.exists():
+        copy_project(base.root, grown)
+        first, seconds, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
+        bench.extend(Workspace(grown))
+        joint, cost, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
+        bench.score(f"increment-base-{seed}", Workspace(grown), first, seconds)
+        bench.score(f"increment-joint-{seed}", Workspace(grown), joint, cost)
+    strategies = {"default": "kdkit", "plain": _plain(grown)}
+    for step, recipe in strategies.items():
+        (grown / "versions" / "current").write_text("v1\n", encoding="utf-8")
+        version, seconds, _ = bench.distil(Workspace(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
+        bench.score(f"increment-{step}-{seed}", Workspace(grown), version, seconds)
+
+
+def _plain(root: Path) -> str:
+    """The kdkit recipe without anything against forgetting, as a file of the project."""
+    yaml = YAML()
+    recipe = yaml.load(recipe_file("kdkit", load_catalogue()).text)
+    recipe["increment"].update({"replay": 0.0, "previous": {"weight": 0.0}, "pull": 0.0, "interpolate": 1.0})
+    with open(root / "plain.yaml", "w", encoding="utf-8") as handle:
+        yaml.dump(recipe, handle)
+    return "./plain.yaml"
+
+
+def _increment_row(
+    before: Sequence[Evaluation], after: Sequence[Evaluation], together: Sequence[Evaluation]
+) -> list[str]:
+    changes = [_values(b, "accuracy", OLD) - _values(a, "accuracy", OLD) for a, b in zip(before, after, strict=True)]
+    areas = [_values(b, "auc", OLD) - _values(a, "auc", OLD) for a, b in zip(before, after, strict=True)]
+    _, low, high = mean_difference([(_outcomes(before, domain), _outcomes(after, domain)) for domain in OLD])
+    new = {metric: [float(_values(e, metric, LAST.domains).mean()) for e in after] for metric in ("accuracy", "auc")}
+    start, whole = (
+        np.array([_values(e, "accuracy", LAST.domains).mean() for e in runs]) for runs in (before, together)
+    )
+    seconds = [float(evaluation.settings["seconds"]) for evaluation in after]
+    joint = [float(evaluation.settings["seconds"]) for evaluation in together]
+    return [
+        f"{spread([c.mean() for c in changes])} [{100 * low:+.1f}, {100 * high:+.1f}]",
+        spread([c.min() for c in changes]),
+        spread([a.mean() for a in areas]),
+        spread(new["accuracy"]),
+        spread(new["auc"]),
+        spread(list((np.array(new["accuracy"]) - start) / (whole - start)), 0),
+        spread(seconds, 0, 1.0),
+        spread(list(np.array(seconds) / np.array(joint)), 0),
+    ]
+
+
+def _values(evaluation: Evaluation, metric: str, domains: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    return np.array(evaluation.of_role("student")[0].values(metric, domains))
+
+
+def _rewrite(workspace: Workspace, key: str, value: str) -> None:
+    """Replace a one-line section of the registry."""
+    text = workspace.registry_path.read_text(encoding="utf-8")
+    changed = re.sub(rf"^{key}: .*$", lambda _: f"{key}: {value}", text, count=1, flags=re.M)
+    workspace.registry_path.write_text(changed, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Specialists for the real images: small open_clip models that have each seen the training images of a few domains."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdkit.plugins.students.open_clip import OpenClipStudent, create_student
+
+SIZE = 56
+"""Edge in pixels of what every model sees: half of the files' 112."""
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+BATCH, RATE, SMOOTHING = 64, 3e-3, 0.1
+
+
+@dataclass(frozen=True)
+class Specialist:
+    """A teacher of ``domains``; ``turns``: its pictures have no up and down (microscopy, skin)."""
+
+    name: str
+    domains: tuple[str, ...]
+    embed_dim: int
+    seed: int
+    turns: bool
+    steps: int = 1000
+
+
+SPECIALISTS = (
+    Specialist("radiology", ("chest_xray", "chest_ct", "brain_mri", "radiology_bodypart"), 128, 11, turns=False),
+    Specialist("tissue", ("lung_histology", "cervical_cytology"), 96, 12, turns=True),
+    Specialist("surface", ("dermoscopy", "breast_ultrasound"), 64, 13, turns=False),
+    Specialist("cells", ("blood_microscopy", "nuclei_microscopy"), 80, 14, turns=True),
+)
+
+
+def model_config(embed_dim: int, words: Sequence[str]) -> dict[str, Any]:
+    """``config`` of an ``open_clip`` student: the demo's towers (GroupNorm, 0.2 million parameters) at this size."""
+    vision = {
+        "image_size": SIZE,
+        "timm_model_name": "test_efficientnet_gn",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    }
+    text = {"context_length": 24, "vocab_size": len(words) + 4, "width": 64, "heads": 2, "layers": 2, "mlp_ratio": 2.0}
+    return {
+        "model_cfg": {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": PREPROCESS,
+        "tokenizer": {"words": list(words)},
+    }
+
+
+def train_missing(
+    folder: Path, rows: Sequence[Mapping[str, Any]], images: Path, words: Sequence[str], steps: int | None = None
+) -> None:
+    """Train every specialist that ``folder`` lacks, on training rows of its domains alone."""
+    for specialist in SPECIALISTS:
+        if (folder / specialist.name).is_dir():
+            continue
+        own = [row for row in rows if row["modality"] in specialist.domains and row["split"] == "train"]
+        started = time.process_time()
+        model = _train(specialist, own, images, words, steps or specialist.steps)
+        draft = folder / f".{specialist.name}"
+        shutil.rmtree(draft, ignore_errors=True)
+        model.eval().save(draft)
+        os.replace(draft, folder / specialist.name)
+        print(
+            f"trained {specialist.name} on {len(own)} images in {time.process_time() - started:.0f} CPU s", flush=True
+        )
+
+
+def _train(
+    specialist: Specialist, rows: Sequence[Mapping[str, Any]], images: Path, words: Sequence[str], steps: int
+) -> OpenClipStudent:
+    torch.manual_seed(specialist.seed)
+    model = create_student(**model_config(specialist.embed_dim, words))
+    pixels = torch.stack([_pixels(images / row["image"]) for row in rows])
+    captions = list(dict.fromkeys(row["caption"] for row in rows))
+    tokens = model.tokenizer(captions)
+    named = torch.tensor([captions.index(row["caption"]) for row in rows])
+    weight = 1 / torch.bincount(named).float().sqrt()  # rare classes are drawn somewhat more often
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.1)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min((step + 1) / 50, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        chosen = torch.multinomial(weight[named], BATCH, replacement=True)
+        out = model({"pixels": _augment(pixels[chosen], specialist.turns), "tokens": tokens})
+        scores = out["logit_scale"] * F.normalize(out["image"], dim=-1) @ F.normalize(out["text"], dim=-1).T
+        # All captions of its domains at once: CLIP's loss without a caption counting as its own negative.
+        loss = F.cross_entropy(scores, named[chosen], label_smoothing=SMOOTHING)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    return model
+
+
+def _pixels(path: Path) -> Tensor:
+    """(3, SIZE, SIZE) as ``PREPROCESS`` says."""
+    with Image.open(path) as image:
+        small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return (torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255 - 0.5) / 0.25
+
+
+def _augment(pixels: Tensor, turns: bool) -> Tensor:
+    """(B, 3, SIZE, SIZE): each zoomed, moved, mirrored, tilted (or turned at will) and changed in contrast a little."""
+    count = len(pixels)
+    angle = (2 * torch.rand(count) - 1) * (math.pi if turns else 0.15)
+    zoom, mirror = 1 - 0.25 * torch.rand(count), torch.randint(2, (count,)) * 2 - 1
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    shift = (2 * torch.rand(2, count) - 1) * 0.12
+    matrix = torch.stack(
+        [torch.stack([cos * mirror, -sin, shift[0]], dim=1), torch.stack([sin * mirror, cos, shift[1]], dim=1)], dim=1
+    )
+    grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    gain, offset = 1 + 0.2 * torch.randn(count, 1, 1, 1), 0.1 * torch.randn(count, 1, 1, 1)
+    changed: Tensor = moved * gain + offset
+    return changed
