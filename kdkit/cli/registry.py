@@ -190,17 +190,19 @@ def _plan_text(planned: Addition) -> str:
     )
 
 
-def _teachers_text(chosen: list[TeacherRow], others: list[TeacherRow], use: str, notes: bool) -> str:
+def _teachers_text(chosen: list[TeacherRow], others: list[TeacherRow], use: str, available: bool) -> str:
     parts = []
     if chosen:
         parts += [f"chosen (this project's use: {use})", _table(chosen), ""]
         notes_of_chosen = [f"{row.name}: {row.note}" for row in chosen if row.state == "unavailable"]
         parts += [*notes_of_chosen, ""] if notes_of_chosen else []
-    parts += ["can be added: kdkit add-teacher NAME", _table(others)]
-    if notes:
-        parts += ["", *(f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others)]
-    else:
-        parts += ["", "why, and what else is known: kdkit teachers --available, or --json"]
+    if available:
+        parts += [_table(others), ""]
+        parts += [f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others]
+        return "\n".join(parts)
+    ready = [row for row in others if row.state == "available"]
+    parts += ["can be added: kdkit add-teacher NAME", _table(ready), ""]
+    parts += [f"{len(others) - len(ready)} more need a plugin; what is known of all: kdkit teachers --available"]
     return "\n".join(parts)
 
 
