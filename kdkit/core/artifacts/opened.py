@@ -98,7 +98,7 @@ def verify(workspace: Workspace, name: str) -> tuple[ChosenTeacher, LockedTeache
     """
     chosen = chosen_teacher(workspace, name)
     locked = Lock.load(workspace.lock_path).teacher(name)
-    _require_same_choice(chosen, locked)
+    require_same_choice(chosen, locked)
     folder = workspace.artifacts / name
     if folder.is_dir():
         fix = f"delete {folder.relative_to(workspace.root)} to fetch it again, or: {_accept(name)}"
@@ -151,7 +151,7 @@ def _changes(locked: LockedTeacher, identity: Mapping[str, str]) -> str:
     return "changed: " + ", ".join(changed or ["options"])
 
 
-def _require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
+def require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
     """registry.yaml may have been edited since the lock was written."""
     pairs = [("from", locked.source, chosen.source), ("options", dict(locked.options), dict(chosen.options))]
     if chosen.loader:

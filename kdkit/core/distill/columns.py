@@ -10,6 +10,7 @@ from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.upkeep import missing
+from kdkit.core.registry.chosen import chosen_teacher
 from kdkit.core.registry.lock import Lock
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ def complete_columns(
     is said as a warning.
 
     Raises:
-        KdkitError: a teacher that is not locked; what opening and extracting raise.
+        KdkitError: a teacher that is not locked, whose licence forbids the project's use, or whose registry entry
+            changed since it was locked; what opening and extracting raise.
     """
     store = FeatureStore(workspace.features)
     lock = Lock.load(workspace.lock_path)
+    for name in teachers:
+        _admit(workspace, name, lock, reporter)
     keys = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(workspace.registry, table))
     lacking = {name: count for name in teachers if (count := missing(store, name, keys[name], table, prompts))}
@@ -44,6 +48,16 @@ def complete_columns(
 
         extract(workspace, opened, table, prompts=prompts, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
+
+
+def _admit(workspace: Workspace, name: str, lock: Lock, reporter: Reporter) -> None:
+    """Cached features need the same permission, and the same registry entry, as a teacher that is opened."""
+    from kdkit.core.artifacts.opened import require_same_choice
+    from kdkit.core.artifacts.permission import require_permission
+
+    chosen, locked = chosen_teacher(workspace, name), lock.teacher(name)
+    require_same_choice(chosen, locked)
+    require_permission(chosen, workspace.registry.use, reporter, locked.licence, gated=locked.gated)
 
 
 def _open(

@@ -22,7 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.build import build
 from kdkit.core.distill.finish import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.errors import KdkitError
+from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from tests.conftest import clean_environment
@@ -261,6 +261,23 @@ def test_another_student_is_refused(with_xray: Path) -> None:
     registry.write_text(registry.read_text(encoding="utf-8").replace("width: 12", "width: 13"), encoding="utf-8")
     with pytest.raises(KdkitError, match="not the one that v1 was made from"):
         run(open_project(with_xray), incremental=True)
+
+
+def test_cached_features_need_permission_too(project: Path) -> None:
+    registry = project / "registry.yaml"
+    text = registry.read_text(encoding="utf-8").replace("license: mit", "license: cc-by-nc-4.0")
+    registry.write_text(text.replace("version: 1", "version: 1\nuse: commercial", 1), encoding="utf-8")
+    with pytest.raises(KdkitError, match="distilling from 'radio' is not allowed") as caught:
+        run(open_project(project))
+    assert caught.value.code == ExitCode.DENIED
+
+
+def test_an_entry_that_changed_since_the_lock_is_said(project: Path) -> None:
+    registry = project / "registry.yaml"
+    text = registry.read_text(encoding="utf-8").replace("from: local:models/radio", "from: local:models/other")
+    registry.write_text(text, encoding="utf-8")
+    with pytest.raises(KdkitError, match="'radio' is not what was locked"):
+        run(open_project(project))
 
 
 def test_a_changed_teacher_is_a_new_teacher(project: Path) -> None:
