@@ -143,25 +143,28 @@ def _pools(
     teachers: tuple[PlannedTeacher, ...],
     parent: Version | None,
 ) -> tuple[Pool, ...]:
-    """Replayed samples first, those that bring something new last."""
-    everything = np.ones(len(train), dtype=bool)
+    """Replayed samples first, those that bring something new last.
+
+    Fresh are samples that the version has not seen; without any, those that a new teacher may teach. (What a
+    new teacher says about samples that are known reaches the student in the replay pool as well.) No fresh
+    sample is shown more often than a run from scratch would show it.
+    """
     if parent is None:
-        return (_pool(recipe, survey, train, everything, 1.0),)
+        return (_pool(recipe, survey, train, np.ones(len(train), dtype=bool), 1.0),)
     unseen = ~np.isin(survey.table.digests[train], parent.known_samples())
-    fresh = unseen.copy()
+    newly = np.zeros(len(train), dtype=bool)
     for teacher in teachers:
         if teacher.new:
-            fresh |= taught[teacher.name]
+            newly |= taught[teacher.name]
+    fresh = unseen if unseen.any() else newly
     if not fresh.any():
         raise _nothing_new(parent, teachers)
-    # Samples that a new teacher also teaches may be rehearsed like all others that the version knows.
-    rehearsed = ~unseen
-    share = recipe.increment.replay
-    if not share or not rehearsed.any():
-        return (_pool(recipe, survey, train, fresh, 1.0),)
+    if not recipe.increment.replay or unseen.all():
+        return (_pool(recipe, survey, train, unseen | newly, 1.0),)
+    share = min(1 - recipe.increment.replay, fresh.mean() / recipe.increment.steps)
     return (
-        _pool(recipe, survey, train, rehearsed, share),
-        _pool(recipe, survey, train, fresh, 1.0 - share),
+        _pool(recipe, survey, train, ~unseen, 1 - share),
+        _pool(recipe, survey, train, fresh, share),
     )
 
 
