@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
 
 Rows = NDArray[np.int64]
+_UNSIGNED = np.dtype(np.uint64)
+"""Read as unsigned numbers, negative rows are beyond the end: one pass finds both kinds of wrong row."""
+_largest = np.maximum.reduce
 
 
 class Column:
@@ -40,7 +43,8 @@ class Column:
                 why = f"it holds '{shard.header.teacher}' {shard.header.fingerprint[:12]}"
                 raise foreign(str(shard.path), f"{why}, not '{header.teacher}' {header.fingerprint[:12]}")
         self._starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        self._only = self.shards[0].arrays if len(self.shards) == 1 else None
+        self._count = int(self._starts[-1])
+        self._only = self.shards[0].arrays if len(self.shards) == 1 else {}
 
     @property
     def teacher(self) -> str:
@@ -66,7 +70,7 @@ class Column:
 
     def __len__(self) -> int:
         """Rows of all shards, present or not."""
-        return int(self._starts[-1])
+        return self._count
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -96,11 +100,11 @@ class Column:
             KdkitError: for a signal that the column does not have.
             IndexError: for a row that does not exist.
         """
-        if self._only is not None and signal in self._only:
-            array = self._only[signal]
-            _check_rows(rows, len(array))
+        if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
+            raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
+        if signal in self._only:
             # "clip" is numpy's fast path: with "raise" it would copy through a buffer
-            return array.take(rows, axis=0, out=out, mode="clip")
+            return self._only[signal].take(rows, 0, out, "clip")
         return self._gather_shards(self.spec(signal), rows, out)
 
     def spec(self, signal: str) -> SignalSpec:
@@ -155,7 +159,8 @@ class Column:
         Raises:
             IndexError: for a row that does not exist.
         """
-        _check_rows(rows, len(self))
+        if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
+            raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
         scores = self.scores(name)
         scores[rows] = values
         write_scores(self.folder, name, scores)
@@ -175,7 +180,6 @@ class Column:
         return path
 
     def _gather_shards(self, spec: SignalSpec, rows: Rows, out: NDArray[Any] | None) -> NDArray[Any]:
-        _check_rows(rows, len(self))
         if out is None:
             out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
@@ -217,9 +221,3 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
 def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
     keys = zip(table.ids, table.digests.tolist(), strict=True)
     return np.fromiter((known.get(key, -1) for key in keys), dtype=np.int64, count=len(table))
-
-
-def _check_rows(rows: Rows, count: int) -> None:
-    # as unsigned numbers negative rows are beyond the end: one pass finds both; this is on the hot path
-    if len(rows) and np.maximum.reduce(rows.view(np.uint64)) >= count:
-        raise IndexError(f"rows must be in 0..{count - 1}; got {rows.min()}..{rows.max()}")
