@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ RECIPES = ("kdkit", "mmkd-paper", "mmkd-released", "clipkd", "captions")
 RATES = {"kdkit": 4e-3, "mmkd-paper": 4e-3, "mmkd-released": 4e-3, "clipkd": 4e-3, "captions": 4e-3}
 """Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
 GRID = (2e-3, 4e-3, 8e-3)
-EPOCHS, BATCH = 12, 64
+EPOCHS, BATCH = 8, 64
 TUNING_SEED = 100
 
 PROMPTS = {
@@ -332,7 +333,8 @@ def increment(bench: Bench, seeds: Sequence[int]) -> None:
 def _one_increment(bench: Bench, seed: int) -> None:
     base = bench.project("base", OLD, [one.name for one in SPECIALISTS[:-1]])
     grown = bench.work / f"grown-{seed}"
-    if not grown.exists():
+    if not bench.has(f"increment-joint-{seed}"):
+        shutil.rmtree(grown, ignore_errors=True)
         copy_project(base.root, grown)
         first, seconds, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
         bench.extend(Workspace(grown))
