@@ -112,32 +112,38 @@ def outcome_text(outcome: Outcome) -> str:
     """What came out, for people."""
     from kdkit.core.distill.guard import describe
 
-    version = outcome.version
+    version, verdict = outcome.version, outcome.verdict
     mean = outcome.evaluation.model("student").means
-    lines = [f"accuracy {100 * mean['accuracy']:.1f} %, AUC {mean['auc']:.3f} (mean over domains, calibration split)"]
-    kept = outcome.retention
-    if kept is not None and kept.domains:
-        lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
-        if kept.worst is not None:
-            lines.append(f"  worst: {describe(kept.worst)}")
-        lines += [
-            f"  within chance, but look: {describe(change)}"
-            for change in (outcome.verdict.doubtful if outcome.verdict else ())
-        ]
-    if kept is not None and kept.added:
-        lines.append(f"new domains: {', '.join(kept.added)}")
-    if outcome.verdict is None or outcome.verdict.promoted:
-        return "\n".join([f"{version.name} is current now", *lines, "next: kdkit evaluate"])
-    broken = [f"  {describe(change)}" for change in outcome.verdict.broken]
+    scores = f"accuracy {100 * mean['accuracy']:.1f} %, AUC {mean['auc']:.3f} (mean over domains, calibration split)"
+    if verdict is None or verdict.promoted:
+        return "\n".join([f"{version.name} is current now", scores, *_retention_lines(outcome), "next: kdkit evaluate"])
     return "\n".join(
         [
             f"{version.name} is refused: it forgets more than the guard tolerates",
+            *(f"  {describe(change)}" for change in verdict.broken),
             f"{version.lineage['parent']} stays current",
-            *broken,
-            *lines,
+            scores,
+            *_retention_lines(outcome),
             f"it is kept in {version.folder}; 'kdkit versions promote {version.name}' makes it current all the same",
         ]
     )
+
+
+def _retention_lines(outcome: Outcome) -> list[str]:
+    from kdkit.core.distill.guard import describe
+
+    kept, verdict = outcome.retention, outcome.verdict
+    if kept is None or verdict is None:
+        return []
+    lines = []
+    if kept.domains:
+        lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
+    if kept.worst is not None and kept.worst not in verdict.broken and kept.worst not in verdict.doubtful:
+        lines.append(f"  worst: {describe(kept.worst)}")
+    lines += [f"  beyond its tolerance, perhaps by chance: {describe(change)}" for change in verdict.doubtful]
+    if kept.added:
+        lines.append(f"new domains: {', '.join(kept.added)}")
+    return lines
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
