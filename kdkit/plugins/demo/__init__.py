@@ -25,7 +25,7 @@ def _teacher(specialist: Specialist) -> TeacherSpec:
         loader="open_clip",
         image_dim=specialist.embed_dim,
         text_dim=specialist.embed_dim,
-        image_size=64,
+        image_size=48,
         context_length=16,
         domains=specialist.domains,
         license="apache-2.0",

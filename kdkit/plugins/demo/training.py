@@ -26,6 +26,15 @@ OWN_CAPTIONS = CaptionMix(generic=0.1, wrong=0.03)
 """The captions of a specialist's own data are better than those of the distillation pool."""
 
 
+CARD = """\
+---
+license: apache-2.0
+---
+A stand-in for a specialist, made by kdkit's benchmarks/train_demo_teachers.py from pictures that a program draws.
+It knows nothing about real images.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """How a specialist is trained."""
@@ -59,6 +68,7 @@ def save_skeleton(folder: Path, config: dict[str, Any]) -> None:
     content = {"model_cfg": config, "preprocess_cfg": PREPROCESS_CONFIG}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     write_tokenizer(folder)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
 
 
 def normalise_pixels(pictures: Sequence[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
