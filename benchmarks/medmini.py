@@ -43,7 +43,7 @@ RECIPES = ("kdkit", "mmkd-paper", "mmkd-released", "clipkd", "captions")
 RATES = {"kdkit": 4e-3, "mmkd-paper": 4e-3, "mmkd-released": 4e-3, "clipkd": 4e-3, "captions": 4e-3}
 """Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
 GRID = (2e-3, 4e-3, 8e-3)
-EPOCHS, BATCH = 8, 64
+EPOCHS, BATCH = 10, 64
 TUNING_SEED = 100
 
 PROMPTS = {

@@ -97,12 +97,17 @@ def debugging() -> bool:
     return os.environ.get("KDKIT_DEBUG", "") not in ("", "0")
 
 
+def first_process() -> bool:
+    """False in all processes of a ``torchrun`` or ``accelerate launch`` but the first: those say and print nothing."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def reporter() -> Reporter:
     """Bars on a terminal; elsewhere a line every few seconds; silence in all processes but the first."""
     from kdkit.core.contracts import Silent
 
     global _bars
-    if os.environ.get("RANK", "0") != "0":
+    if not first_process():
         return Silent()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         _bars = Bars()

@@ -62,6 +62,8 @@ def distill(
             from kdkit.core.distill.estimate import dry_run as plan_only
 
             plan, estimate = plan_only(workspace, options, reporter)
+            if not console.first_process():
+                return
             data = {**plan.to_json(), "estimate": estimate.to_json()}
             console.emit(data, json=as_json, text=lambda: plan_text(plan, estimate))
             return

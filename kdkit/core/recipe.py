@@ -79,7 +79,7 @@ class OptimiserPart(Part):
 
 
 class PreviousPart(Part):
-    """The previous version as one more teacher, in its own space, of every sample of the increment."""
+    """The previous version as one more teacher, in its own space, of the replayed samples (all, without replay)."""
 
     weight: NonNegative = 0.0
     loss: str = "crd"

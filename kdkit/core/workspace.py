@@ -99,9 +99,14 @@ class Workspace:
     def exclusive(self, command: str) -> Iterator[None]:
         """Hold the project for a command that writes.
 
+        Of the processes of one ``torchrun`` or ``accelerate launch`` the first one holds it for all.
+
         Raises:
             KdkitError: when another kdkit process holds it.
         """
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
         self.state.mkdir(parents=True, exist_ok=True)
         with open(self.state / "busy", "a+", encoding="utf-8") as handle:
             try:

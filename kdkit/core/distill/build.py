@@ -118,8 +118,12 @@ def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Co
 
 
 def _previous(student: nn.Module, inputs: StudentInputs, plan: Plan, total: int, reporter: Reporter) -> Teaching:
-    """The student as it is now, as one more teacher of every sample of the run."""
-    used = np.unique(np.concatenate([pool.indices for pool in plan.pools]))
+    """The student as it is now, as one more teacher of what it knows: the replayed samples.
+
+    Without replay it speaks about the new samples instead (LwF, arXiv 1606.09282), which is all there is.
+    """
+    pools = plan.pools[:-1] or plan.pools
+    used = np.unique(np.concatenate([pool.indices for pool in pools]))
     features = student_features(student, inputs, used, reporter, "remembering the previous version")
     rows = np.full(total, -1, dtype=np.int64)
     rows[used] = np.arange(len(used))

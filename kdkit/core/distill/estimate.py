@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.plan import Plan
-from kdkit.core.distill.run import Options, Prepared, accelerate, make_feed, prepare
+from kdkit.core.distill.run import Options, Prepared, accelerate, make_feed, part, prepare
 
 if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
@@ -55,7 +55,9 @@ def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple
     Features that are missing are extracted, since trust, and so the plan, cannot be known without them.
     """
     accelerator = accelerate(options)
-    prepared = prepare(workspace, options, reporter, str(accelerator.device))
+    talk = reporter if accelerator.is_main_process else Silent()
+    with accelerator.main_process_first():
+        prepared = prepare(workspace, options, talk, str(accelerator.device))
     return prepared.plan, _measure(workspace, prepared, accelerator)
 
 
@@ -81,6 +83,7 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
             reporter=_Ticking(ticks),
         )
     made.inputs.close()
+    part(accelerator)
     per_step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) if len(ticks) > 1 else 0.0
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(

@@ -11,7 +11,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.plan import Plan, make_plan
 from kdkit.core.distill.survey import Survey, survey
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.recipe import load_recipe
 from kdkit.core.versions import Version, Versions, load_student
 
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
 
 
+PRECISIONS = ("no", "bf16")
+"""Of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in the checkpoints.)"""
+
+
 @dataclass(frozen=True)
 class Options:
-    """How to run; none of it changes the result, except the seed and the recipe.
+    """How to run; none of it changes the result, except the seed, the recipe and, in its rounding, the precision.
 
     Attributes:
         incremental: start from the current version and teach what is new.
@@ -104,17 +108,13 @@ def train_and_finish(
     from kdkit.core.distill.train import train
 
     plan, parent = prepared.plan, prepared.parent
-    world = accelerator.num_processes
-    if plan.batch_size % world:
-        raise KdkitError(
-            f"a batch of {plan.batch_size} cannot be shared by {world} processes",
-            fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
-        )
     run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
     if options.restart and accelerator.is_main_process:
         shutil.rmtree(run_folder, ignore_errors=True)
     accelerator.wait_for_everyone()
+    begun = time.monotonic()
     made = build(workspace, plan, prepared.survey, parent, reporter)
+    building = round(time.monotonic() - begun, 3)
     settings = plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
     progress = train(
@@ -126,22 +126,42 @@ def train_and_finish(
         reporter=reporter,
     )
     made.inputs.close()
+    part(accelerator)
     if not accelerator.is_main_process:
         return None
     if parent is not None:
         before: Any = load_student(parent, workspace.catalogue)
         interpolate(made.task.student, before, plan.recipe.increment.interpolate)
-    machine = {"processes": world, "device": str(accelerator.device), "precision": options.precision}
+    machine = {
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "precision": options.precision,
+    }
     outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, machine=machine, reporter=reporter)
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
 
 
+def part(accelerator: Accelerator) -> None:
+    """End the collaboration of the processes: the main one goes on alone, however long that takes."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()  # a process that ends with its group alive may abort, and torchrun then ends all
+
+
 def make_feed(prepared: Prepared, made: Build, accelerator: Accelerator, schedule: BatchSchedule) -> Feed:
-    """The batches of ``schedule`` for this process."""
+    """The batches of ``schedule`` for this process.
+
+    Raises:
+        KdkitError: when a batch cannot be shared evenly by the processes.
+    """
     from kdkit.core.distill.feed import Feed
 
     plan = prepared.plan
+    if plan.batch_size % accelerator.num_processes:
+        raise KdkitError(
+            f"a batch of {plan.batch_size} cannot be shared by {accelerator.num_processes} processes",
+            fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
+        )
     return Feed(
         schedule,
         made.inputs,
@@ -155,7 +175,17 @@ def make_feed(prepared: Prepared, made: Build, accelerator: Accelerator, schedul
 
 
 def accelerate(options: Options) -> Accelerator:
-    """The process's place: device, precision, one process or many."""
+    """The process's place: device, precision, one process or many.
+
+    Raises:
+        KdkitError: for a precision that is not one of :data:`PRECISIONS`.
+    """
+    if options.precision not in PRECISIONS:
+        raise KdkitError(
+            f"there is no precision '{options.precision}'",
+            where="--precision",
+            fix=did_you_mean(options.precision, PRECISIONS),
+        )
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
