@@ -75,7 +75,7 @@ def finish(
 ) -> Outcome:
     """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
 
-    ``machine`` (processes, device, precision) goes into the lineage.
+    ``machine`` (processes, device, precision, seconds of building) goes into the lineage.
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ def train_and_finish(
         "processes": accelerator.num_processes,
         "device": str(accelerator.device),
         "precision": options.precision,
+        "building_seconds": building,
     }
     outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, machine=machine, reporter=reporter)
     shutil.rmtree(run_folder, ignore_errors=True)
