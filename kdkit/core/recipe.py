@@ -93,8 +93,8 @@ class IncrementPart(Part):
     """Share of every batch drawn from samples of the domains that the previous version already knew."""
     steps: Positive = 0.5
     """Length as a fraction of the run from scratch."""
-    lr: Positive | None = None
-    """Learning rate; null for that of the run from scratch."""
+    lr_factor: Positive = 1.0
+    """Learning rate, as a fraction of that of the run from scratch."""
     previous: PreviousPart = PreviousPart()
     pull: NonNegative = 0.0
     """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""

@@ -196,7 +196,7 @@ def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool,
     steps = optimiser.steps or max(1, math.ceil((optimiser.epochs or 1) * samples / batch_size))
     lr = optimiser.lr
     if increment:
-        steps, lr = max(1, math.ceil(change.steps * steps)), change.lr or lr
+        steps, lr = max(1, math.ceil(change.steps * steps)), change.lr_factor * lr
     return TrainSettings(
         steps=steps,
         lr=lr,
