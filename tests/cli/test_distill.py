@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import Cli, InstallPlugin
 from tests.toy_project import RECIPE, make_project, train_teacher
@@ -32,6 +34,11 @@ def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
     kdkit_cli.folder.rmdir()
     make_project(kdkit_cli.folder, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
     return kdkit_cli
+
+
+def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
+    folder = project / "versions" / version
+    return {**load_file(folder / "student" / "toy.safetensors"), **load_file(folder / "task.safetensors")}
 
 
 def test_the_life_of_a_student(toy: Cli) -> None:
@@ -83,6 +90,24 @@ def test_two_commands_on_one_project(toy: Cli) -> None:
         found = toy("distill")
     assert found.code == 1
     assert "'kdkit distill' (process 4242) is working on this project" in found.stderr
+
+
+def test_two_processes_as_documented_make_the_student_of_one(toy: Cli) -> None:
+    assert toy("distill", "--cpu").code == 0
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    both = toy.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--json")
+    assert both.code == 0, both.stderr[-3000:]
+    assert json.loads(both.stdout)["version"] == "v2"  # one process speaks
+    assert json.loads(toy("versions", "show").stdout)["training"]["processes"] == 2
+    one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_an_unknown_precision(toy: Cli) -> None:
+    found = toy("distill", "--precision", "bf61")
+    assert (found.code, found.stdout) == (2, "")
+    assert "did you mean 'bf16'?" in found.stderr
 
 
 def test_versions_before_there_is_one(toy: Cli) -> None:

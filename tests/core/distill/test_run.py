@@ -324,15 +324,3 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(project: Pa
     resumed = run(open_project(project))
     again = run(open_project(project), restart=True)
     assert_equal(weights(project, resumed.version.name), weights(project, again.version.name))
-
-
-def test_two_processes_make_the_student_of_one(project: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
-    process = start([*launch, "-m", "tests.run_toy", str(project)])
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors[-3000:]
-    lineage = Versions(open_project(project)).get("v2").lineage
-    assert lineage["training"]["processes"] == 2
-    one, two = weights(project, "v1"), weights(project, "v2")
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
