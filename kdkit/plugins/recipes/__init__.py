@@ -10,7 +10,9 @@ from kdkit.core.hookspecs import hookimpl
 def kdkit_recipes() -> tuple[RecipeSpec, ...]:
     """Ours, and the published methods to compare with."""
     return (
-        _spec("kdkit", "student to each teacher's space; features and similarity rows; the default"),
+        _spec(
+            "kdkit", "each teacher in its own space through heads, and one similarity row from all of them; the default"
+        ),
         _spec("mmkd-paper", "MMKD-CLIP as its paper describes it: FD + ICL + 0.1 CLIP, gate at 0.90"),
         _spec("mmkd-released", "MMKD-CLIP as its released code does it, oddities included"),
         _spec("clipkd", "CLIP-KD: CLIP + CRD + ICL + 2000 FD"),
