@@ -143,8 +143,11 @@ def _retention_lines(outcome: Outcome) -> list[str]:
     if kept.worst is not None and kept.worst not in verdict.broken and kept.worst not in verdict.doubtful:
         lines.append(f"  worst: {describe(kept.worst)}")
     lines += [f"  beyond its tolerance, perhaps by chance: {describe(change)}" for change in verdict.doubtful]
-    if kept.added:
-        lines.append(f"new domains: {', '.join(kept.added)}")
+    if kept.unjudged:
+        lines.append(f"not judged, for want of calibration samples that both have: {', '.join(kept.unjudged)}")
+    taught = [domain for domain in kept.added if domain in outcome.version.lineage["data"]["known"]]
+    if taught:
+        lines.append(f"new domains: {', '.join(taught)}")
     return lines
 
 

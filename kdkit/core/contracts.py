@@ -123,7 +123,8 @@ class LossSpec(FactorySpec):
     """``factory(**options) -> Loss`` (an ``nn.Module``: its parameters are trained and checkpointed)."""
 
     signals: tuple[str, ...] = ("image", "text")
-    """The teachers' signals that it reads; a recipe's batches hold those of its losses."""
+    """The teachers' signals that it reads; a recipe's batches hold those of its losses. Empty: it needs no teacher
+    and learns from the samples themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,8 +140,9 @@ class Versions:
         )
 
     def next_name(self) -> str:
-        """A name that neither a version nor a candidate has had."""
-        numbers = [int(name[1:]) for name in (*self.names(), *self.candidates())]
+        """A name that neither a version nor a candidate has (nor what is left of one that was deleted in part)."""
+        left = [*self.root.glob("v*"), *(self.root / CANDIDATES).glob("v*")]
+        numbers = [int(path.name[1:]) for path in left if _NAME.fullmatch(path.name)]
         return f"v{max(numbers, default=0) + 1}"
 
     @contextmanager
@@ -188,9 +189,10 @@ class Versions:
             current = self.get()
             name = current.lineage["parent"]
             if name is None:
+                earlier = self.names()[: self.names().index(current.name)]
                 raise KdkitError(
-                    f"{current.name} is the first version: there is nothing to roll back to",
-                    code=ExitCode.USAGE,
+                    f"{current.name} was made from scratch: there is no parent to roll back to",
+                    fix=f"name one: kdkit rollback {earlier[-1]}" if earlier else "",
                 )
         self.make_current(name)
         return self.get(name)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdkit
-from kdkit.core.contracts import DualEncoder, Reporter, Student
+from kdkit.core.contracts import DualEncoder, LossSpec, Reporter, Student
 from kdkit.core.distill.build import TASK_FILE
 from kdkit.core.distill.checkpoint import Progress, task_tensors
 from kdkit.core.distill.guard import Verdict, judge
@@ -124,6 +124,13 @@ def known_domains(version: Version) -> set[str]:
     return set(version.lineage["data"]["known"])
 
 
+def _taught_domains(workspace: Workspace, plan: Plan, survey: Survey) -> set[str]:
+    """Domains of the run's samples; those that no teacher may teach only where a loss needs no teacher."""
+    present = {survey.table.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
+    specs = [cast(LossSpec, workspace.catalogue.get("loss", part.name).spec) for part in plan.recipe.losses]
+    return present if any(not spec.signals for spec in specs) else present - set(plan.uncovered)
+
+
 def _write(
     folder: Path,
     task: DistillTask,
@@ -174,7 +181,7 @@ def _lineage(
         "recipe": plan.recipe.model_dump(mode="json"),
         "data": {
             "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-            "known": sorted({*(survey.table.domains[d] for d in domains), *(known_domains(parent) if parent else ())}),
+            "known": sorted(_taught_domains(workspace, plan, survey) | (known_domains(parent) if parent else set())),
             "fresh": plan.fresh,
             "replayed": plan.replayed,
             "uncovered": list(plan.uncovered),

@@ -66,7 +66,7 @@ class Retention:
         domains: domain -> change, for domains that both evaluations scored on some shared samples.
         teachers: teacher -> retention; only for teachers with a trusted domain among ``domains``.
         broken: domains that lost more than their tolerance, worst first.
-        added: domains that only the later evaluation has.
+        added: domains of the later evaluation that are not old ones.
         unjudged: domains of the earlier evaluation that could not be compared.
         mean: mean change over ``domains`` in points, with ``low`` and ``high``; NaN without any.
         metric: what was compared.
@@ -133,7 +133,7 @@ def retention(
         domains=changes,
         teachers={item.teacher: item for item in held if item is not None},
         broken=tuple(change.domain for change in broken),
-        added=tuple(d for d in new.domains if d not in old.domains),
+        added=tuple(d for d in new.domains if d not in wanted),
         unjudged=tuple(d for d in wanted if d not in changes),
         mean=mean,
         low=low,

@@ -14,6 +14,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="clip",
             summary="symmetric InfoNCE of the student's own images and texts (the task)",
             factory="kdkit.plugins.losses.clip:ClipLoss",
+            signals=(),
         ),
         LossSpec(
             name="fd",

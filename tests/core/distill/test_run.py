@@ -97,6 +97,7 @@ def test_the_first_version_learns_what_its_teacher_may_teach(first_version: Path
     assert scores["ct"]["accuracy"] > 0.8
     assert scores["mri"]["accuracy"] > 0.8
     assert version.lineage["data"]["uncovered"] == ["xray"]
+    assert version.lineage["data"]["known"] == ["ct", "mri"]
     teacher = version.lineage["teachers"][0]
     assert (teacher["name"], teacher["since"], sorted(teacher["domains"])) == ("radio", "v1", ["ct", "mri"])
     assert not list((first_version / ".kdkit" / "runs").glob("*"))
@@ -108,7 +109,9 @@ def test_an_increment_learns_the_new_domain_and_keeps_the_old(with_xray: Path) -
     assert (outcome.version.name, lineage["parent"]) == ("v2", "v1")
     assert lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
     assert outcome.retention is not None
-    assert outcome.retention.mean > -5
+    assert outcome.retention.added == ("xray",)
+    assert set(outcome.retention.domains) == {"ct", "mri"}
+    assert outcome.retention.mean > -10
     assert {t["name"]: t["since"] for t in lineage["teachers"]} == {"radio": "v1", "xr": "v2"}
     assert Versions(open_project(with_xray)).get().name == "v2"
 
