@@ -158,7 +158,9 @@ def _bridges(
     bridges: dict[str, Bridge] = {}
     for teaching in teachings:
         if teaching.name == PREVIOUS:
-            bridges[PREVIOUS] = Bridge()
+            # Unit, whatever the recipe does to teachers: only its directions mean anything.
+            unit = {signal: TargetNorm(width, "unit") for signal, width in teaching.widths.items()}
+            bridges[PREVIOUS] = Bridge(norms=unit)
         elif recipe.space == "heads":
             heads = linear_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers)
             bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, train))
