@@ -1,6 +1,6 @@
 """How good is the student? Demo world, all five specialists, every recipe, several seeds, on the test split.
 
-    python benchmarks/quality.py [--seeds 0 1 2] [--recipes kdkit mmkd-paper ...]
+    python benchmarks/quality.py [--seeds 0 1 2] [--recipes kdkit mmkd-paper ...] [--others 3]
 
 The specialists and the oracle (on each domain the teacher that is best on the calibration split) are scored in the
 same run on the same pictures. A seed draws new pictures and a new student; the teachers stay.
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", default=["kdkit", "mmkd-paper", "mmkd-released", "clipkd"])
+    parser.add_argument("--others", type=int, default=3, help="on how many seeds the recipes after the first run")
     parser.add_argument("--train", type=int, default=1000)
     arguments = parser.parse_args()
     size = Size(train=arguments.train)
@@ -40,7 +41,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             base = Path(scratch) / "base"
             demo_project(base, seed=seed, size=size, domains=(*OLD, NEW), teachers=(*FIRST_TEACHERS, LAST_TEACHER))
-            for number, recipe in enumerate(arguments.recipes):
+            chosen = arguments.recipes[: None if arguments.seeds.index(seed) < arguments.others else 1]
+            for number, recipe in enumerate(chosen):
                 workspace = copy_project(base, Path(scratch) / recipe)
                 seconds = run(workspace, recipe=recipe, seed=seed).version.lineage["training"]["seconds"]
                 evaluation = score_on_test(workspace)
