@@ -15,23 +15,22 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from medmini_tables import INCREMENT_COLUMNS, increment_row, print_differences, print_domains, print_means
 from medmini_teachers import SPECIALISTS, model_config, train_missing
-from projects import copy_project, print_table, run, score_on_test, spread
+from projects import copy_project, print_table, run, score_on_test
 from ruamel.yaml import YAML
 from tokenizers import pre_tokenizers
 
 from kdkit.core.artifacts import add_teacher
 from kdkit.core.discovery import load_catalogue
-from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
-from kdkit.core.evaluate.metrics import mean_interval, paired_difference
+from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.recipe import recipe_file
 from kdkit.core.workspace import Workspace
 
@@ -39,11 +38,11 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "medmini"
 DOMAINS = tuple(sorted(domain for specialist in SPECIALISTS for domain in specialist.domains))
 LAST = SPECIALISTS[-1]
 OLD = tuple(domain for domain in DOMAINS if domain not in LAST.domains)
-RECIPES = ("kdkit", "mmkd-paper", "mmkd-released", "clipkd", "captions")
-RATES = {"kdkit": 4e-3, "mmkd-paper": 4e-3, "mmkd-released": 4e-3, "clipkd": 4e-3, "captions": 4e-3}
+RECIPES = ("kdkit", "kdkit-captions", "mmkd-paper", "mmkd-released", "clipkd", "captions")
+RATES = dict.fromkeys(RECIPES, 4e-3)
 """Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
-GRID = (2e-3, 4e-3, 8e-3)
-EPOCHS, BATCH = 10, 64
+GRID = (2e-3, 5e-3)
+EPOCHS, BATCH = 8, 64
 TUNING_SEED = 100
 
 PROMPTS = {
@@ -119,6 +118,12 @@ class Bench:
         )
         (root / "registry.yaml").write_text(text, encoding="utf-8")
         (root / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
+        recipe = _kdkit_recipe()
+        recipe["losses"].append({"name": "clip", "weight": 0.1})  # as a comment in it proposes
+        _dump(recipe, root / "kdkit-captions.yaml")
+        recipe = _kdkit_recipe()
+        recipe["increment"].update({"replay": 0.0, "previous": {"weight": 0.0}, "pull": 0.0, "interpolate": 1.0})
+        _dump(recipe, root / "plain.yaml")
         for teacher in teachers:
             self.add(root, teacher)
         (root / "made").touch()
@@ -144,7 +149,8 @@ class Bench:
     def distil(self, workspace: Workspace, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, seconds, evaluation on the calibration split)."""
         _rewrite(workspace, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
-        outcome = run(workspace, recipe="./captions.yaml" if recipe == "captions" else recipe, **options)
+        own = workspace.root / f"{recipe}.yaml"
+        outcome = run(workspace, recipe=f"./{own.name}" if own.exists() else recipe, **options)
         return outcome.version.name, outcome.version.lineage["training"]["seconds"], outcome.evaluation
 
     def score(self, key: str, workspace: Workspace, version: str, seconds: float) -> None:
@@ -217,87 +223,10 @@ def quality(bench: Bench, recipes: Sequence[str], seeds: Sequence[int]) -> None:
                 version, seconds, _ = bench.distil(workspace, recipe, RATES[recipe], seed=seed)
                 bench.score(f"{recipe}-{seed}", workspace, version, seconds)
     found = {recipe: [bench.found(f"{recipe}-{seed}") for seed in seeds] for recipe in recipes}
-    _print_means(found)
+    print_means(found)
     for metric in ("accuracy", "auc"):
-        _print_domains(found, metric)
-    _print_differences(found)
-
-
-def _print_means(found: Mapping[str, Sequence[Evaluation]]) -> None:
-    first = next(iter(found.values()))[0]
-    rows = []
-    for model in (*first.of_role("teacher"), *first.of_role("oracle")):
-        rows.append(
-            [model.name, *(_cell(model.means[m], [model.intervals[m]]) for m in ("accuracy", "auc")), "", "", ""]
-        )
-    for recipe, runs in found.items():
-        students = [evaluation.of_role("student")[0] for evaluation in runs]
-        row = [f"student, {recipe}"]
-        for metric in ("accuracy", "auc"):
-            values = [student.means[metric] for student in students]
-            bounds = [student.intervals[metric] for student in students]
-            row.append(f"{_cell(float(np.mean(values)), bounds)}; seeds {_range(values)}")
-        for metric in ("accuracy", "auc"):
-            row.append(spread([e.ratios[s.name][metric] for e, s in zip(runs, students, strict=True)]))
-        rows.append([*row, spread([float(e.settings["seconds"]) for e in runs], 0, 1.0)])
-    print("\nMean over the ten domains, test split, % [95 % interval over images]:\n")
-    print_table(("model", "accuracy", "AUC", "accuracy of oracle's", "AUC of oracle's", "seconds"), rows)
-
-
-def _print_domains(found: Mapping[str, Sequence[Evaluation]], metric: str) -> None:
-    first = next(iter(found.values()))[0]
-    teachers, oracle = first.of_role("teacher"), first.of_role("oracle")[0]
-    rows = []
-    for domain in first.domains:
-        row = [f"{domain} ({oracle.domains[domain].count})"]
-        row += [f"{100 * teacher.domains[domain].metrics[metric]:.0f}" for teacher in teachers]
-        row.append(f"{_score(oracle, domain, metric)} {oracle.chosen[domain]}")
-        for runs in found.values():
-            students = [evaluation.of_role("student")[0].domains[domain] for evaluation in runs]
-            value = float(np.mean([student.metrics[metric] for student in students]))
-            row.append(_cell(value, [student.intervals[metric] for student in students], 0))
-        rows.append(row)
-    print(f"\n{metric} per domain (test images), % [95 % interval over images]:\n")
-    print_table(("domain", *(teacher.name for teacher in teachers), "oracle", *found), rows)
-
-
-def _print_differences(found: Mapping[str, Sequence[Evaluation]]) -> None:
-    """What the first recipe is better by than each other, on the same images."""
-    first, *others = found
-    rows = []
-    for other in others:
-        domains = found[first][0].domains
-        pairs = [(_outcomes(found[other], domain), _outcomes(found[first], domain)) for domain in domains]
-        mean, low, high = mean_difference(pairs)
-        rows.append([f"{first} - {other}", f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"])
-    print("\nDifference in mean accuracy, points [95 % paired interval over images, students averaged over seeds]:\n")
-    print_table(("recipes", "points"), rows)
-
-
-def mean_difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> tuple[float, float, float]:
-    """(mean over domains of after - before, low, high) of (before, after) outcomes per domain."""
-    found = np.array([paired_difference(before, after) for before, after in pairs])
-    return mean_interval(found[:, 0], found[:, 1], found[:, 2])
-
-
-def _outcomes(runs: Sequence[Evaluation], domain: str) -> np.ndarray[Any, Any]:
-    """(N,) share of the seeds' students that are right."""
-    right = [evaluation.of_role("student")[0].domains[domain].outcomes["accuracy"] for evaluation in runs]
-    return np.asarray(np.mean(right, axis=0))
-
-
-def _score(model: ModelScores, domain: str, metric: str) -> str:
-    score = model.domains[domain]
-    return _cell(score.metrics[metric], [score.intervals[metric]], 0)
-
-
-def _cell(value: float, bounds: Sequence[tuple[float, float]], digits: int = 1) -> str:
-    low, high = 100 * np.mean(np.asarray(bounds), axis=0)
-    return f"{100 * value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{100 * min(values):.1f} to {100 * max(values):.1f}"
+        print_domains(found, metric)
+    print_differences(found)
 
 
 # ---------------------------------------------------------------------------------- increment
@@ -318,16 +247,9 @@ def increment(bench: Bench, seeds: Sequence[int]) -> None:
     rows = []
     for step, name in steps.items():
         after = [bench.found(f"increment-{step}-{seed}") for seed in seeds]
-        rows.append([name, *_increment_row(before, after, together)])
+        rows.append([name, *increment_row(before, after, together, old=OLD, new=LAST.domains)])
     print("\nChange against the version before, test split, points; mean over seeds (smallest to largest):\n")
-    columns = (
-        "old: mean accuracy [paired interval]",
-        "old: worst domain",
-        "old: mean AUC",
-        "new: accuracy",
-        "new: AUC",
-    )
-    print_table(("strategy", *columns, "of joint's gain", "seconds", "of joint's time"), rows)
+    print_table(("strategy", *INCREMENT_COLUMNS), rows)
 
 
 def _one_increment(bench: Bench, seed: int) -> None:
@@ -341,49 +263,20 @@ def _one_increment(bench: Bench, seed: int) -> None:
         joint, cost, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
         bench.score(f"increment-base-{seed}", Workspace(grown), first, seconds)
         bench.score(f"increment-joint-{seed}", Workspace(grown), joint, cost)
-    strategies = {"default": "kdkit", "plain": _plain(grown)}
+    strategies = {"default": "kdkit", "plain": "plain"}
     for step, recipe in strategies.items():
         (grown / "versions" / "current").write_text("v1\n", encoding="utf-8")
         version, seconds, _ = bench.distil(Workspace(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
         bench.score(f"increment-{step}-{seed}", Workspace(grown), version, seconds)
 
 
-def _plain(root: Path) -> str:
-    """The kdkit recipe without anything against forgetting, as a file of the project."""
-    yaml = YAML()
-    recipe = yaml.load(recipe_file("kdkit", load_catalogue()).text)
-    recipe["increment"].update({"replay": 0.0, "previous": {"weight": 0.0}, "pull": 0.0, "interpolate": 1.0})
-    with open(root / "plain.yaml", "w", encoding="utf-8") as handle:
-        yaml.dump(recipe, handle)
-    return "./plain.yaml"
+def _kdkit_recipe() -> Any:
+    return YAML().load(recipe_file("kdkit", load_catalogue()).text)
 
 
-def _increment_row(
-    before: Sequence[Evaluation], after: Sequence[Evaluation], together: Sequence[Evaluation]
-) -> list[str]:
-    changes = [_values(b, "accuracy", OLD) - _values(a, "accuracy", OLD) for a, b in zip(before, after, strict=True)]
-    areas = [_values(b, "auc", OLD) - _values(a, "auc", OLD) for a, b in zip(before, after, strict=True)]
-    _, low, high = mean_difference([(_outcomes(before, domain), _outcomes(after, domain)) for domain in OLD])
-    new = {metric: [float(_values(e, metric, LAST.domains).mean()) for e in after] for metric in ("accuracy", "auc")}
-    start, whole = (
-        np.array([_values(e, "accuracy", LAST.domains).mean() for e in runs]) for runs in (before, together)
-    )
-    seconds = [float(evaluation.settings["seconds"]) for evaluation in after]
-    joint = [float(evaluation.settings["seconds"]) for evaluation in together]
-    return [
-        f"{spread([c.mean() for c in changes])} [{100 * low:+.1f}, {100 * high:+.1f}]",
-        spread([c.min() for c in changes]),
-        spread([a.mean() for a in areas]),
-        spread(new["accuracy"]),
-        spread(new["auc"]),
-        spread(list((np.array(new["accuracy"]) - start) / (whole - start)), 0),
-        spread(seconds, 0, 1.0),
-        spread(list(np.array(seconds) / np.array(joint)), 0),
-    ]
-
-
-def _values(evaluation: Evaluation, metric: str, domains: tuple[str, ...]) -> np.ndarray[Any, Any]:
-    return np.array(evaluation.of_role("student")[0].values(metric, domains))
+def _dump(recipe: Any, path: Path) -> None:
+    with open(path, "w", encoding="utf-8") as handle:
+        YAML().dump(recipe, handle)
 
 
 def _rewrite(workspace: Workspace, key: str, value: str) -> None:

@@ -22,7 +22,7 @@ from kdkit.plugins.students.open_clip import OpenClipStudent, create_student
 SIZE = 56
 """Edge in pixels of what every model sees: half of the files' 112."""
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-BATCH, RATE, SMOOTHING = 64, 3e-3, 0.1
+BATCH, RATE, SMOOTHING, SHIFT = 64, 3e-3, 0.1, 4
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Specialist:
     embed_dim: int
     seed: int
     turns: bool
-    steps: int = 1000
+    steps: int
 
 
 SPECIALISTS = (
-    Specialist("radiology", ("chest_xray", "chest_ct", "brain_mri", "radiology_bodypart"), 128, 11, turns=False),
-    Specialist("tissue", ("lung_histology", "cervical_cytology"), 96, 12, turns=True),
-    Specialist("surface", ("dermoscopy", "breast_ultrasound"), 64, 13, turns=False),
-    Specialist("cells", ("blood_microscopy", "nuclei_microscopy"), 80, 14, turns=True),
+    Specialist("radiology", ("chest_xray", "chest_ct", "brain_mri", "radiology_bodypart"), 128, 11, False, 900),
+    Specialist("tissue", ("lung_histology", "cervical_cytology"), 96, 12, True, 600),
+    Specialist("surface", ("dermoscopy", "breast_ultrasound"), 64, 13, False, 900),
+    Specialist("cells", ("blood_microscopy", "nuclei_microscopy"), 80, 14, True, 400),
 )
 
 
@@ -115,17 +115,15 @@ def _pixels(path: Path) -> Tensor:
 
 
 def _augment(pixels: Tensor, turns: bool) -> Tensor:
-    """(B, 3, SIZE, SIZE): each zoomed, moved, mirrored, tilted (or turned at will) and changed in contrast a little."""
-    count = len(pixels)
-    angle = (2 * torch.rand(count) - 1) * (math.pi if turns else 0.15)
-    zoom, mirror = 1 - 0.25 * torch.rand(count), torch.randint(2, (count,)) * 2 - 1
-    cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    shift = (2 * torch.rand(2, count) - 1) * 0.12
-    matrix = torch.stack(
-        [torch.stack([cos * mirror, -sin, shift[0]], dim=1), torch.stack([sin * mirror, cos, shift[1]], dim=1)], dim=1
-    )
-    grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
-    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    gain, offset = 1 + 0.2 * torch.randn(count, 1, 1, 1), 0.1 * torch.randn(count, 1, 1, 1)
-    changed: Tensor = moved * gain + offset
-    return changed
+    """(B, 3, SIZE, SIZE): each mirrored or not (with ``turns`` also upside down and transposed), the batch moved."""
+    flipped = torch.where(_coins(pixels), pixels.flip(3), pixels)
+    if turns:
+        flipped = torch.where(_coins(pixels), flipped.flip(2), flipped)
+        flipped = torch.where(_coins(pixels), flipped.transpose(2, 3), flipped)
+    padded = F.pad(flipped, (SHIFT,) * 4, mode="reflect")
+    down, right = torch.randint(2 * SHIFT + 1, (2,)).tolist()
+    return padded[:, :, down : down + SIZE, right : right + SIZE]
+
+
+def _coins(pixels: Tensor) -> Tensor:
+    return torch.rand(len(pixels), 1, 1, 1) < 0.5
