@@ -26,7 +26,7 @@ class Specialist:
 SPECIALISTS: tuple[Specialist, ...] = (
     Specialist("radio", ("ct", "mri", "xray"), 96, 101),
     Specialist("eye", ("ultrasound", "fundus", "oct"), 128, 102),
-    Specialist("tissue", ("dermoscopy", "histology", "endoscopy"), 64, 103),
+    Specialist("tissue", ("dermoscopy", "histology", "endoscopy"), 64, 113),
     Specialist("point", ("ct", "xray", "ultrasound"), 64, 104, steps=800),
     Specialist("surface", ("fundus", "dermoscopy", "endoscopy"), 96, 105, steps=800),
 )
