@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from kdkit.plugins.demo.canvas import SIZE
-from kdkit.plugins.demo.tokenizer import CONTEXT_LENGTH, vocabulary
+from kdkit.plugins.demo.captions import word_list
+from kdkit.plugins.loaders.word_tokenizer import word_vocabulary
+
+CONTEXT_LENGTH = 16
+"""Tokens in a text, with its begin and end; longer texts are cut."""
 
 PREPROCESS_CONFIG: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
@@ -27,7 +31,7 @@ def model_config(embed_dim: int) -> dict[str, Any]:
     }
     text = {
         "context_length": CONTEXT_LENGTH,
-        "vocab_size": len(vocabulary()),
+        "vocab_size": len(word_vocabulary(word_list())),
         "hf_tokenizer_name": "local",
         "width": 64,
         "heads": 2,
@@ -43,7 +47,6 @@ STUDENT_CONFIG: dict[str, Any] = model_config(128)
 
 def create_student() -> Any:
     """Factory of the student family ``demo-student``: an untrained ``OpenClipStudent``."""
-    from kdkit.plugins.demo.captions import word_list
     from kdkit.plugins.students.open_clip import create_student as create
 
     return create(model_cfg=STUDENT_CONFIG, preprocess_cfg=PREPROCESS_CONFIG, tokenizer={"words": list(word_list())})

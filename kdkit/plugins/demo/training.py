@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdkit.plugins.demo.captions import CaptionMix
+from kdkit.plugins.demo.captions import CaptionMix, word_list
 from kdkit.plugins.demo.dataset import draw_split
 from kdkit.plugins.demo.student import PREPROCESS_CONFIG, model_config
 from kdkit.plugins.demo.teachers import Specialist
-from kdkit.plugins.demo.tokenizer import write_tokenizer
+from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files
 
 OWN_CAPTIONS = CaptionMix(generic=0.1, wrong=0.03)
 """The captions of a specialist's own data are better than those of the distillation pool."""
@@ -67,7 +67,8 @@ def save_skeleton(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model_cfg": config, "preprocess_cfg": PREPROCESS_CONFIG}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    write_tokenizer(folder)
+    for name, text in word_tokenizer_files(word_list()).items():
+        (folder / name).write_bytes(text)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
 
 

@@ -12,9 +12,8 @@ from PIL import Image
 from kdkit.plugins.demo.captions import all_texts, class_prompts
 from kdkit.plugins.demo.dataset import draw_split
 from kdkit.plugins.demo.images import FINDINGS
-from kdkit.plugins.demo.student import STUDENT_CONFIG
+from kdkit.plugins.demo.student import CONTEXT_LENGTH, STUDENT_CONFIG
 from kdkit.plugins.demo.teachers import SPECIALISTS, WEIGHTS, Specialist, find_specialist, teacher_folder
-from kdkit.plugins.demo.tokenizer import CONTEXT_LENGTH
 from kdkit.plugins.demo.training import TrainingPlan, normalise_pixels, train_specialist
 
 NAMES = [specialist.name for specialist in SPECIALISTS]
