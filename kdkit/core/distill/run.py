@@ -80,7 +80,20 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
         )
     found = survey(workspace, recipe, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
-    return Prepared(make_plan(recipe, found, parent, student, seed=options.seed), found, parent)
+    plan = make_plan(recipe, found, parent, student, seed=options.seed)
+    if parent is not None and not recipe.increment.previous.weight:
+        _warn_of_unguarded(plan, parent, reporter)
+    return Prepared(plan, found, parent)
+
+
+def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
+    """Say which domains of ``parent`` nobody teaches any more."""
+    lost = [domain for domain in plan.uncovered if domain in parent.lineage["data"]["known"]]
+    if lost:
+        reporter.warn(
+            f"{parent.name} knows {', '.join(lost)}, where no teacher may teach any more, and will forget: set "
+            "'increment: {previous: {weight: 1.0}}' in the recipe, and the previous version speaks for them"
+        )
 
 
 def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:

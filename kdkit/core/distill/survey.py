@@ -11,12 +11,13 @@ import numpy as np
 from kdkit.core.contracts import Reporter, Split, TrustTable
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.feed import Floats, Teaching
-from kdkit.core.errors import KdkitError
+from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.core.recipe import Recipe
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.features import Column, FeatureStore
+    from kdkit.core.registry.schema import Registry
     from kdkit.core.workspace import Workspace
 
 
@@ -105,5 +106,18 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
-    warn_of_gaps(trust, weights, reporter)
+    warn_of_gaps(trust, weights, reporter, limits)
+    _warn_of_unknown_domains(registry, table, reporter)
     return Survey(table, store, columns, trust, weights)
+
+
+def _warn_of_unknown_domains(registry: Registry, table: SampleTable, reporter: Reporter) -> None:
+    """A domain that is misspelt in the registry would silently mean nothing."""
+    named = {f"teachers.{name}.domains": entry.domains or [] for name, entry in registry.teachers.items()}
+    named["guard.domains"] = list(registry.guard.domains)
+    named["prompts"] = [domain for domain in registry.prompts if domain != "default"]
+    for place, domains in named.items():
+        for domain in domains:
+            if domain not in table.domains:
+                hint = did_you_mean(domain, table.domains)
+                reporter.warn(f"registry.yaml, {place}: no sample has the domain '{domain}'; {hint}")

@@ -144,5 +144,5 @@ class _Admit:
         limits = {teacher: entry.domains for teacher, entry in entries.items() if entry.domains is not None}
         policy = self.workspace.catalogue.make("policy", name, **options)
         weights = policy_weights(self.table, policy, limits=limits)
-        gaps = uncovered_domains(self.table, weights), idle_teachers(self.table, weights)
+        gaps = uncovered_domains(self.table, weights, limits), idle_teachers(self.table, weights, limits)
         return Admission(name, dict(options), weights, *gaps)

@@ -17,7 +17,10 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Uncovered:
-    """A domain that no teacher may teach. ``best`` is None where nothing was measured."""
+    """A domain that no teacher may teach.
+
+    ``best`` is None where nothing was measured; ``limited``: the registry's ``domains`` keep it out.
+    """
 
     domain: str
     best: str | None
@@ -25,6 +28,7 @@ class Uncovered:
     lower: float
     upper: float
     chance: float
+    limited: bool = False
 
     @property
     def message(self) -> str:
@@ -39,6 +43,10 @@ class Uncovered:
                 f"{head}; the best is {score}, not clearly better than guessing: "
                 "add a teacher that knows this domain, or label more calibration samples"
             )
+        if self.limited:
+            return (
+                f"{head}; {score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"
+            )
         # Rounded down, so that the named threshold does admit it.
         value, lower = math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100
         return (
@@ -49,18 +57,19 @@ class Uncovered:
 
 @dataclass(frozen=True)
 class Idle:
-    """A teacher that may teach nowhere."""
+    """A teacher that may teach nowhere; ``limited``: the registry has ``domains`` for it."""
 
     teacher: str
     best_domain: str | None
     accuracy: float
+    limited: bool = False
 
     @property
     def message(self) -> str:
         """What is wrong and what would change it."""
         head = f"teacher '{self.teacher}' passes the trust policy in no domain and will teach nothing"
         if self.best_domain is None:
-            return f"{head}: it was measured in none"
+            return f"{head}: it was measured in none{' that the registry lets it teach' if self.limited else ''}"
         return f"{head}; its best is {self.accuracy:.2f} in '{self.best_domain}'"
 
 
@@ -76,10 +85,7 @@ def policy_weights(
     Raises:
         KdkitError: when the policy returns anything but finite weights in [0, 1] of that shape.
     """
-    allowed = np.ones(table.accuracy.shape, dtype=bool)
-    for row, teacher in enumerate(table.teachers):
-        if limits and teacher in limits:
-            allowed[row] = [domain in limits[teacher] for domain in table.domains]
+    allowed = _allowed(table, limits)
     seen = replace(
         table,
         accuracy=np.where(allowed, table.accuracy, np.nan),
@@ -102,9 +108,19 @@ def policy_weights(
     return np.where(allowed, weights, 0.0)
 
 
-def uncovered_domains(table: TrustTable, weights: Array) -> tuple[Uncovered, ...]:
-    """Domains in which every weight is 0, in the table's order."""
-    found = []
+def _allowed(table: TrustTable, limits: Mapping[str, Sequence[str]] | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(T, M) whether the registry lets a teacher teach a domain, whatever its trust."""
+    rows = [
+        [domain in (limits or {}).get(teacher, table.domains) for domain in table.domains] for teacher in table.teachers
+    ]
+    return np.array(rows, dtype=bool).reshape(table.accuracy.shape)
+
+
+def uncovered_domains(
+    table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Uncovered, ...]:
+    """Domains in which every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
+    found, allowed = [], _allowed(table, limits)
     for column in np.flatnonzero(~(weights > 0).any(axis=0)):
         scores = table.accuracy[:, column]
         measured = bool((~np.isnan(scores)).any())
@@ -117,32 +133,38 @@ def uncovered_domains(table: TrustTable, weights: Array) -> tuple[Uncovered, ...
                 lower=float(table.lower[row, column]) if measured else math.nan,
                 upper=float(table.upper[row, column]) if measured else math.nan,
                 chance=float(table.chance[column]),
+                limited=not allowed[row, column],
             )
         )
     return tuple(found)
 
 
-def idle_teachers(table: TrustTable, weights: Array) -> tuple[Idle, ...]:
-    """Teachers whose every weight is 0, in the table's order."""
-    found = []
+def idle_teachers(
+    table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Idle, ...]:
+    """Teachers whose every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
+    found, allowed = [], np.where(_allowed(table, limits), table.accuracy, np.nan)
     for row in np.flatnonzero(~(weights > 0).any(axis=1)):
-        scores = table.accuracy[row]
+        scores = allowed[row]
         best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
         found.append(
             Idle(
                 teacher=table.teachers[row],
                 best_domain=None if best is None else table.domains[best],
                 accuracy=math.nan if best is None else float(scores[best]),
+                limited=table.teachers[row] in (limits or {}),
             )
         )
     return tuple(found)
 
 
-def warn_of_gaps(table: TrustTable, weights: Array, reporter: Reporter) -> None:
-    """Say loudly which domains and teachers the policy leaves out."""
-    for domain in uncovered_domains(table, weights):
+def warn_of_gaps(
+    table: TrustTable, weights: Array, reporter: Reporter, limits: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Say loudly which domains and teachers the policy, or the registry's ``limits``, leave out."""
+    for domain in uncovered_domains(table, weights, limits):
         reporter.warn(domain.message)
-    for teacher in idle_teachers(table, weights):
+    for teacher in idle_teachers(table, weights, limits):
         reporter.warn(teacher.message)
 
 

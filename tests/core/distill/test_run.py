@@ -138,6 +138,22 @@ def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -
     assert any("'radio' cannot be opened any more" in line for line in heard.warnings)
 
 
+def test_a_known_domain_without_a_teacher_is_said_and_the_previous_version_keeps_it(with_xray: Path) -> None:
+    registry = with_xray / "registry.yaml"
+    text = registry.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    domains: [ct]", 1)
+    registry.write_text(text + "guard: {domains: {mrj: 2.0}}\n", encoding="utf-8")
+    heard = Heard()
+    plan = prepare(open_project(with_xray), Options(incremental=True), heard).plan
+    assert plan.uncovered == ("mri",)
+    assert any("is limited to other domains in registry.yaml" in line for line in heard.warnings)
+    assert any("v1 knows mri, where no teacher may teach any more, and will forget" in line for line in heard.warnings)
+    assert "registry.yaml, guard.domains: no sample has the domain 'mrj'; did you mean 'mri'?" in heard.warnings
+    recipe(with_xray, ("replay: 0.5", "replay: 0.5, previous: {weight: 1.0}"))
+    outcome = run(open_project(with_xray), incremental=True)
+    assert outcome.retention is not None
+    assert outcome.retention.domains["mri"].points > -10
+
+
 def test_unreadable_images_are_left_out_where_that_is_asked_for(project: Path) -> None:
     (project / "images" / "ct-mass-0-0.png").write_bytes(b"no image")
     with pytest.raises(KdkitError, match="1 of 288 images cannot be read"):

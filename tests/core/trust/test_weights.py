@@ -86,6 +86,20 @@ def test_the_named_threshold_does_admit(correct: int, on: str) -> None:
     assert policy_weights(found, Threshold(value=value, on=on)).tolist() == [[1]]
 
 
+def test_where_only_the_registry_stands_in_the_way_that_is_said() -> None:
+    found, limits = table([[95, 96, 20]]), {"t0": ["ct"]}
+    weights = policy_weights(found, Threshold(), limits=limits)
+    oct_, skin = uncovered_domains(found, weights, limits)
+    assert oct_.message == (
+        "domain 'oct': no teacher may teach it; t0 with 0.96 (0.90-0.98, chance 0.25) is limited to other domains "
+        "in registry.yaml: change its 'domains', or add a teacher"
+    )
+    assert "not clearly better than guessing" in skin.message
+    nowhere = {"t0": ["dermoscopy"]}
+    (idle,) = idle_teachers(found, policy_weights(found, Threshold(), limits=nowhere), nowhere)
+    assert idle.message.endswith("it was measured in none that the registry lets it teach")
+
+
 def test_an_unmeasured_domain_is_uncovered() -> None:
     found = table([[95, NAN]])
     (gap,) = uncovered_domains(found, policy_weights(found, Threshold()))
