@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before anything imports torch: tests share few cores, and threads that wait for one another cost more than they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("kdkit", deadline=None)  # a slow example on a busy machine is no failure
 settings.load_profile("kdkit")
 
