@@ -39,10 +39,10 @@ DOMAINS = tuple(sorted(domain for specialist in SPECIALISTS for domain in specia
 LAST = SPECIALISTS[-1]
 OLD = tuple(domain for domain in DOMAINS if domain not in LAST.domains)
 RECIPES = ("kdkit", "kdkit-captions", "mmkd-paper", "mmkd-released", "clipkd", "captions")
-RATES = dict.fromkeys(RECIPES, 4e-3)
+RATES = dict.fromkeys(RECIPES, 2e-3) | {"mmkd-paper": 1e-3, "mmkd-released": 1e-3}
 """Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
-GRID = (2e-3, 5e-3)
-EPOCHS, BATCH = 8, 64
+GRID = (1e-3, 2e-3, 5e-3)
+EPOCHS, BATCH = 5, 64
 TUNING_SEED = 100
 
 REGISTRY = """\
