@@ -102,21 +102,25 @@ class Workspace:
         Of the processes of one ``torchrun`` or ``accelerate launch`` the first one holds it for all.
 
         Raises:
-            KdkitError: when another kdkit process holds it.
+            KdkitError: when another kdkit process holds it; when the disk is full or may not be written, whatever
+                the command was writing.
         """
+        from kdkit.core.registry.atomic import disk_errors
+
         if os.environ.get("RANK", "0") != "0":
             yield
             return
-        self.state.mkdir(parents=True, exist_ok=True)
-        with open(self.state / "busy", "a+", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise self._busy(handle.name) from None
-            handle.truncate(0)
-            handle.write(json.dumps({"pid": os.getpid(), "command": command}))
-            handle.flush()
-            yield
+        with disk_errors(str(self.root)):
+            self.state.mkdir(parents=True, exist_ok=True)
+            with open(self.state / "busy", "a+", encoding="utf-8") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise self._busy(handle.name) from None
+                handle.truncate(0)
+                handle.write(json.dumps({"pid": os.getpid(), "command": command}))
+                handle.flush()
+                yield
 
     def _busy(self, path: str) -> KdkitError:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import write_atomically
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns."""
@@ -87,6 +88,4 @@ class DigestCache:
 
     def _write(self, known: dict[str, list[int]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, json.dumps(known, separators=(",", ":")).encode())

@@ -54,6 +54,23 @@ class Checkpoints:
         draft = self.folder / f".writing-{progress.step:08d}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
+        try:
+            self._fill(draft, task, optimiser, progress, average)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(draft, final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        for old in self._all()[:-KEEP]:
+            shutil.rmtree(old)
+
+    @staticmethod
+    def _fill(
+        draft: Path,
+        task: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        average: nn.Module | None,
+    ) -> None:
         save_file(task_tensors(task), draft / "task.safetensors")
         save_file(_flatten(optimiser), draft / "optimiser.safetensors")
         if average is not None:
@@ -63,10 +80,6 @@ class Checkpoints:
         for path in draft.iterdir():
             with open(path, "rb") as handle:
                 os.fsync(handle.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(draft, final)
-        for old in self._all()[:-KEEP]:
-            shutil.rmtree(old)
 
     def restore(
         self, task: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None

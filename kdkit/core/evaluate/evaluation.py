@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from kdkit.core.contracts import DomainScore
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.atomic import write_atomically
 
 FORMAT = 1
 Role = Literal["student", "teacher", "oracle"]
@@ -114,9 +114,7 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Write ``path`` in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.writing")
-        draft.write_text(json.dumps(self.to_json(), allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_atomically(path, (json.dumps(self.to_json(), allow_nan=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

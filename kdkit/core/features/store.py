@@ -7,7 +7,6 @@ last. A column can be read for as long as its files are there: its teacher need 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header, foreign
 from kdkit.core.features.sidecar import write_texts
+from kdkit.core.registry.atomic import write_atomically
 
 PREFIX = 12
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -130,6 +130,4 @@ def _mismatch(header: Header, wanted: str, parts: Mapping[str, str] | None) -> K
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, text.encode())

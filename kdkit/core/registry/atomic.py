@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,19 +39,33 @@ def _umask() -> int:
     return mask
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _number(error: Exception) -> int:
+    """The ``errno`` of an error; safetensors and HDF5 give it in words alone."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    words = re.search(r"\bos error (\d+)|\berrno = (\d+)", str(error))
+    return int(words[1] or words[2]) if words else 0
+
+
 @contextmanager
 def disk_errors(where: str) -> Iterator[None]:
-    """Turns a full disk, or a folder that may not be written, into one clear error."""
+    """Turns a full disk, or a file that may not be read or written, into one clear error."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except KdkitError:
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number not in (*_FULL, errno.EACCES, errno.EROFS):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = number in _FULL
         raise KdkitError(
-            "no disk space left" if full else "cannot write here",
-            where=error.filename or where,
-            why=error.strerror or "",
+            "no disk space left" if full else "no permission to read or write here",
+            where=str(getattr(error, "filename", None) or where),
+            why=os.strerror(number),
             fix="free some space and run the command again; nothing was left half-written" if full else "",
             code=ExitCode.MISSING if full else ExitCode.DENIED,
         ) from error

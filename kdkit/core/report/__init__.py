@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from kdkit.core.registry.atomic import write_atomically
 
 if TYPE_CHECKING:
     from kdkit.core.evaluate.project import Findings
@@ -51,6 +52,4 @@ def findings_json(findings: Findings) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.writing")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_atomically(path, text.encode())

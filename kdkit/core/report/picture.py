@@ -47,8 +47,11 @@ def draw(findings: Findings, path: Path) -> str:
         figure = _figure(findings)
         draft = path.with_name(f".{path.name}.writing")
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
-    os.replace(draft, path)
+        try:
+            figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
     return describe(findings)
 
 

@@ -7,7 +7,6 @@ outlives the teacher: scores of one that exists no more stay usable.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from kdkit.core.contracts import TrustTable
 from kdkit.core.errors import KdkitError
+from kdkit.core.registry.atomic import write_atomically
 from kdkit.core.trust.interval import wilson
 from kdkit.core.workspace import Workspace
 
@@ -82,9 +82,7 @@ def save_measured(workspace: Workspace, teachers: Mapping[str, TeacherTrust], *,
         "logit_scale": logit_scale,
         "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
     }
-    draft = path.with_name(".trust.json.writing")
-    draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def as_table(
