@@ -37,14 +37,14 @@ from kdkit.core.recipe import recipe_file
 from kdkit.core.versions import Version
 from kdkit.core.workspace import Workspace
 
-NONE = {"weight": 0.0}
+CRD = {"weight": 1.0, "options": {"within_domain": True, "temperature": 0.05, "student_temperature": 0.05}}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "kdkit": {},
-    "replay 0.6 alone": {"previous": NONE},
-    "replay 0.8 alone": {"replay": 0.8, "previous": NONE},
-    "previous student on the new images only (LwF)": {"replay": 0.0},
-    "plain fine-tuning": {"replay": 0.0, "previous": NONE},
-    "plain fine-tuning, half-way back (WiSE-FT)": {"replay": 0.0, "previous": NONE, "interpolate": 0.5},
+    "plain fine-tuning": {"replay": 0.0},
+    "replay 0.85": {"replay": 0.85},
+    "kdkit, and the previous version of what it knows": {"previous": CRD},
+    "previous version on the new images only (LwF)": {"replay": 0.0, "previous": CRD},
+    "plain fine-tuning, half-way back (WiSE-FT)": {"replay": 0.0, "interpolate": 0.5},
 }
 
 

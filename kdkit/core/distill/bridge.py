@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdkit.core.contracts import Aligner, TeacherView
 
@@ -59,14 +61,15 @@ class Bridge(nn.Module):
         return TeacherView(
             name=name,
             weight=weight,
-            target={signal: self._target(signal, y) if signal in student else y for signal, y in target.items()},
+            target={signal: self.target(signal, y) if signal in student else y for signal, y in target.items()},
             student={signal: self._student(signal, student[signal]) for signal in target if signal in student},
         )
 
     def _student(self, signal: str, x: Tensor) -> Tensor:
         return x if self.heads is None else cast(Tensor, self.heads[signal](x))
 
-    def _target(self, signal: str, y: Tensor) -> Tensor:
+    def target(self, signal: str, y: Tensor) -> Tensor:
+        """A target row as the losses see it: aligned and normalised."""
         if self.aligner is not None:
             y = cast(Aligner, self.aligner).encode(signal, y)
         return cast(Tensor, self.norms[signal](y)) if signal in self.norms else y
@@ -91,3 +94,30 @@ def linear_heads(
             by_width[key] = head
         heads[signal] = by_width[key]
     return heads
+
+
+RIDGE = 1e-2
+"""Of :func:`fit_heads`, as a share of the features' mean square: directions that the student hardly uses stay small."""
+
+
+@torch.no_grad()
+def fit_heads(bridge: Bridge, student: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Set the heads to the ridge regression of the targets on the student's unit features, in place.
+
+    A new teacher then starts from what the student knows already, and its first gradients do not pull the
+    student towards a random rotation of that teacher's space.
+
+    Args:
+        student: signal -> (N, D_s); ``target``: signal -> (N, D_t), as they are in the store.
+    """
+    assert bridge.heads is not None
+    shared: dict[int, list[str]] = {}
+    for signal, head in bridge.heads.items():
+        shared.setdefault(id(head), []).append(signal)
+    for signals in shared.values():
+        x = torch.cat([F.normalize(student[signal], dim=-1) for signal in signals]).double()
+        y = torch.cat([bridge.target(signal, target[signal]) for signal in signals]).double()
+        gram = x.T @ x
+        gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        solution = torch.linalg.solve(gram, x.T @ y)
+        cast(nn.Linear, bridge.heads[signals[0]]).weight.copy_(solution.T)

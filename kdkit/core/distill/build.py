@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdkit.core.alignment.shared import fit_aligners
+from kdkit.core.alignment.shared import fit_aligners, subsample
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.batches import Indices
-from kdkit.core.distill.bridge import PREVIOUS, Bridge, linear_heads, module_key
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
 from kdkit.core.distill.survey import Survey
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROWS = 4096
 """Rows read from the store at a time when something is fitted on it."""
+FIT_ROWS = 2048
+"""Samples on which a new teacher's heads are fitted."""
 TASK_FILE = "task.safetensors"
 """Inside a version: the task without the student (heads, aligners, norms, parameters of losses)."""
 
@@ -70,6 +72,8 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
         terms.append(Term(previous.loss, previous.weight, loss, previous=True))
     task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
     inherit(task, saved)
+    if parent is not None and plan.recipe.space == "heads":
+        _fit_new_heads(task, inputs, [t for t in teachers if t.name in plan.new_teachers], train, reporter)
     return Build(task, inputs, tuple(teachings))
 
 
@@ -169,6 +173,21 @@ def _bridges(
         for teacher, aligner in zip(teachers, aligners, strict=True):
             bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner, train))
     return bridges
+
+
+def _fit_new_heads(
+    task: DistillTask, inputs: StudentInputs, teachers: Sequence[Teaching], train: Indices, reporter: Reporter
+) -> None:
+    """New teachers' heads start where they fit the student as it is."""
+    for teacher in teachers:
+        taught = train[teacher.weight[train] > 0]
+        if not teacher.widths or not len(taught):
+            continue
+        chosen = subsample(taught, FIT_ROWS, seed=0)
+        student = student_features(task.student, inputs, chosen, reporter, f"fitting the heads of {teacher.name}")
+        targets = teacher.targets(chosen, teacher.weight[chosen])
+        bridge = cast(Bridge, task.bridges[module_key(teacher.name)])
+        fit_heads(bridge, {name: torch.from_numpy(x) for name, x in student.items()}, targets)
 
 
 def _aligners(

@@ -156,3 +156,21 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates[0] < rates[1] < rates[2] == pytest.approx(1e-2)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] > 0
+
+
+def test_fitted_heads_are_the_ridge_regression() -> None:
+    from sklearn.linear_model import Ridge
+
+    from kdkit.core.distill.bridge import RIDGE, fit_heads
+
+    generator = torch.Generator().manual_seed(3)
+    student = {s: torch.randn(50, 6, generator=generator) for s in ("image", "text")}
+    target = {s: torch.randn(50, 9, generator=generator) for s in ("image", "text")}
+    bridge = Bridge(linear_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
+    fit_heads(bridge, student, target)
+    x = torch.cat([F.normalize(student[s], dim=-1) for s in ("image", "text")]).double().numpy()
+    y = torch.cat([target[s] for s in ("image", "text")]).double().numpy()
+    expected = Ridge(alpha=RIDGE * (x.T @ x).diagonal().mean(), fit_intercept=False).fit(x, y).coef_
+    assert bridge.heads is not None
+    fitted = cast(nn.Linear, bridge.heads["text"]).weight.detach()
+    torch.testing.assert_close(fitted.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
