@@ -29,7 +29,7 @@ data:
 {data}
 prompts:
   default: ["{{domain}} showing {{label}}", "{{label}} on {{domain}}", "{{domain}} of a patient with {{label}}"]
-optimiser: {{lr: 0.004, batch_size: 64, epochs: 12}}
+optimiser: {{lr: 0.004, batch_size: 64, epochs: {epochs}}}
 recipe: {recipe}
 """
 ENTRY = """\
@@ -41,11 +41,12 @@ ENTRY = """\
 
 @dataclass(frozen=True)
 class Size:
-    """Pictures of each domain."""
+    """Pictures of each domain, and how often a run from scratch shows each."""
 
     train: int = 1000
     calibration: int = 200
     test: int = 1000
+    epochs: int = 12
 
 
 def demo_project(
@@ -54,7 +55,7 @@ def demo_project(
     """A new project with the demo's student, one data entry per domain, and ``teachers`` added."""
     root.mkdir(parents=True)
     entries = [ENTRY.format(path=f"data/{domain}", seed=seed, domains=domain, **vars(size)) for domain in domains]
-    text = REGISTRY.format(data="".join(entries).rstrip(), recipe=recipe)
+    text = REGISTRY.format(data="".join(entries).rstrip(), recipe=recipe, epochs=size.epochs)
     (root / "registry.yaml").write_text(text, encoding="utf-8")
     for teacher in teachers:
         add_teacher(Workspace(root), teacher, {})

@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", default=["kdkit", "mmkd-paper", "mmkd-released", "clipkd"])
     parser.add_argument("--others", type=int, default=3, help="on how many seeds the recipes after the first run")
-    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--train", type=int, default=1200, help="training pictures of each domain")
+    parser.add_argument("--epochs", type=int, default=14)
     arguments = parser.parse_args()
-    size = Size(train=arguments.train)
+    size = Size(train=arguments.train, epochs=arguments.epochs)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as scratch:

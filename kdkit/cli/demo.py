@@ -40,7 +40,7 @@ data:
 prompts:
   default: ["{{domain}} showing {{label}}", "{{label}} on {{domain}}", "{{domain}} of a patient with {{label}}"]
 
-optimiser: {{lr: 0.004, batch_size: 64}}   # the student is tiny and starts from nothing
+optimiser: {{lr: 0.004, batch_size: 64, epochs: 14}}   # the student is tiny and starts from nothing
 recipe: kdkit              # 'kdkit recipes show kdkit' prints it
 """
 
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     folder: Annotated[str, typer.Argument(metavar="[DIR]", help="A new folder for the demo's project.")] = "kdkit-demo",
     seed: Annotated[int, typer.Option(help="Of the pictures and of the student.")] = 0,
-    train: Annotated[int, typer.Option(help="Training pictures of each domain.")] = 1000,
+    train: Annotated[int, typer.Option(help="Training pictures of each domain.")] = 1200,
     calibration: Annotated[int, typer.Option(help="Calibration pictures of each domain.")] = 200,
     test: Annotated[int, typer.Option(help="Test pictures of each domain.")] = 300,
 ) -> None:
