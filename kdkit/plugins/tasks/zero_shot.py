@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.contracts import DomainScore, FeatureView, Sample
-from kdkit.core.evaluate import metrics
+from kdkit.core.evaluate.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
 from kdkit.core.evaluate.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
 
 FEW = 30
@@ -31,9 +31,9 @@ class ZeroShot:
         *,
         prompts: Prompts,
         logit_scale: float = LOGIT_SCALE,
-        resamples: int = metrics.RESAMPLES,
-        seed: int = metrics.SEED,
-        level: float = metrics.LEVEL,
+        resamples: int = RESAMPLES,
+        seed: int = SEED,
+        level: float = LEVEL,
     ) -> None:
         self.prompts = prompts
         self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
@@ -55,19 +55,17 @@ class ZeroShot:
         correct = (log_odds.argmax(axis=1) == labels).astype(np.float64)
 
         def both(counts: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-            return np.stack(
-                [metrics.accuracy(correct, counts), metrics.macro_auc(labels, log_odds, counts)], axis=1
-            )
+            return np.stack([accuracy(correct, counts), macro_auc(labels, log_odds, counts)], axis=1)
 
-        drawn = metrics.bootstrap(labels, both, self.resamples, self.seed)
+        drawn = bootstrap(labels, both, self.resamples, self.seed)
         values = both(None)[0]
         return DomainScore(
             domain=domain,
             count=len(samples),
             metrics={"accuracy": float(values[0]), "auc": float(values[1])},
             intervals={
-                "accuracy": metrics.interval(drawn[:, 0], self.level),
-                "auc": metrics.interval(drawn[:, 1], self.level),
+                "accuracy": interval(drawn[:, 0], self.level),
+                "auc": interval(drawn[:, 1], self.level),
             },
             level=self.level,
             ids=tuple(sample.id for sample in samples),
