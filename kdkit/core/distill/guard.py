@@ -17,20 +17,24 @@ class Verdict:
         broken: domains that lost more than their tolerance, worst first.
         doubtful: domains whose estimate is beyond the tolerance but whose loss may be chance (the interval of
             the change contains 0); they do not stop promotion unless ``guard.judge`` is ``estimate``.
+        mean_broken: the mean over the old domains lost more than the tolerance, by the same rule: many small
+            losses, none of which is certain alone.
     """
 
     broken: tuple[Change, ...]
     doubtful: tuple[Change, ...]
+    mean_broken: bool = False
 
     @property
     def promoted(self) -> bool:
-        return not self.broken
+        return not self.broken and not self.mean_broken
 
     def to_json(self) -> dict[str, Any]:
         return {
             "promoted": self.promoted,
             "broken": [change.domain for change in self.broken],
             "doubtful": [change.domain for change in self.doubtful],
+            "mean_broken": self.mean_broken,
         }
 
 
@@ -45,7 +49,8 @@ def judge(retention: Retention, guard: GuardEntry) -> Verdict:
     over = [retention.domains[domain] for domain in retention.broken]
     strict = guard.judge == "estimate"
     broken = tuple(change for change in over if strict or change.high < 0)
-    return Verdict(broken, tuple(change for change in over if change not in broken))
+    mean_broken = retention.mean < -guard.tolerance and (strict or retention.high < 0)
+    return Verdict(broken, tuple(change for change in over if change not in broken), bool(mean_broken))
 
 
 def describe(change: Change) -> str:

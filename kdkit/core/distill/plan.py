@@ -217,6 +217,7 @@ def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping
             "recipe": plan.recipe.model_dump(mode="json"),
             "parent": None if parent is None else [parent.name, parent.lineage["created"]],
             "student": student,
+            "domains": list(survey.table.domains),
             "teachers": [[t.name, t.fingerprint, dict(t.admitted)] for t in plan.teachers],
             "batch_size": plan.batch_size,
             "steps": plan.settings.steps,
@@ -227,4 +228,5 @@ def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping
     digest = hashlib.sha256(text.encode())
     for pool in plan.pools:
         digest.update(survey.table.digests[pool.indices].tobytes())
+        digest.update(pool.domain.tobytes())
     return digest.hexdigest()

@@ -78,6 +78,12 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
             fix="run 'kdkit distill' first; it makes v1",
             code=ExitCode.USAGE,
         )
+    current = Versions(workspace).current()
+    if parent is None and current is not None:
+        reporter.warn(
+            f"this makes a new student from scratch; it is not compared with {current.name} ('kdkit rollback "
+            f"{current.name}' goes back). --incremental would continue {current.name}"
+        )
     found = survey(workspace, recipe, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, found, parent, student, seed=options.seed)

@@ -21,8 +21,11 @@ from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.build import build
 from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.guard import judge
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.evaluate.retention import Retention
+from kdkit.core.registry.schema import GuardEntry
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from tests.conftest import clean_environment
@@ -178,6 +181,15 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
     assert versions.get().name == "v2"
     assert versions.rollback().name == "v1"
     assert versions.names() == ("v1", "v2")
+
+
+@pytest.mark.parametrize(
+    ("mean", "high", "judged", "promoted"),
+    [(-3.0, -0.5, "interval", False), (-3.0, 0.5, "interval", True), (-3.0, 0.5, "estimate", False)],
+)
+def test_many_small_losses_break_the_guard_together(mean: float, high: float, judged: str, promoted: bool) -> None:
+    lost = Retention({}, {}, (), (), (), mean, -6.0, high, "accuracy")
+    assert judge(lost, GuardEntry.model_validate({"judge": judged})).promoted is promoted
 
 
 def test_new_samples_alone_are_an_increment(project: Path) -> None:
