@@ -112,7 +112,8 @@ def make_project(
         "teachers: {}\n"
         "data:\n  - {source: jsonl, path: images/samples.jsonl}\n"
         "prompts: {default: ['a {domain} image of {label}.']}\n"
-        "recipe: ./toy.yaml\n",
+        "recipe: ./toy.yaml\n"
+        "guard: {tolerance: 10}\n",  # thirty samples a domain, forty steps: single points are noise here
         encoding="utf-8",
     )
     for number, (name, known) in enumerate(teachers.items()):

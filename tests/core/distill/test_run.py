@@ -144,7 +144,7 @@ def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -
 def test_a_known_domain_without_a_teacher_is_said_and_the_previous_version_keeps_it(with_xray: Path) -> None:
     registry = with_xray / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    domains: [ct]", 1)
-    registry.write_text(text + "guard: {domains: {mrj: 2.0}}\n", encoding="utf-8")
+    registry.write_text(text.replace("tolerance: 10", "tolerance: 10, domains: {mrj: 2.0}"), encoding="utf-8")
     heard = Heard()
     plan = prepare(open_project(with_xray), Options(incremental=True), heard).plan
     assert plan.uncovered == ("mri",)
