@@ -8,7 +8,7 @@ Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -393,6 +393,3 @@ class Silent:
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
     def progress(self, label: str, done: int, total: int, note: str = "") -> None: ...
-
-
-SourceFactory = Callable[..., Iterable[Sample]]
