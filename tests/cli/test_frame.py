@@ -37,6 +37,7 @@ def bug():
 @app.command()
 def interrupted():
     console.reporter().progress("work", 1, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits 'ignore'
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
 
