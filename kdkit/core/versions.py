@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LINEAGE_FORMAT = 1
 CANDIDATES = "candidates"
+HISTORY = "history.json"
+"""Beside the lineage of a version that was pulled: where from, and the lineages of all that it comes from."""
 _NAME = re.compile(r"v[1-9][0-9]*")
 
 
@@ -68,6 +70,23 @@ class Version:
                 fix="use the kdkit that made this version",
             )
         return dict(lineage)
+
+    @cached_property
+    def pulled(self) -> Mapping[str, Any] | None:
+        """For a version that was pulled, ``origin`` (``repository``, ``commit``, ``version``) and ``history``.
+
+        ``history`` holds the lineages of all that it comes from, oldest first, without its own.
+        """
+        path = self.folder / HISTORY
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {"origin": dict(found["origin"]), "history": [dict(lineage) for lineage in found["history"]]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KdkitError(
+                f"the history of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+            ) from None
 
     def known_samples(self) -> np.ndarray[Any, Any]:
         """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
@@ -138,6 +157,20 @@ class Versions:
             fix=did_you_mean(name, [*self.names(), *self.candidates()]),
             code=ExitCode.MISSING,
         )
+
+    def ancestry(self, version: Version) -> list[Version]:
+        """The version and its ancestors that still exist, oldest first."""
+        known, chain = {*self.names(), *self.candidates()}, [version]
+        while (parent := chain[0].lineage.get("parent")) in known and parent not in {v.name for v in chain}:
+            chain.insert(0, self.get(parent))
+        return chain
+
+    def history(self, version: Version) -> tuple[Mapping[str, Any], ...]:
+        """Lineages of all that the version comes from and, last, its own; also of what was pulled. Oldest first."""
+        chain = self.ancestry(version)
+        start = max((number for number, item in enumerate(chain) if item.pulled), default=0)
+        before = chain[start].pulled
+        return (*(before["history"] if before else ()), *(item.lineage for item in chain[start:]))
 
     def next_name(self) -> str:
         """A name that neither a version nor a candidate has (nor what is left of one that was deleted in part)."""

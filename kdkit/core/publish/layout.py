@@ -1,0 +1,140 @@
+"""The layout of a release: names of its files, and its record ``kdkit.json``. ``push`` writes it, ``pull`` reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RECORD_FORMAT = 2
+
+RECORD = "kdkit.json"
+"""sha256 and size of every other file, the lineages, and the outcome of the checks."""
+README = "README.md"
+RESULTS = "eval/results.json"
+
+# What open_clip looks for at the top of a repository.
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+# At the top too: a Hugging Face text tower's config, or that of the whole model's transformers form.
+MODEL_CONFIG = "config.json"
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+TRANSFORMERS_PROCESSOR = "preprocessor_config.json"
+
+KDKIT = "kdkit"
+"""The folder with what ``pull`` needs beside the student."""
+TASK = f"{KDKIT}/task.safetensors"
+SAMPLES = f"{KDKIT}/samples.safetensors"
+REGISTRY = f"{KDKIT}/registry.yaml"
+"""Without data; its student and teachers without paths; a recipe that was a file is ``./recipe.yaml``."""
+LOCK = f"{KDKIT}/registry.lock"
+RECIPE = f"{KDKIT}/recipe.yaml"
+"""Only where the recipe was a file of the project."""
+
+NOT_PUBLISHED = "(not published)"
+"""Stands where a path of the machine stood, e.g. ``local:(not published)``."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The release that a project was pulled from."""
+
+    repository: str
+    commit: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """``kdkit.json``.
+
+    Attributes:
+        kdkit: version of kdkit that wrote it.
+        version: name of the version, as in its lineage.
+        repository: ``ORG/NAME`` of a release; None in an export.
+        licence: the student's, normalised; None in an export.
+        family: of the student, as in its lineage.
+        history: lineages of all that the version comes from and, last, its own; oldest first.
+        text_tower: the Hugging Face name that the text tower's config came under; None without such a tower.
+        checks: library (``open_clip``, ``transformers``) -> ``tolerance``, ``image_difference``,
+            ``text_difference`` of its features from the version's; or ``{"missing": why}``.
+        environment: versions of the libraries that the checks ran with.
+        origin: where the project was pulled from, if it was.
+        files: path -> ``{"size": bytes, "sha256": hex}`` of every file but the record itself.
+    """
+
+    kdkit: str
+    version: str
+    repository: str | None
+    licence: str | None
+    family: str
+    history: tuple[Mapping[str, Any], ...]
+    text_tower: str | None
+    checks: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, str]
+    origin: Origin | None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def lineage(self) -> Mapping[str, Any]:
+        """The version's own."""
+        return self.history[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the inverse of :meth:`from_json`."""
+        return {
+            "format": RECORD_FORMAT,
+            "kdkit": self.kdkit,
+            "version": self.version,
+            "repository": self.repository,
+            "licence": self.licence,
+            "family": self.family,
+            "text_tower": self.text_tower,
+            "checks": {name: dict(check) for name, check in self.checks.items()},
+            "environment": dict(self.environment),
+            "origin": None if self.origin is None else vars(self.origin).copy(),
+            "history": [dict(lineage) for lineage in self.history],
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read what :meth:`to_json` wrote; the paths in ``files`` are not trusted here.
+
+        Raises:
+            KeyError, TypeError, ValueError: anything else, or a format of another kdkit.
+        """
+        if data["format"] != RECORD_FORMAT:
+            raise ValueError(f"format {data['format']!r}; this kdkit reads {RECORD_FORMAT}")
+        if not data["history"]:
+            raise ValueError("it has no lineage")
+        return cls(
+            kdkit=str(data["kdkit"]),
+            version=str(data["version"]),
+            repository=data["repository"],
+            licence=data["licence"],
+            family=str(data["family"]),
+            history=tuple(dict(lineage) for lineage in data["history"]),
+            text_tower=data["text_tower"],
+            checks={name: dict(check) for name, check in data["checks"].items()},
+            environment=dict(data["environment"]),
+            origin=None if data["origin"] is None else Origin(**data["origin"]),
+            files={name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in data["files"].items()},
+        )
+
+
+def file_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """Path below ``folder`` -> ``{"size", "sha256"}`` of every file, sorted, the record itself left out."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: {"size": paths[name].stat().st_size, "sha256": _sha256(paths[name])}
+        for name in sorted(paths)
+        if name != RECORD
+    }
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
