@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.atomic import new_folder, write_atomically
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.workspace import Workspace
 
@@ -181,16 +181,8 @@ class Versions:
     @contextmanager
     def writing(self, name: str, *, refused: bool) -> Iterator[Path]:
         """A folder to fill; it appears under its name only when the block ends without an error."""
-        parent = self.root / CANDIDATES if refused else self.root
-        parent.mkdir(parents=True, exist_ok=True)
-        draft = parent / f".{name}.writing"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        try:
+        with new_folder((self.root / CANDIDATES if refused else self.root) / name) as draft:
             yield draft
-            os.replace(draft, parent / name)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def make_current(self, name: str) -> None:
         """Point ``current`` at a promoted version; instant and atomic."""
@@ -200,10 +192,7 @@ class Versions:
                 fix=did_you_mean(name, list(self.names())),
                 code=ExitCode.MISSING,
             )
-        pointer = self.root / "current"
-        draft = pointer.with_suffix(".writing")
-        draft.write_text(name + "\n", encoding="utf-8")
-        os.replace(draft, pointer)
+        write_atomically(self.root / "current", f"{name}\n".encode())
 
     def promote(self, name: str) -> None:
         """Promote a candidate that was kept aside, in spite of the guard."""

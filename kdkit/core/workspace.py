@@ -105,7 +105,7 @@ class Workspace:
             KdkitError: when another kdkit process holds it; when the disk is full or may not be written, whatever
                 the command was writing.
         """
-        from kdkit.core.registry.atomic import disk_errors
+        from kdkit.core.atomic import disk_errors
 
         if os.environ.get("RANK", "0") != "0":
             yield

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.artifacts.fetch import Materialised, fetch, install, staged
+from kdkit.core.artifacts.fetch import Materialised, fetch
 from kdkit.core.artifacts.files import list_folder
 from kdkit.core.artifacts.hub import look
 from kdkit.core.artifacts.opened import fingerprint_of, load_model, verify
@@ -17,9 +17,9 @@ from kdkit.core.artifacts.permission import require_permission
 from kdkit.core.artifacts.probe import identity_of, probe
 from kdkit.core.artifacts.select import select_files
 from kdkit.core.artifacts.source import parse_source, source_folder
+from kdkit.core.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import disk_errors, write_atomically
 from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text
@@ -184,14 +184,13 @@ def _planned(
 
 def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
     """Fetch into a folder aside, check licence and model, and only then put the folder in its place."""
-    with disk_errors(str(workspace.artifacts)), staged(workspace.artifacts, chosen.name) as stage:
+    final = workspace.artifacts / chosen.name
+    with disk_errors(str(workspace.artifacts)), new_folder(final, replace=True) as stage:
         found = fetch(chosen, workspace.root, stage, reporter, offline=offline)
         loader = chosen.loader or recognise(workspace.catalogue, found.files, chosen.source)
         require_permission(chosen, workspace.registry.use, reporter, found.licence, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
-        facts = _facts(workspace.catalogue, chosen, loader, found)
-        install(stage, workspace.artifacts / chosen.name)
-    return facts
+        return _facts(workspace.catalogue, chosen, loader, found)
 
 
 def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialised) -> LockedTeacher:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +13,11 @@ from kdkit.core.artifacts.pickles import convert_pickles
 from kdkit.core.artifacts.select import select_descriptions, select_files
 from kdkit.core.artifacts.source import Source, parse_source, source_folder
 from kdkit.core.artifacts.text_tower import bring_text_tower
+from kdkit.core.atomic import disk_errors
 from kdkit.core.contracts import Reporter
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import disk_errors
 from kdkit.core.registry.chosen import ChosenTeacher
 from kdkit.core.registry.lock import FileFact, LicenceSeen, LockedTeacher
-
-_ABANDONED = 24 * 3600.0
-"""Seconds after which a folder that was being filled is taken as left behind."""
 
 
 @dataclass(frozen=True)
@@ -122,32 +115,6 @@ class _Carrier:
     def _copy(self, names: Iterable[str], folder: Path, target: Path, *, link: bool) -> None:
         for name in names:
             bring(name, folder, target, link=link)
-
-
-@contextmanager
-def staged(parent: Path, name: str) -> Iterator[Path]:
-    """An empty folder beside the final ones; gone at the end unless :func:`install` moved it."""
-    parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f".{name}-*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def install(stage: Path, final: Path) -> None:
-    """Move a complete folder to its place, replacing what is there."""
-    stage.chmod(0o755)
-    if final.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-        final.rename(old / "old")
-        stage.rename(final)
-        shutil.rmtree(old)
-    else:
-        stage.rename(final)
 
 
 def same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: str) -> None:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.artifacts.fetch import Materialised, fetch, install, same_files, staged
+from kdkit.core.artifacts.fetch import Materialised, fetch, same_files
 from kdkit.core.artifacts.files import sha256_of
 from kdkit.core.artifacts.permission import require_permission
 from kdkit.core.artifacts.probe import frozen, identity_of
 from kdkit.core.artifacts.select import is_licence_or_card
 from kdkit.core.artifacts.source import parse_source, source_folder
+from kdkit.core.atomic import disk_errors, new_folder
 from kdkit.core.contracts import Reporter, SignalSource, Silent, Teacher
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import disk_errors
 from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
 
@@ -83,10 +83,9 @@ def materialise(
     chosen, locked = verify(workspace, name)
     folder = workspace.artifacts / name
     if not folder.is_dir():
-        with disk_errors(str(workspace.artifacts)), staged(workspace.artifacts, name) as stage:
+        with disk_errors(str(workspace.artifacts)), new_folder(folder, replace=True) as stage:
             fetch(chosen, workspace.root, stage, reporter or Silent(), locked=locked, offline=offline)
             same_files(stage, locked.files, chosen.where, _accept(name))
-            install(stage, folder)
     return Materialised(folder, locked.files, locked.commit, locked.licence, locked.gated, locked.also)
 
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import write_atomically
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns."""

@@ -7,7 +7,6 @@ at every step. Restoring the parameters and the optimiser therefore continues bi
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kdkit.core.atomic import new_folder
 from kdkit.core.errors import ExitCode, KdkitError
 
 KEEP = 2
@@ -49,17 +49,8 @@ class Checkpoints:
         average: nn.Module | None = None,
     ) -> None:
         """Write a checkpoint (and the moving average of the weights, if there is one); keep the newest two."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"step-{progress.step:08d}"
-        draft = self.folder / f".writing-{progress.step:08d}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        try:
+        with new_folder(self.folder / f"step-{progress.step:08d}", replace=True) as draft:
             self._fill(draft, task, optimiser, progress, average)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(draft, final)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
 
@@ -77,9 +68,6 @@ class Checkpoints:
             save_file(task_tensors(average), draft / "average.safetensors")
         body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
         (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
-        for path in draft.iterdir():
-            with open(path, "rb") as handle:
-                os.fsync(handle.fileno())
 
     def restore(
         self, task: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.contracts import DomainScore
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.atomic import write_atomically
 
 FORMAT = 1
 Role = Literal["student", "teacher", "oracle"]

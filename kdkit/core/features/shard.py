@@ -30,6 +30,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.atomic import new_file
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.header import Header, foreign
 
@@ -53,11 +54,10 @@ def create_shard(
     Raises:
         KdkitError: when the disk has no room.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     try:
-        _write_empty(temporary, header, ids, digests, block_rows)
-        _reserve(temporary)
-        os.replace(temporary, path)
+        with new_file(path) as draft:
+            _write_empty(draft, header, ids, digests, block_rows)
+            _reserve(draft)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -67,8 +67,6 @@ def create_shard(
             fix="free some space and run the command again",
             code=ExitCode.MISSING,
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_empty(path: Path, header: Header, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int) -> None:
@@ -103,7 +101,6 @@ def _reserve(path: Path) -> None:
         size = os.fstat(handle.fileno()).st_size
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle.fileno(), 0, size)
-        os.fsync(handle.fileno())
 
 
 class Shard:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.errors import KdkitError
 from kdkit.core.features.header import foreign
 
@@ -77,10 +77,4 @@ def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, str]]:
 
 
 def _write(path: Path, values: NDArray[np.float32], about: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(save({_KEY: np.ascontiguousarray(values)}, about))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, save({_KEY: np.ascontiguousarray(values)}, about))

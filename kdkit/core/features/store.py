@@ -14,11 +14,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header, foreign
 from kdkit.core.features.sidecar import write_texts
-from kdkit.core.registry.atomic import write_atomically
 
 PREFIX = 12
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import kdkit
+from kdkit.core.atomic import new_folder
 from kdkit.core.contracts import DualEncoder, Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 
@@ -92,31 +92,26 @@ def export_student(
     if not (student_folder / CONFIG).is_file():
         raise KdkitError("not an open_clip student", where=str(student_folder), why=f"it has no {CONFIG}")
     _check_target(to, student_folder, overwrite)
-    draft = to.parent / f".{to.name}.exporting"
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(student_folder, draft)
-        tower = _point_text_tower(draft, draft)
-        report.say("checking that stock open_clip gives the same features")
-        image, text = compare_with_stock(draft, student, tolerance=TOLERANCE)
-        _point_text_tower(draft, to)
-        files = {path.relative_to(draft).as_posix(): path for path in sorted(draft.rglob("*")) if path.is_file()}
-        record = {
-            "format": FORMAT,
-            "kdkit": kdkit.__version__,
-            "lineage": dict(lineage),
-            "text_tower": tower,
-            "files": {name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()},
-            "stock_check": {"tolerance": TOLERANCE, "image_difference": image, "text_difference": text},
-        }
-        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        _put_in_place(draft, to)
+        with new_folder(to, replace=overwrite) as draft:
+            shutil.copytree(student_folder, draft, dirs_exist_ok=True)
+            tower = _point_text_tower(draft, draft)
+            report.say("checking that stock open_clip gives the same features")
+            image, text = compare_with_stock(draft, student, tolerance=TOLERANCE)
+            _point_text_tower(draft, to)
+            files = {path.relative_to(draft).as_posix(): path for path in sorted(draft.rglob("*")) if path.is_file()}
+            record = {
+                "format": FORMAT,
+                "kdkit": kdkit.__version__,
+                "lineage": dict(lineage),
+                "text_tower": tower,
+                "files": {name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()},
+                "stock_check": {"tolerance": TOLERANCE, "image_difference": image, "text_difference": text},
+            }
+            (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     except OSError as error:
         raise KdkitError("the export cannot be written", where=str(to), why=str(error)) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Exported(to, (*files, RECORD), size, image, text)
 
 
@@ -149,21 +144,6 @@ def _point_text_tower(folder: Path, at: Path) -> str | None:
         text_cfg["hf_model_name"] = str(at / "text")
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return name or None
-
-
-def _put_in_place(draft: Path, to: Path) -> None:
-    """Rename ``draft`` to ``to``; an earlier export stays until the new one is there."""
-    earlier = to.parent / f".{to.name}.replaced"
-    shutil.rmtree(earlier, ignore_errors=True)
-    if to.exists():
-        os.replace(to, earlier)
-    try:
-        os.replace(draft, to)
-    except OSError:
-        if earlier.exists():
-            os.replace(earlier, to)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from kdkit.core.atomic import disk_errors, write_atomically
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import disk_errors, write_atomically
 from kdkit.core.workspace import REGISTRY, Workspace
 
 

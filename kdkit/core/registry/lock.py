@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.atomic import write_atomically
 from kdkit.core.registry.schema import Name, Options
 
 LOCK_VERSION: Literal[1] = 1

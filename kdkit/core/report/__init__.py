@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.registry.atomic import write_atomically
+from kdkit.core.atomic import write_atomically
 
 if TYPE_CHECKING:
     from kdkit.core.evaluate.project import Findings

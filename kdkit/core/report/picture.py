@@ -5,7 +5,6 @@ Colours are Okabe and Ito's (distinguishable with any colour vision); every seri
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from kdkit.core.atomic import new_file
 from kdkit.core.evaluate.evaluation import ModelScores
 from kdkit.core.evaluate.project import Findings
 from kdkit.core.evaluate.retention import Retention
@@ -45,13 +45,8 @@ def draw(findings: Findings, path: Path) -> str:
     """Write a PNG and return its alternative text."""
     with matplotlib.rc_context(STYLE):
         figure = _figure(findings)
-        draft = path.with_name(f".{path.name}.writing")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with new_file(path) as draft:
             figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
     return describe(findings)
 
 

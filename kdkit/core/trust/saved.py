@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kdkit.core.atomic import write_atomically
 from kdkit.core.contracts import TrustTable
 from kdkit.core.errors import KdkitError
-from kdkit.core.registry.atomic import write_atomically
 from kdkit.core.trust.interval import wilson
 from kdkit.core.workspace import Workspace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,17 +257,6 @@ def test_removing_leaves_what_people_wrote_and_the_cached_features(tmp_path: Pat
     assert not (workspace.artifacts / "a").exists()
     assert (workspace.features / "a").is_dir()
     assert dict(workspace.registry.teachers) == {}
-
-
-def test_what_a_killed_process_left_is_swept_up_a_day_later(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
-    stub.write(tmp_path / "a")
-    old, new = (workspace.artifacts / name for name in (".a-old", ".a-new"))
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    add_teacher(workspace, "a", {"from": "local:a"})
-    assert sorted(path.name for path in workspace.artifacts.iterdir()) == [".a-new", "a"]
 
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:
