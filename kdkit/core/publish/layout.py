@@ -56,6 +56,8 @@ class Record:
         repository: ``ORG/NAME`` of a release; None in an export.
         licence: the student's, normalised; None in an export.
         family: of the student, as in its lineage.
+        student: the files, all at the top, that make up the version's student folder; the rest of the top is
+            for people (``README.md``) and for transformers.
         history: lineages of all that the version comes from and, last, its own; oldest first.
         text_tower: the Hugging Face name that the text tower's config came under; None without such a tower.
         checks: library (``open_clip``, ``transformers``) -> ``tolerance``, ``image_difference``,
@@ -70,6 +72,7 @@ class Record:
     repository: str | None
     licence: str | None
     family: str
+    student: tuple[str, ...]
     history: tuple[Mapping[str, Any], ...]
     text_tower: str | None
     checks: Mapping[str, Mapping[str, Any]]
@@ -91,6 +94,7 @@ class Record:
             "repository": self.repository,
             "licence": self.licence,
             "family": self.family,
+            "student": list(self.student),
             "text_tower": self.text_tower,
             "checks": {name: dict(check) for name, check in self.checks.items()},
             "environment": dict(self.environment),
@@ -116,6 +120,7 @@ class Record:
             repository=data["repository"],
             licence=data["licence"],
             family=str(data["family"]),
+            student=tuple(str(name) for name in data["student"]),
             history=tuple(dict(lineage) for lineage in data["history"]),
             text_tower=data["text_tower"],
             checks={name: dict(check) for name, check in data["checks"].items()},
