@@ -1,0 +1,29 @@
+"""``python -m kdkit.testing.hub DIR``: a Hub to try things by hand, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from pathlib import Path
+
+from kdkit.testing.hub.server import ALICE, local_hub
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kdkit.testing.hub", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where contents are kept")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--xet", action="store_true", help="offer Xet storage besides LFS")
+    given = parser.parse_args()
+    with local_hub(given.folder.resolve(), port=given.port, xet=given.xet) as hub:
+        for name, value in hub.environment(ALICE).items():
+            print(f"export {name}={value}", flush=True)
+        print("# you are alice, who may write to 'alice' and to the organisation 'lab'; Ctrl-C ends it", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Large files: the LFS protocol, and the token that opens Xet storage."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kdkit.testing.hub.http import Answer, Refusal, Request, route
+from kdkit.testing.hub.routes.access import at, readable, writable
+from kdkit.testing.hub.store import WrongContent
+
+if TYPE_CHECKING:
+    from kdkit.testing.hub.server import LocalHub
+
+
+@route("POST", "/{repo}.git/info/lfs/objects/batch")
+def model_batch(hub: LocalHub, request: Request) -> Answer:
+    writable(hub, request, "model")
+    return _batch(hub, request)
+
+
+@route("POST", "/datasets/{repo}.git/info/lfs/objects/batch")
+def dataset_batch(hub: LocalHub, request: Request) -> Answer:
+    writable(hub, request, "dataset")
+    return _batch(hub, request)
+
+
+def _batch(hub: LocalHub, request: Request) -> Answer:
+    """Where to send each object; nothing for those that are here already."""
+    objects: list[dict[str, Any]] = []
+    for asked in request.json()["objects"]:
+        about: dict[str, Any] = {"oid": asked["oid"], "size": asked["size"]}
+        if not hub.store.has(asked["oid"]):
+            about["actions"] = {
+                "upload": {"href": f"{request.base}/lfs/{asked['oid']}"},
+                "verify": {"href": f"{request.base}/lfs/verify"},
+            }
+        objects.append(about)
+    return Answer({"transfer": "basic", "objects": objects}, headers={"Content-Type": "application/vnd.git-lfs+json"})
+
+
+@route("PUT", "/lfs/{sha256}")
+def put(hub: LocalHub, request: Request) -> Answer:
+    request.body.seek(0)
+    try:
+        hub.store.put_large(request.parts["sha256"], request.body)  # type: ignore[arg-type]  # IO[bytes] reads alike
+    except WrongContent as error:
+        raise Refusal(400, str(error)) from None
+    return Answer(headers={"ETag": f'"{request.parts["sha256"]}"'})
+
+
+@route("POST", "/lfs/verify")
+def verify(hub: LocalHub, request: Request) -> Answer:
+    asked = request.json()
+    if not hub.store.has(asked["oid"]) or hub.store.size(asked["oid"]) != asked["size"]:
+        raise Refusal(404, "this object never arrived")
+    return Answer({})
+
+
+@route("GET", "/api/{kinds}/{repo}/xet-read-token/{revision}")
+def read_token(hub: LocalHub, request: Request) -> Answer:
+    at(readable(hub, request), request.parts["revision"])
+    return _token(hub)
+
+
+@route("GET", "/api/{kinds}/{repo}/xet-write-token/{revision}")
+def write_token(hub: LocalHub, request: Request) -> Answer:
+    writable(hub, request)
+    return _token(hub)
+
+
+def _token(hub: LocalHub) -> Answer:
+    """The client asks for this in two ways: hf_xet reads the body, Python the headers."""
+    if hub.xet is None:
+        raise Refusal(404, "this Hub has no Xet storage")
+    address, until = hub.xet.address, int(time.time()) + 3600
+    return Answer(
+        {"casUrl": address, "accessToken": "local", "exp": until},
+        headers={"X-Xet-Cas-Url": address, "X-Xet-Access-Token": "local", "X-Xet-Token-Expiration": str(until)},
+    )
