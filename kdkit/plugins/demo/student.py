@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kdkit.plugins.demo.canvas import SIZE
@@ -45,8 +46,16 @@ STUDENT_CONFIG: dict[str, Any] = model_config(128)
 """The ``model_cfg`` of the demo's student."""
 
 
-def create_student() -> Any:
-    """Factory of the student family ``demo-student``: an untrained ``OpenClipStudent``."""
+def create_student(
+    model_cfg: Mapping[str, Any] | None = None,
+    preprocess_cfg: Mapping[str, Any] | None = None,
+    tokenizer: Mapping[str, Any] | None = None,
+) -> Any:
+    """Factory of the student family ``demo-student``: an untrained ``OpenClipStudent``; all has defaults."""
     from kdkit.plugins.students.open_clip import create_student as create
 
-    return create(model_cfg=STUDENT_CONFIG, preprocess_cfg=PREPROCESS_CONFIG, tokenizer={"words": list(word_list())})
+    return create(
+        model_cfg=model_cfg or STUDENT_CONFIG,
+        preprocess_cfg=preprocess_cfg or PREPROCESS_CONFIG,
+        tokenizer=tokenizer or {"words": list(word_list())},
+    )

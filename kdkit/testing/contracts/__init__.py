@@ -1,0 +1,1 @@
+"""The contract classes, one module per family."""

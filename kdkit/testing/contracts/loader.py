@@ -1,0 +1,42 @@
+"""What every loader promises: a teacher from a folder alone, and a clear error from a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from kdkit.core.artifacts.source import parse_source, source_folder
+from kdkit.core.catalogue import Family
+from kdkit.core.contracts import LoaderSpec, TeacherSpec
+from kdkit.testing.contract import complaint, skip
+from kdkit.testing.contracts.model import ModelContract
+
+
+class LoaderContract(ModelContract):
+    """Subclass with ``name``, and override :meth:`folder`, unless a teacher of the catalogue brings its files along."""
+
+    family: ClassVar[Family] = "loader"
+
+    def folder(self) -> Path:
+        """An example: by default the first ``package:`` teacher of the catalogue that names this loader."""
+        for entry in self.catalogue.entries("teacher"):
+            spec = cast(TeacherSpec, entry.spec)
+            if spec.source.startswith("package:") and self.catalogue.get("loader", spec.loader) == self.entry:
+                return source_folder(parse_source(spec.source), Path.cwd())
+        raise skip("a loader needs an example; override folder() of LoaderContract")
+
+    def load(self, folder: Path) -> Any:
+        """The model, with :attr:`options`."""
+        return self.make(folder=folder)
+
+    def test_marks(self) -> None:
+        """``marks`` are names of files, and the example has them all."""
+        for mark in cast(LoaderSpec, self.entry.spec).marks:
+            assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
+            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognised"
+
+    def test_empty_folder(self) -> None:
+        """An empty folder is an error for people that names the folder."""
+        empty = self.scratch() / "empty"
+        empty.mkdir(exist_ok=True)
+        complaint(lambda: self.load(empty), "KdkitError with where=", str(empty))

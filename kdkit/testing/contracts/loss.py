@@ -1,0 +1,201 @@
+"""What every loss promises: a scalar that teaches the student, from the rows that have weight alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdkit.core.catalogue import Family
+from kdkit.core.contracts import LossInput, LossSpec, TeacherView
+from kdkit.testing.contract import Contract, skip
+from kdkit.testing.tensors import assert_near
+
+POOLED = {"image", "text"}
+
+
+class LossContract(Contract):
+    """Subclass with ``name``; override :meth:`batch` for signals other than ``image`` and ``text``."""
+
+    family: ClassVar[Family] = "loss"
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The teachers' signals that the loss reads."""
+        return cast(LossSpec, self.entry.spec).signals
+
+    def batch(self, dtype: torch.dtype = torch.float32) -> LossInput:
+        """Seven samples of three domains, two teachers of other widths than the student's; some rows without weight.
+
+        The student's rows want gradients, the targets do not, as in training. In float64 for gradients.
+        """
+        if not set(self.signals) <= POOLED:
+            raise skip(f"no example of the signals {', '.join(self.signals)}; override batch() of LossContract")
+        return example_batch(self.signals or ("image", "text"), dtype)
+
+    def test_scalar(self) -> None:
+        """The value is one finite number, and the same when computed again."""
+        loss, batch = self.make(), self.batch()
+        value, again = _seeded(loss, batch), _seeded(loss, batch)
+        assert isinstance(value, Tensor), f"expected a tensor, got {type(value).__name__}"
+        assert value.shape == (), f"expected a scalar of shape (), got {tuple(value.shape)}; reduce over the rows"
+        assert value.dtype == torch.float32, f"expected float32 from float32 rows, got {value.dtype}"
+        assert value.isfinite(), f"expected a finite value, got {value.item()}"
+        assert_near("value, computed again", again, value, 0)
+
+    def test_gradient_reaches_student(self) -> None:
+        """A gradient reaches the student's rows and every parameter of the loss, and is finite."""
+        loss, batch = self.make(), self.batch()
+        _backward(loss(batch))
+        gradients = [x.grad for x in _student(batch).values() if x.grad is not None]
+        assert any(bool(gradient.any()) for gradient in gradients), "expected a gradient at the student, got none or 0"
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients), "the student's gradient is not finite"
+        for name, parameter in loss.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, f"no gradient at the parameter '{name}': training would stop there"
+
+    def test_inputs_are_left_alone(self) -> None:
+        """Targets and weights are neither changed nor made to want gradients."""
+        loss, batch = self.make(), self.batch()
+        kept = {name: x.clone() for name, x in _given(batch).items()}
+        _backward(loss(batch))
+        for name, x in _given(batch).items():
+            assert torch.equal(x, kept[name]), f"{name} was changed in place; work on a copy"
+            assert not x.requires_grad, f"{name} wants a gradient now; a teacher is not trained"
+
+    def test_rows_without_weight(self) -> None:
+        """Rows of weight 0 change neither the value nor a gradient, whatever they hold."""
+        self._needs_teachers()
+        loss, batch = self.make(), self.batch()
+        other = _with_other_silent_rows(self.batch())
+        value, changed = _seeded(loss, batch), _seeded(loss, other)
+        assert_near("value after rows of weight 0 changed", changed, value, 1e-6, fix="multiply no row by 0: select")
+        _backward(changed)
+        for view in other.teachers:
+            for signal, x in view.student.items():
+                if x.grad is not None:
+                    wrong = bool(x.grad[view.weight == 0].any())
+                    assert not wrong, f"'{signal}' for teacher '{view.name}' has a gradient in rows of weight 0"
+
+    def test_no_weight_at_all(self) -> None:
+        """All weights 0, or no teacher: the value is 0, with a graph."""
+        self._needs_teachers()
+        loss = self.make()
+        silent = tuple(_silent(view) for view in self.batch().teachers)
+        for what, teachers in (("all weights 0", silent), ("no teacher", ())):
+            value = loss(replace(self.batch(), teachers=teachers))
+            assert value.item() == 0, f"{what}: expected 0, got {value.item()}"
+            assert value.requires_grad, f"{what}: expected a graph, got none; add 0 * something of the student"
+            _backward(value)
+
+    def test_gradcheck(self) -> None:
+        """The gradient is that of finite differences, in float64."""
+        loss, batch = self.make().double(), self.batch(torch.float64)
+        names, rows = zip(*_student(batch).items(), strict=True)
+
+        def value(*given: Tensor) -> Tensor:
+            return cast(Tensor, loss(_with_student(batch, dict(zip(names, given, strict=True)))))
+
+        try:
+            torch.autograd.gradcheck(value, rows, fast_mode=True)
+        except RuntimeError as error:
+            said = " ".join(str(error).split())[:300]
+            raise AssertionError(f"the gradient is not that of finite differences: {said}") from None
+
+    def test_state_round_trip(self) -> None:
+        """``state_dict`` loads into a new object, which then gives the same value."""
+        loss, again, batch = self.make(), self.make(), self.batch()
+        with torch.no_grad():
+            for parameter in loss.parameters():
+                parameter.mul_(1.1)
+        again.load_state_dict(loss.state_dict())
+        assert_near("value after a state round trip", _seeded(again, batch), _seeded(loss, batch), 0)
+
+    def _needs_teachers(self) -> None:
+        if not self.signals:
+            raise skip("it reads no signal of a teacher")
+
+
+def example_batch(signals: tuple[str, ...], dtype: torch.dtype, size: int = 7) -> LossInput:
+    """A batch of pooled ``signals``: teachers ``a`` (width 5) and ``b`` (width 6), a student of width 8."""
+    random = torch.Generator().manual_seed(0)
+
+    def rows(width: int) -> Tensor:
+        return torch.randn(size, width, generator=random, dtype=torch.float64).to(dtype)
+
+    views = []
+    for name, width, absent in (("a", 5, (1, 4)), ("b", 6, (4, 6))):
+        weight = (torch.rand(size, generator=random, dtype=torch.float64) + 0.1).to(dtype)
+        weight[list(absent)] = 0
+        target = {signal: torch.where(weight[:, None] > 0, rows(width), 0) for signal in signals}
+        views.append(TeacherView(name, weight, target, {signal: rows(width).requires_grad_() for signal in signals}))
+    student = {signal: rows(8).requires_grad_() for signal in ("image", "text")}
+    student["logit_scale"] = torch.tensor(3.0, dtype=dtype, requires_grad=True)
+    return LossInput(student, tuple(views), torch.arange(size) % 3)
+
+
+def _seeded(loss: nn.Module, batch: LossInput) -> Tensor:
+    """A loss may draw random numbers; the same seed must give the same value."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return cast(Tensor, loss(batch))
+
+
+def _backward(value: Tensor) -> None:
+    torch.autograd.backward(value)
+
+
+def _student(batch: LossInput) -> dict[str, Tensor]:
+    """Everything that wants a gradient, by name."""
+    found = {f"student {name}": x for name, x in batch.student.items()}
+    for view in batch.teachers:
+        found |= {f"{view.name} {name}": x for name, x in view.student.items()}
+    return {name: x for name, x in found.items() if x.requires_grad}
+
+
+def _with_student(batch: LossInput, rows: Mapping[str, Tensor]) -> LossInput:
+    """The batch with other tensors where :func:`_student` found some."""
+
+    def renewed(prefix: str, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: rows.get(f"{prefix} {name}", x) for name, x in old.items()}
+
+    views = tuple(replace(view, student=renewed(view.name, view.student)) for view in batch.teachers)
+    return replace(batch, student=renewed("student", batch.student), teachers=views)
+
+
+def _given(batch: LossInput) -> dict[str, Tensor]:
+    """What comes from teachers."""
+    found = {f"weight of '{view.name}'": view.weight for view in batch.teachers}
+    for view in batch.teachers:
+        found |= {f"target '{signal}' of '{view.name}'": x for signal, x in view.target.items()}
+    return found
+
+
+def _silent(view: TeacherView) -> TeacherView:
+    zeros = {name: torch.zeros_like(x) for name, x in view.target.items()}
+    return replace(view, weight=torch.zeros_like(view.weight), target=zeros)
+
+
+def _with_other_silent_rows(batch: LossInput) -> LossInput:
+    """Other numbers where a weight is 0, and in the student's own rows that no teacher gives weight."""
+    taught = torch.stack([view.weight > 0 for view in batch.teachers]).any(0)
+    views = tuple(
+        replace(view, target=_changed(view.target, view.weight > 0), student=_changed(view.student, view.weight > 0))
+        for view in batch.teachers
+    )
+    return replace(batch, student=_changed(batch.student, taught), teachers=views)
+
+
+def _changed(rows: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+    """Other numbers in the rows that are not kept; scalars and whole numbers stay."""
+
+    def other(x: Tensor) -> Tensor:
+        if x.shape[:1] != keep.shape or not x.is_floating_point():
+            return x
+        mask = keep.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(mask, x, 3 - 2 * x).detach().requires_grad_(x.requires_grad)
+
+    return {name: other(x) for name, x in rows.items()}

@@ -1,0 +1,185 @@
+"""What every student promises: outputs that can be trained, evaluated, saved and made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from kdkit.core.catalogue import Family, resolve
+from kdkit.core.contracts import DualEncoder, Sample, StudentSpec
+from kdkit.testing.contract import Contract, once
+from kdkit.testing.examples import pictures, samples
+from kdkit.testing.offline import offline
+from kdkit.testing.tensors import assert_all_near, assert_finite
+
+PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+THREADS = 4
+Inputs = Mapping[str, Tensor]
+
+
+class StudentContract(Contract):
+    """Subclass with ``name``, and with the ``options`` of a small student where the default one is large."""
+
+    family: ClassVar[Family] = "student"
+
+    def samples(self) -> list[Sample]:
+        """Four samples to go with four pictures of awkward sizes."""
+        return samples()
+
+    @once
+    def student(self) -> Any:
+        """A new student, made with the network cut off, in evaluation mode. No check changes it."""
+        return self._new()
+
+    @once
+    def inputs(self) -> Inputs:
+        """The prepared and stacked samples."""
+        return _stack(self._prepared(self.student()))
+
+    def test_outputs(self) -> None:
+        """Every declared output is (B, ..., width), float32 and finite; with image and text comes a ``logit_scale``."""
+        outputs = self._forward(self.student())
+        assert_finite("of the example samples", {n: x for n, x in outputs.items() if x.is_floating_point()})
+        declared = self.student().outputs
+        assert declared, "expected outputs, got none: no head could be attached"
+        for name, width in declared.items():
+            x = outputs.get(name)
+            assert x is not None, f"the output '{name}' is declared, but forward gives {sorted(outputs)}"
+            shape = tuple(x.shape)
+            right = x.ndim >= 2 and (shape[0], shape[-1]) == (len(self.samples()), width)
+            assert right, f"'{name}': expected ({len(self.samples())}, ..., {width}), got {shape}"
+            assert x.dtype == torch.float32, f"'{name}': expected float32, got {x.dtype}"
+        if {"image", "text"} <= set(declared):
+            scale = outputs.get("logit_scale")
+            assert scale is not None, "expected 'logit_scale' beside image and text, got none"
+            assert scale.shape == (), f"'logit_scale': expected shape (), got {tuple(scale.shape)}"
+            assert float(scale) > 0, f"'logit_scale': expected above 0 (exponentiated), got {float(scale)}"
+
+    def test_prepare(self) -> None:
+        """Inputs have equal shapes for all samples, and are the same when prepared again, in threads too."""
+        first = self._prepared(self.student())
+        shapes = [{name: tuple(x.shape) for name, x in item.items()} for item in first]
+        assert all(shape == shapes[0] for shape in shapes), f"expected equal shapes of all samples, got {shapes}"
+        pairs = list(zip(pictures(), self.samples(), strict=True)) * THREADS
+        with ThreadPoolExecutor(THREADS) as pool:
+            items = list(pool.map(lambda pair: self.student().prepare(*pair), pairs))
+        for number, item in enumerate(items):
+            assert_all_near("prepared in threads", item, first[number % len(first)], 0, fix="is prepare deterministic?")
+
+    def test_deterministic(self) -> None:
+        """In evaluation mode, forward gives the same twice, whatever torch's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            first = self._forward(self.student())
+            torch.manual_seed(2)
+            second = self._forward(self.student())
+        assert_all_near("computed again", second, first, 0, fix="is dropout on in evaluation mode?")
+
+    def test_rows_are_independent(self) -> None:
+        """In evaluation mode, a row alone is the row in a batch."""
+        whole = {name: x for name, x in self._forward(self.student()).items() if x.ndim}
+        items = self._prepared(self.student())
+        alone = [self._forward(self.student(), _stack([item])) for item in items]
+        joined = {name: torch.cat([row[name] for row in alone]) for name in whole}
+        assert_all_near("alone and in a batch", joined, whole)
+
+    def test_trains(self) -> None:
+        """In training mode a gradient reaches the parameters from every output, and is finite."""
+        student = self._new().train()
+        self._train(student, "")
+
+    def test_trains_in_bf16(self) -> None:
+        """Forward and backward under bf16 autocast are finite, and the parameters stay float32."""
+        student = self._new().train()
+        with torch.autocast("cpu", torch.bfloat16):
+            self._train(student, "in bf16")
+        kinds = {parameter.dtype for parameter in student.parameters()}
+        assert kinds == {torch.float32}, f"expected float32 parameters, got {sorted(map(str, kinds))}"
+
+    def test_seed(self) -> None:
+        """Made twice under the same torch seed it has the same weights: runs can be repeated."""
+        first, second = self._new().state_dict(), self._new().state_dict()
+        for name, x in first.items():
+            assert torch.equal(second[name], x), f"'{name}' differs; draw weights from torch's global generator"
+
+    def test_config(self) -> None:
+        """``config`` is JSON, from which the factory makes the same architecture again."""
+        config = dict(self.student().config)
+        try:
+            again = json.loads(json.dumps(config))
+        except (TypeError, ValueError) as error:
+            raise AssertionError(f"config is not JSON: {error}") from None
+        with offline(), torch.random.fork_rng(devices=[]):
+            made = resolve(self.entry.spec.factory)(**again)
+        shapes = [{name: tuple(x.shape) for name, x in s.state_dict().items()} for s in (self.student(), made)]
+        assert shapes[0] == shapes[1], "factory(**config) has other weights than the student"
+
+    def test_saves_and_loads(self) -> None:
+        """Saved and loaded with the network cut off, it computes the same, and says the same of itself."""
+        student, folder = self.student(), self._saved()
+        with offline():
+            again = resolve(cast(StudentSpec, self.entry.spec).loader)(folder).eval()
+            found = self._forward(again, _stack(self._prepared(again)))
+        assert_all_near("after saving and loading", found, self._forward(student), 1e-6)
+        assert dict(again.config) == dict(student.config), "config differs after saving and loading"
+        assert dict(again.identity()) == dict(student.identity()), "identity() differs after saving and loading"
+
+    def test_saves_no_pickle(self) -> None:
+        """What it saves holds no pickle, which can run code when it is loaded."""
+        files = [path for path in self._saved().rglob("*") if path.is_file()]
+        assert files, "expected files, save() wrote none"
+        found = [path.name for path in files if path.suffix in PICKLES]
+        assert not found, f"expected safetensors and JSON, got {', '.join(found)}"
+
+    def test_evaluates_as_it_trains(self) -> None:
+        """A dual encoder's ``encode_image`` and ``encode_text`` give what ``forward`` gives."""
+        student = self.student()
+        if isinstance(student, DualEncoder):
+            pixels = torch.stack([student.preprocess(picture) for picture in pictures()])
+            texts = [sample.text for sample in self.samples()]
+            with torch.no_grad():
+                found = {"image": student.encode_image(pixels), "text": student.encode_text(texts)}
+            outputs = self._forward(student)
+            assert_all_near("by encode_*", found, {name: outputs[name] for name in found})
+
+    def _new(self) -> Any:
+        """Made under one seed, without network."""
+        with offline(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make().eval()
+
+    def _prepared(self, student: Any) -> list[Inputs]:
+        return [student.prepare(*pair) for pair in zip(pictures(), self.samples(), strict=True)]
+
+    def _forward(self, student: Any, inputs: Inputs | None = None) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return dict(student(inputs or self.inputs()))
+
+    def _train(self, student: Any, how: str) -> None:
+        """Every output alone, backwards."""
+        for name in (*student.outputs, "logit_scale"):
+            outputs = student(self.inputs())
+            if name not in outputs:
+                continue
+            student.zero_grad()
+            torch.autograd.backward(outputs[name].float().pow(2).sum())
+            gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
+            reached = any(bool(gradient.any()) for gradient in gradients.values())
+            assert reached, f"no gradient from '{name}' reaches a parameter {how}".strip()
+            assert_finite(f"(gradient from '{name}') {how}".strip(), gradients)
+
+    @once
+    def _saved(self) -> Path:
+        folder = self.scratch() / "student"
+        self.student().save(folder)
+        return folder
+
+
+def _stack(items: Sequence[Inputs]) -> dict[str, Tensor]:
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
