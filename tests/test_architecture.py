@@ -37,6 +37,7 @@ LIGHT = {
     "kdkit/core/discovery.py",
     "kdkit/core/errors.py",
     "kdkit/core/hookspecs.py",
+    "kdkit/core/specs.py",
     "kdkit/core/workspace.py",
 }
 """Modules that every command imports; also all of ``kdkit/cli`` and the plugins' entry points."""

@@ -13,6 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from kdkit.core.specs import (
+    AlignerSpec as AlignerSpec,
+    Distillation as Distillation,
+    FactorySpec as FactorySpec,
+    LoaderSpec as LoaderSpec,
+    LossSpec as LossSpec,
+    Options as Options,
+    RecipeSpec as RecipeSpec,
+    RopeSpec as RopeSpec,
+    SourceSpec as SourceSpec,
+    Spec as Spec,
+    StudentSpec as StudentSpec,
+    TaskSpec as TaskSpec,
+    TeacherSpec as TeacherSpec,
+    TrustPolicySpec as TrustPolicySpec,
+)
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -20,8 +37,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
-Distillation = Literal["allowed", "non-commercial", "forbidden", "unknown"]
-Options = Mapping[str, Any]
 
 
 # --------------------------------------------------------------------------------------- data
@@ -50,108 +65,6 @@ class Sample:
     split: Split = "train"
     origin: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-# -------------------------------------------------------------------------------------- specs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What every family declares. ``name`` matches ``[a-z0-9][a-z0-9._-]*``."""
-
-    name: str
-    summary: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactorySpec(Spec):
-    """A spec whose object is made by ``factory``, an import string ``"package.module:callable"``."""
-
-    factory: str
-    options: Options = field(default_factory=dict)
-    """Defaults of the factory's keyword arguments; a recipe or the registry may override them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderSpec(FactorySpec):
-    """How a folder of files becomes a teacher: ``factory(folder: Path, **options) -> Teacher``."""
-
-    marks: tuple[str, ...] = ()
-    """File names by which a folder of this kind is recognised, e.g. ``open_clip_config.json``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherSpec(Spec):
-    """The facts of a published teacher. Everything here shows in ``kdkit teachers`` without loading it."""
-
-    source: str
-    """``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR`` (files inside an installed package)."""
-    loader: str
-    """Name of a loader; empty while no plugin provides the architecture (then ``unavailable`` says so)."""
-    options: Options = field(default_factory=dict)
-    image_dim: int | None = None
-    text_dim: int | None = None
-    image_size: int | None = None
-    context_length: int | None = None
-    domains: tuple[str, ...] = ()
-    """Domains for which it was made, as its authors say; trust is measured, not taken from here."""
-    license: str = "unknown"
-    distillation: Distillation = "unknown"
-    """Whether training a student on its outputs is allowed, and why the licence says so in ``notes``."""
-    gated: bool = False
-    extra_sources: Mapping[str, str] = field(default_factory=dict)
-    """Other repositories a working folder needs, e.g. ``{"text": "hf:ORG/TEXT-TOWER"}``."""
-    paper: str = ""
-    notes: str = ""
-    unavailable: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentSpec(FactorySpec):
-    """``factory(**config) -> Student`` makes a new one, ``loader(folder: Path) -> Student`` reads a saved one."""
-
-    loader: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignerSpec(FactorySpec):
-    """``factory(in_dim: int, out_dim: int, **options) -> Aligner``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSpec(FactorySpec):
-    """``factory(**options) -> Loss`` (an ``nn.Module``: its parameters are trained and checkpointed)."""
-
-    signals: tuple[str, ...] = ("image", "text")
-    """The teachers' signals that it reads; a recipe's batches hold those of its losses. Empty: it needs no teacher
-    and learns from the samples themselves."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeSpec(FactorySpec):
-    """``factory(**options) -> RopeVariant``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceSpec(FactorySpec):
-    """``factory(location: Path, **options) -> Iterable[Sample]``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrustPolicySpec(FactorySpec):
-    """``factory(**options) -> TrustPolicy``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec(FactorySpec):
-    """``factory(**options) -> EvaluationTask``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeSpec(Spec):
-    """A named recipe: a YAML file inside a package, ``"package.module:file.yaml"``."""
-
-    resource: str
 
 
 # ------------------------------------------------------------------------------------ teachers
@@ -299,10 +212,39 @@ class Aligner(Protocol):
 
 
 class RopeVariant(Protocol):
-    """Position ids of a multimodal sequence (contract of the ClinKD students)."""
+    """A rotary design for one tower of a vision-language student: where tokens are, and what turns with which axis.
+
+    Rotary plane ``f`` of a token at position ``p`` (axes,) turns by ``sum over axes a of p[a] * frequencies[a, f]``.
+    In a language tower, text alone is 1-D RoPE: its positions count 0, 1, 2, ... on every axis, and the columns of
+    ``frequencies`` add up to those of 1-D RoPE.
+    """
+
+    @property
+    def tower(self) -> Literal["language", "vision"]:
+        """Where it belongs: positions of all tokens, or of one image's patches."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the frequencies are parameters, of each layer and head, that start at :attr:`frequencies`."""
 
     def positions(self, modality: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
-        """``modality`` (S,) 0 for text and 1 for image tokens; ``grids`` (t, h, w) per image -> (axes, S)."""
+        """Positions of one sequence, without padding; a pure function.
+
+        Args:
+            modality: (S,) 0 for text and 1 for image tokens. Image tokens come in the order of ``grids`` and
+                row by row; two images may touch.
+            grids: (t, h, w) of each image, in tokens of this tower (merged patches in a language tower).
+
+        Returns:
+            (axes, S), int64 or, where positions may be broken numbers, float64: one of both for all sequences.
+
+        Raises:
+            KdkitError: when the image tokens are not those of ``grids``.
+        """
+
+    def frequencies(self, inverse: Tensor, heads: int = 1) -> Tensor:
+        """``inverse`` (F,), 1-D RoPE's falling frequencies of a head of width 2F -> (axes, F) float32, in radians
+        per step; (axes, heads, F) where heads differ."""
 
 
 # --------------------------------------------------------------------------- trust, evaluation

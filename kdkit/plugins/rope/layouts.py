@@ -1,0 +1,66 @@
+"""Frequency layouts: which of the axes time (0), row (1) and column (2) turns each rotary plane.
+
+F planes, 0 the fastest. Every plane has one axis, so text, which is equal on all axes, turns as in 1-D RoPE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kdkit.core.errors import KdkitError, did_you_mean
+
+TIME, ROW, COLUMN = range(3)
+
+
+def sections(planes: int, section: Sequence[int] | None) -> Tensor:
+    """M-RoPE: the fastest planes are time's, then the rows', then the columns': (16, 24, 24) of 64.
+
+    Args:
+        section: planes of each axis; by default 2 : 3 : 3.
+    """
+    if section is None:
+        spatial = 3 * planes // 8
+        section = (planes - 2 * spatial, spatial, spatial)
+    if len(section) != 3 or min(section) < 0 or sum(section) != planes:
+        raise KdkitError(
+            f"the sections {list(section)} do not share {planes} frequencies among time, row and column",
+            fix=f"three numbers that add up to {planes}, half the width of an attention head",
+        )
+    return torch.arange(3).repeat_interleave(torch.tensor(section))
+
+
+def interleaved(planes: int, _: Sequence[int] | None = None) -> Tensor:
+    """Qwen3-VL: time, row, column by turns; what is left of the slowest is time's: (24, 20, 20) of 64."""
+    turns = 3 * (5 * planes // 16)
+    index = torch.arange(planes)
+    return torch.where(index < turns, index % 3, TIME)
+
+
+def low_time(planes: int, _: Sequence[int] | None = None) -> Tensor:
+    """VideoRoPE: row and column by turns; the slowest quarter is time's."""
+    index = torch.arange(planes)
+    return torch.where(index < planes - planes // 4, index % 2 + ROW, TIME)
+
+
+def axial(planes: int, _: Sequence[int] | None = None) -> Tensor:
+    """Row and column by turns, so that both have the same range of frequencies; nothing is time's."""
+    return torch.arange(planes) % 2 + ROW
+
+
+Layout = Callable[[int, Sequence[int] | None], Tensor]
+LAYOUTS: dict[str, Layout] = {
+    "sections": sections,
+    "interleaved": interleaved,
+    "low-time": low_time,
+    "axial": axial,
+}
+
+
+def find_layout(name: str) -> Layout:
+    """The layout called ``name``."""
+    if name not in LAYOUTS:
+        raise KdkitError(f"there is no frequency layout '{name}'", fix=did_you_mean(name, list(LAYOUTS)))
+    return LAYOUTS[name]
