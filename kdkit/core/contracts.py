@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from kdkit.core.specs import (
-    AlignerSpec as AlignerSpec,
-    Distillation as Distillation,
-    FactorySpec as FactorySpec,
-    LoaderSpec as LoaderSpec,
-    LossSpec as LossSpec,
-    Options as Options,
-    RecipeSpec as RecipeSpec,
-    RopeSpec as RopeSpec,
-    SourceSpec as SourceSpec,
-    Spec as Spec,
-    StudentSpec as StudentSpec,
-    TaskSpec as TaskSpec,
-    TeacherSpec as TeacherSpec,
-    TrustPolicySpec as TrustPolicySpec,
+    AlignerSpec,
+    Distillation,
+    FactorySpec,
+    LoaderSpec,
+    LossSpec,
+    Options,
+    RecipeSpec,
+    RopeSpec,
+    SourceSpec,
+    Spec,
+    StudentSpec,
+    TaskSpec,
+    TeacherSpec,
+    TrustPolicySpec,
 )
 
 if TYPE_CHECKING:
