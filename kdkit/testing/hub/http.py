@@ -44,6 +44,7 @@ class Request:
     Attributes:
         parts: the named groups of the route, decoded.
         query: the first value of each key.
+        headers: names in lower case.
         account: who asks; None for nobody.
         base: the address under which the client reached us.
     """
@@ -85,6 +86,17 @@ class Refusal(Exception):
         return Answer({"error": self.message, **self.more}, self.status, headers)
 
 
+def window(content: bytes, request: Request, headers: Mapping[str, str]) -> Answer:
+    """All of ``content``, or the bytes that the ``Range`` header asks for."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range") or "")
+    if match is None:
+        return Answer(content, headers=headers)
+    start, end = int(match[1]), min(int(match[2] or len(content)), len(content) - 1)
+    if start >= len(content):
+        raise Refusal(416, "Range Not Satisfiable")
+    return Answer(content[start : end + 1], 206, {**headers, "Content-Range": f"bytes {start}-{end}/{len(content)}"})
+
+
 Handler = Callable[["LocalHub", Request], Answer]
 """What serves a route; called with the Hub and a complete request."""
 ROUTES: list[tuple[str, re.Pattern[str], Handler]] = []
@@ -119,7 +131,12 @@ class Connection(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         url = urlsplit(self.path)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ").strip() or None
-        seen = Recorded(self.command, unquote(url.path), token, headers=dict(self.headers.items()))
+        seen = Recorded(
+            self.command,
+            unquote(url.path),
+            token,
+            headers={name.lower(): value for name, value in self.headers.items()},
+        )
         self.hub.requests.append(seen)
         fault = self.hub.faults.take(seen.line)
         with SpooledTemporaryFile(max_size=1 << 20) as body:

@@ -1,62 +1,121 @@
-"""Xet storage: the on-disk store that ``hf_xet`` itself brings, used as the Hub's.
+"""Xet storage: chunks in xorbs, described by shards; as much of its protocol as ``hf_xet`` needs to push and to pull.
 
-A token whose ``casUrl`` is ``local:///DIR`` makes the client's own code keep its chunks under that folder, so
-pushes and pulls through Xet are real. It is an undocumented feature of ``hf_xet`` 1.x.
+A *xorb* is a run of compressed chunks, sent once; a *shard* says of which chunks of which xorbs a file is made. Formats
+and protocol: https://huggingface.co/docs/xet. Hashes are not verified: BLAKE3 is not in the standard library.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-_ENTRY = 48
-"""Bytes of every record of a shard file."""
+_RECORD = 48
+"""Bytes of a shard's header and of each of its records."""
 _END = b"\xff" * 32
 _HAS_VERIFICATION, _HAS_SHA256 = 1 << 31, 1 << 30
+_CHUNK_HEADER = 8
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Chunks ``first`` to ``last`` (exclusive) of a xorb; ``size`` bytes of a file."""
+
+    xorb: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """A segment, and where its compressed chunks lie in the xorb: bytes ``start`` to ``end``, inclusive."""
+
+    segment: Segment
+    start: int
+    end: int
 
 
 class XetStorage:
-    """Chunks under ``root``; filled and read by ``hf_xet``, looked into by the Hub."""
+    """Xorbs under ``root``; what shards say is kept in memory."""
+
+    token = "xet_local"
+    """Opens the storage and nothing else."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self.files: dict[str, tuple[Segment, ...]] = {}
+        self._by_sha256: dict[str, str] = {}
 
-    @property
-    def address(self) -> str:
-        """What clients are told."""
-        return f"local://{self.root}"
+    def put_xorb(self, name: str, content: bytes) -> bool:
+        """Keep a xorb; False if it was here already."""
+        path = self.root / name
+        known = path.is_file()
+        path.write_bytes(content)
+        return not known
+
+    def put_shard(self, content: bytes) -> None:
+        """Learn about files. Raises: ValueError for one whose xorbs are not here."""
+        for name, sha256, segments in _files_of(content):
+            if missing := next((s.xorb for s in segments if not (self.root / s.xorb).is_file()), None):
+                raise ValueError(f"xorb {missing} was never uploaded")
+            self.files[name] = segments
+            if sha256:
+                self._by_sha256[sha256] = name
 
     def hash_of(self, sha256: str) -> str | None:
         """The Xet hash of a file that arrived completely, by the SHA-256 of its content."""
-        for shard in sorted(self.root.glob("**/shards/*.mdb")):
-            found = _files_of(shard.read_bytes()).get(sha256)
-            if found:
-                return found
-        return None
+        return self._by_sha256.get(sha256)
 
-    def stored(self) -> int:
-        """Bytes of all chunks that arrived, as they are on disk."""
-        return sum(path.stat().st_size for path in self.root.glob("**/xorbs/**/*") if path.is_file())
+    def reconstruct(self, name: str, start: int, end: int) -> tuple[int, list[Term]]:
+        """What bytes ``start`` to ``end`` (exclusive) of a file are made of.
+
+        Returns: how many bytes of the first term come before ``start``, and the terms (none past the end).
+        """
+        terms: list[Term] = []
+        before = at = 0
+        for segment in self.files[name]:
+            if at < end and at + segment.size > start:
+                if not terms:
+                    before = max(0, start - at)
+                terms.append(self._locate(segment))
+            at += segment.size
+        return before, terms
+
+    def _locate(self, segment: Segment) -> Term:
+        content, at, start = (self.root / segment.xorb).read_bytes(), 0, 0
+        for number in range(segment.last):
+            if number == segment.first:
+                start = at
+            at += _CHUNK_HEADER + int.from_bytes(content[at + 1 : at + 4], "little")
+        return Term(segment, start, at - 1)
 
 
-def _files_of(shard: bytes) -> dict[str, str]:
-    """SHA-256 -> Xet hash of the files that a shard describes.
+def _files_of(shard: bytes) -> Iterator[tuple[str, str | None, tuple[Segment, ...]]]:
+    """(Xet hash, SHA-256 if given, segments) of the files that a shard describes.
 
-    A shard is a header, then for each file one record with its hash, flags and number of segments, then that many
-    segments, as many verification records if flagged, and a record with the SHA-256 if flagged.
+    After the header comes for each file a record with its hash, flags and number of segments, then the segments, as
+    many verification records if flagged, and a record with the SHA-256 if flagged.
     """
-    found, at = {}, _ENTRY
-    while at + _ENTRY <= len(shard):
-        name = shard[at : at + 32]
-        if name == _END:
-            break
-        flags, segments = struct.unpack("<II", shard[at + 32 : at + 40])
-        at += _ENTRY * (1 + segments + (segments if flags & _HAS_VERIFICATION else 0))
+    at = _RECORD
+    while at + _RECORD <= len(shard) and shard[at : at + 32] != _END:
+        name = _hex(shard[at : at + 32])
+        flags, count = struct.unpack("<II", shard[at + 32 : at + 40])
+        at += _RECORD
+        records = [shard[at + _RECORD * i : at + _RECORD * (i + 1)] for i in range(count)]
+        at += _RECORD * count * (2 if flags & _HAS_VERIFICATION else 1)
+        sha256 = None
         if flags & _HAS_SHA256:
-            found[_hex(shard[at : at + 32])] = _hex(name)
-            found[shard[at : at + 32].hex()] = _hex(name)
-            at += _ENTRY
-    return found
+            sha256 = _hex(shard[at : at + 32])
+            at += _RECORD
+        yield name, sha256, tuple(_segment(record) for record in records)
+
+
+def _segment(record: bytes) -> Segment:
+    _, size, first, last = struct.unpack("<4I", record[32:48])
+    return Segment(_hex(record[:32]), size, first, last)
 
 
 def _hex(digest: bytes) -> str:

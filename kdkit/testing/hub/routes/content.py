@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from kdkit.testing.hub.http import Answer, Refusal, Request, route
+from kdkit.testing.hub.http import Answer, Refusal, Request, route, window
 from kdkit.testing.hub.routes.access import at, open_to, readable
 from kdkit.testing.hub.state import File, Repository
 
@@ -98,15 +97,4 @@ def _file(hub: LocalHub, request: Request, found: Repository) -> Answer:
         return Answer(b"", headers={**headers, "Content-Length": str(file.size)})
     if not hub.store.has(name):
         raise Refusal(404, "this file is in Xet storage alone", "EntryNotFound")
-    return _window(hub.store.path(name).read_bytes(), request.headers.get("Range"), headers)
-
-
-def _window(content: bytes, asked: str | None, headers: dict[str, str]) -> Answer:
-    """All of it, or the bytes that were asked for."""
-    match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
-    if match is None:
-        return Answer(content, headers=headers)
-    start, end = int(match[1]), min(int(match[2] or len(content)), len(content) - 1)
-    if start >= len(content):
-        raise Refusal(416, "Range Not Satisfiable")
-    return Answer(content[start : end + 1], 206, {**headers, "Content-Range": f"bytes {start}-{end}/{len(content)}"})
+    return window(hub.store.path(name).read_bytes(), request, headers)

@@ -60,21 +60,21 @@ def verify(hub: LocalHub, request: Request) -> Answer:
 @route("GET", "/api/{kinds}/{repo}/xet-read-token/{revision}")
 def read_token(hub: LocalHub, request: Request) -> Answer:
     at(readable(hub, request), request.parts["revision"])
-    return _token(hub)
+    return _token(hub, request)
 
 
 @route("GET", "/api/{kinds}/{repo}/xet-write-token/{revision}")
 def write_token(hub: LocalHub, request: Request) -> Answer:
     writable(hub, request)
-    return _token(hub)
+    return _token(hub, request)
 
 
-def _token(hub: LocalHub) -> Answer:
+def _token(hub: LocalHub, request: Request) -> Answer:
     """The client asks for this in two ways: hf_xet reads the body, Python the headers."""
     if hub.xet is None:
         raise Refusal(404, "this Hub has no Xet storage")
-    address, until = hub.xet.address, int(time.time()) + 3600
+    address, token, until = f"{request.base}/xet", hub.xet.token, int(time.time()) + 3600
     return Answer(
-        {"casUrl": address, "accessToken": "local", "exp": until},
-        headers={"X-Xet-Cas-Url": address, "X-Xet-Access-Token": "local", "X-Xet-Token-Expiration": str(until)},
+        {"casUrl": address, "accessToken": token, "exp": until},
+        headers={"X-Xet-Cas-Url": address, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(until)},
     )
