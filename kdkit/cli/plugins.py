@@ -1,25 +1,36 @@
-"""``kdkit plugins``, and the warnings about plugins that do not work."""
+"""``kdkit plugins``, ``kdkit plugins verify``, and the warnings about plugins that do not work."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdkit.cli import console
+from kdkit.core.errors import ExitCode
 
 if TYPE_CHECKING:
     from kdkit.core.catalogue import PluginRecord
+    from kdkit.testing.verify import Report
 
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
-    app.command("plugins")(list_plugins)
+    group = typer.Typer(help="The installed plugins: who provides them, whether they work, what they provide.")
+    group.callback(invoke_without_command=True)(list_plugins)
+    group.command("verify")(verify)
+    app.add_typer(group, name="plugins")
 
 
-def list_plugins(json: console.JsonOption = False) -> None:
+def list_plugins(context: typer.Context, json: console.JsonOption = False) -> None:
     """List the installed plugins: who provides them, whether they work, and what they provide."""
+    if context.invoked_subcommand is not None:
+        return
     from dataclasses import asdict
 
     from kdkit.core.discovery import load_catalogue
@@ -27,6 +38,29 @@ def list_plugins(json: console.JsonOption = False) -> None:
     records = load_catalogue().records
     data = {"plugins": [asdict(record) for record in records]}
     console.emit(data, json=json, text=lambda: _as_text(records))
+
+
+def verify(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or an entry point of one.")],
+    tests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use the examples and options of the contract classes in FILE.")
+    ] = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Check that a plugin keeps the promises of its contracts: every check of kdkit.testing that applies.
+
+    Exits with 1 when a check failed, with 5 when the plugin cannot be loaded at all.
+    """
+    from dataclasses import asdict
+
+    from kdkit.testing.verify import verify_plugin
+
+    report = verify_plugin(name, tests=tests, reporter=console.reporter())
+    console.emit({"ok": report.ok, **asdict(report)}, json=json, text=lambda: _checks_as_text(report))
+    if report.broken:
+        raise typer.Exit(ExitCode.PLUGIN)
+    if not report.ok:
+        raise typer.Exit(ExitCode.FOUND)
 
 
 def warn_of_broken() -> None:
@@ -39,6 +73,17 @@ def warn_of_broken() -> None:
             console.say(f"warning: {record.status} plugin left out: {_title(record)}: {record.error}")
 
 
+def leave_hung_behind(code: object) -> None:
+    """End the process at once, if a plugin that was given up still runs: Python would wait for its threads."""
+    apart = sys.modules.get("kdkit.core.apart")
+    if apart is None or not apart.left_behind():
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _as_text(records: tuple[PluginRecord, ...]) -> str:
     rows = []
     for record in records:
@@ -48,6 +93,25 @@ def _as_text(records: tuple[PluginRecord, ...]) -> str:
     notes = [f"{_title(record)}: {note}" for record in records for note in (record.error, *record.notes) if note]
     listing = console.table(["plugin", "distribution", "version", "status", "ms", "provides"], rows, "llllrl")
     return "\n".join([listing, *([""] if notes else []), *notes])
+
+
+def _checks_as_text(report: Report) -> str:
+    """What was checked, line by line; checks that were skipped for one reason in one line."""
+    lines = [f"{report.plugin} {report.version}"]
+    for subject, checks in groupby(report.checks, key=lambda check: check.subject):
+        lines += ["", subject]
+        skipped: dict[str, int] = {}
+        for check in checks:
+            if check.status == "passed":
+                lines.append(f"  passed   {check.summary}")
+            elif check.status == "failed":
+                lines += [f"  FAILED   {check.summary}", f"           {check.name}: {check.message}"]
+            else:
+                skipped[check.message] = skipped.get(check.message, 0) + 1
+        lines += [f"  skipped  {number} check{'s' * (number > 1)}: {reason}" for reason, number in skipped.items()]
+    seconds = sum(check.seconds for check in report.checks)
+    numbers = ", ".join(f"{report.count(status)} {status}" for status in ("passed", "failed", "skipped"))
+    return "\n".join([*lines, "", f"{numbers} in {seconds:.1f} s"])
 
 
 def _some(names: tuple[str, ...], at_most: int = 5) -> str:

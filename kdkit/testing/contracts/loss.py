@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from kdkit.core.catalogue import Family
 from kdkit.core.contracts import LossInput, LossSpec, TeacherView
 from kdkit.testing.contract import Contract, skip
+from kdkit.testing.contracts.batches import example_batch
 from kdkit.testing.tensors import assert_near
-
-POOLED = {"image", "text"}
 
 
 class LossContract(Contract):
-    """Subclass with ``name``; override :meth:`batch` for signals other than ``image`` and ``text``."""
+    """Subclass with ``name``; override :meth:`batch` for signals that kdkit does not know."""
 
     family: ClassVar[Family] = "loss"
 
@@ -28,13 +27,15 @@ class LossContract(Contract):
         return cast(LossSpec, self.entry.spec).signals
 
     def batch(self, dtype: torch.dtype = torch.float32) -> LossInput:
-        """Seven samples of three domains, two teachers of other widths than the student's; some rows without weight.
+        """Samples, teachers and a student's outputs, some rows without weight; the same at every call.
 
-        The student's rows want gradients, the targets do not, as in training. In float64 for gradients.
+        The student's outputs want gradients, the targets do not, as in training. ``dtype`` is float64 where
+        gradients are compared with finite differences.
         """
-        if not set(self.signals) <= POOLED:
+        batch = example_batch(self.signals, dtype)
+        if batch is None:
             raise skip(f"no example of the signals {', '.join(self.signals)}; override batch() of LossContract")
-        return example_batch(self.signals or ("image", "text"), dtype)
+        return batch
 
     def test_scalar(self) -> None:
         """The value is one finite number, and the same when computed again."""
@@ -117,24 +118,6 @@ class LossContract(Contract):
     def _needs_teachers(self) -> None:
         if not self.signals:
             raise skip("it reads no signal of a teacher")
-
-
-def example_batch(signals: tuple[str, ...], dtype: torch.dtype, size: int = 7) -> LossInput:
-    """A batch of pooled ``signals``: teachers ``a`` (width 5) and ``b`` (width 6), a student of width 8."""
-    random = torch.Generator().manual_seed(0)
-
-    def rows(width: int) -> Tensor:
-        return torch.randn(size, width, generator=random, dtype=torch.float64).to(dtype)
-
-    views = []
-    for name, width, absent in (("a", 5, (1, 4)), ("b", 6, (4, 6))):
-        weight = (torch.rand(size, generator=random, dtype=torch.float64) + 0.1).to(dtype)
-        weight[list(absent)] = 0
-        target = {signal: torch.where(weight[:, None] > 0, rows(width), 0) for signal in signals}
-        views.append(TeacherView(name, weight, target, {signal: rows(width).requires_grad_() for signal in signals}))
-    student = {signal: rows(8).requires_grad_() for signal in ("image", "text")}
-    student["logit_scale"] = torch.tensor(3.0, dtype=dtype, requires_grad=True)
-    return LossInput(student, tuple(views), torch.arange(size) % 3)
 
 
 def _seeded(loss: nn.Module, batch: LossInput) -> Tensor:

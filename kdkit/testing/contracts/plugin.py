@@ -16,6 +16,7 @@ from kdkit.core.catalogue import Catalogue, Family, PluginRecord, normal, resolv
 from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec
 from kdkit.core.discovery import installed, load_catalogue
 from kdkit.core.errors import KdkitError
+from kdkit.testing.contract import skip
 
 HEAVY = ("torch", "transformers", "open_clip", "timm", "accelerate", "sklearn", "scipy", "pandas", "huggingface_hub")
 """Packages that a plugin module must not import: each costs every command a good part of a second, or seconds."""
@@ -23,16 +24,16 @@ HEAVY = ("torch", "transformers", "open_clip", "timm", "accelerate", "sklearn", 
 _MEASURE = """
 import json, sys
 from importlib.metadata import EntryPoint
-from time import perf_counter
+from time import process_time
 import kdkit.core.contracts, kdkit.core.discovery, kdkit.core.errors
 from kdkit import hookimpl
-before, start = set(sys.modules), perf_counter()
+before, start = set(sys.modules), process_time()
 for value in sys.argv[2:]:
     module = EntryPoint("plugin", value, "kdkit").load()
     for name in kdkit.core.discovery.HOOKS:
         if callable(hook := getattr(module, name, None)):
             list(hook())
-seconds = perf_counter() - start
+seconds = process_time() - start
 heavy = sorted(set(sys.argv[1].split(",")) & (set(sys.modules) - before))
 print("\\n" + json.dumps({"seconds": seconds, "heavy": heavy}))
 """
@@ -43,7 +44,7 @@ class PluginContract:
 
     Attributes:
         name: of the distribution, as ``pip install`` knows it.
-        import_seconds: how long its plugin modules may take to import and to be asked, in a fresh interpreter.
+        import_seconds: processor time that importing and asking its plugin modules may take, in a fresh interpreter.
     """
 
     name: ClassVar[str]
@@ -61,11 +62,17 @@ class PluginContract:
         assert found, f"no plugin of '{self.name}' is installed (installed: {', '.join(known)}); run 'pip install -e .'"
         return found
 
+    def loaded(self) -> list[PluginRecord]:
+        """Those that work, which the other checks are about."""
+        found = [record for record in self.records() if record.status == "ok"]
+        if not found:
+            raise skip("it does not load")
+        return found
+
     def specs(self) -> Iterator[tuple[Family, Spec]]:
         """Everything that the distribution provides."""
-        provided = {record.name: record.provides for record in self.records()}
-        for provides in provided.values():
-            for family, names in provides.items():
+        for record in self.loaded():
+            for family, names in record.provides.items():
                 for name in names:
                     yield family, self.catalogue.get(family, f"{normal(self.name)}:{name}").spec
 
@@ -77,7 +84,7 @@ class PluginContract:
     def test_provides_something(self) -> None:
         """There is at least one spec."""
         hint = "is a hook misnamed, or without @hookimpl?"
-        assert any(record.provides for record in self.records()), f"no hook returned a spec; {hint}"
+        assert any(record.provides for record in self.loaded()), f"no hook returned a spec; {hint}"
 
     def test_light(self) -> None:
         """In a fresh interpreter the plugin modules import neither torch nor another heavy package."""
@@ -86,7 +93,9 @@ class PluginContract:
 
     def test_quick(self) -> None:
         """In a fresh interpreter the plugin modules are imported and asked within ``import_seconds``."""
-        took = min(self._measured()["seconds"] for _ in range(3))  # others use this machine too
+        took = float(self._measured()["seconds"])
+        if took > self.import_seconds:  # once may be chance: a cold cache of files, compiling
+            took = min(took, *(self._measured()["seconds"] for _ in range(2)))
         limit = f"{self.import_seconds * 1000:.0f} ms"
         assert took <= self.import_seconds, f"expected at most {limit}, took {took * 1000:.0f} ms: every command waits"
 
@@ -126,8 +135,10 @@ class PluginContract:
                 assert not unknown, f"{family} '{spec.name}': '{spec.factory}' takes no option {', '.join(unknown)}"
 
     def _measured(self) -> dict[str, Any]:
-        """Seconds, and the heavy packages that came with it, of importing and asking the plugins."""
-        values = [plugin.point.value for plugin in installed() if plugin.distribution == normal(self.name)]
+        """Seconds of processor time, and the heavy packages that came along, of importing and asking the plugins."""
+        names = {record.name for record in self.loaded()}
+        mine = [plugin.point for plugin in installed() if plugin.distribution == normal(self.name)]
+        values = [point.value for point in mine if point.name in names]
         done = subprocess.run(
             [sys.executable, "-c", _MEASURE, ",".join(HEAVY), *values],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -1,0 +1,48 @@
+"""The contract classes that a file of tests defines: the examples and options of a plugin's author."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.catalogue import one_line
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.testing.contract import Contract
+from kdkit.testing.contracts.plugin import PluginContract
+
+MODULE = "kdkit_verified_tests"
+
+
+def contracts_of(path: Path) -> list[type[Any]]:
+    """The classes of a test module that say what they check, as pytest would collect them.
+
+    Raises:
+        KdkitError: no such file, one that cannot be imported, or one without contract classes.
+    """
+    if not path.is_file():
+        raise KdkitError("no such file of tests", where=str(path), code=ExitCode.MISSING)
+    spec = spec_from_file_location(MODULE, path)
+    if spec is None or spec.loader is None:
+        raise KdkitError("this is no Python file", where=str(path))
+    module = module_from_spec(spec)
+    sys.modules[MODULE] = module
+    sys.path.insert(0, str(path.resolve().parent))  # as pytest does
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise KdkitError("this file of tests cannot be imported", where=str(path), why=one_line(error)) from error
+    finally:
+        sys.path.pop(0)
+    found = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, (Contract, PluginContract)) and kind.__module__ == MODULE
+    ]
+    named = [kind for kind in found if hasattr(kind, "name")]
+    if not named:
+        raise KdkitError(
+            "this file has no contract class with a name", where=str(path), fix="see docs/testing-plugins.md"
+        )
+    return named
