@@ -1,0 +1,1 @@
+"""Writes whole plugin packages: what ``kdkit new-plugin`` calls."""
