@@ -163,7 +163,7 @@ def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
     Raises:
         KdkitError: unknown name, or no readable text file at the path.
     """
-    if not _is_path(name_or_path):
+    if not is_path(name_or_path):
         spec = cast(RecipeSpec, catalogue.get("recipe", name_or_path).spec)
         package, _, file = spec.resource.partition(":")
         resource = files(package) / file
@@ -203,7 +203,8 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
     return recipe
 
 
-def _is_path(name_or_path: str) -> bool:
+def is_path(name_or_path: str) -> bool:
+    """Whether a registry's ``recipe`` is a file rather than a name of the catalogue."""
     return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
 
 

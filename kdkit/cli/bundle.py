@@ -1,0 +1,130 @@
+"""``kdkit bundle`` and ``kdkit unbundle``: a project for a place without network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdkit.cli import console
+
+if TYPE_CHECKING:
+    from kdkit.core.bundle import Manifest, Share
+
+EVERYTHING = "teachers,features,versions"
+
+
+def register(app: typer.Typer) -> None:
+    """Attach this module's commands."""
+    app.command("bundle")(bundle)
+    app.command("unbundle")(unbundle)
+
+
+def bundle(
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The archive to make, such as project.tar.")],
+    parts: Annotated[
+        str, typer.Option("--with", metavar="PARTS", help="What goes in, besides the registry.")
+    ] = EVERYTHING,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Every version of the student, not the current one alone.")
+    ] = False,
+    wheels: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of wheels ('pip download') to take along.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go in; write nothing.")] = False,
+    project: console.ProjectOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Write the project as one archive with the hash of every file. Images and captions never go in."""
+    from kdkit.core.bundle import contents, pack, shares
+
+    workspace, reporter = console.workspace(project), console.reporter()
+    chosen = [part.strip() for part in parts.split(",") if part.strip()]
+    if dry_run:
+        items = contents(workspace, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
+        inside = shares((item.path, item.size) for item in items)
+        console.emit({"contents": _rows(inside)}, json=as_json, text=lambda: _table(inside))
+        return
+    done = pack(workspace, to, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
+    inside = shares((file.path, file.size) for file in done.manifest.files)
+    data = {"archive": done.archive, "size": done.size, **_facts(done.manifest)}
+    console.emit(
+        data,
+        json=as_json,
+        text=lambda: f"{_table(inside)}\n\n{done.archive}: {done.size / 1e6:.1f} MB\n{_fingerprint(done.manifest)}",
+    )
+    if any(share.part == "features" for share in inside):
+        console.say("feature columns hold the ids of the samples, as the data names them; no image, no caption")
+
+
+def unbundle(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="What 'kdkit bundle' wrote.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="The project to make (default: FILE without its ending).")
+    ] = None,
+    max_size: Annotated[
+        float | None, typer.Option(metavar="GB", min=0, help="Refuse what would take more disk.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every byte; write nothing.")] = False,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Make a project of a bundle, if every file in it is as its manifest says. Nothing is left of one that is not."""
+    from kdkit.core.bundle import check, check_target, missing_here, unpack
+
+    folder, reporter = to or Path(archive.name.partition(".")[0]), console.reporter()
+    limit = None if max_size is None else int(max_size * 1e9)
+    if dry_run:
+        manifest = check(archive, reporter=reporter)
+        check_target(folder.absolute(), manifest, limit)
+    else:
+        manifest = unpack(archive, folder, max_size=limit, reporter=reporter)
+    missing = missing_here(manifest.requirements)
+    data = {"folder": folder.absolute(), **_facts(manifest), "missing": list(missing)}
+    console.emit(data, json=as_json, text=lambda: _unpacked(manifest, folder, missing))
+
+
+def _facts(manifest: Manifest) -> dict[str, object]:
+    from kdkit.core.bundle import shares
+
+    return {
+        "fingerprint": manifest.fingerprint,
+        "kdkit": manifest.kdkit,
+        "created": manifest.created,
+        "requirements": list(manifest.requirements),
+        "contents": _rows(shares((file.path, file.size) for file in manifest.files)),
+    }
+
+
+def _rows(inside: Sequence[Share]) -> list[dict[str, object]]:
+    return [{"part": s.part, "name": s.name, "files": s.files, "bytes": s.bytes} for s in inside]
+
+
+def _table(inside: Sequence[Share]) -> str:
+    cells = [(s.part, s.name or "-", s.files, f"{s.bytes / 1e6:.1f} MB") for s in inside]
+    total = ("total", "", sum(s.files for s in inside), f"{sum(s.bytes for s in inside) / 1e6:.1f} MB")
+    return console.table(("part", "name", "files", "size"), [*cells, total], "llrr")
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    return f"fingerprint {manifest.fingerprint}"
+
+
+def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str]) -> str:
+    from kdkit.core.bundle import shares
+
+    inside = shares((file.path, file.size) for file in manifest.files)
+    lines = [
+        _table(inside),
+        "",
+        f"made by kdkit {manifest.kdkit}, {manifest.created}",
+        _fingerprint(manifest),
+    ]
+    if missing:
+        wheels = f"--no-index --find-links {folder}/wheels " if any(s.part == "wheels" for s in inside) else ""
+        lines += [
+            f"missing here: {', '.join(missing)}",
+            f"  pip install {wheels}-r {folder}/requirements.txt",
+        ]
+    return "\n".join(lines)

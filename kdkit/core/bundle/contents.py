@@ -1,0 +1,195 @@
+"""What of a project goes into a bundle: listed by what kdkit knows of it, so that no image is ever caught."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.artifacts.files import list_folder
+from kdkit.core.bundle.manifest import REQUIREMENTS
+from kdkit.core.bundle.needs import requirements
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+
+if TYPE_CHECKING:
+    from kdkit.core.features import FeatureStore
+    from kdkit.core.registry.lock import Lock
+    from kdkit.core.workspace import Workspace
+
+PARTS = ("teachers", "features", "versions")
+"""What ``--with`` can name. ``registry.yaml``, the lock, the recipe and the requirements are always inside."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a bundle.
+
+    Attributes:
+        path: in the bundle and in the project.
+        content: the file it is read from, or the bytes themselves.
+        size: bytes.
+        sha256: what it must have (a teacher's file: what was locked); empty where nothing is known.
+    """
+
+    path: str
+    content: Path | bytes
+    size: int
+    sha256: str = ""
+
+
+def contents(
+    workspace: Workspace,
+    parts: Collection[str] = PARTS,
+    *,
+    all_versions: bool = False,
+    wheels: Path | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Item, ...]:
+    """The files of a bundle, always in the same order; reads no file's content and writes nothing.
+
+    Args:
+        parts: of :data:`PARTS`.
+        all_versions: every promoted version instead of the current one alone.
+        wheels: a folder of wheels, as ``pip download`` makes it.
+        reporter: takes warnings.
+
+    Raises:
+        KdkitError: an unknown part, a teacher that is not locked or was changed since, a recipe or a file of the
+            student's config that lies outside the project, a folder without wheels.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise KdkitError(f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
+    reporter = reporter or Silent()
+    required = "".join(f"{line}\n" for line in requirements()).encode()
+    items = [*_project(workspace), Item(REQUIREMENTS, required, len(required))]
+    if "teachers" in parts:
+        items += _teachers(workspace, reporter)
+    if "features" in parts:
+        items += _features(workspace)
+    if "versions" in parts:
+        items += _versions(workspace, all_versions)
+    if wheels is not None:
+        items += _wheels(wheels)
+    return tuple(items)
+
+
+def _file(workspace: Workspace, path: Path) -> Item:
+    return Item(path.relative_to(workspace.root).as_posix(), path, path.stat().st_size)
+
+
+def _folder(workspace: Workspace, folder: Path) -> list[Item]:
+    """Every file below; hidden ones are drafts of a process that was killed."""
+    names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
+    return [_file(workspace, folder / name) for name in names]
+
+
+def _project(workspace: Workspace) -> list[Item]:
+    from kdkit.core.recipe import is_path
+
+    registry = workspace.registry
+    named = [registry.recipe] if is_path(registry.recipe) else []
+    paths = [workspace.registry_path, workspace.lock_path]
+    for name in dict.fromkeys([*named, *_paths_in(registry.student.config)]):
+        paths.append(_inside(workspace, name))
+    items: dict[str, Item] = {}
+    for path in paths:
+        found = _folder(workspace, path) if path.is_dir() else [_file(workspace, path)] if path.exists() else []
+        items |= {item.path: item for item in found}
+    return list(items.values())
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    """The files of the project that a student's config names: see ``registry.yaml`` in docs/registry.md."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _paths_in(item)
+    elif isinstance(value, str) and value.startswith(("./", "../")):
+        yield value
+
+
+def _inside(workspace: Workspace, name: str) -> Path:
+    root = workspace.root.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root) or path == root:
+        raise KdkitError(
+            f"'{name}' lies outside the project",
+            where=str(workspace.registry_path),
+            why="a bundle holds the project's own files alone",
+            fix="copy it into the project and name it there",
+        )
+    if not path.exists():
+        raise KdkitError("no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING)
+    return workspace.root / path.relative_to(root)
+
+
+def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+    """The files that the lock knows, and no others."""
+    from kdkit.core.artifacts.opened import require_same_choice
+    from kdkit.core.registry.chosen import chosen_teacher
+    from kdkit.core.registry.lock import Lock
+
+    lock = Lock.load(workspace.lock_path)
+    for name in sorted(workspace.registry.teachers):
+        chosen = chosen_teacher(workspace, name)
+        if chosen.unavailable and name not in lock.teachers:
+            reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
+            continue
+        locked = lock.teacher(name)
+        require_same_choice(chosen, locked)
+        if locked.gated:
+            reporter.warn(f"teacher '{name}' is gated: its terms bind whoever gets this bundle too")
+        for file, fact in sorted(locked.files.items()):
+            path = workspace.artifacts / name / file
+            yield Item(path.relative_to(workspace.root).as_posix(), path, fact.size, fact.sha256)
+
+
+def _features(workspace: Workspace) -> Iterator[Item]:
+    """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind."""
+    from kdkit.core.features import FeatureStore
+    from kdkit.core.registry.lock import Lock
+
+    store, lock = FeatureStore(workspace.features), Lock.load(workspace.lock_path)
+    for teacher in store.teachers:
+        column = _column_in_use(store, lock, teacher)
+        if column is not None:
+            pointer = workspace.features / teacher / "current"
+            if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.name:
+                yield _file(workspace, pointer)
+            yield from _folder(workspace, column)
+
+
+def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Path | None:
+    locked = lock.teachers.get(teacher)
+    fingerprints = [header.fingerprint for header in store.headers(teacher)]
+    if locked is None:
+        return store.column(teacher).folder
+    return store.column(teacher, locked.fingerprint).folder if locked.fingerprint in fingerprints else None
+
+
+def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
+    from kdkit.core.versions import Versions
+
+    versions = Versions(workspace)
+    current = versions.current()
+    if current is None:
+        return
+    yield _file(workspace, versions.root / "current")
+    for name in versions.names() if everything else (current.name,):
+        yield from _folder(workspace, versions.root / name)
+
+
+def _wheels(folder: Path) -> list[Item]:
+    found = sorted(folder.glob("*.whl"))
+    if not found:
+        raise KdkitError(
+            "no wheels here",
+            where=str(folder),
+            fix="pip download --only-binary=:all: --dest DIR -r requirements.txt; see docs/offline.md",
+            code=ExitCode.MISSING,
+        )
+    return [Item(f"wheels/{path.name}", path, path.stat().st_size) for path in found]
