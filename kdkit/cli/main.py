@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 import kdkit
 from kdkit.cli import (
     align,
+    bundle,
     console,
     data,
     demo,
@@ -22,6 +23,7 @@ from kdkit.cli import (
     evaluate,
     export,
     features,
+    new_plugin,
     plugins,
     recipes,
     registry,
@@ -45,8 +47,8 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Look at what they know": ("data", "features", "trust", "align"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "export"),
-    "kdkit itself": ("plugins", "demo"),
+    "Use the student": ("evaluate", "export", "bundle", "unbundle"),
+    "kdkit itself": ("plugins", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
 
@@ -96,7 +98,9 @@ for module in (
     versions,
     evaluate,
     export,
+    bundle,
     plugins,
+    new_plugin,
     demo,
 ):
     module.register(app)
@@ -134,8 +138,13 @@ def run() -> None:
         finally:
             plugins.warn_of_broken()
             sys.stdout.flush()
+    except SystemExit as ending:
+        plugins.leave_hung_behind(ending.code)
+        raise
     except (Exception, KeyboardInterrupt) as error:
-        raise SystemExit(_end(error)) from None
+        code = _end(error)
+        plugins.leave_hung_behind(code)
+        raise SystemExit(code) from None
 
 
 def _end(error: BaseException) -> int:
