@@ -27,7 +27,7 @@ class LoaderContract(ModelContract):
 
     def load(self, folder: Path) -> Any:
         """The model, with :attr:`options`."""
-        return self.make(folder=folder)
+        return self.catalogue.make(self.family, self.name, folder=folder, **self.options)  # its errors are its own
 
     def test_marks(self) -> None:
         """``marks`` are names of files, and the example has them all."""
