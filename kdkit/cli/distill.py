@@ -144,7 +144,8 @@ def _retention_lines(outcome: Outcome) -> list[str]:
         lines.append(f"  worst: {describe(kept.worst)}")
     lines += [f"  beyond its tolerance, perhaps by chance: {describe(change)}" for change in verdict.doubtful]
     if kept.unjudged:
-        lines.append(f"not judged, for want of calibration samples that both have: {', '.join(kept.unjudged)}")
+        lines.append(f"NOT MEASURED, for want of labelled calibration samples: {', '.join(kept.unjudged)}; ")
+        lines[-1] += "whether that is forgotten, nobody knows"
     taught = [domain for domain in kept.added if domain in outcome.version.lineage["data"]["known"]]
     if taught:
         lines.append(f"new domains: {', '.join(taught)}")

@@ -29,7 +29,7 @@ from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.evaluate.retention import Retention, retention
 from kdkit.core.evaluate.views import CachedView, StudentView
 from kdkit.core.registry.lock import Lock
-from kdkit.core.versions import LINEAGE_FORMAT, Version, Versions
+from kdkit.core.versions import LINEAGE_FORMAT, Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
@@ -83,7 +83,7 @@ def finish(
     evaluation = evaluate_student(workspace, survey, task.student, reporter)
     kept, verdict = None, None
     if parent is not None:
-        before = Evaluation.load(parent.folder / EVALUATION_FILE)
+        before = _before(workspace, survey, parent, evaluation, reporter)
         guard = workspace.registry.guard
         kept = retention(
             before,
@@ -91,7 +91,7 @@ def finish(
             tolerance=guard.tolerance,
             tolerances=guard.domains,
             trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
-            domains=tuple(known_domains(parent)),
+            domains=sorted(known_domains(parent)),
         )
         verdict = judge(kept, guard)
     versions = Versions(workspace)
@@ -106,17 +106,42 @@ def finish(
     return Outcome(versions.get(name), evaluation, kept, verdict)
 
 
-def evaluate_student(workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter) -> Evaluation:
-    """The student and every teacher on the labelled calibration samples."""
+def _before(workspace: Workspace, survey: Survey, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
+    """How the parent did on the samples of ``after``.
+
+    What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing
+    saved, and the data of a project may have changed since: then the parent answers again.
+    """
+    path = parent.folder / EVALUATION_FILE
+    if path.is_file():
+        before = Evaluation.load(path)
+        if all(_samples(before, domain) == _samples(after, domain) for domain in known_domains(parent)):
+            return before
+    reporter.say(f"evaluating {parent.name} on the same calibration samples")
+    student = cast(nn.Module, load_student(parent, workspace.catalogue))
+    return evaluate_student(workspace, survey, student, reporter, teachers=False)
+
+
+def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
+    """Ids of the samples on which the student was scored; empty where it was not."""
+    score = evaluation.model(STUDENT).domains.get(domain)
+    return () if score is None else score.ids
+
+
+def evaluate_student(
+    workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
+) -> Evaluation:
+    """The student, and every teacher unless they are not wanted, on the labelled calibration samples."""
     from kdkit.core.data import prompt_sets
 
     table, prompts = survey.table, prompt_sets(workspace.registry, survey.table)
     samples = [table.samples[i] for i in survey.samples("calibration", labelled=True)]
     task = workspace.catalogue.make("task", "zero-shot", prompts=prompts)
     device = str(next(student.parameters()).device)
-    views = [CachedView(name, survey.columns[name], table, prompts) for name in survey.teachers]
+    asked = survey.teachers if teachers else ()
+    views = [CachedView(name, survey.columns[name], table, prompts) for name in asked]
     live = StudentView(STUDENT, cast(DualEncoder, student), device=device)
-    return evaluate_views(task, [live], views, samples, trust=survey.trust, reporter=reporter)
+    return evaluate_views(task, [live], views, samples, trust=survey.trust if teachers else None, reporter=reporter)
 
 
 def known_domains(version: Version) -> set[str]:

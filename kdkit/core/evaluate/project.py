@@ -148,6 +148,7 @@ def _retention(
     workspace: Workspace, evaluation: Evaluation, chain: Sequence[Version], learned: dict[str, str]
 ) -> Retention:
     guard = workspace.registry.guard
+    unseen = sorted(set(chain[-2].lineage["data"]["known"]) - set(evaluation.domains))
     return retention(
         evaluation,
         evaluation,
@@ -155,13 +156,16 @@ def _retention(
         tolerance=guard.tolerance,
         tolerances=guard.domains,
         trusted={t["name"]: tuple(t["domains"]) for t in chain[-1].lineage["teachers"]},
-        domains=[d for d in evaluation.domains if learned.get(d) != chain[-1].name],
+        domains=[*(d for d in evaluation.domains if learned.get(d) != chain[-1].name), *unseen],
     )
 
 
 def _learned(chain: Sequence[Version], domains: Sequence[str]) -> dict[str, str]:
-    """Domain -> the oldest version of the chain that was trained on samples of it."""
-    found: dict[str, str] = {}
+    """Domain -> the oldest version of the chain that was trained on samples of it.
+
+    Those before the first of the chain are gone (or are elsewhere, where it was pulled from): it counts for them.
+    """
+    found = dict.fromkeys(chain[0].lineage["data"]["known"], chain[0].name)
     for version in chain:
         for domain in version.lineage["data"]["samples"]:
             found.setdefault(domain, version.name)

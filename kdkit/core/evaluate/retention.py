@@ -67,7 +67,7 @@ class Retention:
         teachers: teacher -> retention; only for teachers with a trusted domain among ``domains``.
         broken: domains that lost more than their tolerance, worst first.
         added: domains of the later evaluation that are not old ones.
-        unjudged: domains of the earlier evaluation that could not be compared.
+        unjudged: domains that were to be compared and could not be: one of the evaluations did not score them.
         mean: mean change over ``domains`` in points, with ``low`` and ``high``; NaN without any.
         metric: what was compared.
     """
@@ -112,14 +112,15 @@ def retention(
         tolerance: points that any domain may lose; ``tolerances`` overrides it per domain.
         trusted: teacher -> domains in which it may teach; their accuracy is taken from ``after``, else
             ``before``.
-        domains: compare these alone (those that were taught before the increment, say); by default all.
+        domains: compare these alone (those that were taught before the increment, say); by default all of
+            ``before``.
     """
     names = student or (before.of_role("student")[0].name, after.of_role("student")[0].name)
     old, new = before.model(names[0]), after.model(names[1])
     limits = dict(tolerances or {})
     changes = {}
-    wanted = [d for d in old.domains if domains is None or d in domains]
-    for domain in (d for d in wanted if d in new.domains):
+    wanted = tuple(old.domains) if domains is None else tuple(domains)
+    for domain in (d for d in wanted if d in old.domains and d in new.domains):
         change = _change(old.domains[domain], new.domains[domain], metric, limits.get(domain, tolerance))
         if change is not None:
             changes[domain] = change

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.core.features.header import Header, foreign
-from kdkit.core.features.shard import BLOCK_ROWS, PRESENT, UNREADABLE, Shard, create_shard
+from kdkit.core.features.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADABLE, Shard, create_shard
 from kdkit.core.features.sidecar import read_scores, read_texts, write_scores
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ class Column:
         return self._with(PRESENT)
 
     def locate(self, table: SampleTable) -> Rows:
-        """(N,) the row of each sample, -1 where it has none or its image or text has changed since."""
+        """(N,) the row of each sample, -1 where it has none or its image or text has changed since.
+
+        Rows that came without ids (from a shared column) are found by the content digest alone.
+        """
         return _find(table, self._row_of)
 
     def unreadable(self, table: SampleTable) -> NDArray[np.bool_]:
@@ -220,4 +223,5 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
 
 def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
     keys = zip(table.ids, table.digests.tolist(), strict=True)
-    return np.fromiter((known.get(key, -1) for key in keys), dtype=np.int64, count=len(table))
+    found = (known.get((id_, digest), known.get((NO_ID, digest), -1)) for id_, digest in keys)
+    return np.fromiter(found, dtype=np.int64, count=len(table))

@@ -8,7 +8,7 @@ small pages of memory, from which it is read more slowly.)
 A shard of N rows holds, besides a dataset (N, *shape) per signal:
 
 ======================  ==================================================================================
-``ids`` (N,)            sample ids, UTF-8
+``ids`` (N,)            sample ids, UTF-8; all empty in a shard that was shared, whose rows the digests identify
 ``digests`` (N,)        uint64 content digests of the samples
 ``status`` (N,)         uint8: 1 the row holds features, 2 its image is unreadable, 0 neither
 ``committed`` (blocks,) uint8, 1 where the block is complete
@@ -39,6 +39,8 @@ BLOCK_ROWS = 512
 ALIGNMENT = 4096
 """Of every dataset: then rows of 1 KiB never lie on two pages of memory."""
 ABSENT, PRESENT, UNREADABLE = 0, 1, 2
+NO_ID = ""
+"""In the place of a sample's id: the row belongs to every sample of its digest."""
 _SIGNALS, _CHECKSUM = "signals", 16
 
 

@@ -66,7 +66,7 @@ def retention_text(kept: Retention, table: Table) -> str:
         parts.append(table(("teacher", "held before, %", "held after, %", "in"), held, "lrrl"))
     parts.append(f"mean change {kept.mean:+.2f} points ({kept.low:+.2f} to {kept.high:+.2f})")
     if kept.unjudged:
-        parts.append(f"not compared: {', '.join(kept.unjudged)}")
+        parts.append(f"not measured, for want of labelled samples: {', '.join(kept.unjudged)}; they may be forgotten")
     return "\n".join(parts)
 
 

@@ -1,0 +1,168 @@
+"""``kdkit pull``: a repository becomes a project whose current version is its student."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.atomic import disk_errors, new_folder, write_atomically
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.publish.layout import LOCK, RECIPE, REGISTRY, SAMPLES, TASK, Origin, Record
+from kdkit.core.publish.pulled.check import below_kdkit, checked_record
+from kdkit.core.publish.pulled.plugins import Lacking, lacking_plugins
+from kdkit.core.publish.pulled.registry import registry_text, unpublished
+from kdkit.core.registry.load import load_registry
+from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.schema import Registry
+from kdkit.core.versions import HISTORY, Versions
+from kdkit.core.workspace import REGISTRY as PROJECT_REGISTRY
+from kdkit.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kdkit.core.catalogue import Catalogue
+    from kdkit.core.features.share import PulledColumn
+    from kdkit.core.hub import Hub
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A project that was pulled.
+
+    Attributes:
+        root: its folder.
+        version: its current version, under the name that it had.
+        origin: repository, commit and version; ``endpoint`` is the Hub that it came from.
+        teachers: in its registry; ``unpublished`` are those that only the author has, which stand there as comments.
+        columns: features that came with it.
+        lacking: what no installed plugin provides.
+    """
+
+    root: Path
+    version: str
+    origin: Origin
+    endpoint: str
+    teachers: tuple[str, ...]
+    unpublished: tuple[str, ...]
+    columns: tuple[PulledColumn, ...]
+    lacking: tuple[Lacking, ...]
+
+
+def pull_student(
+    repo: str,
+    into: Path,
+    *,
+    revision: str = "main",
+    features: str | None = None,
+    hub: Hub | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+) -> Pulled:
+    """Make the project ``into`` from the release in ``repo``; it appears whole, or not at all.
+
+    Args:
+        repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
+        into: a folder that does not exist, or is empty.
+        revision: branch, tag or commit; the commit is recorded.
+        features: a data set repository with columns, see :func:`kdkit.core.features.share.pull_features`; fetched when
+            the project is there, which stays if they cannot be had.
+        hub: by default :func:`kdkit.core.hub.connect`.
+        catalogue: says which plugins are missing; by default everything that is installed.
+
+    Raises:
+        KdkitError: ``into`` is in use; no release; a file that is missing, not listed, or not what was pushed (naming
+            it); as :func:`kdkit.core.hub.download`.
+    """
+    from kdkit.core.discovery import load_catalogue
+    from kdkit.core.features.share import pull_features
+    from kdkit.core.hub import connect, download
+
+    hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
+    _require_empty(into)
+    staging = into.with_name(f".{into.name}.pulled")
+    with disk_errors(str(into)):
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            got = download(hub, repo, "model", revision, staging, reporter=reporter)
+            record = checked_record(got, repo)
+            origin = Origin(repository=repo, commit=got.commit, version=record.version)
+            release = _Release(got.folder, record, origin, load_registry(staging / REGISTRY), Lock.load(staging / LOCK))
+            with new_folder(into) as draft:
+                _write_project(draft, release, hub.endpoint)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    columns = pull_features(Workspace(into), features, hub=hub, reporter=reporter) if features else ()
+    if columns:
+        text = release.registry_text([column.teacher for column in columns])
+        write_atomically(into / PROJECT_REGISTRY, text.encode())
+    hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
+    return Pulled(
+        root=into,
+        version=record.version,
+        origin=origin,
+        endpoint=hub.endpoint,
+        teachers=tuple(name for name in release.registry.teachers if name not in hidden),
+        unpublished=hidden,
+        columns=columns,
+        lacking=lacking_plugins(catalogue or load_catalogue(), record.lineage, release.registry, release.lock),
+    )
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A downloaded release, checked."""
+
+    folder: Path
+    record: Record
+    origin: Origin
+    registry: Registry
+    lock: Lock
+
+    @property
+    def unpublished(self) -> tuple[str, ...]:
+        return unpublished(self.registry, self.lock)
+
+    def registry_text(self, with_features: Collection[str] = ()) -> str:
+        """See :func:`registry_text`."""
+        recipe_file = RECIPE in self.record.files
+        return registry_text(
+            self.registry, self.lock, self.origin, recipe_file=recipe_file, with_features=with_features
+        )
+
+
+def _require_empty(into: Path) -> None:
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise KdkitError(
+            "this is in use",
+            where=str(into),
+            why="a pulled project needs a folder of its own",
+            fix="choose another: --to DIR",
+            code=ExitCode.FOUND,
+        )
+
+
+def _write_project(root: Path, release: _Release, endpoint: str) -> None:
+    record, lineage = release.record, release.record.lineage
+    (root / PROJECT_REGISTRY).write_text(release.registry_text(), encoding="utf-8")
+    shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))
+    if RECIPE in record.files:
+        shutil.copyfile(release.folder / RECIPE, root / below_kdkit(RECIPE))
+    versions = Versions(Workspace(root))
+    with versions.writing(record.version, refused=False) as folder:
+        (folder / "student").mkdir()
+        for name in record.student:
+            shutil.copyfile(release.folder / name, folder / "student" / name)
+        for name in (TASK, SAMPLES):
+            shutil.copyfile(release.folder / name, folder / below_kdkit(name))
+        origin = {**vars(release.origin), "endpoint": endpoint}
+        _write_json(folder / HISTORY, {"origin": origin, "history": [dict(item) for item in record.history[:-1]]})
+        _write_json(folder / "lineage.json", lineage)
+    versions.make_current(record.version)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a pulled release becomes: checks, the project's registry, its version."""
