@@ -121,7 +121,7 @@ _WITH_TEACHERS = (
 )
 _HIDDEN = (
     "Its files were a folder of the author's and are not published. If you have its features",
-    "('kdkit features pull ORG/DATASET'), take away the "# " before the entry: it then teaches what they hold.",
+    "('kdkit features pull ORG/DATASET'), take away '# ' before its lines: it then teaches what they hold.",
 )
 _HELD_BY_FEATURES = ("Its files are not published: it teaches what its features hold.",)
 _DATA = (
