@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.hub.explain import explained
+from kdkit.core.hub.retry import patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -46,8 +48,9 @@ class Hub:
     @cached_property
     def api(self) -> HfApi:
         """The client. ``token=False`` keeps it from looking for one by itself."""
-        import kdkit
         from huggingface_hub import HfApi
+
+        import kdkit
 
         return HfApi(
             endpoint=self.endpoint,
@@ -63,11 +66,8 @@ class Hub:
         Raises:
             KdkitError: no token, or one that the Hub does not know (exit 4); no network (exit 3).
         """
-        from kdkit.core.hub.explain import explained
-        from kdkit.core.hub.retry import patiently
-
         self.require_token()
-        with explained(self.endpoint, hub=self):
+        with explained(self.endpoint, self):
             facts = patiently(lambda: self.api.whoami())
         token = facts.get("auth", {}).get("accessToken", {})
         organisations = tuple(org["name"] for org in facts.get("orgs", ()))
@@ -90,6 +90,10 @@ class Hub:
         if is_home(self.endpoint):
             return "run 'hf auth login' with a token that may write, or set HF_TOKEN"
         return f"set {TOKEN} to a token of {urlsplit(self.endpoint).netloc}"
+
+    def scrub(self, text: str) -> str:
+        """``text`` without the token."""
+        return text.replace(self.token, "***") if self.token else text
 
     def url(self, repo: str, kind: Kind = "model", revision: str = "") -> str:
         """The page of a repository, for people."""

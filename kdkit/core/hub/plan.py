@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from typing import Any, Literal
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.hub.connection import Hub, Kind
 from kdkit.core.hub.explain import explained
+from kdkit.core.hub.hashes import hash_file
 from kdkit.core.hub.remote import RemoteFile, Repository, look_at, remote_files
 
 __all__ = ["Kind", "LocalFile", "UploadPlan", "plan_upload"]
 
 KEPT = (".gitattributes",)
 """Files that the Hub itself put there; never deleted."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
     local = {file.path: file for file in _local_files(folder)}
     if not local:
         raise KdkitError("there is nothing to push", where=str(folder), why="the folder holds no file")
-    with explained(f"{repo}@{revision}", hub=hub):
+    with explained(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
         there = look_at(hub, repo, kind, revision)
         remote = remote_files(hub, there) if there else {}
     same = {path for path, file in local.items() if path in remote and file.equals(remote[path])}
@@ -180,12 +179,8 @@ def _local_files(folder: Path) -> Iterator[LocalFile]:
     for name in sorted(_walk(folder)):
         path = folder / name
         stamp = stamp_of(path)
-        sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % stamp[1], usedforsecurity=False)
-        with path.open("rb") as handle:
-            while chunk := handle.read(_CHUNK):
-                sha256.update(chunk)
-                git_sha1.update(chunk)
-        yield LocalFile(name, stamp[1], sha256.hexdigest(), git_sha1.hexdigest(), stamp)
+        hashes = hash_file(path)
+        yield LocalFile(name, stamp[1], hashes.sha256, hashes.git_sha1, stamp)
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -46,9 +46,7 @@ def remote_files(hub: Hub, there: Repository, commit: str | None = None) -> dict
     from huggingface_hub.hf_api import RepoFile
 
     def listing() -> list[RepoFile]:
-        tree = hub.api.list_repo_tree(
-            there.name, recursive=True, revision=commit or there.commit, repo_type=there.kind
-        )
+        tree = hub.api.list_repo_tree(there.name, recursive=True, revision=commit or there.commit, repo_type=there.kind)
         return [entry for entry in tree if isinstance(entry, RepoFile)]
 
     return {

@@ -33,7 +33,7 @@ def may_pass(error: BaseException) -> bool:
     return is_connection_error(error) and not isinstance(error, OfflineModeIsEnabled)
 
 
-def is_connection_error(error: BaseException) -> bool:
+def is_connection_error(error: BaseException | None) -> bool:
     """No answer, or half of one. Which HTTP library the Hub's client uses changes between its versions."""
     from_client = type(error).__module__.startswith(("httpx", "httpcore", "requests"))
     return isinstance(error, ConnectionError | TimeoutError) or from_client

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.hub.card import check_card
+from kdkit.core.hub.commit import Made, commit_once, verify
+from kdkit.core.hub.conflict import conflict
 from kdkit.core.hub.connection import Hub
-from kdkit.core.hub.plan import UploadPlan
+from kdkit.core.hub.explain import explained
+from kdkit.core.hub.permission import check_access, check_arguments, same_visibility, tag_is_taken, tags_of
+from kdkit.core.hub.plan import KEPT, UploadPlan, check_unchanged
+from kdkit.core.hub.quiet import quiet
+from kdkit.core.hub.remote import look_at, remote_files
+from kdkit.core.hub.retry import patiently
+from kdkit.core.hub.transfer import send
 
 
 @dataclass(frozen=True)
@@ -52,8 +64,69 @@ def upload(
         reporter: where progress is told.
 
     Raises:
-        KdkitError: no token or permission, wrong visibility, the tag names another commit, local files changed, a card
-            that the Hub refuses, no room (exit 4); somebody else pushed since the plan (exit 1, saying what they
-            changed); the Hub cannot be reached (exit 3).
+        KdkitError: no token or permission, wrong visibility, no room (exit 4); the tag names another commit, local
+            files changed, a card that the Hub refuses, somebody else pushed since the plan (exit 1, saying what they
+            changed); the Hub cannot be reached, or is in trouble (exit 3).
     """
-    raise NotImplementedError
+    report = reporter or Silent()
+    check_arguments(hub, plan, pull_request=pull_request, message=message, tag=tag)
+    hub.require_token()
+    check_unchanged(plan)
+    with quiet(report), explained(f"{plan.repo}@{plan.revision}", hub, page=hub.url(plan.repo, plan.kind)):
+        create = check_access(hub, plan, private=private, pull_request=pull_request, tag=tag)
+        check_card(hub, plan)
+        parent = _create(hub, plan, private) if create else plan.parent or ""
+        made = Made(parent, "")
+        if not plan.empty:
+            with _left_behind(hub, plan, private, create):
+                additions = send(hub, plan, report, pull_request=pull_request)
+                made = commit_once(hub, plan, parent, additions, message=message, pull_request=pull_request)
+            verify(hub, plan, made)
+        if tag:
+            _put_tag(hub, plan, made, tag)
+    return Uploaded(
+        url=_page(hub, plan, made),
+        commit=made.commit,
+        changed=create or not plan.empty,
+        created=create,
+        pull_request=made.pull_request,
+        tag=tag or "",
+    )
+
+
+def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
+    """Make the repository; its first commit. Raises: KdkitError when somebody else made it and pushed already."""
+    patiently(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private, exist_ok=True))
+    there = look_at(hub, plan.repo, plan.kind, plan.revision)
+    if there is None:
+        raise KdkitError("the Hub made the repository, but does not show it", where=plan.repo, code=ExitCode.MISSING)
+    if not remote_files(hub, there).keys() <= set(KEPT):
+        raise conflict(hub, plan, there, None)
+    same_visibility(hub, plan, there, private)
+    return there.commit
+
+
+@contextmanager
+def _left_behind(hub: Hub, plan: UploadPlan, private: bool, create: bool) -> Iterator[None]:
+    """Say that a new repository stays when the push fails: what was sent lies there, waiting for the next run."""
+    page = hub.url(plan.repo, plan.kind)
+    try:
+        with explained(f"{plan.repo}@{plan.revision}", hub, page=page):
+            yield
+    except KdkitError as error:
+        if create:
+            left = f"{page} was made ({'private' if private else 'public'}) and is still empty"
+            error.why = "; ".join(filter(None, (error.why, left)))
+        raise
+
+
+def _put_tag(hub: Hub, plan: UploadPlan, made: Made, tag: str) -> None:
+    patiently(lambda: hub.api.create_tag(plan.repo, tag=tag, revision=made.commit, repo_type=plan.kind, exist_ok=True))
+    names = tags_of(hub, plan).get(tag, "")
+    if names != made.commit:
+        raise tag_is_taken(hub, plan, tag, names, done=f"the commit {made.commit[:12]} was pushed without it")
+
+
+def _page(hub: Hub, plan: UploadPlan, made: Made) -> str:
+    page = hub.url(plan.repo, plan.kind)
+    return f"{page}/discussions/{made.pull_request.rpartition('/')[2]}" if made.pull_request else page

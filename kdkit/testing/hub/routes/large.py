@@ -65,7 +65,10 @@ def read_token(hub: LocalHub, request: Request) -> Answer:
 
 @route("GET", "/api/{kinds}/{repo}/xet-write-token/{revision}")
 def write_token(hub: LocalHub, request: Request) -> Answer:
-    writable(hub, request)
+    if request.query.get("create_pr"):
+        readable(hub, request)
+    else:
+        at(writable(hub, request), request.parts["revision"])
     return _token(hub, request)
 
 
