@@ -25,6 +25,7 @@ from kdkit.cli import (
     features,
     new_plugin,
     plugins,
+    push,
     recipes,
     registry,
     trust,
@@ -47,7 +48,7 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Look at what they know": ("data", "features", "trust", "align"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "export", "bundle", "unbundle"),
+    "Use the student": ("evaluate", "export", "push", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
@@ -98,6 +99,7 @@ for module in (
     versions,
     evaluate,
     export,
+    push,
     bundle,
     plugins,
     new_plugin,

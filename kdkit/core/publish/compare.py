@@ -1,4 +1,4 @@
-"""The same pictures and texts through a student here and through stock open_clip in a process of its own."""
+"""The same pictures and texts through a student here and through stock libraries in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,12 @@ from torch import Tensor
 from kdkit.core.contracts import DualEncoder
 from kdkit.core.errors import ExitCode, KdkitError
 
+TOLERANCE = 1e-5
+"""Largest difference of a feature from the version's own, relative to the largest feature (at least to 1)."""
+
 _CHECK = Path(__file__).with_name("stock_check.py")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_COMMIT = "0" * 40
 
 TEXTS = (
     "a chest x-ray showing pneumonia",
@@ -30,6 +36,20 @@ TEXTS = (
 """Ordinary, with marks, empty, and longer than any context."""
 SIZES = ((64, 96), (300, 120), (224, 224), (17, 230))
 """Height and width of the pictures: every way of resizing and cropping shows."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How far stock libraries are from a student.
+
+    Attributes:
+        differences: library -> largest differences (image, text), relative to the largest feature, or to 1 where
+            all are smaller.
+        environment: versions of the libraries.
+    """
+
+    differences: Mapping[str, tuple[float, float]]
+    environment: Mapping[str, str]
 
 
 def fixed_pictures() -> list[Image.Image]:
@@ -43,60 +63,91 @@ def fixed_pictures() -> list[Image.Image]:
     return pictures
 
 
-def compare_with_stock(folder: Path, student: DualEncoder, *, tolerance: float) -> tuple[float, float]:
-    """Largest differences (image, text) of stock open_clip's features in ``folder`` from the student's.
+def compare_with_stock(
+    lines: Mapping[str, str], student: DualEncoder, *, where: str, repo: str = "", folder: Path | None = None
+) -> Compared:
+    """Run the lines of a card, without network, and compare what they load with the student.
 
-    Differences are relative to the largest feature, or to 1 where all are smaller.
+    Args:
+        lines: library (``open_clip``, ``transformers``) -> Python that defines ``model``, ``tokenizer`` and
+            ``preprocess`` (``processor`` in transformers); may read the picture ``image.png``.
+        student: in eval mode on the CPU; its features are the reference.
+        where: what messages name.
+        repo, folder: make ``folder`` stand in the Hub's cache as ``repo``: what the lines would download.
 
     Raises:
-        KdkitError: when stock open_clip cannot load the folder, or a difference is above ``tolerance``.
+        KdkitError: exit code 1 when a library cannot load it, or a difference is above ``TOLERANCE``.
     """
     pictures = fixed_pictures()
     ours = {
         "image": student.encode_image(torch.stack([student.preprocess(picture) for picture in pictures])),
         "text": student.encode_text(TEXTS),
     }
-    stock = _stock_features(folder, pictures)
-    image, text = (_difference(stock[name], ours[name].detach().float().cpu()) for name in ("image", "text"))
-    judge(image, text, tolerance=tolerance, where=str(folder))
-    return image, text
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for number, picture in enumerate(pictures):
+            picture.save(scratch / f"{number}.png")
+        pictures[0].save(scratch / "image.png")
+        (scratch / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
+        for library, code in lines.items():
+            (scratch / f"{library}.lines").write_text(code, encoding="utf-8")
+        if folder is not None:
+            _put_into_cache(scratch / "cache", repo, folder)
+        _run(scratch, where)
+        theirs = load_file(scratch / "features.safetensors")
+        environment = json.loads((scratch / "environment.json").read_text(encoding="utf-8"))
+    differences = {}
+    for library in lines:
+        image, text = (_difference(theirs[f"{library}.{kind}"], ours[kind]) for kind in ("image", "text"))
+        judge(image, text, library=library, where=where)
+        differences[library] = (image, text)
+    return Compared(differences, environment)
 
 
-def judge(image: float, text: float, *, tolerance: float, where: str) -> None:
-    """Raise KdkitError unless both differences are numbers not above ``tolerance``."""
-    if not (image <= tolerance and text <= tolerance):  # NaN is not <= anything
+def judge(image: float, text: float, *, library: str, where: str) -> None:
+    """Raise KdkitError unless both differences are numbers not above ``TOLERANCE``."""
+    if not (image <= TOLERANCE and text <= TOLERANCE):  # NaN is not <= anything
         raise KdkitError(
-            "stock open_clip gives other features than this student; nothing was exported",
+            f"stock {library} gives other features than this student; nothing was written",
             where=where,
-            why=f"largest relative difference: image {image:.2g}, text {text:.2g}; allowed {tolerance:.0e}",
+            why=f"largest relative difference: image {image:.2g}, text {text:.2g}; allowed {TOLERANCE:.0e}",
             fix="check that the versions of open_clip, timm and transformers are those it was trained with",
             code=ExitCode.FOUND,
         )
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
+    b = b.detach().float().cpu()
     if a.shape != b.shape:
         return float("inf")
     difference = (a - b).abs().max() / max(1.0, float(b.abs().max()))
     return float(difference)
 
 
-def _stock_features(folder: Path, pictures: list[Image.Image]) -> dict[str, Tensor]:
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        for number, picture in enumerate(pictures):
-            picture.save(scratch / f"{number}.png")
-        (scratch / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-        command = [sys.executable, "-P", str(_CHECK), str(folder), str(scratch), str(scratch / "features.safetensors")]
-        done = subprocess.run(
-            command, env={**os.environ, **_OFFLINE}, cwd=scratch, capture_output=True, text=True, check=False
+def _put_into_cache(cache: Path, repo: str, folder: Path) -> None:
+    """Lay ``folder`` out as the Hub's client would have after downloading all of ``repo``."""
+    place = cache / f"models--{repo.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
+    (place / "snapshots").mkdir()
+    (place / "snapshots" / _COMMIT).symlink_to(folder.absolute(), target_is_directory=True)
+
+
+def _run(scratch: Path, where: str) -> None:
+    # A cache of its own even where nothing is put into it: what happens to lie in the user's must not help.
+    home = {"HF_HOME": str(scratch), "HF_HUB_CACHE": str(scratch / "cache"), "HF_ENDPOINT": "https://huggingface.co"}
+    done = subprocess.run(
+        [sys.executable, "-P", str(_CHECK), str(scratch)],
+        env={**os.environ, **_OFFLINE, **home},
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise KdkitError(
+            "stock libraries cannot load this student; nothing was written",
+            where=where,
+            why=(done.stderr.strip().splitlines() or ["it ended without a message"])[-1],
+            code=ExitCode.FOUND,
         )
-        if done.returncode != 0:
-            raise KdkitError(
-                "stock open_clip cannot load this student; nothing was exported",
-                where=str(folder),
-                why=(done.stderr.strip().splitlines() or ["it ended without a message"])[-1],
-                code=ExitCode.FOUND,
-            )
-        features: dict[str, Tensor] = load_file(scratch / "features.safetensors")
-        return features

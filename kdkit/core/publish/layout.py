@@ -45,6 +45,11 @@ class Origin:
     commit: str
     version: str
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Origin:
+        """Of a mapping that may hold more; raises KeyError where one is missing."""
+        return cls(str(data["repository"]), str(data["commit"]), str(data["version"]))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -125,7 +130,7 @@ class Record:
             text_tower=data["text_tower"],
             checks={name: dict(check) for name, check in data["checks"].items()},
             environment=dict(data["environment"]),
-            origin=None if data["origin"] is None else Origin(**data["origin"]),
+            origin=None if data["origin"] is None else Origin.from_json(data["origin"]),
             files={name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in data["files"].items()},
         )
 

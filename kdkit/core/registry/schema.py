@@ -86,6 +86,8 @@ class DataEntry(Part):
     path: str
     """Relative to the registry."""
     options: Options = {}
+    license: str | None = None
+    """Of the images and texts, where it matters for what the student is published under."""
 
 
 class TrustEntry(Part):

@@ -1,0 +1,85 @@
+"""``kdkit push``: a version becomes a repository on the Hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdkit.cli import console
+
+if TYPE_CHECKING:
+    from kdkit.core.hub import UploadPlan
+    from kdkit.core.publish.push import Pushed
+
+SHOWN = 30
+"""Files of a plan that are listed one by one."""
+
+
+def register(app: typer.Typer) -> None:
+    """Attach this module's commands."""
+    app.command("push")(push)
+
+
+def push(
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The model repository; made if there is none.")],
+    version: Annotated[str | None, typer.Option("--version", help="Default: the current version.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see; otherwise it is private.")] = False,
+    pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
+    license: Annotated[  # the option's name
+        str | None, typer.Option("--license", help="State a licence, at least as strict as the teachers'.")
+    ] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Even if the promotion guard refused it.")] = False,
+    project: console.ProjectOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Publish a version of the student on the Hugging Face Hub, with its card and its whole lineage.
+
+    Before anything is sent, stock open_clip (and transformers, for plain CLIP) must load it and give its features.
+    """
+    from kdkit.core.publish.push import push_student
+
+    done = push_student(
+        console.workspace(project),
+        repo,
+        version=version,
+        public=public,
+        pull_request=pull_request,
+        dry_run=dry_run,
+        licence=license,
+        refused=refused,
+        reporter=console.reporter(),
+    )
+    console.emit(done.to_json(), json=as_json, text=lambda: _text(done))
+
+
+def _text(done: Pushed) -> str:
+    lines = [*_plan(done.plan), f"licence: {done.licence}"]
+    if done.uploaded is None:
+        return "\n".join([*lines, "nothing was sent (--dry-run)"])
+    it = done.uploaded
+    state = "is there already, unchanged" if not it.changed else "proposed" if it.pull_request else "pushed"
+    at = f" (tag {it.tag})" if it.tag else ""
+    lines += [f"{done.version} {state}: {it.url}", f"commit {it.commit[:12]}{at}"]
+    for library, code in done.lines.items():
+        lines += ["", f"With {library}:", "", *(f"  {line}".rstrip() for line in code.splitlines())]
+    return "\n".join(lines)
+
+
+def _plan(plan: UploadPlan) -> list[str]:
+    """One line a file, then the sum."""
+    marks = [*(("+", f) for f in plan.adds), *(("~", f) for f in plan.updates)]
+    rows = [f"  {mark} {file.path}  {_bytes(file.size)}" for mark, file in marks]
+    rows += [f"  - {path}" for path in plan.deletes]
+    more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+    where = f"{plan.repo} ({plan.visibility or 'new'})"
+    total = (
+        f"{where}: {len(plan.adds)} to add, {len(plan.updates)} to update, {len(plan.deletes)} to delete, "
+        f"{len(plan.unchanged)} unchanged; {_bytes(plan.size)} to send at most"
+    )
+    return [total, *rows[:SHOWN], *more]
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,233 @@
+"""The card of a release, ``README.md``: computed from its record, its figures and its licence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.publish.card_facts import CardFacts, front_matter
+from kdkit.core.publish.card_tables import (
+    cell,
+    data_table,
+    figures_text,
+    increments_table,
+    interval,
+    link,
+    means_table,
+    metric_name,
+    results_table,
+    table,
+    teachers_table,
+)
+from kdkit.core.publish.layout import README, RECORD, RESULTS
+from kdkit.core.publish.licence import UNDETERMINED
+
+FEW = 100
+"""Images of a domain below which the limits say that there are few."""
+
+
+def write_card(folder: Path, facts: CardFacts) -> None:
+    """Write ``README.md`` into ``folder``."""
+    (folder / README).write_text(card_text(facts), encoding="utf-8")
+
+
+def card_text(facts: CardFacts) -> str:
+    """Front matter and body; what is not known is said to be unknown."""
+    parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _licence, _citation)
+    body = "\n\n".join(paragraph for part in parts for paragraph in part(facts))
+    return f"---\n{front_matter(facts)}\n---\n\n{body}\n"
+
+
+def _what(facts: CardFacts) -> Iterator[str]:
+    record, lineage, own = facts.record, facts.record.lineage, facts.own
+    teachers, steps = _count(len(facts.teachers), "teacher"), _count(len(record.history), "step")
+    yield f"# {facts.title}"
+    yield (
+        f"A vision-language dual encoder, distilled with kdkit from {teachers} into one student, in {steps}. This is "
+        f"version **{record.version}** of {lineage['created'][:10]}. {facts.summary}"
+    )
+    yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
+    if own["domains"]:
+        means = f"means over {_count(len(own['domains']), 'domain')}, zero-shot, {facts.results['split']} split"
+        yield f"{figures_text(own['mean'])} ({means})."
+    if record.origin is not None:
+        it = record.origin
+        yield f"It goes on from version {cell(it.version)} of {link(it.repository)}, commit `{it.commit[:12]}`."
+    guard = (lineage.get("retention") or {}).get("guard")
+    if guard is not None and not guard["promoted"]:
+        yield (
+            "> **The promotion guard refused this version**: it lost more than its owner had allowed "
+            f"({', '.join(map(cell, guard['broken'])) or 'on average'}). It was published in spite of that."
+        )
+    yield (
+        "> **Not a medical device.** It has not been evaluated for diagnosis, triage or any other clinical use. Do not "
+        "use it for decisions about patients."
+    )
+
+
+def _loading(facts: CardFacts) -> Iterator[str]:
+    record = facts.record
+    yield "## How to load it"
+    for library, code in facts.lines.items():
+        yield f"With {library}:"
+        yield f"```python\n{code}```"
+    checks = [check for check in record.checks.values() if "missing" not in check]
+    worst = max(max(check["image_difference"], check["text_difference"]) for check in checks)
+    known = ", ".join(f"{library} {version}" for library, version in record.environment.items())
+    yield (
+        "These lines were run on these files before they were published, without network and without kdkit. They gave "
+        f"the version's features (largest relative difference {worst:.1g}) with {known}. They need nothing but this "
+        "repository."
+    )
+    if "missing" in record.checks.get("transformers", {}):
+        yield f"There is no transformers form: {record.checks['transformers']['missing']}."
+    yield (
+        f"To teach it more: `kdkit pull {record.repository}`, then add a teacher and your data, and run "
+        "`kdkit distill --incremental`."
+    )
+
+
+def _results(facts: CardFacts) -> Iterator[str]:
+    results = facts.results
+    yield "## Results"
+    if not facts.own["domains"]:
+        yield "This version was not evaluated."
+        return
+    level = next(score["level"] for score in facts.own["domains"].values())
+    yield (
+        f"Zero-shot accuracy in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
+        f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
+    )
+    yield results_table(results)
+    yield (
+        "Means over the domains. `oracle` asks, on every domain, the teacher that was best on the calibration split; "
+        "`oracle-on-test` the one that is best on the very images that are reported: an upper bound."
+    )
+    yield means_table(results)
+    if ratio := results["ratios"].get(facts.record.version):
+        told = " and ".join(f"{100 * value:.1f} % of its {metric_name(name)}" for name, value in ratio.items())
+        yield f"Against the oracle the student has {told}."
+    if increments := increments_table(facts.record.history):
+        yield "### What each increment kept"
+        yield (
+            "Accuracy on the domains that were known before, on the calibration split, image by image against the "
+            "version before; in points, with 95 % intervals."
+        )
+        yield increments
+
+
+def _teachers(facts: CardFacts) -> Iterator[str]:
+    yield "## Teachers"
+    yield (
+        "Trust is a teacher's own zero-shot accuracy in %, measured on the calibration split; it decides what a "
+        "teacher may teach. The teachers' weights are not in this repository."
+    )
+    yield teachers_table(facts.teachers)
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    yield "## Data"
+    yield (
+        f"{_count(facts.taught, 'image-text pair')} over all versions. They are not published: this repository holds "
+        "no image, no text and no name of a sample. A version's column counts the pairs that it drew on, replayed "
+        "ones too."
+    )
+    yield data_table(facts.record.history, facts.results)
+    if uncovered := facts.record.lineage["data"]["uncovered"]:
+        yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
+
+
+def _making(facts: CardFacts) -> Iterator[str]:
+    lineage = facts.record.lineage
+    recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
+    schedule = f"{training['steps']} steps of {training['batch_size']}, learning rate {recipe['optimiser']['lr']:g}"
+    rows = (
+        ("recipe", f"{recipe['name']}: {recipe['summary']}" + (f" ({recipe['source']})" if recipe["source"] else "")),
+        ("losses", " + ".join(f"{part['weight']:g} {part['name']}" for part in recipe["losses"])),
+        ("space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"),
+        ("trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()),
+        ("training", f"{schedule}, seed {training['seed']}"),
+        ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),
+        ("made with", ", ".join(f"{name} {environment[name]}" for name in ("kdkit", "python", "torch"))),
+        ("plugins", ", ".join(f"{name} {version}" for name, version in environment["plugins"].items())),
+    )
+    yield "## How it was made"
+    yield table(("", cell(facts.record.version)), [(name, cell(value)) for name, value in rows])
+    yield (
+        f"The whole record, of every version, is in [{RECORD}]({RECORD}), with the sha256 of every file. This page was "
+        "computed from it by `kdkit push`."
+    )
+
+
+def _limits(facts: CardFacts) -> Iterator[str]:
+    results, scores = facts.results, facts.own["domains"]
+    limits = ["It knows the domains above, as they look in the data that it was taught with; no other was measured."]
+    if scores and results["split"] != "test":
+        limits.append("It was not evaluated on a test split; the figures above flatter it.")
+    if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
+        limits.append(f"Few images to judge by: {', '.join(few)}.")
+    limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
+    limits += _behind(facts)
+    limits.append("Age, sex, origin and scanner of the patients were not looked at: it may be worse for some of them.")
+    limits.append("It may have taken over mistakes and biases of its teachers.")
+    yield "## Limits"
+    yield "\n".join(f"- {limit}" for limit in limits)
+
+
+def _behind(facts: CardFacts) -> Iterator[str]:
+    """Domains on which a teacher's interval lies above the student's."""
+    for domain, score in facts.own["domains"].items():
+        mine = score["metrics"].get("accuracy", {})
+        better = []
+        for model in facts.results["models"]:
+            theirs = model["domains"].get(domain, {}).get("metrics", {}).get("accuracy", {})
+            if model["role"] == "teacher" and _above(theirs, mine):
+                better.append(f"{cell(model['name'])}, {interval(theirs)}")
+        if better:
+            yield f"On {cell(domain)} it is behind {'; '.join(better)}. It has {interval(mine)} itself."
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    low, high = one.get("low"), other.get("high")
+    return low is not None and high is not None and low > high
+
+
+def _licence(facts: CardFacts) -> Iterator[str]:
+    licence, because = facts.licence, ", ".join(map(cell, facts.licence.because))
+    yield "## Licence"
+    if licence.name == UNDETERMINED:
+        yield f"Undetermined: the licence of {because} is not known. Ask before you use it or pass it on."
+    elif not because:
+        yield f"`{licence.name}`. No teacher asks for another."
+    elif licence.stated:
+        yield f"`{licence.name}`, chosen by its owner; nothing less strict is possible because of {because}."
+    else:
+        yield f"`{licence.name}`, because of {because}."
+    yield "It is the strictest of the teachers' and the data's licences. This is no legal advice."
+
+
+def _citation(facts: CardFacts) -> Iterator[str]:
+    record = facts.record
+    year = record.lineage["created"][:4]
+    key = "".join(char for char in facts.title.lower() if char.isalnum()) or "student"
+    fields = {
+        "title": f"{facts.title}, version {record.version}",
+        "year": year,
+        "howpublished": f"Hugging Face Hub, {record.repository}",
+        "note": f"Distilled with kdkit {record.kdkit}",
+    }
+    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    yield "## Citation"
+    yield f"```bibtex\n@misc{{{key}{year},\n{lines}\n}}\n```"
+    if papers := [f"- {cell(teacher.name)}: {cell(teacher.paper)}" for teacher in facts.teachers if teacher.paper]:
+        yield "Its teachers:"
+        yield "\n".join(papers)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f"({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""

@@ -1,0 +1,190 @@
+"""``kdkit push``: a version becomes a release, the release one commit on the Hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.publish.release import Release, assemble_release, check_repository
+from kdkit.core.versions import Versions
+
+if TYPE_CHECKING:
+    from kdkit.core.hub import Hub, Uploaded, UploadPlan
+    from kdkit.core.versions import Version
+    from kdkit.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A push, or what one would do.
+
+    Attributes:
+        version: its name.
+        licence: what it is published under.
+        lines: library -> lines that load it, as they were run.
+        warnings: about licences.
+        checks: library -> differences of its features from the version's, or why there is none.
+        size: bytes of the release.
+        plan: what was compared and sent.
+        uploaded: None after a dry run.
+    """
+
+    version: str
+    licence: str
+    lines: Mapping[str, str]
+    warnings: tuple[str, ...]
+    checks: Mapping[str, Mapping[str, Any]]
+    size: int
+    plan: UploadPlan
+    uploaded: Uploaded | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        done = self.uploaded
+        return {
+            "repository": self.plan.repo,
+            "version": self.version,
+            "license": self.licence,
+            "warnings": list(self.warnings),
+            "checks": {library: dict(check) for library, check in self.checks.items()},
+            "size": self.size,
+            "plan": self.plan.to_json(),
+            "load": dict(self.lines),
+            "pushed": None
+            if done is None
+            else {
+                "url": done.url,
+                "commit": done.commit,
+                "changed": done.changed,
+                "created": done.created,
+                "pull_request": done.pull_request,
+                "tag": done.tag,
+            },
+        }
+
+
+def push_student(
+    workspace: Workspace,
+    repo: str,
+    *,
+    version: str | None = None,
+    public: bool = False,
+    pull_request: bool = False,
+    dry_run: bool = False,
+    licence: str | None = None,
+    refused: bool = False,
+    hub: Hub | None = None,
+    reporter: Reporter | None = None,
+) -> Pushed:
+    """Publish a version of the student in the model repository ``repo``; private unless ``public``.
+
+    Everything is made and proved on this machine first; then one commit. A push that was cut off leaves nothing to be
+    seen, and goes on where it was when it is run again.
+
+    Args:
+        version: by default the current one.
+        pull_request: open a pull request instead of committing to ``main``.
+        dry_run: make and check the release, compare it with the repository, write nothing there.
+        licence: state one that is at least as strict as what the teachers ask for.
+        refused: push a version although the promotion guard refused it.
+        hub: by default :func:`kdkit.core.hub.connect`.
+        reporter: where progress is told.
+
+    Raises:
+        KdkitError: the version was refused; a licence stands in the way; whatever :func:`assemble_release`,
+            :func:`kdkit.core.hub.plan_upload` and :func:`kdkit.core.hub.upload` raise.
+    """
+    from kdkit.core.hub import connect, plan_upload, upload
+
+    hub, report = hub or connect(), reporter or Silent()
+    check_repository(repo)
+    chosen = Versions(workspace).get(version)
+    _require_promoted(chosen, refused)
+    if not dry_run:
+        hub.require_token()
+    with workspace.exclusive("push"), _room(workspace) as folder:
+        release = assemble_release(workspace, chosen, repo, folder, public=public, licence=licence, reporter=report)
+        for warning in release.warnings:
+            report.warn(warning)
+        report.say(f"comparing with {repo}")
+        plan = plan_upload(hub, repo, "model", folder)
+        _require_visibility(plan, hub, public=public)
+        uploaded = None
+        if not dry_run:
+            uploaded = upload(
+                hub,
+                plan,
+                private=not public,
+                pull_request=pull_request,
+                message=_message(release),
+                tag=None if pull_request else chosen.name,
+                reporter=report,
+            )
+        return Pushed(
+            version=chosen.name,
+            licence=release.licence.name,
+            lines=release.lines,
+            warnings=release.warnings,
+            checks=release.record.checks,
+            size=release.size,
+            plan=plan,
+            uploaded=uploaded,
+        )
+
+
+def _require_promoted(version: Version, refused: bool) -> None:
+    """A version that the guard refused is pushed only by somebody who knows."""
+    guard = (version.lineage.get("retention") or {}).get("guard")
+    if refused or not (version.refused or (guard is not None and not guard["promoted"])):
+        return
+    lost = ", ".join(guard["broken"]) if guard and guard["broken"] else "the mean over domains"
+    raise KdkitError(
+        f"the promotion guard refused {version.name}",
+        why=f"it lost more than the guard tolerates: {lost}",
+        fix="push another version, or say that you know: --refused (the card will say it too)",
+        code=ExitCode.FOUND,
+    )
+
+
+def _require_visibility(plan: UploadPlan, hub: Hub, *, public: bool) -> None:
+    """Private by default; a public repository never takes a private push by accident, nor the other way round."""
+    if plan.visibility is None or (plan.visibility == "public") == public:
+        return
+    if public:
+        raise KdkitError(
+            f"{plan.repo} is private, and --public was given",
+            where=hub.url(plan.repo),
+            why="kdkit does not make a repository public: what it held before would be shown too",
+            fix="leave --public out, or change it in the repository's settings first",
+            code=ExitCode.DENIED,
+        )
+    raise KdkitError(
+        f"{plan.repo} is public, and this push is private",
+        where=hub.url(plan.repo),
+        why="everybody would see the student",
+        fix="add --public if that is meant, or push to another repository",
+        code=ExitCode.DENIED,
+    )
+
+
+@contextmanager
+def _room(workspace: Workspace) -> Iterator[Path]:
+    """A folder for the release; what a killed push has left in it goes first (the project is held by one command)."""
+    room = workspace.state / "release"
+    shutil.rmtree(room, ignore_errors=True)
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _message(release: Release) -> str:
+    record = release.record
+    teachers = ", ".join(teacher["name"] for teacher in record.lineage["teachers"])
+    return f"{record.version} of the student\n\nTaught by {teachers}. Pushed with kdkit {record.kdkit}."

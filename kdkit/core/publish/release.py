@@ -1,0 +1,239 @@
+"""A release: everything that a repository of a student holds, proved before anything leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kdkit
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.licences import LicenceFacts
+from kdkit.core.publish import dual_encoder
+from kdkit.core.publish.card import write_card
+from kdkit.core.publish.card_facts import CardFacts
+from kdkit.core.publish.layout import (
+    KDKIT,
+    LOCK,
+    RECIPE,
+    RECORD,
+    REGISTRY,
+    RESULTS,
+    SAMPLES,
+    TASK,
+    Record,
+    file_facts,
+)
+from kdkit.core.publish.licence import UNDETERMINED, StudentLicence, derive_licence
+from kdkit.core.publish.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
+from kdkit.core.publish.results import results_of, write_results
+from kdkit.core.publish.teachers import (
+    PUBLISHED_UNDER,
+    Start,
+    Taught,
+    origin_of,
+    releases_of,
+    require_permissions,
+    start_of,
+    teachers_of,
+    with_facts,
+)
+from kdkit.core.recipe import load_recipe
+from kdkit.core.registry.lock import Lock
+from kdkit.core.versions import Versions
+
+if TYPE_CHECKING:
+    from kdkit.core.versions import Version
+    from kdkit.core.workspace import Workspace
+
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Release:
+    """What :func:`assemble_release` made.
+
+    Attributes:
+        folder: complete; push it as it is.
+        record: its ``kdkit.json``.
+        licence: what the student is published under.
+        lines: library -> the lines of the card; they were run on this folder.
+        warnings: what a person must read before it is published.
+    """
+
+    folder: Path
+    record: Record
+    licence: StudentLicence
+    lines: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def assemble_release(
+    workspace: Workspace,
+    version: Version,
+    repo: str,
+    to: Path,
+    *,
+    public: bool = False,
+    licence: str | None = None,
+    reporter: Reporter | None = None,
+) -> Release:
+    """Make the release of ``version`` for the repository ``repo`` in the new or empty folder ``to``.
+
+    The same version, registry and reports give the same bytes: a push that was cut off goes on where it was.
+
+    Args:
+        public: everybody will read it: nothing may be unknown about licences.
+        licence: what a person states; at least as strict as what the teachers ask for.
+        reporter: where progress is told.
+
+    Raises:
+        KdkitError: a licence stands in the way (exit 4); stock libraries give other features than the version, or a
+            file names a place on this machine (exit 1); not a student for stock libraries.
+    """
+    report = reporter or Silent()
+    check_repository(repo)
+    history = Versions(workspace).history(version)
+    taught, start = teachers_of(workspace, history), start_of(workspace, history)
+    warnings = require_permissions(workspace, taught)
+    decided = _licence(workspace, taught, releases_of(history), start, stated=licence, public=public)
+    student = dual_encoder.load_dual_encoder(version, workspace)
+    files = dual_encoder.write_for_hub(version.student_folder, to, repo)
+    report.say("checking that stock libraries give the same features")
+    compared = dual_encoder.check_for_hub(to, repo, student)
+    checks = dual_encoder.checks_of(compared)
+    if files.missing_form:
+        checks["transformers"] = {"missing": files.missing_form}
+    results = results_of(workspace, version)
+    write_results(to, RESULTS, results)
+    _write_for_pull(workspace, version, [t.entry["name"] for t in taught], to)
+    lineages = [public_lineage(with_facts(lineage, taught)) for lineage in history]
+    if decided.name != UNDETERMINED:
+        lineages[-1][PUBLISHED_UNDER] = decided.name
+    record = Record(
+        kdkit=kdkit.__version__,
+        version=version.name,
+        repository=repo,
+        licence=decided.name,
+        family=version.lineage["student"]["family"],
+        student=files.names,
+        history=tuple(lineages),
+        text_tower=files.text_tower,
+        checks=checks,
+        environment=compared.environment,
+        origin=origin_of(workspace, version),
+    )
+    lines = dual_encoder.card_lines(f"hf-hub:{repo}", to)
+    facts = CardFacts(
+        record=record,
+        summary=dual_encoder.summary(to),
+        licence=decided,
+        teachers=taught,
+        results=results,
+        lines=lines,
+        base=_base_model(record, start),
+        taught=len(version.known_samples()),
+    )
+    write_card(to, facts)
+    record = replace(record, files=file_facts(to))
+    (to / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
+    check_nothing_leaks(to, [*_places(workspace), str(to)])
+    return Release(to, record, decided, lines, tuple(dict.fromkeys((*warnings, *decided.warnings))))
+
+
+def check_repository(repo: str) -> None:
+    """Raises: KdkitError unless ``repo`` is ``ORG/NAME`` as the Hub writes it."""
+    if not _REPOSITORY.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
+        raise KdkitError(
+            f"'{repo}' is no name of a repository",
+            why="it is ORG/NAME: letters, digits, '.', '_' and '-', at most 96 characters, no '--' and no '..'",
+        )
+
+
+def _licence(
+    workspace: Workspace,
+    taught: Sequence[Taught],
+    releases: Mapping[str, LicenceFacts],
+    start: Start | None,
+    *,
+    stated: str | None,
+    public: bool,
+) -> StudentLicence:
+    others, warnings = dict(releases), tuple[str, ...]()
+    if start is not None and start.facts.strictest == "unknown":
+        warnings = ("nobody knows what the student's initial weights allow",)
+    elif start is not None:
+        others["its initial weights"] = start.facts
+    decided = derive_licence(
+        {teacher.name: teacher.facts for teacher in taught},
+        workspace.registry.use,
+        others=others,
+        data=[entry.license for entry in workspace.registry.data if entry.license],
+        stated=stated,
+        public=public,
+    )
+    return replace(decided, warnings=(*decided.warnings, *warnings))
+
+
+def _base_model(record: Record, start: Start | None) -> str:
+    """The Hub's ``base_model``: the release that was pulled, or the student's own initial checkpoint."""
+    if record.origin is not None:
+        return record.origin.repository if record.origin.repository != record.repository else ""
+    return start.repository if start is not None else ""
+
+
+def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str], to: Path) -> None:
+    """The folder ``kdkit/``: what somebody else needs to teach this student more."""
+    (to / KDKIT).mkdir()
+    for name in (TASK, SAMPLES):
+        source = version.folder / Path(name).name
+        if not source.is_file():
+            raise KdkitError(f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
+        shutil.copyfile(source, to / name)
+    recipe, named = version.lineage["recipe"], _named_recipe(workspace, version)
+    if named is None:
+        (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
+    data = public_registry(workspace.registry, recipe=named or f"./{Path(RECIPE).name}")
+    data["teachers"] = {name: entry for name, entry in data["teachers"].items() if name in teachers}
+    about = f"The registry of {version.name} as it was published: without data and without paths."
+    (to / REGISTRY).write_text(_yaml(data, about), encoding="utf-8")
+    public_lock(Lock.load(workspace.lock_path), list(data["teachers"])).save(to / LOCK)
+
+
+def _named_recipe(workspace: Workspace, version: Version) -> str | None:
+    """The recipe's name in the catalogue, where that gives exactly what the version was made by."""
+    registry, made_by = workspace.registry, version.lineage["recipe"]
+    if made_by["name"] not in workspace.catalogue.names("recipe"):
+        return None
+    recipe = load_recipe(made_by["name"], workspace.catalogue).with_optimiser(registry.optimiser)
+    same = json.loads(json.dumps(recipe.model_dump(mode="json"))) == made_by
+    return str(made_by["name"]) if same else None
+
+
+def _places(workspace: Workspace) -> list[str]:
+    """Paths of this machine that no file may name."""
+    roots = {workspace.root, workspace.root.absolute(), workspace.root.resolve(), Path.home()}
+    data = {Path(entry.path) for entry in workspace.registry.data if Path(entry.path).is_absolute()}
+    return sorted(str(path) for path in roots | data)
+
+
+def _yaml(data: Mapping[str, Any], about: str) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(dict(data), stream)
+    return f"# {about}\n{stream.getvalue()}"

@@ -1,0 +1,164 @@
+"""Where a version comes from: teachers of its whole history, initial weights, releases; and their licences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.artifacts.card import licence_seen
+from kdkit.core.distill.build import anchored
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.licences import LicenceFacts, allowed
+from kdkit.core.publish.layout import NOT_PUBLISHED, Origin
+from kdkit.core.publish.redact import public_source
+from kdkit.core.registry.chosen import chosen_teacher
+from kdkit.core.registry.lock import Lock
+from kdkit.core.versions import Version, Versions
+
+if TYPE_CHECKING:
+    from kdkit.core.contracts import TeacherSpec
+    from kdkit.core.workspace import Workspace
+
+FACTS = "licence_facts"
+"""Key of a published lineage's teacher: what was known about its licence when it was published."""
+PUBLISHED_UNDER = "published_under"
+"""Key of a published lineage: the licence of that release, which binds what is made of it."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher of the history.
+
+    Attributes:
+        name: as in the lineage; of two teachers of one name the later has its first version behind it.
+        entry: what the latest lineage that it occurs in says about it.
+        facts: about its licence.
+        paper: where the catalogue knows one.
+    """
+
+    name: str
+    entry: Mapping[str, Any]
+    facts: LicenceFacts
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the first version's weights were, where they were not random.
+
+    Attributes:
+        repository: on the Hub; empty where it is not known.
+        facts: about its licence.
+    """
+
+    repository: str
+    facts: LicenceFacts
+
+
+def teachers_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> tuple[Taught, ...]:
+    """All that a version learnt from, in the order in which they came."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for lineage in history:
+        for entry in lineage["teachers"]:
+            key = (entry["name"], public_source(entry["source"]))
+            # An inherited row repeats an earlier one; it may know less.
+            found[key] = {**found.get(key, {}), **entry}
+    names: set[str] = set()
+    result = []
+    for (name, _), entry in found.items():
+        shown = f"{name} ({entry['since']})" if name in names else name
+        names.add(name)
+        spec = _spec(workspace, entry)
+        result.append(Taught(shown, entry, _facts(workspace, entry, spec), spec.paper if spec else ""))
+    return tuple(result)
+
+
+def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Start | None:
+    """What the student of the project's own first version started from; None for random weights."""
+    registry = history[0]["student"].get("registry") or {}
+    init = registry.get("config", {}).get("init")
+    if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its licence counts
+        return None
+    folder = Path(anchored(init, workspace.root)).absolute()
+    lock = Lock.load(workspace.lock_path)
+    for name, facts in lock.teachers.items():
+        if folder == (workspace.artifacts / name).absolute():
+            known = LicenceFacts(seen=facts.licence.name if facts.licence else None, gated=facts.gated)
+            if name in workspace.registry.teachers:
+                known = chosen_teacher(workspace, name).licence_facts(facts.licence, gated=facts.gated)
+            return Start(_repository(facts.source), known)
+    seen, gated = licence_seen(folder) if folder.is_dir() else (None, False)
+    return Start("", LicenceFacts(seen=seen.name if seen else None, gated=gated))
+
+
+def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> list[str]:
+    """Warnings about licences under which the project may distil.
+
+    Raises:
+        KdkitError: exit code 4, where one forbids the project's use.
+    """
+    warnings = []
+    for teacher in teachers:
+        verdict = allowed(teacher.facts, workspace.registry.use)
+        if not verdict.allowed:
+            raise KdkitError(
+                f"a student of '{teacher.name}' may not be published",
+                where=f"teacher '{teacher.name}'",
+                why=verdict.reason,
+                fix=verdict.fix,
+                code=ExitCode.DENIED,
+            )
+        if verdict.warning:
+            warnings.append(f"teacher '{teacher.name}': {verdict.reason}")
+    return warnings
+
+
+def origin_of(workspace: Workspace, version: Version) -> Origin | None:
+    """The release that the project was pulled from, if the version comes from that."""
+    pulled = [item.pulled for item in Versions(workspace).ancestry(version) if item.pulled]
+    return Origin.from_json(pulled[-1]["origin"]) if pulled else None
+
+
+def releases_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]:
+    """The releases that a version comes from, and what they were published under."""
+    published = {lineage["version"]: lineage.get(PUBLISHED_UNDER) for lineage in history}
+    return {f"release {version}": LicenceFacts(seen=name) for version, name in published.items() if name}
+
+
+def with_facts(lineage: Mapping[str, Any], teachers: Sequence[Taught]) -> dict[str, Any]:
+    """The lineage with what is known about its teachers' licences, for those who pull it."""
+    known = {(t.entry["name"], public_source(t.entry["source"])): asdict(t.facts) for t in teachers}
+    entries = [{**entry, FACTS: known[entry["name"], public_source(entry["source"])]} for entry in lineage["teachers"]]
+    return {**lineage, "teachers": entries}
+
+
+def _facts(workspace: Workspace, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:
+    """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
+    name, source = entry["name"], public_source(entry["source"])
+    if name in workspace.registry.teachers:
+        chosen = chosen_teacher(workspace, name)
+        locked = Lock.load(workspace.lock_path).teachers.get(name)
+        if public_source(locked.source if locked else chosen.source) == source:
+            seen, gated = (locked.licence, locked.gated) if locked else (None, False)
+            return chosen.licence_facts(seen, gated=gated)
+    facts = LicenceFacts(**entry[FACTS]) if FACTS in entry else LicenceFacts(seen=entry.get("licence"))
+    if spec is None or facts.catalogue != "unknown":
+        return facts
+    note = spec.notes if spec.distillation in ("forbidden", "non-commercial") else ""
+    return replace(facts, catalogue=spec.license, distillation=spec.distillation, note=note, gated=spec.gated)
+
+
+def _spec(workspace: Workspace, entry: Mapping[str, Any]) -> TeacherSpec | None:
+    """The catalogue's entry about the same model."""
+    repository = _repository(entry["source"])
+    specs: list[Any] = [known.spec for known in workspace.catalogue.contents["teacher"]]
+    same = [s for s in specs if s.name == entry["name"] and repository and _repository(s.source) == repository]
+    return same[0] if same else None
+
+
+def _repository(source: str) -> str:
+    """``ORG/NAME`` of ``hf:ORG/NAME[@REV]``; else empty."""
+    kind, _, place = source.partition(":")
+    return place.partition("@")[0] if kind == "hf" else ""
