@@ -32,10 +32,13 @@ HEAVY = {
 }
 LIGHT = {
     "kdkit/__init__.py",
+    "kdkit/core/apart.py",
+    "kdkit/core/asking.py",
     "kdkit/core/catalogue.py",
     "kdkit/core/contracts.py",
     "kdkit/core/discovery.py",
     "kdkit/core/errors.py",
+    "kdkit/core/hangs.py",
     "kdkit/core/hookspecs.py",
     "kdkit/core/specs.py",
     "kdkit/core/workspace.py",

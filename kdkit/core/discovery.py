@@ -1,26 +1,22 @@
 """Finding and loading the installed plugins of entry-point group ``kdkit``.
 
 Every plugin is loaded and asked on its own, in a fixed order. Whatever goes wrong with one (it cannot be
-imported, calls ``sys.exit``, implements an unknown hook, returns something else than specs) is written into
-its record and takes away this plugin's specs, nobody else's.
+imported, calls ``sys.exit``, hangs, implements an unknown hook, returns something else than specs) is written
+into its record and takes away this plugin's specs, nobody else's.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-import sys
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import EntryPoint, distributions
-from time import perf_counter
+from dataclasses import replace
+from functools import cache, partial
+from importlib.metadata import distributions
+from threading import TIMEOUT_MAX
+from time import perf_counter, time
 
-import pluggy
-
-from kdkit.core import contracts, hookspecs
+from kdkit.core.apart import Failed, Unfinished, run_apart
+from kdkit.core.asking import HOOKS, Answer, Declared, Installed, TooNew, ask, explain
 from kdkit.core.catalogue import (
     BUILT_IN,
     FAMILIES,
@@ -28,11 +24,12 @@ from kdkit.core.catalogue import (
     Entry,
     Family,
     PluginRecord,
+    Status,
     normal,
-    one_line,
     resolve,
 )
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.hangs import Hang, forgive, recall, remember
 
 __all__ = [
     "BUILT_IN",
@@ -51,37 +48,8 @@ __all__ = [
 ]
 
 GROUP = "kdkit"
-HOOKS: Mapping[str, tuple[Family, type[contracts.Spec]]] = {
-    "kdkit_loaders": ("loader", contracts.LoaderSpec),
-    "kdkit_teachers": ("teacher", contracts.TeacherSpec),
-    "kdkit_students": ("student", contracts.StudentSpec),
-    "kdkit_aligners": ("aligner", contracts.AlignerSpec),
-    "kdkit_losses": ("loss", contracts.LossSpec),
-    "kdkit_rope_variants": ("rope", contracts.RopeSpec),
-    "kdkit_sources": ("source", contracts.SourceSpec),
-    "kdkit_trust_policies": ("policy", contracts.TrustPolicySpec),
-    "kdkit_tasks": ("task", contracts.TaskSpec),
-    "kdkit_recipes": ("recipe", contracts.RecipeSpec),
-}
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-Declared = tuple[Family, contracts.Spec]
-
-
-@dataclass(frozen=True)
-class Installed:
-    """A plugin on disk: an entry point, and the distribution (by its normalised name) that it belongs to."""
-
-    point: EntryPoint
-    distribution: str
-    version: str
-
-    @property
-    def built_in(self) -> bool:
-        return self.distribution == BUILT_IN
-
-    def allowed_by(self, allowed: frozenset[str] | None) -> bool:
-        """Built-ins always are."""
-        return self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
+SECONDS = 10.0
+"""How long one plugin may take; ``KDKIT_PLUGIN_SECONDS`` changes it."""
 
 
 @cache
@@ -89,19 +57,25 @@ def load_catalogue() -> Catalogue:
     """The catalogue of this process, loaded once.
 
     Environment: ``KDKIT_PLUGINS=name,name`` loads only these (distributions or entry points) and the
-    built-ins; ``KDKIT_NO_PLUGINS=1`` the built-ins alone; ``KDKIT_STRICT=1`` makes a failing plugin an error.
+    built-ins; ``KDKIT_NO_PLUGINS=1`` the built-ins alone; ``KDKIT_STRICT=1`` makes a failing plugin an error;
+    ``KDKIT_PLUGIN_SECONDS`` is how long one may take.
 
     Raises:
-        KdkitError: in strict mode, when a plugin is broken or incompatible.
+        KdkitError: in strict mode, when a plugin is broken or incompatible, or one that is asked for by name is
+            not installed.
     """
     allowed = None
     if _is_set("KDKIT_NO_PLUGINS"):
         allowed = frozenset[str]()
     elif "KDKIT_PLUGINS" in os.environ:
-        allowed = frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(","))
-    catalogue = discover(installed(), allowed)
+        allowed = frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(",") if word.strip())
+    plugins = installed()
+    strict = _is_set("KDKIT_STRICT")
+    if strict:
+        _require_installed(allowed or frozenset(), plugins)
+    catalogue = discover(plugins, allowed, seconds=_limit())
     failed = [record for record in catalogue.records if record.error]
-    if failed and _is_set("KDKIT_STRICT"):
+    if failed and strict:
         raise KdkitError(
             f"{len(failed)} plugin{'s do' if len(failed) > 1 else ' does'} not work",
             why="; ".join(f"{r.name} of {r.distribution} {r.version}: {r.error}" for r in failed),
@@ -115,12 +89,34 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
+def _limit() -> float:
+    told = os.environ.get("KDKIT_PLUGIN_SECONDS") or SECONDS
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise KdkitError(f"'{told}' is no number of seconds above 0", where="KDKIT_PLUGIN_SECONDS")
+    return min(seconds, TIMEOUT_MAX)
+
+
+def _require_installed(wanted: frozenset[str], plugins: tuple[Installed, ...]) -> None:
+    known = {name for plugin in plugins for name in (plugin.distribution, normal(plugin.point.name))}
+    for name in sorted(wanted - known):
+        raise KdkitError(
+            f"the plugin '{name}' is not installed",
+            where="KDKIT_PLUGINS",
+            fix=did_you_mean(name, sorted(known)),
+            code=ExitCode.PLUGIN,
+        )
+
+
 def installed() -> tuple[Installed, ...]:
     """The plugins on ``sys.path``, built-ins first, then by distribution and name; imports none of them.
 
     Distributions are read one by one, because one with unreadable metadata must not hide the others.
     """
-    found: dict[tuple[str, str], Installed] = {}
+    found: dict[tuple[str, str, bool], Installed] = {}
     for dist in distributions():
         try:
             if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
@@ -130,12 +126,20 @@ def installed() -> tuple[Installed, ...]:
         except Exception:  # a damaged installation; pip is the one to complain
             continue
         for point in points:
-            found.setdefault((name, point.name), Installed(point, name, version))
+            plugin = Installed(point, name, version)
+            found.setdefault((name, point.name, plugin.built_in), plugin)
     return tuple(sorted(found.values(), key=lambda p: (not p.built_in, p.distribution, p.point.name)))
 
 
-def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None) -> Catalogue:
-    """Load ``plugins`` one by one; ``allowed`` holds normalised names of distributions or entry points."""
+def discover(
+    plugins: Iterable[Installed], allowed: frozenset[str] | None = None, *, seconds: float = SECONDS
+) -> Catalogue:
+    """Load ``plugins`` one by one.
+
+    Args:
+        allowed: normalised names of distributions or entry points; None allows all. Built-ins always are.
+        seconds: how long one that is not built in may take.
+    """
     records: list[PluginRecord] = []
     contents: dict[Family, list[Entry]] = {family: [] for family in FAMILIES}
     seen: list[tuple[object, str]] = []
@@ -144,7 +148,7 @@ def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None
         if not plugin.allowed_by(allowed):
             records.append(replace(record, status="disabled"))
             continue
-        record, declared = _load(plugin, record, seen)
+        record, declared = _load(plugin, record, seen, seconds)
         own = {(f, e.spec.name) for f in contents for e in contents[f] if e.provider == plugin.distribution}
         if twice := [spec.name for family, spec in declared if (family, spec.name) in own]:
             error = f"'{twice[0]}' comes from another plugin of {plugin.distribution} already"
@@ -161,73 +165,49 @@ def discover(plugins: Iterable[Installed], allowed: frozenset[str] | None = None
     )
 
 
-class _TooNew(Exception):
-    """The plugin asks for a plugin API that this kdkit does not have."""
-
-
 def _load(
-    plugin: Installed, record: PluginRecord, seen: list[tuple[object, str]]
+    plugin: Installed, record: PluginRecord, seen: list[tuple[object, str]], seconds: float
 ) -> tuple[PluginRecord, list[Declared]]:
     """Import and ask one plugin; ``seen`` holds the objects loaded so far and who brought them."""
     start = perf_counter()
     declared: list[Declared] = []
     try:
-        with redirect_stdout(sys.stderr):  # stdout belongs to the command's data
-            module = plugin.point.load()
-            _check_api(module)
-            for earlier, who in seen:
-                if earlier is module:
-                    raise TypeError(f"{plugin.point.value} is already registered, as {who}")
-            seen.append((module, f"'{plugin.point.name}' of {plugin.distribution}"))
-            hooks, declared = _ask(module)
+        module, hooks, declared = _ask(plugin, seconds)
+        for earlier, who in seen:
+            if earlier is module:
+                raise TypeError(f"{plugin.point.value} is already registered, as {who}")
+        seen.append((module, f"'{plugin.point.name}' of {plugin.distribution}"))
         record = replace(record, hooks=hooks, provides=_by_family(declared))
-    except KeyboardInterrupt:
-        raise
-    except _TooNew as error:
-        record = replace(record, status="incompatible", error=str(error))
-    except BaseException as error:  # SystemExit too: a plugin does not end kdkit
-        record = replace(record, status="broken", error=one_line(error))
+    except Exception as raised:
+        error = raised.error if isinstance(raised, Failed) else raised
+        status: Status = "incompatible" if isinstance(error, TooNew) else "broken"
+        text = str(error) if isinstance(error, (TooNew, _Hung)) else explain(plugin, error)
+        record, declared = replace(record, status=status, error=text), []
     return replace(record, milliseconds=round((perf_counter() - start) * 1000, 1)), declared
 
 
-def _check_api(module: object) -> None:
-    wanted = getattr(module, "KDKIT_API", hookspecs.PLUGIN_API)
-    if not isinstance(wanted, int):
-        raise TypeError(f"KDKIT_API must be an integer, not {wanted!r}")
-    if wanted > hookspecs.PLUGIN_API:
-        raise _TooNew(f"it needs plugin API {wanted}, and this kdkit has {hookspecs.PLUGIN_API}; upgrade kdkit")
+class _Hung(Exception):
+    """The plugin did not finish importing."""
+
+    def __init__(self, hang: Hang, plugin: Installed) -> None:
+        again = f"'kdkit plugins verify {plugin.distribution}'"
+        super().__init__(f"{hang}; left out for a day or until it changes: {again} tries again")
 
 
-def _ask(module: object) -> tuple[tuple[str, ...], list[Declared]]:
-    """Call every hook of one plugin, through a manager of its own, so that it reaches no other plugin."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(module)
-    manager.check_pending()
-    hooks = tuple(sorted(caller.name for caller in manager.get_hookcallers(module) or ()))
-    for name in HOOKS:
-        if name not in hooks and inspect.isfunction(getattr(module, name, None)):
-            raise TypeError(f"{name} lacks the mark @hookimpl")
-    declared: list[Declared] = []
-    for hook in hooks:
-        family, kind = HOOKS[hook]
-        answers = getattr(manager.hook, hook)()
-        if not answers:
-            raise TypeError(f"{hook} returned None, not an iterable of {kind.__name__}")
-        specs = [spec for answer in answers for spec in answer]
-        for place, spec in enumerate(specs):
-            _check_spec(hook, kind, spec)
-            if any(spec.name == earlier.name for earlier in specs[:place]):
-                raise ValueError(f"{hook} returned '{spec.name}' twice")
-            declared.append((family, spec))
-    return hooks, declared
-
-
-def _check_spec(hook: str, kind: type[contracts.Spec], spec: object) -> None:
-    if not isinstance(spec, kind):
-        raise TypeError(f"{hook} returned a {type(spec).__name__}, not a {kind.__name__}")
-    if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
-        raise ValueError(f"{hook} returned the name {spec.name!r}; names match {NAME.pattern}")
+def _ask(plugin: Installed, seconds: float) -> Answer:
+    """:func:`ask`, for a stranger's plugin with a limit of time; one that hung lately is not tried again."""
+    if plugin.built_in:
+        return ask(plugin)
+    if known := recall(plugin, seconds):
+        raise _Hung(known, plugin)
+    try:
+        answer = run_apart(partial(ask, plugin), seconds, plugin.point.module.partition(".")[0])
+    except Unfinished as late:
+        hang = Hang(time(), seconds, late.place)
+        remember(plugin, hang)
+        raise _Hung(hang, plugin) from None
+    forgive(plugin)
+    return answer
 
 
 def _by_family(declared: Iterable[Declared]) -> dict[Family, tuple[str, ...]]:
@@ -246,5 +226,8 @@ def _notes(record: PluginRecord, contents: Mapping[Family, Iterable[Entry]]) -> 
         for entry in contents[family]:
             if entry.spec.name in names and entry.provider != record.distribution:
                 name = entry.spec.name
-                notes.append(f"{entry.provider} has a {family} '{name}' too: say '{record.distribution}:{name}'")
+                who = f"kdkit's own {family} '{name}' keeps the name"
+                if entry.provider != BUILT_IN:
+                    who = f"{entry.provider} has a {family} '{name}' too"
+                notes.append(f"{who}: say '{record.distribution}:{name}'")
     return tuple(notes)

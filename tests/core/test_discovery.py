@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.core import contracts as c
-from kdkit.core.catalogue import PluginRecord
 from kdkit.core.discovery import (
     FAMILIES,
     HOOKS,
@@ -26,15 +25,8 @@ from kdkit.core.discovery import (
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.hookspecs import PLUGIN_API, hookimpl
 from tests.conftest import write_distribution
+from tests.installed_plugins import GOOD, IMPORTS, record_of
 
-GOOD = """
-from kdkit import LossSpec, hookimpl
-
-@hookimpl
-def kdkit_losses():
-    yield LossSpec(name="{name}", summary="Of {name}.", factory="builtins:dict")
-"""
-IMPORTS = "from kdkit import AlignerSpec, LossSpec, hookimpl\n"
 SPEC = "LossSpec(name='mine', summary='s', factory='builtins:dict')"
 
 BROKEN = {
@@ -77,38 +69,6 @@ BROKEN = {
     ),
     "bad-api": ("KDKIT_API = 'one'", "KDKIT_API must be an integer, not 'one'"),
 }
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed distributions; what is imported from it is forgotten afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.startswith("kdkit_"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def fresh_catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Catalogue]]:
-    """``load_catalogue`` as a new process with this environment would see it."""
-
-    def load(**environment: str) -> Catalogue:
-        for variable in ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT"):
-            monkeypatch.delenv(variable, raising=False)
-        for variable, value in environment.items():
-            monkeypatch.setenv(variable, value)
-        load_catalogue.cache_clear()
-        return load_catalogue()
-
-    yield load
-    load_catalogue.cache_clear()
-
-
-def record_of(catalogue: Catalogue, distribution: str) -> PluginRecord:
-    (record,) = [record for record in catalogue.records if record.distribution == distribution]
-    return record
 
 
 # ------------------------------------------------------------------------------- isolation
@@ -162,10 +122,17 @@ def test_a_newer_plugin_api_is_incompatible_not_broken(site: Path) -> None:
     assert "upgrade kdkit" in record.error
 
 
-def test_an_interrupt_is_no_broken_plugin(site: Path) -> None:
-    write_distribution(site, "kdkit-slow", "raise KeyboardInterrupt")
+def test_a_plugin_that_pretends_to_be_interrupted_is_broken(site: Path) -> None:
+    write_distribution(site, "kdkit-odd", "raise KeyboardInterrupt")
+    assert record_of(discover(installed()), "kdkit-odd").error.startswith("KeyboardInterrupt (")
+
+
+def test_ctrl_c_while_a_plugin_is_loaded_is_no_broken_plugin(site: Path) -> None:
+    source = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    write_distribution(site, "kdkit-slow", source)
     with pytest.raises(KeyboardInterrupt):
         discover(installed())
+    assert not (site / "cache").exists()  # nothing is held against the plugin
 
 
 def test_the_same_object_cannot_be_registered_twice(site: Path) -> None:
@@ -208,7 +175,7 @@ def test_what_a_plugin_prints_stays_out_of_stdout(site: Path, capsys: pytest.Cap
 # ----------------------------------------------------------------------------------- order
 
 
-def plugin_object(distribution: str, number: int, names: list[str]) -> Installed:
+def plugin_object(distribution: str, number: int, names: list[str], value: str = "nowhere") -> Installed:
     """A plugin that needs no file: its entry point returns an object with a hook."""
 
     class Point(EntryPoint):
@@ -219,7 +186,7 @@ def plugin_object(distribution: str, number: int, names: list[str]) -> Installed
     def hook() -> list[c.LossSpec]:
         return [c.LossSpec(name=name, summary=distribution, factory="builtins:dict") for name in names]
 
-    return Installed(Point(f"p{number}", "nowhere", "kdkit"), distribution, "1.0")
+    return Installed(Point(f"p{number}", value, "kdkit"), distribution, "1.0")
 
 
 @given(
@@ -272,12 +239,12 @@ def test_a_name_of_two_third_parties_must_be_qualified(site: Path) -> None:
 
 
 def test_a_third_party_does_not_take_a_built_in_name() -> None:
-    ours = plugin_object("kdkit", 0, ["clip"])
+    ours = plugin_object("kdkit", 0, ["clip"], value="kdkit.plugins.losses")
     theirs = plugin_object("kdkit-foo", 1, ["clip", "new"])
     catalogue = discover([ours, theirs])
     assert catalogue.get("loss", "clip").provider == "kdkit"
     assert catalogue.get("loss", "kdkit-foo:clip").provider == "kdkit-foo"
-    assert record_of(catalogue, "kdkit-foo").notes == ("kdkit has a loss 'clip' too: say 'kdkit-foo:clip'",)
+    assert record_of(catalogue, "kdkit-foo").notes == ("kdkit's own loss 'clip' keeps the name: say 'kdkit-foo:clip'",)
     assert record_of(catalogue, "kdkit").notes == ()
 
 
@@ -322,6 +289,23 @@ def test_strict_mode_raises_once_for_all(site: Path, fresh_catalogue: Callable[.
     assert "x of kdkit-x 1.0: SystemExit: 3" in caught.value.why
     assert "y of kdkit-y 1.0: TypeError: kdkit_losses returned None" in caught.value.why
     assert fresh_catalogue(KDKIT_STRICT="1", KDKIT_NO_PLUGINS="1").records
+
+
+def test_strict_mode_knows_when_a_wanted_plugin_is_not_installed(
+    site: Path, fresh_catalogue: Callable[..., Catalogue]
+) -> None:
+    write_distribution(site, "kdkit-huber", GOOD.format(name="huber"))
+    assert "huber" not in fresh_catalogue(KDKIT_PLUGINS="kdkit-hubert").names("loss")
+    with pytest.raises(KdkitError, match="'kdkit-hubert' is not installed") as caught:
+        fresh_catalogue(KDKIT_PLUGINS="kdkit-hubert", KDKIT_STRICT="1")
+    assert caught.value.fix == "did you mean 'kdkit-huber'?"
+    assert "huber" in fresh_catalogue(KDKIT_PLUGINS="Kdkit_Huber,", KDKIT_STRICT="1").names("loss")
+
+
+@pytest.mark.parametrize("told", ["0", "-1", "nan", "soon"])
+def test_a_limit_that_is_none(told: str, fresh_catalogue: Callable[..., Catalogue]) -> None:
+    with pytest.raises(KdkitError, match="KDKIT_PLUGIN_SECONDS"):
+        fresh_catalogue(KDKIT_PLUGIN_SECONDS=told)
 
 
 def test_the_catalogue_is_loaded_once(fresh_catalogue: Callable[..., Catalogue]) -> None:
