@@ -72,17 +72,20 @@ def unbundle(
 ) -> None:
     """Make a project of a bundle, if every file in it is as its manifest says. Nothing is left of one that is not."""
     from kdkit.core.bundle import check, check_target, missing_here, unpack
+    from kdkit.core.workspace import Workspace
 
     folder, reporter = to or Path(archive.name.partition(".")[0]), console.reporter()
     limit = None if max_size is None else int(max_size * 1e9)
     if dry_run:
         manifest = check(archive, reporter=reporter)
         check_target(folder.absolute(), manifest, limit)
+        absent = []
     else:
         manifest = unpack(archive, folder, max_size=limit, reporter=reporter)
-    missing = missing_here(manifest.requirements)
-    data = {"folder": folder.absolute(), **_facts(manifest), "missing": list(missing)}
-    console.emit(data, json=as_json, text=lambda: _unpacked(manifest, folder, missing))
+        absent = [entry.path for entry in Workspace(folder).registry.data if not (folder / entry.path).exists()]
+    missing = list(missing_here(manifest.requirements))
+    data = {"folder": folder.absolute(), **_facts(manifest), "missing": missing, "absent_data": absent}
+    console.emit(data, json=as_json, text=lambda: _unpacked(manifest, folder, missing, absent))
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
@@ -111,20 +114,14 @@ def _fingerprint(manifest: Manifest) -> str:
     return f"fingerprint {manifest.fingerprint}"
 
 
-def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str]) -> str:
+def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str], absent: Sequence[str]) -> str:
     from kdkit.core.bundle import shares
 
     inside = shares((file.path, file.size) for file in manifest.files)
-    lines = [
-        _table(inside),
-        "",
-        f"made by kdkit {manifest.kdkit}, {manifest.created}",
-        _fingerprint(manifest),
-    ]
+    lines = [_table(inside), "", f"made by kdkit {manifest.kdkit}, {manifest.created}", _fingerprint(manifest)]
     if missing:
         wheels = f"--no-index --find-links {folder}/wheels " if any(s.part == "wheels" for s in inside) else ""
-        lines += [
-            f"missing here: {', '.join(missing)}",
-            f"  pip install {wheels}-r {folder}/requirements.txt",
-        ]
+        lines += [f"missing here: {', '.join(missing)}", f"  pip install {wheels}-r {folder}/requirements.txt"]
+    if absent:
+        lines.append(f"no data is inside; registry.yaml wants it at: {', '.join(absent)}")
     return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""``kdkit bundle`` and ``unbundle`` as two people use them: one with a network, one without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.distill.run import Options, distill
+from tests.conftest import Cli, InstallPlugin
+from tests.core.bundle.forged import entry, forge
+from tests.toy_project import make_project, open_project, train_teacher
+
+PLUGIN = """
+import kdkit
+import socket
+from tests.toy_project import SPECS
+
+def no_network(*_):
+    raise AssertionError("there is no network here")
+
+socket.socket.connect = no_network
+
+@kdkit.hookimpl
+def kdkit_loaders():
+    return [spec for family, spec in SPECS if family == "loader"]
+
+@kdkit.hookimpl
+def kdkit_students():
+    return [spec for family, spec in SPECS if family == "student"]
+"""
+
+
+@pytest.fixture
+def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
+    """A project with a version, and with a teacher and a domain that are newer than it."""
+    install_plugin("kdkit-toy", PLUGIN)
+    kdkit_cli.folder.rmdir()
+    root = kdkit_cli.folder
+    distill(make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray")), Options(cpu=True))
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    return kdkit_cli
+
+
+def student(project: Path, version: str) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(project / "versions" / version / "student" / "toy.safetensors")
+    return tensors
+
+
+def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_path: Path) -> None:
+    listed = toy("bundle", "--to", "../project.tar", "--dry-run", "--json")
+    assert listed.code == 0, listed.stderr
+    assert [(row["part"], row["name"]) for row in json.loads(listed.stdout)["contents"]] == [
+        ("project", ""),
+        ("teacher", "radio"),
+        ("teacher", "xr"),
+        ("features", "radio"),
+        ("version", "v1"),
+    ]
+    assert not (tmp_path / "project.tar").exists()
+    made = toy("bundle", "--to", "../project.tar")
+    assert made.code == 0, made.stderr
+    assert "feature columns hold the ids of the samples" in made.stderr
+
+    there = tmp_path / "away"
+    toy.folder.rename(there)  # nothing of it can be reached any more
+    here = Cli(tmp_path, toy.environment)
+    checked = here("unbundle", "project.tar", "--dry-run", "--json", env={"PYTHONPATH": ""})
+    report = json.loads(checked.stdout)
+    assert (report["missing"], report["requirements"]) == (["kdkit-toy==1.0"], ["kdkit-toy==1.0"])
+    assert report["fingerprint"] in made.stdout
+    assert not (tmp_path / "project").exists()
+
+    unpacked = here("unbundle", "project.tar", env={"PYTHONPATH": ""})
+    assert unpacked.code == 0, unpacked.stderr
+    assert "missing here: kdkit-toy==1.0\n  pip install -r project/requirements.txt" in unpacked.stdout
+    assert "registry.yaml wants it at: images/samples.jsonl" in unpacked.stdout
+    project = tmp_path / "project"
+    assert (project / "requirements.txt").read_text() == "kdkit-toy==1.0\n"
+
+    shutil.copytree(there / "images", project / "images")
+    here = Cli(project, toy.environment)
+    assert here("lock", "--check").code == 0
+    taught = here("distill", "--incremental", "--cpu")
+    assert taught.code == 0, taught.stderr
+    assert "v2 is current now" in taught.stdout
+    before, after = student(there, "v1"), student(project, "v1")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    again = here("unbundle", "../project.tar", "--to", ".")
+    assert (again.code, again.stdout) == (1, "")
+    assert "something already" in again.stderr
+
+
+def test_a_bad_bundle_is_one_message_and_leaves_nothing(kdkit_cli: Cli) -> None:
+    forge(kdkit_cli.folder / "evil.tar", extra=[entry("../evil", b"x")])
+    for options in ((), ("--dry-run",)):
+        outcome = kdkit_cli("unbundle", "evil.tar", *options)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert outcome.stderr.startswith("error: evil.tar: not a bundle that kdkit unpacks\n  why: '../evil' is not in")
+    outcome = kdkit_cli("unbundle", "evil.tar", "--max-size", "0.000001")
+    assert "more than the 0.00 GB" in outcome.stderr
+    assert [path.name for path in kdkit_cli.folder.iterdir()] == ["evil.tar"]
+
+
+def test_a_part_that_does_not_exist(kdkit_cli: Cli) -> None:
+    kdkit_cli("init")
+    outcome = kdkit_cli("bundle", "--to", "a.tar", "--with", "teacher")
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "did you mean 'teachers'?" in outcome.stderr
