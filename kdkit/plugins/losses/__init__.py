@@ -5,10 +5,12 @@ from __future__ import annotations
 from kdkit.core.contracts import LossSpec
 from kdkit.core.hookspecs import hookimpl
 
+TOKEN_SIGNALS = ("tokens", "topk_ids", "topk", "tail")
+
 
 @hookimpl
 def kdkit_losses() -> tuple[LossSpec, ...]:
-    """Losses of dual encoders."""
+    """Losses of dual encoders, then those of generating students."""
     return (
         LossSpec(
             name="clip",
@@ -30,5 +32,23 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="crd",
             summary="relational distillation: KL of the student's similarity rows from the teachers'",
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
+        ),
+        LossSpec(
+            name="answer-ce",
+            summary="cross entropy of the answer's tokens (the task of a generating student)",
+            factory="kdkit.plugins.losses.tokens.losses:AnswerCrossEntropy",
+            signals=(),
+        ),
+        LossSpec(
+            name="token-kd",
+            summary="divergence of the student's next-token distribution from each teacher's stored one",
+            factory="kdkit.plugins.losses.tokens.losses:TokenDistillation",
+            signals=TOKEN_SIGNALS,
+        ),
+        LossSpec(
+            name="uld",
+            summary="distance of sorted next-token probabilities, for teachers with another vocabulary",
+            factory="kdkit.plugins.losses.tokens.losses:UniversalLogitDistillation",
+            signals=TOKEN_SIGNALS,
         ),
     )

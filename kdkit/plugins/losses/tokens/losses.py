@@ -1,0 +1,154 @@
+"""Cross entropy, distillation from top-k distributions, and ULD, as losses that recipes name."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdkit.core.contracts import LossInput
+from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.plugins.losses.tokens.answers import Answers, Stored, stored
+from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
+from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
+from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
+
+
+class AnswerCrossEntropy(nn.Module):
+    """``- log q(token)``, mean over the answer tokens of the batch (ClinKD, arXiv 2502.05928, eq. 14).
+
+    Args:
+        chunk: tokens whose logits exist at one time.
+    """
+
+    def __init__(self, *, chunk: int = CHUNK) -> None:
+        super().__init__()
+        self.chunk = chunk
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """-> (); it needs no teacher."""
+        answers = Answers.of(batch)
+        if not len(answers.ids):
+            return answers.nothing(batch)
+
+        def value(logits: Tensor, part: slice) -> Tensor:
+            return F.cross_entropy(logits, answers.ids[part], reduction="sum")
+
+        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / len(answers.ids)
+
+
+class TokenDistillation(nn.Module):
+    """``D(p || q)`` of each teacher's next-token distribution p and the student's q, mean over tokens by trust.
+
+    Both distributions are those over the teacher's k likeliest tokens and one class for all others, at the
+    temperature T; merging classes never makes a divergence larger, and for the KL family with k = V nothing is
+    merged. Divergences of the KL family are multiplied by T^2, so that their gradient does not depend on T to
+    first order (arXiv 1503.02531, section 2.1; ClinKD, eq. 15).
+
+    Args:
+        divergence: one of :data:`~kdkit.plugins.losses.tokens.divergence.DIVERGENCES`.
+        mix: what ``jsd`` calls beta and the skewed ones skew; None for their published default.
+        temperature: T; the stored signals allow 0.5, 1 and 2. (T < 1 sharpens.)
+        noise: standard deviation of normal noise on every class's logit of teacher and student (ClinKD's
+            epsilon, eq. 12 and 13, whose size the paper does not give; one number for all classes would cancel).
+        chunk: tokens whose logits exist at one time.
+
+    Raises:
+        KdkitError: for an unknown divergence, or a mix outside [0, 1] or where none is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        divergence: str = "forward-kl",
+        mix: float | None = None,
+        temperature: float = 1.0,
+        noise: float = 0.0,
+        chunk: int = CHUNK,
+    ) -> None:
+        super().__init__()
+        if divergence not in DIVERGENCES:
+            fix = did_you_mean(divergence, tuple(DIVERGENCES))
+            raise KdkitError(f"there is no divergence '{divergence}'", where="token-kd", fix=fix)
+        if mix is not None and (divergence not in DEFAULT_MIX or not 0 <= mix <= 1):
+            raise KdkitError(f"'{divergence}' takes no mix of {mix:g}", where="token-kd", fix="leave 'mix' out")
+        self.divergence, self.mix = divergence, DEFAULT_MIX.get(divergence, 0.0) if mix is None else mix
+        self.temperature, self.noise, self.chunk = temperature, noise, chunk
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """-> (); only logits of tokens that some teacher speaks about are made."""
+        answers = Answers.of(batch, _taught(batch))
+        teachers = [stored(view, answers, same_tokens=True) for view in batch.teachers]
+        mass = _mass(teachers)
+        if not len(answers.ids) or mass is None:
+            return answers.nothing(batch)
+
+        def value(logits: Tensor, part: slice) -> Tensor:
+            rows = [(self._rows(logits, t, part) * t.weight[part]).sum() for t in teachers]
+            return torch.stack(rows).sum()
+
+        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / mass
+
+    def _rows(self, logits: Tensor, teacher: Stored, part: slice) -> Tensor:
+        """(c,) the divergence at each token."""
+        log_p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(logits.dtype)
+        log_q = student_classes(logits, teacher.ids[part], self.temperature)
+        if self.noise:
+            log_p, log_q = (self._noisy(x) for x in (log_p, log_q))
+        rows = DIVERGENCES[self.divergence](log_p, log_q, self.mix)
+        return rows if self.divergence == "tvd" else rows * self.temperature**2
+
+    def _noisy(self, log_probability: Tensor) -> Tensor:
+        noise = torch.randn_like(log_probability) * self.noise / self.temperature
+        return (log_probability + noise).log_softmax(-1)
+
+
+class UniversalLogitDistillation(nn.Module):
+    """L1 distance of the sorted probabilities of teacher and student, token by token (arXiv 2402.12030, eq. 6).
+
+    For teachers with another vocabulary: which token is likely is not compared, only how the mass is spread.
+    Answers are compared place by place up to the shorter one's end. From stored signals: the k largest
+    probabilities of either side, and the rest of the mass as one class.
+
+    Args:
+        temperature: of both distributions; 0.5, 1 or 2.
+        chunk: tokens whose logits exist at one time.
+    """
+
+    def __init__(self, *, temperature: float = 1.0, chunk: int = CHUNK) -> None:
+        super().__init__()
+        self.temperature, self.chunk = temperature, chunk
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """-> (), mean over the tokens by trust, in [0, 2]."""
+        answers = Answers.of(batch, _taught(batch))
+        teachers = [stored(view, answers, same_tokens=False) for view in batch.teachers]
+        mass = _mass(teachers)
+        if not len(answers.ids) or mass is None:
+            return answers.nothing(batch)
+
+        def value(logits: Tensor, part: slice) -> Tensor:
+            q = (logits / self.temperature).softmax(-1)
+            rows = [(self._rows(q, t, part) * t.weight[part]).sum() for t in teachers]
+            return torch.stack(rows).sum()
+
+        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / mass
+
+    def _rows(self, q: Tensor, teacher: Stored, part: slice) -> Tensor:
+        p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(q.dtype).exp()
+        k = p.shape[-1] - 1
+        largest = q.topk(min(k, q.shape[-1]), dim=-1).values
+        rest = (1 - largest.sum(-1, keepdim=True)).clamp(min=0)
+        largest = F.pad(largest, (0, k - largest.shape[-1]))
+        return (p - torch.cat([largest, rest], dim=-1)).abs().sum(-1)
+
+
+def _taught(batch: LossInput) -> Tensor | None:
+    """(B,) samples that some teacher may teach; None without teachers."""
+    return torch.stack([view.weight for view in batch.teachers]).sum(0) > 0 if batch.teachers else None
+
+
+def _mass(teachers: list[Stored]) -> Tensor | None:
+    """() total trust over tokens and teachers, or None when there is none."""
+    total = torch.stack([t.weight.sum() for t in teachers]).sum() if teachers else None
+    return total if total is not None and bool(total > 0) else None
