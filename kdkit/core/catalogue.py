@@ -172,7 +172,7 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
 
 
 def one_line(error: BaseException) -> str:
-    """``Type: message (file:line)``; the place is the innermost one that is not Python's import machinery."""
+    """``Type: message (file:line)``; the place is the innermost one outside of import machinery and kdkit."""
     message = " ".join(str(error).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = _place(error.__traceback__)
@@ -183,7 +183,7 @@ def _place(trace: TracebackType | None) -> str:
     place = ""
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if not module.startswith(("importlib", "pluggy", "kdkit.core.")):
+        if not module.startswith(("importlib", "pluggy", "kdkit.core.", "kdkit.testing.")):
             place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place

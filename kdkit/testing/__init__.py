@@ -30,7 +30,7 @@ _WHERE = {
     "TeacherContract": "contracts.teacher",
     "TrustPolicyContract": "contracts.policy",
     "checks": "contract",
-    "offline": "offline",
+    "offline": "network",
     "pictures": "examples",
     "samples": "examples",
     "skip": "contract",
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from kdkit.testing.contracts.task import TaskContract
     from kdkit.testing.contracts.teacher import TeacherContract
     from kdkit.testing.examples import pictures, samples
-    from kdkit.testing.offline import offline
+    from kdkit.testing.network import offline
 
 
 def __getattr__(name: str) -> Any:

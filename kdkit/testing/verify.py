@@ -99,16 +99,13 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
     records = _records(catalogue, name)
     plugin, version = records[0].distribution, records[0].version
     given = contracts_of(tests) if tests else []
-    planned = [
-        (subject, contract, check, summary)
-        for subject, contract in _contracts(catalogue, plugin, records, given)
-        for check, summary in checks(contract)
-    ]
+    subjects = list(_contracts(catalogue, plugin, records, given))
+    total = sum(1 for _, contract in subjects for _ in checks(contract))
     done: list[Check] = []
-    for subject, contract, check, summary in planned:
-        (reporter or Silent()).progress("checks", len(done), len(planned), subject)
-        done.append(_run(subject, contract, check, summary))
-    (reporter or Silent()).progress("checks", len(done), len(planned))
+    for subject, contract in subjects:
+        (reporter or Silent()).progress("checks", len(done), total, subject)
+        done += run_checks(contract, subject)
+    (reporter or Silent()).progress("checks", total, total)
     return Report(plugin, version, any(record.status != "ok" for record in records), tuple(done))
 
 
@@ -159,6 +156,12 @@ def _qualified(catalogue: Catalogue, kind: type[Contract]) -> str:
         return catalogue.get(kind.family, kind.name).qualified
     except KdkitError:
         return ""
+
+
+def run_checks(contract: type[Any], subject: str) -> Iterator[Check]:
+    """Every check of a contract class, as pytest would run it."""
+    for name, summary in checks(contract):
+        yield _run(subject, contract, name, summary)
 
 
 def _run(subject: str, contract: type[Any], name: str, summary: str) -> Check:

@@ -39,4 +39,4 @@ class LoaderContract(ModelContract):
         """An empty folder is an error for people that names the folder."""
         empty = self.scratch() / "empty"
         empty.mkdir(exist_ok=True)
-        complaint(lambda: self.load(empty), "KdkitError with where=", str(empty))
+        complaint(lambda: self._opened(empty), "KdkitError with where=", str(empty))

@@ -1,0 +1,165 @@
+"""The contract of losses finds every mistake that is made here on purpose, and none in a loss that is right."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdkit.core.contracts import LossInput
+from kdkit.testing import LossContract
+from tests.testing.harness import failed, found_by, skipped
+
+HERE = f"{__name__}:"
+
+
+class Distance(nn.Module):
+    """Right: the squared distance, mean over the rows that have weight."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = batch.student["logit_scale"] * 0
+        for view in batch.teachers:
+            for signal, target in view.target.items():
+                rows = self.rows(view.student[signal], target)
+                total = total + self.mean(rows, view.weight)
+        return total
+
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return (student - target).square().sum(-1)
+
+    def mean(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return (weight * rows).sum() / weight.sum().clamp_min(1e-30)
+
+
+class Vector(Distance):
+    def forward(self, batch: LossInput) -> Tensor:
+        return super().forward(batch)[None]
+
+
+class Double(Distance):
+    def forward(self, batch: LossInput) -> Tensor:
+        return super().forward(batch).double()
+
+
+class Undefined(Distance):
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return super().rows(student, target).log().sqrt()
+
+
+class Drawn(Distance):
+    """Not from torch's generator, so no seed makes it the same."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        return super().forward(batch) * random.random()
+
+
+class Detached(Distance):
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return super().rows(student.detach(), target)
+
+
+class IdleParameter(Distance):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+class InPlace(Distance):
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return super().rows(student, target.mul_(0.5))
+
+
+class Unweighted(Distance):
+    def mean(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return rows.mean() * (weight.sum() > 0)
+
+
+class Neighbours(Distance):
+    """Weight 0 takes a row out of the sum, but not out of what the others are compared with."""
+
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return super().rows(student - student.mean(0), target)
+
+
+class ByZero(Distance):
+    def mean(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return (weight * rows).sum() / weight.sum()
+
+
+class NoGraph(Distance):
+    def forward(self, batch: LossInput) -> Tensor:
+        value = super().forward(batch)
+        return value if float(value) else torch.zeros(())
+
+
+class HalfGradient(Distance):
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return ((student - target) * (student - target).detach()).sum(-1)
+
+
+class HiddenState(Distance):
+    """Its factor is drawn when it is made, and is no part of its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = random.random()
+
+    def rows(self, student: Tensor, target: Tensor) -> Tensor:
+        return self.factor * super().rows(student, target)
+
+
+MISTAKES = [
+    (Vector, "test_scalar", "expected a scalar of shape (), got (1,)"),
+    (Double, "test_scalar", "expected float32 from float32 rows, got torch.float64"),
+    (Undefined, "test_scalar", "expected a finite value, got nan"),
+    (Drawn, "test_scalar", "value, computed again: expected the same"),
+    (Detached, "test_gradient_reaches_student", "expected a gradient at the student, got none or 0"),
+    (IdleParameter, "test_gradient_reaches_student", "no gradient at the parameter 'scale'"),
+    (InPlace, "test_inputs_are_left_alone", "was changed in place"),
+    (Unweighted, "test_rows_without_weight", "value after rows of weight 0 changed"),
+    (Neighbours, "test_rows_without_weight", "value after rows of weight 0 changed"),
+    (ByZero, "test_no_weight_at_all", "all weights 0: expected 0, got nan"),
+    (NoGraph, "test_no_weight_at_all", "expected a graph, got none"),
+    (HalfGradient, "test_gradcheck", "not that of finite differences"),
+    (HiddenState, "test_state_round_trip", "value after a state round trip"),
+]
+
+
+def test_a_loss_that_is_right_passes() -> None:
+    checks = found_by(LossContract, HERE + "Distance")
+    assert failed(checks) == {}
+    assert skipped(checks) == set()
+
+
+@pytest.mark.parametrize(("loss", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mistake_is_found(loss: type[Any], check: str, message: str) -> None:
+    found = failed(found_by(LossContract, HERE + loss.__name__))
+    assert message in found.get(check, f"passed; failed: {found}")
+
+
+def test_every_check_of_the_contract_has_a_mistake_that_it_finds() -> None:
+    from kdkit.testing import checks
+
+    assert {name for name, _ in checks(LossContract)} == {check for _, check, _ in MISTAKES}
+
+
+def test_unknown_signals_need_a_batch_of_the_author() -> None:
+    checks = found_by(LossContract, HERE + "Distance", spec={"signals": ("heat",)})
+    assert {check.status for check in checks} == {"skipped"}
+    assert checks[0].message == "no example of the signals heat; override batch() of LossContract"
+
+
+def test_a_loss_without_teachers_has_no_rows_of_theirs() -> None:
+    checks = found_by(LossContract, HERE + "OwnScale", spec={"signals": ()})
+    assert failed(checks) == {}
+    assert skipped(checks) == {"test_rows_without_weight", "test_no_weight_at_all"}
+
+
+class OwnScale(nn.Module):
+    """Learns from the samples themselves."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        return (batch.student["image"] - batch.student["text"]).square().mean() * batch.student["logit_scale"]
