@@ -1,4 +1,4 @@
-"""``kdkit features``, ``kdkit features extract``, ``kdkit features verify``."""
+"""``kdkit features``: ``extract``, ``verify``, ``push``, ``pull``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from kdkit.core.errors import ExitCode, KdkitError
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
     from kdkit.core.data import SampleTable
+    from kdkit.core.features.share import PushedFeatures
     from kdkit.core.features.upkeep import ColumnStatus
     from kdkit.core.workspace import Workspace
 
+Repository = Annotated[str, typer.Argument(metavar="ORG/NAME", help="A data set repository.")]
 Teachers = Annotated[list[str] | None, typer.Argument(metavar="[TEACHER]...", help="By default all.")]
 
 
@@ -25,6 +27,8 @@ def register(app: typer.Typer) -> None:
     group.callback(invoke_without_command=True)(show)
     group.command("extract")(extract)
     group.command("verify")(verify)
+    group.command("push")(push)
+    group.command("pull")(pull)
     app.add_typer(group, name="features")
 
 
@@ -93,6 +97,76 @@ def verify(
     console.emit({"ok": not damaged, "columns": found}, json=json, text="\n".join(lines or ["no features"]))
     if damaged:
         raise typer.Exit(ExitCode.FOUND)
+
+
+def push(
+    repository: Repository,
+    teachers: Teachers = None,
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read it (default: private).")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Columns of other teachers that the repository holds may go.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    project: console.ProjectOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Share columns as a data set: no images, no captions, no labels, no names of samples."""
+    from kdkit.core.features.share import push_features
+
+    workspace, reporter = console.workspace(project), console.reporter()
+    with workspace.exclusive("kdkit features push"):
+        done = push_features(
+            workspace,
+            repository,
+            teachers or (),
+            public=public,
+            delete=delete,
+            dry_run=dry_run,
+            reporter=reporter,
+        )
+    uploaded = done.uploaded
+    data = {
+        "columns": {
+            name: {"rows": c.rows, "prompts": c.texts, "licence": c.licence} for name, c in done.columns.items()
+        },
+        "plan": done.plan.to_json(),
+        "uploaded": None if uploaded is None else {"url": uploaded.url, "commit": uploaded.commit},
+    }
+    console.emit(data, json=as_json, text=lambda: _pushed_text(done))
+
+
+def pull(
+    repository: Repository,
+    teachers: Teachers = None,
+    revision: Annotated[str, typer.Option(metavar="R", help="Branch, tag or commit.")] = "main",
+    project: console.ProjectOption = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Add shared columns to the store, verified; the project's own features stay as they are."""
+    from dataclasses import asdict
+
+    from kdkit.core.features.share import pull_features
+
+    workspace = console.workspace(project)
+    with workspace.exclusive("kdkit features pull"):
+        pulled = pull_features(workspace, repository, teachers or (), revision=revision, reporter=console.reporter())
+    rows = [(c.teacher, c.fingerprint[:12], c.rows, c.here, c.texts) for c in pulled]
+    headers = ("teacher", "fingerprint", "new rows", "shards there before", "new prompts")
+    absent = [c.teacher for c in pulled if c.teacher not in workspace.registry.teachers]
+    if absent:
+        console.say(f"not in registry.yaml, so not used yet: {', '.join(absent)}")
+    console.emit([asdict(c) for c in pulled], json=as_json, text=lambda: console.table(headers, rows, "llrrr"))
+
+
+def _pushed_text(done: PushedFeatures) -> str:
+    plan, uploaded = done.plan, done.uploaded
+    rows = [(name, c.rows, c.texts, c.licence) for name, c in done.columns.items()]
+    lines = [console.table(("teacher", "samples", "prompts", "licence"), rows, "lrrl"), ""]
+    changes = f"{len(plan.adds)} files to add, {len(plan.updates)} to change, {len(plan.deletes)} to delete"
+    lines.append(f"{plan.repo}: {changes}, {len(plan.unchanged)} unchanged; {plan.size / 1e6:.1f} MB to send")
+    if uploaded is None:
+        return "\n".join([*lines, "nothing was sent"])
+    return "\n".join([*lines, uploaded.url, f"  kdkit features pull {plan.repo}"])
 
 
 def _table(workspace: Workspace, reporter: Reporter) -> SampleTable | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdkit.core.alignment.shared import fit_aligners, subsample
+from kdkit.core.alignment.shared import subsample
 from kdkit.core.contracts import Reporter, Student
+from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
 from kdkit.core.distill.feed import StudentInputs, Teaching
@@ -62,7 +63,8 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
         teachings.append(_previous(student, inputs, plan, len(survey.table), reporter))
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
-    aligners = _aligners(workspace, plan, survey, teachers, outputs, saved)
+    known = None if parent is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)
+    aligners = aligners_of(workspace.catalogue, plan, survey, teachers, outputs, saved, known)
     train = survey.samples("train")
     bridges = _bridges(plan, teachings, outputs, aligners, train)
     make_loss = workspace.catalogue.make
@@ -73,7 +75,10 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
     inherit(task, saved)
     if parent is not None and plan.recipe.space == "heads":
-        _fit_new_heads(task, inputs, [t for t in teachers if t.name in plan.new_teachers], train, reporter)
+        fresh = [
+            t for t in teachers if not any(key.startswith(f"bridges.{module_key(t.name)}.heads.") for key in saved)
+        ]
+        _fit_heads(task, inputs, fresh, train, reporter)
     return Build(task, inputs, tuple(teachings))
 
 
@@ -175,10 +180,11 @@ def _bridges(
     return bridges
 
 
-def _fit_new_heads(
+def _fit_heads(
     task: DistillTask, inputs: StudentInputs, teachers: Sequence[Teaching], train: Indices, reporter: Reporter
 ) -> None:
-    """New teachers' heads start where they fit the student as it is."""
+    """Heads that the parent does not bring (of a new teacher, of one that it did not have by it) start where they
+    fit the student as it is."""
     for teacher in teachers:
         taught = train[teacher.weight[train] > 0]
         if not teacher.widths or not len(taught):
@@ -188,37 +194,6 @@ def _fit_new_heads(
         targets = teacher.targets(chosen, teacher.weight[chosen])
         bridge = cast(Bridge, task.bridges[module_key(teacher.name)])
         fit_heads(bridge, {name: torch.from_numpy(x) for name, x in student.items()}, targets)
-
-
-def _aligners(
-    workspace: Workspace,
-    plan: Plan,
-    survey: Survey,
-    teachers: Sequence[Teaching],
-    outputs: Mapping[str, int],
-    saved: Mapping[str, Tensor],
-) -> list[nn.Module]:
-    """One per teacher in a shared space; those of an increment's old teachers stay as they were."""
-    part = plan.recipe.aligner
-    if part is None:
-        return []
-    width = next(iter(outputs.values()))
-    fixed: dict[str, nn.Module] = {}
-    for teacher in teachers:
-        prefix = f"bridges.{module_key(teacher.name)}.aligner."
-        state = {name.removeprefix(prefix): x for name, x in saved.items() if name.startswith(prefix)}
-        if state:
-            sizes = {"in_dim": next(iter(teacher.widths.values())), "out_dim": width}
-            aligner = workspace.catalogue.make("aligner", part.name, **sizes, **part.options)
-            aligner.load_state_dict(state)
-            fixed[teacher.name] = aligner
-    # What a teacher says about domains that it may not teach must not turn the others.
-    taught = [replace(t, rows=np.where(t.weight > 0, t.rows, -1)) for t in teachers]
-    samples = survey.samples("train")
-    fitted = fit_aligners(
-        workspace.catalogue, part, taught, outputs, samples=samples, fixed=fixed, seed=plan.settings.seed
-    )
-    return [fitted[teacher.name] for teacher in teachers]
 
 
 def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None, train: Indices) -> dict[str, nn.Module]:

@@ -71,7 +71,7 @@ class DistillTask(nn.Module):
         outputs = cast(Student, self.student)(inputs)
         # Losses are computed in float32 whatever the precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            whole = {name: gather_batch(x.float()) if x.ndim else x.float() for name, x in outputs.items()}
+            whole = {name: whole_batch(x) for name, x in outputs.items()}
             views = {
                 name: cast(Bridge, self.bridges[module_key(name)])(name, whole, targets[name], weights[name])
                 for name in self.teachers
@@ -99,6 +99,18 @@ class DistillTask(nn.Module):
             for number, parameter in enumerate(self.student.parameters())
         ]
         return torch.stack(parts).sum()
+
+
+def whole_batch(x: Tensor) -> Tensor:
+    """A student's output as the losses see it: float32 (ids stay integers), rows of all processes.
+
+    A parameter of the student has no rows of samples and is the same everywhere: it is handed on as it is. Each
+    process then has the gradient of the whole loss with respect to it, and their average is just that.
+    """
+    if isinstance(x, nn.Parameter):
+        return x
+    x = x.float() if x.is_floating_point() else x
+    return gather_batch(x) if x.ndim else x
 
 
 def gather_batch(x: Tensor) -> Tensor:
