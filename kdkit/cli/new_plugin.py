@@ -57,9 +57,12 @@ def next_commands(made: NewPlugin) -> list[str]:
 
 def as_text(made: NewPlugin) -> str:
     """What was written, where the work is, and what to do next."""
-    heavy = [file for file in made.files if file.startswith(f"{made.names.module}/") and file.endswith((".py", ".yaml"))]
-    lines = [f"wrote {made.names.distribution}: {len(made.files)} files in {_nearest(made.folder)}"]
-    lines += [f"  {file}" for file in heavy]
+    from kdkit.core.scaffold.kinds import KINDS
+
+    package = [file for file in made.files if file.startswith(f"{made.names.module}/") and not file.endswith(".typed")]
+    what = f"{made.names.distribution}, {KINDS[made.kind].summary}"
+    lines = [f"wrote {what}: {len(made.files)} files in {_nearest(made.folder)}", "yours to change:"]
+    lines += [f"  {file}" for file in package]
     lines += ["next:", *(f"  {command}" for command in next_commands(made))]
     return "\n".join(lines)
 

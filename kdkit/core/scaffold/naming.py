@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kdkit.core.catalogue import BUILT_IN, Catalogue, Family, normal
 from kdkit.core.errors import KdkitError
 
-LONGEST = 40
+LONGEST = 30
 _SHAPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 

@@ -11,7 +11,6 @@ from kdkit.core.atomic import disk_errors, new_folder
 from kdkit.core.catalogue import Catalogue, Family
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import KdkitError, did_you_mean
-
 from kdkit.core.scaffold.kinds import KINDS
 from kdkit.core.scaffold.naming import Names, names_for
 

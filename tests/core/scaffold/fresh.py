@@ -1,0 +1,74 @@
+"""A fresh environment: plugins are really installed into it by pip; kdkit and its libraries are the running ones."""
+
+from __future__ import annotations
+
+import json
+import site
+import subprocess
+import venv
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Outcome, clean_environment
+
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index")
+COMMANDS = """
+import json, sys
+from kdkit.cli.main import app
+for arguments in json.loads(sys.argv[1]):
+    code = app(arguments, prog_name="kdkit", standalone_mode=False)
+    if code:
+        sys.exit(f"kdkit {' '.join(arguments)}: exit code {code}")
+"""
+
+
+class FreshEnvironment:
+    """A virtual environment in ``folder``.
+
+    It is made without copying gigabytes: a ``.pth`` file lets it see the running environment's libraries.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=find_spec("pip") is None, symlinks=True)
+        (own,) = folder.glob("lib/python*/site-packages")
+        running = [path for path in (*site.getsitepackages(), site.getusersitepackages()) if Path(path).is_dir()]
+        (own / "running.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in running))
+        self.executable = folder / "bin" / "python"
+
+    def python(self, *arguments: str, folder: Path | None = None, **variables: str) -> Outcome:
+        """Run Python there; ``variables`` are added to its environment."""
+        done = subprocess.run(
+            [self.executable, *arguments],
+            cwd=folder,
+            env={**clean_environment(), "PYTHONDONTWRITEBYTECODE": "1", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def install(self, *packages: Path) -> None:
+        """``pip install``, with the running environment's hatchling and without network."""
+        done = self.python(*PIP, "install", *OFFLINE, *map(str, packages))
+        assert done.code == 0, done.stderr
+
+    def kdkit(self, *arguments: str, folder: Path | None = None, **variables: str) -> Outcome:
+        """The command, in a process of its own."""
+        return self.python("-m", "kdkit.cli.main", *arguments, folder=folder, **variables)
+
+    def commands(self, folder: Path, *commands: Sequence[str]) -> str:
+        """Several commands in one process (importing torch anew for each would take minutes); what they printed."""
+        done = self.python("-c", COMMANDS, json.dumps(commands), folder=folder)
+        assert done.code == 0, done.stderr
+        return done.stdout
+
+    def answer(self, code: str, *arguments: str) -> Any:
+        """What the Python code prints as JSON."""
+        done = self.python("-c", code, *arguments)
+        assert done.code == 0, done.stderr
+        return json.loads(done.stdout)
