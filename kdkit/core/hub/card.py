@@ -8,6 +8,8 @@ from kdkit.core.hub.connection import Hub
 from kdkit.core.hub.plan import UploadPlan
 
 CARD = "README.md"
+_SHOWN = 160
+"""Characters of one message: the Hub lists all licences that it knows."""
 
 
 def check_card(hub: Hub, plan: UploadPlan) -> None:
@@ -23,7 +25,7 @@ def check_card(hub: Hub, plan: UploadPlan) -> None:
     raise KdkitError(
         "the Hub refuses the metadata of the card; nothing was pushed",
         where=str(plan.folder / CARD),
-        why="; ".join(errors)[:1000],
+        why="; ".join(error if len(error) <= _SHOWN else f"{error[:_SHOWN]} ..." for error in errors),
         fix="correct these fields between the '---' lines at its top",
         code=ExitCode.FOUND,
     )

@@ -124,6 +124,7 @@ class Connection(BaseHTTPRequestHandler):
     """One client's connection: reads, records, injects faults, dispatches, answers."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the client's acknowledgement
     hub: LocalHub
 
     def log_message(self, format: str, *args: Any) -> None: ...

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kdkit.testing.hub.http import Answer, Refusal, Request, route
-from kdkit.testing.hub.routes.access import at, readable, writable
+from kdkit.testing.hub.routes.access import at, readable, signed_in, writable
+from kdkit.testing.hub.state import Kind
 from kdkit.testing.hub.store import WrongContent
 
 if TYPE_CHECKING:
@@ -15,20 +16,24 @@ if TYPE_CHECKING:
 
 @route("POST", "/{repo}.git/info/lfs/objects/batch")
 def model_batch(hub: LocalHub, request: Request) -> Answer:
-    writable(hub, request, "model")
-    return _batch(hub, request)
+    return _batch(hub, request, "model")
 
 
 @route("POST", "/datasets/{repo}.git/info/lfs/objects/batch")
 def dataset_batch(hub: LocalHub, request: Request) -> Answer:
-    writable(hub, request, "dataset")
-    return _batch(hub, request)
+    return _batch(hub, request, "dataset")
 
 
-def _batch(hub: LocalHub, request: Request) -> Answer:
+def _batch(hub: LocalHub, request: Request, kind: Kind) -> Answer:
     """Where to send each object; nothing for those that are here already."""
-    objects: list[dict[str, Any]] = []
-    for asked in request.json()["objects"]:
+    wanted, objects = request.json(), list[dict[str, Any]]()
+    ref = wanted.get("ref", {}).get("name", "refs/pr/")
+    if ref.startswith("refs/pr/"):  # also without a ref: then a pull request is about to be opened
+        signed_in(request)
+        readable(hub, request, kind)
+    else:
+        writable(hub, request, kind)
+    for asked in wanted["objects"]:
         about: dict[str, Any] = {"oid": asked["oid"], "size": asked["size"]}
         if not hub.store.has(asked["oid"]):
             about["actions"] = {
