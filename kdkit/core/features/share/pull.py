@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,7 @@ def pull_features(
     from kdkit.core.hub import connect, download
 
     hub, reporter = hub or connect(), reporter or Silent()
-    staging = workspace.state / STAGING / repo.replace("/", "--")
-    with disk_errors(str(workspace.root)):
-        for part in ("record", "files"):
-            shutil.rmtree(staging / part, ignore_errors=True)
+    with disk_errors(str(workspace.root)), _staging(workspace, repo) as staging:
         there = list[str]()
 
         def record_alone(paths: Iterable[str]) -> list[str]:
@@ -88,18 +86,28 @@ def pull_features(
         wanted = _wanted(workspace, repo, record, teachers)
         listed = _listed(repo, record, wanted, there)
         known = _hashes(workspace, wanted, listed)
-        fetch = {path for path, facts in listed.items() if facts["sha256"] not in known}
-        got = download(
-            hub, repo, "dataset", first.commit, staging / "files", select=lambda _: sorted(fetch), reporter=reporter
-        )
+        fetch = sorted(path for path, facts in listed.items() if facts["sha256"] not in known)
+        got = download(hub, repo, "dataset", first.commit, staging / "files", select=lambda _: fetch, reporter=reporter)
         _same_content(repo, got, listed)
-        columns = [_verified(got.folder, name, wanted[name], reporter) for name in wanted]
-        here = {
-            name: sum(1 for path in listed if _of(name, wanted[name], path) and path not in fetch) for name in wanted
-        }
-        pulled = tuple(_adopt(workspace, column, here[column.teacher]) for column in columns)
-        shutil.rmtree(staging, ignore_errors=True)
-    return pulled
+        columns = [_verified(got.folder, name, facts, reporter) for name, facts in wanted.items()]
+        left = {name: [p for p in listed if p not in fetch and _of(name, facts, p)] for name, facts in wanted.items()}
+        return tuple(_adopt(workspace, column, len(left[column.teacher])) for column in columns)
+
+
+@contextmanager
+def _staging(workspace: Workspace, repo: str) -> Iterator[Path]:
+    """Where files arrive; what an interrupted download has fetched stays there for the next run."""
+    folder = workspace.state / STAGING / repo.replace("/", "--")
+    arrived = [folder / "record", folder / "files"]
+    try:
+        for path in arrived:
+            shutil.rmtree(path, ignore_errors=True)
+        yield folder
+    except BaseException:
+        for path in arrived:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(folder: Path, repo: str) -> FeaturesRecord:

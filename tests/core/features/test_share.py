@@ -1,0 +1,393 @@
+"""Columns that leave the project tell no ids, and come back bit for bit; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from kdkit.core.contracts import SignalSpec
+from kdkit.core.data.table import SampleTable
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features import Column, FeatureStore, Header
+from kdkit.core.features.shard import PRESENT, Shard
+from kdkit.core.features.share import PulledColumn, pull_features, push_features
+from kdkit.core.features.share.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
+from kdkit.core.features.share.form import write_shared_form
+from kdkit.core.hub import Hub
+from kdkit.core.licences import LicenceFacts
+from kdkit.core.registry.lock import LicenceSeen, Lock, LockedTeacher
+from kdkit.core.workspace import Workspace
+from kdkit.testing.hub import LocalHub, local_hub
+from tests.core.features.small import keyed_table, paint
+
+FINGERPRINT = "ab" * 32
+HEADER = Header("radio", FINGERPRINT, {"weights": "w", "loader": "toy"}, (SignalSpec("image", (3,)),))
+REPO = "alice/columns"
+
+
+def fill(store: FeatureStore, keys: list[tuple[str, int]], values: np.ndarray[Any, Any] | None = None) -> Column:
+    """One more complete shard of the column; features are random unless given."""
+    column = store.create(HEADER)
+    path = column.add_shard([name for name, _ in keys], np.array([d for _, d in keys], np.uint64), block_rows=4)
+    shard = Shard(path, writable=True)
+    rows = np.random.default_rng(len(keys)).normal(size=(len(keys), 3)) if values is None else values
+    for block in shard.pending():
+        part = rows[shard.rows_of(block)].astype(np.float16)
+        shard.commit(block, {"image": part}, np.full(len(part), PRESENT, np.uint8))
+    shard.close()
+    return store.column("radio")
+
+
+def found(column: Column, table: SampleTable) -> np.ndarray[Any, Any]:
+    rows = column.locate(table)
+    assert (rows >= 0).all()
+    return column.gather("image", rows)
+
+
+# ------------------------------------------------------------------------------------ the form
+
+
+def test_ids_stay_here_and_features_are_bitwise_the_same(tmp_path: Path) -> None:
+    keys = [(f"patient-{i}", 1000 - i) for i in range(9)]
+    store = FeatureStore(tmp_path / "features")
+    fill(store, keys[:6])
+    column = fill(store, keys[6:])
+    store.put_texts("radio", FINGERPRINT, {"a ct": np.ones(3), "of an old class": np.zeros(3)})
+    column = store.column("radio")
+    shared = tmp_path / "shared" / "radio" / FINGERPRINT[:12]
+    form = write_shared_form(column, keyed_table(keys), ["a ct", "not there"], shared)
+    assert (form.rows, form.texts, form.ambiguous) == (9, 1, 0)
+    assert not any(b"patient" in path.read_bytes() for path in shared.iterdir())
+    mine, theirs = keyed_table(keys), keyed_table([(f"other-{digest}", digest) for _, digest in keys])
+    came = FeatureStore(tmp_path / "shared").column("radio", FINGERPRINT)
+    assert came.verify() == []
+    assert list(came.texts) == ["a ct"]
+    np.testing.assert_array_equal(found(column, mine), found(came, mine))
+    np.testing.assert_array_equal(found(column, mine), found(came, theirs))
+    assert came.locate(keyed_table([("patient-1", 1)])).tolist() == [-1], "another image is another sample"
+    with h5py.File(shared / "shard-0000.h5") as file:
+        assert (np.diff(file["digests"][:].astype(np.int64)) > 0).all()
+
+
+def test_only_samples_of_the_data_are_shared_and_the_same_bytes_come_out(tmp_path: Path) -> None:
+    keys = [(f"s{i}", i) for i in range(5)]
+    column = fill(FeatureStore(tmp_path / "features"), keys)
+    table = keyed_table([("s1", 1), ("s3", 3), ("s4", 44)])
+    for name in ("one", "two"):
+        assert write_shared_form(column, table, [], tmp_path / name).rows == 2
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == ["column.json", "shard-0000.h5"]
+    assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+
+
+def test_a_digest_that_does_not_tell_samples_apart_is_left_out(tmp_path: Path) -> None:
+    keys = [("twin-a", 7), ("twin-b", 7), ("question-1", 8), ("question-2", 8), ("alone", 9)]
+    values = np.array([[1, 1, 1], [1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]], np.float16)
+    column = fill(FeatureStore(tmp_path / "features"), keys, values)
+    form = write_shared_form(column, keyed_table(keys), [], tmp_path / "out")
+    assert (form.rows, form.ambiguous) == (2, 2)
+
+
+def test_own_rows_come_before_shared_ones(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "features")
+    fill(store, [("", 5)], np.full((1, 3), 5.0))
+    column = fill(store, [("mine", 5)], np.full((1, 3), 6.0))
+    both = keyed_table([("mine", 5), ("another", 5)])
+    assert column.gather("image", column.locate(both))[:, 0].tolist() == [6, 5]
+
+
+@pytest.mark.parametrize(
+    ("facts", "public", "licence", "why"),
+    [
+        (LicenceFacts(seen="mit"), True, "mit", ""),
+        (LicenceFacts(seen="cc-by-nc-4.0"), True, "cc-by-nc-4.0", ""),
+        (LicenceFacts(), False, "unknown", ""),
+        (LicenceFacts(), True, "", "its licence is unknown"),
+        (LicenceFacts(seen="cc-by-nc-nd-4.0"), False, "", "allows no derivatives"),
+        (LicenceFacts(seen="mit", distillation="forbidden", note="no outputs"), False, "", "no outputs"),
+        (LicenceFacts(asserted="LicenseRef-Ours"), False, "LicenseRef-Ours", ""),
+        (LicenceFacts(asserted="LicenseRef-Ours"), True, "", "not everybody's"),
+    ],
+)
+def test_licences_decide_who_may_share(facts: LicenceFacts, public: bool, licence: str, why: str) -> None:
+    if licence:
+        assert licence_to_share("radio", facts, public=public) == licence
+        return
+    with pytest.raises(KdkitError, match="may not be shared") as caught:
+        licence_to_share("radio", facts, public=public)
+    assert why in caught.value.why
+    assert caught.value.code == ExitCode.DENIED
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"format": "kdkit-shared-features", "format_version": 9}'])
+def test_records_of_others_are_refused(text: str) -> None:
+    with pytest.raises(KdkitError):
+        FeaturesRecord.from_json(text, "alice/x")
+
+
+def test_a_record_comes_back() -> None:
+    column = SharedColumn(FINGERPRINT, {"a": "b"}, "hf:a/b", "c" * 40, "mit", {"image": "3 float16"}, 2, 1, {"ct": 2})
+    record = FeaturesRecord("1.0", {"radio": column}, {"README.md": {"size": 1, "sha256": "0" * 64}})
+    assert FeaturesRecord.from_json(json.dumps(record.to_json()), "x") == record
+
+
+# ------------------------------------------------------------------------------------- the Hub
+
+
+def lock_of(fingerprint: str = FINGERPRINT) -> LockedTeacher:
+    return LockedTeacher(
+        provider="registry",
+        source="local:models/radio",
+        commit=None,
+        loader="open_clip",
+        options={},
+        files={},
+        also={},
+        licence=LicenceSeen(name="mit", evidence="README.md"),
+        gated=False,
+        signals={},
+        identity={"preprocess": "squash"},
+        fingerprint=fingerprint,
+        locked_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def project(root: Path, names: str = "a", teachers: tuple[str, ...] = ("radio",), pictures: int = 6) -> Workspace:
+    """A project whose samples are called after ``names``, with the teachers locked."""
+    rows = []
+    for number in range(pictures):
+        paint(root / "images" / f"{number}.png", number)
+        row = {"id": f"{names}-{number}", "image": f"{number}.png", "text": f"t{number % 2}", "domain": "ct"}
+        rows.append({**row, "label": f"l{number % 2}", "split": "train"})
+    (root / "images" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    entries = "".join(f"  {name}: {{from: local:models/radio, loader: open_clip}}\n" for name in teachers)
+    (root / "registry.yaml").write_text(
+        f"version: 1\nteachers:\n{entries}data: [{{source: jsonl, path: images/samples.jsonl}}]\n"
+        "prompts: {default: ['a {domain} of {label}']}\n",
+        encoding="utf-8",
+    )
+    lock = Lock()
+    for name in teachers:
+        lock = lock.with_teacher(name, lock_of())
+    lock.save(root / "registry.lock")
+    return Workspace(root)
+
+
+def extracted(workspace: Workspace) -> Column:
+    """The column of ``radio`` with features of every sample and prompt."""
+    from kdkit.core.data import load_table
+
+    table, store = load_table(workspace), FeatureStore(workspace.features)
+    fill(store, list(zip(table.ids, table.digests.tolist(), strict=True)))
+    store.put_texts("radio", FINGERPRINT, {f"a ct of l{i}": np.full(3, i) for i in range(2)})
+    return store.column("radio")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[LocalHub]:
+    with local_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture
+def author(tmp_path: Path) -> Workspace:
+    workspace = project(tmp_path / "author")
+    extracted(workspace)
+    return workspace
+
+
+def signed_in(local: LocalHub) -> Hub:
+    return Hub(local.url, "hf_alice")
+
+
+def contents(workspace: Workspace) -> dict[str, bytes]:
+    """Everything in the project but the fetched state."""
+    files = (path for path in workspace.root.rglob("*") if path.is_file() and ".kdkit" not in path.parts)
+    return {path.relative_to(workspace.root).as_posix(): path.read_bytes() for path in files}
+
+
+def tampered(local: LocalHub, change: dict[str, bytes | None]) -> None:
+    """Somebody commits other files."""
+    names = local.hashes(REPO, kind="dataset")
+    files = {path: local.store.path(local.head(REPO, kind="dataset").files[path].oid) for path in names}
+    held = {path: at.read_bytes() if at.exists() else b"" for path, at in files.items()}
+    for path, file in local.head(REPO, kind="dataset").files.items():
+        if file.sha256:
+            held[path] = local.store.path(file.sha256).read_bytes()
+    for path, content in change.items():
+        if content is None:
+            del held[path]
+        else:
+            held[path] = content
+    local.add(REPO, held, "dataset", private=True)
+
+
+def test_columns_travel_and_gather_is_bitwise_the_same(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+    from kdkit.core.data import load_table
+
+    dry = push_features(author, REPO, hub=signed_in(local), dry_run=True)
+    assert dry.uploaded is None
+    assert not local.repositories
+    done = push_features(author, REPO, hub=signed_in(local))
+    assert done.uploaded is not None
+    assert local.repository(REPO, "dataset").private
+    assert sorted(local.hashes(REPO, kind="dataset")) == sorted(
+        [
+            "README.md",
+            RECORD,
+            *(f"features/radio/{FINGERPRINT[:12]}/{n}" for n in ("column.json", "shard-0000.h5", "texts.safetensors")),
+        ]
+    )
+    for file in local.root.joinpath("store").rglob("*"):
+        assert not file.is_file() or not any(word in file.read_bytes() for word in (b"a-0", b"models/radio", b"author"))
+    other = project(tmp_path / "other", names="b")
+    (pulled,) = pull_features(other, REPO, hub=signed_in(local))
+    assert pulled == PulledColumn("radio", FINGERPRINT, rows=6, here=0, texts=2)
+    mine, theirs = FeatureStore(author.features).column("radio"), FeatureStore(other.features).column("radio")
+    np.testing.assert_array_equal(found(mine, load_table(author)), found(theirs, load_table(other)))
+    np.testing.assert_array_equal(mine.text_features(["a ct of l1"]), theirs.text_features(["a ct of l1"]))
+    before = contents(other)
+    (again,) = pull_features(other, REPO, hub=signed_in(local))
+    assert (again.rows, again.here, again.texts) == (0, 1, 0)
+    assert contents(other) == before
+    assert push_features(author, REPO, hub=signed_in(local)).plan.empty
+    card = local.store.path(local.head(REPO, kind="dataset").files["README.md"].oid).read_text(encoding="utf-8")
+    assert "license: mit" in card
+    assert "| radio | `local:(not published)` | mit | image 3 float16 | 6 | 2 |" in card
+
+
+def test_a_pull_adds_and_replaces_nothing(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+    from kdkit.core.data import load_table
+
+    push_features(author, REPO, hub=signed_in(local))
+    other = project(tmp_path / "other", names="b", pictures=8)
+    table = load_table(other)
+    keys = list(zip(table.ids, table.digests.tolist(), strict=True))
+    store = FeatureStore(other.features)
+    own = fill(store, keys[4:], np.full((4, 3), 9.0))
+    store.put_texts("radio", FINGERPRINT, {"a ct of l1": np.full(3, 7.0)})
+    pull_features(other, REPO, ["radio"], hub=signed_in(local))
+    column = store.column("radio")
+    assert (column.shards[0].path.read_bytes(), len(column.shards)) == (own.shards[0].path.read_bytes(), 2)
+    values = found(column, table)
+    assert (values[4:] == 9).all()
+    assert not (values[:4] == 9).any()
+    assert column.text_features(["a ct of l0", "a ct of l1"])[:, 0].tolist() == [0, 7]
+
+
+def test_features_of_another_state_of_the_teacher_are_refused(
+    author: Workspace, local: LocalHub, tmp_path: Path
+) -> None:
+    push_features(author, REPO, hub=signed_in(local))
+    other = project(tmp_path / "other")
+    Lock().with_teacher("radio", lock_of("cd" * 32)).save(other.lock_path)
+    before = contents(other)
+    with pytest.raises(KdkitError, match="features of another 'radio'") as caught:
+        pull_features(other, REPO, hub=signed_in(local))
+    assert "abababababab there, cdcdcdcdcdcd in registry.lock (" in caught.value.why
+    assert "weights is" in caught.value.why
+    Lock().save(other.lock_path)
+    with pytest.raises(KdkitError, match="none of its teachers"):
+        pull_features(other, REPO, hub=signed_in(local))
+    with pytest.raises(KdkitError, match="no features of 'radoi'") as caught:
+        pull_features(other, REPO, ["radoi"], hub=signed_in(local))
+    assert caught.value.why == "did you mean 'radio'?"
+    Lock().save(other.lock_path)
+    assert contents(other).keys() == before.keys()
+    assert not (other.root / "features").exists()
+
+
+SHARD = f"features/radio/{FINGERPRINT[:12]}/shard-0000.h5"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({SHARD: b"something else"}, "'features/radio/abababababab/shard-0000.h5' was changed"),
+        ({SHARD: None}, "'features/radio/abababababab/shard-0000.h5' is missing"),
+        ({"features/radio/abababababab/shard-0001.h5": b"more"}, "was not pushed by kdkit"),
+    ],
+)
+def test_what_was_tampered_with_is_refused_and_named(
+    author: Workspace, local: LocalHub, tmp_path: Path, change: dict[str, bytes | None], what: str
+) -> None:
+    push_features(author, REPO, hub=signed_in(local))
+    tampered(local, change)
+    other = project(tmp_path / "other")
+    with pytest.raises(KdkitError, match=what) as caught:
+        pull_features(other, REPO, hub=signed_in(local))
+    assert caught.value.code == ExitCode.FOUND
+    assert not (other.root / "features").exists()
+    assert not [path for path in (other.root / ".kdkit").rglob("*") if path.is_file()]
+    old = local.repository(REPO, "dataset").resolve("main")
+    assert old is not None
+    assert old.parent is not None
+    (pulled,) = pull_features(other, REPO, revision=old.parent, hub=signed_in(local))
+    assert pulled.rows == 6
+
+
+def test_a_damaged_shard_is_refused_even_where_the_record_agrees(
+    author: Workspace, local: LocalHub, tmp_path: Path
+) -> None:
+    (path,) = (author.features / "radio" / FINGERPRINT[:12]).glob("shard-*.h5")
+    push_features(author, REPO, hub=signed_in(local))
+    files = local.head(REPO, kind="dataset").files
+    shard, record = (local.store.path(files[n].sha256 or files[n].oid).read_bytes() for n in (SHARD, RECORD))
+    at = shard.index(np.float16(Shard(path).arrays["image"][0, 0]).tobytes())
+    spoilt = shard[:at] + b"\x00\x01" + shard[at + 2 :]
+    from hashlib import sha256
+
+    changed = record.replace(sha256(shard).hexdigest().encode(), sha256(spoilt).hexdigest().encode())
+    tampered(local, {SHARD: spoilt, RECORD: changed})
+    other = project(tmp_path / "other")
+    with pytest.raises(KdkitError, match="are damaged; nothing was added"):
+        pull_features(other, REPO, hub=signed_in(local))
+    assert not (other.root / "features").exists()
+
+
+def test_an_interrupted_pull_goes_on(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+    push_features(author, REPO, hub=signed_in(local))
+    other = project(tmp_path / "other")
+    local.fail("GET .*/texts.safetensors", status=404, code="EntryNotFound", times=1)
+    with pytest.raises(KdkitError):
+        pull_features(other, REPO, hub=signed_in(local))
+    assert not (other.root / "features").exists()
+    sent = len([r for r in local.requests if r.line.startswith("GET") and "shard-0000" in r.line])
+    assert pull_features(other, REPO, hub=signed_in(local))[0].rows == 6
+    assert sent == len([r for r in local.requests if r.line.startswith("GET") and "shard-0000" in r.line])
+
+
+def test_columns_of_others_are_not_deleted_unasked(local: LocalHub, tmp_path: Path) -> None:
+    both = project(tmp_path / "both", teachers=("radio", "eye"))
+    extracted(both)
+    shutil.copytree(both.features / "radio", both.features / "eye")
+    for path in (both.features / "eye").rglob("column.json"):
+        path.write_text(path.read_text().replace('"radio"', '"eye"'))
+    for path in (both.features / "eye").rglob("shard-*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs["kdkit"] = file.attrs["kdkit"].replace('"radio"', '"eye"')
+    push_features(both, REPO, hub=signed_in(local))
+    with pytest.raises(KdkitError, match="holds columns of radio, which this push would delete"):
+        push_features(both, REPO, ["eye"], hub=signed_in(local))
+    push_features(both, REPO, ["eye"], delete=True, hub=signed_in(local))
+    assert not any("radio" in path for path in local.hashes(REPO, kind="dataset"))
+
+
+def test_what_cannot_be_pushed_is_said(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="no features of 'eye'"):
+        push_features(author, REPO, ["eye"], hub=signed_in(local))
+    with pytest.raises(KdkitError, match="there are no features to push"):
+        push_features(project(tmp_path / "empty"), REPO, hub=signed_in(local))
+    text = author.registry_path.read_text(encoding="utf-8")
+    author.registry_path.write_text(text.replace("loader: open_clip", "loader: open_clip, license: cc-by-nd-4.0"))
+    with pytest.raises(KdkitError, match="features of 'radio' may not be shared") as caught:
+        push_features(Workspace(author.root), REPO, hub=signed_in(local))
+    assert caught.value.code == ExitCode.DENIED
+    assert not local.repositories
