@@ -47,6 +47,7 @@ LIGHT = {
 PUBLIC = {
     "kdkit",
     "kdkit.core.contracts",
+    "kdkit.core.discovery",
     "kdkit.core.errors",
     "kdkit.core.hookspecs",
     "kdkit.core.evaluate.metrics",

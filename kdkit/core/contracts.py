@@ -129,8 +129,10 @@ class Student(Protocol):
     """The one model being trained; in practice an ``nn.Module``.
 
     ``forward`` maps prepared inputs to named outputs; heads and losses find them by name, and a teacher's
-    signal of the same name is what an output is compared with (``image`` and ``text`` for dual encoders,
-    ``logits`` for generating students).
+    signal of the same name is what an output is compared with (``image`` and ``text`` for dual encoders).
+    Generating students give ``answer_hidden`` (B, A, H), the states that predict an answer's A tokens,
+    ``answer_ids`` (B, A) int64, -100 after the end, and ``output_embedding`` (V, H), a parameter: losses make
+    logits of them a part at a time.
     """
 
     @property
@@ -148,7 +150,11 @@ class Student(Protocol):
         """One sample's inputs on the CPU, equal shapes for all samples; deterministic, thread-safe."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Stacked inputs -> outputs (B, D), and the scalar ``logit_scale`` (already exponentiated)."""
+        """Stacked inputs -> outputs (B, ..., D); a dual encoder's with the scalar ``logit_scale``, exponentiated.
+
+        Rows are gathered over processes, so their shapes must not depend on the batch; an ``nn.Parameter`` among
+        the outputs is handed to the losses as it is.
+        """
 
     def save(self, folder: Path) -> None:
         """Write everything that stock libraries and the spec's ``loader`` need, offline, no pickle."""
@@ -182,7 +188,7 @@ class LossInput:
     """What a loss sees: the whole batch over all processes.
 
     Attributes:
-        student: the student's own outputs: name -> (B, D), and ``logit_scale`` ().
+        student: the student's own outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
         teachers: one view per teacher of the run.
         domain: (B,) int64 index of each sample's domain.
     """

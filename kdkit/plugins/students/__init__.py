@@ -15,4 +15,10 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             factory="kdkit.plugins.students.open_clip:create_student",
             loader="kdkit.plugins.students.open_clip:load_student",
         ),
+        StudentSpec(
+            name="clinkd",
+            summary="a vision-language model, Qwen2-VL or Qwen2.5-VL, with any RoPE variant; whole or LoRA",
+            factory="kdkit.plugins.students.clinkd.create:create_student",
+            loader="kdkit.plugins.students.clinkd.create:load_student",
+        ),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdkit.core.catalogue import Family, resolve
 from kdkit.core.contracts import DualEncoder, Sample, StudentSpec

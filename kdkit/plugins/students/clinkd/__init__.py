@@ -1,0 +1,1 @@
+"""The student family ``clinkd``: Qwen2-VL and Qwen2.5-VL with exchangeable RoPE variants."""

@@ -1,0 +1,99 @@
+"""RoPE variants for models that are not kdkit's own: stock code then computes and caches the variant's positions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdkit.core.contracts import RopeVariant
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.students.clinkd.rotary import AXES, exchange, position_rows
+
+
+def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
+    """Give a Qwen2-VL or Qwen2.5-VL model that is not kdkit's own the positions and frequencies of ``variant``.
+
+    It replaces ``get_rope_index`` of this instance, which its ``forward`` and ``generate`` call, and which training
+    code such as LLaMA-Factory's collator calls. Batches in which several samples share a row are refused: stock
+    transformers lets them see each other when a cache is in use.
+
+    Raises:
+        KdkitError: a variant that this model cannot take; later, videos and packed batches.
+    """
+    exchange(model, variant, name or type(variant).__name__)
+    inner = model.model
+    signature = inspect.signature(inner.get_rope_index)
+
+    def get_rope_index(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        given = signature.bind(*args, **kwargs).arguments
+        if given.get("video_grid_thw") is not None:
+            raise KdkitError("RoPE variants of kdkit are for images; there is a video")
+        return _rope_index(
+            inner.config, variant, given["input_ids"], given.get("image_grid_thw"), given.get("attention_mask")
+        )
+
+    inner.get_rope_index = get_rope_index
+    inner.language_model.register_forward_pre_hook(refuse_packed, with_kwargs=True)
+
+
+def _rope_index(
+    config: Any, variant: RopeVariant, ids: Tensor, grids: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(3, B, S) positions, and (B, 1) what must be added to a token's index after them."""
+    merge = config.vision_config.spatial_merge_size
+    left = [] if grids is None else [(t, h // merge, w // merge) for t, h, w in grids.tolist()]
+    mask = torch.ones_like(ids) if mask is None else mask
+    if int(mask.max()) > 1:
+        raise _packed()
+    rows, deltas = [], []
+    for row, kept in zip(ids, mask.bool(), strict=True):
+        modality = (row[kept] == config.image_token_id).long().cpu()
+        used = _take(left, int(modality.sum()))
+        # One more token of text says where generation goes on.
+        positions = position_rows(variant.positions(torch.cat([modality, modality.new_zeros(1)]), used))
+        full = positions.new_zeros(AXES, len(row))
+        full[:, kept.cpu()] = positions[:, :-1]
+        rows.append(full)
+        deltas.append(int(positions[0, -1]) - len(modality))
+    return torch.stack(rows, dim=1).to(ids.device), torch.tensor(deltas, device=ids.device)[:, None]
+
+
+def _take(grids: list[tuple[int, int, int]], tokens: int) -> list[tuple[int, int, int]]:
+    """Remove from the front the images that have ``tokens`` tokens."""
+    taken: list[tuple[int, int, int]] = []
+    while grids and sum(t * h * w for t, h, w in taken) < tokens:
+        taken.append(grids.pop(0))
+    return taken
+
+
+def refuse_packed(module: Any, _: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Pre-hook of a language tower: several samples in one row must not see each other.
+
+    Stock transformers (5.x) keeps them apart only if the ids have a row of text positions before time, row and
+    column, there is no attention mask, and ``use_cache`` is False; otherwise they leak silently.
+    """
+    ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
+    if ids is None or ids.shape[-1] < 2:
+        return
+    rows = ids if ids.ndim == 3 else ids[None]
+    starts = (rows == 0).all(0)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        starts = starts & mask[:, -starts.shape[1] :].bool()
+    if not bool((starts.sum(-1) > 1).any()):
+        return
+    cached = kwargs.get("use_cache")
+    cached = module.config.use_cache if cached is None else cached
+    if len(rows) != AXES + 1 or mask is not None or cached:
+        raise _packed()
+
+
+def _packed() -> KdkitError:
+    return KdkitError(
+        "several samples share one row, and would see each other",
+        why="stock transformers tells them apart only by (4, 1, S) position ids, without mask, with use_cache=False",
+        fix="give each sample its own row (LLaMA-Factory: neat_packing: false)",
+    )

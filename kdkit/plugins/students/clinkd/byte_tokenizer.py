@@ -1,0 +1,67 @@
+"""A tokenizer made from a list of words that can write anything: unknown text falls apart into bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from kdkit.core.errors import KdkitError
+
+SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+)
+"""Qwen2-VL's special tokens, in its order."""
+_ROLES = ("system", "user", "assistant")
+
+_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",  # a name that transformers 4 and 5 both know
+    "pad_token": "<|endoftext|>",
+    "eos_token": "<|im_end|>",
+    "clean_up_tokenization_spaces": False,
+}
+
+
+def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
+    """File name -> content of a byte-level BPE tokenizer, as Qwen's are, that needs no training and no download.
+
+    A word is one token, with or without a space before it (unless an earlier word's merges take its letters);
+    everything else is written byte by byte, so that decoding gives back every text exactly.
+
+    Raises:
+        KdkitError: for a word that is empty, repeated, or has a space in it.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    bad = [word for word in words if not word or word.split() != [word]]
+    if bad or len(set(words)) != len(words):
+        raise KdkitError(
+            f"the tokenizer cannot use the word {(bad or [w for w in words if words.count(w) > 1])[0]!r}",
+            where="student.config.sizes.words",
+            why="a word is not empty, has no space, and is listed once",
+        )
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges: list[tuple[str, str]] = []
+    for word in dict.fromkeys((*_ROLES, *words)):
+        for text in (word, f" {word}"):
+            for part, _ in cut.pre_tokenize_str(text):
+                _learn(part, vocabulary, merges)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = cut
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "tokenizer_config.json": json.dumps(_CONFIG, indent=2).encode(),
+    }
+
+
+def _learn(part: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    """Merge ``part`` from the left."""
+    for end in range(1, len(part)):
+        pair = (part[:end], part[end])
+        if "".join(pair) not in vocabulary:
+            vocabulary["".join(pair)] = len(vocabulary)
+            merges.append(pair)

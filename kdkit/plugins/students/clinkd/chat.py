@@ -1,0 +1,79 @@
+"""From a sample's messages to the prompt that Qwen's chat template makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdkit.core.contracts import Sample
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.students.clinkd.tokens import END, IMAGE, IMAGE_END, IMAGE_START, START, STRUCTURE
+
+MARK = "<image>"
+"""Where an image is in a message's content."""
+TEMPLATE = "ChatML of Qwen2-VL 1"
+"""Part of the student's identity; it changes with the prompt that the same messages give."""
+
+
+def prompt_of(sample: Sample, *, images: int, system: str, question: str) -> str:
+    """Everything before the answer, with one ``<|image_pad|>`` for each image.
+
+    It is what the chat template of Qwen2-VL and Qwen2.5-VL gives for the same messages with a generation prompt.
+
+    Args:
+        sample: its ``extra["messages"]`` are mappings with ``role`` (system, user, assistant) and ``content``;
+            without any, ``question`` is asked about its image.
+        images: how many images the sample has.
+        system: the system message where the sample has none; empty for no such message.
+
+    Raises:
+        KdkitError: roles that do not alternate, marks and images that differ in number, or a text with tokens of
+            the template in it.
+    """
+    messages = _messages(sample, question)
+    if messages[0][0] != "system" and system:
+        messages = [("system", system), *messages]
+    marks = sum(content.count(MARK) for _, content in messages)
+    if marks != images:
+        raise _refused(
+            sample,
+            f"{marks} {MARK} marks for {images} image{'s' * (images != 1)}",
+            fix=f"write {MARK} once for each image, where it belongs in the messages",
+        )
+    picture = f"{IMAGE_START}{IMAGE}{IMAGE_END}"
+    turns = (f"{START}{role}\n{content.replace(MARK, picture)}{END}\n" for role, content in messages)
+    return "".join(turns) + f"{START}assistant\n"
+
+
+def check_text(sample: Sample, text: str) -> None:
+    """Refuse a text that contains tokens of the template."""
+    for token in STRUCTURE:
+        if token in text:
+            raise _refused(sample, f"the text contains {token}", fix="remove it: it would break the sequence")
+
+
+def _messages(sample: Sample, question: str) -> list[tuple[str, str]]:
+    given: Sequence[Mapping[str, Any]] = sample.extra.get("messages") or ()
+    messages = []
+    for message in given:
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise _refused(sample, "a message needs a 'role' and a 'content', both text")
+        check_text(sample, content)
+        messages.append((role, content))
+    messages = messages or [("user", f"{MARK}{question}")]
+    turns = [role for role, _ in messages]
+    turns = turns[1:] if turns[0] == "system" else turns
+    wanted = ["user", "assistant"] * (len(turns) // 2) + ["user"]
+    if turns != wanted:
+        raise _refused(
+            sample,
+            f"roles are {', '.join(turns) or 'none'}",
+            fix="after an optional system message, user and assistant alternate and the last one is the user; "
+            "the answer is the sample's text",
+        )
+    return messages
+
+
+def _refused(sample: Sample, what: str, fix: str = "") -> KdkitError:
+    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)

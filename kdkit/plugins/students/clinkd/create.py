@@ -1,0 +1,167 @@
+"""Making and loading students of the family ``clinkd``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
+from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, read_tokens
+from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
+from kdkit.plugins.students.clinkd.origin import Origin
+from kdkit.plugins.students.clinkd.rotary import complete
+from kdkit.plugins.students.clinkd.settings import WHERE, Choice, Lora, Settings
+from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from kdkit.plugins.students.clinkd.tokens import Tokens
+
+
+def create_student(
+    *, init: str | None = None, sizes: Mapping[str, Any] | None = None, **settings: Any
+) -> ClinkdStudent:
+    """A new student, in training mode; give exactly one of ``init`` and ``sizes``.
+
+    Args:
+        init: a folder with a Qwen2-VL or Qwen2.5-VL model (a snapshot of the Hub's cache too), or one that a
+            student of this family was saved in; it is continued with the RoPE variants that it was trained with.
+        sizes: for random weights from torch's global generator and a tokenizer of bytes; see ``Sizes``.
+        settings: see ``Settings``.
+
+    Raises:
+        KdkitError: a config that means nothing, a folder that holds no such model, a RoPE variant that the model
+            cannot take or that is not the one that it was trained with.
+    """
+    if (init is None) == (sizes is None):
+        raise KdkitError(
+            "the student needs exactly one of init and sizes",
+            where=WHERE,
+            fix="for example 'config: {init: ./Qwen2-VL-2B-Instruct}', or '{sizes: {}}' for a tiny one",
+        )
+    if init is not None:
+        return _from_folder(Path(init), settings).train()
+    chosen = Settings.of(settings)
+    if chosen.lora is not None:
+        raise KdkitError("adapters need a base model", where=f"{WHERE}.lora", fix="give init, or leave lora out")
+    made = Sizes.of(sizes or {})
+    tokens = Tokens(byte_tokenizer_files(made.words), f"{WHERE}.sizes")
+    network = random_network(made, tokens, chosen.max_tokens, chosen.dtype)
+    images = ImageSettings.from_config({}, min_pixels=chosen.min_pixels, max_pixels=chosen.max_pixels)
+    return ClinkdStudent(network, tokens, images, chosen, Origin(sizes=made)).train()
+
+
+def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -> ClinkdStudent:
+    """A saved student in eval mode. A Qwen2-VL or Qwen2.5-VL folder that kdkit did not write is taken as it is.
+
+    Args:
+        rope: the variant that the caller expects, if any.
+
+    Raises:
+        KdkitError: another variant than ``rope``; what is missing or broken.
+    """
+    folder = Path(folder)
+    saved = Saved.read(folder)
+    if saved is None:
+        return _from_folder(folder, {} if rope is None else {"rope": rope}).eval()
+    config = dict(saved.config)
+    if rope is not None:
+        _require_same("rope", Choice.of(rope), Choice.of(config["rope"]), folder)
+    sizes, init = config.pop("sizes", None), config.pop("init", None)
+    settings, weights = Settings.of(config), folder
+    if saved.base is not None:
+        weights = saved.base.find(str(folder))
+        init = str(weights)
+    elif init is not None:
+        init = str(folder)
+    origin = Origin(None if sizes is None else Sizes.of(sizes), init)
+    network = read_network(weights, settings.dtype)
+    if settings.lora is not None:
+        network = _peft().PeftModel.from_pretrained(network, folder, is_trainable=True)
+    student = ClinkdStudent(network, read_tokens(folder), read_images(folder, settings), settings, origin)
+    if student.vision_turns is not None:
+        from safetensors.torch import load_file
+
+        student.vision_turns.load_state_dict(load_file(folder / TURNS))
+    return student.eval()
+
+
+def _from_folder(folder: Path, given: Mapping[str, Any]) -> ClinkdStudent:
+    saved = Saved.read(folder)
+    if saved is not None:
+        return _continued(folder, saved, given)
+    settings = Settings.of(given)
+    network = read_network(folder, settings.dtype)
+    if settings.lora is not None:
+        network = _with_adapters(network, settings.lora)
+    images = read_images(folder, settings)
+    return ClinkdStudent(network, read_tokens(folder), images, settings, Origin(init=str(folder)))
+
+
+def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> ClinkdStudent:
+    """A saved student with other settings, where they may differ."""
+    if saved.base is not None:
+        raise KdkitError(
+            "this folder holds adapters",
+            where=str(folder),
+            why="a student starts from whole weights",
+            fix=f"start from their base, {saved.base.folder}, or load the student itself",
+        )
+    before = {name: value for name, value in saved.config.items() if name not in ("init", "sizes")}
+    for name in ("rope", "vision_rope"):
+        if given.get(name) is not None:
+            trained = before.get(name)
+            _require_same(name, Choice.of(given[name]), None if trained is None else Choice.of(trained), folder)
+    settings = Settings.of({**before, **{n: v for n, v in given.items() if n not in ("rope", "vision_rope")}})
+    network = read_network(folder, settings.dtype)
+    if settings.lora is not None:
+        network = _with_adapters(network, settings.lora)
+    student = ClinkdStudent(
+        network, read_tokens(folder), read_images(folder, settings), settings, Origin(init=str(folder))
+    )
+    if student.vision_turns is not None:
+        from safetensors.torch import load_file
+
+        student.vision_turns.load_state_dict(load_file(folder / TURNS))
+    return student
+
+
+def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path) -> None:
+    options = {name: value for name, value in complete(wanted).options.items() if value is not None}
+    if trained is not None and wanted.name == trained.name and options.items() <= trained.options.items():
+        return
+    raise KdkitError(
+        f"this student was trained with the {key} '{trained or 'of the model itself'}', not '{wanted}'",
+        where=str(folder),
+        why="with other positions it would not know what it learnt",
+        fix=f"leave {key} out; to start from its weights all the same, remove {SAVED} from a copy of the folder",
+    )
+
+
+def _with_adapters(network: Any, lora: Lora) -> Any:
+    peft = _peft()
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=rf".*language_model\..*\.({'|'.join(lora.targets)})",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return peft.get_peft_model(network, config)
+    except ValueError as error:
+        raise KdkitError("the adapters fit nowhere", where=f"{WHERE}.lora", why=str(error)) from error
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise KdkitError(
+            "adapters need the library peft",
+            where=f"{WHERE}.lora",
+            why=str(error),
+            fix="pip install 'kdkit[clinkd]'",
+            code=ExitCode.MISSING,
+        ) from None
+    return peft

@@ -1,0 +1,161 @@
+"""The transformers model of a student: from a folder, or with random weights in sizes of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.plugins.students.clinkd.settings import WHERE
+from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
+
+if TYPE_CHECKING:
+    import torch
+
+    from kdkit.plugins.students.clinkd.tokens import Tokens
+
+Family = Literal["qwen2_vl", "qwen2_5_vl"]
+CLASSES = {
+    "qwen2_vl": ("Qwen2VLConfig", "Qwen2VLForConditionalGeneration"),
+    "qwen2_5_vl": ("Qwen2_5_VLConfig", "Qwen2_5_VLForConditionalGeneration"),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model with random weights. Heads must divide their widths; ``head_dim`` / 2 is shared 2 : 3 : 3 by M-RoPE.
+
+    Attributes:
+        words: those that the tokenizer writes as one token.
+        vision_hidden, vision_layers, vision_heads: of the vision tower.
+    """
+
+    family: Family = "qwen2_vl"
+    hidden: int = 64
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    vision_hidden: int = 32
+    vision_layers: int = 2
+    vision_heads: int = 2
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Sizes:
+        """Check what a config says."""
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                fix = did_you_mean(name, list(cls.__dataclass_fields__))
+                raise KdkitError(f"unknown key '{name}'", where=f"{WHERE}.sizes", fix=fix)
+        made = cls(**{**given, "words": tuple(given.get("words", ()))})
+        if made.family not in CLASSES:
+            raise KdkitError(
+                f"unknown family '{made.family}'", where=f"{WHERE}.sizes", fix=did_you_mean(made.family, list(CLASSES))
+            )
+        for width, heads in ((made.hidden, made.heads), (made.vision_hidden, made.vision_heads)):
+            if width % heads or (width // heads) % 4:
+                raise KdkitError(
+                    f"{heads} heads cannot share a width of {width}",
+                    where=f"{WHERE}.sizes",
+                    why="the width of a head must be a multiple of 4",
+                )
+        return made
+
+    def config(self) -> dict[str, Any]:
+        """``Sizes.of`` takes it."""
+        return {**asdict(self), "words": list(self.words)}
+
+
+def random_network(sizes: Sizes, tokens: Tokens, context: int, dtype: str) -> Any:
+    """A model with weights from torch's global generator.
+
+    Args:
+        context: ``max_position_embeddings``.
+    """
+    import torch
+    import transformers
+
+    planes = sizes.hidden // sizes.heads // 2
+    spatial = 3 * planes // 8
+    text = {
+        "vocab_size": len(tokens),
+        "hidden_size": sizes.hidden,
+        "intermediate_size": 2 * sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "max_position_embeddings": context,
+        "rope_scaling": {"type": "mrope", "mrope_section": [planes - 2 * spatial, spatial, spatial]},
+        "bos_token_id": None,
+        "eos_token_id": tokens.ends[0],
+        "pad_token_id": tokens.ends[1],
+    }
+    vision: dict[str, Any] = {"depth": sizes.vision_layers, "num_heads": sizes.vision_heads}
+    if sizes.family == "qwen2_vl":
+        vision |= {"embed_dim": sizes.vision_hidden, "hidden_size": sizes.hidden, "mlp_ratio": 2}
+    else:
+        vision |= {"hidden_size": sizes.vision_hidden, "out_hidden_size": sizes.hidden}
+        vision |= {"intermediate_size": 2 * sizes.vision_hidden, "fullatt_block_indexes": [sizes.vision_layers - 1]}
+    config_class, model_class = (getattr(transformers, name) for name in CLASSES[sizes.family])
+    config = config_class(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=tokens.id(IMAGE),
+        video_token_id=tokens.id("<|video_pad|>"),
+        vision_start_token_id=tokens.id(IMAGE_START),
+        vision_end_token_id=tokens.id(IMAGE_END),
+        tie_word_embeddings=True,
+    )
+    return model_class._from_config(config, dtype=getattr(torch, dtype))
+
+
+def read_network(folder: Path, dtype: str) -> Any:
+    """The model in ``folder``, from safetensors, without network and without running code of the folder.
+
+    Raises:
+        KdkitError: another kind of model, or weights that are missing or do not fit.
+    """
+    import torch
+    import transformers
+
+    if not (folder / "config.json").is_file():
+        raise KdkitError("no config.json", where=str(folder), why="it is no model folder", code=ExitCode.MISSING)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises nearly anything for a broken file
+        raise KdkitError("config.json cannot be read", where=str(folder), why=str(error)) from error
+    if config.model_type not in CLASSES:
+        raise KdkitError(
+            f"a model of type '{config.model_type}'",
+            where=str(folder),
+            why=f"the student clinkd takes {' and '.join(CLASSES)}",
+        )
+    model_class = getattr(transformers, CLASSES[config.model_type][1])
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model, info = model_class.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise KdkitError("the weights cannot be read", where=str(folder), why=str(error)) from error
+    wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if wrong:
+        raise KdkitError(
+            f"{len(wrong)} weights are missing or have another shape", where=str(folder), why=", ".join(wrong[:3])
+        )
+    return model
+
+
+def freeze(network: Any, *, vision: bool) -> None:
+    """Stop training the vision tower (not its merger); what remains is trained."""
+    visual: torch.nn.Module = network.model.visual
+    for name, parameter in visual.named_parameters():
+        if vision and not name.startswith("merger."):
+            parameter.requires_grad_(False)

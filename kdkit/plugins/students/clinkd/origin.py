@@ -1,0 +1,103 @@
+"""Where a student's weights come from, and how a base model is pinned that is too large to be saved with adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.students.clinkd.network import Sizes
+
+_SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Exactly one of both: random weights in ``sizes``, or the folder ``init``."""
+
+    sizes: Sizes | None = None
+    init: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The part of the student's config that says it."""
+        return {"sizes": self.sizes.config()} if self.sizes is not None else {"init": self.init}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that adapters belong to.
+
+    Attributes:
+        folder: where it was; ``repo``, ``commit``: on the Hub, if that folder is a snapshot of the Hub's cache.
+        digest: sha256 over its config and weights.
+    """
+
+    folder: str
+    digest: str
+    repo: str | None = None
+    commit: str | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Base:
+        """Pin ``folder``, reading all of its weights once."""
+        snapshot = _SNAPSHOT.search(folder.resolve().as_posix()) or _SNAPSHOT.search(folder.absolute().as_posix())
+        repo = snapshot["repo"].replace("--", "/", 1) if snapshot else None
+        return cls(str(folder.absolute()), weights_digest(folder), repo, snapshot["commit"] if snapshot else None)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Base:
+        """From what ``vars`` of one gave."""
+        return cls(**{name: config.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
+
+    def find(self, where: str) -> Path:
+        """Its folder: where it was, or in the Hub's cache.
+
+        Raises:
+            KdkitError: it is not there, or is not the same any more.
+        """
+        folder = Path(self.folder)
+        if not (folder / "config.json").is_file() and self.repo:
+            folder = self._cached() or folder
+        if not (folder / "config.json").is_file():
+            name = f"{self.repo} at {self.commit}, which was in {self.folder}" if self.repo else self.folder
+            raise KdkitError(
+                "the base model of these adapters is not there",
+                where=where,
+                why=name,
+                fix="put it there, or name its folder as base.folder in clinkd.json; its hash is checked",
+                code=ExitCode.MISSING,
+            )
+        if weights_digest(folder) != self.digest:
+            raise KdkitError(
+                "the base model is not the one that these adapters were trained on",
+                where=str(folder),
+                why=f"config and weights should have the hash {self.digest}",
+                fix="restore it: adapters on other weights give nonsense",
+            )
+        return folder
+
+    def _cached(self) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(str(self.repo), "config.json", revision=self.commit)
+        return Path(found).parent if isinstance(found, str) else None
+
+
+def weights_digest(folder: Path) -> str:
+    """``sha256:...`` over ``config.json`` and all safetensors files, with their names."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        stat = path.stat()
+        digest.update(f"{path.name}\0{_file_digest(path, stat.st_size, stat.st_mtime_ns)}\0".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (they tell when to read again)
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,141 @@
+"""From one sample to tensors of equal shapes, and from a batch of those to what the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kdkit.core.contracts import RopeVariant, Sample
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
+from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.rotary import position_rows
+from kdkit.plugins.students.clinkd.settings import Settings
+from kdkit.plugins.students.clinkd.tokens import END, IMAGE, PAD, Tokens
+
+IGNORED = -100
+"""Where an answer has ended."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sample before its answer.
+
+    Attributes:
+        ids: (S,) token ids, with as many image tokens as the images need.
+        positions: (3, S + 1), the last one for the first token of the answer.
+        patches: (N, 3 * P * P) uint8 of all images; ``grids``: (t, h, w) of each, in patches.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    patches: Tensor
+    grids: Tensor
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that turns samples into inputs; deterministic, safe in threads."""
+
+    settings: Settings
+    tokens: Tokens
+    images: ImageSettings
+    variant: RopeVariant
+
+    def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
+        """A sample without its answer.
+
+        Raises:
+            KdkitError: naming the sample.
+        """
+        settings = self.settings
+        pictures = [image, *(_open(path, sample) for path in sample.extra.get("images") or ())]
+        if len(pictures) > settings.max_images:
+            raise _refused(sample, f"{len(pictures)} images, the student takes {settings.max_images}", "max_images")
+        text = prompt_of(sample, images=len(pictures), system=settings.system, question=settings.question)
+        try:
+            patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
+        except KdkitError as error:
+            raise KdkitError(f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why) from error
+        merge = self.images.merge_size
+        merged = [(t, h // merge, w // merge) for t, h, w in grids]
+        ids = self._with_images(self.tokens.encode(text), merged)
+        modality = (ids == self.tokens.id(IMAGE)).long()
+        positions = self.variant.positions(torch.cat([modality, modality.new_zeros(1)]), merged)
+        return Prompt(ids, position_rows(positions), torch.cat(patches), torch.tensor(grids))
+
+    def _with_images(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Each image token repeated for its image."""
+        counts, image = iter(t * h * w for t, h, w in grids), self.tokens.id(IMAGE)
+        repeats = torch.tensor([next(counts) if token == image else 1 for token in ids])
+        return torch.tensor(ids).repeat_interleave(repeats)
+
+    def inputs(self, image: Image.Image, sample: Sample) -> dict[str, Tensor]:
+        """A sample with its answer, right-padded.
+
+        Returns:
+            ``tokens`` (max_tokens,) int64; ``positions`` (3, max_tokens); ``length`` () of what is not padding;
+            ``start`` () index of the answer's first token; ``answer_ids`` (max_answer,) with -100 after the end
+            token; ``patches`` (most patches, 3 * P * P) uint8; ``grids`` (max_images, 3), zeros where absent.
+
+        Raises:
+            KdkitError: naming the sample.
+        """
+        settings, prompt = self.settings, self.prompt(image, sample)
+        check_text(sample, sample.text)
+        answer = torch.tensor([*self.tokens.encode(sample.text), self.tokens.id(END)])
+        if len(answer) > settings.max_answer:
+            raise _refused(
+                sample, f"the answer has {len(answer)} tokens, the student takes {settings.max_answer}", "max_answer"
+            )
+        start, length = len(prompt.ids), len(prompt.ids) + len(answer)
+        if length > settings.max_tokens:
+            count = int((prompt.ids == self.tokens.id(IMAGE)).sum())
+            raise _refused(
+                sample,
+                f"{length} tokens ({count} of them image tokens), the student takes {settings.max_tokens}",
+                "max_tokens, or lower max_pixels",
+            )
+        after = prompt.positions[:, -1:] + torch.arange(1, len(answer)).to(prompt.positions.dtype)
+        most = settings.max_images * self.images.most_patches
+        return {
+            "tokens": padded(torch.cat([prompt.ids, answer]), settings.max_tokens, self.tokens.id(PAD)),
+            "positions": padded(torch.cat([prompt.positions, after], dim=1), settings.max_tokens),
+            "length": torch.tensor(length),
+            "start": torch.tensor(start),
+            "answer_ids": padded(answer, settings.max_answer, IGNORED),
+            "patches": padded(prompt.patches.T, most).T.contiguous(),
+            "grids": padded(prompt.grids.T, settings.max_images).T.contiguous(),
+        }
+
+
+def padded(x: Tensor, size: int, value: int = 0, *, left: bool = False) -> Tensor:
+    """The last dimension filled up to ``size``."""
+    room = size - x.shape[-1]
+    return torch.nn.functional.pad(x, (room, 0) if left else (0, room), value=value)
+
+
+def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``patches`` (B, most, ...) and ``grids`` (B, max_images, 3) -> the network's arguments, without padding."""
+    grids = inputs["grids"]
+    counts = grids.prod(dim=-1).sum(dim=-1).tolist()
+    patches = torch.cat([row[:count] for row, count in zip(inputs["patches"], counts, strict=True)])
+    return {"pixel_values": images.normalised(patches), "image_grid_thw": grids[grids[..., 0] > 0]}
+
+
+def _open(path: Any, sample: Sample) -> Image.Image:
+    try:
+        with Image.open(Path(path)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise KdkitError(f"sample '{sample.id}': an image cannot be read", where=str(path), why=str(error)) from error
+
+
+def _refused(sample: Sample, what: str, option: str) -> KdkitError:
+    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=f"raise student.config.{option}")

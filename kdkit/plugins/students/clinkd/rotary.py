@@ -1,0 +1,111 @@
+"""The language tower's RoPE variant: the rotary module is exchanged on the instance, nothing is patched."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdkit.core.contracts import RopeVariant
+from kdkit.core.discovery import load_catalogue, resolve
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.rope.layouts import sections
+from kdkit.plugins.rope.variants import LanguageRope
+from kdkit.plugins.students.clinkd.settings import Choice
+
+AXES = 3
+"""Rows of position ids that the model takes: time, row, column."""
+
+
+def complete(choice: Choice) -> Choice:
+    """The choice with all options of its variant, so that a saved student does not depend on defaults."""
+    spec = load_catalogue().get("rope", choice.name).spec
+    parameters = inspect.signature(resolve(spec.factory)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return Choice(choice.name, {**defaults, **spec.options, **choice.options})
+
+
+def make_variant(choice: Choice, network: Any) -> tuple[RopeVariant, Choice]:
+    """The variant, and the choice with all its options; M-RoPE's sections are the model's own unless given."""
+    options = dict(complete(choice).options)
+    make = load_catalogue().make
+    variant: RopeVariant = make("rope", choice.name, **options)
+    own = getattr(network.model.language_model.rotary_emb, "mrope_section", None)
+    if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None and own:
+        options["section"] = list(own)
+        variant = make("rope", choice.name, **options)
+    return variant, Choice(choice.name, options)
+
+
+def exchange(network: Any, variant: RopeVariant, name: str) -> None:
+    """Let the language tower turn as ``variant`` says. A layout that is the model's own changes nothing.
+
+    Raises:
+        KdkitError: a variant that this model cannot take.
+    """
+    rotary = network.model.language_model.rotary_emb
+    inverse = rotary.inv_freq.detach().float().cpu()
+    if variant.tower != "language":
+        raise refused(name, "it belongs to a vision tower", "name it as vision_rope")
+    if variant.trainable:
+        raise refused(name, "learnt frequencies are for the vision tower alone")
+    found = variant.frequencies(inverse)
+    axes = len(found)
+    if found.shape != (axes, len(inverse)) or axes > AXES:
+        raise refused(name, f"its frequencies are {tuple(found.shape)}, the model takes (1 to {AXES}, {len(inverse)})")
+    frequencies = torch.cat([found, torch.zeros(AXES - axes, len(inverse))])
+    section = torch.tensor(getattr(rotary, "mrope_section", [len(inverse), 0, 0]))
+    axis = torch.arange(AXES).repeat_interleave(section)
+    own = torch.where(axis == torch.arange(AXES)[:, None], inverse, 0.0)
+    if torch.equal(frequencies, own) or (axes == 1 and torch.equal(found[0], inverse)):
+        return
+    if rotary.rope_type in ("dynamic", "longrope"):
+        raise refused(name, f"the model's frequencies change with the length of the text ({rotary.rope_type})")
+    network.model.language_model.rotary_emb = AxisRotary(rotary, frequencies)
+
+
+def position_rows(positions: Tensor) -> Tensor:
+    """(axes, S) of a variant -> (3, S) as the model takes them: int64, or float32 for broken numbers.
+
+    Every integer and half below 2 ** 23 is exact in float32. (bfloat16 is not enough: it has no 257.)
+    """
+    rows = positions.float() if positions.is_floating_point() else positions
+    return torch.cat([rows, rows[-1:].expand(AXES - len(rows), -1)])
+
+
+class AxisRotary(nn.Module):
+    """Takes the place of a model's rotary module: plane f turns by ``sum over axes p[a] * frequencies[a, f]``.
+
+    Args:
+        own: the module whose place it takes.
+        frequencies: (3, F) float32.
+    """
+
+    def __init__(self, own: Any, frequencies: Tensor) -> None:
+        super().__init__()
+        # No buffer: casting the model to bfloat16 must not touch the frequencies.
+        self.frequencies = frequencies
+        self.inv_freq, self.rope_type = own.inv_freq, own.rope_type
+        self.attention_scaling: float = own.attention_scaling
+        self._split_later = not hasattr(own, "recomposition_frequencies")
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Position ids (3, B, S) -> cosines and sines (B, S, 2F), in the dtype of ``x``."""
+        frequencies = self.frequencies.to(x.device)
+        angle = sum(
+            p.float()[..., None] * f for p, f in zip(position_ids.expand(AXES, -1, -1), frequencies, strict=True)
+        )
+        angle = torch.cat([angle, angle], dim=-1)
+        if self._split_later:  # transformers < 5.18 picks each plane's axis itself: all three are alike
+            angle = angle.expand(AXES, *angle.shape)
+        return (
+            (angle.cos() * self.attention_scaling).to(x.dtype),
+            (angle.sin() * self.attention_scaling).to(x.dtype),
+        )
+
+
+def refused(name: str, why: str, fix: str = "") -> KdkitError:
+    return KdkitError(f"the model cannot take the RoPE variant '{name}'", why=why, fix=fix)

@@ -1,0 +1,120 @@
+"""What a ``clinkd`` student's config may say, besides where its weights come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from kdkit.core.errors import KdkitError, did_you_mean
+
+WHERE = "student.config"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A RoPE variant: its name in the catalogue and its options."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, given: str | Mapping[str, Any] | Choice) -> Choice:
+        """From ``mcg-rope`` or ``{name: mcg-rope, options: {alpha: 2}}``."""
+        if isinstance(given, Choice):
+            return given
+        if isinstance(given, str):
+            return cls(given, {})
+        if "name" not in given or set(given) - {"name", "options"}:
+            raise KdkitError(
+                f"not a RoPE variant: {dict(given)}", where=WHERE, fix="write {name: mcg-rope, options: {alpha: 2}}"
+            )
+        return cls(str(given["name"]), dict(given.get("options") or {}))
+
+    def __str__(self) -> str:
+        return f"{self.name} {json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (PEFT) in the language tower; everything else is frozen.
+
+    Attributes:
+        r: rank; ``alpha``: the update is scaled by alpha / r; ``dropout``: of the adapters' input, in [0, 1).
+        targets: names of linear layers of the language tower.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything but the weights; see docs/clinkd.md.
+
+    Attributes:
+        rope: variant of the language tower; ``vision_rope``: of the vision tower, None for the model's own.
+        lora: adapters to train instead of the weights.
+        freeze_vision: leave the vision tower as it is (its merger, which makes tokens of patches, is trained still).
+        gradient_checkpointing: compute activations twice instead of keeping them.
+        dtype: of the weights. With bfloat16 updates are rounded too; ``kdkit distill --precision bf16`` keeps
+            float32 weights instead.
+        max_tokens, max_answer, max_images, min_pixels, max_pixels: inputs of all samples have the shapes that follow
+            from these. ``max_tokens`` counts prompt, image tokens and answer.
+        system: system message of samples without one; empty for none.
+        question: what is asked about samples without messages.
+    """
+
+    rope: Choice = Choice("mrope", {})
+    vision_rope: Choice | None = None
+    lora: Lora | None = None
+    freeze_vision: bool = True
+    gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_tokens: int = 2048
+    max_answer: int = 256
+    max_images: int = 1
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    system: str = "You are a helpful assistant."
+    question: str = "Describe this image."
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Check and complete what a config says.
+
+        Raises:
+            KdkitError: unknown names, or values that mean nothing.
+        """
+        _known(given, cls, WHERE)
+        made: dict[str, Any] = dict(given)
+        for name in ("rope", "vision_rope"):
+            if made.get(name) is not None:
+                made[name] = Choice.of(made[name])
+        if (lora := made.get("lora")) is not None and not isinstance(lora, Lora):
+            _known(lora, Lora, f"{WHERE}.lora")
+            made["lora"] = Lora(**{**lora, "targets": tuple(lora.get("targets", Lora.targets))})
+        settings = cls(**made)
+        for name in ("max_tokens", "max_answer", "max_images"):
+            if getattr(settings, name) < 1:
+                raise KdkitError(f"{name} must be at least 1", where=WHERE)
+        if settings.dtype not in ("float32", "bfloat16"):
+            raise KdkitError(f"dtype is float32 or bfloat16, not '{settings.dtype}'", where=WHERE)
+        if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets):
+            raise KdkitError("lora needs a rank of at least 1 and targets", where=f"{WHERE}.lora")
+        return settings
+
+    def config(self) -> dict[str, Any]:
+        """As JSON gives it back; ``Settings.of`` takes it."""
+        made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return made
+
+
+def _known(given: Mapping[str, Any], kind: type[Any], where: str) -> None:
+    known = [field.name for field in fields(kind)]
+    for name in given:
+        if name not in known:
+            raise KdkitError(f"unknown key '{name}'", where=where, fix=did_you_mean(name, known))

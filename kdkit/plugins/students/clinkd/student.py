@@ -1,0 +1,136 @@
+"""The student itself: prepared inputs to the states that predict the answer's tokens; answers to questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kdkit.core.contracts import Sample
+from kdkit.plugins.students.clinkd.answers import Answer, Decoding, generate
+from kdkit.plugins.students.clinkd.chat import TEMPLATE
+from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.network import freeze
+from kdkit.plugins.students.clinkd.origin import Origin
+from kdkit.plugins.students.clinkd.prepare import Preparation, network_images
+from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
+from kdkit.plugins.students.clinkd.settings import Settings
+from kdkit.plugins.students.clinkd.tokens import Tokens
+from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
+
+
+class ClinkdStudent(nn.Module):
+    """Fulfils ``contracts.Student``.
+
+    Args:
+        network: a transformers Qwen2-VL or Qwen2.5-VL model, or a PEFT model around one.
+        origin: where the weights come from, for the config and the saved files.
+    """
+
+    def __init__(self, network: Any, tokens: Tokens, images: ImageSettings, settings: Settings, origin: Origin) -> None:
+        super().__init__()
+        self.network: Any = network
+        variant, rope = make_variant(settings.rope, self.base)
+        exchange(self.base, variant, rope.name)
+        self.vision_turns: VisionTurns | None = None
+        vision_rope = settings.vision_rope
+        if vision_rope is not None:
+            vision_variant, vision_rope = make_variant(vision_rope, self.base)
+            self.vision_turns = VisionTurns(self.base, vision_variant, vision_rope.name)
+        self.settings, self.origin = replace(settings, rope=rope, vision_rope=vision_rope), origin
+        self.preparation = Preparation(self.settings, tokens, images, variant)
+        if settings.lora is None:
+            freeze(self.base, vision=settings.freeze_vision)
+        if settings.gradient_checkpointing:
+            self.base.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def base(self) -> Any:
+        """The transformers model, with or without adapters inside."""
+        return self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
+
+    @property
+    def outputs(self) -> Mapping[str, int]:
+        """``answer_hidden``, as wide as the language tower."""
+        return {"answer_hidden": self.base.lm_head.in_features}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What ``create_student`` needs to make the same architecture again."""
+        return {**self.origin.config(), **self.settings.config()}
+
+    def identity(self) -> Mapping[str, str]:
+        """Tokenizer, template, image processing and RoPE variants."""
+        preparation = self.preparation
+        return {
+            "tokenizer": preparation.tokens.digest(),
+            "template": f"{TEMPLATE}, system {self.settings.system!r}, question {self.settings.question!r}",
+            "preprocessing": str(preparation.images),
+            "rope": str(self.settings.rope),
+            "vision_rope": str(self.settings.vision_rope or "the model's own"),
+        }
+
+    def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
+        """See :meth:`Preparation.inputs`."""
+        return self.preparation.inputs(image, sample)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.
+
+        Returns:
+            ``answer_hidden`` (B, A, H) float32, the state from which the answer's token of the same place is
+            predicted, zeros after the end; ``answer_ids`` (B, A) int64, -100 after the end; ``output_embedding``
+            (V, H), a parameter: ``answer_hidden @ output_embedding.T`` are the logits, to be made a part at a time.
+        """
+        length = int(inputs["length"].max())
+        tokens, ids = inputs["tokens"][:, :length], inputs["answer_ids"]
+        mask = torch.arange(length, device=tokens.device) < inputs["length"][:, None]
+        hidden: Tensor = self.base.model(
+            input_ids=tokens,
+            attention_mask=mask.long(),
+            position_ids=inputs["positions"][..., :length].transpose(0, 1),
+            use_cache=False,
+            **network_images(self.preparation.images, inputs),
+        ).last_hidden_state
+        # The token at place s is predicted by the state at s - 1.
+        place = inputs["start"][:, None] - 1 + torch.arange(ids.shape[1], device=ids.device)
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        answer = hidden[rows, place.clamp(max=length - 1)].float()
+        return {
+            "answer_hidden": torch.where((ids >= 0)[..., None], answer, 0.0),
+            "answer_ids": ids,
+            "output_embedding": self.base.lm_head.weight,
+        }
+
+    def answer(
+        self, images: Sequence[Image.Image], samples: Sequence[Sample], decoding: Decoding | None = None
+    ) -> list[list[Answer]]:
+        """Answers to each sample's messages (its own text is not looked at), the likeliest first.
+
+        Args:
+            images: the first image of each sample, RGB.
+            decoding: greedy by default.
+
+        Raises:
+            KdkitError: for a sample that cannot be prepared, naming it.
+        """
+        prompts = [self.preparation.prompt(image, sample) for image, sample in zip(images, samples, strict=True)]
+        mode = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), nullcontext():
+                return generate(self.base, self.preparation, prompts, decoding or Decoding())
+        finally:
+            self.train(mode)
+
+    def save(self, folder: Path) -> None:
+        """Write what stock transformers loads (or, with ``lora``, PEFT), and ``clinkd.json``; see docs/clinkd.md."""
+        from kdkit.plugins.students.clinkd.folder import save
+
+        save(self, Path(folder))

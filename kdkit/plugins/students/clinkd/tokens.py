@@ -1,0 +1,76 @@
+"""Text to token ids and back, from the ``tokenizer.json`` of a model folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from kdkit.core.errors import ExitCode, KdkitError
+
+FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "chat_template.json", "chat_template.jinja"),
+)
+"""What belongs to a tokenizer in a model folder, and is copied when the student is saved."""
+END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
+IMAGE, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
+STRUCTURE = (END, START, PAD, IMAGE, IMAGE_START, IMAGE_END, "<|video_pad|>", "<|vision_pad|>")
+"""Tokens that make the shape of a sequence; a text that contains one would break it."""
+
+
+class Tokens:
+    """A tokenizer of Qwen's kind, safe to call from several threads.
+
+    Args:
+        files: name -> content, of :data:`FILES`; ``tokenizer.json`` is read, the others are kept.
+        where: for messages.
+
+    Raises:
+        KdkitError: no usable ``tokenizer.json``, or one without Qwen's special tokens.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], where: str) -> None:
+        from tokenizers import Tokenizer
+
+        if "tokenizer.json" not in files:
+            raise KdkitError("no tokenizer.json in the model folder", where=where, code=ExitCode.MISSING)
+        try:
+            self._tokenizer: Any = Tokenizer.from_str(files["tokenizer.json"].decode())
+        except Exception as error:  # the library raises Exception itself
+            raise KdkitError("not a usable tokenizer.json", where=where, why=str(error)) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.files = dict(files)
+        absent = [token for token in STRUCTURE[:6] if self._tokenizer.token_to_id(token) is None]
+        if absent:
+            raise KdkitError(f"the tokenizer has no {absent[0]}", where=where, why="it is not that of a Qwen2-VL model")
+
+    def __len__(self) -> int:
+        """Number of token ids."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def id(self, token: str) -> int:
+        """The id of a special token."""
+        return int(self._tokenizer.token_to_id(token))
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return (self.id(END), self.id(PAD))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``; special tokens in it are recognised, none is added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text before the first end token. Boxes' and objects' special tokens are part of it."""
+        stop = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
+        text: str = self._tokenizer.decode(list(ids[:stop]), skip_special_tokens=False)
+        return text
+
+    def digest(self) -> str:
+        """``sha256:...``, the same for the same ``tokenizer.json``."""
+        return f"sha256:{hashlib.sha256(self.files['tokenizer.json']).hexdigest()}"
