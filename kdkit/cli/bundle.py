@@ -38,12 +38,12 @@ def bundle(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the project as one archive with the hash of every file. Images and captions never go in."""
-    from kdkit.core.bundle import contents, pack, shares
+    from kdkit.core.bundle import collect, pack, shares
 
     workspace, reporter = console.workspace(project), console.reporter()
     chosen = [part.strip() for part in parts.split(",") if part.strip()]
     if dry_run:
-        items = contents(workspace, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
+        items = collect(workspace, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
         inside = shares((item.path, item.size) for item in items)
         console.emit({"contents": _rows(inside)}, json=as_json, text=lambda: _table(inside))
         return

@@ -5,7 +5,7 @@ other one. Uncompressed, because weights and features hardly become smaller (doc
 that the manifest's sizes bound what unpacking can write. No image and no caption is ever in it.
 """
 
-from kdkit.core.bundle.contents import PARTS, Item, contents
+from kdkit.core.bundle.contents import PARTS, Item, collect
 from kdkit.core.bundle.manifest import Manifest, Share, shares
 from kdkit.core.bundle.needs import missing_here
 from kdkit.core.bundle.packing import Packed, pack
@@ -19,7 +19,7 @@ __all__ = [
     "Share",
     "check",
     "check_target",
-    "contents",
+    "collect",
     "missing_here",
     "pack",
     "shares",

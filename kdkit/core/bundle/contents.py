@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.artifacts.files import list_folder
 from kdkit.core.bundle.manifest import REQUIREMENTS
-from kdkit.core.bundle.needs import requirements
+from kdkit.core.bundle.needs import requirements, without_wheel
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 
@@ -39,7 +39,7 @@ class Item:
     sha256: str = ""
 
 
-def contents(
+def collect(
     workspace: Workspace,
     parts: Collection[str] = PARTS,
     *,
@@ -63,8 +63,9 @@ def contents(
         if part not in PARTS:
             raise KdkitError(f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
     reporter = reporter or Silent()
-    required = "".join(f"{line}\n" for line in requirements()).encode()
-    items = [*_project(workspace), Item(REQUIREMENTS, required, len(required))]
+    required = requirements()
+    lines = "".join(f"{line}\n" for line in required).encode()
+    items = [*_project(workspace), Item(REQUIREMENTS, lines, len(lines))]
     if "teachers" in parts:
         items += _teachers(workspace, reporter)
     if "features" in parts:
@@ -73,6 +74,8 @@ def contents(
         items += _versions(workspace, all_versions)
     if wheels is not None:
         items += _wheels(wheels)
+        if lacking := without_wheel(required, (path.name for path in wheels.glob("*.whl"))):
+            reporter.warn(f"no wheel of {', '.join(lacking)} in {wheels}")
     return tuple(items)
 
 

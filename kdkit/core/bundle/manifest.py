@@ -22,21 +22,25 @@ REQUIREMENTS = "requirements.txt"
 ARTIFACTS = ".kdkit/artifacts/"
 LARGEST = 64 << 20
 """Bytes of a manifest: enough for hundreds of thousands of files."""
+_LONGEST_PART, _LONGEST_PATH = 255, 3800  # bytes; disks take 255 and 4096, the project's own folder included
+
+Printable = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=1000)]
+"""Nothing that a terminal would obey."""
 
 
 def safe_path(path: str) -> str:
     """``path`` itself, if a project may hold a file of that name.
 
     Raises:
-        ValueError: absolute, with ``..``, ``.`` or empty parts, with a backslash or a control character, not UTF-8, or
-            hidden, which only what lies in ``.kdkit/artifacts/`` may be: no bundle writes a ``.git`` or an ``.envrc``.
+        ValueError: absolute, with ``..``, ``.`` or empty parts, with a backslash or an invisible character, too long,
+            or hidden, which only what lies in ``.kdkit/artifacts/`` may be: a bundle writes no ``.git``, no ``.envrc``.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or "\\" in path:
         raise ValueError(f"'{path}' leads outside the project")
-    if not all(parts) or "." in parts or any(unicodedata.category(c) in ("Cc", "Cs") for c in path):
-        raise ValueError(f"{path!r} is not a proper name")
-    if any(len(part.encode()) > 255 for part in parts):
+    if not all(parts) or "." in parts or any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in path):
+        raise ValueError(f"{path!a} is not a proper name")
+    if len(path.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_PART for part in parts):
         raise ValueError(f"'{path[:40]}...' is too long for a disk")
     if any(part.startswith(".") for part in path.removeprefix(ARTIFACTS).split("/")):
         raise ValueError(f"'{path}' is hidden")
@@ -61,9 +65,9 @@ class Manifest(_Record):
     """The whole manifest. ``created``: ISO 8601; ``requirements``: the plugins, as pip reads them."""
 
     format: Literal[1] = FORMAT
-    kdkit: str
-    created: str
-    requirements: tuple[str, ...]
+    kdkit: Printable
+    created: Printable
+    requirements: tuple[Printable, ...]
     files: tuple[BundledFile, ...]
 
     @model_validator(mode="after")
@@ -117,7 +121,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         raise KdkitError(
             "written by a newer kdkit",
             where=where,
-            why=f"it has format {body['format']} (kdkit {body.get('kdkit')}); this kdkit reads up to {FORMAT}",
+            why=f"it has format {body['format']} (kdkit {body.get('kdkit')!a:.20}); this kdkit reads up to {FORMAT}",
             fix="upgrade kdkit here, or bundle with an older one",
         )
     try:
@@ -129,6 +133,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
 
 
 def _bad(where: str, why: str) -> KdkitError:
+    why = "".join(c if c.isprintable() else "?" for c in why)  # pydantic quotes what it found
     return KdkitError("not a bundle that kdkit unpacks", where=where, why=why, fix="nothing was unpacked")
 
 

@@ -1,8 +1,9 @@
-"""The plugins that a bundle's project was made with, and which of them are missing here."""
+"""The plugins that a bundle's project was made with, and which of them are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from kdkit.core.discovery import installed
@@ -15,17 +16,36 @@ def requirements() -> tuple[str, ...]:
 
 def missing_here(required: Iterable[str]) -> tuple[str, ...]:
     """Of requirements as pip reads them, those that no installed distribution meets."""
+
+    def here(name: str) -> list[str]:
+        try:
+            return [version(name)]
+        except PackageNotFoundError:
+            return []
+
+    return _unmet(required, here)
+
+
+def without_wheel(required: Iterable[str], wheels: Iterable[str]) -> tuple[str, ...]:
+    """Of requirements as pip reads them, those that none of ``wheels`` (``a-1-py3-none-any.whl``) meets."""
+    from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+    there: list[tuple[str, str]] = []
+    for wheel in wheels:
+        with suppress(InvalidWheelFilename):
+            name, number, _, _ = parse_wheel_filename(wheel)
+            there.append((name, str(number)))
+    return _unmet(required, lambda name: [number for own, number in there if own == canonicalize_name(name)])
+
+
+def _unmet(required: Iterable[str], versions: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """Requirements for which none of the ``versions`` of their distribution would do; comments and options are none."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     lacking = []
     for line in required:
-        try:
+        with suppress(InvalidRequirement):
             wanted = Requirement(line)
-            met = wanted.specifier.contains(version(wanted.name), prereleases=True)
-        except InvalidRequirement:
-            continue
-        except PackageNotFoundError:
-            met = False
-        if not met:
-            lacking.append(line)
+            if not any(wanted.specifier.contains(number, prereleases=True) for number in versions(wanted.name)):
+                lacking.append(line)
     return tuple(lacking)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import kdkit
 from kdkit.core.atomic import disk_errors, new_file
 from kdkit.core.bundle import tar
-from kdkit.core.bundle.contents import PARTS, Item, contents
+from kdkit.core.bundle.contents import PARTS, Item, collect
 from kdkit.core.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
 from kdkit.core.bundle.meter import CHUNK, Meter
 from kdkit.core.bundle.needs import requirements
@@ -48,10 +48,10 @@ def pack(
     """Write a project as the archive ``to``, which must not exist; it appears whole or not at all.
 
     Teachers whose files are not here any more are fetched first. For the other arguments see
-    :func:`kdkit.core.bundle.contents.contents`.
+    :func:`kdkit.core.bundle.contents.collect`.
 
     Raises:
-        KdkitError: as ``contents``; ``to`` exists; too little disk space; a file that changed while it was read,
+        KdkitError: as ``collect``; ``to`` exists; too little disk space; a file that changed while it was read,
             or a teacher's that changed since it was locked.
     """
     reporter = reporter or Silent()
@@ -63,7 +63,7 @@ def pack(
     with workspace.exclusive("kdkit bundle"):
         if "teachers" in parts:
             _fetch_missing(workspace, reporter)
-        items = contents(workspace, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
+        items = collect(workspace, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
         size = tar_size(manifest, len(manifest.to_json()))
         require_space(to.parent, size)

@@ -59,9 +59,9 @@ def members(handle: BinaryIO) -> Iterator[tuple[str, int]]:
                 raise BadTar("a long name without a file")
             start = handle.tell()
         if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise BadTar(f"'{name}' is {_KINDS.get(info.type, 'something else than a plain file')}")
+            raise BadTar(f"{name!a} is {_KINDS.get(info.type, 'something else than a plain file')}")
         if info.size < 0:
-            raise BadTar(f"'{name}' has a size of {info.size} bytes")
+            raise BadTar(f"{name!a} has a size of {info.size} bytes")
         yield name, info.size
         handle.seek(start + info.size + padding(info.size))
 

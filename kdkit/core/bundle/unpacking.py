@@ -23,22 +23,26 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
 
     Args:
         archive: what :func:`kdkit.core.bundle.packing.pack` wrote.
-        to: a folder that does not exist, or is empty.
+        to: a folder that does not exist yet.
         max_size: refuse what would take more bytes on disk.
         reporter: where progress is told.
 
     Raises:
-        KdkitError: ``to`` is in use; too little disk space; an archive that is cut off or damaged, of a newer
+        KdkitError: ``to`` exists; too little disk space; an archive that is cut off or damaged, of a newer
             kdkit, or that holds anything but the plain files of its manifest, with their sizes and hashes, at places
             that a project may have. Nothing is left then.
     """
     archive, to = Path(archive), Path(to).absolute()
-    with _opened(archive) as handle, disk_errors(str(to)):
+    with _opened(archive) as handle:
         manifest = _read_manifest(handle, archive)
         check_target(to, manifest, max_size)
-        with new_folder(to) as draft:
-            _read_files(handle, archive, manifest, draft, reporter or Silent())
-            load_registry(draft / REGISTRY)
+        try:
+            with disk_errors(str(to)), new_folder(to) as draft:
+                _read_files(handle, archive, manifest, draft, reporter or Silent())
+                load_registry(draft / REGISTRY)
+        except OSError as error:  # a disk that is breaking, or one that does not take such names
+            why = error.strerror or str(error)
+            raise KdkitError("this bundle cannot be unpacked", where=str(error.filename or to), why=why) from error
     return manifest
 
 
@@ -52,7 +56,7 @@ def check(archive: Path, *, reporter: Reporter | None = None) -> Manifest:
 
 def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> None:
     """Raises: KdkitError when ``manifest`` cannot be unpacked to ``to``, before anything is written."""
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+    if to.exists():
         raise KdkitError(
             "there is something already",
             where=str(to),
@@ -106,7 +110,7 @@ def _read_files(handle: BinaryIO, archive: Path, manifest: Manifest, into: Path 
             fact = expected.pop(name, None)
             if fact is None:
                 known = any(file.path == name for file in manifest.files)
-                raise _not_a_bundle(archive, f"'{name}' is {'in it twice' if known else 'not in its manifest'}")
+                raise _not_a_bundle(archive, f"{name!a} is {'in it twice' if known else 'not in its manifest'}")
             if size != fact.size:
                 raise _not_a_bundle(archive, f"'{name}' has {size} bytes; its manifest says {fact.size}")
             _read_file(handle, archive, fact, into, meter)

@@ -30,7 +30,9 @@ REFUSED = {
     "versions/.envrc": "hidden",
     ".kdkit/busy": "hidden",
     ".kdkit/artifacts/.a/x": "hidden",
+    "a\u202eb": "proper",
     "x" * 256: "too long",
+    "/".join(["x" * 200] * 20): "too long",
 }
 
 
@@ -100,7 +102,7 @@ def test_manifests_that_are_refused(raw: bytes, why: str) -> None:
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="newer kdkit") as caught:
         parse_manifest(json.dumps({"format": 2, "kdkit": "9.0", "else": 1}).encode(), str(tmp_path))
-    assert "format 2 (kdkit 9.0); this kdkit reads up to 1" in caught.value.why
+    assert "format 2 (kdkit '9.0'); this kdkit reads up to 1" in caught.value.why
 
 
 def test_the_fingerprint_covers_every_file() -> None:

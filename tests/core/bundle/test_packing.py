@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from kdkit.core.artifacts import open_teacher
-from kdkit.core.bundle import PARTS, Packed, check, contents, pack, unpack
+from kdkit.core.bundle import PARTS, Packed, check, collect, pack, unpack
 from kdkit.core.bundle.manifest import MANIFEST
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill
@@ -55,7 +55,7 @@ def copy(project: Workspace, tmp_path: Path) -> Workspace:
 
 
 def paths(workspace: Workspace, parts: Sequence[str] = PARTS, *, all_versions: bool = False) -> set[str]:
-    return {item.path for item in contents(workspace, parts, all_versions=all_versions)}
+    return {item.path for item in collect(workspace, parts, all_versions=all_versions)}
 
 
 def test_what_is_in_it_and_what_is_not(project: Workspace, packed: Packed) -> None:
@@ -131,7 +131,7 @@ def test_parts_can_be_chosen(project: Workspace) -> None:
         ".kdkit/artifacts/radio/toy.json",
     }
     with pytest.raises(KdkitError, match="'images' is no part") as caught:
-        contents(project, ["images"])
+        collect(project, ["images"])
     assert "teachers" in caught.value.fix
 
 
@@ -173,19 +173,24 @@ def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy:
     assert {"start/weights.safetensors", "toy.yaml"} <= paths(open_project(copy.root), [])
     copy.registry_path.write_text(text.replace("config: {width: 12}", "config: {init: ../start}"))
     with pytest.raises(KdkitError, match="outside the project"):
-        contents(open_project(copy.root), [])
+        collect(open_project(copy.root), [])
     copy.registry_path.write_text(text.replace("./toy.yaml", "./gone.yaml"))
     with pytest.raises(KdkitError, match="no such file"):
-        contents(open_project(copy.root), [])
+        collect(open_project(copy.root), [])
 
 
-def test_wheels(project: Workspace, tmp_path: Path) -> None:
+def test_wheels(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"wheel")
     (tmp_path / "a-1.tar.gz").touch()
-    assert [item.path for item in contents(project, [], wheels=tmp_path)][-1] == "wheels/a-1-py3-none-any.whl"
+    monkeypatch.setattr("kdkit.core.bundle.contents.requirements", lambda: ("a==1", "b==2"))
+    heard = Heard()
+    inside = collect(project, [], wheels=tmp_path, reporter=heard)
+    assert inside[-1].path == "wheels/a-1-py3-none-any.whl"
+    assert [item.content for item in inside if item.path == "requirements.txt"] == [b"a==1\nb==2\n"]
+    assert heard.warnings == [f"no wheel of b==2 in {tmp_path}"]
     (tmp_path / "none").mkdir()
     with pytest.raises(KdkitError, match="no wheels") as caught:
-        contents(project, [], wheels=tmp_path / "none")
+        collect(project, [], wheels=tmp_path / "none")
     assert "pip download" in caught.value.fix
 
 
@@ -237,11 +242,15 @@ def test_a_name_that_could_not_be_unpacked_is_refused_at_once(copy: Workspace) -
     assert "have one name" in refused(copy, copy.root.parent / "a.tar", "not a bundle").why
 
 
-class Megabytes(Silent):
-    """Remembers progress."""
+class Heard(Silent):
+    """Remembers progress and warnings."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int]] = []
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002
         self.told.append((done, total))
@@ -255,7 +264,7 @@ def test_memory_stays_small_and_progress_ends_once(copy: Workspace) -> None:
         lambda seen: pack(copy, copy.root.parent / "a.tar", ["versions"], reporter=seen),
         lambda seen: unpack(copy.root.parent / "a.tar", copy.root.parent / "b", reporter=seen),
     ):
-        seen = Megabytes()
+        seen = Heard()
         tracemalloc.start()
         work(seen)
         peak = tracemalloc.get_traced_memory()[1]

@@ -25,13 +25,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def refused(archive: Path, max_size: int | None = None) -> KdkitError:
-    """Unpacking and checking fail alike; nothing is left."""
+def refused(archive: Path, *, max_size: int | None = None, checked: bool = True) -> KdkitError:
+    """Unpacking, and checking unless ``checked`` is false, fail alike; nothing is left."""
     before = sorted(archive.parent.iterdir())
     with pytest.raises(KdkitError) as caught:
         unpack(archive, archive.parent / "out", max_size=max_size)
     assert sorted(archive.parent.iterdir()) == before
-    if max_size is None:
+    if checked and max_size is None:
         with pytest.raises(KdkitError) as again:
             check(archive)
         assert again.value.why == caught.value.why
@@ -45,12 +45,6 @@ def test_a_right_one_is_unpacked(tmp_path: Path, form: int) -> None:
     assert tree(tmp_path / "out") == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "out"]
     assert not (tmp_path / "out" / "registry.yaml").stat().st_mode & 0o111
-
-
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    unpack(forge(tmp_path / "a.tar"), tmp_path / "out")
-    assert tree(tmp_path / "out") == PROJECT
 
 
 MEMBERS: dict[str, tuple[tuple[tarfile.TarInfo, bytes], str]] = {
@@ -135,6 +129,31 @@ def test_paths_of_the_manifest_are_not_trusted(tmp_path: Path, path: str) -> Non
     assert f"'{path}'" in refused(forge(tmp_path / "a.tar", {**PROJECT, path: b"x"})).why
 
 
+def test_names_that_the_disk_does_not_take(tmp_path: Path) -> None:
+    """Long, but not too long everywhere: it depends on where the project is to be."""
+    deep = tmp_path.joinpath(*["d" * 200] * 3)
+    deep.mkdir(parents=True)
+    error = refused(forge(deep / "a.tar", {**PROJECT, "/".join(["n" * 250] * 15): b"x"}), checked=False)
+    assert (error.what, error.why) == ("this bundle cannot be unpacked", "File name too long")
+
+
+def test_nothing_of_a_bundle_can_command_a_terminal(tmp_path: Path) -> None:
+    escape = "\x1b[2J"
+    for number, archive in enumerate(
+        (
+            forge(tmp_path / "a.tar", extra=[entry(escape, b"x")]),
+            forge(tmp_path / "b.tar", extra=[entry(escape, kind=tarfile.SYMTYPE)]),
+            forge(tmp_path / "c.tar", {**PROJECT, escape: b"x"}),
+            forge(tmp_path / "d.tar", manifest=manifest_of(PROJECT, kdkit=escape)),
+            forge(tmp_path / "e.tar", manifest=manifest_of(PROJECT, kdkit=escape, format=2)),
+            forge(tmp_path / "f.tar", manifest=manifest_of(PROJECT, requirements=[escape])),
+            forge(tmp_path / "g.tar", manifest=manifest_of(PROJECT, **{escape: 1})),
+        )
+    ):
+        error = refused(archive)
+        assert "\x1b" not in error.what + error.why, number
+
+
 def test_a_newer_format(tmp_path: Path) -> None:
     error = refused(forge(tmp_path / "a.tar", manifest=manifest_of(PROJECT, format=2)))
     assert "newer kdkit" in error.what
@@ -166,7 +185,7 @@ def existing_project(out: Path) -> None:
     (out / "registry.yaml").write_text("version: 1\n")
 
 
-@pytest.mark.parametrize("make", [existing_project, Path.touch])
+@pytest.mark.parametrize("make", [existing_project, Path.touch, Path.mkdir])
 def test_what_is_there_is_never_touched(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "out")
     before = tree(tmp_path)
