@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.publish.release import Release, assemble_release, check_repository
+from kdkit.core.publish.succession import tag_of_successor
 from kdkit.core.versions import Versions
 
 if TYPE_CHECKING:
@@ -107,14 +108,15 @@ def push_student(
     chosen = Versions(workspace).get(version)
     _require_promoted(chosen, refused)
     if not dry_run:
-        hub.require_token()
+        hub.account  # noqa: B018  # a token that is missing or wrong is known before the work
+    _require_visibility(hub, repo, public=public)
     with workspace.exclusive("push"), _room(workspace) as folder:
         release = assemble_release(workspace, chosen, repo, folder, public=public, licence=licence, reporter=report)
         for warning in release.warnings:
             report.warn(warning)
         report.say(f"comparing with {repo}")
         plan = plan_upload(hub, repo, "model", folder)
-        _require_visibility(plan, hub, public=public)
+        tag = None if pull_request else _tag(workspace, hub, plan, release)
         uploaded = None
         if not dry_run:
             uploaded = upload(
@@ -123,7 +125,7 @@ def push_student(
                 private=not public,
                 pull_request=pull_request,
                 message=_message(release),
-                tag=None if pull_request else chosen.name,
+                tag=tag,
                 reporter=report,
             )
         return Pushed(
@@ -152,25 +154,31 @@ def _require_promoted(version: Version, refused: bool) -> None:
     )
 
 
-def _require_visibility(plan: UploadPlan, hub: Hub, *, public: bool) -> None:
-    """Private by default; a public repository never takes a private push by accident, nor the other way round."""
-    if plan.visibility is None or (plan.visibility == "public") == public:
+def _require_visibility(hub: Hub, repo: str, *, public: bool) -> None:
+    """Private by default; kdkit never changes who may see a repository."""
+    from kdkit.core.hub import explained
+    from kdkit.core.hub.remote import look_at
+
+    with explained(repo, hub):
+        there = look_at(hub, repo, "model", "main")
+    if there is None or there.private != public:
         return
-    if public:
-        raise KdkitError(
-            f"{plan.repo} is private, and --public was given",
-            where=hub.url(plan.repo),
-            why="kdkit does not make a repository public: what it held before would be shown too",
-            fix="leave --public out, or change it in the repository's settings first",
-            code=ExitCode.DENIED,
-        )
     raise KdkitError(
-        f"{plan.repo} is public, and this push is private",
-        where=hub.url(plan.repo),
-        why="everybody would see the student",
-        fix="add --public if that is meant, or push to another repository",
+        f"{repo} is {'private' if public else 'public'}, and this is a {'public' if public else 'private'} push",
+        where=hub.url(repo),
+        why="a push does not change who can see a repository" if public else "everybody would see the student",
+        fix="leave --public out, or change it in its settings first"
+        if public
+        else "add --public, or choose another name",
         code=ExitCode.DENIED,
     )
+
+
+def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release) -> str:
+    """See :func:`tag_of_successor`."""
+    versions = Versions(workspace)
+    own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
+    return tag_of_successor(hub, plan, release.record, [*release.record.history, *own])
 
 
 @contextmanager

@@ -137,12 +137,9 @@ def with_facts(lineage: Mapping[str, Any], teachers: Sequence[Taught]) -> dict[s
 def _facts(workspace: Workspace, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:
     """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
     name, source = entry["name"], public_source(entry["source"])
-    if name in workspace.registry.teachers:
-        chosen = chosen_teacher(workspace, name)
-        locked = Lock.load(workspace.lock_path).teachers.get(name)
-        if public_source(locked.source if locked else chosen.source) == source:
-            seen, gated = (locked.licence, locked.gated) if locked else (None, False)
-            return chosen.licence_facts(seen, gated=gated)
+    locked = Lock.load(workspace.lock_path).teachers.get(name)
+    if name in workspace.registry.teachers and locked and public_source(locked.source) == source:
+        return chosen_teacher(workspace, name).licence_facts(locked.licence, gated=locked.gated)
     facts = LicenceFacts(**entry[FACTS]) if FACTS in entry else LicenceFacts(seen=entry.get("licence"))
     if spec is None or facts.catalogue != "unknown":
         return facts

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from kdkit.core.errors import KdkitError
 from kdkit.core.publish.compare import judge
-from kdkit.core.publish.export import RECORD, Exported, export_student
+from kdkit.core.publish.export import Exported, export_student
+from kdkit.core.publish.layout import RECORD, Record
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
 from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
 
-LINEAGE = {"version": "v3", "teachers": [{"name": "biomedclip"}]}
+LINEAGE = {"version": "v3", "student": {"family": "open_clip"}, "teachers": [{"name": "b", "source": "hf:x/b"}]}
+HISTORY = ({**LINEAGE, "version": "v1"}, LINEAGE)
 
 
 def saved(student: OpenClipStudent, folder: Path) -> Path:
@@ -50,9 +52,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenCl
     (to / RECORD).write_text("{}")
     (to / "stale.txt").write_text("of the earlier export")
     with pytest.raises(KdkitError, match="already") as caught:
-        export_student(folder, student, LINEAGE, to)
+        export_student(folder, student, HISTORY, to)
     assert "--overwrite" in caught.value.fix
-    return export_student(folder, student, LINEAGE, to, overwrite=True), student, folder
+    return export_student(folder, student, HISTORY, to, overwrite=True), student, folder
 
 
 def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStudent, Path]) -> None:
@@ -67,8 +69,11 @@ def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStud
 def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStudent, Path]) -> None:
     done = exported[0]
     record = json.loads((done.folder / RECORD).read_text())
-    assert record["lineage"] == LINEAGE
-    assert record["text_tower"] == BIOMED_TEXT_TOWER
+    read = Record.from_json(record)
+    assert (read.history, read.lineage, read.version) == (HISTORY, LINEAGE, "v3")
+    assert (read.repository, read.licence, read.family) == (None, None, "open_clip")
+    assert read.text_tower == BIOMED_TEXT_TOWER
+    assert read.to_json() == record
     files = tree(done.folder)
     assert set(done.files) == set(files)
     assert "stale.txt" not in files
@@ -93,8 +98,8 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_pa
     to = tmp_path / "out"
     to.mkdir()
     (to / RECORD).write_text("the earlier export")
-    with pytest.raises(KdkitError, match="nothing was exported") as caught:
-        export_student(folder, student, LINEAGE, to, overwrite=True)
+    with pytest.raises(KdkitError, match="nothing was written") as caught:
+        export_student(folder, student, HISTORY, to, overwrite=True)
     assert ("Missing key" if spoil == "config" else "text") in caught.value.why
     assert tree(to) == {RECORD: hashlib.sha256(b"the earlier export").hexdigest()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "student"]
@@ -104,9 +109,9 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_pa
     ("image", "text"), [(float("nan"), 0.0), (0.0, float("nan")), (float("inf"), 0.0), (0.0, 2e-5)]
 )
 def test_only_numbers_within_the_tolerance_pass(image: float, text: float) -> None:
-    judge(1e-5, 0.0, tolerance=1e-5, where="x")
+    judge(1e-5, 0.0, library="open_clip", where="x")
     with pytest.raises(KdkitError, match="other features"):
-        judge(image, text, tolerance=1e-5, where="x")
+        judge(image, text, library="open_clip", where="x")
 
 
 def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
@@ -118,7 +123,7 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
     for to in (tmp_path / "thesis", tmp_path / "file", folder, folder / "inside"):
         before = tree(tmp_path)
         with pytest.raises(KdkitError):
-            export_student(folder, student, LINEAGE, to, overwrite=True)
+            export_student(folder, student, HISTORY, to, overwrite=True)
         assert tree(tmp_path) == before
     with pytest.raises(KdkitError, match="not an open_clip student"):
-        export_student(tmp_path / "thesis", student, LINEAGE, tmp_path / "new")
+        export_student(tmp_path / "thesis", student, HISTORY, tmp_path / "new")
