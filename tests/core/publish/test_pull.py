@@ -1,0 +1,246 @@
+"""A published student becomes a project that teaches on, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.contracts import Silent
+from kdkit.core.discovery import load_catalogue
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.share import push_features
+from kdkit.core.hub import Hub
+from kdkit.core.publish.layout import RECORD, Record
+from kdkit.core.publish.pull import Pulled, pull_student
+from kdkit.core.registry.lock import Lock
+from kdkit.core.versions import Versions, load_student
+from kdkit.core.workspace import Workspace
+from kdkit.testing.hub import LocalHub, local_hub
+from tests.core.publish.toy_release import contents, seal, write_release
+from tests.tiny_models import pictures
+from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher, write_images
+
+REPO, COLUMNS = "alice/student", "alice/columns"
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two versions; its teachers are folders of the author's."""
+    root = tmp_path_factory.mktemp("author") / "project"
+    make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri"))
+    distill(open_project(root), Options(cpu=True))
+    train_teacher(["ct"], width=20, seed=5).save(root / "models" / "more")
+    add_teacher(open_project(root), "more", {"from": "local:models/more", "loader": "toy", "license": "mit"})
+    registry = root / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100"), "utf-8")
+    distill(open_project(root), Options(cpu=True, incremental=True))
+    return root
+
+
+@pytest.fixture(scope="module")
+def release(author: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("release") / "files"
+    return folder, write_release(open_project(author), REPO, folder)
+
+
+@pytest.fixture
+def local(tmp_path: Path, release: tuple[Path, Record]) -> Iterator[LocalHub]:
+    """A Hub that has the release."""
+    with local_hub(tmp_path / "hub") as hub:
+        hub.add(REPO, contents(release[0]), private=True)
+        yield hub
+
+
+def pull(local: LocalHub, into: Path, **options: Any) -> Pulled:
+    return pull_student(REPO, into, hub=Hub(local.url, "hf_alice"), catalogue=toy_catalogue(), **options)
+
+
+def features(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
+    pixels = torch.stack([student.preprocess(picture) for picture in pictures()])
+    with torch.no_grad():
+        return student.encode_image(pixels), student.encode_text(["a ct image of mass.", "a b c"])
+
+
+def test_the_project_holds_the_student_and_its_history(author: Path, local: LocalHub, tmp_path: Path) -> None:
+    done = pull(local, tmp_path / "p")
+    there, here = open_project(author), open_project(tmp_path / "p")
+    assert all(torch.equal(a, b) for a, b in zip(features(there), features(here), strict=True))
+    assert (done.version, done.origin.version, done.endpoint) == ("v2", "v2", local.url)
+    assert (done.teachers, done.unpublished, done.lacking) == ((), ("radio", "more"), ())
+    version = Versions(here).get()
+    assert version.pulled is not None
+    assert version.pulled["origin"]["commit"] == local.head(REPO).oid
+    assert [item["version"] for item in Versions(here).history(version)] == ["v1", "v2"]
+    assert version.known_samples().tolist() == Versions(there).get().known_samples().tolist()
+    assert not (version.folder / "evaluation.json").exists()
+    assert Versions(here).next_name() == "v3"
+    assert sorted(path.name for path in here.root.iterdir()) == [
+        "recipe.yaml",
+        "registry.lock",
+        "registry.yaml",
+        "versions",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["hub", "p"], "nothing is left beside it"
+    assert str(author) not in "".join(text.decode("utf-8", "replace") for text in contents(here.root).values())
+
+
+def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub, tmp_path: Path) -> None:
+    pull(local, tmp_path / "p")
+    registry = tmp_path / "p" / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    workspace = open_project(tmp_path / "p")
+    assert workspace.registry.student.config == {"width": 12}
+    assert (workspace.registry.recipe, workspace.registry.data) == ("./recipe.yaml", [])
+    assert workspace.registry.prompts == {"default": ["a {domain} image of {label}."]}
+    assert workspace.registry.guard.tolerance == 100
+    assert workspace.registry.teachers == {}
+    assert f"# Pulled from {REPO} at {local.head(REPO).oid}: version v2 of its student." in text
+    entry = text[text.index("  # radio:") : text.index("  # Its files", text.index("  # radio:"))]
+    registry.write_text(text.replace(entry, entry.replace("  # ", "  ")), encoding="utf-8")
+    radio = open_project(tmp_path / "p").registry.teachers["radio"]
+    assert (radio.source, radio.loader, radio.license) == ("local:(not published)", "toy", "mit")
+    registry.write_text(text, encoding="utf-8")
+    train_teacher(["ct"], width=8, seed=3).save(tmp_path / "models" / "new")
+    add_teacher(open_project(tmp_path / "p"), "new", {"from": "local:../models/new", "loader": "toy"})
+    assert list(open_project(tmp_path / "p").registry.teachers) == ["new"]
+    assert "  # radio:" in registry.read_text(encoding="utf-8")
+
+
+def change(name: str, content: bytes | None) -> Callable[[dict[str, bytes]], None]:
+    def changed(files: dict[str, bytes]) -> None:
+        if content is None:
+            del files[name]
+        else:
+            files[name] = content
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("tamper", "named"),
+    [
+        (change("toy.safetensors", b"other weights"), "'toy.safetensors'"),
+        (change("kdkit/task.safetensors", None), "'kdkit/task.safetensors'"),
+        (change("open_clip_pytorch_model.bin", b"a pickle"), "'open_clip_pytorch_model.bin'"),
+        (change("README.md", b"# Better\n"), "'README.md'"),
+    ],
+)
+def test_a_repository_that_is_not_what_was_pushed_is_refused(
+    tamper: Callable[[dict[str, bytes]], None],
+    named: str,
+    local: LocalHub,
+    release: tuple[Path, Record],
+    tmp_path: Path,
+) -> None:
+    pushed, files = local.head(REPO).oid, contents(release[0])
+    tamper(files)
+    local.add(REPO, files)
+    with pytest.raises(KdkitError, match=f"{named} is not what was pushed; nothing was pulled") as caught:
+        pull(local, tmp_path / "p")
+    assert caught.value.code == ExitCode.FOUND
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+    assert pull(local, tmp_path / "p", revision=pushed).origin.commit == pushed
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        ({"version": "../../v2"}, "cannot be its version's name"),
+        ({"student": ("kdkit/task.safetensors",)}, "is no file at its top"),
+        ({"student": ("kdkit.json",)}, "is no file at its top"),
+        ({"student": ("../registry.yaml",)}, "is no file at its top"),
+        ({"student": ()}, "it has no student"),
+        ({"history": ({"format": 9, "version": "v2"},)}, "of another format"),
+    ],
+)
+def test_a_record_is_not_believed(
+    lie: dict[str, Any], why: str, local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    seal(lying, replace(record, **lie))
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="cannot be pulled") as caught:
+        pull(local, tmp_path / "p")
+    assert why in caught.value.why
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_pickle_that_the_record_lists_is_refused(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    (lying / "model.bin").write_bytes(b"a pickle")
+    seal(lying, replace(record, student=(*record.student, "model.bin")))
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="cannot be pulled"):
+        pull(local, tmp_path / "p")
+
+
+@pytest.mark.parametrize("record", [b"{}", b"no json", b"[]", b'{"format": 1}'])
+def test_other_records_are_refused(record: bytes, local: LocalHub, tmp_path: Path) -> None:
+    local.add(REPO, {RECORD: record})
+    with pytest.raises(KdkitError, match="cannot be pulled"):
+        pull(local, tmp_path / "p")
+
+
+def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    before = len(local.requests)
+    with pytest.raises(KdkitError, match="in use"):
+        pull(local, tmp_path / "full")
+    assert len(local.requests) == before
+    local.add("alice/plain", {"config.json": b"{}"})
+    with pytest.raises(KdkitError, match="no release of kdkit") as caught:
+        pull_student("alice/plain", tmp_path / "p", hub=Hub(local.url, "hf_alice"))
+    assert "kdkit add-teacher" in caught.value.fix
+    (tmp_path / "empty").mkdir()
+    assert pull(local, tmp_path / "empty").root == tmp_path / "empty"
+
+
+def test_missing_plugins_are_named(local: LocalHub, release: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = release
+    lineage = json.loads(json.dumps(dict(record.lineage)))
+    lineage["environment"]["plugins"]["kdkit-toy"] = "1.0"
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+    seal(changed, replace(record, history=(*record.history[:-1], lineage)))
+    local.add(REPO, contents(changed))
+    done = pull_student(REPO, tmp_path / "p", hub=Hub(local.url, "hf_alice"), catalogue=load_catalogue())
+    assert [str(item) for item in done.lacking] == [
+        "student 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
+        "loader 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
+    ]
+
+
+def test_with_columns_old_teachers_replay_without_their_files(author: Path, local: LocalHub, tmp_path: Path) -> None:
+    hub = Hub(local.url, "hf_alice")
+    push_features(open_project(author), COLUMNS, hub=hub)
+    done = pull(local, tmp_path / "p", features=COLUMNS)
+    assert (done.teachers, done.unpublished) == (("radio", "more"), ())
+    root = tmp_path / "p"
+    shutil.copytree(author / "images", root / "images")
+    rows = write_images(root / "images", ["xray"], train=12, held_out=10, seed=1)
+    with open(root / "images" / "samples.jsonl", "a", encoding="utf-8") as manifest:
+        manifest.write("".join(json.dumps(row) + "\n" for row in rows))
+    registry = root / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("data:\n", "data:\n  - {source: jsonl, path: images/samples.jsonl}\n"), "utf-8")
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    plan = prepare(open_project(root), Options(incremental=True), Silent()).plan
+    assert plan.new_teachers == ("xr",)
+    assert (plan.fresh, plan.replayed) == (36, 72)
+    assert {t.name: t.samples for t in plan.teachers} == {"radio": 72, "more": 36, "xr": 36}
+    assert Lock.load(root / "registry.lock").teacher("radio").source == "local:(not published)"
