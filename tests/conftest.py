@@ -108,10 +108,15 @@ def write_distribution(
     """
     module = distribution.replace("-", "_")
     (site / f"{module}.py").write_text(source, encoding="utf-8")
-    facts = site / f"{module}-{version}.dist-info"
+    default = f"[kdkit]\n{distribution.removeprefix('kdkit-')} = {module}\n"
+    write_facts(site, distribution, version, default if entry_points is None else entry_points)
+
+
+def write_facts(site: Path, distribution: str, version: str, entry_points: str) -> None:
+    """The folder ``kdkit_foo-1.0.dist-info``, by which Python finds a distribution."""
+    facts = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
     )
-    default = f"[kdkit]\n{distribution.removeprefix('kdkit-')} = {module}\n"
-    (facts / "entry_points.txt").write_text(default if entry_points is None else entry_points, encoding="utf-8")
+    (facts / "entry_points.txt").write_text(entry_points, encoding="utf-8")

@@ -129,7 +129,9 @@ def test_core_knows_neither_plugins_nor_terminal() -> None:
     for source in PACKAGE:
         if source.under("kdkit/core/"):
             wrong = [
-                i.place for i in imports(source) if within(i.module, "kdkit.plugins", "kdkit.cli", "typer", "rich")
+                i.place
+                for i in imports(source)
+                if within(i.module, "kdkit.plugins", "kdkit.cli", "kdkit.testing", "typer", "rich")
             ]
             assert wrong == []
 

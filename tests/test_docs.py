@@ -7,7 +7,6 @@ import inspect
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from kdkit.core.contracts import Spec
 from kdkit.core.discovery import HOOKS, discover, installed
 from kdkit.core.errors import ExitCode
 from tests.conftest import Cli
+from tests.documented_plugin import install_documented_plugin
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
@@ -56,17 +56,7 @@ def test_every_field_of_a_spec_is_documented() -> None:
 @pytest.fixture
 def huber(tmp_path: Path) -> Path:
     """The complete plugin of the documentation, installed into a folder."""
-    files = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PLUGINS, flags=re.M | re.S))
-    assert set(files) == {"pyproject.toml", "kdkit_huber/__init__.py", "kdkit_huber/loss.py"}
-    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
-    for path, text in files.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(text)
-    facts = tmp_path / f"kdkit_huber-{project['version']}.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["kdkit"].items())
-    (facts / "entry_points.txt").write_text(f"[kdkit]\n{points}")
+    install_documented_plugin(tmp_path)
     return tmp_path
 
 

@@ -31,6 +31,7 @@ _WHERE = {
     "TrustPolicyContract": "contracts.policy",
     "checks": "contract",
     "offline": "network",
+    "once": "contract",
     "pictures": "examples",
     "samples": "examples",
     "skip": "contract",
@@ -51,13 +52,14 @@ __all__ = [
     "TrustPolicyContract",
     "checks",
     "offline",
+    "once",
     "pictures",
     "samples",
     "skip",
 ]
 
 if TYPE_CHECKING:
-    from kdkit.testing.contract import Contract, checks, skip
+    from kdkit.testing.contract import Contract, checks, once, skip
     from kdkit.testing.contracts.aligner import AlignerContract
     from kdkit.testing.contracts.loader import LoaderContract
     from kdkit.testing.contracts.loss import LossContract

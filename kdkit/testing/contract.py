@@ -98,7 +98,7 @@ def checks(contract: type[Any]) -> Iterator[tuple[str, str]]:
     names = dict.fromkeys(name for kind in reversed(contract.__mro__) for name in vars(kind) if name.startswith(PREFIX))
     for name in names:
         if callable(method := getattr(contract, name)):
-            yield name, (method.__doc__ or name).strip().splitlines()[0]
+            yield name, (method.__doc__ or name).strip().splitlines()[0].replace("``", "`")
 
 
 def _base(contract: Contract) -> str:

@@ -79,3 +79,53 @@ def test_no_plugins_leaves_the_built_ins(kdkit_cli: Cli, install_plugin: Install
     assert statuses["kdkit"] == "ok"
     assert statuses["kdkit-bad"] == "disabled"
     assert outcome.stderr == ""
+
+
+POLICY = """
+from kdkit import TrustPolicySpec, hookimpl
+
+@hookimpl
+def kdkit_trust_policies():
+    return [TrustPolicySpec(name="{name}", summary="A policy.", factory="kdkit_{name}:Everywhere")]
+
+class Everywhere:
+    def __call__(self, table):
+        return (table.accuracy == table.accuracy) * {weight}
+"""
+
+
+def test_verify_prints_every_promise(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-good", POLICY.format(name="good", weight=1.0))
+    outcome = kdkit_cli("plugins", "verify", "kdkit-good")
+    assert outcome.code == 0, outcome.stdout
+    lines = outcome.stdout.splitlines()
+    assert lines[:3] == ["kdkit-good 1.0", "", "kdkit-good"]
+    assert "policy kdkit-good:good" in lines
+    assert "  passed   Weights are finite and in [0, 1], whatever is NaN in the table." in lines
+    assert lines[-1].startswith("12 passed, 0 failed, 0 skipped in ")
+
+
+def test_verify_says_what_failed(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-high", POLICY.format(name="high", weight=7.0))
+    outcome = kdkit_cli("plugins", "verify", "high")
+    assert outcome.code == 1
+    lines = outcome.stdout.splitlines()
+    place = lines.index("  FAILED   Weights are finite and in [0, 1], whatever is NaN in the table.")
+    assert lines[place + 1] == "           test_range: expected weights in [0, 1], got 0 to 7"
+    report = json.loads(kdkit_cli("plugins", "verify", "high", "--json").stdout)
+    assert (report["plugin"], report["version"], report["broken"], report["ok"]) == ("kdkit-high", "1.0", False, False)
+    assert [check["name"] for check in report["checks"] if check["status"] == "failed"] == ["test_range"]
+
+
+def test_verify_of_a_broken_plugin(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    install_plugin("kdkit-bad", "import nothing_like_this")
+    outcome = kdkit_cli("plugins", "verify", "kdkit-bad")
+    assert outcome.code == 5
+    assert "test_loads: plugin 'bad' is broken: ModuleNotFoundError: No module named" in outcome.stdout
+    assert "  skipped  6 checks: it does not load" in outcome.stdout
+
+
+def test_verify_of_what_is_not_installed(kdkit_cli: Cli) -> None:
+    outcome = kdkit_cli("plugins", "verify", "kdkit-nowhere")
+    assert (outcome.code, outcome.stdout) == (3, "")
+    assert "error: no plugin 'kdkit-nowhere' is installed" in outcome.stderr

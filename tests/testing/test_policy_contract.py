@@ -33,7 +33,7 @@ class NoTeachers(Measured):
 
     def __call__(self, table: TrustTable) -> Array:
         best = np.nan_to_num(table.accuracy).max(axis=0)
-        return super().__call__(table) / np.maximum(best, 1.0)
+        return np.asarray(super().__call__(table) / np.maximum(best, 1.0))
 
 
 class PassesNan(Measured):

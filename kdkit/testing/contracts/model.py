@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.artifacts.probe import frozen
-from kdkit.core.contracts import DualEncoder, Sample, SignalSource, SignalSpec
+from kdkit.core.contracts import DualEncoder, Sample, SignalSource
 from kdkit.core.features.signals import as_signal_source
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
@@ -61,9 +61,12 @@ class ModelContract(Contract):
         """Every signal has the declared shape and kind of number, is finite and fits float16."""
         computed = self.compute(self.model())
         assert_finite("of the example pictures", computed)
-        for spec in self._signals():
-            rows = computed.get(spec.name)
-            assert rows is not None, f"the signal '{spec.name}' is declared, but not computed"
+        signals = as_signal_source(self.model()).signals
+        declared = sorted(spec.name for spec in signals)
+        assert declared, "expected at least one signal, got none"
+        assert sorted(computed) == declared, f"declared are the signals {declared}, computed {sorted(computed)}"
+        for spec in signals:
+            rows = computed[spec.name]
             wanted = (len(self.samples()), *spec.shape)
             assert rows.shape == wanted, f"'{spec.name}': expected {wanted}, got {tuple(rows.shape)}"
             floating = spec.dtype.startswith("float")
@@ -160,11 +163,6 @@ class ModelContract(Contract):
         """Loaded with the network cut off, and frozen as core does it."""
         with offline():
             return frozen(self.load(folder))
-
-    def _signals(self) -> tuple[SignalSpec, ...]:
-        signals = as_signal_source(self.model()).signals
-        assert signals, "expected at least one signal, got none"
-        return signals
 
 
 def _modules(model: Any) -> list[nn.Module]:

@@ -84,7 +84,8 @@ class StudentContract(Contract):
         """In evaluation mode, a row alone is the row in a batch."""
         items = self._prepared(self.student())
         outputs = self._forward(self.student())
-        whole = {name: x for name, x in outputs.items() if x.shape[:1] == (len(items),)}
+        rows = {name: x for name, x in outputs.items() if not isinstance(x, nn.Parameter)}
+        whole = {name: x for name, x in rows.items() if x.shape[:1] == (len(items),)}
         alone = [self._forward(self.student(), _stack([item])) for item in items]
         joined = {name: torch.cat([row[name] for row in alone]) for name in whole}
         assert_all_near("alone and in a batch", joined, whole)

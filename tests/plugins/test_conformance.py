@@ -1,0 +1,167 @@
+"""Every built-in passes the conformance kit, as a third party's plugin must.
+
+A built-in that the kit cannot check by itself (it needs a folder, a file, options) has an example below: a new one
+without an example fails here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import kdkit.testing as kit
+from kdkit.core.catalogue import BUILT_IN, FAMILIES
+from kdkit.core.contracts import Sample
+from kdkit.core.discovery import discover, installed
+from kdkit.testing.verify import CONTRACTS, Check, run_checks
+from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
+
+CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
+ENTRIES = [(family, entry.spec.name) for family in FAMILIES for entry in CATALOGUE.entries(family)]
+MAY_BE_SKIPPED = (
+    "its files are fetched from ",
+    "no loader can load it: ",
+    "it reads no signal of a teacher",
+    "it belongs to a vision tower",
+    "a source of folders needs a damaged example",
+)
+"""Reasons that need no example: of a published teacher the facts are checked, its files are not here."""
+
+
+class Rows(kit.SourceContract):
+    """A manifest of two pictures."""
+
+    rows: ClassVar[list[dict[str, str]]] = [
+        {"id": str(n), "image": f"{n}.png", "text": "a scan", "domain": "ct", "label": "cyst", "split": "train"}
+        for n in range(2)
+    ]
+
+    def images(self) -> Path:
+        """The folder with the pictures."""
+        for row, picture in zip(self.rows, kit.pictures(2), strict=True):
+            picture.save(self.scratch() / row["image"])
+        return self.scratch()
+
+
+class Csv(Rows):
+    name = "csv"
+
+    def location(self) -> Path:
+        path = self.images() / "samples.csv"
+        with open(path, "w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return path
+
+
+class Jsonl(Rows):
+    name = "jsonl"
+
+    def location(self) -> Path:
+        path = self.images() / "samples.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        return path
+
+
+class Folder(kit.SourceContract):
+    name = "folder"
+
+    def location(self) -> Path:
+        folder = self.scratch() / "images"
+        for number, picture in enumerate(kit.pictures(2)):
+            path = folder / "train" / "ct" / "cyst" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+        return folder
+
+    def damaged(self) -> Path:
+        path = self.scratch() / "damaged" / "cyst" / "0.png"
+        path.parent.mkdir(parents=True)
+        kit.pictures(1)[0].save(path)
+        return path.parents[1]
+
+
+class Procedural(kit.SourceContract):
+    name = "procedural"
+    options: ClassVar[Mapping[str, Any]] = {"train": 2, "calibration": 1, "test": 1, "domains": ["ct"]}
+
+    def location(self) -> Path:
+        return self.scratch() / "drawn"
+
+    def test_missing_location(self) -> None:
+        """Where there is nothing it draws."""
+        nowhere = self.scratch() / "nowhere"
+        assert len(list(self.catalogue.make("source", self.name, location=nowhere, **self.options))) == 4
+
+    def damaged(self) -> Path:
+        other = self.scratch() / "others"
+        other.mkdir()
+        return other
+
+
+class Transformers(kit.LoaderContract):
+    name = "transformers"
+
+    @kit.once
+    def folder(self) -> Path:
+        return make_transformers_clip_folder(self.scratch() / "clip")
+
+
+class OpenClipStudent(kit.StudentContract):
+    name = "open_clip"
+    options: ClassVar[Mapping[str, Any]] = {"model_cfg": open_clip_config(), "tokenizer": {"words": list(WORDS)}}
+
+
+class Clinkd(kit.StudentContract):
+    """Tiny, on answers that are short enough for it."""
+
+    name = "clinkd"
+    options: ClassVar[Mapping[str, Any]] = {
+        "sizes": {"hidden": 32, "heads": 2, "kv_heads": 1},
+        "max_tokens": 128,
+        "max_answer": 20,
+        "max_pixels": 2 * 56 * 56,
+    }
+
+    def samples(self) -> list[Sample]:
+        return kit.samples(texts=("a nodule", "", "Zebra! 冠状", "yes"))
+
+
+EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {
+    (kind.family, kind.name): kind for kind in (Csv, Jsonl, Folder, Procedural, Transformers, OpenClipStudent, Clinkd)
+}
+
+
+def checked(family: str, name: str) -> list[Check]:
+    """By the example, or by the plain contract."""
+    base: type[Any] = getattr(kit, CONTRACTS[family])  # type: ignore[index]
+    contract = EXAMPLES.get((family, name)) or type(base.__name__, (base,), {"name": f"{BUILT_IN}:{name}"})
+    return list(run_checks(contract, f"{family} {name}"))
+
+
+@pytest.mark.parametrize(("family", "name"), ENTRIES, ids=[f"{family}-{name}" for family, name in ENTRIES])
+def test_a_built_in_passes_the_kit(family: str, name: str) -> None:
+    checks = checked(family, name)
+    assert [(check.name, check.message) for check in checks if check.status == "failed"] == []
+    unchecked = [(c.name, c.message) for c in checks if c.status == "skipped"]
+    lacking = [(check, why) for check, why in unchecked if not why.startswith(MAY_BE_SKIPPED)]
+    assert lacking == [], "the kit cannot check it alone: add an example to EXAMPLES"
+    assert any(check.status == "passed" for check in checks)
+
+
+def test_the_distribution_passes_the_kit() -> None:
+    class Kdkit(kit.PluginContract):
+        name = BUILT_IN
+        import_seconds = 0.3  # of a dozen plugin modules, one of them with a catalogue of forty teachers
+
+    assert [(c.name, c.message) for c in run_checks(Kdkit, BUILT_IN) if c.status != "passed"] == []
+
+
+def test_every_example_is_of_a_built_in() -> None:
+    assert set(EXAMPLES) <= set(ENTRIES)
