@@ -12,7 +12,7 @@ from kdkit.core.hub.conflict import conflict
 from kdkit.core.hub.connection import Hub
 from kdkit.core.hub.plan import UploadPlan
 from kdkit.core.hub.remote import RemoteFile, Repository, look_at, remote_files
-from kdkit.core.hub.retry import WAITS, may_pass, patiently
+from kdkit.core.hub.retry import attempts, may_pass, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -48,7 +48,7 @@ def commit_once(
 
     title, _, description = message.strip().partition("\n")
     known = _pull_requests(hub, plan) if pull_request else {}
-    for wait in (*WAITS, None):
+    for wait in attempts():
         try:
             info = hub.api.create_commit(
                 plan.repo,
@@ -70,7 +70,7 @@ def commit_once(
                 return made
             if wait is None or stale:
                 raise
-        time.sleep(wait)
+            time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -16,6 +16,7 @@ from kdkit.core.hub.explain import explained
 from kdkit.core.hub.hashes import Hashes, hash_file
 from kdkit.core.hub.quiet import quiet
 from kdkit.core.hub.remote import RemoteFile, Repository, look_at, remote_files
+from kdkit.core.hub.retry import patiently
 from kdkit.core.registry.lock import safe_relative
 
 Select = Callable[[Iterable[str]], Iterable[str]]
@@ -48,7 +49,8 @@ def download(
     select: Select | None = None,
     reporter: Reporter | None = None,
 ) -> Downloaded:
-    """Fetch a repository at one commit. ``into`` appears whole and verified, or not at all; run again it goes on.
+    """Fetch a repository at one commit. ``into`` appears whole and verified, or not at all; run again, it keeps the
+    files that were complete.
 
     Args:
         hub: see :func:`connect`; public repositories need no token.
@@ -90,16 +92,9 @@ def _fetch_all(
     for path, file in wanted.items():
         report.progress("fetching", done, total + 1, path)
         hashes = hash_file(draft / path) if (draft / path).is_file() else None
-        for force in (False, True):
+        for again in (False, True):
             if hashes is None or not _as_said(hashes, file):
-                hub.api.hf_hub_download(
-                    there.name,
-                    path,
-                    repo_type=there.kind,
-                    revision=there.commit,
-                    local_dir=draft,
-                    force_download=force,
-                )
+                _fetch(hub, there, path, draft, again=again)
                 hashes = hash_file(draft / path)
         if hashes is None or not _as_said(hashes, file):
             (draft / path).unlink(missing_ok=True)
@@ -114,6 +109,25 @@ def _fetch_all(
         done += file.size
     report.progress("fetching", 1, 1)
     return files
+
+
+def _fetch(hub: Hub, there: Repository, path: str, draft: Path, *, again: bool) -> None:
+    """Bring one file, once more from its start if it was wrong.
+
+    When a connection breaks off the client asks for the rest; what a process that died had of a file is lost.
+    """
+
+    def fetch() -> None:
+        hub.api.hf_hub_download(
+            there.name,
+            path,
+            repo_type=there.kind,
+            revision=there.commit,
+            local_dir=draft,
+            force_download=again,
+        )
+
+    patiently(fetch)
 
 
 def _as_said(found: Hashes, file: RemoteFile) -> bool:

@@ -53,7 +53,10 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
     if there is None:
         if plan.parent is not None:
             raise KdkitError(
-                "the repository has disappeared since the push was planned", where=plan.repo, code=ExitCode.MISSING
+                "the repository has disappeared since the push was planned",
+                where=plan.repo,
+                fix="run the push again to make it anew",
+                code=ExitCode.MISSING,
             )
         _may_create(hub, plan)
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,16 +12,22 @@ WAITS = (0.5, 2.0, 5.0)
 BUSY = (408, 429, 500, 502, 503, 504)
 
 
+def attempts() -> Iterator[float | None]:
+    """One item for each attempt: seconds to wait before the next one, None for the last."""
+    yield from WAITS
+    yield None
+
+
 def patiently(call: Callable[[], T]) -> T:
     """The result of ``call``, which changes nothing at the Hub when it is made twice; up to four attempts."""
-    for wait in WAITS:
+    for wait in attempts():
         try:
             return call()
         except Exception as error:
-            if not may_pass(error):
+            if wait is None or not may_pass(error):
                 raise
-        time.sleep(wait)
-    return call()
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def may_pass(error: BaseException) -> bool:

@@ -96,10 +96,21 @@ def upload(
 
 def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
     """Make the repository; its first commit. Raises: KdkitError when somebody else made it and pushed already."""
-    patiently(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private, exist_ok=True))
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        patiently(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private))
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:  # it exists: made by us, and the answer was lost, or just now by others
+            raise
     there = look_at(hub, plan.repo, plan.kind, plan.revision)
     if there is None:
-        raise KdkitError("the Hub made the repository, but does not show it", where=plan.repo, code=ExitCode.MISSING)
+        raise KdkitError(
+            "a repository of this name exists, and this token may not see it",
+            where=plan.repo,
+            fix=f"push to another name, or with a token that may: {hub.how_to_log_in}",
+            code=ExitCode.DENIED,
+        )
     if not remote_files(hub, there).keys() <= set(KEPT):
         raise conflict(hub, plan, there, None)
     same_visibility(hub, plan, there, private)

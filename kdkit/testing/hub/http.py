@@ -148,7 +148,6 @@ class Connection(BaseHTTPRequestHandler):
                 self._send(answer, half=fault is not None and fault.cut == "response")
             except (_Cut, ConnectionError):
                 self.close_connection = True
-                self._hang_up()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
@@ -201,6 +200,8 @@ class Connection(BaseHTTPRequestHandler):
             yield chunk
 
     def _send(self, answer: Answer, *, half: bool) -> None:
+        if half and self.command == "HEAD":
+            raise _Cut
         body, headers = answer.body, {"X-Request-Id": "local", **answer.headers}
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -214,14 +215,3 @@ class Connection(BaseHTTPRequestHandler):
         if half:
             self.wfile.flush()
             raise _Cut
-
-    def _hang_up(self) -> None:
-        """Close at once, so that the client sees a broken connection and not a pause."""
-        import socket
-        import struct
-
-        try:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-        except OSError:
-            pass

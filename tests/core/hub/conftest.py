@@ -16,7 +16,7 @@ os.environ.setdefault("HF_XET_CACHE", tempfile.mkdtemp(prefix="kdkit-xet-"))
 os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
 
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
 from kdkit.core.hub import Hub, connect, retry
@@ -34,7 +34,8 @@ def _client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda _: None, time=time.time))
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None, time=time.time))
     monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
 
 
