@@ -75,6 +75,8 @@ class Catalogue:
 
     records: tuple[PluginRecord, ...]
     contents: Mapping[Family, tuple[Entry, ...]]
+    pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Family -> short name -> the distribution that it must come from, in a project that has pinned it."""
 
     def entries(self, family: str) -> tuple[Entry, ...]:
         """All entries, sorted by name and provider; a name occurs once per provider."""
@@ -88,13 +90,17 @@ class Catalogue:
         """The entry called ``name`` or ``distribution:name``.
 
         Raises:
-            KdkitError: when there is none (with the nearest name), or when several plugins offer it.
+            KdkitError: when there is none (with the nearest name), when several plugins offer it, or when it is
+                pinned to one that does not.
         """
         provider, _, short = name.rpartition(":")
-        provider = normal(provider)
+        pin = "" if provider else self.pins.get(family, {}).get(short, "")
+        provider = normal(provider or pin)
         found = [e for e in self.entries(family) if e.spec.name == short and provider in ("", e.provider)]
         if len(found) > 1:
             found = [entry for entry in found if entry.provider == BUILT_IN] or found
+        if not found and pin:
+            raise self._moved(family, name, pin)
         if not found:
             raise self._unknown(family, name)
         if len(found) > 1:
@@ -116,6 +122,22 @@ class Catalogue:
         merged = {**spec.options, **options}
         _check_options(f"{family} '{name}'", factory, merged)
         return factory(**merged)
+
+    def _moved(self, family: str, name: str, pin: str) -> KdkitError:
+        states = sorted({record.status for record in self.records if record.distribution == pin})
+        others = [entry for entry in self.entries(family) if entry.spec.name == name]
+        now = ", ".join(f"{entry.provider} {entry.version}" for entry in others)
+        has = f"{pin} is {' and '.join(states) if states else 'not installed'}"
+        fixes = ["see 'kdkit plugins'" if states else f"kdkit install {pin}"]
+        if others:
+            fixes += [f"say '{others[0].qualified}'", f"kdkit lock {name} takes it as it is now"]
+        return KdkitError(
+            f"the {family} '{name}' comes from {pin} in this project, and {pin} does not provide it here",
+            where="registry.lock",
+            why=has.replace(" is ok", " no longer has it") + (f"; it would now come from {now}" if now else ""),
+            fix="; or ".join(fixes),
+            code=ExitCode.MISSING,
+        )
 
     def _unknown(self, family: str, name: str) -> KdkitError:
         absent = dict.fromkeys(f"{r.distribution} ({r.status})" for r in self.records if r.status != "ok")

@@ -90,10 +90,12 @@ class Workspace:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Everything that installed plugins declare."""
+        """Everything that installed plugins declare; names that the project uses come from where they were pinned."""
         from kdkit.core.discovery import load_catalogue
+        from kdkit.core.registry.lock import Lock
+        from kdkit.core.registry.pins import pinned
 
-        return load_catalogue()
+        return pinned(load_catalogue(), Lock.load(self.lock_path))
 
     @contextmanager
     def exclusive(self, command: str) -> Iterator[None]:

@@ -24,6 +24,7 @@ from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text
 from kdkit.core.registry.lock import Lock, LockedTeacher
+from kdkit.core.registry.pins import moved_names, pin_names, unpin
 
 if TYPE_CHECKING:
     from kdkit.core.catalogue import Catalogue
@@ -77,7 +78,8 @@ def add_teacher(
         with disk_errors(str(workspace.root)):
             Lock.load(workspace.lock_path).with_teacher(name, facts).save(workspace.lock_path)
             write_atomically(workspace.registry_path, after.encode())
-    _forget_registry(workspace)
+        _forget_registry(workspace)
+        pin_names(workspace)
     return facts
 
 
@@ -127,10 +129,11 @@ def lock_teachers(
     offline: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, LockedTeacher]:
-    """Fetch, probe and lock teachers that stand in ``registry.yaml``.
+    """Fetch, probe and lock teachers that stand in ``registry.yaml``, and pin the providers of all its names.
 
     Args:
-        names: lock these afresh; by default all that are not locked yet.
+        names: lock these afresh; by default all that are not locked yet. A name that is pinned and no teacher's
+            is taken from whoever provides it now.
 
     Returns:
         what was locked now; each teacher is in the lock file as soon as it is done.
@@ -142,7 +145,12 @@ def lock_teachers(
     done = {}
     with workspace.exclusive("kdkit lock"):
         lock = Lock.load(workspace.lock_path)
-        for name in names or [name for name in workspace.registry.teachers if name not in lock.teachers]:
+        unpin(workspace, names)
+        pins = {name for family in lock.providers.values() for name in family} - set(workspace.registry.teachers)
+        wanted = [name for name in names if name not in pins]
+        if not names:
+            wanted = [name for name in workspace.registry.teachers if name not in lock.teachers]
+        for name in wanted:
             chosen = chosen_teacher(workspace, name)
             if chosen.unavailable and not names:
                 reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
@@ -152,6 +160,7 @@ def lock_teachers(
             done[name] = _admit(workspace, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
             lock.save(workspace.lock_path)
+        pin_names(workspace)
     return done
 
 
@@ -159,12 +168,12 @@ def check_lock(workspace: Workspace) -> list[str]:
     """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
     lock, problems = Lock.load(workspace.lock_path), []
     for name in workspace.registry.teachers:
-        if chosen_teacher(workspace, name).unavailable:
-            continue
         try:
-            verify(workspace, name)
+            if not chosen_teacher(workspace, name).unavailable:
+                verify(workspace, name)
         except KdkitError as error:
             problems.append(f"{error.headline}. {error.why}".rstrip(". "))
+    problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(workspace, lock)]
     extra = [name for name in lock.teachers if name not in workspace.registry.teachers]
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 

@@ -152,7 +152,10 @@ def _changes(locked: LockedTeacher, identity: Mapping[str, str]) -> str:
 
 def require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
     """registry.yaml may have been edited since the lock was written."""
-    pairs = [("from", locked.source, chosen.source), ("options", dict(locked.options), dict(chosen.options))]
+    pairs: list[tuple[str, object, object]] = [
+        ("provider", locked.provider.partition("@")[0], chosen.provider.partition("@")[0])
+    ]
+    pairs += [("from", locked.source, chosen.source), ("options", dict(locked.options), dict(chosen.options))]
     if chosen.loader:
         pairs.append(("loader", locked.loader, chosen.loader))
     for key, then, now in pairs:

@@ -14,6 +14,7 @@ from kdkit.core.distill.plan import Plan, make_plan
 from kdkit.core.distill.survey import Survey, survey
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.recipe import load_recipe
+from kdkit.core.registry.pins import pin_names
 from kdkit.core.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def train_and_finish(
     run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
     if options.restart and accelerator.is_main_process:
         shutil.rmtree(run_folder, ignore_errors=True)
+    if accelerator.is_main_process:
+        pin_names(workspace, options.recipe)
     accelerator.wait_for_everyone()
     begun = time.monotonic()
     made = build(workspace, plan, prepared.survey, parent, reporter)

@@ -92,7 +92,8 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
     """
     found = None
     if name in catalogue.names("teacher"):
-        choose_one = f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
+        moved = name in catalogue.pins.get("teacher", {})  # the catalogue knows best what to do about that
+        choose_one = "" if moved else f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
         full_name = f"{entry.provider}:{name}" if entry.provider else name
         found = _get(catalogue, "teacher", full_name, where, choose_one)
     if found is None and entry.source is None:

@@ -99,6 +99,8 @@ class Lock(_Fact):
     about: str = ""
     lock_version: Literal[1] = LOCK_VERSION
     teachers: dict[Name, LockedTeacher] = {}
+    providers: dict[str, dict[Name, str]] = {}
+    """Family -> name -> the distribution that the project takes it from: see :mod:`kdkit.core.registry.pins`."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -145,11 +147,12 @@ class Lock(_Fact):
 
     def with_teacher(self, name: str, facts: LockedTeacher) -> Lock:
         """A lock in which ``name`` has ``facts``."""
-        return Lock(teachers={**self.teachers, name: facts})
+        return self.model_copy(update={"teachers": {**self.teachers, name: facts}})
 
     def without_teacher(self, name: str) -> Lock:
         """A lock in which ``name`` does not occur."""
-        return Lock(teachers={key: facts for key, facts in self.teachers.items() if key != name})
+        left = {key: facts for key, facts in self.teachers.items() if key != name}
+        return self.model_copy(update={"teachers": left})
 
     def save(self, path: Path) -> None:
         """Write the file; equal locks give equal bytes."""
@@ -160,6 +163,7 @@ class Lock(_Fact):
         content = {
             "about": "Written by kdkit. Edit registry.yaml instead.",
             "lock_version": self.lock_version,
+            "providers": self.providers,
             "teachers": teachers,
         }
         write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
