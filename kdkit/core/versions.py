@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LINEAGE_FORMAT = 1
 CANDIDATES = "candidates"
 HISTORY = "history.json"
-"""Beside the lineage of a version that was pulled: where from, and the lineages of all that it comes from."""
+"""Beside the lineage of a version whose ancestors are elsewhere: the lineages of all that it comes from."""
 _NAME = re.compile(r"v[1-9][0-9]*")
 
 
@@ -73,16 +73,18 @@ class Version:
 
     @cached_property
     def pulled(self) -> Mapping[str, Any] | None:
-        """For a version that was pulled, ``origin`` (``repository``, ``commit``, ``version``) and ``history``.
+        """For a version that was pulled, or bundled without its ancestors: ``origin`` and ``history``.
 
-        ``history`` holds the lineages of all that it comes from, oldest first, without its own.
+        ``origin`` (``repository``, ``commit``, ``version``) is None for one that never was on a Hub. ``history``
+        holds the lineages of all that it comes from, oldest first, without its own.
         """
         path = self.folder / HISTORY
         if not path.is_file():
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return {"origin": dict(found["origin"]), "history": [dict(lineage) for lineage in found["history"]]}
+            origin = None if found["origin"] is None else dict(found["origin"])
+            return {"origin": origin, "history": [dict(lineage) for lineage in found["history"]]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise KdkitError(
                 f"the history of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING

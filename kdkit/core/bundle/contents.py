@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 if TYPE_CHECKING:
     from kdkit.core.features import FeatureStore
     from kdkit.core.registry.lock import Lock
+    from kdkit.core.versions import Version, Versions
     from kdkit.core.workspace import Workspace
 
 PARTS = ("teachers", "features", "versions")
@@ -184,6 +186,20 @@ def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
     yield _file(workspace, versions.root / "current")
     for name in versions.names() if everything else (current.name,):
         yield from _folder(workspace, versions.root / name)
+    if not everything:
+        yield from _history(workspace, versions, current)
+
+
+def _history(workspace: Workspace, versions: Versions, version: Version) -> Iterator[Item]:
+    """The lineages of the ancestors, which stay behind; a version that was pulled has them already."""
+    from kdkit.core.versions import HISTORY
+
+    earlier = versions.history(version)[:-1]
+    if earlier and not version.pulled:
+        pulled = [ancestor.pulled["origin"] for ancestor in versions.ancestry(version) if ancestor.pulled]
+        body = {"origin": pulled[-1] if pulled else None, "history": [dict(lineage) for lineage in earlier]}
+        content = (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+        yield Item((version.folder / HISTORY).relative_to(workspace.root).as_posix(), content, len(content))
 
 
 def _wheels(folder: Path) -> list[Item]:

@@ -117,8 +117,9 @@ def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> lis
 
 def origin_of(workspace: Workspace, version: Version) -> Origin | None:
     """The release that the project was pulled from, if the version comes from that."""
-    pulled = [item.pulled for item in Versions(workspace).ancestry(version) if item.pulled]
-    return Origin.from_json(pulled[-1]["origin"]) if pulled else None
+    pulled = [item.pulled["origin"] for item in Versions(workspace).ancestry(version) if item.pulled]
+    origins = [origin for origin in pulled if origin is not None]
+    return Origin.from_json(origins[-1]) if origins else None
 
 
 def releases_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]:

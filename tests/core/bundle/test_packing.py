@@ -151,6 +151,35 @@ def test_the_current_version_or_all_of_them(copy: Workspace) -> None:
     assert inside(True) == {"current", "v1", "v2"}
 
 
+def test_ancestors_stay_behind_but_not_their_lineages(copy: Workspace) -> None:
+    def make(name: str, parent: str) -> None:
+        shutil.copytree(copy.versions / parent, copy.versions / name)
+        lineage = json.loads((copy.versions / parent / "lineage.json").read_text())
+        text = json.dumps({**lineage, "version": name, "parent": parent})
+        (copy.versions / name / "lineage.json").write_text(text)
+        Versions(copy).make_current(name)
+
+    def carried(workspace: Workspace, name: str) -> Versions:
+        to = workspace.root.parent / name
+        pack(workspace, to.with_suffix(".tar"), ["versions"])
+        unpack(to.with_suffix(".tar"), to)
+        return Versions(Workspace(to))
+
+    def told(versions: Versions) -> list[str]:
+        return [lineage["version"] for lineage in versions.history(versions.get())]
+
+    make("v2", "v1")
+    make("v3", "v2")
+    once = carried(copy, "once")
+    assert (once.names(), told(once)) == (("v3",), ["v1", "v2", "v3"])
+    assert once.get().pulled == {"origin": None, "history": [Versions(copy).get(n).lineage for n in ("v1", "v2")]}
+    twice = carried(Workspace(once.root.parent), "twice")
+    assert (twice.names(), told(twice)) == (("v3",), ["v1", "v2", "v3"])
+    origin = {"repository": "o/n", "commit": "c", "version": "v2"}
+    (copy.versions / "v2" / "history.json").write_text(json.dumps({"origin": origin, "history": []}))
+    assert (carried(copy, "pulled").get().pulled or {})["origin"] == origin
+
+
 def test_a_removed_teachers_column_goes_along_and_a_stale_one_does_not(copy: Workspace) -> None:
     (column,) = (path for path in (copy.features / "radio").iterdir() if path.is_dir())
     stale = copy.features / "radio" / "000000000000"
@@ -300,7 +329,7 @@ def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tm
     (workspace.versions / "v1").mkdir(parents=True)
     workspace.registry_path.write_text("version: 1\n")
     (workspace.versions / "current").write_text("v1\n")
-    (workspace.versions / "v1" / "lineage.json").write_text("{}")
+    (workspace.versions / "v1" / "lineage.json").write_text('{"format": 1}')
     with open(workspace.versions / "v1" / "large", "wb") as handle:
         handle.truncate(10_000_000)
     if command == "unpack":
