@@ -25,6 +25,7 @@ from kdkit.cli import (
     features,
     new_plugin,
     plugins,
+    pull,
     push,
     recipes,
     registry,
@@ -48,7 +49,7 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Look at what they know": ("data", "features", "trust", "align"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "export", "push", "bundle", "unbundle"),
+    "Use the student": ("evaluate", "export", "push", "pull", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
@@ -100,6 +101,7 @@ for module in (
     evaluate,
     export,
     push,
+    pull,
     bundle,
     plugins,
     new_plugin,
