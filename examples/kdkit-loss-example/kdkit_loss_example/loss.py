@@ -37,8 +37,8 @@ class Huber(nn.Module):
         """(B,); rows of weight 0 are replaced before any arithmetic, so that nothing in them matters."""
         counts = (view.weight > 0).unsqueeze(-1)
         distance = torch.zeros_like(view.weight)
-        for signal, target in view.target.items():
-            error = torch.where(counts, view.student[signal] - target, 0)
+        for signal, student in view.student.items():  # the targets may hold signals that other losses read
+            error = torch.where(counts, student - view.target[signal], 0)
             huber = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta)
             distance = distance + huber.mean(dim=-1)
         return distance
