@@ -74,8 +74,9 @@ def _read_header(handle: BinaryIO) -> tarfile.TarInfo | None:
     if not any(block):
         return None
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except (tarfile.HeaderError, ValueError) as error:
+        # not strict: behind a long name the header repeats its first 100 bytes, which may end within a letter
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
         raise BadTar(f"a damaged header before byte {handle.tell()} ({error})") from error
 
 

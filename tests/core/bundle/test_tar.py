@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdkit.core.bundle import tar
@@ -14,6 +14,7 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 
 
 @given(names, st.integers(0, 1 << 45))
+@example("x" + 60 * "é", 0)
 def test_any_name_and_any_size(name: str, size: int) -> None:
     """Names of more than 100 bytes and files of more than 8 GB need the extensions of GNU tar."""
     raw = tar.header(name, size, 1)

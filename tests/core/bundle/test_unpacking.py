@@ -65,6 +65,7 @@ MEMBERS: dict[str, tuple[tuple[tarfile.TarInfo, bytes], str]] = {
     "other size": (entry("versions/current", b"v1\nmore"), "has 7 bytes; its manifest says 3"),
     "huge": (entry("versions/current", b"x" * 100_000), "has 100000 bytes; its manifest says 3"),
     "endless name": (entry("x", b"n" * 5000, kind=tarfile.GNUTYPE_LONGNAME), "a name of 5000 bytes"),
+    "name in another encoding": (entry("\udcff", b"x"), "'\\udcff' is not in its manifest"),
     "name that is not UTF-8": (entry("x", b"\xff\0", kind=tarfile.GNUTYPE_LONGNAME), "not UTF-8"),
 }
 
