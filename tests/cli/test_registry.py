@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdkit.testing.hub import local_hub
 from tests.conftest import Cli
-from tests.core.artifacts.small_hub import small_hub
 from tests.core.artifacts.stub import tree
 from tests.tiny_models import BIOMED_TEXT_TOWER, make_biomedclip_folder
 
@@ -74,7 +74,7 @@ def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_networ
     main = make_biomedclip_folder(tmp_path / "main", text_repo=text, weights="bin")
     kdkit_cli("init")
     online = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with small_hub() as hub:
+    with local_hub(tmp_path / "server") as hub:
         commit = hub.add("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", tree(main))
         hub.add(BIOMED_TEXT_TOWER, tree(text) | {"pytorch_model.bin": b"not needed"})
         added = kdkit_cli("add-teacher", "biomedclip", env={**online, "HF_ENDPOINT": hub.url})

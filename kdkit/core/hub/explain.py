@@ -107,7 +107,7 @@ class explained:
             return KdkitError(
                 "the Hub does not know this token", why=why, fix=self.hub.how_to_log_in, code=ExitCode.DENIED
             )
-        if status in (402, 413, 507) or (status in (400, 403) and _says_full(said)):
+        if status in (413, 507) or (status in (400, 402, 403) and _says_full(said)):
             return self._full(why)
         if status == 403:
             return KdkitError(

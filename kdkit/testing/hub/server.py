@@ -128,6 +128,11 @@ class LocalHub:
 
         return sum(request.received for request in self.requests if re.search(pattern, request.line))
 
+    def downloads(self) -> list[str]:
+        """Paths of the files that were fetched, sorted."""
+        lines = [request.line for request in self.requests if request.method == "GET"]
+        return sorted(line.partition("/resolve/")[2].partition("/")[2] for line in lines if "/resolve/" in line)
+
     def environment(self, account: Account = ALICE) -> dict[str, str]:
         """Variables that point a process at this Hub, with a cache of its own and without telemetry."""
         return {

@@ -14,21 +14,20 @@ from kdkit.core.artifacts import add_teacher, lock_teachers, materialise, open_t
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.workspace import Workspace
+from kdkit.testing.hub import LocalHub, local_hub
 from tests.core.artifacts import stub
-from tests.core.artifacts.small_hub import SmallHub, small_hub
 
 Offline = Callable[[], None]
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
-    """A hub of our own, and a cache of our own; these constants are what the environment sets."""
-    with small_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A hub of our own, and a cache of our own; the client reads its constants when it is imported."""
+    with local_hub(tmp_path / "server") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.delenv("KDKIT_HUB_TOKEN", raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        url = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
         yield server
 
 
@@ -38,7 +37,7 @@ def files(tmp_path: Path, **kind: Any) -> dict[str, bytes]:
     return stub.tree(stub.write(folder, **kind))
 
 
-def test_a_repository_is_pinned_to_its_commit(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> None:
     first = files(tmp_path, width=4) | {"README.md": b"---\nlicense: apache-2.0\n---\n", "train.py": b"evil"}
     commit = hub.add("org/teacher", first | {"optimizer.pt": b"big", "images/a.png": b"png"})
     workspace = stub.project(tmp_path / "project")
@@ -50,7 +49,7 @@ def test_a_repository_is_pinned_to_its_commit(hub: SmallHub, tmp_path: Path) -> 
     assert facts.licence.name == "apache-2.0"
     assert hub.downloads() == ["README.md", "model.safetensors", "stub.json"]
 
-    hub.repositories["org/teacher"].commit(files(tmp_path, width=9))
+    hub.add("org/teacher", files(tmp_path, width=9))
     shutil.rmtree(workspace.state)
     shutil.rmtree(tmp_path / "cache")
     assert materialise(workspace, "t").files == facts.files, "the locked commit, not the branch"
@@ -58,9 +57,9 @@ def test_a_repository_is_pinned_to_its_commit(hub: SmallHub, tmp_path: Path) -> 
     assert lock_teachers(workspace, ["t"])["t"].dims["image"] == 9
 
 
-def test_a_revision_can_be_asked_for(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_revision_can_be_asked_for(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path, width=4))
-    tagged = hub.repositories["org/teacher"].commit(files(tmp_path, width=6), branch="v2")
+    tagged = hub.add("org/teacher", files(tmp_path, width=6), branch="v2")
     workspace = stub.project(tmp_path / "project")
     by_tag = add_teacher(workspace, "a", {"from": "hf:org/teacher@v2"})
     by_commit = add_teacher(workspace, "b", {"from": f"hf:org/teacher@{tagged}"})
@@ -68,16 +67,29 @@ def test_a_revision_can_be_asked_for(hub: SmallHub, tmp_path: Path) -> None:
     assert by_tag.fingerprint == by_commit.fingerprint
 
 
-def test_what_is_in_the_cache_needs_no_network(hub: SmallHub, tmp_path: Path) -> None:
+def test_what_is_in_the_cache_needs_no_network(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path) | {"pytorch_model.bin": b"never looked at"})
     online = add_teacher(stub.project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
-    asked = len(hub.asked)
+    asked = len(hub.requests)
     offline = add_teacher(stub.project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}, offline=True)
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == asked
     assert (offline.commit, offline.files) == (online.commit, online.files)
 
 
-def test_files_come_from_the_cache_without_a_second_copy(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_token_for_huggingface_co_is_not_sent_to_a_mirror(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/teacher", files(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "hf_saved")
+    add_teacher(stub.project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
+    assert {request.token for request in hub.requests} == {None}
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setenv("KDKIT_HUB_TOKEN", "hf_alice")
+    add_teacher(stub.project(tmp_path / "two"), "t", {"from": "hf:org/teacher"})
+    assert hub.requests[-1].token == "hf_alice"
+
+
+def test_files_come_from_the_cache_without_a_second_copy(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path))
     workspace = stub.project(tmp_path / "project")
     add_teacher(workspace, "t", {"from": "hf:org/teacher"})
@@ -94,7 +106,7 @@ def _failing(workspace: Workspace, source: str, **options: Any) -> KdkitError:
     return caught.value
 
 
-def test_what_the_hub_refuses_is_explained(hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_refuses_is_explained(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/gated", files(tmp_path), gated=True)
     hub.add("org/open", files(tmp_path))
     workspace = stub.project(tmp_path / "project")
@@ -109,22 +121,22 @@ def test_what_the_hub_refuses_is_explained(hub: SmallHub, tmp_path: Path, monkey
     uncached = _failing(workspace, "hf:org/open", offline=True)
     assert uncached.code == ExitCode.MISSING
     assert "--from local:DIR" in uncached.fix
-    hub.broken = True
+    hub.fail(".", times=10**6, status=402, message="pay first")
     broken = _failing(workspace, "hf:org/open")
     assert (broken.what, broken.code) == ("the Hub refused", ExitCode.MISSING)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     unreachable = _failing(workspace, "hf:org/open")
     assert (unreachable.what, unreachable.code) == ("the Hub cannot be reached", ExitCode.MISSING)
 
 
-def test_a_hub_that_names_files_outside_its_folder_is_not_trusted(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_hub_that_names_files_outside_its_folder_is_not_trusted(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/evil", files(tmp_path) | {"../../evil.json": b"{}"})
     refused = _failing(stub.project(tmp_path / "project"), "hf:org/evil")
     assert "not to be trusted" in refused.what
     assert hub.downloads() == []
 
 
-def test_a_plan_knows_the_sizes_without_downloading(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_plan_knows_the_sizes_without_downloading(hub: LocalHub, tmp_path: Path) -> None:
     content = files(tmp_path)
     hub.add("org/teacher", content)
     planned = plan_addition(stub.project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
@@ -132,7 +144,7 @@ def test_a_plan_knows_the_sizes_without_downloading(hub: SmallHub, tmp_path: Pat
     assert hub.downloads() == []
 
 
-def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: SmallHub, tmp_path: Path) -> None:
+def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/main", files(tmp_path))
     side = hub.add(
         "org/text", {"config.json": b"{}", "vocab.txt": b"a", "pytorch_model.bin": b"big", "m.safetensors": b""}
@@ -142,7 +154,7 @@ def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: SmallHub, t
     facts = add_teacher(workspace, "t", {})
     assert set(facts.files) == {"stub.json", "model.safetensors", "text/config.json", "text/vocab.txt"}
     assert facts.also == {"text": f"hf:org/text@{side}"}
-    hub.repositories["org/text"].commit({"config.json": b'{"changed": true}'})
+    hub.add("org/text", {"config.json": b'{"changed": true}'})
     shutil.rmtree(workspace.state)
     assert materialise(workspace, "t").files == facts.files
 
@@ -175,7 +187,7 @@ BERT = {
     ],
 )
 def test_an_open_clip_folder_gets_what_it_lacks_of_its_text_tower(
-    hub: SmallHub, tmp_path: Path, own: dict[str, bytes], tokenizer: bytes, expected: set[str]
+    hub: LocalHub, tmp_path: Path, own: dict[str, bytes], tokenizer: bytes, expected: set[str]
 ) -> None:
     hub.add("org/bert", BERT)
     hub.add("org/bpe", {"vocab.json": b"{}", "merges.txt": b"", "config.json": b"{}"})
@@ -186,7 +198,7 @@ def test_an_open_clip_folder_gets_what_it_lacks_of_its_text_tower(
     assert all(source.startswith("hf:org/b") and "@" in source for source in facts.also.values())
 
 
-def test_a_text_tower_that_cannot_be_had_says_which_file_to_bring(hub: SmallHub, tmp_path: Path) -> None:
+def test_a_text_tower_that_cannot_be_had_says_which_file_to_bring(hub: LocalHub, tmp_path: Path) -> None:
     content = files(tmp_path) | {"open_clip_config.json": OPEN_CLIP % b"org/bert"}
     hub.add("org/teacher", content)
     missing = _failing(stub.project(tmp_path / "project"), "hf:org/teacher")
