@@ -1,0 +1,216 @@
+"""The card says what the record says, in Markdown that the Hub reads. ``card.md`` is what it looks like."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from kdkit.core.licences import LicenceFacts
+from kdkit.core.publish.card import card_text
+from kdkit.core.publish.card_facts import HUB_LICENCES, CardFacts
+from kdkit.core.publish.card_tables import cell, table
+from kdkit.core.publish.layout import Origin, Record
+from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
+from kdkit.core.publish.teachers import Taught
+from tests.core.publish.projects import lineage, teacher
+
+Card: Any = ModelCard  # it has no types
+SNAPSHOT = Path(__file__).with_name("card.md")
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+
+def scores(**domains: tuple[float, int]) -> dict[str, Any]:
+    return {
+        name: {"count": count, "level": 0.95, "metrics": {"accuracy": figure(x), "auc": figure(x + 0.05)}, "notes": []}
+        for name, (x, count) in domains.items()
+    }
+
+
+def model(name: str, role: str, **domains: tuple[float, int]) -> dict[str, Any]:
+    values = [x for x, _ in domains.values()]
+    mean = sum(values) / len(values)
+    means = {"accuracy": figure(mean), "auc": figure(mean + 0.05)}
+    return {"name": name, "role": role, "chosen": {}, "mean": means, "domains": scores(**domains)}
+
+
+def results(split: str = "test") -> dict[str, Any]:
+    return {
+        "format": 1,
+        "version": "v2",
+        "split": split,
+        "note": "A note about the split.",
+        "settings": {},
+        "metrics": ["accuracy", "auc"],
+        "domains": ["ct", "oct"],
+        "skipped": {"skin": "it has one class"},
+        "models": [
+            model("v2", "student", ct=(0.9, 200), oct=(0.7, 60)),
+            model("v1", "student", ct=(0.88, 200), oct=(0.3, 60)),
+            model("biomedclip", "teacher", ct=(0.91, 200)),
+            model("eye_net", "teacher", ct=(0.3, 200), oct=(0.93, 60)),
+            model("oracle", "oracle", ct=(0.91, 200), oct=(0.93, 60)),
+        ],
+        "ratios": {"v2": {"accuracy": 0.92, "auc": 0.95}},
+        "continual": None,
+    }
+
+
+def history() -> tuple[dict[str, Any], ...]:
+    change = {"domain": "ct", "before": 0.88, "after": 0.9, "points": 2.0, "low": -0.5, "high": 4.5}
+    kept = {
+        "domains": {"ct": change},
+        "teachers": {},
+        "broken": [],
+        "added": ["oct"],
+        "mean": 2.0,
+        "low": -0.5,
+        "high": 4.5,
+        "guard": {"promoted": True, "broken": [], "doubtful": []},
+    }
+    bio = teacher("biomedclip", "hf:lab/biomedclip@main", {"ct": 1.0})
+    eye = teacher("eye_net", "local:(not published)", {"oct": 1.0}, licence="cc-by-nc-4.0", since="v2")
+    data = {
+        "samples": {"ct": 36, "oct": 40},
+        "known": ["ct", "oct"],
+        "fresh": 40,
+        "replayed": 36,
+        "uncovered": ["skin"],
+    }
+    return (
+        lineage(teachers=[bio]),
+        lineage("v2", "v1", teachers=[{**bio, "inherited": True}, eye], data=data, retention=kept),
+    )
+
+
+def facts(**more: Any) -> CardFacts:
+    past = history()
+    record = Record(
+        kdkit="0.1.0",
+        version="v2",
+        repository="lab/student",
+        licence="cc-by-nc-4.0",
+        family="open_clip",
+        student=(),
+        history=past,
+        text_tower=None,
+        checks={
+            "open_clip": {"tolerance": 1e-5, "image_difference": 0.0, "text_difference": 3e-7},
+            "transformers": {"missing": "its image tower is timm's vit"},
+        },
+        environment={"python": "3.11.7", "open_clip_torch": "3.3.0"},
+        origin=None,
+    )
+    entries = {entry["name"]: entry for item in past for entry in item["teachers"]}
+    known = [
+        Taught("biomedclip", entries["biomedclip"], LicenceFacts(seen="mit"), "arXiv 2303.00915"),
+        Taught("eye_net", entries["eye_net"], LicenceFacts(asserted="cc-by-nc-4.0")),
+    ]
+    given = CardFacts(
+        record=record,
+        summary="Images of 32x32 pixels.",
+        licence=StudentLicence("cc-by-nc-4.0", "non-commercial", ("teacher 'eye_net' (cc-by-nc-4.0)",)),
+        teachers=known,
+        results=results(),
+        lines={"open_clip": "import open_clip\n"},
+        base="",
+        taught=76,
+    )
+    return replace(given, **more)
+
+
+def test_the_card_is_the_one_that_was_looked_at() -> None:
+    """After a change on purpose: delete card.md, run this test, look at what it wrote, and commit it."""
+    text = card_text(facts())
+    if not SNAPSHOT.exists():
+        SNAPSHOT.write_text(text, encoding="utf-8")
+        pytest.fail("card.md was missing; it is written now: look at it")
+    assert text == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_the_hub_reads_its_front_matter() -> None:
+    data = Card(card_text(facts(base="lab/start"))).data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "cc-by-nc-4.0",
+        "open_clip",
+        "zero-shot-image-classification",
+    )
+    assert data.base_model == "lab/start"
+    assert data.tags is not None
+    assert {"kdkit", "ct", "oct"} <= set(data.tags)
+    assert data.eval_results is not None
+    found = {(r.dataset_type, r.metric_type): r.metric_value for r in data.eval_results}
+    assert found == {
+        ("ct", "accuracy"): 0.9,
+        ("ct", "roc_auc"): pytest.approx(0.95),
+        ("oct", "accuracy"): 0.7,
+        ("oct", "roc_auc"): pytest.approx(0.75),
+    }
+    assert "base_model" not in Card(card_text(facts())).data.to_dict(), "teachers are no base models"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mit", {"license": "mit"}),
+        (UNDETERMINED, {"license": "unknown"}),
+        ("our-terms", {"license": "other", "license_name": "our-terms", "license_link": "README.md"}),
+    ],
+)
+def test_licences_in_the_words_of_the_hub(name: str, expected: dict[str, str]) -> None:
+    licence = StudentLicence(name, "unknown", ("teacher 'x' (weird)",))
+    data = Card(card_text(facts(licence=licence))).data.to_dict()
+    assert {key: value for key, value in data.items() if key.startswith("license")} == expected
+    assert data["license"] in {*HUB_LICENCES, "other", "unknown"}
+
+
+def test_what_is_not_known_is_said() -> None:
+    empty = {**results(), "models": [], "ratios": {}, "domains": [], "split": "none"}
+    text = card_text(facts(results=empty, teachers=()))
+    assert "This version was not evaluated." in text
+    assert "None: it learnt from the data alone." in text
+    assert "model-index" not in text
+    assert "flatter" in card_text(facts(results=results("calibration")))
+    assert "flatter" not in card_text(facts())
+
+
+def test_a_refused_version_says_so_at_its_top() -> None:
+    given = facts()
+    guard = {"promoted": False, "broken": ["ct"], "doubtful": []}
+    last = {**given.record.lineage, "retention": {**given.record.lineage["retention"], "guard": guard}}
+    text = card_text(replace(given, record=replace(given.record, history=(given.record.history[0], last))))
+    assert "refused this version" in text.partition("## How to load it")[0]
+
+
+def test_where_it_was_pulled_from_is_said() -> None:
+    given = facts()
+    text = card_text(replace(given, record=replace(given.record, origin=Origin("lab/first", "0123456789abcdef", "v1"))))
+    assert "version v1 of [lab/first](https://huggingface.co/lab/first), commit `0123456789ab`" in text
+
+
+def test_names_cannot_break_the_page() -> None:
+    given = facts()
+    evil = "a|b](http://x) <script>`*_\n# head"
+    last = dict(given.record.lineage)
+    last["data"] = {**last["data"], "known": [evil], "samples": {evil: 3}}
+    taught = [replace(given.teachers[0], name=evil, entry={**given.teachers[0].entry, "source": "hf:x/y) <b>@main"})]
+    text = card_text(replace(given, teachers=taught, record=replace(given.record, history=(last,))))
+    body = text.split("---\n", 2)[2]
+    assert "<script" not in body.replace("\\<", "")
+    assert "\n# head" not in body
+    for block in re.findall(r"(?:^\|.*\n)+", body, flags=re.M):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+    Card(text)
+
+
+def test_tables() -> None:
+    assert table(("a", "b"), [("1", "2")], "lr") == "| a | b |\n| :-- | --: |\n| 1 | 2 |"
+    assert cell("a  |\n_b_") == r"a \| \_b\_"
