@@ -33,6 +33,19 @@ SETTINGS = TrainSettings(
 )
 
 
+class Speaker(ToyEncoder):
+    """It also gives what a generating student gives: token ids, and an output embedding that its inputs share."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.embedding = nn.Parameter(torch.randn(5, width))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs, ids = super().forward(inputs), inputs["letters"].argmax(1) % 5
+        outputs["image"] = outputs["image"] + self.embedding[ids]
+        return {**outputs, "answer_ids": ids, "output_embedding": self.embedding}
+
+
 class Contrast(nn.Module):
     """A loss over the whole batch (so that gathering matters), with a parameter of its own."""
 
@@ -41,7 +54,8 @@ class Contrast(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, batch: LossInput) -> Tensor:
-        total = batch.student["image"].sum() * 0
+        logits = batch.student["image"] @ batch.student["output_embedding"].T
+        total = F.cross_entropy(logits, batch.student["answer_ids"])
         for view in batch.teachers:
             scores = self.log_scale.exp() * F.normalize(view.student["image"]) @ F.normalize(view.target["text"]).T
             rows = F.cross_entropy(scores, torch.arange(len(scores)), reduction="none")
@@ -51,7 +65,7 @@ class Contrast(nn.Module):
 
 def make_task(pull: float = 0.0) -> DistillTask:
     torch.manual_seed(0)
-    student = ToyEncoder(width=6)
+    student = Speaker(width=6)
     bridges = {
         "a.b": Bridge(linear_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
         "values": Bridge(linear_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kdkit.core.errors import KdkitError
 
@@ -26,8 +27,8 @@ _CONFIG = {
 def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
     """File name -> content of a byte-level BPE tokenizer, as Qwen's are, that needs no training and no download.
 
-    A word is one token, with or without a space before it (unless an earlier word's merges take its letters);
-    everything else is written byte by byte, so that decoding gives back every text exactly.
+    A word (a run of letters, or of one kind of marks) is one token, with or without a space before it; everything
+    else is written byte by byte, so that decoding gives back every text exactly.
 
     Raises:
         KdkitError: for a word that is empty, repeated, or has a space in it.
@@ -59,9 +60,22 @@ def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
 
 
 def _learn(part: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Merge ``part`` from the left."""
-    for end in range(1, len(part)):
-        pair = (part[:end], part[end])
-        if "".join(pair) not in vocabulary:
-            vocabulary["".join(pair)] = len(vocabulary)
-            merges.append(pair)
+    """Make ``part`` one token: join the pieces into which the merges so far put it. Later merges come last in
+    encoding too, so those of earlier words stay as they were."""
+    pieces = _encode(part, {pair: rank for rank, pair in enumerate(merges)})
+    while len(pieces) > 1:
+        pair = (pieces[0], pieces[1])
+        vocabulary.setdefault("".join(pair), len(vocabulary))
+        merges.append(pair)
+        pieces[:2] = ["".join(pair)]
+
+
+def _encode(part: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding: the pair of the lowest rank is joined first."""
+    pieces = list(part)
+    while len(pieces) > 1:
+        rank, place = min((ranks.get(pair, len(ranks)), n) for n, pair in enumerate(itertools.pairwise(pieces)))
+        if rank == len(ranks):
+            break
+        pieces[place : place + 2] = ["".join(pieces[place : place + 2])]
+    return pieces

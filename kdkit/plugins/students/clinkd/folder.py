@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.network import quiet
 from kdkit.plugins.students.clinkd.origin import Base
 from kdkit.plugins.students.clinkd.settings import Settings
 from kdkit.plugins.students.clinkd.tokens import FILES, Tokens
@@ -55,7 +56,8 @@ def save(student: ClinkdStudent, folder: Path) -> None:
     config = {**student.origin.config(), **settings.config()}
     content: dict[str, Any] = {"format": FORMAT, "config": config}
     if settings.lora is None:
-        student.base.save_pretrained(folder)
+        with quiet():
+            student.base.save_pretrained(folder)
         if student.origin.init is not None:
             config["init"] = "."  # its own weights by now
     else:

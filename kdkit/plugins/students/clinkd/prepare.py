@@ -66,6 +66,7 @@ class Preparation:
         merge = self.images.merge_size
         merged = [(t, h // merge, w // merge) for t, h, w in grids]
         ids = self._with_images(self.tokens.encode(text), merged)
+        self._check_length(sample, ids, len(ids) + 1)
         modality = (ids == self.tokens.id(IMAGE)).long()
         positions = self.variant.positions(torch.cat([modality, modality.new_zeros(1)]), merged)
         return Prompt(ids, position_rows(positions), torch.cat(patches), torch.tensor(grids))
@@ -75,6 +76,12 @@ class Preparation:
         counts, image = iter(t * h * w for t, h, w in grids), self.tokens.id(IMAGE)
         repeats = torch.tensor([next(counts) if token == image else 1 for token in ids])
         return torch.tensor(ids).repeat_interleave(repeats)
+
+    def _check_length(self, sample: Sample, ids: Tensor, length: int) -> None:
+        most, count = self.settings.max_tokens, int((ids == self.tokens.id(IMAGE)).sum())
+        if length > most:
+            what = f"{length} tokens ({count} of them image tokens), the student takes {most}"
+            raise _refused(sample, what, "max_tokens, or lower max_pixels")
 
     def inputs(self, image: Image.Image, sample: Sample) -> dict[str, Tensor]:
         """A sample with its answer, right-padded.
@@ -95,13 +102,7 @@ class Preparation:
                 sample, f"the answer has {len(answer)} tokens, the student takes {settings.max_answer}", "max_answer"
             )
         start, length = len(prompt.ids), len(prompt.ids) + len(answer)
-        if length > settings.max_tokens:
-            count = int((prompt.ids == self.tokens.id(IMAGE)).sum())
-            raise _refused(
-                sample,
-                f"{length} tokens ({count} of them image tokens), the student takes {settings.max_tokens}",
-                "max_tokens, or lower max_pixels",
-            )
+        self._check_length(sample, prompt.ids, length)
         after = prompt.positions[:, -1:] + torch.arange(1, len(answer)).to(prompt.positions.dtype)
         most = settings.max_images * self.images.most_patches
         return {

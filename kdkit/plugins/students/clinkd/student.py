@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,8 @@ class ClinkdStudent(nn.Module):
         if settings.lora is None:
             freeze(self.base, vision=settings.freeze_vision)
         if settings.gradient_checkpointing:
-            self.base.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(self.base, "activation_checkpointing_enable", self.base.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
 
     @property
     def base(self) -> Any:
@@ -124,7 +124,7 @@ class ClinkdStudent(nn.Module):
         mode = self.training
         self.eval()
         try:
-            with torch.no_grad(), nullcontext():
+            with torch.no_grad():
                 return generate(self.base, self.preparation, prompts, decoding or Decoding())
         finally:
             self.train(mode)
