@@ -168,14 +168,14 @@ class Connection(BaseHTTPRequestHandler):
 
     def _read(self, body: IO[bytes], seen: Recorded, fault: Fault | None) -> None:
         """Spool the body; count what came, slow down or cut where a fault says so."""
-        cut_at = None
+        cut_at, began = None, time.monotonic()
         if fault and fault.cut == "request":
             cut_at = int(self.headers.get("Content-Length") or 2 * _CHUNK) // 2
         for chunk in self._chunks():
             body.write(chunk)
             seen.received += len(chunk)
             if fault and fault.rate:
-                time.sleep(len(chunk) / fault.rate)
+                time.sleep(max(0.0, began + seen.received / fault.rate - time.monotonic()))
             if cut_at is not None and seen.received >= cut_at:
                 raise _Cut
         if cut_at is not None:
