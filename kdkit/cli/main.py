@@ -23,6 +23,7 @@ from kdkit.cli import (
     evaluate,
     export,
     features,
+    install,
     new_plugin,
     plugins,
     pull,
@@ -50,7 +51,7 @@ STORY = {
     "Look at what they know": ("data", "features", "trust", "align"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
     "Use the student": ("evaluate", "export", "push", "pull", "bundle", "unbundle"),
-    "kdkit itself": ("plugins", "new-plugin", "demo"),
+    "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
 
@@ -104,6 +105,7 @@ for module in (
     pull,
     bundle,
     plugins,
+    install,
     new_plugin,
     demo,
 ):

@@ -16,6 +16,7 @@ from kdkit.core.errors import ExitCode
 
 if TYPE_CHECKING:
     from kdkit.core.catalogue import PluginRecord
+    from kdkit.core.environment import Frozen
     from kdkit.testing.verify import Report
 
 
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The installed plugins: who provides them, whether they work, what they provide.")
     group.callback(invoke_without_command=True)(list_plugins)
     group.command("verify")(verify)
+    group.command("freeze")(freeze)
     app.add_typer(group, name="plugins")
 
 
@@ -61,6 +63,22 @@ def verify(
         raise typer.Exit(ExitCode.PLUGIN)
     if not report.ok:
         raise typer.Exit(ExitCode.FOUND)
+
+
+def freeze(json: console.JsonOption = False) -> None:
+    """Print kdkit and the distributions with plugins as requirements, for pip install -r. Loads none of them."""
+    from dataclasses import asdict
+
+    from kdkit.core import environment
+
+    found = environment.freeze()
+    data = {"requirements": [asdict(one) for one in found]}
+    console.emit(data, json=json, text=lambda: "\n".join(_frozen(one) for one in found))
+
+
+def _frozen(one: Frozen) -> str:
+    comment = f"# {one.name}=={one.version}, run from its sources\n" if one.editable else ""
+    return comment + one.requirement
 
 
 def warn_of_broken() -> None:

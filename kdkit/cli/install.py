@@ -1,0 +1,146 @@
+"""``kdkit install`` and ``kdkit uninstall``: plugins, in the environment in which kdkit itself runs. They load none."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from kdkit.cli import console
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Attach this module's commands."""
+    app.command("install")(install)
+    app.command("uninstall")(uninstall)
+
+
+def install(
+    packages: Annotated[list[str] | None, typer.Argument(metavar="PACKAGE...")] = None,
+    editable: Annotated[
+        list[str] | None, typer.Option("--editable", "-e", metavar="DIR", help="Run it from its sources in DIR.")
+    ] = None,
+    upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="To the newest version.")] = False,
+    dry_run: DryRunOption = False,
+    json: console.JsonOption = False,
+) -> None:
+    """Install plugins into the environment of this very kdkit (venv, conda, pipx, uv), and say whether they load."""
+    from kdkit.core.catalogue import normal
+    from kdkit.core.installer import install_command
+
+    if not packages and not editable:
+        raise KdkitError("nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
+    command = install_command(packages or (), editable=editable or (), upgrade=upgrade)
+    if dry_run:
+        _show(command, json)
+        return
+    before = _versions()
+    _run(command)
+    named = {normal(re.split(r"[^\w.-]", word)[0]) for word in packages or ()}
+    records = [
+        record
+        for record in _records()
+        if record["distribution"] != "kdkit"
+        and (record["distribution"] in named or before.get(record["distribution"]) != record["version"])
+    ]
+    console.emit({"command": _shown(command), "plugins": records}, json=json, text=lambda: _as_text(records))
+    if any(record["error"] for record in records):
+        raise typer.Exit(ExitCode.PLUGIN)
+
+
+def uninstall(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    dry_run: DryRunOption = False,
+    json: console.JsonOption = False,
+) -> None:
+    """Remove plugins from the environment of this very kdkit, whether they work or not."""
+    from kdkit.core.catalogue import BUILT_IN, normal
+    from kdkit.core.installer import uninstall_command
+
+    known = [name for name in _versions() if name != BUILT_IN]
+    wanted = [normal(name) for name in names]
+    for name in wanted:
+        if name not in known:
+            raise KdkitError(
+                f"no plugin of a distribution '{name}' is installed",
+                fix=did_you_mean(name, known),
+                code=ExitCode.MISSING,
+            )
+    command = uninstall_command(wanted)
+    if dry_run:
+        _show(command, json)
+        return
+    _run(command)
+    left = {record["distribution"] for record in _records()} & set(wanted)
+    if left:
+        raise KdkitError(f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
+    gone = ", ".join(wanted)
+    console.emit({"command": _shown(command), "removed": wanted}, json=json, text=f"removed {gone}")
+
+
+def _versions() -> dict[str, str]:
+    """Distribution with plugins -> version; from metadata alone."""
+    from kdkit.core.discovery import installed
+
+    return {plugin.distribution: plugin.version for plugin in installed()}
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run an installer; what it says goes to stderr."""
+    console.say(f"+ {_shown(command)}")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise KdkitError(
+            "the installer failed",
+            where=_shown(command),
+            why=f"exit code {done.returncode}; its own messages are above",
+            code=ExitCode.MISSING,
+        )
+
+
+def _records() -> list[dict[str, Any]]:
+    """``kdkit plugins --json`` of a new process: this one still has the old packages in memory."""
+    from json import loads
+
+    choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # what comes in is to be tried in any case
+    kept = {key: value for key, value in os.environ.items() if key not in choices}
+    command = [sys.executable, "-P", "-m", "kdkit.cli.main", "plugins", "--json"]
+    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise KdkitError("kdkit does not start any more", why=done.stderr.strip()[-300:], code=ExitCode.PLUGIN)
+    found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
+    return found
+
+
+def _show(command: Sequence[str], json: bool) -> None:
+    console.emit({"command": _shown(command)}, json=json, text=lambda: _shown(command))
+
+
+def _shown(command: Sequence[str]) -> str:
+    """For people and logs: without what is secret in a URL."""
+    from shlex import join
+
+    from kdkit.core.environment import without_credentials
+
+    return join([without_credentials(word) for word in command])
+
+
+def _as_text(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return "no new plugin: it was there already, or it is no kdkit plugin ('kdkit plugins' lists all)"
+    lines = []
+    for record in records:
+        provides = "; ".join(f"{family}: {', '.join(names)}" for family, names in record["provides"].items())
+        state = (
+            f"{record['status']}: {record['error']}" if record["error"] else f"works; {provides or 'provides nothing'}"
+        )
+        lines.append(f"{record['name']} of {record['distribution']} {record['version']}: {state}")
+    return "\n".join(lines)
