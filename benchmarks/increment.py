@@ -38,12 +38,15 @@ from kdkit.core.versions import Version
 from kdkit.core.workspace import Workspace
 
 CRD = {"weight": 1.0, "options": {"within_domain": True, "temperature": 0.05, "student_temperature": 0.05}}
+FD = {"weight": 10.0, "loss": "fd", "options": {"reduction": "sum", "average_over": "samples"}}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "kdkit": {},
     "plain fine-tuning": {"replay": 0.0},
     "replay 0.85": {"replay": 0.85},
     "kdkit, and the previous version of what it knows": {"previous": CRD},
     "previous version on the new images only (LwF)": {"replay": 0.0, "previous": CRD},
+    "nothing to replay (without_replay of kdkit)": {"replay": 0.0, "previous": FD},
+    "nothing to replay, pull 1": {"replay": 0.0, "pull": 1.0},
     "plain fine-tuning, half-way back (WiSE-FT)": {"replay": 0.0, "interpolate": 0.5},
 }
 

@@ -95,6 +95,10 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     ]
     if plan.uncovered:
         lines.append(f"No teacher may teach: {', '.join(plan.uncovered)}")
+    if plan.unguarded:
+        lines.append(f"{plan.parent} knows, and no teacher repeats here: {', '.join(plan.unguarded)}")
+    if plan.parent and plan.previous.weight:
+        lines.append(f"{plan.parent} speaks for itself: {plan.previous.loss}, weight {plan.previous.weight:g}")
     settings = plan.settings
     return "\n".join(
         [

@@ -96,6 +96,9 @@ class IncrementPart(Part):
     lr_factor: Positive = 1.0
     """Learning rate, as a fraction of that of the run from scratch."""
     previous: PreviousPart = PreviousPart()
+    without_replay: PreviousPart = PreviousPart()
+    """In the place of ``previous`` where that has no weight, none of the samples that the previous version was taught
+    is here to be replayed, and some of its domains have no teacher here: it then speaks for itself on all samples."""
     pull: NonNegative = 0.0
     """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""
     interpolate: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -198,7 +201,8 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
         _known("loss", loss.name, catalogue, located.where(("losses", number, "name")))
     if recipe.aligner:
         _known("aligner", recipe.aligner.name, catalogue, located.where(("aligner", "name")))
-    _known("loss", recipe.increment.previous.loss, catalogue, located.where(("increment", "previous", "loss")))
+    for key, part in (("previous", recipe.increment.previous), ("without_replay", recipe.increment.without_replay)):
+        _known("loss", part.loss, catalogue, located.where(("increment", key, "loss")))
     _known("policy", recipe.trust.policy, catalogue, located.where(("trust", "policy")))
     return recipe
 

@@ -58,7 +58,7 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     signals = {name for part in plan.recipe.losses for name in workspace.catalogue.get("loss", part.name).spec.signals}
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     inputs = StudentInputs(cast(Student, student), survey.table)
-    previous = plan.recipe.increment.previous
+    previous = plan.previous
     if parent is not None and previous.weight:
         teachings.append(_previous(student, inputs, plan, len(survey.table), reporter))
     saved = {} if parent is None else saved_task(parent, plan)

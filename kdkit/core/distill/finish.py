@@ -210,11 +210,13 @@ def _lineage(
             "fresh": plan.fresh,
             "replayed": plan.replayed,
             "uncovered": list(plan.uncovered),
+            "unguarded": list(plan.unguarded),
         },
         "training": {
             "steps": plan.settings.steps,
             "batch_size": plan.batch_size,
             "seed": plan.settings.seed,
+            "previous": plan.previous.model_dump(mode="json") if parent is not None else None,
             "seconds": round(progress.seconds, 3),
             **machine,
             "log": progress.log,

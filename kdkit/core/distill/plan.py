@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from kdkit.core.distill.batches import Indices, Pool
 from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.train import TrainSettings
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.recipe import Recipe
+from kdkit.core.recipe import PreviousPart, Recipe
 from kdkit.core.versions import Version
 
 
@@ -44,6 +44,9 @@ class Plan:
         parent: the version that an increment starts from; None for a run from scratch.
         teachers: in the order of the registry.
         uncovered: domains of the training split that no teacher may teach.
+        unguarded: domains that the parent knows and no teacher may teach here, whether they are in the training
+            split or not: what it knows of them nobody repeats.
+        previous: how the parent itself takes part; without weight, not at all.
         pools: where batches are drawn from.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
         digest: of everything that decides the result; a run in progress is continued only under the same one.
@@ -53,6 +56,8 @@ class Plan:
     parent: str | None
     teachers: tuple[PlannedTeacher, ...]
     uncovered: tuple[str, ...]
+    unguarded: tuple[str, ...]
+    previous: PreviousPart
     pools: tuple[Pool, ...]
     fresh: int
     replayed: int
@@ -71,6 +76,8 @@ class Plan:
             "parent": self.parent,
             "teachers": [asdict(teacher) for teacher in self.teachers],
             "uncovered": list(self.uncovered),
+            "unguarded": list(self.unguarded),
+            "previous": self.previous.model_dump(mode="json"),
             "fresh_samples": self.fresh,
             "replayed_samples": self.replayed,
             "batch_size": self.batch_size,
@@ -102,12 +109,16 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     covered = {domain for teacher in teachers for domain in teacher.admitted}
     present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
     pools = _pools(recipe, survey, train, taught, teachers, parent)
+    taught_here = covered & set(present)
+    unguarded = () if parent is None else tuple(sorted(set(parent.lineage["data"]["known"]) - taught_here))
     batch_size = min(recipe.optimiser.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
         parent=None if parent is None else parent.name,
         teachers=teachers,
         uncovered=tuple(domain for domain in present if domain not in covered),
+        unguarded=unguarded,
+        previous=_previous(recipe, replays=len(pools) > 1, unguarded=unguarded),
         pools=pools,
         fresh=len(pools[-1].indices),
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
@@ -177,6 +188,13 @@ def _pool(recipe: Recipe, survey: Survey, train: Indices, chosen: np.ndarray[Any
         domain_power=recipe.sampling.domain_power,
         domains_per_batch=recipe.sampling.domains_per_batch,
     )
+
+
+def _previous(recipe: Recipe, *, replays: bool, unguarded: Sequence[str]) -> PreviousPart:
+    """The recipe's ``previous``, or what stands in for a replay that is not possible here."""
+    increment = recipe.increment
+    stand_in = bool(increment.replay and unguarded) and not replays
+    return increment.without_replay if stand_in and not increment.previous.weight else increment.previous
 
 
 def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...]) -> KdkitError:

@@ -88,18 +88,29 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
     found = survey(workspace, recipe, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, found, parent, student, seed=options.seed)
-    if parent is not None and not recipe.increment.previous.weight:
+    if parent is not None and plan.unguarded:
         _warn_of_unguarded(plan, parent, reporter)
     return Prepared(plan, found, parent)
 
 
 def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
-    """Say which domains of ``parent`` nobody teaches any more."""
-    lost = [domain for domain in plan.uncovered if domain in parent.lineage["data"]["known"]]
-    if lost:
+    """Say which domains of ``parent`` nobody teaches any more, and what is done about it."""
+    here = [domain for domain in plan.unguarded if domain in plan.uncovered]
+    absent = [domain for domain in plan.unguarded if domain not in plan.uncovered]
+    advice = (
+        "set 'increment: {previous: {weight: 1.0}}' in the recipe, and the previous version speaks for them"
+        if not plan.previous.weight
+        else ""
+    )
+    if here and advice:
         reporter.warn(
-            f"{parent.name} knows {', '.join(lost)}, where no teacher may teach any more, and will forget: set "
-            "'increment: {previous: {weight: 1.0}}' in the recipe, and the previous version speaks for them"
+            f"{parent.name} knows {', '.join(here)}, where no teacher may teach any more, and will forget: {advice}"
+        )
+    if absent:
+        reporter.warn(
+            f"{parent.name} knows {', '.join(absent)}, of which there are no training samples here; what it forgets of "
+            "that can only be measured on labelled calibration samples. "
+            + (advice or "The previous version speaks for itself on the samples that are here, which protects in part")
         )
 
 

@@ -96,7 +96,9 @@ def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
                     "also": {key: public_source(source) for key, source in known.also.items()},
                 }
             )
-    return Lock(teachers=facts)
+    # Where data come from is nobody's business; the other names tell what a pulled project needs.
+    providers = {family: names for family, names in lock.providers.items() if family != "source"}
+    return Lock(teachers=facts, providers=providers)
 
 
 def strip_names(config: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def used_names(workspace: Workspace, lock: Lock, recipe: str) -> Iterator[tuple[
 def _names_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("loss", part.name) for part in recipe.losses)
     yield "loss", recipe.increment.previous.loss
+    yield "loss", recipe.increment.without_replay.loss
     yield "policy", recipe.trust.policy
     if recipe.aligner:
         yield "aligner", recipe.aligner.name

@@ -91,6 +91,27 @@ def test_a_version_without_an_evaluation_is_judged_on_the_samples_that_are_here(
     assert "not measured, for want of labelled samples: mri" in findings_text(findings, lambda *_: "")
 
 
+def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(authors: Path, tmp_path: Path) -> None:
+    stand_in = "replay: 0.5, without_replay: {weight: 3.0, loss: fd}"
+    root = elsewhere(authors, tmp_path / "p", ("ct", "xray"), RECIPE.replace("replay: 0.5", stand_in))
+    heard = Heard()
+    known = prepare(open_project(root), Options(incremental=True), heard).plan
+    assert (known.unguarded, known.replayed, known.previous.weight) == (("ct", "mri"), 36, 0)
+    assert any("v1 knows mri, of which there are no training samples here" in line for line in heard.lines)
+    assert any("v1 knows ct, where no teacher may teach any more, and will forget" in line for line in heard.lines)
+    other_pictures(root)
+    heard = Heard()
+    plan = prepare(open_project(root), Options(incremental=True), heard).plan
+    assert (plan.unguarded, plan.replayed, plan.previous.weight) == (("ct", "mri"), 0, 3.0)
+    assert any("The previous version speaks for itself on the samples that are here" in line for line in heard.lines)
+    assert not any("will forget" in line for line in heard.lines)
+    outcome = run(root, incremental=True)
+    assert "@previous/fd" in outcome.version.lineage["training"]["log"][-1]
+    assert outcome.version.lineage["training"]["previous"]["weight"] == 3.0
+    assert outcome.retention is not None
+    assert outcome.retention.domains["ct"].after > 0.6, "nobody teaches ct here, and it is kept all the same"
+
+
 def test_scores_on_other_samples_are_not_compared(authors: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(authors, tmp_path / "p"))
     saved = root / "versions" / "v1" / "evaluation.json"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.catalogue import BUILT_IN, normal
 from kdkit.core.errors import KdkitError
 from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.pins import NO_PROVIDER
 from kdkit.core.registry.schema import Registry
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Lacking:
 
     Attributes:
         what: such as ``student 'toy'``.
-        plugins: ``distribution==version`` that the author had and that is not here; one of them has it.
+        plugins: ``distribution==version`` that has it; where that was not written down, all that the author had
+            and that are not here.
     """
 
     what: str
@@ -38,17 +40,19 @@ def lacking_plugins(
     catalogue: Catalogue, lineage: Mapping[str, Any], registry: Registry, lock: Lock
 ) -> tuple[Lacking, ...]:
     """All of it, each name once."""
-    here = {normal(record.distribution) for record in catalogue.records if record.status == "ok"}
+    here = {normal(record.distribution) for record in catalogue.records if record.status == "ok"} | {BUILT_IN}
     had = {normal(name): str(version) for name, version in lineage["environment"]["plugins"].items()}
-    absent = tuple(f"{name}=={version}" for name, version in sorted(had.items()) if name not in {*here, BUILT_IN})
+    absent = tuple(f"{name}=={version}" for name, version in sorted(had.items()) if name not in here)
     found = {}
     for family, name, provider in dict.fromkeys(_needs(lineage, registry, lock)):
         try:
             catalogue.get(family, name)
         except KdkitError:
-            owner, _, version = provider.partition("@")
-            exact = (f"{owner}=={version}",) if version and normal(owner) not in {*here, BUILT_IN} else absent
-            found[family, name] = Lacking(f"{family} '{name}'", exact)
+            owner, _, version = (provider or lock.providers.get(family, {}).get(name, "")).partition("@")
+            version = version or had.get(normal(owner), "")
+            known = owner and normal(owner) not in here
+            exact = (f"{owner}=={version}" if version else owner,)
+            found[family, name] = Lacking(f"{family} '{name}'", exact if known else absent)
     return tuple(found.values())
 
 
@@ -64,5 +68,5 @@ def _needs(lineage: Mapping[str, Any], registry: Registry, lock: Lock) -> Iterat
     for name, facts in lock.teachers.items():
         if name in registry.teachers:
             yield "loader", facts.loader, ""
-            if facts.provider != "registry":
+            if facts.provider != NO_PROVIDER:
                 yield "teacher", name, facts.provider
