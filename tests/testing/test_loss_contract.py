@@ -22,8 +22,8 @@ class Distance(nn.Module):
     def forward(self, batch: LossInput) -> Tensor:
         total = batch.student["logit_scale"] * 0
         for view in batch.teachers:
-            for signal, target in view.target.items():
-                rows = self.rows(view.student[signal], target)
+            for signal, student in view.student.items():
+                rows = self.rows(student, view.target[signal])
                 total = total + self.mean(rows, view.weight)
         return total
 
@@ -95,6 +95,28 @@ class NoGraph(Distance):
         return value if float(value) else torch.zeros(())
 
 
+class Greedy(nn.Module):
+    """Compares every signal of the batch, whoever asked for it."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = batch.student["logit_scale"] * 0
+        for view in batch.teachers:
+            for signal, target in view.target.items():
+                total = total + (view.weight * (view.student[signal] - target).square().sum(-1)).sum()
+        return total
+
+
+class NeedsBoth(nn.Module):
+    """Takes it for granted that every teacher gives image and text."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = batch.student["logit_scale"] * 0
+        for view in batch.teachers:
+            apart = view.student["image"] - view.target["image"] - view.target["text"]
+            total = total + (view.weight * apart.square().sum(-1)).sum()
+        return total
+
+
 class HalfGradient(Distance):
     def rows(self, student: Tensor, target: Tensor) -> Tensor:
         return ((student - target) * (student - target).detach()).sum(-1)
@@ -123,6 +145,8 @@ MISTAKES = [
     (Neighbours, "test_rows_without_weight", "value after rows of weight 0 changed"),
     (ByZero, "test_no_weight_at_all", "all weights 0: expected 0, got nan"),
     (NoGraph, "test_no_weight_at_all", "expected a graph, got none"),
+    (Greedy, "test_other_signals", "KeyError: 'of another loss'"),
+    (NeedsBoth, "test_other_signals", "KeyError: 'image'"),
     (HalfGradient, "test_gradcheck", "not that of finite differences"),
     (HiddenState, "test_state_round_trip", "value after a state round trip"),
 ]
@@ -155,7 +179,7 @@ def test_unknown_signals_need_a_batch_of_the_author() -> None:
 def test_a_loss_without_teachers_has_no_rows_of_theirs() -> None:
     checks = found_by(LossContract, HERE + "OwnScale", spec={"signals": ()})
     assert failed(checks) == {}
-    assert skipped(checks) == {"test_rows_without_weight", "test_no_weight_at_all"}
+    assert skipped(checks) == {"test_rows_without_weight", "test_no_weight_at_all", "test_other_signals"}
 
 
 class OwnScale(nn.Module):

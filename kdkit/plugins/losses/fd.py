@@ -34,7 +34,7 @@ class FeatureDistillation(nn.Module):
         self.reduction, self.unit, self.average_over = reduction, unit, average_over
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Every signal that a teacher gives is compared with the student's output of that name -> ()."""
+        """Every signal that a teacher gives is compared with the student's output of that name, if any -> ()."""
         if not batch.teachers:
             return nothing(batch)
         share = coefficients([view.weight for view in batch.teachers], self.average_over)
@@ -44,10 +44,10 @@ class FeatureDistillation(nn.Module):
         """(B,); 0 in rows that do not count."""
         keep = view.weight > 0
         total = torch.zeros_like(view.weight)
-        for signal, target in view.target.items():
+        for signal in [name for name in view.target if name in view.student]:
             student = kept(view.student[signal], keep)
             if self.unit:
                 student = F.normalize(student, dim=-1)
-            square = (student - kept(target, keep)).square()
+            square = (student - kept(view.target[signal], keep)).square()
             total = total + (square.sum(-1) if self.reduction == "sum" else square.mean(-1))
         return total

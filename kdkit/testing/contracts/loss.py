@@ -92,6 +92,21 @@ class LossContract(Contract):
             assert value.requires_grad, f"{what}: expected a graph, got none; add 0 * something of the student"
             _backward(value)
 
+    def test_other_signals(self) -> None:
+        """Signals that only other losses of a recipe read change nothing; a teacher that lacks some is no error."""
+        self._needs_teachers()
+        loss, batch = self.make(), self.batch()
+        first, last = batch.teachers[0], batch.teachers[-1]
+        raw = {"of another loss": torch.ones(len(last.weight), 3, 2)}
+        more = replace(batch, teachers=tuple(replace(v, target={**v.target, **raw}) for v in batch.teachers))
+        advice = "read the signals that 'signals' declares, and that the student has, alone"
+        assert_near("value beside another loss's signals", _seeded(loss, more), _seeded(loss, batch), 0, fix=advice)
+        for target in (raw, *({signal: last.target[signal]} for signal in last.student)):
+            student = {signal: x for signal, x in last.student.items() if signal in target}
+            value = _seeded(loss, replace(batch, teachers=(first, replace(last, target=target, student=student))))
+            what = f"a teacher that gives only signals {', '.join(target)}"
+            assert value.isfinite(), f"{what}: expected a finite value, got {value.item()}"
+
     def test_gradcheck(self) -> None:
         """The gradient is that of finite differences, in float64."""
         loss, batch = self.make().double(), self.batch(torch.float64)

@@ -46,6 +46,11 @@ class Answers:
         return torch.where(torch.zeros_like(batch.student[HIDDEN], dtype=torch.bool), batch.student[HIDDEN], 0).sum()
 
 
+def speaking(batch: LossInput) -> list[TeacherView]:
+    """The teachers that give token signals; others of the batch may give only what other losses read."""
+    return [view for view in batch.teachers if "topk" in view.target]
+
+
 @dataclass(frozen=True)
 class Stored:
     """One teacher's stored distributions at N tokens, (N, k), (N, k), (N, 3), and the trust in each, (N,)."""

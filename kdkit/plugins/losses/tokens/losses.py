@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdkit.core.contracts import LossInput
+from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.errors import KdkitError, did_you_mean
-from kdkit.plugins.losses.tokens.answers import Answers, Stored, stored
+from kdkit.plugins.losses.tokens.answers import Answers, Stored, speaking, stored
 from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
@@ -77,8 +77,9 @@ class TokenDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """-> (); only logits of tokens that some teacher speaks about are made."""
-        answers = Answers.of(batch, _taught(batch))
-        teachers = [stored(view, answers, same_tokens=True) for view in batch.teachers]
+        views = speaking(batch)
+        answers = Answers.of(batch, _taught(views))
+        teachers = [stored(view, answers, same_tokens=True) for view in views]
         mass = _mass(teachers)
         if not len(answers.ids) or mass is None:
             return answers.nothing(batch)
@@ -121,8 +122,9 @@ class UniversalLogitDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """-> (), mean over the tokens by trust, in [0, 2]."""
-        answers = Answers.of(batch, _taught(batch))
-        teachers = [stored(view, answers, same_tokens=False) for view in batch.teachers]
+        views = speaking(batch)
+        answers = Answers.of(batch, _taught(views))
+        teachers = [stored(view, answers, same_tokens=False) for view in views]
         mass = _mass(teachers)
         if not len(answers.ids) or mass is None:
             return answers.nothing(batch)
@@ -143,9 +145,9 @@ class UniversalLogitDistillation(nn.Module):
         return (p - torch.cat([largest, rest], dim=-1)).abs().sum(-1)
 
 
-def _taught(batch: LossInput) -> Tensor | None:
+def _taught(views: list[TeacherView]) -> Tensor | None:
     """(B,) samples that some teacher may teach; None without teachers."""
-    return torch.stack([view.weight for view in batch.teachers]).sum(0) > 0 if batch.teachers else None
+    return torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
 
 
 def _mass(teachers: list[Stored]) -> Tensor | None:
