@@ -2,9 +2,10 @@
 
     python benchmarks/push.py [--size 200] [--kills 5] [--seeds 0 1 2] [--rate 60]
 
-Against a Hub of our own on the loopback interface, which counts every byte of content that arrives, also of requests that
-break off. Each run is killed after a random part (uniform) of what the Hub then lacks has been sent. The baselines are
-what ``huggingface_hub`` offers, on the same files. Exits 1 when the limit is missed: 15 % for kdkit through Xet storage.
+Against a Hub of our own on the loopback interface, which counts every byte of content that arrives, also of requests
+that break off. Each run is killed after a random part (uniform) of what the Hub then lacks has been sent. The baselines
+are what ``huggingface_hub`` offers, on the same files. Exits 1 when the limit is missed: 15 % for kdkit through Xet
+storage.
 """
 
 from __future__ import annotations
