@@ -84,7 +84,13 @@ def unbundle(
         manifest = unpack(archive, folder, max_size=limit, reporter=reporter)
         absent = [entry.path for entry in Workspace(folder).registry.data if not (folder / entry.path).exists()]
     missing = list(missing_here(manifest.requirements))
-    data = {"folder": folder.absolute(), **_facts(manifest), "missing": missing, "absent_data": absent}
+    data = {
+        "folder": folder.absolute(),
+        **_facts(manifest),
+        "missing": missing,
+        "install": _install(manifest, folder, missing) if missing else None,
+        "absent_data": absent,
+    }
     console.emit(data, json=as_json, text=lambda: _unpacked(manifest, folder, missing, absent))
 
 
@@ -120,8 +126,17 @@ def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str], absent: 
     inside = shares((file.path, file.size) for file in manifest.files)
     lines = [_table(inside), "", f"made by kdkit {manifest.kdkit}, {manifest.created}", _fingerprint(manifest)]
     if missing:
-        wheels = f"--no-index --find-links {folder}/wheels " if any(s.part == "wheels" for s in inside) else ""
-        lines += [f"missing here: {', '.join(missing)}", f"  pip install {wheels}-r {folder}/requirements.txt"]
+        lines += [f"missing here: {', '.join(missing)}", f"  {_install(manifest, folder, missing)}"]
     if absent:
         lines.append(f"no data is inside; registry.yaml wants it at: {', '.join(absent)}")
     return "\n".join(lines)
+
+
+def _install(manifest: Manifest, folder: Path, missing: Sequence[str]) -> str:
+    """The command for a shell; from the wheels that are inside, if there are any."""
+    from kdkit.core.bundle import shares
+
+    command = f"kdkit install {' '.join(missing)}"
+    if not any(share.part == "wheels" for share in shares((file.path, file.size) for file in manifest.files)):
+        return command
+    return f"PIP_NO_INDEX=1 PIP_FIND_LINKS={(folder.absolute() / 'wheels').as_uri()} {command}"

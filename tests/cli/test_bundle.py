@@ -17,22 +17,21 @@ from tests.core.bundle.forged import entry, forge
 from tests.toy_project import make_project, open_project, train_teacher
 
 PLUGIN = """
-import kdkit
 import socket
-from tests.toy_project import SPECS
+from kdkit import LoaderSpec, StudentSpec, hookimpl
 
 def no_network(*_):
     raise AssertionError("there is no network here")
 
 socket.socket.connect = no_network
 
-@kdkit.hookimpl
+@hookimpl
 def kdkit_loaders():
-    return [spec for family, spec in SPECS if family == "loader"]
+    return [LoaderSpec(name="toy", summary="toy", factory="tests.toys:load_toy", marks=("toy.json",))]
 
-@kdkit.hookimpl
+@hookimpl
 def kdkit_students():
-    return [spec for family, spec in SPECS if family == "student"]
+    return [StudentSpec(name="toy", summary="toy", factory="tests.toys:make_toy", loader="tests.toys:load_toy")]
 """
 
 
@@ -64,7 +63,9 @@ def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_pa
         ("version", "v1"),
     ]
     assert not (tmp_path / "project.tar").exists()
-    made = toy("bundle", "--to", "../project.tar")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "kdkit_toy-1.0-py3-none-any.whl").touch()
+    made = toy("bundle", "--to", "../project.tar", "--wheels", "../wheels")
     assert made.code == 0, made.stderr
     assert "feature columns hold the ids of the samples" in made.stderr
 
@@ -79,7 +80,9 @@ def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_pa
 
     unpacked = here("unbundle", "project.tar", env={"PYTHONPATH": ""})
     assert unpacked.code == 0, unpacked.stderr
-    assert "missing here: kdkit-toy==1.0\n  pip install -r project/requirements.txt" in unpacked.stdout
+    assert f"PIP_NO_INDEX=1 PIP_FIND_LINKS={(tmp_path / 'project/wheels').as_uri()} kdkit install kdkit-toy==1.0\n" in (
+        unpacked.stdout
+    )
     assert "registry.yaml wants it at: images/samples.jsonl" in unpacked.stdout
     project = tmp_path / "project"
     assert (project / "requirements.txt").read_text() == "kdkit-toy==1.0\n"

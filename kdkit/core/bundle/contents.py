@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.artifacts.files import list_folder
 from kdkit.core.bundle.manifest import REQUIREMENTS
-from kdkit.core.bundle.needs import requirements, without_wheel
+from kdkit.core.bundle.needs import plugin_pins, without_wheel
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 
@@ -65,7 +65,7 @@ def collect(
         if part not in PARTS:
             raise KdkitError(f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
     reporter = reporter or Silent()
-    required = requirements()
+    required = plugin_pins()
     lines = "".join(f"{line}\n" for line in required).encode()
     items = [*_project(workspace), Item(REQUIREMENTS, lines, len(lines))]
     if "teachers" in parts:

@@ -9,8 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from kdkit.core.discovery import installed
 
 
-def requirements() -> tuple[str, ...]:
-    """For a moment: see kdkit.core.environment."""
+def plugin_pins() -> tuple[str, ...]:
+    """``distribution==version`` of every installed plugin, whatever it was installed from.
+
+    Unlike those of :mod:`kdkit.core.environment`, they name no folder and no address of this machine's world.
+    """
     return tuple(sorted({f"{p.distribution}=={p.version}" for p in installed() if not p.built_in}))
 
 

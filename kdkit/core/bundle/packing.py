@@ -17,7 +17,7 @@ from kdkit.core.bundle import tar
 from kdkit.core.bundle.contents import PARTS, Item, collect
 from kdkit.core.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
 from kdkit.core.bundle.meter import CHUNK, Meter
-from kdkit.core.bundle.needs import requirements
+from kdkit.core.bundle.needs import plugin_pins
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 
@@ -105,7 +105,7 @@ def _manifest(items: Sequence[Item]) -> Manifest:
         format=1,
         kdkit=kdkit.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        requirements=tuple(requirements()),
+        requirements=tuple(plugin_pins()),
         files=tuple(BundledFile.model_construct(path=i.path, size=i.size, sha256=_UNKNOWN) for i in items),
     )
     return parse_manifest(made.to_json(), "this project")

@@ -211,7 +211,7 @@ def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy:
 def test_wheels(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"wheel")
     (tmp_path / "a-1.tar.gz").touch()
-    monkeypatch.setattr("kdkit.core.bundle.contents.requirements", lambda: ("a==1", "b==2"))
+    monkeypatch.setattr("kdkit.core.bundle.contents.plugin_pins", lambda: ("a==1", "b==2"))
     heard = Heard()
     inside = collect(project, [], wheels=tmp_path, reporter=heard)
     assert inside[-1].path == "wheels/a-1-py3-none-any.whl"
