@@ -49,7 +49,7 @@ def next_commands(made: NewPlugin) -> list[str]:
     """Install, verify, test: in this order."""
     folder = shlex.quote(_nearest(made.folder))
     return [
-        f"pip install -e {folder}",
+        f"kdkit install -e {folder}",
         f"kdkit plugins verify {made.names.distribution}",
         f"pytest {folder}",
     ]

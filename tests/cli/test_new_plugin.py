@@ -20,7 +20,7 @@ def test_it_says_the_next_three_commands(kdkit_cli: Cli) -> None:
         "  kdkit_stain_teacher/weights/kdkit_stain_teacher.json",
         "  kdkit_stain_teacher/weights/model.safetensors",
         "next:",
-        "  pip install -e ./kdkit-stain-teacher",
+        "  kdkit install -e ./kdkit-stain-teacher",
         "  kdkit plugins verify kdkit-stain-teacher",
         "  pytest ./kdkit-stain-teacher",
     ]
@@ -35,7 +35,7 @@ def test_as_json_into_a_folder_of_ones_own(kdkit_cli: Cli) -> None:
     data = json.loads(outcome.stdout)
     assert (data["distribution"], data["module"], data["name"]) == ("kdkit-huber", "kdkit_huber", "huber")
     assert data["folder"] == str(kdkit_cli.folder / "deep" / "my folder")
-    assert data["next"][0] == "pip install -e './deep/my folder'"
+    assert data["next"][0] == "kdkit install -e './deep/my folder'"
     written = {p.relative_to(data["folder"]).as_posix() for p in kdkit_cli.folder.rglob("*") if p.is_file()}
     assert written == set(data["files"])
 

@@ -13,8 +13,13 @@ from typing import Any
 
 from tests.conftest import Outcome, clean_environment
 
-PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
-OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index")
+OFFLINE = {
+    "PIP_NO_INDEX": "1",
+    "PIP_NO_DEPS": "1",
+    "PIP_NO_BUILD_ISOLATION": "0",  # sic: the value is that of build isolation
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+}
+"""pip without network: kdkit and hatchling are those of the running environment."""
 COMMANDS = """
 import json, sys
 from kdkit.cli.main import app
@@ -53,8 +58,8 @@ class FreshEnvironment:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     def install(self, *packages: Path) -> None:
-        """``pip install``, with the running environment's hatchling and without network."""
-        done = self.python(*PIP, "install", *OFFLINE, *map(str, packages))
+        """``pip install``."""
+        done = self.python("-m", "pip", "install", *map(str, packages), **OFFLINE)
         assert done.code == 0, done.stderr
 
     def kdkit(self, *arguments: str, folder: Path | None = None, **variables: str) -> Outcome:

@@ -17,7 +17,6 @@ from tests.core.scaffold.fresh import OFFLINE, FreshEnvironment
 TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorial.md"
 SHIMS = {
     "kdkit": '-m kdkit.cli.main "$@"',
-    "pip": f'-m pip "$1" {" ".join(OFFLINE)} "${{@:2}}"',
     "pytest": '-m pytest -p no:cacheprovider "$@"',
 }
 """Commands that the running environment has, in the fresh one."""
@@ -53,7 +52,7 @@ class Shell:
             shim.write_text(f'#!/usr/bin/env bash\nexec "{environment.executable}" {line}\n')
             shim.chmod(0o755)
         path = os.pathsep.join([str(programs), os.environ["PATH"]])
-        self.variables = {**clean_environment(), "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "COLUMNS": "80"}
+        self.variables = {**clean_environment(), **OFFLINE, "PATH": path, "COLUMNS": "80"}
 
     def __call__(self, command: str, text: str = "") -> str:
         if command.startswith("cd "):
