@@ -114,9 +114,15 @@ def _records() -> list[dict[str, Any]]:
     kept = {key: value for key, value in os.environ.items() if key not in choices}
     command = [sys.executable, "-P", "-m", "kdkit.cli.main", "plugins", "--json"]
     done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise KdkitError("kdkit does not start any more", why=done.stderr.strip()[-300:], code=ExitCode.PLUGIN)
-    found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
+    try:
+        found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
+    except (ValueError, KeyError):
+        raise KdkitError(
+            "kdkit does not start any more",
+            why=done.stderr.strip()[-300:] or f"a plugin ended the process with code {done.returncode}",
+            fix="kdkit uninstall NAME removes what came in last",
+            code=ExitCode.PLUGIN,
+        ) from None
     return found
 
 

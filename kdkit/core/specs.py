@@ -18,7 +18,9 @@ class Spec:
     """What every family declares. ``name`` matches ``[a-z0-9][a-z0-9._-]*``."""
 
     name: str
+    """What registries and recipes write; ``distribution:name`` where several distributions have it."""
     summary: str
+    """One line, for lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class FactorySpec(Spec):
     """A spec whose object is made by ``factory``, an import string ``"package.module:callable"``."""
 
     factory: str
+    """Imported when the object is needed, and not before."""
     options: Options = field(default_factory=dict)
     """Defaults of the factory's keyword arguments; a recipe or the registry may override them."""
 
@@ -47,21 +50,31 @@ class TeacherSpec(Spec):
     loader: str
     """Name of a loader; empty while no plugin provides the architecture (then ``unavailable`` says so)."""
     options: Options = field(default_factory=dict)
+    """The loader's, over its own defaults."""
     image_dim: int | None = None
+    """Width of an image's features."""
     text_dim: int | None = None
+    """Width of a text's features."""
     image_size: int | None = None
+    """Pixels, height and width alike."""
     context_length: int | None = None
+    """Tokens; longer texts are truncated."""
     domains: tuple[str, ...] = ()
     """Domains for which it was made, as its authors say; trust is measured, not taken from here."""
     license: str = "unknown"
+    """SPDX, or the name that the Hub uses."""
     distillation: Distillation = "unknown"
     """Whether training a student on its outputs is allowed, and why the licence says so in ``notes``."""
     gated: bool = False
+    """Whether the Hub asks to accept terms first."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Other repositories a working folder needs, e.g. ``{"text": "hf:ORG/TEXT-TOWER"}``."""
     paper: str = ""
+    """Where it is described."""
     notes: str = ""
+    """What else a reader of ``kdkit teachers`` should know."""
     unavailable: str = ""
+    """Why no loader can make it yet; empty when one can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +82,7 @@ class StudentSpec(FactorySpec):
     """``factory(**config) -> Student`` makes a new one, ``loader(folder: Path) -> Student`` reads a saved one."""
 
     loader: str
+    """Import string; reads the folder that the student's ``save`` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +124,4 @@ class RecipeSpec(Spec):
     """A named recipe: a YAML file inside a package, ``"package.module:file.yaml"``."""
 
     resource: str
+    """The file; what it may say is in docs/recipes.md."""

@@ -120,6 +120,15 @@ def test_what_cannot_be_installed_is_an_error_with_the_installers_words(environm
     assert failed.stdout == ""
 
 
+def test_a_plugin_that_ends_the_process_can_be_removed_again(environment: Environment) -> None:
+    ends = wheel(environment.folder, "kdkit-ends", "import os\nos._exit(0)")
+    came = environment("install", str(ends))
+    assert came.code == ExitCode.PLUGIN
+    assert "kdkit does not start any more" in came.stderr
+    assert "a plugin ended the process with code 0" in came.stderr
+    assert environment("uninstall", "kdkit-ends").code == 0
+
+
 def test_a_dry_run_prints_the_command(environment: Environment) -> None:
     shown = environment("install", "kdkit-x>=1", "-e", "./mine", "--dry-run")
     assert shown.stdout == f"{environment.python} -m pip install 'kdkit-x>=1' -e ./mine\n"
