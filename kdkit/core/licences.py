@@ -17,6 +17,9 @@ ORDER: tuple[LicenceClass, ...] = ("permissive", "share-alike", "non-commercial"
 
 Use = Literal["research", "commercial"]
 
+FACTS = "licence_facts"
+"""Key of a teacher in a lineage: :class:`LicenceFacts` as data, as they were when it taught (or was published)."""
+
 _PERMISSIVE = re.compile(
     r"(mit|mit-0|apache(-2\.0)?|bsd(-.*)?|isc|zlib|cc0(-1\.0)?|cc-by(-\d.*)?|unlicense|wtfpl|afl-3\.0|artistic-2\.0"
     r"|bsl-1\.0|ecl-2\.0|ms-pl|ncsa|postgresql|pddl|odc-by|cdla-permissive-\d\.\d|0bsd)"

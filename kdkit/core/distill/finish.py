@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +28,9 @@ from kdkit.core.evaluate.compare import evaluate_views
 from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.evaluate.retention import Retention, retention
 from kdkit.core.evaluate.views import CachedView, StudentView
-from kdkit.core.registry.lock import Lock
+from kdkit.core.licences import FACTS, LicenceFacts
+from kdkit.core.registry.chosen import chosen_teacher
+from kdkit.core.registry.lock import Lock, LockedTeacher
 from kdkit.core.versions import LINEAGE_FORMAT, Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -238,15 +240,23 @@ def _teachers(
     """Those of this run, then those that only earlier versions learnt from."""
     inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
     lock = Lock.load(workspace.lock_path)
-    rows = [_teacher(lock, survey, teacher, inherited, name) for teacher in plan.teachers]
+    rows = []
+    for teacher in plan.teachers:
+        known = lock.teacher(teacher.name)
+        licence = chosen_teacher(workspace, teacher.name).licence_facts(known.licence, gated=known.gated)
+        rows.append(_teacher(known, licence, survey, teacher, inherited, name))
     gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
     return rows + gone
 
 
 def _teacher(
-    lock: Lock, survey: Survey, teacher: PlannedTeacher, inherited: Mapping[str, Any], name: str
+    facts: LockedTeacher,
+    licence: LicenceFacts,
+    survey: Survey,
+    teacher: PlannedTeacher,
+    inherited: Mapping[str, Any],
+    name: str,
 ) -> dict[str, Any]:
-    facts = lock.teacher(teacher.name)
     row = survey.trust.teachers.index(teacher.name)
     trust = survey.trust
     return {
@@ -256,6 +266,7 @@ def _teacher(
         "commit": facts.commit,
         "provider": facts.provider,
         "licence": None if facts.licence is None else facts.licence.name,
+        FACTS: asdict(licence),
         "domains": dict(teacher.admitted),
         "samples": teacher.samples,
         "trust": {

@@ -71,8 +71,9 @@ def evaluate_project(
     from kdkit.core.trust.measure import column_of, measure_trust
 
     reporter = reporter or Silent()
-    version = Versions(workspace).get(name)
-    chain = _ancestry(workspace, version) if ancestors else [version]
+    versions = Versions(workspace)
+    version = versions.get(name)
+    chain = versions.ancestry(version) if ancestors else [version]
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
     teachers = _teachers(workspace, store, chain)
@@ -93,15 +94,6 @@ def evaluate_project(
     learned = _learned(chain, evaluation.domains)
     kept = _retention(workspace, evaluation, chain, learned) if len(history) > 1 else None
     return Findings(version.name, history, evaluation, kept, _continual(evaluation, history, learned), learned)
-
-
-def _ancestry(workspace: Workspace, version: Version) -> list[Version]:
-    """The version and its ancestors that still exist, oldest first."""
-    versions, chain = Versions(workspace), [version]
-    known = {*versions.names(), *versions.candidates()}
-    while (parent := chain[0].lineage.get("parent")) in known and parent not in {v.name for v in chain}:
-        chain.insert(0, versions.get(parent))
-    return chain
 
 
 def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version]) -> list[str]:

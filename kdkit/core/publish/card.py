@@ -44,12 +44,12 @@ def _what(facts: CardFacts) -> Iterator[str]:
     teachers, steps = _count(len(facts.teachers), "teacher"), _count(len(record.history), "step")
     yield f"# {facts.title}"
     yield (
-        f"A vision-language dual encoder, distilled with kdkit from {teachers} into one student, in {steps}. This is "
-        f"version **{record.version}** of {lineage['created'][:10]}. {facts.summary}"
+        f"{facts.form.kind}, distilled with kdkit from {teachers} into one student, in {steps}. This is "
+        f"version **{record.version}** of {lineage['created'][:10]}. {facts.form.summary}"
     )
     yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
     if own["domains"]:
-        means = f"means over {_count(len(own['domains']), 'domain')}, zero-shot, {facts.results['split']} split"
+        means = f"means over {_count(len(own['domains']), 'domain')}, {facts.form.task}, {facts.results['split']} split"
         yield f"{figures_text(own['mean'])} ({means})."
     if record.origin is not None:
         it = record.origin
@@ -69,19 +69,19 @@ def _what(facts: CardFacts) -> Iterator[str]:
 def _loading(facts: CardFacts) -> Iterator[str]:
     record = facts.record
     yield "## How to load it"
-    for library, code in facts.lines.items():
+    for library, code in facts.form.lines.items():
         yield f"With {library}:"
         yield f"```python\n{code}```"
-    checks = [check for check in record.checks.values() if "missing" not in check]
+    checks = [check for check in facts.form.checks.values() if "missing" not in check]
     worst = max(max(check["image_difference"], check["text_difference"]) for check in checks)
-    known = ", ".join(f"{library} {version}" for library, version in record.environment.items())
+    known = ", ".join(f"{library} {version}" for library, version in facts.form.environment.items())
     yield (
         "These lines were run on these files before they were published, without network and without kdkit. They gave "
         f"the version's features (largest relative difference {worst:.1g}) with {known}. They need nothing but this "
         "repository."
     )
-    if "missing" in record.checks.get("transformers", {}):
-        yield f"There is no transformers form: {record.checks['transformers']['missing']}."
+    if "missing" in facts.form.checks.get("transformers", {}):
+        yield f"There is no transformers form: {facts.form.checks['transformers']['missing']}."
     yield (
         f"To teach it more: `kdkit pull {record.repository}`, then add a teacher and your data, and run "
         "`kdkit distill --incremental`."
@@ -96,7 +96,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
         return
     level = next(score["level"] for score in facts.own["domains"].values())
     yield (
-        f"Zero-shot accuracy in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
+        f"Accuracy of {facts.form.task} in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
         f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
     )
     yield results_table(results)
@@ -120,7 +120,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
 def _teachers(facts: CardFacts) -> Iterator[str]:
     yield "## Teachers"
     yield (
-        "Trust is a teacher's own zero-shot accuracy in %, measured on the calibration split; it decides what a "
+        "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
         "teacher may teach. The teachers' weights are not in this repository."
     )
     yield teachers_table(facts.teachers)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdkit.core.publish import dual_encoder
+from kdkit.core.publish.ancestry import Taught
+from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import README, Record
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
-from kdkit.core.publish.teachers import Taught
 
 HUB_LICENCES = frozenset(
     (
@@ -31,21 +31,19 @@ class CardFacts:
 
     Attributes:
         record: of the release, without its files.
-        summary: one line about its size.
+        form: of the student.
         licence: what the student is published under.
         teachers: all of its history.
         results: what ``eval/results.json`` holds.
-        lines: library -> lines that load it, as they were run.
         base: the repository of its initial checkpoint, or empty.
         taught: how many different training samples it has been taught, over all versions.
     """
 
     record: Record
-    summary: str
+    form: StudentForm
     licence: StudentLicence
     teachers: Sequence[Taught]
     results: Mapping[str, Any]
-    lines: Mapping[str, str]
     base: str
     taught: int
 
@@ -73,9 +71,9 @@ def front_matter(facts: CardFacts) -> str:
         data = {"license": "unknown"}
     elif name not in HUB_LICENCES:
         data = {"license": "other", "license_name": name, "license_link": README}
-    data |= {"library_name": dual_encoder.LIBRARY, "pipeline_tag": dual_encoder.PIPELINE}
+    data |= {"library_name": facts.form.library, "pipeline_tag": facts.form.pipeline}
     data["tags"] = list(
-        dict.fromkeys([*dual_encoder.TAGS, "knowledge-distillation", "biomedical", "kdkit", *filter(None, domains)])
+        dict.fromkeys([*facts.form.tags, "knowledge-distillation", "biomedical", "kdkit", *filter(None, domains)])
     )
     if facts.base:
         data |= {"base_model": facts.base, "base_model_relation": "finetune"}
@@ -92,8 +90,8 @@ def _model_index(facts: CardFacts) -> Iterator[Any]:
         for metric, figure in score["metrics"].items():
             if figure["value"] is not None:
                 yield EvalResult(
-                    task_type=dual_encoder.PIPELINE,
-                    task_name="zero-shot classification",
+                    task_type=facts.form.pipeline,
+                    task_name=facts.form.task,
                     dataset_type=tag(domain) or "domain",
                     dataset_name=f"{domain}, {score['count']} images of the {split} split (not published)",
                     dataset_split="test" if split == "test" else "validation",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from kdkit.core.publish.teachers import Taught
+from kdkit.core.publish.ancestry import Taught
 
 
 def cell(value: object) -> str:

@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.contracts import DualEncoder
+from kdkit.core.contracts import DualEncoder, Reporter
 from kdkit.core.errors import KdkitError
 from kdkit.core.publish.compare import TOLERANCE, Compared, compare_with_stock
+from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, WEIGHTS
 from kdkit.core.publish.redact import strip_names
 from kdkit.core.publish.transformers_form import why_not, write_transformers_form
@@ -21,10 +22,7 @@ from kdkit.core.versions import Version, load_student
 if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
 
-LIBRARY = "open_clip"
-PIPELINE = "zero-shot-image-classification"
-TAGS = ("clip", "zero-shot")
-
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TEXT_TOWER = "text/config.json"
 """Where a version keeps the config of a Hugging Face text tower."""
 
@@ -73,6 +71,35 @@ class StudentFiles:
     missing_form: str
 
 
+def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter) -> StudentForm:
+    """Write the student of a version into ``to`` as ``repo`` will hold it, and run the lines of its card on that.
+
+    Raises:
+        KdkitError: not a student for open_clip; as :func:`compare_with_stock`.
+    """
+    student = load_dual_encoder(version, workspace)
+    files = write_for_hub(version.student_folder, to, repo)
+    lines = card_lines(f"hf-hub:{repo}", to)
+    reporter.say(f"checking that stock {' and '.join(lines)} give the same features")
+    compared = compare_with_stock(lines, student, where=repo, repo=repo, folder=to)
+    checks = checks_of(compared)
+    if files.missing_form:
+        checks["transformers"] = {"missing": files.missing_form}
+    return StudentForm(
+        kind="A vision-language dual encoder",
+        task="zero-shot classification",
+        library="open_clip",
+        pipeline="zero-shot-image-classification",
+        tags=("clip", "zero-shot"),
+        summary=_summary(to),
+        names=files.names,
+        text_tower=files.text_tower,
+        lines=lines,
+        checks=checks,
+        environment=compared.environment,
+    )
+
+
 def load_dual_encoder(version: Version, workspace: Workspace) -> DualEncoder:
     """The student of a version, in eval mode on the CPU; raises KdkitError for one of another kind."""
     student = load_student(version, workspace.catalogue)
@@ -105,6 +132,8 @@ def write_for_hub(student_folder: Path, to: Path, repo: str) -> StudentFiles:
         _write(to / MODEL_CONFIG, strip_names(_read(to / _TEXT_TOWER)))
         shutil.rmtree(to / "text")
     names = tuple(sorted(path.name for path in to.iterdir()))
+    if _TOKENIZER_CONFIG in names and strip_names(tokenizer := _read(to / _TOKENIZER_CONFIG)) != tokenizer:
+        _write(to / _TOKENIZER_CONFIG, strip_names(tokenizer))
     missing_form = why_not(config)
     if not missing_form:
         write_transformers_form(to)
@@ -143,7 +172,7 @@ def card_lines(name: str, folder: Path) -> dict[str, str]:
     return lines
 
 
-def summary(folder: Path) -> str:
+def _summary(folder: Path) -> str:
     """One line about the size of the model in ``folder``."""
     from safetensors import safe_open
 
@@ -156,12 +185,6 @@ def summary(folder: Path) -> str:
         f"Images of {pixels} pixels and texts of up to {length} tokens become vectors of {model['embed_dim']} numbers; "
         f"{count:,} parameters."
     )
-
-
-def check_for_hub(folder: Path, repo: str, student: DualEncoder) -> Compared:
-    """Run the card's lines on ``folder`` as if it had been downloaded; raises as :func:`compare_with_stock`."""
-    lines = card_lines(f"hf-hub:{repo}", folder)
-    return compare_with_stock(lines, student, where=repo, repo=repo, folder=folder)
 
 
 def checks_of(compared: Compared) -> dict[str, dict[str, Any]]:

@@ -49,7 +49,7 @@ def export_version(
     ``hf-hub:ORG/NAME``, and holds no path.
     """
     from kdkit.core.publish import dual_encoder
-    from kdkit.core.publish.teachers import origin_of
+    from kdkit.core.publish.ancestry import origin_of
     from kdkit.core.versions import Versions
 
     versions = Versions(workspace)

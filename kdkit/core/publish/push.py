@@ -109,6 +109,8 @@ def push_student(
     _require_promoted(chosen, refused)
     if not dry_run:
         hub.account  # noqa: B018  # a token that is missing or wrong is known before the work
+    elif hub.token is None:
+        report.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
     _require_visibility(hub, repo, public=public)
     with workspace.exclusive("push"), _room(workspace) as folder:
         release = assemble_release(workspace, chosen, repo, folder, public=public, licence=licence, reporter=report)

@@ -101,7 +101,7 @@ def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
     return Lock(teachers=facts, providers=providers)
 
 
-def strip_names(config: dict[str, Any]) -> dict[str, Any]:
+def strip_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of transformers without where it was once loaded from, and without code to run."""
     return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path", "auto_map")}
 
@@ -113,16 +113,17 @@ def check_nothing_leaks(folder: Path, secrets: Sequence[str]) -> None:
         KdkitError: one occurs; nothing may be published then.
     """
     needles = {form.encode() for secret in secrets if len(secret) > 3 for form in (secret, json.dumps(secret)[1:-1])}
+    overlap = max(map(len, needles), default=0)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        for needle in needles:
-            if any(needle in block for block in _blocks(path, len(needle))):
-                raise KdkitError(
-                    f"'{path.relative_to(folder).as_posix()}' names a place on this machine",
-                    where=needle.decode(),
-                    why="what is published must not tell how this machine is laid out",
-                    fix="take the path out of the registry, the recipe or the student's files",
-                    code=ExitCode.FOUND,
-                )
+        found = next((needle for block in _blocks(path, overlap) for needle in needles if needle in block), None)
+        if found is not None:
+            raise KdkitError(
+                f"'{path.relative_to(folder).as_posix()}' names a place on this machine",
+                where=found.decode(),
+                why="what is published must not tell how this machine is laid out",
+                fix="take the path out of the registry, the recipe or the student's files",
+                code=ExitCode.FOUND,
+            )
 
 
 def _blocks(path: Path, overlap: int) -> Iterator[bytes]:
@@ -131,4 +132,4 @@ def _blocks(path: Path, overlap: int) -> Iterator[bytes]:
         tail = b""
         while block := handle.read(_BLOCK):
             yield tail + block
-            tail = block[-overlap:]
+            tail = (tail + block)[-overlap:] if overlap else b""

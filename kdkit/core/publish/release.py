@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import kdkit
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.licences import LicenceFacts
 from kdkit.core.publish import dual_encoder
+from kdkit.core.publish.ancestry import PUBLISHED_UNDER, Ancestry, Start, ancestry_of, origin_of, with_facts
 from kdkit.core.publish.card import write_card
 from kdkit.core.publish.card_facts import CardFacts
+from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import (
     KDKIT,
     LOCK,
@@ -30,23 +31,11 @@ from kdkit.core.publish.layout import (
     Record,
     file_facts,
 )
-from kdkit.core.publish.licence import UNDETERMINED, StudentLicence, derive_licence
+from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
 from kdkit.core.publish.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
 from kdkit.core.publish.results import results_of, write_results
-from kdkit.core.publish.teachers import (
-    PUBLISHED_UNDER,
-    Start,
-    Taught,
-    origin_of,
-    releases_of,
-    require_permissions,
-    start_of,
-    teachers_of,
-    with_facts,
-)
 from kdkit.core.recipe import load_recipe
 from kdkit.core.registry.lock import Lock
-from kdkit.core.versions import Versions
 
 if TYPE_CHECKING:
     from kdkit.core.versions import Version
@@ -102,54 +91,47 @@ def assemble_release(
         KdkitError: a licence stands in the way (exit 4); stock libraries give other features than the version, or a
             file names a place on this machine (exit 1); not a student for stock libraries.
     """
-    report = reporter or Silent()
     check_repository(repo)
-    history = Versions(workspace).history(version)
-    taught, start = teachers_of(workspace, history), start_of(workspace, history)
-    warnings = require_permissions(workspace, taught)
-    decided = _licence(workspace, taught, releases_of(history), start, stated=licence, public=public)
-    student = dual_encoder.load_dual_encoder(version, workspace)
-    files = dual_encoder.write_for_hub(version.student_folder, to, repo)
-    report.say("checking that stock libraries give the same features")
-    compared = dual_encoder.check_for_hub(to, repo, student)
-    checks = dual_encoder.checks_of(compared)
-    if files.missing_form:
-        checks["transformers"] = {"missing": files.missing_form}
+    ancestry = ancestry_of(workspace, version, stated=licence, public=public)
+    form = dual_encoder.publish(workspace, version, to, repo, reporter or Silent())
     results = results_of(workspace, version)
     write_results(to, RESULTS, results)
-    _write_for_pull(workspace, version, [t.entry["name"] for t in taught], to)
-    lineages = [public_lineage(with_facts(lineage, taught)) for lineage in history]
-    if decided.name != UNDETERMINED:
-        lineages[-1][PUBLISHED_UNDER] = decided.name
-    record = Record(
-        kdkit=kdkit.__version__,
-        version=version.name,
-        repository=repo,
-        licence=decided.name,
-        family=version.lineage["student"]["family"],
-        student=files.names,
-        history=tuple(lineages),
-        text_tower=files.text_tower,
-        checks=checks,
-        environment=compared.environment,
-        origin=origin_of(workspace, version),
-    )
-    lines = dual_encoder.card_lines(f"hf-hub:{repo}", to)
+    _write_for_pull(workspace, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
+    record = _record(workspace, version, repo, ancestry, form)
     facts = CardFacts(
         record=record,
-        summary=dual_encoder.summary(to),
-        licence=decided,
-        teachers=taught,
+        form=form,
+        licence=ancestry.licence,
+        teachers=ancestry.teachers,
         results=results,
-        lines=lines,
-        base=_base_model(record, start),
+        base=_base_model(record, ancestry.start),
         taught=len(version.known_samples()),
     )
     write_card(to, facts)
     record = replace(record, files=file_facts(to))
     (to / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
     check_nothing_leaks(to, [*_places(workspace), str(to)])
-    return Release(to, record, decided, lines, tuple(dict.fromkeys((*warnings, *decided.warnings))))
+    return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
+
+
+def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
+    """The record, without the files."""
+    lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
+    if ancestry.licence.name != UNDETERMINED:
+        lineages[-1][PUBLISHED_UNDER] = ancestry.licence.name
+    return Record(
+        kdkit=kdkit.__version__,
+        version=version.name,
+        repository=repo,
+        licence=ancestry.licence.name,
+        family=version.lineage["student"]["family"],
+        student=form.names,
+        history=tuple(lineages),
+        text_tower=form.text_tower,
+        checks=form.checks,
+        environment=form.environment,
+        origin=origin_of(workspace, version),
+    )
 
 
 def check_repository(repo: str) -> None:
@@ -159,31 +141,6 @@ def check_repository(repo: str) -> None:
             f"'{repo}' is no name of a repository",
             why="it is ORG/NAME: letters, digits, '.', '_' and '-', at most 96 characters, no '--' and no '..'",
         )
-
-
-def _licence(
-    workspace: Workspace,
-    taught: Sequence[Taught],
-    releases: Mapping[str, LicenceFacts],
-    start: Start | None,
-    *,
-    stated: str | None,
-    public: bool,
-) -> StudentLicence:
-    others, warnings = dict(releases), tuple[str, ...]()
-    if start is not None and start.facts.strictest == "unknown":
-        warnings = ("nobody knows what the student's initial weights allow",)
-    elif start is not None:
-        others["its initial weights"] = start.facts
-    decided = derive_licence(
-        {teacher.name: teacher.facts for teacher in taught},
-        workspace.registry.use,
-        others=others,
-        data=[entry.license for entry in workspace.registry.data if entry.license],
-        stated=stated,
-        public=public,
-    )
-    return replace(decided, warnings=(*decided.warnings, *warnings))
 
 
 def _base_model(record: Record, start: Start | None) -> str:

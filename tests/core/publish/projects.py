@@ -42,15 +42,18 @@ def make_distilled(root: Path) -> Workspace:
     return open_project(root)
 
 
-def lay_out(root: Path, make_student: Callable[[Path], object], **more: Any) -> Workspace:
-    """A project without teachers and data whose version ``v1`` holds the student that ``make_student`` writes."""
-    version = root / "versions" / "v1"
+def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1", **more: Any) -> Workspace:
+    """A project without teachers and data whose one version holds the student that ``make_student`` writes.
+
+    ``more`` goes into its lineage.
+    """
+    version = root / "versions" / name
     version.mkdir(parents=True)
     make_student(version / "student")
     save_file({"terms.weight": torch.ones(1)}, version / "task.safetensors")
     save_arrays({"digests": np.arange(7, dtype=np.int64)}, version / "samples.safetensors")
-    (version / "lineage.json").write_text(json.dumps(lineage(**more)), encoding="utf-8")
-    (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
+    (version / "lineage.json").write_text(json.dumps(lineage(name, **more)), encoding="utf-8")
+    (root / "versions" / "current").write_text(f"{name}\n", encoding="utf-8")
     (root / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
     return Workspace(root)
 

@@ -11,12 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from kdkit.core.licences import LicenceFacts
+from kdkit.core.publish.ancestry import Taught
 from kdkit.core.publish.card import card_text
 from kdkit.core.publish.card_facts import HUB_LICENCES, CardFacts
 from kdkit.core.publish.card_tables import cell, table
+from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import Origin, Record
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
-from kdkit.core.publish.teachers import Taught
 from tests.core.publish.projects import lineage, teacher
 
 Card: Any = ModelCard  # it has no types
@@ -92,6 +93,22 @@ def history() -> tuple[dict[str, Any], ...]:
 
 def facts(**more: Any) -> CardFacts:
     past = history()
+    form = StudentForm(
+        kind="A vision-language dual encoder",
+        task="zero-shot classification",
+        library="open_clip",
+        pipeline="zero-shot-image-classification",
+        tags=("clip", "zero-shot"),
+        summary="Images of 32x32 pixels.",
+        names=(),
+        text_tower=None,
+        lines={"open_clip": "import open_clip\n"},
+        checks={
+            "open_clip": {"tolerance": 1e-5, "image_difference": 0.0, "text_difference": 3e-7},
+            "transformers": {"missing": "its image tower is timm's vit"},
+        },
+        environment={"python": "3.11.7", "open_clip_torch": "3.3.0"},
+    )
     record = Record(
         kdkit="0.1.0",
         version="v2",
@@ -101,11 +118,8 @@ def facts(**more: Any) -> CardFacts:
         student=(),
         history=past,
         text_tower=None,
-        checks={
-            "open_clip": {"tolerance": 1e-5, "image_difference": 0.0, "text_difference": 3e-7},
-            "transformers": {"missing": "its image tower is timm's vit"},
-        },
-        environment={"python": "3.11.7", "open_clip_torch": "3.3.0"},
+        checks=form.checks,
+        environment=form.environment,
         origin=None,
     )
     entries = {entry["name"]: entry for item in past for entry in item["teachers"]}
@@ -115,11 +129,10 @@ def facts(**more: Any) -> CardFacts:
     ]
     given = CardFacts(
         record=record,
-        summary="Images of 32x32 pixels.",
+        form=form,
         licence=StudentLicence("cc-by-nc-4.0", "non-commercial", ("teacher 'eye_net' (cc-by-nc-4.0)",)),
         teachers=known,
         results=results(),
-        lines={"open_clip": "import open_clip\n"},
         base="",
         taught=76,
     )

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from kdkit.core.errors import KdkitError
 from kdkit.core.publish.compare import judge
-from kdkit.core.publish.export import Exported, export_student
+from kdkit.core.publish.export import Exported, export_student, export_version
 from kdkit.core.publish.layout import RECORD, Record
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
+from tests.core.publish.projects import lay_out
 from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
 
 LINEAGE = {"version": "v3", "student": {"family": "open_clip"}, "teachers": [{"name": "b", "source": "hf:x/b"}]}
@@ -62,6 +63,7 @@ def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStud
     assert_stock_gives_the_same(done.folder, student)
     assert max(done.image_difference, done.text_difference) <= 1e-5
     assert [path.name for path in done.folder.parent.iterdir()] == ["out"], "no draft is left"
+    assert not done.moves, "stock open_clip finds its text tower by the folder's own path"
     version = json.loads((folder / "open_clip_config.json").read_text())
     assert version["model_cfg"]["text_cfg"]["hf_model_name"] == BIOMED_TEXT_TOWER, "the version itself is unchanged"
 
@@ -127,3 +129,21 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
     with pytest.raises(KdkitError, match="not an open_clip student"):
         export_student(tmp_path / "thesis", student, HISTORY, tmp_path / "new")
+
+
+def test_what_would_be_published_names_no_path(tmp_path: Path) -> None:
+    """Of a student with a Hugging Face text tower: in this form it may move, as it names its repository."""
+    (tmp_path / "a-place").mkdir()
+    source = make_biomedclip_folder(tmp_path / "a-place" / "b")
+    workspace = lay_out(tmp_path / "a-place" / "project", lambda to: create_student(init=str(source)).save(to))
+    to = tmp_path / "out"
+    done = export_version(workspace, None, to, repo="lab/student")
+    assert done.moves
+    record = Record.from_json(json.loads((to / RECORD).read_text()))
+    assert (record.repository, record.text_tower) == ("lab/student", BIOMED_TEXT_TOWER)
+    text_cfg = json.loads((to / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    assert (text_cfg["hf_model_name"], text_cfg["hf_tokenizer_name"]) == ("lab/student", "lab/student")
+    assert json.loads((to / "config.json").read_text())["model_type"] == "bert"
+    assert "no transformers form: its image tower is timm" in (to / "README.md").read_text()
+    for name in done.files:
+        assert b"a-place" not in (to / name).read_bytes()

@@ -12,8 +12,10 @@ from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.licences import ORDER, LicenceFacts, classify
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence, derive_licence
 
-NAMES = ("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "gpl-3.0", "agpl-3.0", "eupl-1.2")
-NAMES += ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "weird", "unknown")
+NAMES = (
+    *("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "gpl-3.0", "agpl-3.0", "eupl-1.2"),
+    *("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "weird", "unknown"),
+)
 
 
 def derive(*names: str, **more: object) -> StudentLicence:

@@ -19,12 +19,12 @@ from kdkit.core.contracts import DualEncoder
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.hub import connect, plan_upload, upload
-from kdkit.core.licences import LicenceFacts
+from kdkit.core.licences import FACTS, LicenceFacts
 from kdkit.core.publish import dual_encoder
+from kdkit.core.publish.ancestry import PUBLISHED_UNDER
 from kdkit.core.publish.compare import TEXTS, fixed_pictures
 from kdkit.core.publish.layout import LOCK, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record, file_facts
 from kdkit.core.publish.push import Pushed, push_student
-from kdkit.core.publish.teachers import FACTS, PUBLISHED_UNDER
 from kdkit.core.recipe import load_recipe
 from kdkit.core.registry.load import load_registry
 from kdkit.core.registry.lock import Lock

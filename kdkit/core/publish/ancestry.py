@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.artifacts.card import licence_seen
 from kdkit.core.distill.build import anchored
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.licences import LicenceFacts, allowed
+from kdkit.core.licences import FACTS, LicenceFacts, allowed
 from kdkit.core.publish.layout import NOT_PUBLISHED, Origin
+from kdkit.core.publish.licence import StudentLicence, derive_licence
 from kdkit.core.publish.redact import public_source
 from kdkit.core.registry.chosen import chosen_teacher
 from kdkit.core.registry.lock import Lock
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
     from kdkit.core.workspace import Workspace
 
-FACTS = "licence_facts"
-"""Key of a published lineage's teacher: what was known about its licence when it was published."""
 PUBLISHED_UNDER = "published_under"
 """Key of a published lineage: the licence of that release, which binds what is made of it."""
 
@@ -160,3 +159,44 @@ def _repository(source: str) -> str:
     """``ORG/NAME`` of ``hf:ORG/NAME[@REV]``; else empty."""
     kind, _, place = source.partition(":")
     return place.partition("@")[0] if kind == "hf" else ""
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """All that a version comes from, and what it may be published under.
+
+    Attributes:
+        history: lineages, oldest first, its own last.
+        teachers: of the whole history.
+        start: what its first weights were.
+        licence: the strictest.
+        warnings: what must be read before publishing.
+    """
+
+    history: tuple[Mapping[str, Any], ...]
+    teachers: tuple[Taught, ...]
+    start: Start | None
+    licence: StudentLicence
+    warnings: tuple[str, ...]
+
+
+def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, public: bool) -> Ancestry:
+    """Find it out; see :func:`require_permissions` and :func:`derive_licence` for what they raise."""
+    history = Versions(workspace).history(version)
+    teachers, start = teachers_of(workspace, history), start_of(workspace, history)
+    warnings = require_permissions(workspace, teachers)
+    others = releases_of(history)
+    if start is not None and start.facts.strictest == "unknown":
+        warnings.append("nobody knows what the student's initial weights allow")
+    elif start is not None:
+        others["its initial weights"] = start.facts
+    data = [name for lineage in history for name in lineage["data"].get("licences", ())]
+    licence = derive_licence(
+        {teacher.name: teacher.facts for teacher in teachers},
+        workspace.registry.use,
+        others=others,
+        data=[*data, *(entry.license for entry in workspace.registry.data if entry.license)],
+        stated=stated,
+        public=public,
+    )
+    return Ancestry(history, teachers, start, licence, tuple(dict.fromkeys((*warnings, *licence.warnings))))

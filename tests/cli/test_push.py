@@ -1,0 +1,91 @@
+"""``kdkit push`` to a Hub on the loopback interface, of a project that was pulled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from kdkit.cli.push import _text
+from kdkit.core.hub import Uploaded, connect, plan_upload
+from kdkit.core.publish.layout import README, RECORD, Record
+from kdkit.core.publish.push import Pushed
+from kdkit.core.versions import HISTORY
+from kdkit.testing.hub import ALICE, LocalHub, local_hub
+from tests.conftest import Cli
+from tests.core.publish.projects import lay_out, lineage, teacher
+from tests.tiny_models import make_open_clip_folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    with local_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+def download(hub: LocalHub, repo: str, name: str) -> str:
+    return Path(connect(hub.url, ALICE.token).api.hf_hub_download(repo, name, cache_dir=hub.root / "got")).read_text()
+
+
+def test_a_pulled_student_is_pushed_with_its_whole_history(kdkit_cli: Cli, hub: LocalHub) -> None:
+    root = kdkit_cli.folder
+    bio = teacher("biomedclip", "hf:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", {"ct": 1.0})
+    first = lineage("v1", teachers=[bio], created="2026-01-01T00:00:00+00:00", published_under="cc-by-nc-4.0")
+    lay_out(root, make_open_clip_folder, "v2", parent="v1", teachers=[{**bio, "inherited": True}])
+    origin = {"repository": "lab/first", "commit": "c" * 40, "version": "v1", "endpoint": hub.url}
+    (root / "versions" / "v2" / HISTORY).write_text(json.dumps({"origin": origin, "history": [first]}))
+
+    environment = hub.environment() | {"HF_TOKEN": "hf_not_for_this_host"}
+    outcome = kdkit_cli("push", "lab/second", "--json", env=environment)
+    assert outcome.code == 0, outcome.stderr
+    data = json.loads(outcome.stdout)
+    assert data["pushed"]["url"] == f"{hub.url}/lab/second"
+    assert (data["pushed"]["tag"], data["license"], data["version"]) == ("v2", "cc-by-nc-4.0", "v2")
+    assert ALICE.token not in outcome.stdout + outcome.stderr
+    assert hub.repository("lab/second").private
+    assert {request.token for request in hub.requests} <= {ALICE.token, None}
+
+    record = Record.from_json(json.loads(download(hub, "lab/second", RECORD)))
+    assert [item["version"] for item in record.history] == ["v1", "v2"]
+    assert record.history[0]["created"] == first["created"]
+    assert record.origin is not None
+    assert record.origin.repository == "lab/first"
+    card: Any = ModelCard(download(hub, "lab/second", README))
+    assert (card.data.base_model, card.data.license) == ("lab/first", "cc-by-nc-4.0")
+    assert 'create_model_and_transforms("hf-hub:lab/second")' in card.text
+    assert data["load"]["open_clip"] in card.text
+
+
+def test_a_token_of_another_hub_is_not_sent(kdkit_cli: Cli, hub: LocalHub) -> None:
+    lay_out(kdkit_cli.folder, make_open_clip_folder)
+    outcome = kdkit_cli("push", "lab/second", env={"HF_ENDPOINT": hub.url, "HF_TOKEN": ALICE.token})
+    assert outcome.code == 4
+    assert "KDKIT_HUB_TOKEN" in outcome.stderr
+    assert outcome.stdout == ""
+    assert all(request.token is None for request in hub.requests)
+
+
+def test_the_plan_and_the_lines_are_shown(tmp_path: Path, hub: LocalHub) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for number in range(33):
+        (folder / f"{number:02}.txt").write_bytes(b"x" * (number + 1) * 10_000)
+    hub.add("lab/x", {"00.txt": b"old", "gone.txt": b"old"}, private=True)
+    plan = plan_upload(connect(hub.url, ALICE.token), "lab/x", "model", folder)
+    done = Pushed("v2", "mit", {"open_clip": "import open_clip\n"}, (), {}, 1, plan, None)
+    text = _text(done)
+    assert (
+        text.splitlines()[0]
+        == "lab/x (private): 32 to add, 1 to update, 1 to delete, 0 unchanged; 5.6 MB to send at most"
+    )
+    assert "  + 01.txt  20.0 kB" in text
+    assert "  and 4 more" in text
+    assert text.endswith("nothing was sent (--dry-run)")
+    uploaded = Uploaded("http://hub/lab/x", "abcdef0123456789", True, False, "", "v2")
+    text = _text(Pushed("v2", "mit", done.lines, (), {}, 1, plan, uploaded))
+    assert "v2 pushed: http://hub/lab/x\ncommit abcdef012345 (tag v2)" in text
+    assert text.endswith("With open_clip:\n\n  import open_clip")
