@@ -68,7 +68,15 @@ class Answer:
 def generate(
     network: Any, preparation: Preparation, prompts: Sequence[Prompt], decoding: Decoding
 ) -> list[list[Answer]]:
-    """``decoding.answers`` answers to every prompt, the likeliest first (sampled ones as they were drawn)."""
+    """``decoding.answers`` answers to every prompt, the likeliest first (sampled ones as they were drawn).
+
+    Raises:
+        KdkitError: transformers before 5.2, whose ``generate`` does not count given position ids on.
+    """
+    if not hasattr(network, "_prepare_position_ids_for_generation"):
+        raise KdkitError(
+            "this transformers cannot generate from given positions", fix="install transformers 5.2 or later"
+        )
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids))
     found: dict[int, list[Answer]] = {}
     devices = [network.device] if network.device.type == "cuda" else []

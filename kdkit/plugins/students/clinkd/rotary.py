@@ -32,11 +32,15 @@ def make_variant(choice: Choice, network: Any) -> tuple[RopeVariant, Choice]:
     options = dict(complete(choice).options)
     make = load_catalogue().make
     variant: RopeVariant = make("rope", choice.name, **options)
-    own = getattr(network.model.language_model.rotary_emb, "mrope_section", None)
-    if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None and own:
-        options["section"] = list(own)
+    if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None:
+        options["section"] = own_section(network)
         variant = make("rope", choice.name, **options)
     return variant, Choice(choice.name, options)
+
+
+def own_section(network: Any) -> list[int]:
+    """How many rotary planes the model gives to time, rows and columns."""
+    return list(network.config.text_config.rope_parameters["mrope_section"])
 
 
 def exchange(network: Any, variant: RopeVariant, name: str) -> None:
@@ -56,8 +60,7 @@ def exchange(network: Any, variant: RopeVariant, name: str) -> None:
     if found.shape != (axes, len(inverse)) or axes > AXES:
         raise refused(name, f"its frequencies are {tuple(found.shape)}, the model takes (1 to {AXES}, {len(inverse)})")
     frequencies = torch.cat([found, torch.zeros(AXES - axes, len(inverse))])
-    section = torch.tensor(getattr(rotary, "mrope_section", [len(inverse), 0, 0]))
-    axis = torch.arange(AXES).repeat_interleave(section)
+    axis = torch.arange(AXES).repeat_interleave(torch.tensor(own_section(network)))
     own = torch.where(axis == torch.arange(AXES)[:, None], inverse, 0.0)
     if torch.equal(frequencies, own) or (axes == 1 and torch.equal(found[0], inverse)):
         return

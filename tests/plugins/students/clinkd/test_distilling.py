@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdkit.core.contracts import LossInput
+from kdkit.core.contracts import LossInput, Sample, SignalSpec, Silent, TrustTable
+from kdkit.core.data import load_table
+from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.bridge import Bridge
+from kdkit.core.distill.build import build
+from kdkit.core.distill.checkpoint import Checkpoints
+from kdkit.core.distill.plan import make_plan
+from kdkit.core.distill.run import Prepared, make_feed
+from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.task import DistillTask, Term
-from tests.plugins.students.clinkd.tiny import make, picture, sample
+from kdkit.core.distill.train import train
+from kdkit.core.features import FeatureStore
+from kdkit.core.features.extraction import extract
+from kdkit.core.recipe import Recipe
+from kdkit.core.workspace import Workspace
+from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
+from tests.toy_project import make_project, open_project
 
+RECIPE = Recipe.model_validate(
+    {
+        "name": "speaking",
+        "summary": "ClinKD's eq. 16",
+        "losses": [{"name": "answer-ce"}, {"name": "token-kd"}],
+        "trust": {"policy": "all"},
+        "optimiser": {"lr": 0.01, "batch_size": 4, "steps": 12},
+    }
+)
 TEXTS = ("(12,30),(70,88)", "the lung", "nodule", "box 7", "(1,2)", "Where is", "a", "the nodule")
 
 
@@ -54,6 +85,77 @@ def test_rows_can_be_gathered() -> None:
     for name in ("answer_hidden", "answer_ids"):
         assert outputs[0][name].shape[1:] == outputs[1][name].shape[1:]
     assert outputs[0]["output_embedding"] is outputs[1]["output_embedding"]
+
+
+class Speaker:
+    """A ``contracts.SignalSource``: a student's top-k log-probabilities at each token of the samples' answers."""
+
+    K = 8
+    signals = (
+        SignalSpec("tokens", (40,), "int32"),
+        SignalSpec("topk_ids", (40, K), "int32"),
+        SignalSpec("topk", (40, K)),
+        SignalSpec("tail", (40, 3)),
+    )
+
+    def __init__(self, student: ClinkdStudent) -> None:
+        self.student = student
+
+    def identity(self) -> Mapping[str, str]:
+        return self.student.identity()
+
+    def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
+        return self.student.prepare(image, sample)
+
+    def compute(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        inputs = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        log_p = answer_logits(self.student, inputs).log_softmax(-1)
+        top = log_p.topk(self.K, dim=-1)
+        rest = log_p.scatter(-1, top.indices, -torch.inf)
+        tail = torch.stack([(rest / temperature).logsumexp(-1) for temperature in (0.5, 1, 2)], dim=-1)
+        return {"tokens": inputs["answer_ids"], "topk_ids": top.indices, "topk": top.values, "tail": tail}
+
+
+def survey_of(workspace: Workspace, teacher: Speaker) -> Survey:
+    table, one = load_table(workspace), np.ones((1, 1))
+    opened: Any = SimpleNamespace(
+        name="t", model=teacher, signals=teacher, fingerprint="f" * 64, parts={"weights": "0"}
+    )
+    extract(workspace, [opened], table)
+    store = FeatureStore(workspace.features)
+    trust = TrustTable(("t",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
+    return Survey(table, store, {"t": store.column("t")}, trust, one)
+
+
+def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:
+    """A project's captions, a teacher's stored top-k: the same plan, store, loop and checkpoints as for MMKD."""
+    make_project(tmp_path / "project", teachers={}, domains=("ct",), train=4, held_out=2)
+    config: dict[str, Any] = {"sizes": SIZES, **SMALL, "max_tokens": 128, "max_answer": 40}
+    registry = tmp_path / "project" / "registry.yaml"
+    family = json.dumps({"family": "clinkd", "config": {**config, "rope": "clinkd-repo"}})
+    text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", family)
+    registry.write_text(text, encoding="utf-8")
+    workspace = open_project(tmp_path / "project")
+    survey = survey_of(workspace, Speaker(make(**config, seed=3)))
+    plan = make_plan(RECIPE, survey, None, {}, seed=0)
+    logs = []
+    for _ in range(2):
+        made = build(workspace, plan, survey, None, Silent())
+        accelerator = Accelerator(cpu=True)
+        schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
+        progress = train(
+            made.task,
+            make_feed(Prepared(plan, survey, None), made, accelerator, schedule),
+            replace(plan.settings, checkpoint_seconds=0),
+            accelerator=accelerator,
+            checkpoints=Checkpoints(tmp_path / "run"),
+            reporter=Silent(),
+        )
+        made.inputs.close()
+        logs.append(progress.log)
+    for name in ("answer-ce", "token-kd"):
+        assert logs[0][-1][name] < 0.8 * logs[0][0][name], name
+    assert logs[1] == logs[0], "the second run was at its end already: everything came from the checkpoint"
 
 
 def test_it_learns_its_answers() -> None:
