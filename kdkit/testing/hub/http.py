@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from tempfile import SpooledTemporaryFile
@@ -128,6 +129,10 @@ class Connection(BaseHTTPRequestHandler):
     hub: LocalHub
 
     def log_message(self, format: str, *args: Any) -> None: ...
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that was killed
+            super().handle()
 
     def _serve(self) -> None:
         url = urlsplit(self.path)
