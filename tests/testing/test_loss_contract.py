@@ -92,7 +92,7 @@ class ByZero(Distance):
 class NoGraph(Distance):
     def forward(self, batch: LossInput) -> Tensor:
         value = super().forward(batch)
-        return value if float(value) else torch.zeros(())
+        return value if value.item() else torch.zeros(())
 
 
 class Greedy(nn.Module):
