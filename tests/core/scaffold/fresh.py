@@ -6,7 +6,7 @@ import json
 import site
 import subprocess
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,14 @@ class FreshEnvironment:
         (own / "running.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in running))
         self.executable = folder / "bin" / "python"
 
-    def python(self, *arguments: str, folder: Path | None = None, **variables: str) -> Outcome:
+    def python(
+        self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> Outcome:
         """Run Python there; ``variables`` are added to its environment."""
         done = subprocess.run(
             [self.executable, *arguments],
             cwd=folder,
-            env={**clean_environment(), "PYTHONDONTWRITEBYTECODE": "1", **variables},
+            env={**clean_environment(), "PYTHONDONTWRITEBYTECODE": "1", **(variables or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -59,12 +61,12 @@ class FreshEnvironment:
 
     def install(self, *packages: Path) -> None:
         """``pip install``."""
-        done = self.python("-m", "pip", "install", *map(str, packages), **OFFLINE)
+        done = self.python("-m", "pip", "install", *map(str, packages), variables=OFFLINE)
         assert done.code == 0, done.stderr
 
-    def kdkit(self, *arguments: str, folder: Path | None = None, **variables: str) -> Outcome:
+    def kdkit(self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> Outcome:
         """The command, in a process of its own."""
-        return self.python("-m", "kdkit.cli.main", *arguments, folder=folder, **variables)
+        return self.python("-m", "kdkit.cli.main", *arguments, folder=folder, variables=variables)
 
     def commands(self, folder: Path, *commands: Sequence[str]) -> str:
         """Several commands in one process (importing torch anew for each would take minutes); what they printed."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
-from kdkit.core.catalogue import normal
+from kdkit.core.catalogue import Family, normal
 from kdkit.core.discovery import discover, installed
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.scaffold.kinds import KINDS
 from kdkit.core.scaffold.naming import LONGEST, Names, names_for
-from kdkit.core.scaffold.write import render, write_plugin
+from kdkit.core.scaffold.write import TEMPLATES, render, write_plugin
 
+ROOT = Path(__file__).parents[3]
 CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
 
 
@@ -59,10 +65,10 @@ def test_a_built_in_keeps_its_name() -> None:
 @given(
     st.from_regex(rf"[a-z][a-z0-9]{{0,{LONGEST - 4}}}(-[a-z0-9]{{1,3}})?", fullmatch=True), st.sampled_from([*KINDS])
 )
-def test_any_name_gives_a_whole_package(name: str, kind: str) -> None:
+def test_any_name_gives_a_whole_package(name: str, kind: Family) -> None:
     names = Names(name)
     assert normal(names.distribution) == names.distribution
-    for path, content in render(names, kind).items():  # type: ignore[arg-type]
+    for path, content in render(names, kind).items():
         assert "$" not in path
         assert not path.endswith(".tmpl")
         if path.endswith(".safetensors"):
@@ -72,6 +78,51 @@ def test_any_name_gives_a_whole_package(name: str, kind: str) -> None:
         assert left == [], path
         if path.endswith(".py"):
             ast.parse(text)
+
+
+DISTRIBUTIONS = {"PIL": "pillow"}
+"""Import name -> distribution, where they differ."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_code_imports_is_required(kind: Family) -> None:
+    files = render(Names("mine"), kind)
+    project = tomllib.loads(files["pyproject.toml"].decode())["project"]
+    assert project["entry-points"] == {"kdkit": {"mine": "kdkit_mine"}}
+    imported = set()
+    for path, content in files.items():
+        if path.startswith("kdkit_mine/") and path.endswith(".py"):
+            for node in ast.walk(ast.parse(content)):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+                imported |= {name.partition(".")[0] for name in names}
+    foreign = imported - set(sys.stdlib_module_names) - {"kdkit_mine"}
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} == set(project["dependencies"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_light_module_imports_kdkit_alone(kind: Family) -> None:
+    tree = ast.parse(render(Names("mine"), kind)["kdkit_mine/__init__.py"])
+    imports = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert all(line.startswith(("from kdkit import ", "from __future__ ")) for line in imports), imports
+
+
+def test_the_workflows_are_yaml_that_tests_and_publishes() -> None:
+    files = render(Names("mine"), "loss")
+    test, publish = (YAML().load(files[f".github/workflows/{name}.yml"].decode()) for name in ("test", "publish"))
+    steps = [str(step.get("run")) for step in test["jobs"]["test"]["steps"]]
+    assert any("kdkit plugins verify kdkit-mine" in step for step in steps)
+    assert test["jobs"]["test"]["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
+    assert publish["jobs"]["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    files = {path for path in TEMPLATES.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    with ZipFile(wheel) as archive:
+        assert {path.relative_to(ROOT).as_posix() for path in files} <= set(archive.namelist())
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
