@@ -154,7 +154,7 @@ def pull(
     headers = ("teacher", "fingerprint", "new rows", "shards there before", "new prompts")
     absent = [c.teacher for c in pulled if c.teacher not in workspace.registry.teachers]
     if absent:
-        console.say(f"not in registry.yaml, so not used yet: {', '.join(absent)}")
+        console.say(f"not used yet, since registry.yaml does not have them (or as comments): {', '.join(absent)}")
     console.emit([asdict(c) for c in pulled], json=as_json, text=lambda: console.table(headers, rows, "llrrr"))
 
 

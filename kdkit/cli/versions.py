@@ -82,6 +82,7 @@ def _row(version: Version, current: Version | None) -> dict[str, Any]:
         "version": version.name,
         "status": "current" if current and current.name == version.name else status,
         "parent": lineage["parent"],
+        "origin": version.pulled and version.pulled["origin"],
         "created": lineage["created"],
         "recipe": lineage["recipe"]["name"],
         "teachers": [teacher["name"] for teacher in lineage["teachers"]],
@@ -99,7 +100,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
         (
             row["version"],
             row["status"],
-            row["parent"] or "-",
+            f"from {row['origin']['repository']}" if row["origin"] else row["parent"] or "-",
             row["recipe"],
             ", ".join(row["teachers"]),
             f"{100 * row['accuracy']:.1f} %",

@@ -163,9 +163,10 @@ def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
                 if worst is None
                 else f"{cell(worst['domain'])} {_points(worst['points'], worst['low'], worst['high'])}",
                 _verdict(kept.get("guard")),
+                ", ".join(map(cell, kept.get("unjudged") or ())) or "-",
             )
         )
-    headers = ("step", "new teachers", "new domains", "mean change", "worst domain", "guard")
+    headers = ("step", "new teachers", "new domains", "mean change", "worst domain", "guard", "not measured")
     return table(headers, rows) if rows else ""
 
 

@@ -71,12 +71,12 @@ def write_shared_form(column: Column, table: SampleTable, prompts: Sequence[str]
 
 def _distinct(column: Column, rows: Rows, digests: NDArray[np.uint64]) -> tuple[Rows, int]:
     """Rows whose digest tells all about them (one of those that are equal), and how many are left out."""
-    _, first, group, count = np.unique(digests[rows], return_index=True, return_inverse=True, return_counts=True)
-    alone = count == 1
-    clear = alone.copy()
-    for which in np.flatnonzero(~alone):
-        clear[which] = _equal(column, rows[group == which])
-    return np.sort(rows[first[clear]]), int(count[~clear].sum())
+    ordered = rows[np.argsort(digests[rows], kind="stable")]
+    _, first, count = np.unique(digests[ordered], return_index=True, return_counts=True)
+    clear = count == 1
+    for which in np.flatnonzero(~clear).tolist():
+        clear[which] = _equal(column, ordered[first[which] : first[which] + count[which]])
+    return np.sort(ordered[first[clear]]), int(count[~clear].sum())
 
 
 def _equal(column: Column, rows: Rows) -> bool:
