@@ -15,8 +15,9 @@ from unittest import SkipTest
 import kdkit.testing
 from kdkit.core.catalogue import Catalogue, Family, PluginRecord, normal, one_line
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.discovery import load_catalogue
+from kdkit.core.discovery import installed, load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.hangs import forget
 from kdkit.testing.contract import Contract, checks
 from kdkit.testing.contracts.plugin import PluginContract
 from kdkit.testing.given import contracts_of
@@ -95,6 +96,9 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
     """
     if not __debug__:
         raise KdkitError("checks are assertions, which Python leaves out with -O", fix="unset PYTHONOPTIMIZE")
+    for plugin in installed():
+        if normal(name) in (plugin.distribution, normal(plugin.point.name)):
+            forget(plugin.distribution)  # one that hung lately is tried again
     catalogue = load_catalogue()
     records = _records(catalogue, name)
     plugin, version = records[0].distribution, records[0].version
@@ -176,6 +180,8 @@ def _run(subject: str, contract: type[Any], name: str, summary: str) -> Check:
         status, message = "skipped", str(reason)
     except AssertionError as error:
         status, message = "failed", str(error) or one_line(error)
+    except KdkitError as error:
+        status, message = "failed", "; ".join(filter(None, (error.headline, error.why, error.fix)))
     except BaseException as error:  # SystemExit too: a check that ends the process has failed
         status, message = "failed", one_line(error)
     took = round(perf_counter() - start, 3)

@@ -143,6 +143,12 @@ def test_a_plugin_that_ends_the_process_in_a_check_fails_it(install: Install) ->
     assert problems(verify_plugin("kdkit-bad"))["policy kdkit-bad:half: test_shape"].startswith("SystemExit: 0")
 
 
+def test_what_a_plugin_lacks_is_said_whole(install: Install) -> None:
+    install("kdkit-bad", policy("kdkit_bad", factory="kdkit_gone:Half"))
+    found = problems(verify_plugin("kdkit-bad"))["policy kdkit-bad:half: test_shape"]
+    assert "cannot import what a plugin declares; ModuleNotFoundError: No module named 'kdkit_gone'" in found
+
+
 def test_what_a_plugin_prints_does_not_reach_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install("kdkit-loud", policy("kdkit_loud").replace("self.share = share", "self.share = share; print('hello')"))
     assert verify_plugin("kdkit-loud").ok
