@@ -16,7 +16,7 @@ def check_card(hub: Hub, plan: UploadPlan) -> None:
     """Raises: KdkitError (exit 1) naming the fields that the Hub refuses. A Hub that has no such check is believed."""
     if all(file.path != CARD for file in plan.to_send):
         return
-    content = (plan.folder / CARD).read_text(encoding="utf-8")
+    content = (plan.folder / CARD).read_text(encoding="utf-8", errors="replace")
     body = {"content": content, "repoType": plan.kind}
     response = ask(hub, "POST", "/api/validate-yaml", json=body, accept=(400, 404, 405))
     if response.status_code != 400:

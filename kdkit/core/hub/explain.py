@@ -58,7 +58,11 @@ class explained:
         from huggingface_hub import errors as client
 
         for part in _chain(error):
-            if isinstance(part, client.LocalEntryNotFoundError | client.OfflineModeIsEnabled):
+            if isinstance(part, client.OfflineModeIsEnabled):
+                fix = self._or_else("unset it and run the command again")
+                what = "the Hub is needed, and HF_HUB_OFFLINE says that this is offline"
+                return KdkitError(what, fix=fix, code=ExitCode.MISSING)
+            if isinstance(part, client.LocalEntryNotFoundError):
                 if isinstance(part.__cause__, client.HfHubHTTPError):
                     return self._refused(part.__cause__)
                 return self._not_here(part)

@@ -38,6 +38,7 @@ def send(hub: Hub, plan: UploadPlan, report: Reporter, *, pull_request: bool) ->
     from huggingface_hub import CommitOperationAdd
 
     done, operations = 0, []
+    total = plan.size + 1  # so that the bar ends here and nowhere else
     small = [file for file in plan.to_send if file.size <= SMALL]
     large = sorted((file for file in plan.to_send if file.size > SMALL), key=lambda file: file.size)
     try:
@@ -49,18 +50,18 @@ def send(hub: Hub, plan: UploadPlan, report: Reporter, *, pull_request: bool) ->
             for file in large:
                 if xet:
                     for sent in _slices(hub, plan, file, pull_request):
-                        report.progress("sending", done + sent, plan.size + 1, file.path)
+                        report.progress("sending", done + sent, total, file.path)
                 operation = CommitOperationAdd(file.path, str(plan.folder / file.path))
                 _send(hub, plan, [operation], pull_request)
                 if operation.upload_info.sha256.hex() != file.sha256:
                     raise changed_locally(plan, [file.path])
                 operations.append(operation)
                 done += file.size
-                report.progress("sending", done, plan.size + 1, file.path)
+                report.progress("sending", done, total, file.path)
     except Exception:
         check_unchanged(plan)  # a file that somebody overwrites fails in many ways; this says what it is
         raise
-    report.progress("sending", 1, 1)
+    report.progress("sending", total, total)
     return operations
 
 
