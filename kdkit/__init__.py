@@ -12,6 +12,8 @@ __version__ = "0.1.0.dev0"
 
 _CONTRACTS = (
     "AlignerSpec",
+    "Answer",
+    "Decoding",
     "DomainScore",
     "LoaderSpec",
     "LossInput",
@@ -38,6 +40,8 @@ _WHERE = {
 
 __all__ = [
     "AlignerSpec",
+    "Answer",
+    "Decoding",
     "DomainScore",
     "KdkitError",
     "LoaderSpec",
@@ -63,6 +67,8 @@ __all__ = [
 if TYPE_CHECKING:
     from kdkit.core.contracts import (
         AlignerSpec,
+        Answer,
+        Decoding,
         DomainScore,
         LoaderSpec,
         LossInput,

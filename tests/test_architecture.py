@@ -32,6 +32,7 @@ HEAVY = {
 }
 LIGHT = {
     "kdkit/__init__.py",
+    "kdkit/core/answers.py",
     "kdkit/core/apart.py",
     "kdkit/core/asking.py",
     "kdkit/core/catalogue.py",

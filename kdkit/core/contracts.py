@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from kdkit.core.answers import Answer, Decoding
 from kdkit.core.specs import (
     AlignerSpec,
     Distillation,
@@ -158,6 +159,22 @@ class Student(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything that stock libraries and the spec's ``loader`` need, offline, no pickle."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A model that answers questions about images: a generating student at evaluation, a teacher of pseudo-labels."""
+
+    def answer(
+        self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
+    ) -> Sequence[Sequence[Answer]]:
+        """``decoding.answers`` answers to each sample, the likeliest first (drawn ones as they were drawn).
+
+        Args:
+            images: the first image of each sample, RGB.
+            samples: their ``extra["messages"]`` are answered; their own texts are not looked at.
+            decoding: greedy by default.
+        """
 
 
 # ------------------------------------------------------------------------- losses and aligners

@@ -1,4 +1,4 @@
-"""Every built-in loss, aligner and option is explained in docs/."""
+"""Every built-in loss, aligner, RoPE variant and option is explained in docs/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdkit.core.catalogue import resolve
 from kdkit.core.discovery import load_catalogue
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"loss": "losses.md", "aligner": "aligners.md"}
+PAGES = {"loss": "losses.md", "aligner": "aligners.md", "rope": "clinkd.md"}
 
 
 @pytest.mark.parametrize(("family", "name"), [(f, e.spec.name) for f in PAGES for e in load_catalogue().entries(f)])

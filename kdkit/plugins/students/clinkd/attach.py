@@ -58,8 +58,8 @@ def _rope_index(
         full = positions.new_zeros(AXES, len(row))
         full[:, kept.cpu()] = positions[:, :-1]
         rows.append(full)
-        deltas.append(int(positions[0, -1]) - len(modality))
-    return torch.stack(rows, dim=1).to(ids.device), torch.tensor(deltas, device=ids.device)[:, None]
+        deltas.append(positions[:1, -1] - len(modality))
+    return torch.stack(rows, dim=1).to(ids.device), torch.stack(deltas).to(ids.device)
 
 
 def _take(grids: list[tuple[int, int, int]], tokens: int) -> list[tuple[int, int, int]]:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdkit.core.contracts import Sample
-from kdkit.plugins.students.clinkd.answers import Answer, Decoding, generate
+from kdkit.core.contracts import Answer, Decoding, Sample
+from kdkit.plugins.students.clinkd.answers import generate
 from kdkit.plugins.students.clinkd.chat import TEMPLATE
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import freeze
@@ -25,7 +25,7 @@ from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
 
 class ClinkdStudent(nn.Module):
-    """Fulfils ``contracts.Student``.
+    """Fulfils ``contracts.Student`` and ``contracts.Answering``.
 
     Args:
         network: a transformers Qwen2-VL or Qwen2.5-VL model, or a PEFT model around one.
@@ -111,11 +111,7 @@ class ClinkdStudent(nn.Module):
     def answer(
         self, images: Sequence[Image.Image], samples: Sequence[Sample], decoding: Decoding | None = None
     ) -> list[list[Answer]]:
-        """Answers to each sample's messages (its own text is not looked at), the likeliest first.
-
-        Args:
-            images: the first image of each sample, RGB.
-            decoding: greedy by default.
+        """See the contract. It sets the model to evaluation mode meanwhile.
 
         Raises:
             KdkitError: for a sample that cannot be prepared, naming it.

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+from kdkit.core.contracts import Answering, Decoding
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.students.clinkd.answers import Decoding
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.chat import prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -220,6 +220,7 @@ def test_a_copy_hooks_its_own_frequencies(tmp_path: Path) -> None:
 
 def test_answers_do_not_depend_on_batches(tmp_path: Path) -> None:
     student, chosen = make(rope="mcg-rope").train(), samples(tmp_path)
+    assert isinstance(student, Answering)
     whole = student.answer(PICTURES, chosen, Decoding(max_new=6))
     alone = student.answer(PICTURES[::-1], chosen[::-1], Decoding(max_new=6, batch_size=1))[::-1]
     assert [[a.ids for a in row] for row in whole] == [[a.ids for a in row] for row in alone]

@@ -1,0 +1,61 @@
+"""Answers of generating models, and how they are asked for; ``contracts`` is where everybody imports them from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdkit.core.errors import KdkitError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated.
+
+    Attributes:
+        max_new: tokens of an answer, at most.
+        beams: width of a beam search, which returns its ``beams`` best answers; 1 for greedy decoding.
+        samples: draw this many answers instead; 0 for none.
+        temperature, top_p: of sampling.
+        seed: of sampling; the same batch of samples then has the same answers.
+        scored: give each token's log-probability too, which costs one more forward pass.
+        batch_size: samples at a time; samples of like length go together.
+
+    Raises:
+        KdkitError: values that mean nothing.
+    """
+
+    max_new: int = 128
+    beams: int = 1
+    samples: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    scored: bool = False
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.max_new, self.beams, self.batch_size) < 1 or self.samples < 0:
+            raise KdkitError("max_new, beams and batch_size must be at least 1, samples at least 0")
+        if self.samples and self.beams > 1:
+            raise KdkitError("answers come from a beam search or from sampling, not both", fix="leave one of them out")
+        if not (self.temperature > 0 and 0 < self.top_p <= 1):
+            raise KdkitError("temperature must be above 0, top_p in (0, 1]", fix="samples: 0 is greedy decoding")
+
+    @property
+    def answers(self) -> int:
+        """Answers per sample."""
+        return self.samples or self.beams
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer.
+
+    Attributes:
+        text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``.
+        log_probs: of every token of ``ids`` given those before it, at temperature 1; empty unless asked for.
+    """
+
+    text: str
+    ids: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
