@@ -7,6 +7,7 @@ there. LFS storage knows whole files alone: an unfinished one is sent again from
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SMALL = 1 << 20
 """Files up to this size are read into memory, so that what is committed is what was planned."""
 SLICE, MOST_SLICES, LARGEST_SLICE = 4 << 20, 50, 64 << 20
-"""A killed push sends about half a slice again; each slice costs five requests."""
+"""A killed push sends about a slice again; each slice costs five requests."""
 
 
 def send(hub: Hub, plan: UploadPlan, report: Reporter, *, pull_request: bool) -> list[CommitOperationAdd]:
@@ -94,8 +95,6 @@ def _slices(hub: Hub, plan: UploadPlan, file: LocalFile, pull_request: bool) -> 
 
 
 def _read(plan: UploadPlan, file: LocalFile) -> bytes:
-    import hashlib
-
     content = (plan.folder / file.path).read_bytes()
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise changed_locally(plan, [file.path])

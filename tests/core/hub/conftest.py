@@ -10,12 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-# Before hf_xet makes its one session of the process, which keeps what it reads here.
-os.environ.setdefault("HF_XET_CACHE", tempfile.mkdtemp(prefix="kdkit-xet-"))
-os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
-
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
@@ -26,6 +20,14 @@ BOB = Account("bob", "hf_bob", organisations={"lab": "write"})
 READER = Account("alice", "hf_reader", role="read", organisations={"lab": "write"})
 MALLORY = Account("mallory", "hf_mallory")
 CARD = b"---\nlicense: mit\n---\n# A student\n"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _xet(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """``hf_xet`` makes one session for the whole process, which keeps what it reads here."""
+    os.environ.setdefault("HF_XET_CACHE", str(tmp_path_factory.mktemp("xet")))
+    os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
 
 
 @pytest.fixture(autouse=True)

@@ -113,6 +113,16 @@ def attempt(hub: Hub, plan: Any) -> Uploaded | KdkitError:
         return error
 
 
+def test_a_lost_answer_opens_one_pull_request_only(server: LocalHub, hub: Hub, release: Release) -> None:
+    folder, plan = prepared(server, hub, release, "commit")
+    server.fail(STEPS["commit"], cut="response")
+    done = upload(hub, plan, pull_request=True)
+    assert done.pull_request == "refs/pr/1"
+    assert len(server.repository("lab/s").pull_requests) == 1
+    assert server.hashes("lab/s", "refs/pr/1") == hashes(folder)
+    assert titles(server)[0] == "before"
+
+
 EXPECTED = [
     ("whoami", "401", "the Hub does not know this token", ExitCode.DENIED),
     ("auth-check", "403", "no permission", ExitCode.DENIED),
