@@ -96,9 +96,9 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
     """
     if not __debug__:
         raise KdkitError("checks are assertions, which Python leaves out with -O", fix="unset PYTHONOPTIMIZE")
-    for plugin in installed():
-        if normal(name) in (plugin.distribution, normal(plugin.point.name)):
-            forget(plugin.distribution)  # one that hung lately is tried again
+    for found in installed():
+        if normal(name) in (found.distribution, normal(found.point.name)):
+            forget(found.distribution)  # one that hung lately is tried again
     catalogue = load_catalogue()
     records = _records(catalogue, name)
     plugin, version = records[0].distribution, records[0].version

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdkit.core.catalogue import Catalogue
+from kdkit.core.catalogue import BUILT_IN, Catalogue, Entry
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import KdkitError
 from kdkit.core.licences import Use, allowed
@@ -61,7 +61,7 @@ def chosen_rows(workspace: Workspace) -> list[TeacherRow]:
 
 
 def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = frozenset()) -> list[TeacherRow]:
-    """Everything that the catalogue knows and that is not in ``without``, by name."""
+    """Everything that the catalogue knows and that is not in ``without``, by the name with which it can be added."""
     rows = []
     for entry in catalogue.entries("teacher"):
         if entry.spec.name in without:
@@ -70,8 +70,15 @@ def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = fro
             teacher = choose(catalogue, entry.spec.name, TeacherEntry.model_validate({"provider": entry.provider}))
         except KdkitError:  # a name that several plugins provide is reported when it is used
             continue
-        rows.append(_row(teacher, use, None, chosen=False))
+        row = _row(teacher, use, None, chosen=False)
+        rows.append(replace(row, name=_name_to_use(catalogue, entry)))
     return rows
+
+
+def _name_to_use(catalogue: Catalogue, entry: Entry) -> str:
+    """The short name where it means this entry, else ``distribution:name``."""
+    others = [e for e in catalogue.entries("teacher") if e.spec.name == entry.spec.name and e is not entry]
+    return entry.qualified if others and entry.provider != BUILT_IN else str(entry.spec.name)
 
 
 def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
