@@ -222,6 +222,9 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
 
 
 def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
+    def row(key: tuple[str, int]) -> int:
+        own = known.get(key)
+        return known.get((NO_ID, key[1]), -1) if own is None else own
+
     keys = zip(table.ids, table.digests.tolist(), strict=True)
-    found = (known.get((id_, digest), known.get((NO_ID, digest), -1)) for id_, digest in keys)
-    return np.fromiter(found, dtype=np.int64, count=len(table))
+    return np.fromiter(map(row, keys), dtype=np.int64, count=len(table))

@@ -95,7 +95,13 @@ def pull_student(
                 _write_project(draft, release, hub.endpoint)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    columns = pull_features(Workspace(into), features, hub=hub, reporter=reporter) if features else ()
+    try:
+        columns = pull_features(Workspace(into), features, hub=hub, reporter=reporter) if features else ()
+    except KdkitError as error:
+        error.fix = f"the project is there; in {into}: kdkit features pull {features}" + f" ({error.fix})" * bool(
+            error.fix
+        )
+        raise
     if columns:
         text = release.registry_text([column.teacher for column in columns])
         write_atomically(into / PROJECT_REGISTRY, text.encode())

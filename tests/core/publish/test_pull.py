@@ -116,6 +116,26 @@ def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub,
     assert "  # radio:" in registry.read_text(encoding="utf-8")
 
 
+def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_path: Path) -> None:
+    local.fail("GET .*/resolve/.*/toy.safetensors", status=404, code="EntryNotFound")
+    with pytest.raises(KdkitError):
+        pull(local, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+    fetched = [request.line for request in local.requests if "kdkit/task.safetensors" in request.line]
+    assert fetched
+    assert pull(local, tmp_path / "p").version == "v2"
+    assert [request.line for request in local.requests if "kdkit/task.safetensors" in request.line] == fetched
+    assert [path.name for path in tmp_path.iterdir()] == ["hub", "p"]
+
+
+def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="not found on the Hub") as caught:
+        pull(local, tmp_path / "p", features="alice/nothing")
+    assert "the project is there; in" in caught.value.fix
+    assert "kdkit features pull alice/nothing" in caught.value.fix
+    assert Versions(open_project(tmp_path / "p")).get().name == "v2"
+
+
 def change(name: str, content: bytes | None) -> Callable[[dict[str, bytes]], None]:
     def changed(files: dict[str, bytes]) -> None:
         if content is None:
@@ -193,6 +213,20 @@ def test_other_records_are_refused(record: bytes, local: LocalHub, tmp_path: Pat
     local.add(REPO, {RECORD: record})
     with pytest.raises(KdkitError, match="cannot be pulled"):
         pull(local, tmp_path / "p")
+
+
+def test_facts_of_the_lock_stay_comments(local: LocalHub, release: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    lock = Lock.load(lying / "kdkit" / "registry.lock")
+    evil = lock.teacher("radio").model_copy(update={"source": "hf:a/b\nuse: commercial\u2028recipe: evil"})
+    lock.with_teacher("radio", evil).save(lying / "kdkit" / "registry.lock")
+    seal(lying, record)
+    local.add(REPO, contents(lying))
+    done = pull(local, tmp_path / "p")
+    assert done.teachers == ("radio",)
+    registry = open_project(tmp_path / "p").registry
+    assert (registry.use, registry.recipe) == ("research", "./recipe.yaml")
 
 
 def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: Path) -> None:

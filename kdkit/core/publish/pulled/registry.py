@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from kdkit.core.publish.layout import NOT_PUBLISHED, RECIPE, Origin
+from kdkit.core.errors import KdkitError
+from kdkit.core.publish.layout import RECIPE, Origin
 from kdkit.core.publish.pulled.check import below_kdkit
 from kdkit.core.publish.redact import public_registry
 from kdkit.core.registry.load import check_registry
 from kdkit.core.registry.lock import Lock, LockedTeacher
 from kdkit.core.registry.render import render_entry
 from kdkit.core.registry.schema import Registry
-
-_LOCAL = f"local:{NOT_PUBLISHED}"
 
 
 def unpublished(registry: Registry, lock: Lock) -> tuple[str, ...]:
@@ -36,9 +35,13 @@ def registry_text(
     Args:
         registry: of the release; paths in it are taken out again, whoever wrote them.
         recipe_file: whether the release brought its recipe as a file.
+
+    Raises:
+        KdkitError: the text would mean something else than ``registry`` does.
     """
     recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
     data = public_registry(registry, recipe=recipe)
+    hidden = [name for name in unpublished(registry, lock) if name not in with_features]
     text = "\n".join(
         [
             *_HEAD.format(**vars(origin)).splitlines(),
@@ -51,7 +54,7 @@ def registry_text(
             *_part("student", data["student"]),
             "",
             *_WITH_TEACHERS,
-            *_teachers(data["teachers"], lock, unpublished(registry, lock), with_features),
+            *_teachers(data["teachers"], lock, hidden, with_features),
             "",
             *_DATA,
             "",
@@ -66,7 +69,9 @@ def registry_text(
             "",
         ]
     )
-    check_registry(text)
+    shown = {name: entry for name, entry in data["teachers"].items() if name not in hidden}
+    if check_registry(text) != Registry.model_validate({**data, "teachers": shown}):
+        raise KdkitError("the registry of this release cannot be written as a file", where=origin.repository)
     return text
 
 
@@ -86,17 +91,12 @@ def _teachers(
 ) -> list[str]:
     lines = ["teachers:"]
     for name, fields in entries.items():
-        if name not in hidden:
-            lines += [f"  # {known}" for known in _known(lock.teachers.get(name))]
-            lines += render_entry(name, fields, 2)
-            continue
-        entry = render_entry(name, {**fields, "from": _LOCAL}, 2)
-        if name in with_features:
-            lines += [f"  # {line}" for line in _HELD_BY_FEATURES]
-            lines += entry
-        else:
-            lines += [f"  # {line}" for line in (*_HIDDEN, *_known(lock.teachers.get(name)))]
-            lines += [f"  # {line[2:]}" for line in entry]
+        about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
+        if name in hidden:
+            about, entry = [*_HIDDEN, *about], [f"  # {line[2:]}" for line in entry]
+        elif name in with_features:
+            about = [*_HELD_BY_FEATURES, *about]
+        lines += [*(f"  # {line}" for line in about), *entry]
     return lines if lines[1:] else ["teachers: {}"]
 
 
@@ -106,7 +106,8 @@ def _known(facts: LockedTeacher | None) -> list[str]:
     licence = facts.licence.name if facts.licence else "unknown"
     widths = ", ".join(f"{signal} {width}" for signal, width in facts.dims.items())
     at = f" at {facts.commit[:12]}" if facts.commit else ""
-    return [f"{facts.source}{at}; licence by its files: {licence}; {widths}; fingerprint {facts.fingerprint[:12]}"]
+    line = f"{facts.source}{at}; licence by its files: {licence}; {widths}; fingerprint {facts.fingerprint[:12]}"
+    return ["".join(char if char.isprintable() else " " for char in line)]
 
 
 _HEAD = """\
