@@ -190,5 +190,5 @@ with h5py.File("{folder}/shard-0000.h5") as file:
     features = file["signals/{signal}"][:]  # (N, ...)
 ```
 
-`{record}` holds the sha256 of every file. `texts.safetensors` has features of zero-shot prompts, which name the classes.
+`{record}` holds the sha256 of every file; `texts.safetensors` features of zero-shot prompts, which name the classes.
 """.replace("{record}", RECORD)
