@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdkit.core.contracts import LossInput, Sample, SignalSpec
+from kdkit.core.contracts import Answer, AnswerView, Decoding, DomainScore, LossInput, Sample, SignalSpec
 
-TOKENS, VOCABULARY, TOP = 4, 23, 3
+TOKENS, VOCABULARY, TOP = 5, 23, 3
 PADDING = -1
 SIDE = 4
 
@@ -69,6 +69,20 @@ class ToyVlm(nn.Module):
         state = self.see(inputs["pixels"])[:, None] + self.read(before) + self.place.weight
         return {"logits": self.say(F.gelu(state)), "logit_scale": torch.ones((), device=state.device)}
 
+    def answer(
+        self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
+    ) -> list[list[Answer]]:
+        """Token by token, greedily; ``contracts.Answering``."""
+        assert decoding in (None, Decoding())
+        assert not self.training
+        tokens = torch.full((len(samples), TOKENS), PADDING)
+        pixels = torch.stack([pixels_of(image) for image in images])
+        with torch.no_grad():
+            for place in range(TOKENS):
+                logits = self({"pixels": pixels, "tokens": tokens})["logits"]
+                tokens[:, place] = logits[:, place].argmax(-1)
+        return [[Answer(told(row))] for row in tokens]
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(dict(self.state_dict()), folder / "toy_vlm.safetensors")
@@ -87,36 +101,80 @@ def load_toy_vlm(folder: Path) -> ToyVlm:
     return model.eval()
 
 
+def told(tokens: Tensor) -> str:
+    """An answer as text: the numbers of its tokens."""
+    return " ".join(str(token) for token in tokens.tolist() if token != PADDING)
+
+
 class ToyVlmTeacher:
     """A ``contracts.SignalSource``: logits and ids of the TOP likeliest tokens at each place of the answer.
 
-    It favours the true token, by ``sureness``; the rest depends on the image. Logits fall along the last axis;
-    places after the end of the answer have the id ``PADDING``.
+    In the domains that it knows (None: all) it favours the true token, by ``sureness``; the rest depends on the
+    image. Logits fall along the last axis; places after the end of the answer have the id ``PADDING``.
     """
 
-    def __init__(self, seed: int = 0, sureness: float = 4.0) -> None:
-        self.seed, self.sureness = seed, sureness
+    def __init__(self, seed: int = 0, sureness: float = 4.0, knows: Sequence[str] | None = None) -> None:
+        self.seed, self.sureness, self.knows = seed, sureness, knows
         rng = torch.Generator().manual_seed(seed)
         self._taste = torch.randn(3 * SIDE * SIDE, TOKENS * VOCABULARY, generator=rng) / SIDE
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
-        return (SignalSpec("answer", (TOKENS, TOP)), SignalSpec("answer_ids", (TOKENS, TOP), "int32"))
+        shape = (TOKENS, TOP)
+        return (
+            SignalSpec("answer", shape),
+            SignalSpec("answer_ids", shape, "int32"),
+            SignalSpec("tokens", (TOKENS,), "int32"),
+        )
 
     def identity(self) -> Mapping[str, str]:
         return {"preprocessing": f"{SIDE}x{SIDE}", "tokenizer": f"crc32 {VOCABULARY}", "seed": str(self.seed)}
 
-    def prepare(self, image: Image, sample: Sample) -> tuple[Tensor, Tensor]:
-        return pixels_of(image), answer_tokens(sample.text)
+    def prepare(self, image: Image, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+        sure = self.sureness if self.knows is None or sample.domain in self.knows else 0.0
+        return pixels_of(image), answer_tokens(sample.text), torch.tensor(sure)
 
-    def compute(self, items: Sequence[tuple[Tensor, Tensor]]) -> Mapping[str, Tensor]:
-        pixels, tokens = (torch.stack(part) for part in zip(*items, strict=True))
+    def compute(self, items: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Mapping[str, Tensor]:
+        pixels, tokens, sure = (torch.stack(part) for part in zip(*items, strict=True))
         logits = (pixels @ self._taste).reshape(-1, TOKENS, VOCABULARY)
         known = tokens != PADDING
-        logits = logits + self.sureness * F.one_hot(tokens.clamp(min=0), VOCABULARY) * known[..., None]
+        logits = logits + sure[:, None, None] * F.one_hot(tokens.clamp(min=0), VOCABULARY) * known[..., None]
         top = logits.topk(TOP, dim=-1)
         ids = top.indices.masked_fill(~known[..., None], PADDING)
-        return {"answer": top.values, "answer_ids": ids.to(torch.int32)}
+        return {"answer": top.values, "answer_ids": ids.to(torch.int32), "tokens": tokens.to(torch.int32)}
+
+    def answer(
+        self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
+    ) -> list[list[Answer]]:
+        """Its likeliest token at each place; ``contracts.Answering``."""
+        assert decoding in (None, Decoding())
+        items = [self.prepare(image, sample) for image, sample in zip(images, samples, strict=True)]
+        return [[Answer(told(ids[:, 0]))] for ids in self.compute(items)["answer_ids"]]
+
+
+class ToyAnswers:
+    """An ``EvaluationTask`` that reads answers: the share of the reference's tokens that stand at their place."""
+
+    def evaluate(self, view: AnswerView, samples: Sequence[Sample]) -> list[DomainScore]:
+        scores = []
+        for domain in dict.fromkeys(sample.domain for sample in samples):
+            part = [sample for sample in samples if sample.domain == domain]
+            pairs = zip(view.answer(part), part, strict=True)
+            values = np.array([_right(answer, told(answer_tokens(sample.text))) for answer, sample in pairs])
+            mean = float(values.mean())
+            ids = tuple(sample.id for sample in part)
+            outcomes = {"accuracy": values}
+            scores.append(
+                DomainScore(
+                    domain, len(part), {"accuracy": mean}, {"accuracy": (mean, mean)}, ids=ids, outcomes=outcomes
+                )
+            )
+        return scores
+
+
+def _right(answer: str, reference: str) -> float:
+    found, wanted = answer.split(), reference.split()
+    return sum(a == b for a, b in zip(found, wanted, strict=False)) / len(wanted)
 
 
 def load_toy_vlm_teacher(folder: Path) -> ToyVlmTeacher:

@@ -311,6 +311,16 @@ class FeatureView(Protocol):
         """(N, D) float32, unit rows."""
 
 
+class AnswerView(Protocol):
+    """Answers of one model for evaluation, cached (a teacher) or live (the student)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, samples: Sequence[Sample]) -> Sequence[str]:
+        """One text per sample: the answer to its ``extra["messages"]``; its own text is the reference."""
+
+
 @dataclass(frozen=True)
 class DomainScore:
     """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``.
@@ -332,8 +342,12 @@ class DomainScore:
 class EvaluationTask(Protocol):
     """Scores a model on samples."""
 
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
-        """One score per domain that has what the task needs (zero-shot: at least two labels)."""
+    def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        """One score per domain that has what the task needs (zero-shot: at least two labels).
+
+        Args:
+            view: a :class:`FeatureView` or an :class:`AnswerView`, as the task's spec says that it ``reads``.
+        """
 
 
 # ------------------------------------------------------------------------------------ progress

@@ -83,6 +83,8 @@ class StudentSpec(FactorySpec):
 
     loader: str
     """Import string; reads the folder that the student's ``save`` wrote."""
+    task: str = "zero-shot"
+    """Name of the evaluation task that trust, the guard, retention and ``kdkit evaluate`` judge models by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,9 @@ class TrustPolicySpec(FactorySpec):
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(FactorySpec):
     """``factory(**options) -> EvaluationTask``."""
+
+    reads: Literal["features", "answers"] = "features"
+    """What it scores: ``features`` (its factory then takes ``prompts`` too) or ``answers``."""
 
 
 @dataclass(frozen=True, kw_only=True)

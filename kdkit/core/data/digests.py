@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from kdkit.core.atomic import write_atomically
 from kdkit.core.contracts import Reporter, Silent
@@ -41,9 +42,15 @@ def pixel_digest(path: Path) -> int | str:
     return int.from_bytes(state.digest(), "big")
 
 
-def content_digest(file: int, text: str) -> int:
-    """64 bits that change when the image file or the text does."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8, key=file.to_bytes(8, "big")).digest(), "big")
+def content_digest(file: int, text: str, extra: Mapping[str, Any]) -> int:
+    """64 bits that change when the image file, the text or the sample's ``extra`` (its question) does."""
+    content = text + json.dumps(extra, sort_keys=True, default=_told) if extra else text
+    return int.from_bytes(blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big")).digest(), "big")
+
+
+def _told(value: Any) -> str:
+    """A path by its name alone: the same data in another folder have the same digests."""
+    return value.name if isinstance(value, Path) else str(value)
 
 
 class DigestCache:

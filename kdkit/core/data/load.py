@@ -62,7 +62,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
             raise KdkitError(f"cannot read {sample.image}: {value}", where=sample.origin, code=ExitCode.MISSING)
     image_digests = np.array(hashed, dtype=np.uint64)
     pairs = zip(image_digests.tolist(), samples, strict=True)
-    contents = (content_digest(file, sample.text) for file, sample in pairs)
+    contents = (content_digest(file, sample.text, sample.extra) for file, sample in pairs)
     return SampleTable(
         samples=samples,
         digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdkit
-from kdkit.core.contracts import DualEncoder, LossSpec, Reporter, Student
+from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.build import TASK_FILE
 from kdkit.core.distill.checkpoint import Progress, task_tensors
 from kdkit.core.distill.guard import Verdict, judge
@@ -26,8 +26,8 @@ from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.task import DistillTask
 from kdkit.core.evaluate.compare import evaluate_views
 from kdkit.core.evaluate.evaluation import Evaluation
+from kdkit.core.evaluate.judging import judge_of
 from kdkit.core.evaluate.retention import Retention, retention
-from kdkit.core.evaluate.views import CachedView, StudentView
 from kdkit.core.licences import FACTS, LicenceFacts
 from kdkit.core.registry.chosen import chosen_teacher
 from kdkit.core.registry.lock import Lock, LockedTeacher
@@ -133,17 +133,15 @@ def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
 def evaluate_student(
     workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
-    """The student, and every teacher unless they are not wanted, on the labelled calibration samples."""
-    from kdkit.core.data import prompt_sets
-
-    table, prompts = survey.table, prompt_sets(workspace.registry, survey.table)
-    samples = [table.samples[i] for i in survey.samples("calibration", labelled=True)]
-    task = workspace.catalogue.make("task", "zero-shot", prompts=prompts)
-    device = str(next(student.parameters()).device)
+    """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
+    judge = judge_of(workspace, survey.table)
+    readable = np.intersect1d(judge.rows("calibration"), survey.samples("calibration"))
+    samples = [survey.table.samples[row] for row in readable]
     asked = survey.teachers if teachers else ()
-    views = [CachedView(name, survey.columns[name], table, prompts) for name in asked]
-    live = StudentView(STUDENT, cast(DualEncoder, student), device=device)
-    return evaluate_views(task, [live], views, samples, trust=survey.trust if teachers else None, reporter=reporter)
+    views = [judge.teacher(name, survey.columns[name]) for name in asked]
+    live = judge.student(STUDENT, student, device=str(next(student.parameters()).device))
+    trust = survey.trust if teachers else None
+    return evaluate_views(judge.task, [live], views, samples, trust=trust, reporter=reporter)
 
 
 def known_domains(version: Version) -> set[str]:

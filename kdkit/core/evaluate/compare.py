@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from kdkit.core.contracts import (
+    AnswerView,
     DomainScore,
     EvaluationTask,
     FeatureView,
@@ -19,15 +20,15 @@ from kdkit.core.contracts import (
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation, ModelScores, Role
 from kdkit.core.evaluate.metrics import mean_interval
-from kdkit.core.evaluate.views import CachedView
 
+View = FeatureView | AnswerView
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
 
 
 def evaluate_views(
     task: EvaluationTask,
-    students: Sequence[FeatureView],
-    teachers: Sequence[FeatureView],
+    students: Sequence[View],
+    teachers: Sequence[View],
     samples: Sequence[Sample],
     *,
     trust: TrustTable | None = None,
@@ -53,7 +54,7 @@ def evaluate_views(
         KdkitError: when no domain can be scored.
     """
     reporter = reporter or Silent()
-    roles: list[tuple[FeatureView, Role]] = [(view, "student") for view in students]
+    roles: list[tuple[View, Role]] = [(view, "student") for view in students]
     roles += [(view, "teacher") for view in teachers]
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
     for number, (view, role) in enumerate(roles):
@@ -86,16 +87,24 @@ def evaluate_views(
     )
 
 
-def _covered(view: FeatureView, samples: Sequence[Sample], reporter: Reporter) -> Sequence[Sample]:
-    """The samples that a stored view can be asked about; says which domains it lacks."""
-    if not isinstance(view, CachedView):
+@runtime_checkable
+class Stored(Protocol):
+    """A view that can be asked about some samples only."""
+
+    def covered(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Those that it can be asked about, by whole domains."""
+
+
+def _covered(view: View, samples: Sequence[Sample], reporter: Reporter) -> Sequence[Sample]:
+    """The samples that a view can be asked about; says which domains it lacks."""
+    if not isinstance(view, Stored):
         return samples
     able = view.covered(samples)
     if len(able) < len(samples):
         known = {sample.domain for sample in able}
         lacking = dict.fromkeys(s.domain for s in samples if s.domain not in known)
         reporter.warn(
-            f"teacher '{view.name}' lacks features of some samples or prompts in {', '.join(lacking)}: "
+            f"teacher '{view.name}' lacks some samples or prompts in {', '.join(lacking)}: "
             f"not evaluated there; 'kdkit features extract {view.name}' adds them"
         )
     return able
@@ -103,7 +112,7 @@ def _covered(view: FeatureView, samples: Sequence[Sample], reporter: Reporter) -
 
 def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
     labels = {s.label for s in samples if s.domain == domain and s.label is not None}
-    if not labels:
+    if not labels and not any(s.extra for s in samples if s.domain == domain):
         return "none of its samples is labelled"
     if len(labels) == 1:
         return f"all its labelled samples are '{labels.pop()}', so there is nothing to tell apart"
@@ -121,8 +130,9 @@ def _model(
     metrics = tuple(dict.fromkeys(metric for score in kept.values() for metric in score.metrics))
     means, intervals = {}, {}
     for metric in metrics:
-        values = np.array([score.metrics[metric] for score in kept.values()])
-        bounds = np.array([score.intervals[metric] for score in kept.values()])
+        having = [score for score in kept.values() if metric in score.metrics]  # answer tasks differ in metrics
+        values = np.array([score.metrics[metric] for score in having])
+        bounds = np.array([score.intervals[metric] for score in having])
         known = ~np.isnan(values)
         if not known.any():
             continue
@@ -181,10 +191,12 @@ def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
     for student in (m for m in models if m.role == "student"):
         shared = [d for d in oracle.domains if d in student.domains]
         ratios[student.name] = {
-            metric: _mean(student, metric, shared) / _mean(oracle, metric, shared) for metric in oracle.means if shared
+            metric: _mean(student, metric, shared) / best
+            for metric in oracle.means
+            if shared and (best := _mean(oracle, metric, shared)) != 0
         }
     return ratios
 
 
 def _mean(model: ModelScores, metric: str, domains: Sequence[str]) -> float:
-    return float(np.nanmean([model.domains[d].metrics[metric] for d in domains]))
+    return float(np.nanmean(model.values(metric, tuple(domains))))

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import DualEncoder, Reporter, Sample, Silent, Split
+from kdkit.core.contracts import Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_table
-from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.errors import KdkitError
-from kdkit.core.evaluate.compare import evaluate_views
+from kdkit.core.evaluate.compare import View, evaluate_views
 from kdkit.core.evaluate.continual import Continual, continual_metrics
 from kdkit.core.evaluate.evaluation import Evaluation
+from kdkit.core.evaluate.judging import Judge, judge_of
 from kdkit.core.evaluate.retention import Retention, retention
-from kdkit.core.evaluate.views import CachedView, StudentView
 from kdkit.core.features import FeatureStore
 from kdkit.core.versions import Version, Versions, load_student
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
     from kdkit.core.features import Column
     from kdkit.core.workspace import Workspace
-
-TASK = "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,14 @@ def evaluate_project(
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> Findings:
-    """Evaluate a version (by default the current one) zero-shot on a split.
+    """Evaluate a version (by default the current one) on a split, by its family's task.
 
     Teachers come from the feature store: those of the registry and those that the version learnt from. Trust,
     by which the oracle chooses, is measured on the calibration split first where it is not known.
 
     Raises:
-        KdkitError: no such version, a student without image and text features, no labelled sample in the
-            split, an unreadable image that may not be skipped.
+        KdkitError: no such version, a student that does not give what the task reads, no sample to judge by in
+            the split, an unreadable image that may not be skipped.
     """
     from kdkit.core.trust.measure import column_of, measure_trust
 
@@ -78,16 +75,15 @@ def evaluate_project(
     store = FeatureStore(workspace.features)
     teachers = _teachers(workspace, store, chain)
     columns = {teacher: column_of(workspace, store, teacher) for teacher in teachers}
-    samples = _samples(table, split, columns.values())
-    prompts = prompt_sets(workspace.registry, table)
-    task = workspace.catalogue.make("task", TASK, prompts=prompts)
+    judge = judge_of(workspace, table)
+    samples = _samples(judge, table, split, columns.values())
     evaluation = evaluate_views(
-        task,
-        [_student_view(workspace, item, device, len(samples), reporter) for item in reversed(chain)],
-        [CachedView(teacher, column, table, prompts) for teacher, column in columns.items()],
+        judge.task,
+        [_student_view(workspace, judge, item, device, len(samples), reporter) for item in reversed(chain)],
+        [judge.teacher(teacher, column) for teacher, column in columns.items()],
         samples,
         trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
-        settings={"task": TASK, **workspace.catalogue.get("task", TASK).spec.options},
+        settings=judge.settings,
         reporter=reporter,
     )
     history = tuple(item.name for item in chain)
@@ -104,36 +100,33 @@ def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version
     return [name for name in wanted if name in stored]
 
 
-def _samples(table: SampleTable, split: Split, columns: Any) -> list[Sample]:
-    """Labelled samples of the split, less unreadable images that their data entry allows to skip."""
+def _samples(judge: Judge, table: SampleTable, split: Split, columns: Any) -> list[Sample]:
+    """Samples of the split that can be judged, less unreadable images that their data entry allows to skip."""
     skipped = np.zeros(len(table), dtype=bool)
     column: Column
     for column in columns:
         skipped |= column.unreadable(table) & table.may_skip
-    samples = [table.samples[row] for row in table.select(split=split, labelled=True) if not skipped[row]]
+    samples = [table.samples[row] for row in judge.rows(split) if not skipped[row]]
     if not samples:
         raise KdkitError(
-            f"there is no labelled sample in the split '{split}'",
+            f"there is no labelled (or answered) sample in the split '{split}'",
             fix="choose another by --split, or label samples; 'kdkit data' counts them",
         )
     return samples
 
 
-def _student_view(workspace: Workspace, version: Version, device: str, images: int, reporter: Reporter) -> StudentView:
-    student = load_student(version, workspace.catalogue)
-    if not isinstance(student, DualEncoder):
-        raise KdkitError(
-            f"the student of {version.name} has no image and text features, so it has no zero-shot accuracy",
-            where=str(version.folder),
-        )
+def _student_view(
+    workspace: Workspace, judge: Judge, version: Version, device: str, images: int, reporter: Reporter
+) -> View:
     done = 0
 
     def progress(more: int) -> None:
         nonlocal done
         done += more
-        reporter.progress(f"{version.name}: encoding images", min(done, images), images)
+        reporter.progress(f"{version.name}: looking at images", min(done, images), images)
 
-    return StudentView(version.name, student, device=device, progress=progress)
+    student = load_student(version, workspace.catalogue)
+    return judge.student(version.name, student, device=device, progress=progress)
 
 
 def _retention(

@@ -20,6 +20,7 @@ from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Si
 from kdkit.core.data.load import name_some
 from kdkit.core.data.table import SampleTable
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.answers import ask, asked
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header
 from kdkit.core.features.readahead import Prepared, Work, prepare_ahead
@@ -79,6 +80,8 @@ def extract(
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
+    Generating teachers also answer the samples that they are judged by.
+
     May be stopped at any moment, also by kill -9: run again, it goes on after the last committed block, and
     the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
 
@@ -114,6 +117,8 @@ def extract(
     signals = [teacher.signals for teacher in teachers]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
         _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
+    for teacher, column in zip(teachers, columns, strict=True):
+        ask(teacher, column.folder, table, asked(table), reporter)
     done = tuple(
         _extracted(store.column(c.teacher, c.fingerprint), table, k, p)
         for c, k, p in zip(columns, kept, added, strict=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.features.answers import unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
 from kdkit.core.features.store import FeatureStore
@@ -89,7 +90,7 @@ def extract_missing(
 def missing(
     store: FeatureStore, teacher: str, fingerprint: str, table: SampleTable, prompts: Sequence[str] = ()
 ) -> int:
-    """How many samples and prompts the column of this teacher and fingerprint lacks.
+    """How many samples, prompts and answers the column of this teacher and fingerprint lacks.
 
     An unreadable image counts unless its data entry skips it; prompts count where there is a ``text`` signal.
     """
@@ -97,7 +98,7 @@ def missing(
         return len(table) + len(prompts)
     column = store.column(teacher, fingerprint)
     texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
-    return _lacking(column, table) + texts
+    return _lacking(column, table) + texts + unanswered(column, table)
 
 
 def column_statuses(

@@ -1,4 +1,7 @@
-"""How well each teacher classifies calibration samples of each domain, zero-shot, from the store alone."""
+"""How well each teacher does on calibration samples of each domain, from the store alone.
+
+A dual encoder classifies them zero-shot; a generating teacher's answers are scored by the student's task.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import Reporter, Silent, TrustTable
-from kdkit.core.data.prompts import prompt_sets
+from kdkit.core.evaluate.judging import AnswerJudge, FeatureJudge, judge_of
 from kdkit.core.evaluate.zero_shot import (
     LOGIT_SCALE,
     Prompts,
@@ -19,6 +22,7 @@ from kdkit.core.evaluate.zero_shot import (
     unit_rows,
 )
 from kdkit.core.registry.lock import Lock
+from kdkit.core.trust import answers
 from kdkit.core.trust.saved import Measured, TeacherTrust, as_table, load_measured, save_measured
 
 if TYPE_CHECKING:
@@ -64,8 +68,8 @@ def measure_trust(
             lock's, or its features are NaN.
     """
     reporter = reporter or Silent()
-    prompts = prompt_sets(workspace.registry, table)
-    domains = _measurable(table, prompts, reporter)
+    judge = judge_of(workspace, table)
+    examiner = _Answers(judge, reporter) if isinstance(judge, AnswerJudge) else _Features(judge, reporter)
     measured = load_measured(workspace)
     for number, teacher in enumerate(teachers):
         reporter.progress("measuring trust", number, len(teachers), teacher)
@@ -73,14 +77,40 @@ def measure_trust(
             reporter.warn(f"teacher '{teacher}' has no features any more: using the trust measured before")
             continue
         column = column_of(workspace, store, teacher)
-        fingerprint = _fingerprint(column, table, prompts)
+        fingerprint = examiner.fingerprint(column)
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
-        found = _measure(column, table, domains, reporter)
-        measured[teacher] = TeacherTrust(fingerprint, found)
+        measured[teacher] = TeacherTrust(fingerprint, examiner.measure(column))
         save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return as_table(measured, teachers, table.domains, level)
+
+
+class _Features:
+    """Zero-shot classification from stored features."""
+
+    def __init__(self, judge: FeatureJudge, reporter: Reporter) -> None:
+        self._table, self._prompts, self._reporter = judge.table, judge.prompts, reporter
+        self._domains = _measurable(judge.table, judge.prompts, reporter)
+
+    def fingerprint(self, column: Column) -> str:
+        return _fingerprint(column, self._table, self._prompts)
+
+    def measure(self, column: Column) -> dict[str, Measured]:
+        return _measure(column, self._table, self._domains, self._reporter)
+
+
+class _Answers:
+    """Scores of stored answers."""
+
+    def __init__(self, judge: AnswerJudge, reporter: Reporter) -> None:
+        self._judge, self._reporter = judge, reporter
+
+    def fingerprint(self, column: Column) -> str:
+        return answers.fingerprint(self._judge, column)
+
+    def measure(self, column: Column) -> dict[str, Measured]:
+        return answers.measure(self._judge, column, SCORES, self._reporter)
 
 
 def column_of(workspace: Workspace, store: FeatureStore, teacher: str) -> Column:

@@ -24,9 +24,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Measured:
-    """One teacher on one domain: ``correct`` of ``count`` calibration samples, ``classes`` candidates."""
+    """One teacher on one domain: ``correct`` of ``count`` calibration samples, ``classes`` candidates.
 
-    correct: int
+    Answers are scored in [0, 1], so that ``correct`` is their sum; ``classes`` is 0, and nobody guesses them.
+    """
+
+    correct: float
     count: int
     classes: int
 
@@ -90,7 +93,8 @@ def as_table(
 ) -> TrustTable:
     """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
     shape = (len(teachers), len(domains))
-    correct, count, classes = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    count, classes = (np.zeros(shape, dtype=np.int64) for _ in range(2))
+    correct = np.zeros(shape)
     for row, teacher in enumerate(teachers):
         for column, domain in enumerate(domains):
             found = measured[teacher].domains.get(domain)
@@ -98,14 +102,14 @@ def as_table(
                 correct[row, column], count[row, column] = found.correct, found.count
                 classes[row, column] = found.classes
     lower, upper = wilson(correct, count, level)
-    most = classes.max(axis=0, initial=0)
+    most, most_counted = classes.max(axis=0, initial=0), count.max(axis=0, initial=0)
     return TrustTable(
         teachers=tuple(teachers),
         domains=tuple(domains),
         accuracy=np.where(count > 0, correct / np.maximum(count, 1), np.nan),
         lower=lower,
         upper=upper,
-        count=count.max(axis=0, initial=0),
-        chance=np.where(most > 0, 1 / np.maximum(most, 1), np.nan),
+        count=most_counted,
+        chance=np.where(most > 0, 1 / np.maximum(most, 1), np.where(most_counted > 0, 0.0, np.nan)),
         level=level,
     )

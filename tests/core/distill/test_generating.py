@@ -1,34 +1,48 @@
-"""The second family of students, token logits, goes through the same store, plan, task and loop."""
+"""The second family of students, which answer: the same store, trust, plan, task, loop, guard and evaluation."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 
-from kdkit.core.catalogue import Entry
-from kdkit.core.contracts import LossSpec, SignalSource, Silent, StudentSpec, TrustTable
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.catalogue import Entry, Family
+from kdkit.core.contracts import LoaderSpec, LossSpec, SignalSource, Silent, StudentSpec, TaskSpec, TrustTable
 from kdkit.core.data import load_table
 from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.build import build
 from kdkit.core.distill.checkpoint import Checkpoints
 from kdkit.core.distill.plan import make_plan
-from kdkit.core.distill.run import Prepared, make_feed
+from kdkit.core.distill.run import Options, Prepared, distill, make_feed
 from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.train import train
+from kdkit.core.evaluate.project import evaluate_project
 from kdkit.core.features import FeatureStore
+from kdkit.core.features.answers import asked, read_answers
 from kdkit.core.features.extraction import extract
+from kdkit.core.features.upkeep import extract_missing, missing
 from kdkit.core.recipe import Recipe
+from kdkit.core.specs import Spec
 from kdkit.core.workspace import Workspace
-from tests.toy_project import make_project
+from tests.toy_project import make_project, toy_catalogue, write_images
 from tests.toy_vlm import ToyVlmTeacher
 
 STUDENT = StudentSpec(
-    name="toy-vlm", summary="toy", factory="tests.toy_vlm:make_toy_vlm", loader="tests.toy_vlm:load_toy_vlm"
+    name="toy-vlm",
+    summary="toy",
+    factory="tests.toy_vlm:make_toy_vlm",
+    loader="tests.toy_vlm:load_toy_vlm",
+    task="toy-answers",
 )
+TASK = TaskSpec(name="toy-answers", summary="toy", factory="tests.toy_vlm:ToyAnswers", reads="answers")
+LOADER = LoaderSpec(name="toy-vlm", summary="toy", factory="tests.toy_vlm:load_toy_vlm_teacher")
 LOSS = LossSpec(name="answers", summary="toy", factory="tests.toy_vlm:TopKAnswerLoss", signals=("answer", "answer_ids"))
 RECIPE = Recipe.model_validate(
     {
@@ -50,17 +64,32 @@ class Opened:
     parts: dict[str, str]
 
 
-def generating_project(root: Path) -> Workspace:
-    workspace = make_project(root, teachers={}, domains=("ct",), train=10, held_out=2)
+def generating_project(root: Path, domains: Sequence[str] = ("ct",), held_out: int = 2) -> Workspace:
+    make_project(root, teachers={}, domains=domains, train=10, held_out=held_out)
     registry = root / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("family: toy, config: {width: 12}", "family: toy-vlm")
     registry.write_text(text, encoding="utf-8")
-    contents = dict(workspace.catalogue.contents)
-    contents["student"] = (*contents["student"], Entry(STUDENT, "kdkit-toy", "1.0"))
-    contents["loss"] = (*contents["loss"], Entry(LOSS, "kdkit-toy", "1.0"))
+    return reopened(root)
+
+
+def reopened(root: Path) -> Workspace:
+    """The project as a fresh process with a plugin of these models would see it."""
+    catalogue = toy_catalogue()
+    contents = dict(catalogue.contents)
+    added: dict[Family, Spec] = {"student": STUDENT, "loss": LOSS, "task": TASK, "loader": LOADER}
+    for family, spec in added.items():
+        contents[family] = (*contents[family], Entry(spec, "kdkit-toy", "1.0"))
     fresh = Workspace(root)
-    fresh.__dict__["catalogue"] = replace(workspace.catalogue, contents=contents)
+    fresh.__dict__["catalogue"] = replace(catalogue, contents=contents)
     return fresh
+
+
+def add_vlm(root: Path, name: str, **config: object) -> None:
+    folder = root / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "toy_vlm_teacher.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file({"none": torch.zeros(1)}, folder / "weights.safetensors")
+    add_teacher(reopened(root), name, {"from": f"local:models/{name}", "loader": "toy-vlm", "license": "mit"})
 
 
 def look(workspace: Workspace) -> Survey:
@@ -88,3 +117,56 @@ def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None
         made.task, feed, plan.settings, accelerator=accelerator, checkpoints=Checkpoints(tmp_path), reporter=Silent()
     )
     assert progress.log[-1]["answers"] < 0.5 * progress.log[0]["answers"]
+
+
+def test_it_learns_one_teacher_and_then_another_without_forgetting(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    generating_project(root, ("ct", "mri"), held_out=10)
+    (root / "toy.yaml").write_text(
+        "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: threshold, options: {value: 0.8}}\n"
+        "optimiser: {lr: 0.01, batch_size: 24, steps: 150}\nincrement: {replay: 0.5, steps: 1.0}\n",
+        encoding="utf-8",
+    )
+    add_vlm(root, "first", seed=0, sureness=30.0, knows=["ct", "mri"])
+    first = distill(reopened(root), Options(cpu=True))
+    assert first is not None
+    rows = write_images(root / "images", ("xray",), train=10, held_out=10, seed=1)
+    with open(root / "images" / "samples.jsonl", "a", encoding="utf-8") as manifest:
+        manifest.write("".join(json.dumps(row) + "\n" for row in rows))
+    add_vlm(root, "second", seed=1, sureness=30.0, knows=["xray"])
+    second = distill(reopened(root), Options(cpu=True, incremental=True))
+    assert second is not None
+    assert second.verdict is not None
+    assert second.verdict.promoted
+
+    learnt = {teacher["name"]: sorted(teacher["domains"]) for teacher in second.version.lineage["teachers"]}
+    assert learnt == {"first": ["ct", "mri"], "second": ["xray"]}
+    found = evaluate_project(reopened(root))
+    before, after = (found.evaluation.model(name).domains for name in ("v1", "v2"))
+    assert after["xray"].metrics["accuracy"] > before["xray"].metrics["accuracy"] + 0.1
+    for domain in ("ct", "mri"):
+        assert after[domain].metrics["accuracy"] > max(0.8, before[domain].metrics["accuracy"] - 0.1)
+    assert found.evaluation.settings["task"] == "toy-answers"
+    oracle = found.evaluation.model("oracle")
+    assert oracle.chosen == {"ct": "first", "mri": "first", "xray": "second"}
+
+
+def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    generating_project(root)
+    add_vlm(root, "vlm", seed=0)
+    workspace = reopened(root)
+    table = load_table(workspace)
+    extract_missing(workspace, table)
+    column = FeatureStore(workspace.features).column("vlm")
+    path = column.folder / "answers.jsonl"
+    whole = path.read_bytes()
+    assert sorted(key[0] for key in read_answers(column.folder)) == sorted(table.ids[row] for row in asked(table))
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
+    assert missing(FeatureStore(workspace.features), "vlm", column.fingerprint, table) == len(lines) - 3
+    extract_missing(workspace, table)
+    assert read_answers(column.folder) == {
+        (row["id"], row["digest"]): row["answer"] for row in map(json.loads, whole.splitlines())
+    }
+    assert extract_missing(workspace, table) == ()
