@@ -62,10 +62,10 @@ class Checkpoints:
         progress: Progress,
         average: nn.Module | None,
     ) -> None:
-        save_file(task_tensors(task), draft / "task.safetensors")
+        save_file(changing_tensors(task), draft / "task.safetensors")
         save_file(_flatten(optimiser), draft / "optimiser.safetensors")
         if average is not None:
-            save_file(task_tensors(average), draft / "average.safetensors")
+            save_file(changing_tensors(average), draft / "average.safetensors")
         body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
         (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
 
@@ -109,12 +109,25 @@ def task_tensors(task: nn.Module) -> dict[str, Tensor]:
     return out
 
 
+def changing_tensors(task: nn.Module) -> dict[str, Tensor]:
+    """:func:`task_tensors` without the student's frozen weights, which are where it was made from (under adapters,
+    nearly all of it)."""
+    frozen = _frozen(task)
+    return {name: x for name, x in task_tensors(task).items() if name not in frozen}
+
+
+def _frozen(task: nn.Module) -> set[str]:
+    named = task.named_parameters(remove_duplicate=False)
+    return {name for name, x in named if not x.requires_grad and ".student." in f".{name}"}
+
+
 def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of :func:`task_tensors`. Raises RuntimeError when names or shapes differ."""
+    """Inverse of :func:`task_tensors` and :func:`changing_tensors`. Raises RuntimeError when names or shapes differ."""
     state = task.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     aliases = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
-    task.load_state_dict({name: tensors[aliases[name]] for name in state if aliases[name] in tensors})
+    kept = {name: state[name] for name in _frozen(task)}
+    task.load_state_dict(kept | {name: tensors[aliases[name]] for name in state if aliases[name] in tensors})
     extra = set(tensors) - set(state)
     if extra:
         raise RuntimeError(f"unexpected tensors: {', '.join(sorted(extra)[:3])}")

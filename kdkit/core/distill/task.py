@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ class DistillTask(nn.Module):
         self.terms = tuple((term.name, term.weight, term.previous) for term in terms)
         self.pull = pull
         if pull:
-            for number, parameter in enumerate(student.parameters()):
+            for number, parameter in enumerate(self._trained()):
                 # Not persistent: it is the parent version, which is on disk.
                 self.register_buffer(f"_start_{number}", parameter.detach().clone(), persistent=False)
 
@@ -96,9 +96,12 @@ class DistillTask(nn.Module):
     def _distance(self) -> Tensor:
         parts = [
             (parameter - self.get_buffer(f"_start_{number}")).pow(2).sum()
-            for number, parameter in enumerate(self.student.parameters())
+            for number, parameter in enumerate(self._trained())
         ]
         return torch.stack(parts).sum()
+
+    def _trained(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
 
 
 def whole_batch(x: Tensor) -> Tensor:
