@@ -1,0 +1,1 @@
+"""Answers of generating models: metrics, boxes, and the evaluation task ``answers``. See docs/answers.md."""

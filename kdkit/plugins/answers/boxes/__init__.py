@@ -1,0 +1,1 @@
+"""Boxes in answers: how families of models write them, and how they are scored."""

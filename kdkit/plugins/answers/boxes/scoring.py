@@ -1,0 +1,102 @@
+"""Recall at an overlap of one half: by the published rule, and one to one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+THRESHOLD = 0.5
+Corners = tuple[float, float, float, float]
+"""x and y of the top left corner, then of the bottom right one, in any unit."""
+
+_TAGGED = re.compile(r"<box>(.*?)</box>|<\|?box_start\|?>(.*?)<\|?box_end\|?>")
+_BBOX_2D = re.compile(r'"(?:bbox_2d|box)"\s*:\s*\[([^\[\]]*)\]')
+_BARE = re.compile(r"\(\d+,\d+\),\(\d+,\d+\)")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """One answer's boxes against the reference's.
+
+    Attributes:
+        targets: boxes of the reference; ``found``: boxes of the answer.
+        published: targets that any box of the answer hits: one box may serve several targets, and further boxes
+            cost nothing.
+        strict: hits when every box serves one target at most.
+        overlap: sum over targets of the best overlap with a box of the answer.
+    """
+
+    targets: int
+    found: int
+    published: int
+    strict: int
+    overlap: float
+
+
+def written_boxes(text: str) -> list[Corners | None]:
+    """The boxes of a text in their order, whatever family wrote them, in the units of the text.
+
+    ``<box>`` and ``<|box_start|>`` tags, else ``"bbox_2d"`` in JSON, else bare ``(1,2),(3,4)`` of whole numbers, as
+    the published script falls back. None for one that is there and makes no sense: it hits nothing.
+    """
+    inside = [first or second for first, second in _TAGGED.findall(text)]
+    inside = inside or _BBOX_2D.findall(text) or _BARE.findall(text)
+    return [_corners(item) for item in inside]
+
+
+def score_boxes(answer: str, reference: str, threshold: float = THRESHOLD) -> Hits:
+    """Boxes of ``answer`` against those of ``reference``, both in the same units; a hit overlaps *more* than
+    ``threshold``."""
+    targets, found = written_boxes(reference), written_boxes(answer)
+    table = [[overlap(target, box) for box in found] for target in targets]
+    best = [max(row, default=0.0) for row in table]
+    return Hits(
+        targets=len(targets),
+        found=len(found),
+        published=sum(value > threshold for value in best),
+        strict=_matched([[value > threshold for value in row] for row in table], len(found)),
+        overlap=sum(best),
+    )
+
+
+def overlap(first: Corners | None, second: Corners | None) -> float:
+    """Intersection over union, in [0, 1]; 0 for boxes without area, turned around, or with NaN."""
+    if first is None or second is None or not (_area(first) > 0 and _area(second) > 0):
+        return 0.0
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def _area(box: Corners) -> float:
+    width, height = box[2] - box[0], box[3] - box[1]
+    return width * height if width > 0 and height > 0 and math.isfinite(width * height) else 0.0
+
+
+def _corners(text: str) -> Corners | None:
+    """Numbers apart by commas, brackets ignored; the first four, as the published script takes them."""
+    try:
+        numbers = [float(part) for part in text.replace("(", "").replace(")", "").split(",")]
+    except ValueError:
+        return None
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) >= 4 else None
+
+
+def _matched(hits: Sequence[Sequence[bool]], boxes: int) -> int:
+    """The most targets that can be hit with each box used once: augmenting paths (Kuhn, 1955)."""
+    owner: list[int | None] = [None] * boxes
+
+    def place(target: int, tried: set[int]) -> bool:
+        for box in range(boxes):
+            if hits[target][box] and box not in tried:
+                tried.add(box)
+                held = owner[box]
+                if held is None or place(held, tried):
+                    owner[box] = target
+                    return True
+        return False
+
+    return sum(place(target, set()) for target in range(len(hits)))

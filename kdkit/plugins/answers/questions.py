@@ -1,0 +1,90 @@
+"""Short answers: class names (ROC), and open and closed questions of VQA-RAD and SLAKE."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_WORD = re.compile(r"[^\W_]+")
+_ARTICLES = frozenset(("a", "an", "the"))
+_SPOKEN = "zero one two three four five six seven eight nine ten"
+_NUMBERS = {word: str(number) for number, word in enumerate(_SPOKEN.split())}
+
+
+def plain_words(text: str) -> list[str]:
+    """Lower-case words and numbers; punctuation separates."""
+    return _WORD.findall(text.lower())
+
+
+def normal_words(text: str) -> list[str]:
+    """:func:`plain_words` without articles and with digits for numbers up to ten, as VQA scoring has it."""
+    return [_NUMBERS.get(word, word) for word in plain_words(text) if word not in _ARTICLES]
+
+
+def names_published(answer: str, reference: str) -> bool:
+    """ROC as published (BiRD's ``eval_RO``): every word of the reference is somewhere in the answer's letters.
+
+    ``lung`` is found in ``prolungation`` and the order of words does not matter.
+    """
+    answer = answer.lower()
+    return all(word in answer for word in reference.lower().split(" "))
+
+
+def names_strictly(answer: str, reference: str) -> bool:
+    """ROC: the reference's words occur in the answer, whole, in order and together."""
+    return contains(plain_words(answer), plain_words(reference))
+
+
+def contains(words: list[str], wanted: list[str]) -> bool:
+    """Whether ``wanted`` is a run of ``words``; nothing contains an empty one."""
+    size = len(wanted)
+    return size > 0 and any(words[start : start + size] == wanted for start in range(len(words) - size + 1))
+
+
+def recall_and_f1(answer: str, reference: str) -> tuple[float, float]:
+    """Share of the reference's words that the answer has (each as often as it occurs), and F1 with its precision."""
+    said, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    shared = (said & wanted).total()
+    if not shared:
+        return 0.0, 0.0
+    return shared / wanted.total(), 2 * shared / (said.total() + wanted.total())
+
+
+def legacy_recall(answer: str, reference: str) -> float:
+    """Recall as LLaVA-Med's ``calculate_f1score`` has it: a shared word counts as often as the *answer* says it."""
+    said, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    shared = sum(count for word, count in said.items() if word in wanted)
+    missed = sum(count for word, count in wanted.items() if word not in said)
+    return shared / (shared + missed) if shared else 0.0
+
+
+def exact(answer: str, reference: str) -> bool:
+    """The same words in the same order, none more."""
+    return normal_words(answer) == normal_words(reference)
+
+
+def is_closed(reference: str, answer_type: str | None) -> bool:
+    """By the data set's ``answer_type`` (OPEN, CLOSED); without one, closed questions have yes or no as answer."""
+    if answer_type is not None:
+        return answer_type.strip().upper() == "CLOSED"
+    return normal_words(reference) in (["yes"], ["no"])
+
+
+def closed_right(answer: str, reference: str) -> bool:
+    """A closed question: the first *yes* or *no* of the answer is the reference; another choice occurs in it whole."""
+    said, wanted = normal_words(answer), normal_words(reference)
+    if wanted in (["yes"], ["no"]):
+        return next((word for word in said if word in ("yes", "no")), None) == wanted[0]
+    return contains(said, wanted)
+
+
+def closed_legacy(answer: str, reference: str) -> bool | None:
+    """As LLaVA-Med's ``run_eval.py``; None where it forgets the answer, which makes its denominator too small.
+
+    It looks for letters, so ``no`` is found in ``normal``; with *yes* or *no* in it, an answer that does not have
+    the reference is not counted at all.
+    """
+    said, wanted = " ".join(normal_words(answer)), " ".join(normal_words(reference))
+    if "yes" in said or "no" in said:
+        return True if wanted in said else None
+    return False

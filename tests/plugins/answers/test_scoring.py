@@ -1,0 +1,151 @@
+"""Boxes, class names, open and closed questions: the published rules with their quirks beside the strict ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdkit.plugins.answers.boxes.scoring import overlap, score_boxes, written_boxes
+from kdkit.plugins.answers.cleaning import clean
+from kdkit.plugins.answers.questions import (
+    closed_legacy,
+    closed_right,
+    exact,
+    is_closed,
+    legacy_recall,
+    names_published,
+    names_strictly,
+    recall_and_f1,
+)
+
+
+def box(*corners: float) -> str:
+    x1, y1, x2, y2 = (f"{value:g}" for value in corners)
+    return f"<box>({x1},{y1}),({x2},{y2})</box>"
+
+
+TWO = box(0, 0, 100, 100) + box(10, 0, 110, 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("<ref>a</ref><box>(1,2),(3,4)</box> and <box>(5, 6), (7.5, 8)</box>", [(1, 2, 3, 4), (5, 6, 7.5, 8)]),
+        ("<|box_start|>(1,2),(3,4)<|box_end|>", [(1, 2, 3, 4)]),
+        ("<box_start>(1,2),(3,4)<box_end>", [(1, 2, 3, 4)]),
+        ('[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [5,6,7,8]}]', [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        ("it is at (587,126),(789,217).", [(587, 126, 789, 217)]),
+        ("it is at (587, 126), (789, 217).", []),  # the published fallback takes no spaces
+        ("<box>(1,2),(3,4),(9,9),(9,9)</box>", [(1, 2, 3, 4)]),
+        ("<box>somewhere</box> (1,2),(3,4)", [None]),
+        ("<box>(1,2),(3)</box>", [None]),
+        ("nothing", []),
+    ],
+)
+def test_boxes_in_answers(text: str, boxes: list[tuple[float, ...] | None]) -> None:
+    assert written_boxes(text) == boxes
+
+
+def test_overlaps() -> None:
+    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+    unit = (0.0, 0.0, 1.0, 1.0)
+    for odd in ((0, 0, 0, 1), (1, 1, 0, 0), (1, 0, 0, 1), (math.nan, 0, 1, 1), (0, 0, math.inf, 1), None):
+        assert overlap(odd, unit) == overlap(unit, odd) == overlap(odd, odd) == 0
+
+
+corner = st.integers(0, 20)
+
+
+@given(st.tuples(corner, corner, corner, corner), st.tuples(corner, corner, corner, corner))
+def test_overlap_counts_cells(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> None:
+    def cells(c: tuple[int, int, int, int]) -> set[tuple[int, int]]:
+        return set(itertools.product(range(c[0], c[2]), range(c[1], c[3])))
+
+    both = cells(a) & cells(b)
+    wanted = len(both) / len(cells(a) | cells(b)) if both else 0
+    assert overlap(a, b) == pytest.approx(wanted) == overlap(b, a)
+
+
+def test_one_box_serves_two_targets_as_published_and_one_strictly() -> None:
+    hits = score_boxes(box(5, 0, 105, 100), TWO)
+    assert (hits.targets, hits.found, hits.published, hits.strict) == (2, 1, 2, 1)
+    both = score_boxes(box(5, 0, 105, 100) + box(0, 0, 100, 100), TWO)
+    assert (both.published, both.strict) == (2, 2)
+    assert both.overlap == pytest.approx(1 + 95 / 105)
+
+
+def test_the_strict_rule_finds_the_best_matching() -> None:
+    """The first box fits both targets, the second the first alone: taking the first greedily would lose one."""
+    targets = box(0, 0, 10, 10) + box(3, 0, 13, 10)
+    answer = box(1.5, 0, 11.5, 10) + box(-2, 0, 8, 10)
+    assert score_boxes(answer, targets).strict == 2
+
+
+def test_half_is_not_enough_and_no_box_is_a_miss() -> None:
+    assert score_boxes(box(0, 0, 50, 100), box(0, 0, 100, 100)).published == 0
+    assert score_boxes(box(0, 0, 51, 100), box(0, 0, 100, 100)).published == 1
+    assert score_boxes(box(0, 0, 50, 100), box(0, 0, 100, 100), threshold=0.4).published == 1
+    nothing = score_boxes("no lesion", box(0, 0, 1, 1))
+    assert (nothing.targets, nothing.found, nothing.published, nothing.overlap) == (1, 0, 0, 0.0)
+    assert score_boxes(box(0, 0, 1, 1), "no lesion").targets == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "cleaned"),
+    [
+        ("Lesion<|endoftext|><|endoftext|>", "Lesion"),
+        ("It is the liver.<|im_end|>\nmore", "It is the liver."),
+        ("assistant\n the liver \nuser", "the liver"),
+        ("first\nsecond", "first\nsecond"),
+        ("liver<|im_end|>\n", "liver"),
+        ("  liver ", "liver"),
+    ],
+)
+def test_cleaning(answer: str, cleaned: str) -> None:
+    assert clean(answer) == cleaned
+
+
+def test_class_names() -> None:
+    assert names_published("The prolungation", "lung")
+    assert not names_strictly("The prolungation", "lung")
+    assert names_published("kidney, left side", "left kidney")
+    assert not names_strictly("kidney, left side", "left kidney")
+    assert names_published("It is the Left Kidney.", "left kidney")
+    assert names_strictly("It is the Left Kidney.", "left kidney")
+    assert not names_published("the kidney", "left kidney")
+    assert not names_strictly("anything", "")
+
+
+def test_open_answers() -> None:
+    assert recall_and_f1("the left upper lobe", "left lobe") == (1.0, pytest.approx(0.8))
+    assert recall_and_f1("", "left lobe") == (0.0, 0.0)
+    assert recall_and_f1("two lesions", "2 lesions") == (1.0, 1.0)
+    assert recall_and_f1("lung", "lung lung")[0] == 0.5
+    assert legacy_recall("lung lung lung", "lung heart") == 0.75
+    assert recall_and_f1("lung lung lung", "lung heart")[0] == 0.5
+    assert exact("The left lobe.", "left lobe")
+    assert not exact("left lobe of the lung", "left lobe")
+
+
+def test_closed_answers() -> None:
+    assert is_closed("anything", "CLOSED")
+    assert not is_closed("yes", "OPEN")
+    assert is_closed("Yes", None)
+    assert not is_closed("left", None)
+    assert closed_right("Yes, there is.", "yes")
+    assert not closed_right("Normal.", "no")
+    assert closed_right("No, yes would be wrong", "No")
+    assert closed_right("on the left side", "Left")
+    assert not closed_right("", "yes")
+
+
+def test_the_legacy_rule_forgets_wrong_answers() -> None:
+    """Three doubtful answers: one right, one that says nothing, one wrong. It divides by 2."""
+    told = [closed_legacy(*pair) for pair in (("yes", "yes"), ("maybe", "yes"), ("no", "yes"))]
+    assert told == [True, False, None]
+    assert closed_legacy("normal", "no") is True
