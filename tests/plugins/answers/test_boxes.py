@@ -1,0 +1,134 @@
+"""BoxCodec: what families write is read, written again within half a unit, and refused where it makes no sense."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
+
+SIZE = (420, 308)
+UNIT: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("qwen-vl", "qwen2-vl", "qwen3-vl"), (1e-3, 1e-3)),
+    "qwen2.5-vl": (1 / SIZE[0], 1 / SIZE[1]),
+    "json": (1e-4, 1e-4),
+}
+
+
+def codec(family: str) -> BoxCodec:
+    return BoxCodec(family, SIZE if family == "qwen2.5-vl" else None)
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("qwen-vl", "<ref>liver</ref><box>(100,250),(500,750)</box>"),
+        ("qwen2-vl", "<|object_ref_start|>liver<|object_ref_end|><|box_start|>(100,250),(500,750)<|box_end|>"),
+        ("qwen2.5-vl", '[{"bbox_2d": [42, 77, 210, 231], "label": "liver"}]'),
+        ("qwen3-vl", '[{"bbox_2d": [100, 250, 500, 750], "label": "liver"}]'),
+        ("json", '[{"box": [0.1, 0.25, 0.5, 0.75], "label": "liver"}]'),
+    ],
+)
+def test_how_families_write_a_box(family: str, text: str) -> None:
+    wanted = Box(0.1, 0.25, 0.5, 0.75, "liver")
+    assert codec(family).emit([wanted]) == text
+    (found,) = codec(family).parse(text)
+    assert found.corners == pytest.approx(wanted.corners)
+    assert found.label == "liver"
+
+
+fraction = st.floats(0, 1, allow_nan=False)
+
+
+@st.composite
+def boxes(draw: Any) -> Box:
+    (x1, x2), (y1, y2) = (sorted(draw(st.tuples(fraction, fraction))) for _ in range(2))
+    width = 0.01  # wider than any unit, so that rounding leaves an area
+    x1, y1 = min(x1, 1 - width), min(y1, 1 - width)
+    return Box(x1, y1, max(x2, x1 + width), max(y2, y1 + width), draw(st.sampled_from(["", "left lung", "Tumour 2"])))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(given_boxes=st.lists(boxes(), min_size=1, max_size=4))
+def test_written_and_read_again_a_box_is_within_half_a_unit(family: str, given_boxes: list[Box]) -> None:
+    found = codec(family).parse(f"It is here: {codec(family).emit(given_boxes)}.")
+    assert len(found) == len(given_boxes)
+    for before, after in zip(given_boxes, found, strict=True):
+        for number, (a, b) in enumerate(zip(before.corners, after.corners, strict=True)):
+            assert abs(a - b) <= UNIT[family][number % 2] / 2 + 1e-9
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.permutations(FAMILIES, 2)))
+def test_from_family_to_family(old: str, new: str) -> None:
+    wanted = [Box(0.1, 0.25, 0.5, 0.75, "liver"), Box(0.2, 0.5, 0.6, 1.0, "liver")]
+    text = f"The liver {codec(old).emit(wanted)} is enlarged; (see) [also] {{this}}."
+    made = codec(old).reencode(text, codec(new))
+    assert made.startswith("The liver ")
+    assert made.endswith(" is enlarged; (see) [also] {this}.")
+    for before, after in zip(wanted, codec(new).parse(made), strict=True):
+        assert after.corners == pytest.approx(before.corners, abs=0.004)
+        assert after.label == "liver"
+
+
+def test_a_text_without_boxes_stays_as_it_is() -> None:
+    for family in FAMILIES:
+        assert codec(family).parse("No [lesion] (at all), {really} 3,4") == []
+        assert codec(family).reencode("No lesion", codec("json")) == "No lesion"
+
+
+def test_labels_belong_to_the_boxes_behind_them() -> None:
+    text = "<ref>cyst</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box> and <box>(1,1),(2,2)</box>"
+    assert [box.label for box in codec("qwen-vl").parse(text)] == ["cyst", "cyst", ""]
+    assert codec("qwen-vl").reencode(text, codec("qwen-vl")) == text
+
+
+def test_json_in_a_code_fence_and_alone() -> None:
+    fenced = 'Here:\n```json\n[\n\t{"bbox_2d": [0, 0, 500, 500], "label": "cyst"}\n]\n```'
+    assert codec("qwen3-vl").parse(fenced) == [Box(0, 0, 0.5, 0.5, "cyst")]
+    assert codec("qwen3-vl").reencode(fenced, codec("qwen-vl")) == ("Here:\n<ref>cyst</ref><box>(0,0),(500,500)</box>")
+    assert codec("qwen3-vl").parse('{"bbox_2d": [0, 0, 500, 500]}') == [Box(0, 0, 0.5, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "message", "why"),
+    [
+        ("qwen-vl", "<box>(10,10),(1240,90)</box>", "outside of the image", "1000 x 1000 units"),
+        ("qwen-vl", "<box>(-1,10),(20,90)</box>", "outside of the image", "1000 x 1000 units"),
+        ("qwen2.5-vl", '[{"bbox_2d": [0, 0, 421, 30]}]', "outside of the image", "420 x 308 units"),
+        ("json", '[{"box": [0, 0, 421, 30]}]', "outside of the image", "1 x 1 units"),
+        ("qwen-vl", "<box>(20,20),(10,90)</box>", "has no area", "top left"),
+        ("qwen-vl", "<box>(20,20),(20,90)</box>", "has no area", "top left"),
+        ("qwen2-vl", "<box>(1,2),(3,4)</box>", "not a box of 'qwen2-vl'", "as qwen-vl writes them"),
+        ("qwen-vl", "<|box_start|>(1,2),(3,4)<|box_end|>", "not a box of 'qwen-vl'", "as qwen2-vl writes them"),
+        ("qwen-vl", '{"bbox_2d": [1, 2, 3, 4]}', "not a box of 'qwen-vl'", "as qwen2.5-vl and qwen3-vl write them"),
+        ("qwen3-vl", '[{"box": [0, 0, 1, 1]}]', "not a box of 'qwen3-vl'", "as json writes them"),
+        ("qwen2-vl", "at (1,2),(3,4)", "not a box of 'qwen2-vl'", "in no known way"),
+        ("qwen-vl", "<box>(1,2),(3)</box>", "not a box of 'qwen-vl'", "four numbers"),
+        ("qwen3-vl", '[{"bbox_2d": [1, 2, 3]}]', "not a box of 'qwen3-vl'", "four numbers"),
+    ],
+)
+def test_what_is_refused(family: str, text: str, message: str, why: str) -> None:
+    with pytest.raises(KdkitError, match=message) as error:
+        codec(family).parse(f"here: {text}", where="train.json:7")
+    assert error.value.where == "train.json:7"
+    assert why in error.value.why
+
+
+def test_codecs_that_make_no_sense() -> None:
+    with pytest.raises(KdkitError, match="no family of boxes 'qwen4-vl'"):
+        BoxCodec("qwen4-vl")
+    with pytest.raises(KdkitError, match="needs the size of the resized image"):
+        BoxCodec("qwen2.5-vl")
+    with pytest.raises(KdkitError, match="does not depend on the image's size"):
+        BoxCodec("qwen3-vl", SIZE)
+    with pytest.raises(KdkitError, match="0 x 3 pixels"):
+        BoxCodec("qwen2.5-vl", (0, 3))
+    with pytest.raises(KdkitError, match="outside of the image"):
+        BoxCodec("qwen-vl").emit([Box(0, 0, 1.5, 1)])
+    with pytest.raises(KdkitError, match="thinner than a unit"):
+        BoxCodec("qwen-vl").emit([Box(0.1, 0, 0.1004, 1)])
