@@ -15,7 +15,7 @@ from kdkit.core.publish.layout import LOCK, REGISTRY, SAMPLES, TASK, Record
 from kdkit.core.registry.lock import Lock
 from kdkit.testing.hub import LocalHub, local_hub
 from tests.conftest import Cli, InstallPlugin
-from tests.core.features.test_share import extracted, lock_of, project
+from tests.core.features.sharing import extracted, lock_of, project
 from tests.core.publish.toy_release import contents, seal
 
 TOY = """\
