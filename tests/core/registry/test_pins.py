@@ -72,7 +72,11 @@ def test_every_name_of_registry_and_recipe_is_pinned(root: Path) -> None:
         "student": {"open_clip": "kdkit"},
         "source": {"csv": "kdkit"},
         "policy": {"all": "kdkit", "soft": "kdkit"},
-        "loss": {"huber": "kdkit-huber", "fd": "kdkit"},  # 'kdkit-other:tilted' says itself where it comes from
+        "loss": {
+            "huber": "kdkit-huber",
+            "fd": "kdkit",
+            "crd": "kdkit",
+        },  # 'kdkit-other:tilted' says itself where it comes from
     }
 
 
