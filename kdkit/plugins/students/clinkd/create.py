@@ -8,7 +8,7 @@ from typing import Any
 
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
-from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, read_tokens
+from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_images, read_tokens, read_turns
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
 from kdkit.plugins.students.clinkd.origin import Origin
@@ -78,28 +78,29 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     network = read_network(weights, settings.dtype)
     if settings.lora is not None:
         network = _peft().PeftModel.from_pretrained(network, folder, is_trainable=True)
-    student = ClinkdStudent(network, read_tokens(folder), read_images(folder, settings), settings, origin)
-    if student.vision_turns is not None:
-        from safetensors.torch import load_file
-
-        student.vision_turns.load_state_dict(load_file(folder / TURNS))
-    return student.eval()
+    return _assemble(folder, network, settings, origin, saved=True).eval()
 
 
 def _from_folder(folder: Path, given: Mapping[str, Any]) -> ClinkdStudent:
+    """A new student that starts from the whole weights in ``folder``."""
     saved = Saved.read(folder)
-    if saved is not None:
-        return _continued(folder, saved, given)
-    settings = Settings.of(given)
+    settings = Settings.of(given if saved is None else _continued(folder, saved, given))
     network = read_network(folder, settings.dtype)
     if settings.lora is not None:
         network = _with_adapters(network, settings.lora)
-    images = read_images(folder, settings)
-    return ClinkdStudent(network, read_tokens(folder), images, settings, Origin(init=str(folder)))
+    return _assemble(folder, network, settings, Origin(init=str(folder)), saved=saved is not None)
 
 
-def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> ClinkdStudent:
-    """A saved student with other settings, where they may differ."""
+def _assemble(folder: Path, network: Any, settings: Settings, origin: Origin, *, saved: bool) -> ClinkdStudent:
+    """``network`` with everything that lies in ``folder`` besides the weights."""
+    student = ClinkdStudent(network, read_tokens(folder), read_images(folder, settings), settings, origin)
+    if student.vision_turns is not None and saved:
+        read_turns(student.vision_turns, folder)
+    return student
+
+
+def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a saved student with those of ``given``, where they may differ."""
     if saved.base is not None:
         raise KdkitError(
             "this folder holds adapters",
@@ -112,18 +113,7 @@ def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> ClinkdSt
         if given.get(name) is not None:
             trained = before.get(name)
             _require_same(name, Choice.of(given[name]), None if trained is None else Choice.of(trained), folder)
-    settings = Settings.of({**before, **{n: v for n, v in given.items() if n not in ("rope", "vision_rope")}})
-    network = read_network(folder, settings.dtype)
-    if settings.lora is not None:
-        network = _with_adapters(network, settings.lora)
-    student = ClinkdStudent(
-        network, read_tokens(folder), read_images(folder, settings), settings, Origin(init=str(folder))
-    )
-    if student.vision_turns is not None:
-        from safetensors.torch import load_file
-
-        student.vision_turns.load_state_dict(load_file(folder / TURNS))
-    return student
+    return {**before, **{name: x for name, x in given.items() if name not in ("rope", "vision_rope")}}
 
 
 def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path) -> None:

@@ -18,6 +18,7 @@ from kdkit.plugins.students.clinkd.tokens import FILES, Tokens
 
 if TYPE_CHECKING:
     from kdkit.plugins.students.clinkd.student import ClinkdStudent
+    from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
 SAVED = "clinkd.json"
 TURNS = "vision_rope.safetensors"
@@ -97,6 +98,18 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
     except (OSError, ValueError) as error:
         raise KdkitError("the image settings cannot be read", where=str(path), why=str(error)) from error
     return ImageSettings.from_config(config, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
+
+
+def read_turns(turns: VisionTurns, folder: Path) -> None:
+    """Load what :func:`save` wrote of the vision tower's frequencies."""
+    from safetensors.torch import load_file
+
+    try:
+        turns.load_state_dict(load_file(folder / TURNS))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise KdkitError(
+            "the learnt frequencies cannot be read", where=str(folder / TURNS), why=str(error).splitlines()[0]
+        ) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdkit.core.contracts import Answer, Decoding, Sample
+from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.answers import generate
 from kdkit.plugins.students.clinkd.chat import TEMPLATE
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -19,7 +20,7 @@ from kdkit.plugins.students.clinkd.network import freeze
 from kdkit.plugins.students.clinkd.origin import Origin
 from kdkit.plugins.students.clinkd.prepare import Preparation, network_images
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
-from kdkit.plugins.students.clinkd.settings import Settings
+from kdkit.plugins.students.clinkd.settings import WHERE, Settings
 from kdkit.plugins.students.clinkd.tokens import Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
@@ -30,11 +31,17 @@ class ClinkdStudent(nn.Module):
     Args:
         network: a transformers Qwen2-VL or Qwen2.5-VL model, or a PEFT model around one.
         origin: where the weights come from, for the config and the saved files.
+
+    Raises:
+        KdkitError: a RoPE variant that the network cannot take, or ``max_tokens`` beyond its context.
     """
 
     def __init__(self, network: Any, tokens: Tokens, images: ImageSettings, settings: Settings, origin: Origin) -> None:
         super().__init__()
         self.network: Any = network
+        context = int(self.base.config.text_config.max_position_embeddings)
+        if settings.max_tokens > context:
+            raise KdkitError(f"max_tokens is {settings.max_tokens}, the model's context has {context}", where=WHERE)
         variant, rope = make_variant(settings.rope, self.base)
         exchange(self.base, variant, rope.name)
         self.vision_turns: VisionTurns | None = None

@@ -96,6 +96,12 @@ def test_adapters_that_fit_nowhere(student: ClinkdStudent, tmp_path: Path) -> No
         create_student(init=str(tmp_path), lora={"targets": ["query"]})
 
 
+def test_more_tokens_than_the_context(student: ClinkdStudent, tmp_path: Path) -> None:
+    student.save(tmp_path)
+    with pytest.raises(KdkitError, match="max_tokens is 97, the model's context has 96"):
+        create_student(init=str(tmp_path), max_tokens=97)
+
+
 def test_the_smallest_config_is_a_student() -> None:
     student = create_student(sizes={})
     assert student.training

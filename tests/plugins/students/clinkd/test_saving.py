@@ -26,7 +26,7 @@ LORA = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the Hub has them: no clinkd.json."""
     folder = tmp_path_factory.mktemp("models") / "base"
-    make().save(folder)
+    make(max_tokens=2048).save(folder)
     (folder / "clinkd.json").unlink()
     return folder
 
@@ -87,6 +87,9 @@ def test_learnt_frequencies_are_saved(tmp_path: Path) -> None:
     assert same(load_student(tmp_path / "a"), student, tmp_path)
     continued = create_student(init=str(tmp_path / "a"))
     assert same(continued.eval(), student, tmp_path)
+    (tmp_path / "a" / "vision_rope.safetensors").unlink()
+    with pytest.raises(KdkitError, match="learnt frequencies cannot be read"):
+        load_student(tmp_path / "a")
 
 
 def test_a_folder_of_the_hub_is_a_student(base: Path, tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_another_variant_is_refused_and_both_are_named(tmp_path: Path) -> None:
             assert f"not '{name}" in caught.value.what
     with pytest.raises(KdkitError, match="the vision_rope 'of the model itself', not 'rope-mixed'"):
         _init(tmp_path / "a", vision_rope="rope-mixed")
-    assert _init(tmp_path / "a", max_tokens=128).settings.rope.options["alpha"] == 2.0, "continued as it was"
+    assert _init(tmp_path / "a", max_tokens=80).settings.rope.options["alpha"] == 2.0, "continued as it was"
 
 
 def _init(folder: Path, **config: Any) -> ClinkdStudent:
