@@ -19,6 +19,7 @@ from kdkit.core.catalogue import BUILT_IN, FAMILIES
 from kdkit.core.contracts import Sample
 from kdkit.core.discovery import discover, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
+from tests.plugins.students.clinkd.tiny import make as make_clinkd
 from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
 
 CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
@@ -133,8 +134,24 @@ class Clinkd(kit.StudentContract):
         return kit.samples(texts=("a nodule", "", "Zebra! 冠状", "yes"))
 
 
+class Qwen2Vl(kit.LoaderContract):
+    """A tiny student of the family ``clinkd`` as a teacher."""
+
+    name = "qwen2-vl"
+    options: ClassVar[Mapping[str, Any]] = {"k": 5, "max_tokens": 128, "max_answer": 20, "max_pixels": 2 * 56 * 56}
+
+    @kit.once
+    def folder(self) -> Path:
+        make_clinkd(seed=0, max_tokens=128).save(self.scratch() / "vlm")
+        return self.scratch() / "vlm"
+
+    def samples(self) -> list[Sample]:
+        return Clinkd.samples(self)  # type: ignore[arg-type]  # the same four
+
+
 EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {
-    (kind.family, kind.name): kind for kind in (Csv, Jsonl, Folder, Procedural, Transformers, OpenClipStudent, Clinkd)
+    (kind.family, kind.name): kind
+    for kind in (Csv, Jsonl, Folder, Procedural, Transformers, Qwen2Vl, OpenClipStudent, Clinkd)
 }
 
 

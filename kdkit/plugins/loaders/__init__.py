@@ -21,4 +21,10 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
             marks=("config.json", "preprocessor_config.json"),
         ),
+        LoaderSpec(
+            name="qwen2-vl",
+            summary="models that answer (Qwen2-VL, Qwen2.5-VL, clinkd students): token distributions and answers",
+            factory="kdkit.plugins.loaders.generating:load_generating",
+            marks=("clinkd.json",),
+        ),
     )

@@ -1,0 +1,102 @@
+"""Qwen2-VL and Qwen2.5-VL models as teachers: their next-token distributions along a sample's answer, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.losses.tokens.topk import TEMPERATURES, compress
+from kdkit.plugins.students.clinkd.create import create_student
+from kdkit.plugins.students.clinkd.student import ClinkdStudent
+
+NO_TOKEN = -100
+CHUNK = 128
+"""Tokens whose logits exist at one time."""
+
+
+class GeneratingTeacher(nn.Module):
+    """Fulfils ``contracts.SignalSource`` and ``contracts.Answering``.
+
+    Per sample, A = ``max_answer`` places: ``tokens`` (A,), the ids of its answer and -100 after the end; ``topk_ids``
+    and ``topk`` (A, k), the likeliest tokens and their log probabilities; ``tail`` (A, 3), the log mass of all others
+    at the temperatures 0.5, 1 and 2. That is 4 + 6 k + 6 bytes a token: 394 for k = 64.
+
+    Args:
+        model: reads prompts and images as the student of this family does.
+        k: how many tokens are named.
+    """
+
+    def __init__(self, model: ClinkdStudent, *, k: int) -> None:
+        super().__init__()
+        self.model = model
+        self.k = min(k, model.base.lm_head.out_features)
+
+    @property
+    def signals(self) -> tuple[SignalSpec, ...]:
+        answer = self.model.settings.max_answer
+        return (
+            SignalSpec("tokens", (answer,), "int32"),
+            SignalSpec("topk_ids", (answer, self.k), "int32"),
+            SignalSpec("topk", (answer, self.k), "float16"),
+            SignalSpec("tail", (answer, len(TEMPERATURES)), "float16"),
+        )
+
+    def identity(self) -> Mapping[str, str]:
+        return {**self.model.identity(), "answer": f"{self.model.settings.max_answer} tokens, {self.k} named"}
+
+    def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
+        return self.model.prepare(image, sample)
+
+    def compute(self, items: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """B items -> the signals, (B, *shape), on the CPU."""
+        device = self.model.base.lm_head.weight.device
+        inputs = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
+        with torch.inference_mode():
+            outputs = self.model(inputs)
+            ids: Tensor = outputs["answer_ids"]
+            known = ids >= 0
+            parts = [
+                compress((states.to(outputs["output_embedding"].dtype) @ outputs["output_embedding"].T).float(), self.k)
+                for states in outputs["answer_hidden"][known].split(CHUNK)
+            ]
+            made: dict[str, Tensor] = {"tokens": ids.to(torch.int32).cpu()}
+            for name, values in zip(("topk_ids", "topk", "tail"), zip(*parts, strict=True), strict=True):
+                flat = torch.cat(values)
+                full = torch.full((*ids.shape, flat.shape[-1]), NO_TOKEN if name == "topk_ids" else 0, dtype=flat.dtype)
+                full[known.cpu()] = flat.cpu()
+                made[name] = full
+        return made
+
+    def answer(
+        self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
+    ) -> list[list[Answer]]:
+        """See the contract."""
+        return self.model.answer(images, samples, decoding)
+
+
+def load_generating(
+    folder: Path, *, k: int = 64, max_answer: int = 64, max_tokens: int = 2048, **settings: Any
+) -> GeneratingTeacher:
+    """A teacher from a folder of a Qwen2-VL or Qwen2.5-VL model, or of a student of family ``clinkd``.
+
+    Args:
+        folder: with ``config.json``, weights, tokenizer and, for a published model, its image settings.
+        k: likeliest tokens that are named per answer token, at least 1.
+        max_answer, max_tokens: answer, and prompt with image and answer, at most.
+        settings: others of a ``clinkd`` student's config that change what the model sees (``question``, ``system``,
+            ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``).
+
+    Raises:
+        KdkitError: k below 1; as the student's factory.
+    """
+    if k < 1:
+        raise KdkitError("k must be at least 1", where="options.k")
+    model = create_student(init=str(folder), max_answer=max_answer, max_tokens=max_tokens, **settings)
+    return GeneratingTeacher(model.eval(), k=k)
