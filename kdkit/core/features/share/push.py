@@ -74,6 +74,8 @@ def push_features(
     hub, reporter = hub or connect(), reporter or Silent()
     names = _shareable(workspace, teachers)
     licences = {name: _licence(workspace, name, public=public) for name in names}
+    for name in (name for name, licence in licences.items() if licence == "unknown"):
+        reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its licence is unknown")
     with _scratch(workspace) as scratch:
         folder = scratch / "push"
         table = load_table(workspace, reporter)
