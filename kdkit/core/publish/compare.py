@@ -64,7 +64,12 @@ def fixed_pictures() -> list[Image.Image]:
 
 
 def compare_with_stock(
-    lines: Mapping[str, str], student: DualEncoder, *, where: str, repo: str = "", folder: Path | None = None
+    lines: Mapping[str, str],
+    student: DualEncoder,
+    *,
+    where: str,
+    repo: str = "",
+    folder: Path | None = None,
 ) -> Compared:
     """Run the lines of a card, without network, and compare what they load with the student.
 
@@ -83,8 +88,8 @@ def compare_with_stock(
         "image": student.encode_image(torch.stack([student.preprocess(picture) for picture in pictures])),
         "text": student.encode_text(TEXTS),
     }
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place)
         for number, picture in enumerate(pictures):
             picture.save(scratch / f"{number}.png")
         pictures[0].save(scratch / "image.png")
@@ -95,9 +100,11 @@ def compare_with_stock(
             _put_into_cache(scratch / "cache", repo, folder)
         _run(scratch, where)
         theirs = load_file(scratch / "features.safetensors")
-        environment = json.loads((scratch / "environment.json").read_text(encoding="utf-8"))
+        errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
     differences = {}
     for library in lines:
+        if library in errors:
+            raise _cannot_load(library, where, errors[library])
         image, text = (_difference(theirs[f"{library}.{kind}"], ours[kind]) for kind in ("image", "text"))
         judge(image, text, library=library, where=where)
         differences[library] = (image, text)
@@ -145,9 +152,11 @@ def _run(scratch: Path, where: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise KdkitError(
-            "stock libraries cannot load this student; nothing was written",
-            where=where,
-            why=(done.stderr.strip().splitlines() or ["it ended without a message"])[-1],
-            code=ExitCode.FOUND,
-        )
+        lines = done.stderr.strip().splitlines() or ["it ended without a message"]
+        raise _cannot_load("libraries", where, lines[-1])
+
+
+def _cannot_load(what: str, where: str, why: str) -> KdkitError:
+    return KdkitError(
+        f"stock {what} cannot load this student; nothing was written", where=where, why=why, code=ExitCode.FOUND
+    )

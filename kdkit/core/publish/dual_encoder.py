@@ -79,9 +79,16 @@ def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporte
     """
     student = load_dual_encoder(version, workspace)
     files = write_for_hub(version.student_folder, to, repo)
-    lines = card_lines(f"hf-hub:{repo}", to)
-    reporter.say(f"checking that stock {' and '.join(lines)} give the same features")
-    compared = compare_with_stock(lines, student, where=repo, repo=repo, folder=to)
+    try:
+        compared = _compare(to, repo, student, files, reporter)
+    except KdkitError as error:
+        if files.missing_form:
+            raise
+        # Perhaps only the transformers form is to blame: open_clip's tokenizer reads its config.json, too.
+        reporter.warn(f"{error.what} ({error.why}); trying without a transformers form")
+        shutil.rmtree(to)
+        files = write_for_hub(version.student_folder, to, repo, without=f"in it the features differ ({error.why})")
+        compared = _compare(to, repo, student, files, reporter)
     checks = checks_of(compared)
     if files.missing_form:
         checks["transformers"] = {"missing": files.missing_form}
@@ -94,10 +101,16 @@ def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporte
         summary=_summary(to),
         names=files.names,
         text_tower=files.text_tower,
-        lines=lines,
+        lines=card_lines(f"hf-hub:{repo}", to, files),
         checks=checks,
         environment=compared.environment,
     )
+
+
+def _compare(to: Path, repo: str, student: DualEncoder, files: StudentFiles, reporter: Reporter) -> Compared:
+    lines = card_lines(f"hf-hub:{repo}", to, files)
+    reporter.say(f"checking that stock {' and '.join(lines)} give the same features")
+    return compare_with_stock(lines, student, where=repo, repo=repo, folder=to)
 
 
 def load_dual_encoder(version: Version, workspace: Workspace) -> DualEncoder:
@@ -112,11 +125,11 @@ def load_dual_encoder(version: Version, workspace: Workspace) -> DualEncoder:
     return student
 
 
-def write_for_hub(student_folder: Path, to: Path, repo: str) -> StudentFiles:
+def write_for_hub(student_folder: Path, to: Path, repo: str, *, without: str = "") -> StudentFiles:
     """Copy a saved student into the empty folder ``to`` so that stock libraries need ``repo`` alone.
 
     open_clip asks the Hub for the text tower's config and for the tokenizer by names in its config: they become the
-    repository's own, and the text tower's config its ``config.json``.
+    repository's own, and the text tower's config its ``config.json``. ``without``: why no transformers form is wanted.
 
     Raises:
         KdkitError: the folder holds no student for open_clip.
@@ -134,9 +147,12 @@ def write_for_hub(student_folder: Path, to: Path, repo: str) -> StudentFiles:
     names = tuple(sorted(path.name for path in to.iterdir()))
     if _TOKENIZER_CONFIG in names and strip_names(tokenizer := _read(to / _TOKENIZER_CONFIG)) != tokenizer:
         _write(to / _TOKENIZER_CONFIG, strip_names(tokenizer))
-    missing_form = why_not(config)
+    missing_form = without or why_not(config)
     if not missing_form:
         write_transformers_form(to)
+    elif text_cfg.get("hf_tokenizer_name") and not tower:
+        # transformers asks for it before it reads the tokenizer; offline it must be there, whatever it says.
+        _write(to / MODEL_CONFIG, {"library_name": "open_clip"})
     return StudentFiles(names, tower, missing_form)
 
 
@@ -162,12 +178,11 @@ def point_text_tower(folder: Path, at: Path) -> None:
     _write(folder / CONFIG, config)
 
 
-def card_lines(name: str, folder: Path) -> dict[str, str]:
-    """Library -> the lines that load and use the model ``name``, whose files are in ``folder``."""
+def card_lines(name: str, folder: Path, files: StudentFiles | None = None) -> dict[str, str]:
+    """Library -> the lines that load and use the model ``name`` in ``folder``; ``files`` of a release."""
     lines = {"open_clip": _OPEN_CLIP.format(name=json.dumps(name, ensure_ascii=False))}
-    config = _read(folder / CONFIG)
-    if name.startswith("hf-hub:") and not why_not(config):
-        length = config["model_cfg"]["text_cfg"].get("context_length", 77)
+    if files is not None and not files.missing_form:
+        length = _read(folder / CONFIG)["model_cfg"]["text_cfg"].get("context_length", 77)
         lines["transformers"] = _TRANSFORMERS.format(name=json.dumps(name.removeprefix("hf-hub:")), length=length)
     return lines
 

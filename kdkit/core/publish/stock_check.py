@@ -2,7 +2,8 @@
 
 ``python -P stock_check.py FOLDER``: the folder, which becomes the current one, holds ``open_clip.lines`` and perhaps
 ``transformers.lines`` (Python), ``texts.json`` and ``0.png``, ``1.png``, ... Written are ``features.safetensors`` with
-``LIBRARY.image`` and ``LIBRARY.text``, (N, D) float32, not normalised, and ``environment.json``, versions of libraries.
+``LIBRARY.image`` and ``LIBRARY.text``, (N, D) float32, not normalised; ``errors.json``, what a library raised instead;
+and ``environment.json``, versions of libraries.
 """
 
 import json
@@ -43,14 +44,21 @@ def main(folder: Path) -> None:
     texts = json.loads(Path("texts.json").read_text(encoding="utf-8"))
     pictures = [Image.open(f"{number}.png") for number in range(len(list(Path().glob("[0-9]*.png"))))]
     features: dict[str, torch.Tensor] = {}
+    errors: dict[str, str] = {}
     for library, compute in LIBRARIES.items():
         lines = Path(f"{library}.lines")
-        if lines.is_file():
+        if not lines.is_file():
+            continue
+        try:
             loaded = runpy.run_path(str(lines))
             with torch.no_grad():
                 image, text = compute(loaded, pictures, texts)
+        except Exception as error:  # whatever it is: the library cannot load it
+            errors[library] = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+        else:
             features |= {f"{library}.image": image.float().contiguous(), f"{library}.text": text.float().contiguous()}
     save_file(features, "features.safetensors")
+    Path("errors.json").write_text(json.dumps(errors), encoding="utf-8")
     environment = {"python": platform.python_version()}
     for library in ("torch", "open_clip_torch", "timm", "transformers"):
         environment[library] = version(library)

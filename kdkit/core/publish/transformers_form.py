@@ -15,7 +15,6 @@ from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, TRANSFORMERS_PROCESS
 # What open_clip's config may say without leaving the architecture of CLIPModel (open_clip 3.3, model.py).
 _VISION = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout"}
 _TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_tokenizer_name"}
-_TEXT |= {"tokenizer_mode", "tokenizer_kwargs"}
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
 
 _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}

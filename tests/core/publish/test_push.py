@@ -33,7 +33,7 @@ from kdkit.core.workspace import Workspace
 from kdkit.plugins.students.open_clip import create_student
 from kdkit.testing.hub import ALICE, LocalHub, local_hub
 from tests.core.publish.projects import make_distilled
-from tests.tiny_models import make_biomedclip_folder, open_clip_config
+from tests.tiny_models import WORDS, make_biomedclip_folder, open_clip_config
 from tests.toy_project import open_project
 
 REPO = "lab/student"
@@ -228,11 +228,14 @@ def put(world: World, repo: str, saved: Path, folder: Path) -> None:
 
 
 def test_stock_libraries_load_students_of_every_kind_from_the_hub_alone(world: World, tmp_path: Path) -> None:
-    """A word tokenizer, open_clip's own BPE, and a Hugging Face text tower with a timm image tower."""
+    """A word tokenizer, open_clip's own BPE, timm image towers with a word tokenizer and a Hugging Face text tower."""
     bpe: dict[str, Any] = open_clip_config()
     bpe["text_cfg"] |= {"vocab_size": 49408, "context_length": 77}
     del bpe["text_cfg"]["hf_tokenizer_name"]
+    timm: dict[str, Any] = open_clip_config()
+    timm["vision_cfg"] = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160}
     students: dict[str, DualEncoder] = {
+        "lab/timm": create_student(model_cfg=timm, tokenizer={"words": WORDS}).eval(),
         "lab/bpe": create_student(model_cfg={**bpe, "quick_gelu": True}).eval(),
         "lab/tower": create_student(init=str(make_biomedclip_folder(tmp_path / "source"))).eval(),
     }
@@ -258,7 +261,7 @@ def test_stock_libraries_load_students_of_every_kind_from_the_hub_alone(world: W
             pixels = torch.stack([student.preprocess(picture) for picture in fixed_pictures()])
             ours = {"image": student.encode_image(pixels), "text": student.encode_text(TEXTS)}
         for name, expected in ours.items():
-            for kind in (name, f"hf-{name}") if repo != "lab/tower" else (name,):
+            for kind in (name, f"hf-{name}") if repo in (REPO, "lab/bpe") else (name,):
                 assert float((found[f"{repo} {kind}"] - expected).abs().max()) <= 1e-6 * max(
                     1, float(expected.abs().max())
                 )
