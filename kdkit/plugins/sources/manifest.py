@@ -23,7 +23,7 @@ class JsonlManifest(RowReader):
     """A JSON Lines file: an object per line."""
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        return _jsonl_rows(self.location)
+        return jsonl_rows(self.location)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -46,7 +46,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             raise KdkitError("not a UTF-8 CSV file", where=f"{path}:{reader.line_num}", why=str(error)) from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line number, object) pairs; raises KdkitError with ``file:line`` for anything else."""
     with open(path, "rb") as handle:
         for number, line in enumerate(handle, start=1):
             if not line.strip():

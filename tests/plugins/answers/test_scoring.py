@@ -122,7 +122,7 @@ def test_class_names() -> None:
 
 
 def test_open_answers() -> None:
-    assert recall_and_f1("the left upper lobe", "left lobe") == (1.0, pytest.approx(0.8))
+    assert recall_and_f1("the left upper lobe", "left lobe") == pytest.approx((1.0, 0.8))
     assert recall_and_f1("", "left lobe") == (0.0, 0.0)
     assert recall_and_f1("two lesions", "2 lesions") == (1.0, 1.0)
     assert recall_and_f1("lung", "lung lung")[0] == 0.5

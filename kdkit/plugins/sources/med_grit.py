@@ -1,0 +1,105 @@
+"""Med-GRIT-270k (Huang et al., MICCAI 2024): a file per task and split, as BiRD's scripts read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdkit.core.contracts import Sample, Split
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.sources.questions import MARK, Boxes, Question, SplitRule, check_task, read_all, sample_of
+from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_records, text_of
+
+_PICTURE = re.compile(r"(?:Picture \d+:\s*)?<img>.*?</img>\s*")
+
+
+def read_med_grit(
+    location: Path,
+    *,
+    task: str,
+    image_root: str = ".",
+    modality: str | None = None,
+    split: Split | None = None,
+    split_fractions: Mapping[str, float] | None = None,
+    boxes: str | None = "qwen-vl",
+    boxes_as: str | None = None,
+    id_prefix: str = "",
+    skip_broken: bool = False,
+) -> Iterator[Sample]:
+    """A sample for every pair of question and answer: ``[{id, conversations: [[question, answer], ...]}, ...]``.
+
+    The image is ``id`` + ``.png``; a question's ``Picture 1: <img>...</img>`` becomes its mark.
+
+    Args:
+        location: the JSON file.
+        task: of the whole file.
+        image_root: folder of the images, relative to the file's.
+        modality: of all samples; by default what an image's name has before its first ``_`` (ct, mr, x, ...).
+        split, split_fractions: as the file is one split, or to divide it by a hash of the image.
+        boxes, boxes_as: families of boxes in the file and in the samples.
+        id_prefix: put before every id, which is task, image and a hash of question and answer.
+        skip_broken: leave broken records out and warn of them, instead of stopping.
+
+    Raises:
+        KdkitError: with ``file:line`` of a record that is broken.
+    """
+    where = str(location)
+    reader = _Reader(
+        task=check_task(task, where),
+        root=location.parent / image_root,
+        modality=modality,
+        split=SplitRule(split, split_fractions, where),
+        boxes=Boxes(boxes, boxes_as, where),
+        ids=Ids(id_prefix),
+    )
+    return read_all(json_records(location), reader.samples, location, skip_broken=skip_broken)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    task: str
+    root: Path
+    modality: str | None
+    split: SplitRule
+    boxes: Boxes
+    ids: Ids
+
+    def samples(self, record: Record, where: str) -> Iterator[Sample]:
+        """One per pair; the pairs before it are its history."""
+        name = text_of(record, "id", where)
+        image = file_below(self.root, f"{name}.png", where)
+        modality = self.modality or image.name.partition("_")[0].lower()
+        messages: list[tuple[str, str]] = []
+        for asked, answer in _pairs(record, where):
+            messages.append(("user", _marked(asked, first=not messages)))
+            question = Question(
+                id=self.ids(f"{self.task}/{name}/{fingerprint([messages, answer])}"),
+                images=[image],
+                messages=list(messages),
+                answer=answer.strip(),
+                task=self.task,
+                modality=modality,
+            )
+            yield sample_of(question, self.split(name), self.boxes, where)
+            messages.append(("assistant", answer))
+
+
+def _pairs(record: Record, where: str) -> list[tuple[str, str]]:
+    given = record.get("conversations")
+    good = isinstance(given, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in given
+    )
+    if not given or not good:
+        raise KdkitError(
+            "conversations must be a list of [question, answer] pairs",
+            where=where,
+            fix="files with {from, value} objects are read by the source 'sharegpt'",
+        )
+    return [(asked, answer) for asked, answer in given]
+
+
+def _marked(asked: str, *, first: bool) -> str:
+    text = _PICTURE.sub(f"{MARK}\n", asked)
+    return f"{MARK}\n{text}" if first and MARK not in text else text

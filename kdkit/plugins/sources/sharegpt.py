@@ -1,0 +1,231 @@
+"""LLaMA-Factory's data: an entry of ``dataset_info.json`` with formatting ``sharegpt``, read as it is."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.contracts import Sample, Split
+from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.plugins.sources.questions import MARK, Boxes, Question, SplitRule, check_task, read_all, sample_of
+from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_object, json_records, text_of
+
+UNREAD = ("videos", "audios", "tools", "chosen", "rejected", "kto_tag")
+"""Columns of what kdkit has no place for; a record may have them empty."""
+COLUMNS = ("id", "task", "modality", "split")
+"""What the option ``columns`` can name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set of ``dataset_info.json``; names and defaults are LLaMA-Factory's.
+
+    Giving ``tags`` (or ``columns``) sets every one that is not given to None, as there: system messages are then
+    not recognised without ``system_tag``.
+    """
+
+    messages: str | None = "conversations"
+    images: str | None = None
+    system: str | None = None
+    role_tag: str | None = "from"
+    content_tag: str | None = "value"
+    user_tag: str | None = "human"
+    assistant_tag: str | None = "gpt"
+    system_tag: str | None = "system"
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], where: str) -> Entry:
+        """Raises KdkitError for what is no sharegpt data of supervised fine-tuning in a local file."""
+        if entry.get("formatting", "alpaca") != "sharegpt" or entry.get("ranking"):
+            raise KdkitError("only 'formatting: sharegpt' without ranking can be read", where=where)
+        if "file_name" not in entry:
+            raise KdkitError("this entry has no file_name", where=where, fix="download the data set first")
+        columns, tags = entry.get("columns"), entry.get("tags")
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            group = tags if field.name.endswith("_tag") else columns
+            if group is not None:
+                given[field.name] = group.get(field.name)
+        made = cls(**given)
+        needed = ("messages", "images", "role_tag", "content_tag", "user_tag", "assistant_tag")
+        missing = [name for name in needed if getattr(made, name) is None]
+        if missing:
+            raise KdkitError(
+                f"this entry does not say what '{missing[0]}' is",
+                where=where,
+                why="giving columns or tags resets all that are not listed",
+            )
+        return made
+
+
+def read_sharegpt(
+    location: Path,
+    *,
+    dataset: str | None = None,
+    file: str | None = None,
+    task: str | None = None,
+    modality: str | None = None,
+    modality_pattern: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    split: Split | None = None,
+    split_fractions: Mapping[str, float] | None = None,
+    image_root: str = ".",
+    id_prefix: str = "",
+    boxes: str | None = None,
+    boxes_as: str | None = None,
+    skip_broken: bool = False,
+) -> Iterator[Sample]:
+    """A sample for every answer of every conversation, in the order of the file.
+
+    Args:
+        location: ``dataset_info.json``; images and the data are below its folder.
+        dataset: the entry, where there are several.
+        file: the data instead of the entry's ``file_name``, where that leads elsewhere.
+        task, modality, split: of all samples.
+        modality_pattern: regular expression in the image's file name whose first group is the modality.
+        columns: ``id``, ``task``, ``modality`` or ``split`` -> name of the record's field that says it.
+        split_fractions: lengths by which a hash of the first image's name decides the split.
+        image_root: folder of the images, relative to the file's.
+        id_prefix: put before every id; an id is a hash of the record, or its field, and the turn.
+        boxes, boxes_as: families of boxes in the file and in the samples, see :class:`BoxCodec`.
+        skip_broken: leave broken records out and warn of them, instead of stopping.
+
+    Raises:
+        KdkitError: with ``file:line`` of a record that is broken.
+    """
+    name, entry = _entry(location, dataset)
+    info = Entry.of(entry, f"{location} '{name}'")
+    named = dict(columns or {})
+    for field in named:
+        if field not in COLUMNS:
+            raise KdkitError(f"columns: '{field}' is not known", where=str(location), fix=did_you_mean(field, COLUMNS))
+    reader = _Reader(
+        info=info,
+        root=location.parent / image_root,
+        constants={k: v for k, v in (("task", task), ("modality", modality), ("split", split)) if v is not None},
+        columns=named,
+        pattern=re.compile(modality_pattern) if modality_pattern else None,
+        fractions=split_fractions,
+        boxes=Boxes(boxes, boxes_as, str(location)),
+        ids=Ids(id_prefix),
+    )
+    if "split" not in named:
+        SplitRule(split, split_fractions, str(location))
+    data = location.parent / file if file else _data_file(location, entry["file_name"])
+    return read_all(json_records(data), reader.samples, data, skip_broken=skip_broken)
+
+
+def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]:
+    info = json_object(location)
+    if dataset is None and len(info) != 1:
+        raise KdkitError(f"{len(info)} data sets here", where=f"{location}:1", fix=f"dataset: {' or '.join(info)}")
+    name = dataset or next(iter(info))
+    if not isinstance(info.get(name), dict):
+        raise KdkitError(f"no data set '{name}'", where=f"{location}:1", fix=did_you_mean(name, tuple(info)))
+    return name, info[name]
+
+
+def _data_file(location: Path, name: object) -> Path:
+    try:
+        return file_below(location.parent, name, str(location))
+    except KdkitError as error:
+        raise KdkitError(error.what, where=error.where, why=error.why, fix="name it by the option file") from error
+
+
+@dataclass(frozen=True)
+class _Reader:
+    info: Entry
+    root: Path
+    constants: Mapping[str, str]
+    columns: Mapping[str, str]
+    pattern: re.Pattern[str] | None
+    fractions: Mapping[str, float] | None
+    boxes: Boxes
+    ids: Ids
+
+    def samples(self, record: Record, where: str) -> Iterator[Sample]:
+        """One for each of the assistant's turns: LLaMA-Factory trains on all of them."""
+        for name in UNREAD:
+            if record.get(name):
+                raise KdkitError(f"kdkit does not read '{name}'", where=where)
+        turns, images = self._turns(record, where), self._images(record, where)
+        marks = sum(content.count(MARK) for _, content in turns)
+        if marks != len(images) or not images:
+            raise KdkitError(
+                f"{marks} {MARK} marks for {len(images)} images",
+                where=where,
+                fix=f"a record has at least one image, and {MARK} once for each",
+            )
+        key = self._field(record, "id", where) or fingerprint(record)
+        places = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
+        for number in places:
+            before = turns[:number]
+            seen = sum(content.count(MARK) for _, content in before)
+            question = Question(
+                id=self.ids(key if len(places) == 1 else f"{key}/{places.index(number) + 1}"),
+                images=images[:seen],
+                messages=before,
+                answer=turns[number][1].strip(),
+                task=check_task(self._needed(record, "task", where), where),
+                modality=self._modality(record, images[0], where),
+            )
+            yield sample_of(question, self._split(record, images[0], where), self.boxes, where)
+
+    def _turns(self, record: Record, where: str) -> list[tuple[str, str]]:
+        info = self.info
+        roles = {info.user_tag: "user", info.assistant_tag: "assistant"}
+        turns = [("system", str(record[info.system]))] if info.system and record.get(info.system) else []
+        messages = record.get(str(info.messages))
+        if not isinstance(messages, list) or not messages:
+            raise KdkitError(
+                f"a record needs '{info.messages}', a list", where=where, why=f"fields: {', '.join(record)}"
+            )
+        for number, message in enumerate(messages):
+            role = message.get(info.role_tag) if isinstance(message, dict) else None
+            content = message.get(info.content_tag) if isinstance(message, dict) else None
+            first = number == 0 and info.system_tag is not None and role == info.system_tag
+            if not isinstance(content, str) or (role not in roles and not first):
+                known = ", ".join(map(str, [*roles, *([info.system_tag] if info.system_tag else [])]))
+                raise KdkitError(
+                    f"message {number + 1} has {info.role_tag} {role!r}, or no text in {info.content_tag}",
+                    where=where,
+                    why=f"roles here are {known}; tags that an entry does not give are not known",
+                )
+            turns = [("system", content)] if first else [*turns, (roles[role], content)]
+        spoken = [role for role, _ in turns if role != "system"]
+        if spoken != ["user", "assistant"] * (len(spoken) // 2) or not spoken:
+            raise KdkitError(
+                f"roles are {', '.join(spoken)}", where=where, why="user and assistant alternate, the user first"
+            )
+        return turns
+
+    def _images(self, record: Record, where: str) -> list[Path]:
+        given = record.get(str(self.info.images)) or []
+        return [file_below(self.root, name, where) for name in (given if isinstance(given, list) else [given])]
+
+    def _field(self, record: Record, name: str, where: str) -> str | None:
+        return text_of(record, self.columns[name], where) if name in self.columns else self.constants.get(name)
+
+    def _needed(self, record: Record, name: str, where: str) -> str:
+        value = self._field(record, name, where)
+        if value is None:
+            raise KdkitError(f"nothing says the {name}", where=where, fix=f"{name}: ..., or columns: {{{name}: FIELD}}")
+        return value
+
+    def _modality(self, record: Record, image: Path, where: str) -> str:
+        if self.pattern is None:
+            return self._needed(record, "modality", where).lower()
+        found = self.pattern.search(image.name)
+        if found is None or not found.groups():
+            raise KdkitError(
+                f"modality_pattern '{self.pattern.pattern}' has no group, or does not match '{image.name}'", where=where
+            )
+        return str(found.group(1)).lower()
+
+    def _split(self, record: Record, image: Path, where: str) -> Split:
+        rule = SplitRule(self._field(record, "split", where), self.fractions, where)
+        return rule(os.path.relpath(image, self.root))

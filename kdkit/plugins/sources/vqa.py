@@ -1,0 +1,149 @@
+"""Public question answering sets: VQA-RAD, SLAKE, and the LLaVA-Med-qa0.2k questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.contracts import Sample, Split
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.sources.questions import MARK, Boxes, Question, read_all, sample_of
+from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
+from kdkit.plugins.sources.splits import stable_split
+
+SLAKE_FILES: dict[str, Split] = {
+    "train.json": "train",
+    "validate.json": "calibration",
+    "validation.json": "calibration",
+    "test.json": "test",
+}
+
+
+def read_vqa_rad(
+    location: Path,
+    *,
+    image_root: str = ".",
+    calibration: float = 0.1,
+    id_prefix: str = "vqa-rad/",
+    skip_broken: bool = False,
+) -> Iterator[Sample]:
+    """VQA-RAD (Lau et al., Scientific Data 2018): a JSON list of questions.
+
+    ``test_...`` phrase types are the test split, as published; the domain is the organ (``vqa/head``), because the
+    file has no modality. Images of the published splits overlap: ``kdkit data check`` says so.
+
+    Args:
+        location: the JSON file.
+        image_root: folder of the images, relative to the file's.
+        calibration: share of the training images, by a hash of their names, that becomes the calibration split.
+        id_prefix: put before ``qid``.
+        skip_broken: leave broken records out and warn of them, instead of stopping.
+    """
+    if not 0 <= calibration < 1:
+        raise KdkitError(f"calibration is {calibration}; it must be in [0, 1)", where=str(location))
+    ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
+
+    def samples(record: Record, where: str) -> Iterator[Sample]:
+        image = text_of(record, "image_name", where)
+        shares: dict[Split, float] = {"train": 1 - calibration, "calibration": calibration}
+        testing = text_of(record, "phrase_type", where).startswith("test")
+        organ = text_of(record, "image_organ", where).lower()
+        question = _question(ids, record, record.get("qid"), file_below(root, image, where), organ, where)
+        yield sample_of(question, "test" if testing else stable_split(image, shares), boxes, where)
+
+    return read_all(json_records(location), samples, location, skip_broken=skip_broken)
+
+
+def read_slake(
+    location: Path,
+    *,
+    language: str = "en",
+    image_root: str = "imgs",
+    id_prefix: str = "slake/",
+    skip_broken: bool = False,
+) -> Iterator[Sample]:
+    """SLAKE (Liu et al., ISBI 2021): a folder with ``train.json``, ``validate.json`` and ``test.json``.
+
+    Validation is the calibration split; the domain is the modality (``vqa/ct``).
+
+    Args:
+        location: the folder; files that are missing are left out.
+        language: ``en``, ``zh`` or ``all``.
+        image_root: folder of the images, relative to it.
+        id_prefix: put before ``qid``.
+        skip_broken: leave broken records out and warn of them, instead of stopping.
+    """
+    if language not in ("en", "zh", "all"):
+        raise KdkitError(f"there is no language '{language}' in SLAKE", where=str(location), fix="en, zh or all")
+    files = [location / name for name in SLAKE_FILES if (location / name).is_file()]
+    if not files:
+        raise KdkitError(
+            "no SLAKE here", where=str(location), fix=f"it has {', '.join(SLAKE_FILES)}", code=ExitCode.MISSING
+        )
+    ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root
+    for file in files:
+
+        def samples(record: Record, where: str, split: Split = SLAKE_FILES[file.name]) -> Iterator[Sample]:
+            spoken = text_of(record, "q_lang", where)
+            if language not in (spoken, "all"):
+                return
+            image = file_below(root, text_of(record, "img_name", where), where)
+            modality = text_of(record, "modality", where).lower()
+            yield sample_of(_question(ids, record, record.get("qid"), image, modality, where), split, boxes, where)
+
+        yield from read_all(json_records(file), samples, file, skip_broken=skip_broken)
+
+
+def read_llava_med_qa(
+    location: Path,
+    *,
+    image_root: str = "images",
+    split: Split = "test",
+    id_prefix: str = "llava-med-qa/",
+    skip_broken: bool = False,
+) -> Iterator[Sample]:
+    """LLaVA-Med-qa0.2k: ``llava_med_eval_qa50_qa.jsonl`` of microsoft/LLaVA-Med, 193 questions about 50 images.
+
+    The reference is ``gpt4_answer``, the task ``mia``, the domain the flags that are set (``mia/histology+gross``).
+
+    Args:
+        location: the JSON Lines file.
+        image_root: folder of the images, relative to the file's.
+        split: of all samples.
+        id_prefix: put before ``question_id``.
+        skip_broken: leave broken records out and warn of them, instead of stopping.
+    """
+    ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
+
+    def samples(record: Record, where: str) -> Iterator[Sample]:
+        flags = record.get("domain")
+        if not isinstance(flags, dict) or not any(flags.values()):
+            raise KdkitError("domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}")
+        asked = text_of(record, "text", where).removesuffix(MARK).strip()
+        question = Question(
+            id=ids(text_of(record, "question_id", where)),
+            images=[file_below(root, record.get("image"), where)],
+            messages=[("user", f"{MARK}\n{asked}")],
+            answer=text_of(record, "gpt4_answer", where),
+            task="mia",
+            modality="+".join(name for name, flag in flags.items() if flag),
+        )
+        yield sample_of(question, split, boxes, where)
+
+    return read_all(json_records(location), samples, location, skip_broken=skip_broken)
+
+
+def _question(ids: Ids, record: Record, key: Any, image: Path, modality: str, where: str) -> Question:
+    """An open or closed question; ``answer_type`` goes along, the scores need it."""
+    if key is None:
+        raise KdkitError("a record needs 'qid'", where=where, why=f"fields: {', '.join(record)}")
+    return Question(
+        id=ids(str(key)),
+        images=[image],
+        messages=[("user", f"{MARK}\n{text_of(record, 'question', where)}")],
+        answer=text_of(record, "answer", where),
+        task="vqa",
+        modality=modality,
+        extra={"answer_type": text_of(record, "answer_type", where).upper()},
+    )
