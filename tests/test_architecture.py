@@ -48,6 +48,7 @@ LIGHT = {
 PUBLIC = {
     "kdkit",
     "kdkit.core.contracts",
+    "kdkit.core.data.images",
     "kdkit.core.discovery",
     "kdkit.core.errors",
     "kdkit.core.hookspecs",

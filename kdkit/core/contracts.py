@@ -238,7 +238,7 @@ class RopeVariant(Protocol):
     """A rotary design for one tower of a vision-language student: where tokens are, and what turns with which axis.
 
     Rotary plane ``f`` of a token at position ``p`` (axes,) turns by ``sum over axes a of p[a] * frequencies[a, f]``.
-    In a language tower, text alone is 1-D RoPE: its positions count 0, 1, 2, ... on every axis, and the columns of
+    In a language tower text counts on by one, and text alone is 1-D RoPE: 0, 1, 2, ... on every axis; the columns of
     ``frequencies`` add up to those of 1-D RoPE.
     """
 

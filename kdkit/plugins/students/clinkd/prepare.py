@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.contracts import RopeVariant, Sample
+from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -132,10 +133,11 @@ def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[
 
 def _open(path: Any, sample: Sample) -> Image.Image:
     try:
-        with Image.open(Path(path)) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise KdkitError(f"sample '{sample.id}': an image cannot be read", where=str(path), why=str(error)) from error
+        return decode(Path(path))
+    except KdkitError as error:
+        raise KdkitError(
+            f"{error.what} of sample '{sample.id}'", where=str(path), why=error.why, fix=error.fix, code=error.code
+        ) from error
 
 
 def _refused(sample: Sample, what: str, option: str) -> KdkitError:

@@ -21,7 +21,7 @@ from kdkit.plugins.students.clinkd.origin import Origin
 from kdkit.plugins.students.clinkd.prepare import Preparation, network_images
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
 from kdkit.plugins.students.clinkd.settings import WHERE, Settings
-from kdkit.plugins.students.clinkd.tokens import Tokens
+from kdkit.plugins.students.clinkd.tokens import IMAGE, Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
 
@@ -33,15 +33,14 @@ class ClinkdStudent(nn.Module):
         origin: where the weights come from, for the config and the saved files.
 
     Raises:
-        KdkitError: a RoPE variant that the network cannot take, or ``max_tokens`` beyond its context.
+        KdkitError: a RoPE variant that the network cannot take, ``max_tokens`` beyond its context, a tokenizer
+            or image settings of another model.
     """
 
     def __init__(self, network: Any, tokens: Tokens, images: ImageSettings, settings: Settings, origin: Origin) -> None:
         super().__init__()
         self.network: Any = network
-        context = int(self.base.config.text_config.max_position_embeddings)
-        if settings.max_tokens > context:
-            raise KdkitError(f"max_tokens is {settings.max_tokens}, the model's context has {context}", where=WHERE)
+        _check_fit(self.base.config, tokens, images, settings)
         variant, rope = make_variant(settings.rope, self.base)
         exchange(self.base, variant, rope.name)
         self.vision_turns: VisionTurns | None = None
@@ -137,3 +136,26 @@ class ClinkdStudent(nn.Module):
         from kdkit.plugins.students.clinkd.folder import save
 
         save(self, Path(folder))
+
+
+def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Settings) -> None:
+    """Refuse files of a model folder that are not of one model, and a context that it does not have."""
+    text, vision = config.text_config, config.vision_config
+    if settings.max_tokens > text.max_position_embeddings:
+        what = f"max_tokens is {settings.max_tokens}, the model's context has {text.max_position_embeddings}"
+        raise KdkitError(what, where=WHERE)
+    pairs = {
+        "patch_size": (images.patch_size, vision.patch_size),
+        "merge_size": (images.merge_size, vision.spatial_merge_size),
+        "temporal_patch_size": (images.temporal_patch_size, vision.temporal_patch_size),
+        "id of <|image_pad|>": (tokens.id(IMAGE), config.image_token_id),
+    }
+    for name, (prepared, wanted) in pairs.items():
+        if prepared != wanted:
+            raise KdkitError(
+                f"{name} is {prepared} in the tokenizer or image settings, {wanted} in the model",
+                where=WHERE,
+                fix="take all files of the model folder from the same model",
+            )
+    if len(tokens) > text.vocab_size:
+        raise KdkitError(f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}", where=WHERE)

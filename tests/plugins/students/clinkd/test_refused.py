@@ -31,8 +31,8 @@ USER = ("user", "<image>Where?")
     [
         (sample("lung", "Where?"), "0 <image> marks for 1 image"),
         (sample("lung", "<image><image>Where?"), "2 <image> marks for 1 image"),
-        (sample("lung", "<image><image>", images=["a.png"]), "an image cannot be read"),
-        (sample("lung", "<image>" * 3, images=["a.png", "b.png"]), "an image cannot be read"),
+        (sample("lung", "<image><image>", images=["a.png"]), "unreadable image"),
+        (sample("lung", "<image>" * 3, images=["a.png", "b.png"]), "unreadable image"),
         (talk(USER, USER), "roles are user, user"),
         (talk(("assistant", "x"), USER), "roles are assistant, user"),
         (talk(USER, ("assistant", "x")), "roles are user, assistant"),

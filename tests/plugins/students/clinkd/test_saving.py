@@ -191,6 +191,17 @@ def test_a_base_of_the_hub_is_pinned_by_its_commit(base: Path, tmp_path: Path, m
     assert Path(found) == tmp_path / "moved" / snapshot.relative_to(tmp_path / "cache")
 
 
+@pytest.mark.parametrize(
+    ("how", "message"), [("patches", "patch_size is 16"), ("image token", "<|image_pad|> is 308 in the tokenizer")]
+)
+def test_files_of_two_models(how: str, message: str, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "a")
+    _break(tmp_path / "a", how)
+    with pytest.raises(KdkitError) as caught:
+        load_student(tmp_path / "a")
+    assert message in caught.value.what
+
+
 def test_without_peft(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(KdkitError, match="need the library peft") as caught:
@@ -215,6 +226,11 @@ def _break(folder: Path, how: str) -> None:
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     elif how == "saved":
         (folder / "clinkd.json").write_text('{"format": 9, "config": {}}')
+    elif how == "patches":
+        images = json.loads((folder / "preprocessor_config.json").read_text())
+        (folder / "preprocessor_config.json").write_text(json.dumps({**images, "patch_size": 16}))
+    elif how == "image token":
+        (folder / "config.json").write_text(json.dumps({**config, "image_token_id": 5}))
     elif how == "tokens":
         (folder / "tokenizer.json").write_text(
             (folder / "tokenizer.json").read_text().replace("<|image_pad|>", "<|x|>")
