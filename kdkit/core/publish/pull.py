@@ -78,7 +78,6 @@ def pull_student(
             it); as :func:`kdkit.core.hub.download`.
     """
     from kdkit.core.discovery import load_catalogue
-    from kdkit.core.features.share import pull_features
     from kdkit.core.hub import connect, download
 
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
@@ -95,13 +94,7 @@ def pull_student(
                 _write_project(draft, release, hub.endpoint)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    try:
-        columns = pull_features(Workspace(into), features, hub=hub, reporter=reporter) if features else ()
-    except KdkitError as error:
-        error.fix = f"the project is there; in {into}: kdkit features pull {features}" + f" ({error.fix})" * bool(
-            error.fix
-        )
-        raise
+    columns = _columns(into, features, hub, reporter) if features else ()
     if columns:
         text = release.registry_text([column.teacher for column in columns])
         write_atomically(into / PROJECT_REGISTRY, text.encode())
@@ -138,6 +131,18 @@ class _Release:
         return registry_text(
             self.registry, self.lock, self.origin, recipe_file=recipe_file, with_features=with_features
         )
+
+
+def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[PulledColumn, ...]:
+    """Columns for the new project; where they cannot be had, the error says that the project is there."""
+    from kdkit.core.features.share import pull_features
+
+    try:
+        return pull_features(Workspace(root), features, hub=hub, reporter=reporter)
+    except KdkitError as error:
+        error.why = "; ".join(filter(None, (error.why, f"the project is there: {root}")))
+        error.fix = "; ".join(filter(None, (error.fix, f"then in it: kdkit features pull {features}")))
+        raise
 
 
 def _require_empty(into: Path) -> None:

@@ -131,7 +131,7 @@ def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_
 def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="not found on the Hub") as caught:
         pull(local, tmp_path / "p", features="alice/nothing")
-    assert "the project is there; in" in caught.value.fix
+    assert "the project is there" in caught.value.why
     assert "kdkit features pull alice/nothing" in caught.value.fix
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
 
@@ -227,6 +227,19 @@ def test_facts_of_the_lock_stay_comments(local: LocalHub, release: tuple[Path, R
     assert done.teachers == ("radio",)
     registry = open_project(tmp_path / "p").registry
     assert (registry.use, registry.recipe) == ("research", "./recipe.yaml")
+
+
+def test_a_recipe_that_did_not_come_along_is_refused(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    (lying / "kdkit" / "recipe.yaml").unlink()
+    seal(lying, record)
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="its recipe is a file that it does not hold"):
+        pull(local, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
 
 
 def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: Path) -> None:

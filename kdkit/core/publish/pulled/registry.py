@@ -9,6 +9,7 @@ from kdkit.core.errors import KdkitError
 from kdkit.core.publish.layout import RECIPE, Origin
 from kdkit.core.publish.pulled.check import below_kdkit
 from kdkit.core.publish.redact import public_registry
+from kdkit.core.recipe import is_path
 from kdkit.core.registry.load import check_registry
 from kdkit.core.registry.lock import Lock, LockedTeacher
 from kdkit.core.registry.render import render_entry
@@ -37,9 +38,11 @@ def registry_text(
         recipe_file: whether the release brought its recipe as a file.
 
     Raises:
-        KdkitError: the text would mean something else than ``registry`` does.
+        KdkitError: the text would mean something else than ``registry`` does; a recipe that did not come along.
     """
     recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
+    if not recipe_file and is_path(recipe):
+        raise KdkitError("its recipe is a file that it does not hold", where=origin.repository, why=recipe)
     data = public_registry(registry, recipe=recipe)
     hidden = [name for name in unpublished(registry, lock) if name not in with_features]
     text = "\n".join(
