@@ -19,6 +19,7 @@ from kdkit.core.catalogue import BUILT_IN, FAMILIES
 from kdkit.core.contracts import Sample
 from kdkit.core.discovery import discover, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
+from tests.plugins.answer_examples import EXAMPLES as ANSWERS
 from tests.plugins.students.clinkd.tiny import make as make_clinkd
 from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
 
@@ -151,7 +152,7 @@ class Qwen2Vl(kit.LoaderContract):
 
 EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {
     (kind.family, kind.name): kind
-    for kind in (Csv, Jsonl, Folder, Procedural, Transformers, Qwen2Vl, OpenClipStudent, Clinkd)
+    for kind in (Csv, Jsonl, Folder, Procedural, Transformers, Qwen2Vl, OpenClipStudent, Clinkd, *ANSWERS)
 }
 
 

@@ -1,1 +1,26 @@
 """Answers of generating models: metrics, boxes, and the evaluation task ``answers``. See docs/answers.md."""
+
+from __future__ import annotations
+
+from kdkit.core.contracts import TaskSpec
+from kdkit.core.hookspecs import hookimpl
+
+
+@hookimpl
+def kdkit_tasks() -> list[TaskSpec]:
+    return [
+        TaskSpec(
+            name="answers",
+            summary="score answers: boxes, class names, captions, descriptions and questions, per task and modality",
+            factory="kdkit.plugins.answers.task:Answers",
+            options={
+                "meteor": "lite",
+                "corenlp": "",
+                "overlap": 0.5,
+                "resamples": 1000,
+                "seed": 42,
+                "level": 0.95,
+            },
+            reads="answers",
+        )
+    ]

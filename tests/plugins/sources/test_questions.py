@@ -80,18 +80,15 @@ def test_defaults_are_llama_factorys(tmp_path: Path) -> None:
     entry = {"file_name": "Train_sharegpt_final.json", "formatting": "sharegpt",
              "columns": {"messages": "conversations", "images": "pictures", "system": "prompt"}}  # fmt: skip
     turns = [("human", "<image>One?"), ("gpt", "1"), ("human", "<image>Two?"), ("gpt", "2")]
-    talk = {
-        "conversations": [{"from": r, "value": c} for r, c in turns],
-        "pictures": ["ct_1.png", "sub/ct_2.png"],
-        "prompt": "Be brief.",
-    }
+    said = [{"from": r, "value": c} for r, c in turns]
+    talk = {"conversations": said, "pictures": ["ct_1.png", "sub/ct_2.png"], "prompt": "Be brief."}
     first, second = sharegpt(tmp_path, talk, entry=entry, task="mia")
     assert (first.text, second.text) == ("1", "2")
     assert [m["role"] for m in second.extra["messages"]] == ["system", "user", "assistant", "user"]
     assert "images" not in first.extra
     assert second.extra["images"] == [tmp_path / "sub" / "ct_2.png"]
     assert (first.id[:-2], first.id[-2:], second.id[-2:]) == (second.id[:-2], "/1", "/2")
-    talk["conversations"].insert(0, {"from": "system", "value": "Be long."})
+    said.insert(0, {"from": "system", "value": "Be long."})
     with_system, _ = sharegpt(tmp_path, talk, entry=entry, task="mia")
     assert with_system.extra["messages"][0] == {"role": "system", "content": "Be long."}
 

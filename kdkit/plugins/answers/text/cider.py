@@ -56,4 +56,4 @@ class _Weights:
     def _cosine(answer: Mapping[Gram, float], reference: Mapping[Gram, float]) -> float:
         product = sum(min(w, reference[gram]) * reference[gram] for gram, w in answer.items() if gram in reference)
         lengths = math.sqrt(sum(w * w for w in answer.values())) * math.sqrt(sum(w * w for w in reference.values()))
-        return product / lengths if lengths else 0.0
+        return min(1.0, product / lengths) if lengths else 0.0

@@ -1,0 +1,132 @@
+"""The evaluation task ``answers``: texts against references, per domain, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.contracts import AnswerView, DomainScore, Sample
+from kdkit.core.errors import KdkitError
+from kdkit.core.evaluate.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
+from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
+from kdkit.plugins.answers.grading import GRADERS, Graded, Reply, Tools
+from kdkit.plugins.answers.text.meteor import make_meteor
+from kdkit.plugins.answers.text.spice import Spice
+
+Array = np.ndarray[Any, Any]
+FEW = 30
+
+
+class Answers:
+    """Scores answers per domain by the metrics of the domain's task; ``accuracy`` is its headline, in [0, 1].
+
+    Args:
+        meteor: ``lite`` (plain Python, reported as ``meteor_lite`` and ``mbmr_lite``) or ``jar`` (METEOR 1.5).
+        corenlp: folder with CoreNLP 3.6.0; empty: SPICE is reported as unavailable.
+        overlap: what a box must exceed to be found.
+        resamples, seed, level: of the bootstrap.
+
+    Raises:
+        KdkitError: a METEOR or a SPICE that was asked for and cannot run.
+    """
+
+    def __init__(
+        self,
+        *,
+        meteor: str = "lite",
+        corenlp: str = "",
+        overlap: float = THRESHOLD,
+        resamples: int = RESAMPLES,
+        seed: int = SEED,
+        level: float = LEVEL,
+    ) -> None:
+        self.tools = Tools(make_meteor(meteor), Spice(Path(corenlp)) if corenlp else None, overlap)
+        self.resamples, self.seed, self.level = resamples, seed, level
+
+    def evaluate(self, view: AnswerView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        """One score per domain with samples of a known task, in the order in which domains first occur.
+
+        A sample's task is ``extra["task"]``, or what its domain has before the slash; its text is the reference.
+        Grounding questions whose reference has no box are not scored, as published.
+
+        Raises:
+            KdkitError: a view without answers, or with too few; a domain with samples of several tasks.
+        """
+        by_domain: dict[str, list[Sample]] = {}
+        for sample in samples:
+            if _scored(sample):
+                by_domain.setdefault(sample.domain, []).append(sample)
+        if not by_domain:
+            return []
+        asked = [sample for group in by_domain.values() for sample in group]
+        said = dict(zip((id(sample) for sample in asked), _answers(view, asked), strict=True))
+        return [
+            self._score(domain, group, [said[id(sample)] for sample in group]) for domain, group in by_domain.items()
+        ]
+
+    def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
+        tasks = sorted({task_of(sample) for sample in samples})
+        if len(tasks) > 1:
+            raise KdkitError(
+                f"the domain '{domain}' has samples of several tasks: {', '.join(tasks)}",
+                where=samples[0].origin,
+                fix="a domain is task and modality, such as 'vg/ct'",
+            )
+        replies = [
+            Reply.of(answer, sample.text, sample.extra.get("answer_type"))
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        graded = GRADERS[tasks[0]](replies, self.tools)
+        names = [*graded.outcomes, *graded.others]
+        values = _values(graded, np.ones((len(samples), 1)))[0]
+        drawn = bootstrap(graded.strata, lambda counts: _values(graded, counts), self.resamples, self.seed)
+        few = (f"only {len(samples)} samples: the intervals are rough",) if len(samples) < FEW else ()
+        return DomainScore(
+            domain=domain,
+            count=len(samples),
+            metrics={name: float(value) for name, value in zip(names, values, strict=True)},
+            intervals={
+                name: _around(value, interval(column, self.level))
+                for name, value, column in zip(names, values, drawn.T, strict=True)
+            },
+            level=self.level,
+            ids=tuple(sample.id for sample in samples),
+            outcomes=dict(graded.outcomes),
+            notes=(*graded.notes, *few),
+        )
+
+
+def task_of(sample: Sample) -> str:
+    """``extra["task"]``, or the first part of the domain."""
+    return str(sample.extra.get("task") or sample.domain.partition("/")[0])
+
+
+def _scored(sample: Sample) -> bool:
+    task = task_of(sample)
+    return task in GRADERS and bool(sample.text.strip()) and (task != "vg" or bool(written_boxes(sample.text)))
+
+
+def _answers(view: AnswerView, samples: Sequence[Sample]) -> Sequence[str]:
+    if not hasattr(view, "answer"):
+        raise KdkitError(
+            f"'{view.name}' gives no answers, so the task 'answers' cannot score it",
+            fix="models with image and text features are scored by the task 'zero-shot'",
+        )
+    answers = view.answer(samples)
+    if len(answers) != len(samples):
+        raise KdkitError(f"'{view.name}' gave {len(answers)} answers to {len(samples)} questions")
+    return answers
+
+
+def _values(graded: Graded, counts: Array) -> Array:
+    """(N, R) -> (R, metrics) in [0, 1], beyond which rounding may lead."""
+    columns = [accuracy(outcome, counts) for outcome in graded.outcomes.values()]
+    return np.clip(np.stack([*columns, *(metric(counts) for metric in graded.others.values())], axis=1), 0.0, 1.0)
+
+
+def _around(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Bounds that rounding has not put on the wrong side of the value."""
+    return min(bounds[0], float(value)), max(bounds[1], float(value))

@@ -1,0 +1,131 @@
+"""Examples by which the conformance kit checks the sources of questions with answers, and the task ``answers``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import kdkit.testing as kit
+from kdkit.core.contracts import AnswerView, Sample
+
+RAD = {"qid": 1, "image_name": "0.png", "image_organ": "HEAD", "answer": "Yes", "answer_type": "CLOSED",
+       "question": "Is it?", "phrase_type": "freeform"}  # fmt: skip
+SLAKE = {"img_name": "0.png", "question": "Is it?", "answer": "MRI", "q_lang": "en", "modality": "MRI",
+         "answer_type": "OPEN", "qid": 1}  # fmt: skip
+QA = {"question_id": 0, "image": "0.png", "text": "What?\n<image>", "gpt4_answer": "A cyst.", "domain": {"mri": True}}
+TALK = {
+    "id": "0",
+    "conversations": [["<img>x</img>Where?", "<box>(1,2),(3,4)</box>"], ["Where else?", "<box>(5,6),(7,8)</box>"]],
+}
+SAID = {
+    "conversations": [{"from": "human", "value": "<image>Where?"}, {"from": "gpt", "value": "here"}],
+    "images": ["0.png"],
+}
+INFO = {"data": {"file_name": "data.json", "formatting": "sharegpt",
+                 "columns": {"messages": "conversations", "images": "images"}}}  # fmt: skip
+
+
+class Records(kit.SourceContract):
+    """A file of two records about one picture."""
+
+    file: ClassVar[str] = "data.json"
+    record: ClassVar[Mapping[str, Any]]
+
+    def location(self) -> Path:
+        kit.pictures(1)[0].save(self.scratch() / "0.png")
+        return self.write(self.scratch() / self.file)
+
+    def write(self, path: Path) -> Path:
+        path.write_text(f"[\n{json.dumps(self.record)},\n{json.dumps(self.record)}\n]\n", encoding="utf-8")
+        return path
+
+
+class MedGrit(Records):
+    name = "med-grit"
+    record = TALK
+    options: ClassVar[Mapping[str, Any]] = {"task": "vg", "modality": "ct", "split": "train"}
+
+
+class VqaRad(Records):
+    name = "vqa-rad"
+    record = RAD
+
+
+class LlavaMedQa(Records):
+    name = "llava-med-qa"
+    file = "data.jsonl"
+    record = QA
+    options: ClassVar[Mapping[str, Any]] = {"image_root": "."}
+
+    def write(self, path: Path) -> Path:
+        path.write_text(json.dumps(self.record) + "\n" + json.dumps(self.record) + "\n", encoding="utf-8")
+        return path
+
+
+class ShareGpt(Records):
+    """Its location is the file that says where the data are."""
+
+    name = "sharegpt"
+    record = SAID
+    options: ClassVar[Mapping[str, Any]] = {"task": "mia", "modality": "ct", "split": "train"}
+
+    def location(self) -> Path:
+        super().location()
+        path = self.scratch() / "dataset_info.json"
+        path.write_text(json.dumps(INFO, indent=1), encoding="utf-8")
+        return path
+
+
+class Slake(Records):
+    """A folder of files."""
+
+    name = "slake"
+    record = SLAKE
+    file = "train.json"
+    options: ClassVar[Mapping[str, Any]] = {"image_root": "."}
+
+    def location(self) -> Path:
+        return super().location().parent
+
+    def damaged(self) -> Path:
+        folder = self.scratch() / "damaged"
+        folder.mkdir()
+        (folder / "test.json").write_text('[\n{"broken', encoding="utf-8")
+        return folder
+
+
+class Parrot:
+    """A model that answers every second question as the reference, and the others with one word."""
+
+    name = "parrot"
+
+    def answer(self, samples: Sequence[Sample]) -> list[str]:
+        return [sample.text if number % 2 else "lung" for number, sample in enumerate(samples)]
+
+
+class Answers(kit.TaskContract):
+    """Questions of all tasks, answered by a parrot."""
+
+    name = "answers"
+
+    def view(self) -> AnswerView:  # type: ignore[override]  # the task reads answers
+        return Parrot()
+
+    def samples(self) -> list[Sample]:
+        return [
+            Sample(f"{task}-{n}", Path("nowhere.png"), text, f"{task}/ct", None, "test", extra={"task": task})
+            for task, texts in REFERENCES.items()
+            for n, text in enumerate(texts * 4)
+        ]
+
+
+REFERENCES = {
+    "vg": ["<box>(10,10),(90,90)</box>", "<box>(1,2),(30,40)</box><box>(50,50),(80,90)</box>"],
+    "roc": ["left lung", "liver", "lung"],
+    "rc": ["a small cyst in the upper pole", "an enlarged lung"],
+    "mia": ["there is no evidence of pneumonia in this chest x-ray", "normal lung"],
+    "vqa": ["yes", "no", "left lung", "two"],
+}
+EXAMPLES: tuple[type[kit.Contract], ...] = (MedGrit, VqaRad, LlavaMedQa, ShareGpt, Slake, Answers)
