@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.contracts import Sample
+from kdkit.core.catalogue import resolve
+from kdkit.core.contracts import FactorySpec, Sample
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.sources.questions import read_all
@@ -308,3 +310,15 @@ def test_llava_med_qa(tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="one flag set") as error:
         read("llava-med-qa", path)
     assert error.value.where == f"{path}:1"
+
+
+@pytest.mark.parametrize("source", ["sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa"])
+def test_options_are_documented(source: str) -> None:
+    """In the rows of docs/data.md that name the source, or are of all."""
+    entry = load_catalogue().get("source", source)
+    assert isinstance(entry.spec, FactorySpec)
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = "\n".join(row for row in page.splitlines() if f"`{source}`" in row or "| all |" in row)
+    parameters = inspect.signature(resolve(entry.spec.factory)).parameters.values()
+    options = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
+    assert [option for option in options if f"`{option}`" not in rows] == []
