@@ -150,10 +150,18 @@ class Qwen2Vl(kit.LoaderContract):
         return Clinkd.samples(self)  # type: ignore[arg-type]  # the same four
 
 
-EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {
-    (kind.family, kind.name): kind
-    for kind in (Csv, Jsonl, Folder, Procedural, Transformers, Qwen2Vl, OpenClipStudent, Clinkd, *ANSWERS)
-}
+KINDS: tuple[type[kit.Contract], ...] = (
+    Csv,
+    Jsonl,
+    Folder,
+    Procedural,
+    Transformers,
+    Qwen2Vl,
+    OpenClipStudent,
+    Clinkd,
+    *ANSWERS,
+)
+EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {(kind.family, kind.name): kind for kind in KINDS}
 
 
 def checked(family: str, name: str) -> list[Check]:

@@ -108,7 +108,7 @@ def grade_names(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG0
 
 def grade_captions(replies: Sequence[Reply], tools: Tools) -> Graded:
     """Referring captioning. ``accuracy`` is SPICE where it was asked for, else ROUGE-L, and a note says which."""
-    outcomes, others = _texts(replies, tools)
+    outcomes, others, _ = _texts(replies, tools)
     if tools.spice is not None:
         spice = tools.spice.scores([r.answer for r in replies], [r.reference for r in replies])
         return Graded(
@@ -120,11 +120,7 @@ def grade_captions(replies: Sequence[Reply], tools: Tools) -> Graded:
 
 def grade_descriptions(replies: Sequence[Reply], tools: Tools) -> Graded:
     """Medical image analysis. ``accuracy`` is the mean over samples of the six of mBMR, each of the sample alone."""
-    outcomes, others = _texts(replies, tools)
-    answers, references = _words(replies)
-    each = bleu(bleu_counts(answers, references)).sum(axis=1)
-    meteor = tools.meteor.score(tools.meteor.counts(answers, references))
-    single = (each + meteor + outcomes["rouge_l"]) / (ORDER + 2)
+    outcomes, others, single = _texts(replies, tools)
     notes = (f"accuracy is BLEU-1 to 4, {tools.meteor.name} and ROUGE-L of single answers",)
     return Graded({HEADLINE: single, **outcomes}, others, _one_stratum(replies), notes)
 
@@ -171,12 +167,16 @@ def share(part: Array, whole: Array) -> Metric:
     return metric
 
 
-def _texts(replies: Sequence[Reply], tools: Tools) -> tuple[dict[str, Array], dict[str, Metric]]:
-    """BLEU and METEOR of the corpus, ROUGE-L and CIDEr as means, and the mean of the six that BiRD calls mBMR."""
-    answers, references = _words(replies)
+def _texts(replies: Sequence[Reply], tools: Tools) -> tuple[dict[str, Array], dict[str, Metric], Array]:
+    """Outcomes, other metrics, and (N,) the mean of the six of mBMR for every answer alone.
+
+    BLEU and METEOR are the corpus's, ROUGE-L and CIDEr are means; mBMR is what BiRD's tables call so.
+    """
+    answers = [words_of(reply.answer) for reply in replies]
+    references = [words_of(reply.reference) for reply in replies]
     rouge = np.array([rouge_l(a, r) for a, r in zip(answers, references, strict=True)])
     grams, matches = bleu_counts(answers, references), tools.meteor.counts(answers, references)
-    lite = "_lite" if isinstance(tools.meteor, MeteorLite) else ""
+    lite = "_lite" if tools.meteor.name == MeteorLite.name else ""
 
     def bleus(counts: Array) -> Array:
         return bleu(np.asarray(counts, dtype=np.float64).T @ grams)
@@ -193,11 +193,8 @@ def _texts(replies: Sequence[Reply], tools: Tools) -> tuple[dict[str, Array], di
 
     others: dict[str, Metric] = {f"mbmr{lite}": mbmr, f"meteor{lite}": meteor}
     others |= {f"bleu_{n + 1}": order(n) for n in range(ORDER)}
-    return {"rouge_l": rouge, "cider": np.array(cider(answers, references))}, others
-
-
-def _words(replies: Sequence[Reply]) -> tuple[list[list[str]], list[list[str]]]:
-    return [words_of(r.answer) for r in replies], [words_of(r.reference) for r in replies]
+    single = (bleu(grams).sum(axis=1) + tools.meteor.score(matches) + rouge) / (ORDER + 2)
+    return {"rouge_l": rouge, "cider": np.array(cider(answers, references))}, others, single
 
 
 def _with_boxes(reply: Reply) -> str:

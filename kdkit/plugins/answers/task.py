@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,8 @@ class Answers:
         if not by_domain:
             return []
         asked = [sample for group in by_domain.values() for sample in group]
-        said = dict(zip((id(sample) for sample in asked), _answers(view, asked), strict=True))
-        return [
-            self._score(domain, group, [said[id(sample)] for sample in group]) for domain, group in by_domain.items()
-        ]
+        said = iter(_answers(view, asked))
+        return [self._score(domain, group, list(islice(said, len(group)))) for domain, group in by_domain.items()]
 
     def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
         tasks = sorted({task_of(sample) for sample in samples})

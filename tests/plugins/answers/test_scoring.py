@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +87,39 @@ def test_the_strict_rule_finds_the_best_matching() -> None:
     targets = box(0, 0, 10, 10) + box(3, 0, 13, 10)
     answer = box(1.5, 0, 11.5, 10) + box(-2, 0, 8, 10)
     assert score_boxes(answer, targets).strict == 2
+
+
+def as_published(answer: str, reference: str) -> int:
+    """What BiRD's ``eval_VG`` counts, by its own steps: no guard, any box, more than one half."""
+    tag = "<box>(.*?)</box>"
+    found = re.findall(tag, answer) or re.findall(r"\(\d+,\d+\),\(\d+,\d+\)", answer)
+
+    def numbers(text: str) -> np.ndarray[Any, Any]:
+        return np.array([float(part) for part in re.sub("[()]", "", text).split(",")])
+
+    def hit(target: np.ndarray[Any, Any], box: np.ndarray[Any, Any]) -> bool:
+        sides = np.clip(np.minimum(target[2:], box[2:]) - np.maximum(target[:2], box[:2]), 0, None)
+        areas = np.prod(target[2:] - target[:2]) + np.prod(box[2:] - box[:2])
+        with np.errstate(all="ignore"):
+            return bool(sides.prod() / (areas - sides.prod()) > 0.5)
+
+    targets = [numbers(text) for text in re.findall(tag, reference)]
+    return sum(any(hit(target, numbers(text)) for text in found) for target in targets)
+
+
+corners = st.tuples(corner, corner, corner, corner)
+
+
+@given(st.lists(corners, max_size=4), st.lists(corners, min_size=1, max_size=4), st.booleans())
+def test_the_published_rule_is_birds(
+    found: list[tuple[int, int, int, int]], targets: list[tuple[int, int, int, int]], tagged: bool
+) -> None:
+    answer = "".join(box(*c) if tagged else f"({c[0]},{c[1]}),({c[2]},{c[3]})" for c in found)
+    reference = "".join(box(*c) for c in targets)
+    hits = score_boxes(answer, reference)
+    assert hits.published == as_published(answer, reference)
+    assert 0 <= hits.strict <= min(hits.published, hits.found)
+    assert hits.targets == len(targets)
 
 
 def test_half_is_not_enough_and_no_box_is_a_miss() -> None:

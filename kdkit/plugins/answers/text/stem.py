@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _STEP_2 = (
     "ational:ate tional:tion enci:ence anci:ance izer:ize abli:able alli:al entli:ent eli:e ousli:ous ization:ize "
@@ -12,6 +13,7 @@ _STEP_3 = "icate:ic ative: alize:al iciti:ic ical:ic ful: ness:"
 _STEP_4 = "al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive ize"
 
 
+@lru_cache(maxsize=65536)
 def stem(word: str) -> str:
     """The stem of a lower-case word; words with anything but a to z, and those of up to two letters, stay."""
     if len(word) < 3 or not re.fullmatch("[a-z]+", word):
