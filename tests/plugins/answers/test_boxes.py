@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
+from kdkit.plugins.answers.boxes.scoring import written_boxes
 
 SIZE = (420, 308)
 UNIT: dict[str, tuple[float, float]] = {
@@ -132,3 +135,16 @@ def test_codecs_that_make_no_sense() -> None:
         BoxCodec("qwen-vl").emit([Box(0, 0, 1.5, 1)])
     with pytest.raises(KdkitError, match="thinner than a unit"):
         BoxCodec("qwen-vl").emit([Box(0.1, 0, 0.1004, 1)])
+
+
+@pytest.mark.parametrize(
+    "babble", ["<ref>", "<box>", "[{", "<|object_ref_start|>", '"bbox_2d": [', "(1,2),", "```json\n["]
+)
+def test_babble_takes_no_time(babble: str) -> None:
+    """Models that loop write such texts; reading them must not take time that grows with their square."""
+    started = time.process_time()
+    for family in FAMILIES:
+        with suppress(KdkitError):
+            codec(family).parse(babble * 4000)
+    written_boxes(babble * 4000)
+    assert time.process_time() - started < 2

@@ -48,7 +48,7 @@ class Notation:
 def _tagged(ref: tuple[str, str], box: tuple[str, str]) -> Notation:
     """Pairs of tags around labels and corners; a label belongs to all boxes right behind it."""
     one = rf"{re.escape(box[0])}{_CORNERS}{re.escape(box[1])}"
-    named = rf"(?:{re.escape(ref[0])}(.*?){re.escape(ref[1])}\s*)?"
+    named = rf"(?:{re.escape(ref[0])}([^<]*){re.escape(ref[1])}\s*)?"
     group = re.compile(rf"{named}({one}(?:\s*{one})*)")
     single = re.compile(one)
 
@@ -77,16 +77,16 @@ def _json(key: str) -> Notation:
     decoder = json.JSONDecoder()
 
     def read(text: str) -> list[Piece]:
-        pieces, place = [], 0
-        while (start := _next_bracket(text, place)) is not None:
-            fence = fenced.match(text, text.rfind("```", 0, start)) if "```" in text[:start] else None
+        pieces, place, last = [], 0, text.rfind(f'"{key}"')
+        while (start := _next_bracket(text, place)) is not None and start < last:
             boxes, end = _decoded(decoder, text, start, key)
+            place = end if boxes else start + 1
             if boxes:
-                outer = (fence.start(), fence.end()) if fence and fence.end("fenced") == end else (start, end)
-                pieces.append(Piece(*outer, boxes))
-                place = outer[1]
-            else:
-                place = start + 1
+                fence = fenced.match(text, max(0, text.rfind("```", 0, start)))
+                inside = fence is not None and fence.start("fenced") == start and fence.end("fenced") == end
+                pieces.append(
+                    Piece(fence.start(), fence.end(), boxes) if fence and inside else Piece(start, end, boxes)
+                )
         return pieces
 
     def write(boxes: Sequence[Written]) -> str:

@@ -41,7 +41,8 @@ def written_boxes(text: str) -> list[Corners | None]:
     ``<box>`` and ``<|box_start|>`` tags, else ``"bbox_2d"`` in JSON, else bare ``(1,2),(3,4)`` of whole numbers, as
     the published script falls back. None for one that is there and makes no sense: it hits nothing.
     """
-    inside = [first or second for first, second in _TAGGED.findall(text)]
+    closed = max(text.rfind(tag) + len(tag) for tag in ("</box>", "box_end>", "box_end|>"))
+    inside = [first or second for first, second in _TAGGED.findall(text[:closed])]  # a babble of <box> takes no time
     inside = inside or _BBOX_2D.findall(text) or _BARE.findall(text)
     return [_corners(item) for item in inside]
 
