@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,8 +32,7 @@ def install(
     json: console.JsonOption = False,
 ) -> None:
     """Install plugins into the environment of this very kdkit (venv, conda, pipx, uv), and say whether they load."""
-    from kdkit.core.catalogue import normal
-    from kdkit.core.installer import install_command
+    from kdkit.core.installer import distribution_of, install_command
 
     if not packages and not editable:
         raise KdkitError("nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
@@ -44,10 +42,10 @@ def install(
         return
     before = _versions()
     _run(command)
-    named = {normal(re.split(r"[^\w.-]", word)[0]) for word in packages or ()}
+    named = {distribution_of(word) for word in (*(packages or ()), *(editable or ()))}
     records = [
         record
-        for record in _records()
+        for record in _records([name for name in _versions() if name not in before])
         if record["distribution"] != "kdkit"
         and (record["distribution"] in named or before.get(record["distribution"]) != record["version"])
     ]
@@ -68,6 +66,8 @@ def uninstall(
     known = [name for name in _versions() if name != BUILT_IN]
     wanted = [normal(name) for name in names]
     for name in wanted:
+        if name == BUILT_IN:
+            raise KdkitError("kdkit itself is no plugin", fix="remove it in the way in which you installed it")
         if name not in known:
             raise KdkitError(
                 f"no plugin of a distribution '{name}' is installed",
@@ -79,7 +79,7 @@ def uninstall(
         _show(command, json)
         return
     _run(command)
-    left = {record["distribution"] for record in _records()} & set(wanted)
+    left = set(_versions()) & set(wanted)
     if left:
         raise KdkitError(f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
     gone = ", ".join(wanted)
@@ -87,9 +87,12 @@ def uninstall(
 
 
 def _versions() -> dict[str, str]:
-    """Distribution with plugins -> version; from metadata alone."""
+    """Distribution with plugins -> version, at this moment; from metadata alone."""
+    from importlib import invalidate_caches
+
     from kdkit.core.discovery import installed
 
+    invalidate_caches()
     return {plugin.distribution: plugin.version for plugin in installed()}
 
 
@@ -106,8 +109,11 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def _records() -> list[dict[str, Any]]:
-    """``kdkit plugins --json`` of a new process: this one still has the old packages in memory."""
+def _records(new: Sequence[str]) -> list[dict[str, Any]]:
+    """``kdkit plugins --json`` of a new process: this one still has the old packages in memory.
+
+    ``new`` are the distributions to blame when it does not start.
+    """
     from json import loads
 
     choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # what comes in is to be tried in any case
@@ -120,7 +126,7 @@ def _records() -> list[dict[str, Any]]:
         raise KdkitError(
             "kdkit does not start any more",
             why=done.stderr.strip()[-300:] or f"a plugin ended the process with code {done.returncode}",
-            fix="kdkit uninstall NAME removes what came in last",
+            fix=f"kdkit uninstall {' '.join(new) or 'NAME'}",
             code=ExitCode.PLUGIN,
         ) from None
     return found
@@ -149,4 +155,5 @@ def _as_text(records: list[dict[str, Any]]) -> str:
             f"{record['status']}: {record['error']}" if record["error"] else f"works; {provides or 'provides nothing'}"
         )
         lines.append(f"{record['name']} of {record['distribution']} {record['version']}: {state}")
+        lines += [f"  {note}" for note in record["notes"]]
     return "\n".join(lines)

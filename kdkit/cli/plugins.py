@@ -58,7 +58,7 @@ def verify(
     from kdkit.testing.verify import verify_plugin
 
     report = verify_plugin(name, tests=tests, reporter=console.reporter())
-    console.emit({"ok": report.ok, **asdict(report)}, json=json, text=lambda: _checks_as_text(report))
+    console.emit({"ok": report.ok, **asdict(report)}, json=json, text=lambda: _checks_as_text(report, tests))
     if report.broken:
         raise typer.Exit(ExitCode.PLUGIN)
     if not report.ok:
@@ -113,7 +113,7 @@ def _as_text(records: tuple[PluginRecord, ...]) -> str:
     return "\n".join([listing, *([""] if notes else []), *notes])
 
 
-def _checks_as_text(report: Report) -> str:
+def _checks_as_text(report: Report, tests: Path | None) -> str:
     """What was checked, line by line; checks that were skipped for one reason in one line."""
     lines = [f"{report.plugin} {report.version}"]
     for subject, checks in groupby(report.checks, key=lambda check: check.subject):
@@ -127,6 +127,8 @@ def _checks_as_text(report: Report) -> str:
             else:
                 skipped[check.message] = skipped.get(check.message, 0) + 1
         lines += [f"  skipped  {number} check{'s' * (number > 1)}: {reason}" for reason, number in skipped.items()]
+    if report.count("skipped") and not (report.broken or tests):
+        lines += ["", f"with examples from the plugin's own tests: kdkit plugins verify {report.plugin} --tests FILE"]
     seconds = sum(check.seconds for check in report.checks)
     numbers = ", ".join(f"{report.count(status)} {status}" for status in ("passed", "failed", "skipped"))
     return "\n".join([*lines, "", f"{numbers} in {seconds:.1f} s"])

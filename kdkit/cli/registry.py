@@ -121,8 +121,12 @@ def lock(
     offline: OfflineOption = False,
     project: console.ProjectOption = None,
 ) -> None:
-    """Fetch, probe and lock the teachers of registry.yaml that are not locked yet, or NAMEs afresh."""
+    """Fetch, probe and lock the teachers of registry.yaml that are not locked yet, or NAMEs afresh.
+
+    A NAME that is pinned (a loss, a loader ...) is taken from whoever provides it now.
+    """
     from kdkit.core import artifacts
+    from kdkit.core.registry.lock import Lock
 
     workspace = console.workspace(project)
     if check:
@@ -134,8 +138,12 @@ def lock(
     locked = artifacts.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
     for name, facts in locked.items():
         console.say(_locked_text(name, facts))
-    if not locked:
+    if not (locked or names):
         console.say("every teacher is locked already; name one to lock it afresh")
+    for family, providers in Lock.load(workspace.lock_path).providers.items():
+        for name in names or ():
+            if name in providers:
+                console.say(f"{family} '{name}': from {providers[name]}")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ import pluggy
 
 from kdkit.core import contracts, hookspecs
 from kdkit.core.catalogue import BUILT_IN, Family, normal, one_line
+from kdkit.core.errors import did_you_mean
 
 HOOKS: Mapping[str, tuple[Family, type[contracts.Spec]]] = {
     "kdkit_loaders": ("loader", contracts.LoaderSpec),
@@ -67,8 +68,10 @@ def ask(plugin: Installed) -> Answer:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module)
-    manager.check_pending()
     hooks = tuple(sorted(caller.name for caller in manager.get_hookcallers(module) or ()))
+    for name in hooks:
+        if name not in HOOKS:
+            raise TypeError(f"unknown hook '{name}'; {did_you_mean(name, tuple(HOOKS))}")
     for name in HOOKS:
         if name not in hooks and inspect.isfunction(getattr(module, name, None)):
             raise TypeError(f"{name} lacks the mark @hookimpl")

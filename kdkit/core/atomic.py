@@ -72,7 +72,10 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 @contextmanager
 def _draft(path: Path) -> Iterator[Path]:
     """A name in a folder of our own beside ``path``; the folder, and what was not renamed, is gone at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise KdkitError("there is a file where a folder must be", where=str(path.parent)) from None
     for left in path.parent.glob(f".{escape(path.name)}.draft-*"):
         _remove_if_abandoned(left)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))

@@ -129,8 +129,9 @@ class Catalogue:
         now = ", ".join(f"{entry.provider} {entry.version}" for entry in others)
         has = f"{pin} is {' and '.join(states) if states else 'not installed'}"
         fixes = ["see 'kdkit plugins'" if states else f"kdkit install {pin}"]
-        if others:
-            fixes += [f"say '{others[0].qualified}'", f"kdkit lock {name} takes it as it is now"]
+        fixes += [f"say '{entry.qualified}'" for entry in others]
+        if len(others) == 1:
+            fixes.append(f"kdkit lock {name} takes it as it is now")
         return KdkitError(
             f"the {family} '{name}' comes from {pin} in this project, and {pin} does not provide it here",
             where="registry.lock",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from kdkit.core.catalogue import normal
 from kdkit.core.errors import ExitCode, KdkitError
 
 Kind = Literal["uv tool", "pipx", "pip", "uv"]
@@ -145,6 +147,19 @@ def install_command(
         case "pip":
             start = [into.executable, "-m", "pip", "install"]
     return [*start, *(["--upgrade"] if upgrade else []), *packages, *_pairs("-e", editable)]
+
+
+def distribution_of(word: str) -> str:
+    """The normalised name of what a requirement, wheel or folder installs; empty where it does not tell."""
+    path = Path(word)
+    if path.is_dir():
+        try:
+            return normal(str(tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+    if path.suffix == ".whl":
+        return normal(path.name.partition("-")[0])
+    return normal(re.split(r"[^\w.-]", word)[0])
 
 
 def uninstall_command(names: Sequence[str], *, into: Interpreter | None = None) -> list[str]:

@@ -120,7 +120,7 @@ def _records(catalogue: Catalogue, name: str) -> list[PluginRecord]:
     found = found or [record for record in catalogue.records if normal(record.name) == wanted]
     distributions = sorted({record.distribution for record in found})
     if not found:
-        known = sorted({record.distribution for record in catalogue.records})
+        known = sorted({word for record in catalogue.records for word in (record.distribution, record.name)})
         raise KdkitError(f"no plugin '{name}' is installed", fix=did_you_mean(wanted, known), code=ExitCode.MISSING)
     if len(distributions) > 1:
         raise KdkitError(f"several distributions have a plugin '{name}'", fix="name one: " + ", ".join(distributions))

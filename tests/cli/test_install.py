@@ -99,6 +99,10 @@ def test_a_plugin_comes_and_goes_while_another_one_is_broken(environment: Enviro
         "install", str(wheel(environment.folder, "kdkit-good", GOOD, version="2.0")), KDKIT_PLUGIN_SECONDS="0.5"
     )
     assert newer.stdout == "good of kdkit-good 2.0: works; loss: fine\n"
+    again = environment(
+        "install", str(environment.folder / "kdkit_good-2.0-py3-none-any.whl"), KDKIT_PLUGIN_SECONDS="0.5"
+    )
+    assert again.stdout == newer.stdout  # asked for by name: its state is told, although nothing changed
 
     frozen = environment("plugins", "freeze", KDKIT_STRICT="1")
     assert frozen.code == 0
@@ -126,7 +130,18 @@ def test_a_plugin_that_ends_the_process_can_be_removed_again(environment: Enviro
     assert came.code == ExitCode.PLUGIN
     assert "kdkit does not start any more" in came.stderr
     assert "a plugin ended the process with code 0" in came.stderr
+    assert "do: kdkit uninstall kdkit-ends\n" in came.stderr
+    other = wheel(environment.folder, "kdkit-other", GOOD)
+    assert environment("install", str(other)).code == ExitCode.PLUGIN
+    assert environment("uninstall", "kdkit-other").stdout == "removed kdkit-other\n"  # loads none
     assert environment("uninstall", "kdkit-ends").code == 0
+
+
+def test_a_plugin_whose_name_is_taken_is_told_so(environment: Environment) -> None:
+    came = environment("install", str(wheel(environment.folder, "kdkit-late", GOOD.replace("fine", "fd"))))
+    note = "  kdkit's own loss 'fd' keeps the name: say 'kdkit-late:fd'"
+    assert came.stdout.splitlines() == ["late of kdkit-late 1.0: works; loss: fd", note]
+    assert environment("uninstall", "kdkit-late").code == 0
 
 
 def test_a_dry_run_prints_the_command(environment: Environment) -> None:
@@ -137,10 +152,12 @@ def test_a_dry_run_prints_the_command(environment: Environment) -> None:
 
 
 def test_only_plugins_are_uninstalled(kdkit_cli: Cli) -> None:
-    for name in ("torch", "kdkit"):
-        refused = kdkit_cli("uninstall", name, "--dry-run")
-        assert refused.code == ExitCode.MISSING
-        assert f"no plugin of a distribution '{name}' is installed" in refused.stderr
+    refused = kdkit_cli("uninstall", "torch", "--dry-run")
+    assert refused.code == ExitCode.MISSING
+    assert "no plugin of a distribution 'torch' is installed" in refused.stderr
+    refused = kdkit_cli("uninstall", "kdkit", "--dry-run")
+    assert refused.code == ExitCode.USAGE
+    assert "kdkit itself is no plugin" in refused.stderr
 
 
 def test_nothing_to_install_is_said(kdkit_cli: Cli) -> None:

@@ -81,6 +81,13 @@ def test_no_plugins_leaves_the_built_ins(kdkit_cli: Cli, install_plugin: Install
     assert outcome.stderr == ""
 
 
+SOURCE = """
+from kdkit import SourceSpec, hookimpl
+
+@hookimpl
+def kdkit_sources():
+    return [SourceSpec(name="rows", summary="Rows.", factory="kdkit.plugins.sources.manifest:CsvManifest")]
+"""
 POLICY = """
 from kdkit import TrustPolicySpec, hookimpl
 
@@ -103,6 +110,13 @@ def test_verify_prints_every_promise(kdkit_cli: Cli, install_plugin: InstallPlug
     assert "policy kdkit-good:good" in lines
     assert "  passed   Weights are finite and in [0, 1], whatever is NaN in the table." in lines
     assert lines[-1].startswith("12 passed, 0 failed, 0 skipped in ")
+
+
+def test_verify_says_how_to_give_examples(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    """A source cannot be checked without one."""
+    install_plugin("kdkit-rows", SOURCE)
+    lines = kdkit_cli("plugins", "verify", "kdkit-rows").stdout.splitlines()
+    assert lines[-3] == "with examples from the plugin's own tests: kdkit plugins verify kdkit-rows --tests FILE"
 
 
 def test_verify_says_what_failed(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
@@ -129,3 +143,4 @@ def test_verify_of_what_is_not_installed(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli("plugins", "verify", "kdkit-nowhere")
     assert (outcome.code, outcome.stdout) == (3, "")
     assert "error: no plugin 'kdkit-nowhere' is installed" in outcome.stderr
+    assert "do: did you mean 'kdkit-losses'?" in kdkit_cli("plugins", "verify", "kdkit-loses").stderr

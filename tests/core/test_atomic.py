@@ -40,6 +40,15 @@ def test_libraries_that_give_the_reason_in_words(words: str, what: str, code: in
     assert (caught.value.what, caught.value.where, caught.value.code) == (what, "the/project", code)
 
 
+@pytest.mark.parametrize("below", ["file/new", "file/deep/new"])
+def test_a_file_in_the_way(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for make in (new_file, new_folder):
+        with pytest.raises(KdkitError, match="there is a file where a folder must be"), make(tmp_path / below):
+            raise AssertionError("nothing to write to")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_other_errors_are_left_alone() -> None:
     with pytest.raises(FileNotFoundError), disk_errors("here"):
         Path("nowhere").read_text(encoding="utf-8")

@@ -38,6 +38,10 @@ BROKEN = {
         IMPORTS + "@hookimpl\ndef kdkit_nonsense():\n  return []",
         "unknown hook 'kdkit_nonsense'",
     ),
+    "misspelt-hook": (
+        IMPORTS + "@hookimpl\ndef kdkit_loses():\n  return []",
+        "TypeError: unknown hook 'kdkit_loses'; did you mean 'kdkit_losses'?",
+    ),
     "bad-argument": (IMPORTS + "@hookimpl\ndef kdkit_losses(speed):\n  return []", "speed"),
     "no-mark": (IMPORTS + "def kdkit_losses():\n  return []", "kdkit_losses lacks the mark @hookimpl"),
     "hook-raises": (IMPORTS + "@hookimpl\ndef kdkit_losses():\n  return 1 / 0", "ZeroDivisionError"),

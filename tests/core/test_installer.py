@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.installer import Interpreter, install_command, uninstall_command
+from kdkit.core.installer import Interpreter, distribution_of, install_command, uninstall_command
 
 PYTHON = "/env/bin/python"
 RECEIPT = """
@@ -121,6 +121,23 @@ def test_a_damaged_receipt_is_an_error(receipt: str, venv: Interpreter) -> None:
     (venv.prefix / "uv-receipt.toml").write_text(receipt)
     with pytest.raises(KdkitError, match="uv's receipt cannot be read"):
         install_command(["a"], into=venv)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("kdkit-Huber>=1", "kdkit-huber"),
+        ("kdkit_huber[extra]", "kdkit-huber"),
+        ("kdkit-huber @ https://example.org/x", "kdkit-huber"),
+        ("wheels/kdkit_huber-1.0-py3-none-any.whl", "kdkit-huber"),
+        ("FOLDER", "kdkit-mine"),
+        ("FOLDER/empty", ""),
+    ],
+)
+def test_what_a_word_installs(word: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "KDkit_mine"\n')
+    (tmp_path / "empty").mkdir()
+    assert distribution_of(word.replace("FOLDER", str(tmp_path))) == name
 
 
 @pytest.mark.parametrize("word", ["", "--index-url=http://evil", "-r"])

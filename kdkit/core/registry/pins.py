@@ -40,9 +40,17 @@ def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Cat
 
 
 def unpin(workspace: Workspace, names: Iterable[str]) -> None:
-    """Let ``names`` come from whoever provides them now, until the lock is written again."""
-    lock = Lock.load(workspace.lock_path)
-    vars(workspace)["catalogue"] = pinned(workspace.catalogue, lock, frozenset(names))
+    """Let ``names`` come from whoever provides them now, until the lock is written again.
+
+    Raises:
+        KdkitError: nobody provides a name that the project uses and has pinned, or several do.
+    """
+    lock, wanted = Lock.load(workspace.lock_path), frozenset(names)
+    vars(workspace)["catalogue"] = pinned(workspace.catalogue, lock, wanted)
+    if wanted:
+        for family, name in used_names(workspace, lock, workspace.registry.recipe):
+            if name in wanted and name in lock.providers.get(family, {}):
+                workspace.catalogue.get(family, name)
 
 
 def with_pins(workspace: Workspace, lock: Lock, recipe: str | None = None) -> Lock:

@@ -37,7 +37,13 @@ def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
         KdkitError: no usable name, or one that a built-in of this kind has, which nobody else could use.
     """
     short = normal(name).removeprefix(f"{BUILT_IN}-")
-    if not _SHAPE.fullmatch(short) or short == BUILT_IN or len(short) > LONGEST:
+    if short == BUILT_IN:
+        raise KdkitError(
+            f"'{name}' is not a name for a plugin",
+            why="it is kdkit's own",
+            fix="for example: kdkit new-plugin stain-teacher --kind teacher",
+        )
+    if not _SHAPE.fullmatch(short) or len(short) > LONGEST:
         raise KdkitError(
             f"'{name}' is not a name for a plugin",
             why=f"a name has ASCII letters, digits and '-', begins with a letter, and has at most {LONGEST} characters",

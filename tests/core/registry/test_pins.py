@@ -56,6 +56,7 @@ def project(root: Path, *losses: Entry) -> Workspace:
 
 
 OURS, THEIRS, TILTED = loss("huber", "kdkit-huber"), loss("huber", "kdkit-other"), loss("tilted", "kdkit-other")
+THIRD = loss("huber", "kdkit-third")
 
 
 @pytest.fixture
@@ -120,6 +121,17 @@ def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
     assert project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
     with pytest.raises(KdkitError, match="no teacher 'hubert' in the registry"):
         lock_teachers(moved, ["hubert"])
+
+
+@pytest.mark.parametrize(("now", "what"), [((THEIRS, THIRD), "several plugins provide"), ((), "unknown loss 'huber'")])
+def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, ...], what: str, root: Path) -> None:
+    moved = project(root, *now)
+    with pytest.raises(KdkitError) as caught:
+        moved.catalogue.get("loss", "huber")
+    assert "kdkit lock" not in caught.value.fix
+    with pytest.raises(KdkitError, match=what):
+        lock_teachers(moved, ["huber"])
+    assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-huber"
 
 
 def test_kdkit_lock_check_finds_it(root: Path) -> None:
@@ -215,7 +227,8 @@ def test_the_command_refuses_and_says_what_to_do(kdkit_cli: Cli, install_plugin:
     assert refused.code == ExitCode.MISSING
     assert "error: registry.lock: the source 'rows' comes from kdkit-first in this project" in refused.stderr
     assert "do: kdkit install kdkit-first; or say 'kdkit-second:rows'; or kdkit lock rows" in refused.stderr
-    assert kdkit_cli("lock", "rows").code == 0
+    taken = kdkit_cli("lock", "rows")
+    assert (taken.code, taken.stderr) == (0, "source 'rows': from kdkit-second\n")
     assert "comes from" not in kdkit_cli("data", "check").stderr
 
 

@@ -52,6 +52,12 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         names_for(name, "loss", CATALOGUE)
 
 
+def test_the_reason_is_true() -> None:
+    with pytest.raises(KdkitError, match="is not a name") as caught:
+        names_for("KDkit", "loss", CATALOGUE)
+    assert caught.value.why == "it is kdkit's own"
+
+
 def test_a_built_in_keeps_its_name() -> None:
     with pytest.raises(KdkitError, match="'clip' is a loss of kdkit itself") as caught:
         names_for("CLIP", "loss", CATALOGUE)
