@@ -64,10 +64,17 @@ class Boxes:
             ) from error
 
     def translated(self, text: str, where: str) -> str:
-        """``text`` with its boxes in the target's form."""
+        """``text`` with its boxes in the target's form; without a target as it is, its boxes checked.
+
+        Raises:
+            KdkitError: boxes of another family or outside of the image.
+        """
         if self._codec is None:
             return text
-        return self._codec.reencode(text, self._target or self._codec, where)
+        if self._target is None:
+            self._codec.parse(text, where)
+            return text
+        return self._codec.reencode(text, self._target, where)
 
     def corners(self, question: Question, where: str) -> list[tuple[float, float, float, float]]:
         """Of the answer, in fractions of the image.

@@ -13,7 +13,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.plugins.sources.captions import caption_from
 from kdkit.plugins.sources.splits import read_fractions, stable_split
 
-FIELDS = ("id", "image", "text", "domain", "label", "split", "group")
+FIELDS = ("id", "image", "text", "domain", "label", "split", "group", "extra")
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,15 @@ class RowReader:
 
     Attributes:
         location: the manifest; images are looked for below its folder.
-        columns: field (``id image text domain label split group``) -> name of its column, where they differ.
+        columns: field (``id image text domain label split group extra``) -> name of its column, where they differ.
         constants: ``domain``, ``label`` or ``split`` of all samples, instead of a column.
         caption: template of the text with ``{label}`` and ``{domain}``, instead of a column.
         splits: name of a split in the file -> ``train``, ``calibration`` or ``test``.
         split_fractions: assigns splits by a hash of the group, or of the id, where the file has none.
         image_root: folder of the images, relative to the manifest's.
         id_prefix: put before every id.
-        extra: names of further columns to keep in ``Sample.extra``.
+        extra: names of further columns to keep in ``Sample.extra``; the field ``extra`` of a row, an object, is all
+            in there already, its ``images`` (relative like ``image``) as paths.
     """
 
     location: Path
@@ -90,14 +91,16 @@ class RowReader:
         domain = self._required(row, "domain", where)
         label = self._optional(row, "label", where)
         group = self._optional(row, "group", where)
-        if self.caption is None:
-            text = self._required(row, "text", where)
-        else:
+        extra = {**self._object(row, root, where), **{name: self._column(row, name, where) for name in self.extra}}
+        if self.caption is not None:
             text = caption_from(self.caption, domain, label, where)
-        extra = {name: self._column(row, name, where) for name in self.extra}
+        elif extra.get("messages"):  # a question, which somebody may still have to answer
+            text = self._optional(row, "text", where) or ""
+        else:
+            text = self._required(row, "text", where)
         return Sample(
             id=id_,
-            image=root / self._image(row, where),
+            image=root / self._image(self._required(row, "image", where), where),
             text=text,
             domain=domain,
             label=label,
@@ -106,8 +109,22 @@ class RowReader:
             extra=extra if group is None else {**extra, "group": group},
         )
 
-    def _image(self, row: Mapping[str, Any], where: str) -> str:
-        name = os.path.normpath(self._required(row, "image", where))
+    def _object(self, row: Mapping[str, Any], root: Path, where: str) -> dict[str, Any]:
+        """The field ``extra``; a column of that name that nobody asked for and that holds something else is left."""
+        value = row.get(self.columns.get("extra", "extra"))
+        if value is not None and not isinstance(value, dict):
+            if "extra" in self.columns:
+                raise KdkitError(f"extra must be an object, not {value!r}", where=where)
+            value = None
+        found = dict(value or {})
+        if "images" in found:
+            names = found["images"] if isinstance(found["images"], list) else [found["images"]]
+            found["images"] = [root / self._image(_required_text(name, "images", where), where) for name in names]
+        return found
+
+    @staticmethod
+    def _image(given: str, where: str) -> str:
+        name = os.path.normpath(given)
         if os.path.isabs(name) or name.split(os.sep)[0] == "..":
             raise KdkitError(
                 f"image '{name}' is outside of the folder of images",

@@ -77,6 +77,15 @@ def test_boxes_are_translated_everywhere(tmp_path: Path) -> None:
     assert sample.extra["boxes"] == [(0.1, 0.2, 0.3, 0.4)]
 
 
+def test_without_a_target_texts_stay_as_they_are(tmp_path: Path) -> None:
+    spaced = BOX.replace("),(", "), (")
+    (sample,) = sharegpt(tmp_path, record(SAID[0], ("assistant", spaced)), boxes="qwen2-vl")
+    assert sample.text == spaced
+    asked = ("user", "<image>What is <|box_start|>(0,0),(5000,500)<|box_end|>?")
+    with pytest.raises(KdkitError, match="outside of the image"):
+        sharegpt(tmp_path, record(asked, ("assistant", BOX)), boxes="qwen2-vl")
+
+
 def test_defaults_are_llama_factorys(tmp_path: Path) -> None:
     """Without tags: from, value, human, gpt, system; an answer of every turn is learnt from."""
     entry = {"file_name": "Train_sharegpt_final.json", "formatting": "sharegpt",

@@ -1,0 +1,51 @@
+"""The field ``extra`` of a manifest's row: a question, its images, and that it may still be without an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.contracts import Sample
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.sources.manifest import CsvManifest, JsonlManifest
+
+ROW = {"id": "a", "image": "a.png", "text": "a cyst", "domain": "vqa/ct", "split": "train"}
+MESSAGES = [{"role": "user", "content": "<image> and <image>?"}]
+
+
+def read(folder: Path, row: dict[str, Any], **options: Any) -> Sample:
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (sample,) = JsonlManifest(folder / "rows.jsonl", **options)
+    return sample
+
+
+def test_it_is_kept_with_paths_for_images(tmp_path: Path) -> None:
+    extra = {"messages": MESSAGES, "images": ["more/b.png"], "boxes": [[0, 0, 1, 1]], "pseudo": {"teacher": "x"}}
+    sample = read(tmp_path, {**ROW, "extra": extra}, image_root="pictures")
+    assert sample.extra == {**extra, "images": [tmp_path / "pictures" / "more" / "b.png"]}
+    assert sample.text == "a cyst"
+    assert read(tmp_path, {**ROW, "meta": {"task": "vqa"}}, columns={"extra": "meta"}).extra == {"task": "vqa"}
+
+
+def test_a_question_may_be_without_an_answer_and_nothing_else(tmp_path: Path) -> None:
+    open_row = {name: value for name, value in ROW.items() if name != "text"}
+    assert read(tmp_path, {**open_row, "extra": {"messages": MESSAGES}}).text == ""
+    with pytest.raises(KdkitError, match="no column 'text'"):
+        read(tmp_path, {**open_row, "extra": {"task": "vqa"}})
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="outside of the folder of images"):
+        read(tmp_path, {**ROW, "extra": {"images": ["../b.png"]}})
+    with pytest.raises(KdkitError, match="must be an object"):
+        read(tmp_path, {**ROW, "meta": "text"}, columns={"extra": "meta"})
+
+
+def test_a_column_of_that_name_that_is_something_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,image,text,domain,split,extra\na,a.png,a cyst,ct,train,words\n", encoding="utf-8")
+    assert [sample.extra for sample in CsvManifest(path)] == [{}]
+    assert [sample.extra for sample in CsvManifest(path, extra=["extra"])] == [{"extra": "words"}]
