@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 import kdkit
 from kdkit.cli import (
     align,
+    answer,
     bundle,
     console,
     data,
@@ -26,6 +27,7 @@ from kdkit.cli import (
     install,
     new_plugin,
     plugins,
+    pseudo_label,
     pull,
     push,
     recipes,
@@ -48,9 +50,9 @@ All commands: kdkit --help"""
 
 STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
-    "Look at what they know": ("data", "features", "trust", "align"),
+    "Look at what they know": ("data", "features", "trust", "align", "pseudo-label"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "export", "push", "pull", "bundle", "unbundle"),
+    "Use the student": ("evaluate", "answer", "export", "push", "pull", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
@@ -96,10 +98,12 @@ for module in (
     features,
     trust,
     align,
+    pseudo_label,
     recipes,
     distill,
     versions,
     evaluate,
+    answer,
     export,
     push,
     pull,

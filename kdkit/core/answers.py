@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 
 from kdkit.core.errors import KdkitError
 
@@ -52,10 +53,16 @@ class Answer:
     """One generated answer.
 
     Attributes:
-        text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``.
-        log_probs: of every token of ``ids`` given those before it, at temperature 1; empty unless asked for.
+        text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``; empty
+            where a server keeps them to itself.
+        log_probs: of every token given those before it, at temperature 1; empty unless asked for.
     """
 
     text: str
     ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean probability of the tokens, in [0, 1]; None where it is not known."""
+        return sum(map(exp, self.log_probs)) / len(self.log_probs) if self.log_probs else None

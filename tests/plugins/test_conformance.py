@@ -150,6 +150,20 @@ class Qwen2Vl(kit.LoaderContract):
         return Clinkd.samples(self)  # type: ignore[arg-type]  # the same four
 
 
+class OpenAI(kit.LoaderContract):
+    """Loading asks nobody; what a server answers is tested in ``loaders/test_endpoint.py``."""
+
+    name = "openai"
+
+    @kit.once
+    def folder(self) -> Path:
+        place = self.scratch() / "endpoint"
+        place.mkdir()
+        content = {"endpoint": "http://127.0.0.1:9/v1", "model": "nobody"}
+        (place / "endpoint.json").write_text(json.dumps(content), encoding="utf-8")
+        return place
+
+
 KINDS: tuple[type[kit.Contract], ...] = (
     Csv,
     Jsonl,
@@ -157,6 +171,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     Procedural,
     Transformers,
     Qwen2Vl,
+    OpenAI,
     OpenClipStudent,
     Clinkd,
     *ANSWERS,

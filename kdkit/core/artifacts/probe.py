@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.contracts import DualEncoder, Sample, SignalSource
+from kdkit.core.contracts import Answer, Answering, DualEncoder, Sample, SignalSource
 from kdkit.core.errors import KdkitError
 from kdkit.core.registry.lock import SignalFact
 
@@ -19,10 +19,10 @@ _SIZE = (61, 47)
 
 
 def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
-    """Run the model twice on one random image with a text.
+    """Run the model twice on one random image with a text; one that only answers is asked once.
 
     Returns:
-        signal name -> shape and dtype of one row, as measured.
+        signal name -> shape and dtype of one row, as measured; empty for a model that only answers.
 
     Raises:
         KdkitError: it fails, its rows are not what it declares, not finite, or differ between the runs.
@@ -37,6 +37,10 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
         with torch.no_grad():
             first = signals.compute([signals.prepare(image, sample)])
             second = signals.compute([signals.prepare(image, sample)])
+        model: object = signals
+        only_answers = isinstance(model, Answering) and not signals.signals
+        if isinstance(model, Answering) and only_answers:
+            _check_answers(where, model.answer([image], [sample]))
     except KdkitError:
         raise
     except Exception as error:
@@ -47,7 +51,7 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
             fix="is it the right loader? see 'kdkit plugins'",
         ) from error
     declared = {spec.name: spec for spec in signals.signals}
-    if not declared or set(first) != set(declared):
+    if not (declared or only_answers) or set(first) != set(declared):
         raise _bad(where, f"it declares the signals {sorted(declared)} and gives {sorted(first)}")
     for name, rows in first.items():
         _check(where, name, rows, second[name], declared[name].shape)
@@ -63,6 +67,11 @@ def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int,
         raise _bad(where, f"'{name}' holds NaN or infinity")
     if not torch.equal(rows, again):
         raise _bad(where, f"'{name}' differs between two runs on the same sample")
+
+
+def _check_answers(where: str, answers: Sequence[Sequence[Answer]]) -> None:
+    if [len(group) for group in answers] != [1]:
+        raise _bad(where, "it gives no signals, and not one answer to one question")
 
 
 def _bad(where: str, why: str) -> KdkitError:

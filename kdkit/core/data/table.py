@@ -67,6 +67,12 @@ class SampleTable:
         """(N,) position of each sample's split in :data:`kdkit.core.contracts.SPLITS`."""
         return _positions([sample.split for sample in self.samples], SPLITS)
 
+    @cached_property
+    def unanswered(self) -> NDArray[np.bool_]:
+        """(N,) questions without an answer: samples with ``extra["messages"]`` and no text. They teach nothing yet."""
+        found = (not sample.text and bool(sample.extra.get("messages")) for sample in self.samples)
+        return np.fromiter(found, dtype=bool, count=len(self))
+
     def select(
         self,
         split: Split | None = None,

@@ -42,8 +42,10 @@ class Survey:
         return self.trust.teachers
 
     def samples(self, split: Split, labelled: bool | None = None) -> Indices:
-        """Table rows of a split, without unreadable images that their data entry skips."""
+        """Table rows of a split, without questions that nobody has answered, and unreadable images that their data
+        entry skips."""
         chosen = self.table.select(split=split, labelled=labelled)
+        chosen = chosen[~self.table.unanswered[chosen]]
         skipped = np.zeros(len(self.table), dtype=bool)
         for column in self.columns.values():
             skipped |= column.unreadable(self.table) & self.table.may_skip
@@ -91,10 +93,10 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
 
     registry = workspace.registry
-    teachers = tuple(registry.teachers)
+    teachers = _with_signals(workspace, reporter)
     if not teachers:
         raise KdkitError(
-            "no teacher is chosen",
+            "no teacher is chosen that gives signals" if registry.teachers else "no teacher is chosen",
             where=str(workspace.registry_path),
             fix="'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them",
         )
@@ -109,6 +111,17 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     warn_of_gaps(trust, weights, reporter, limits)
     _warn_of_unknown_domains(registry, table, reporter)
     return Survey(table, store, columns, trust, weights)
+
+
+def _with_signals(workspace: Workspace, reporter: Reporter) -> tuple[str, ...]:
+    """Teachers that losses can learn from; one that only answers teaches by its pseudo-labels."""
+    from kdkit.core.registry.lock import Lock
+
+    lock = Lock.load(workspace.lock_path)
+    silent = [name for name in workspace.registry.teachers if name in lock.teachers and not lock.teacher(name).signals]
+    if silent:
+        reporter.say(f"{', '.join(silent)}: gives no signals and teaches by 'kdkit pseudo-label' alone")
+    return tuple(name for name in workspace.registry.teachers if name not in silent)
 
 
 def _warn_of_unknown_domains(registry: Registry, table: SampleTable, reporter: Reporter) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.jsonl"
 TOKENS = "tokens"
-"""The signal by which a generating teacher is known: the token ids of a sample's answer."""
+"""The signal by which a generating teacher is known: the token ids of a sample's answer. One without any signal only
+answers: an endpoint."""
 BATCH = 16
 Key = tuple[str, int]
 
@@ -55,7 +56,7 @@ def asked(table: SampleTable) -> list[int]:
 
 def unanswered(column: Column, table: SampleTable) -> int:
     """How many of these a column lacks the answer to; 0 for a teacher that does not answer."""
-    if all(spec.name != TOKENS for spec in column.signals):
+    if column.signals and all(spec.name != TOKENS for spec in column.signals):
         return 0
     found = answers_of(column.folder, table)
     return sum(found[row] is None for row in asked(table))

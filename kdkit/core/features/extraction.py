@@ -139,7 +139,7 @@ class _Plan:
         position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
         begun = [shard for shard in column.shards if shard.pending()]
         self.resume: list[tuple[Path, Indices]] = []
-        lacking = (column.locate(table) < 0) & ~column.unreadable(table)
+        lacking = (column.locate(table) < 0) & ~column.unreadable(table) & ~table.unanswered & bool(column.signals)
         for shard in begun:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))

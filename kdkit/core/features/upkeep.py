@@ -170,7 +170,9 @@ def _locked(workspace: Workspace, teachers: Sequence[str]) -> dict[str, str]:
 
 
 def _lacking(column: Column, table: SampleTable) -> int:
-    skipped = column.unreadable(table) & table.may_skip
+    if not column.signals:
+        return 0
+    skipped = (column.unreadable(table) & table.may_skip) | table.unanswered
     return int(((column.locate(table) < 0) & ~skipped).sum())
 
 

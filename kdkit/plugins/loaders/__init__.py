@@ -27,4 +27,10 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             factory="kdkit.plugins.loaders.generating:load_generating",
             marks=("clinkd.json",),
         ),
+        LoaderSpec(
+            name="openai",
+            summary="a model behind an OpenAI-compatible endpoint, which answers and gives no signals",
+            factory="kdkit.plugins.loaders.endpoint:load_endpoint",
+            marks=("endpoint.json",),
+        ),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.artifacts.probe import frozen
-from kdkit.core.contracts import DualEncoder, Sample, SignalSource
+from kdkit.core.contracts import Answering, DualEncoder, Sample, SignalSource
 from kdkit.core.features.signals import as_signal_source
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
@@ -63,7 +63,7 @@ class ModelContract(Contract):
         assert_finite("of the example pictures", computed)
         signals = as_signal_source(self.model()).signals
         declared = sorted(spec.name for spec in signals)
-        assert declared, "expected at least one signal, got none"
+        assert declared or isinstance(self.model(), Answering), "expected at least one signal, got none"
         assert sorted(computed) == declared, f"declared are the signals {declared}, computed {sorted(computed)}"
         for spec in signals:
             rows = computed[spec.name]

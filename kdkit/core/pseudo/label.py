@@ -1,0 +1,237 @@
+"""From a project's unanswered questions to a manifest of pseudo-labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.atomic import write_atomically
+from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent
+from kdkit.core.data.load import load_table
+from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.features import FeatureStore
+from kdkit.core.pseudo.asked import Said, ask, read_said, settings_of
+from kdkit.core.trust.measure import column_of
+from kdkit.core.trust.project import TrustFindings, project_trust
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.workspace import Workspace
+
+DECODING = Decoding(scored=True)
+"""Greedy: what the teacher holds most likely, with the probability of each token."""
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which answers become pseudo-labels.
+
+    Attributes:
+        domains: only these; empty for all that the trust policy admits.
+        min_confidence: least mean token probability; None for any, also an unknown one.
+        limit: questions that are looked at, at most.
+    """
+
+    domains: tuple[str, ...] = ()
+    min_confidence: float | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise KdkitError("a confidence is in [0, 1]", where="min_confidence")
+        if self.limit is not None and self.limit < 1:
+            raise KdkitError("at least one question", where="limit")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How many questions fell where.
+
+    Attributes:
+        teacher: whose answers; ``file``: the manifest, relative to the project.
+        image_root: where its images are, relative to it.
+        unanswered: questions of the training split without an answer, in the wanted domains.
+        not_trusted: domain -> questions where the trust policy does not admit the teacher.
+        over_limit: questions that the limit left out.
+        asked: answered now; ``known``: answered before.
+        empty: answers without a word; ``unsure``: less confident than asked for; ``unknown``: without a confidence
+            though one was asked for.
+        kept: pseudo-labels in the manifest, by domain; in a dry run none.
+    """
+
+    teacher: str
+    file: str
+    image_root: str
+    unanswered: int
+    not_trusted: Mapping[str, int]
+    over_limit: int
+    asked: int
+    known: int
+    empty: int
+    unsure: int
+    unknown: int
+    kept: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def pseudo_label(
+    workspace: Workspace,
+    teacher: str,
+    to: Path,
+    wanted: Wanted | None = None,
+    *,
+    dry_run: bool = False,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> Labelled:
+    """Let a trusted teacher answer the training split's open questions and write those answers that pass as a manifest.
+
+    May be stopped at any moment and goes on where it was; the manifest is replaced whole at the end. What was answered
+    is kept beside the teacher's column, so other filters cost nothing.
+
+    Args:
+        to: the manifest, JSON Lines; each row says where its answer comes from in ``extra.pseudo``.
+        dry_run: count only; ask nobody and write nothing but measured trust.
+
+    Raises:
+        KdkitError: a teacher that is unknown, does not answer or has no features; no open question; a domain that does
+            not exist; what asking raises.
+    """
+    reporter, wanted = reporter or Silent(), wanted or Wanted()
+    if teacher not in workspace.registry.teachers:
+        known = tuple(workspace.registry.teachers)
+        raise KdkitError(f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
+    table = load_table(workspace, reporter)
+    rows = _open_questions(table, wanted.domains)
+    trust = _trust_of(project_trust(workspace, reporter=reporter), teacher)
+    column = column_of(workspace, FeatureStore(workspace.features), teacher)
+    able = [row for row in rows if table.samples[row].domain in trust]
+    chosen = [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in able[: wanted.limit]]
+    said = read_said(column.folder, DECODING)
+    todo = [pair for pair in chosen if pair[0] not in said]
+    if todo and not dry_run:
+        ask(_opened(workspace, teacher, device, reporter), column.folder, todo, DECODING, reporter, teacher)
+        said = read_said(column.folder, DECODING)
+    answered = [] if dry_run else [(sample, said[key]) for key, sample in chosen]
+    faults = [_fault(answer, wanted) for _, answer in answered]
+    kept = [pair for pair, fault in zip(answered, faults, strict=True) if fault is None]
+    root = image_root(workspace, table)
+    if not dry_run:
+        about = {"teacher": teacher, "fingerprint": column.fingerprint, "decoding": settings_of(DECODING)}
+        lines = [_row(sample, answer, {**about, "trust": trust[sample.domain]}, root) for sample, answer in kept]
+        write_atomically(to, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    return Labelled(
+        teacher=teacher,
+        file=os.path.relpath(to.resolve(), workspace.root.resolve()),
+        image_root=os.path.relpath(root, to.resolve().parent),
+        unanswered=len(rows),
+        not_trusted=_count([s for row in rows if (s := table.samples[row]).domain not in trust]),
+        over_limit=len(able) - len(chosen),
+        asked=0 if dry_run else len(todo),
+        known=len(chosen) - len(todo),
+        empty=faults.count("empty"),
+        unsure=faults.count("unsure"),
+        unknown=faults.count("unknown"),
+        kept=_count([sample for sample, _ in kept]),
+    )
+
+
+def image_root(workspace: Workspace, table: SampleTable) -> Path:
+    """The folder that all images of the project are below: the project itself, if it can be."""
+    root = workspace.root.resolve()
+    folders = [os.path.realpath(sample.image.parent) for sample in table.samples]
+    folders += [os.path.realpath(Path(p).parent) for s in table.samples for p in s.extra.get("images", ())]
+    return Path(os.path.commonpath([root, *folders])) if folders else root
+
+
+def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
+    rows = table.select(split="train", domains=domains or None)
+    found: Rows = rows[table.unanswered[rows]]
+    if not len(found):
+        raise KdkitError(
+            "there is no question without an answer in the training split" + (" of these domains" if domains else ""),
+            fix="a row of a manifest with extra.messages and without text is one: docs/pseudo-labels.md",
+            code=ExitCode.FOUND,
+        )
+    return found
+
+
+def _trust_of(findings: TrustFindings, teacher: str) -> dict[str, dict[str, Any]]:
+    """Domain -> what is known of the teacher there; those alone where the project's policy admits it."""
+    table = findings.table
+    if teacher not in table.teachers:
+        raise KdkitError(
+            f"teacher '{teacher}' has answered nothing yet, so nobody knows how far to trust it",
+            fix=f"kdkit features extract {teacher}",
+            code=ExitCode.MISSING,
+        )
+    t = table.teachers.index(teacher)
+    return {
+        domain: {
+            "accuracy": _number(table.accuracy[t, m]),
+            "lower": _number(table.lower[t, m]),
+            "upper": _number(table.upper[t, m]),
+            "weight": float(findings.chosen.weights[t, m]),
+            "policy": findings.chosen.policy,
+        }
+        for m, domain in enumerate(table.domains)
+        if findings.chosen.weights[t, m] > 0
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: policies may admit what was not measured."""
+    return None if np.isnan(value) else float(value)
+
+
+def _opened(workspace: Workspace, teacher: str, device: str, reporter: Reporter) -> Answering:
+    from torch import nn
+
+    from kdkit.core.artifacts import open_teacher
+
+    model = open_teacher(workspace, teacher, reporter=reporter).model
+    if not isinstance(model, Answering):
+        raise KdkitError(f"teacher '{teacher}' does not answer questions", fix="take one that does: docs/models.md")
+    return model.to(device) if isinstance(model, nn.Module) else model
+
+
+def _fault(said: Said, wanted: Wanted) -> str | None:
+    """Why an answer is no pseudo-label."""
+    if not said.answer:
+        return "empty"
+    if wanted.min_confidence is None:
+        return None
+    if said.confidence is None:
+        return "unknown"
+    return "unsure" if said.confidence < wanted.min_confidence else None
+
+
+def _row(sample: Sample, said: Said, about: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """As sources ``jsonl`` reads it, with images relative to ``root``."""
+
+    def below(path: Path | str) -> str:
+        """The folder may lead through a link; the file's own name stays."""
+        path = Path(path)
+        return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, root)
+
+    extra = dict(sample.extra)
+    if "images" in extra:
+        extra["images"] = [below(path) for path in extra["images"]]
+    extra["pseudo"] = {**about, "confidence": said.confidence, "sample": sample.id}
+    row = {"id": f"{sample.id}#{about['teacher']}", "image": below(sample.image), "text": said.answer}
+    row |= {"domain": sample.domain, "split": sample.split}
+    return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
+
+
+def _count(samples: Sequence[Sample]) -> dict[str, int]:
+    domains = [sample.domain for sample in samples]
+    return {domain: domains.count(domain) for domain in sorted(set(domains))}

@@ -1,0 +1,160 @@
+"""Samples of a project answered by a version of the student or by a teacher, and the best of several answers chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent, Split
+from kdkit.core.data.images import open_image
+from kdkit.core.data.load import load_table
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.selective.rerank import Reranker
+from kdkit.core.versions import Versions, load_student
+
+if TYPE_CHECKING:
+    from kdkit.core.workspace import Workspace
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer to a sample.
+
+    Attributes:
+        text: the answer.
+        confidence: mean probability of its tokens; None where the model does not tell it.
+        score: cosine with the image; None where nothing re-ranks.
+    """
+
+    text: str
+    confidence: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The answers to one sample, in the order in which the model gave them.
+
+    Attributes:
+        id, domain: of the sample; ``reference``: its own text, empty where it has none.
+        chosen: which of ``answers`` is taken: the highest score, the first of equals; without scores the first.
+    """
+
+    id: str
+    domain: str
+    reference: str
+    chosen: int
+    answers: tuple[Choice, ...]
+
+    @property
+    def text(self) -> str:
+        return self.answers[self.chosen].text
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "text": self.text}
+
+
+def select(
+    model: Answering,
+    samples: Sequence[Sample],
+    decoding: Decoding,
+    reranker: Reranker | None = None,
+    reporter: Reporter | None = None,
+) -> list[Selected]:
+    """Answer all samples; with a re-ranker the answer nearest to the image is chosen, without one the first.
+
+    The same samples, decoding and models give the same answers and choices.
+
+    Raises:
+        KdkitError: what the model raises, and unreadable images.
+    """
+    reporter, found = reporter or Silent(), list[Selected]()
+    for start in range(0, len(samples), BATCH):
+        part = samples[start : start + BATCH]
+        images = [open_image(sample) for sample in part]
+        answers = model.answer(images, part, decoding)
+        texts = [[answer.text for answer in group] for group in answers]
+        scores: list[list[float]] | None = reranker.scores(images, texts) if reranker else None
+        for number, (sample, group) in enumerate(zip(part, answers, strict=True)):
+            own = scores[number] if scores else [None] * len(group)
+            choices = tuple(Choice(a.text, a.confidence, s) for a, s in zip(group, own, strict=True))
+            best = max(range(len(group)), key=scores[number].__getitem__) if scores else 0
+            found.append(Selected(sample.id, sample.domain, sample.text, best, choices))
+        reporter.progress("answering", start + len(part), len(samples))
+    if reranker and reranker.unread:
+        reporter.warn(
+            f"{len(reranker.unread)} answers are longer than what {reranker.name} reads: cut off in its scores"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked what.
+
+    Attributes:
+        version: of the student (None: the current one), unless ``teacher`` is asked instead.
+        rerank: a dual encoder of the registry that chooses among the answers.
+        split, domains, limit: which samples; no domain means all, no limit too.
+    """
+
+    version: str | None = None
+    teacher: str | None = None
+    rerank: str | None = None
+    split: Split = "test"
+    domains: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.teacher is not None:
+            raise KdkitError("either a version of the student answers or a teacher", fix="leave one of them out")
+        if self.limit is not None and self.limit < 1:
+            raise KdkitError("at least one sample", where="limit")
+
+
+def answer_project(
+    workspace: Workspace,
+    asked: Asked,
+    decoding: Decoding,
+    *,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> list[Selected]:
+    """Answers to samples of the project, in the table's order.
+
+    Raises:
+        KdkitError: an unknown version, teacher or domain; no sample; a model that does not answer, or one to re-rank
+            that is no dual encoder; what :func:`select` raises.
+    """
+    reporter = reporter or Silent()
+    table = load_table(workspace, reporter)
+    rows = table.select(split=asked.split, domains=asked.domains or None)[: asked.limit]
+    if not len(rows):
+        raise KdkitError(f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)
+    reranker = None
+    if asked.rerank:
+        reranker = Reranker(asked.rerank, _teacher(workspace, asked.rerank, reporter), device=device)
+    model = _answering(workspace, asked, device, reporter)
+    return select(model, [table.samples[row] for row in rows], decoding, reranker, reporter)
+
+
+def _answering(workspace: Workspace, asked: Asked, device: str, reporter: Reporter) -> Answering:
+    from torch import nn
+
+    if asked.teacher:
+        name, model = f"teacher '{asked.teacher}'", _teacher(workspace, asked.teacher, reporter)
+    else:
+        version = Versions(workspace).get(asked.version)
+        name, model = version.name, load_student(version, workspace.catalogue)
+    if not isinstance(model, Answering):
+        raise KdkitError(f"{name} does not answer questions", fix="dual encoders are judged by 'kdkit evaluate'")
+    return model.to(device).eval() if isinstance(model, nn.Module) else model
+
+
+def _teacher(workspace: Workspace, name: str, reporter: Reporter) -> Any:
+    from kdkit.core.artifacts import open_teacher
+
+    return open_teacher(workspace, name, reporter=reporter).model

@@ -1,0 +1,128 @@
+"""``kdkit pseudo-label`` and ``kdkit answer`` as a user runs them, with a teacher behind a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.cli.test_distill import PLUGIN
+from tests.conftest import Cli, InstallPlugin, clean_environment
+from tests.core.distill.test_generating import reopened
+from tests.core.pseudo import project as example
+from tests.core.pseudo.project import Oracle
+from tests.toy_project import train_teacher
+
+GENERATING = """
+from tests.core.distill.test_generating import LOSS, STUDENT, TASK
+
+@kdkit.hookimpl
+def kdkit_tasks():
+    return [TASK]
+
+@kdkit.hookimpl
+def kdkit_losses():
+    return [LOSS]
+"""
+
+
+class Scene:
+    """A project that asks ``oracle``; the command works in it."""
+
+    def __init__(self, cli: Cli, endpoint: LocalEndpoint, oracle: Oracle) -> None:
+        self.cli, self.endpoint, self.oracle = cli, endpoint, oracle
+        self.labels = cli.folder / "labels.jsonl"
+
+
+@pytest.fixture
+def scene(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Iterator[Scene]:
+    plugin = (PLUGIN + GENERATING).replace('if family == "student"]', 'if family == "student"] + [STUDENT]')
+    install_plugin("kdkit-toy", plugin)
+    kdkit_cli.folder.rmdir()
+    oracle = Oracle()
+    with local_endpoint(oracle) as endpoint:
+        example.make(kdkit_cli.folder, endpoint, oracle)
+        yield Scene(kdkit_cli, endpoint, oracle)
+
+
+def killed(scene: Scene, *arguments: str) -> None:
+    """Run the command, and kill it as soon as the server got questions beyond the first batch."""
+    slow = scene.endpoint.answer
+
+    def answer(body: object) -> object:
+        if scene.oracle.open >= 18:
+            time.sleep(0.3)
+        return slow(body)  # type: ignore[arg-type]
+
+    scene.endpoint.answer = answer  # type: ignore[assignment]
+    command = [sys.executable, "-m", "kdkit.cli.main", *arguments]
+    environment = {**clean_environment(), **scene.cli.environment}
+    with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while scene.oracle.open < 18 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    scene.endpoint.answer = slow
+
+
+def more_questions(project: Path, times: int) -> None:
+    """Each question ``times`` times, under other ids."""
+    path = project / "images" / "open.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    copies = [{**row, "id": f"{row['id']}-{n}"} for n in range(times) for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in copies), encoding="utf-8")
+
+
+def test_labels_survive_a_kill_and_become_data(scene: Scene) -> None:
+    more_questions(scene.cli.folder, 3)
+    arguments = ("pseudo-label", "--teacher", "remote", "--to", "labels.jsonl", "--min-confidence", "0.5")
+    killed(scene, *arguments)
+    assert not scene.labels.exists()
+    done = scene.cli(*arguments, "--json")
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["known"] >= 16
+    assert (found["asked"] + found["known"], found["unsure"], found["kept"]) == (27, 9, {"ct": 18})
+    assert "domain 'mri': 27 questions stay open" in done.stderr
+    assert len(scene.labels.read_text(encoding="utf-8").splitlines()) == 18
+
+    shown = scene.cli("pseudo-label", "--teacher", "remote", "--to", "labels.jsonl", "--domain", "ct")
+    assert shown.code == 0, shown.stderr
+    entry = shown.stdout.splitlines()[-1]
+    assert entry == "  - {source: jsonl, path: labels.jsonl, options: {image_root: .}}"
+    registry = scene.cli.folder / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "\nprompts:"))
+    checked = scene.cli("data", "check", "--json")
+    assert checked.code == 0, checked.stderr
+    assert '"samples"' in checked.stdout
+
+
+def test_answers_are_chosen_and_written(scene: Scene) -> None:
+    root = scene.cli.folder
+    train_teacher(("ct",), width=8, seed=0).save(root / "models" / "clip")
+    add_teacher(reopened(root), "clip", {"from": "local:models/clip", "loader": "toy", "license": "mit"})
+    texts = [f"a ct image of {label}." for label in ("mass", "cyst", "clear")]
+    scene.endpoint.answer = lambda _: [(text, [-0.1]) for text in texts]
+    arguments = ("--teacher", "remote", "--samples", "3", "--rerank", "clip", "--domain", "ct", "--limit", "2")
+    shown = scene.cli("answer", *arguments, "--to", "answers.jsonl")
+    assert shown.code == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].split() == ["sample", "chosen", "score", "confidence", "answer"]
+    assert len(lines) == 2 + 2 * 3
+    assert sum("*" in line for line in lines) == 2
+    rows = [json.loads(line) for line in (root / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in rows] == [row["answers"][row["chosen"]]["text"] for row in rows]
+    assert json.loads(scene.cli("answer", *arguments, "--json").stdout) == rows
+
+    wrong = scene.cli("answer", "--teacher", "remote", "--samples", "2", "--beams", "2")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "not both" in wrong.stderr

@@ -1,0 +1,175 @@
+"""A teacher behind a real server on the loopback interface: what is asked, what is read, and what goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from kdkit.core.artifacts.probe import probe
+from kdkit.core.contracts import Answering, Decoding, Sample, SignalSource
+from kdkit.core.discovery import load_catalogue
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.loaders import endpoint_requests
+from kdkit.plugins.loaders.endpoint import EndpointTeacher
+from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint
+
+KEY = "sk-very-secret"
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoint]:
+    """Says the last text that it was sent, with a probability of one half each token."""
+    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+    monkeypatch.setenv("SECRET", KEY)
+    with local_endpoint(lambda body: [(f" you said {words(body)} ", [-0.5, -0.25])] * body.get("n", 1)) as running:
+        yield running
+
+
+def words(body: Mapping[str, Any]) -> str:
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else next((p["text"] for p in content if p["type"] == "text"), "nothing")
+
+
+def teacher(folder: Path, url: str, **more: object) -> EndpointTeacher:
+    (folder / "endpoint.json").write_text(json.dumps({"endpoint": url, "model": "big", **more}), encoding="utf-8")
+    made = load_catalogue().make("loader", "openai", folder=folder)
+    assert isinstance(made, EndpointTeacher)
+    return made
+
+
+def picture(shade: int) -> Image.Image:
+    return Image.new("RGB", (5, 3), (shade, 2 * shade, 7))
+
+
+def sample(name: str = "s", *messages: tuple[str, str], images: Sequence[Path] = ()) -> Sample:
+    told = [{"role": role, "content": content} for role, content in messages]
+    extra = {**({"messages": told} if told else {}), **({"images": list(images)} if images else {})}
+    return Sample(id=name, image=Path("x.png"), text="", domain="vqa/ct", extra=extra)
+
+
+def test_what_is_asked(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, key_variable="SECRET", system="Be brief.", question="What is it?")
+    picture(2).save(tmp_path / "second.png")
+    talk = sample("b", ("user", "<image> or <image>"), ("assistant", "Which?"), ("user", "The second"),
+                  images=[tmp_path / "second.png"])  # fmt: skip
+    (plain,), (talked,) = made.answer([picture(1), picture(1)], [sample("a"), talk])
+    assert (plain.text, plain.ids, plain.log_probs) == ("you said What is it?", (), ())
+    assert talked.text == "you said The second"
+    first, second = sorted(endpoint.requests, key=lambda body: len(body["messages"]))
+    assert first["model"] == "big"
+    assert (first["temperature"], first["max_tokens"]) == (0.0, 128)
+    assert not {"n", "logprobs", "seed"} & set(first)
+    assert first["messages"][0] == {"role": "system", "content": "Be brief."}
+    parts = second["messages"][1]["content"]
+    assert [part["type"] for part in parts] == ["image_url", "text", "image_url"]
+    pixels = [Image.open(io.BytesIO(base64.b64decode(parts[i]["image_url"]["url"].partition(",")[2]))) for i in (0, 2)]
+    assert [image.tobytes() for image in pixels] == [picture(1).tobytes(), picture(2).tobytes()]
+    assert endpoint.keys == [f"Bearer {KEY}"] * 2
+
+
+def test_log_probabilities_and_drawn_answers(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url)
+    decoding = Decoding(samples=3, temperature=0.7, top_p=0.9, seed=5, scored=True)
+    (answers,) = made.answer([picture(1)], [sample()], decoding)
+    assert [answer.log_probs for answer in answers] == [(-0.5, -0.25)] * 3
+    assert answers[0].confidence == pytest.approx((0.60653066 + 0.77880078) / 2)
+    (body,) = endpoint.requests
+    assert {name: body[name] for name in ("n", "temperature", "top_p", "seed", "logprobs")} == {
+        "n": 3, "temperature": 0.7, "top_p": 0.9, "seed": 5, "logprobs": True}  # fmt: skip
+    assert endpoint.keys == [None]
+    endpoint.answer = lambda body: [(f"seed {body['seed']}", [])]  # knows neither n nor log-probabilities
+    (answers,) = made.answer([picture(1)], [sample()], decoding)
+    assert [answer.text for answer in answers] == ["seed 5", "seed 6", "seed 7"]
+    assert answers[0].confidence is None
+
+
+def test_faults_are_tried_again_and_counted(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, parallel=1, timeout=0.5, tries=8)
+    endpoint.headers = {"Retry-After": "0"}
+    endpoint.faults += [429, 503, "garbage", "shape", "cut", "hang", 429]
+    with pytest.warns(UserWarning, match=r"7 requests repeated: 2 x status 429, 1 x status 503, 1 x garbage"):
+        (answers,) = made.answer([picture(1)], [sample()])
+    assert answers[0].text == "you said Describe this image."
+    assert len(endpoint.requests) == 8
+
+
+def test_it_gives_up_in_the_end(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, parallel=1, tries=3)
+    endpoint.faults += [429, 429, 500]
+    with pytest.raises(KdkitError, match="did not answer in 3 tries") as caught:
+        made.answer([picture(1)], [sample()])
+    assert (caught.value.why, caught.value.code) == ("2 x status 429, 1 x status 500", ExitCode.MISSING)
+    assert len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(401, ExitCode.DENIED), (400, ExitCode.MISSING), ("redirect", ExitCode.MISSING)]
+)
+def test_a_refusal_is_final_and_does_not_tell_the_key(
+    endpoint: LocalEndpoint, tmp_path: Path, fault: Fault, code: ExitCode
+) -> None:
+    made = teacher(tmp_path, endpoint.url, key_variable="SECRET", parallel=1)
+    endpoint.faults.append(fault)
+    with pytest.raises(KdkitError, match="refuses") as caught:
+        made.answer([picture(1)], [sample()])
+    assert caught.value.code is code
+    assert KEY not in f"{caught.value.headline} {caught.value.why} {caught.value.fix}"
+    assert len(endpoint.requests) == 1
+
+
+def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+    with local_endpoint(lambda _: []) as gone:
+        pass
+    with pytest.raises(KdkitError, match="did not answer") as caught:
+        teacher(tmp_path, gone.url, tries=2).answer([picture(1)], [sample()])
+    assert caught.value.why == "2 x ConnectionRefusedError"
+
+
+def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
+    assert isinstance(made, SignalSource)
+    assert isinstance(made, Answering)
+    assert probe(made, "teacher") == {}
+    assert len(endpoint.requests) == 1
+    assert "127.0.0.1" not in str(made.identity())  # the lock is published with a student
+    endpoint.faults.append(404)
+    with pytest.raises(KdkitError, match="404"):
+        probe(made, "teacher")
+
+
+def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
+    with pytest.raises(KdkitError, match="no beam search"):
+        made.answer([picture(1)], [sample()], Decoding(beams=2))
+    with pytest.raises(KdkitError, match="0 <image> marks for 1 images"):
+        made.answer([picture(1)], [sample("s", ("user", "no mark"))])
+    monkeypatch.delenv("SECRET")
+    with pytest.raises(KdkitError, match="SECRET is not set"):
+        made.answer([picture(1)], [sample()])
+    assert endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not valid JSON"),
+        ('{"model": "m"}', "an object with endpoint and model"),
+        ('{"endpoint": "http://x/v1", "model": "m", "key": "sk"}', "an object with endpoint and model"),
+        ('{"endpoint": "file:///etc/passwd", "model": "m"}', "not an address"),
+        ('{"endpoint": "http://user:pass@x/v1", "model": "m"}', "holds a password"),
+        ('{"endpoint": "http://x/v1", "model": "m", "tries": 0}', "below 1"),
+        ('{"endpoint": "http://x/v1", "model": "m", "tries": "2"}', "tries must be int"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "endpoint.json").write_text(content, encoding="utf-8")
+    with pytest.raises(KdkitError, match=said):
+        load_catalogue().make("loader", "openai", folder=tmp_path)
