@@ -17,7 +17,7 @@ from kdkit.core.artifacts.select import is_licence_or_card
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.atomic import disk_errors, new_folder
 from kdkit.core.contracts import Reporter, SignalSource, Silent, Teacher
-from kdkit.core.errors import KdkitError
+from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
 
@@ -111,9 +111,21 @@ def _accept(name: str) -> str:
 
 
 def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder: Path) -> tuple[Teacher, SignalSource]:
-    """(the model, the same as a signal source) from a materialised folder."""
+    """(the model, the same as a signal source) from a materialised folder.
+
+    Raises:
+        KdkitError: a loader that asks the network, on a folder that is not the user's own; what the loader raises.
+    """
     from kdkit.core.features.signals import as_signal_source
 
+    if catalogue.get("loader", loader).spec.asks_network and parse_source(chosen.source).kind != "local":
+        raise KdkitError(
+            f"teacher '{chosen.name}' would send samples to an address that comes from elsewhere",
+            where=chosen.where,
+            why=f"the loader '{loader}' takes the address, and the name of the variable with its key, from a file",
+            fix="write that file into a folder of yours and add it with local:DIR",
+            code=ExitCode.DENIED,
+        )
     model: Teacher = frozen(catalogue.make("loader", loader, folder=folder, **chosen.options))
     return model, as_signal_source(model)
 

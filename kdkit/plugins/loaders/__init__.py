@@ -32,5 +32,6 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="a model behind an OpenAI-compatible endpoint, which answers and gives no signals",
             factory="kdkit.plugins.loaders.endpoint:load_endpoint",
             marks=("endpoint.json",),
+            asks_network=True,
         ),
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.artifacts.probe import probe
 from kdkit.core.contracts import Answering, Decoding, Sample, SignalSource
 from kdkit.core.discovery import load_catalogue
@@ -19,6 +20,7 @@ from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.plugins.loaders import endpoint_requests
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
 from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint
+from tests.core.distill.test_generating import generating_project
 
 KEY = "sk-very-secret"
 
@@ -173,3 +175,20 @@ def test_wrong_files(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "endpoint.json").write_text(content, encoding="utf-8")
     with pytest.raises(KdkitError, match=said):
         load_catalogue().make("loader", "openai", folder=tmp_path)
+
+
+def test_an_address_from_elsewhere_is_not_asked(
+    endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever publishes a folder could name any address and any variable of the environment."""
+    package = tmp_path / "kdkit_elsewhere"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    teacher(package / "weights", endpoint.url, key_variable="SECRET")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    workspace = generating_project(tmp_path / "p")
+    with pytest.raises(KdkitError, match="an address that comes from elsewhere") as caught:
+        add_teacher(workspace, "remote", {"from": "package:kdkit_elsewhere/weights", "license": "mit"})
+    assert endpoint.requests == []
+    assert caught.value.code is ExitCode.DENIED
+    assert workspace.registry.teachers == {}
