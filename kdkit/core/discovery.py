@@ -114,9 +114,11 @@ def _require_installed(wanted: frozenset[str], plugins: tuple[Installed, ...]) -
 def installed() -> tuple[Installed, ...]:
     """The plugins on ``sys.path``, built-ins first, then by distribution and name; imports none of them.
 
-    Distributions are read one by one, because one with unreadable metadata must not hide the others.
+    Distributions are read one by one, because one with unreadable metadata must not hide the others. One that is
+    there twice counts as Python imports it: the first on the path. What only calls itself kdkit hides nothing.
     """
     found: dict[tuple[str, str, bool], Installed] = {}
+    seen: set[str] = set()
     for dist in distributions():
         try:
             if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
@@ -125,6 +127,9 @@ def installed() -> tuple[Installed, ...]:
             points = [point for point in dist.entry_points if point.group == GROUP]
         except Exception:  # a damaged installation; pip is the one to complain
             continue
+        if name in seen and name != BUILT_IN:
+            continue
+        seen.add(name)
         for point in points:
             plugin = Installed(point, name, version)
             found.setdefault((name, point.name, plugin.built_in), plugin)

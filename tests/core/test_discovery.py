@@ -177,6 +177,19 @@ def test_what_a_plugin_prints_stays_out_of_stdout(site: Path, capsys: pytest.Cap
     assert "hello" in captured.err
 
 
+def test_what_an_older_copy_further_down_the_path_has_is_gone(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older)])
+    points = "[kdkit]\ntwice = kdkit_twice\ndropped = kdkit_dropped\n"
+    write_distribution(older, "kdkit-twice", GOOD.format(name="old"), version="1.0", entry_points=points)
+    write_distribution(site, "kdkit-twice", GOOD.format(name="new"), version="2.0")
+    found = [(p.point.name, p.version) for p in installed() if p.distribution == "kdkit-twice"]
+    assert found == [("twice", "2.0")]
+
+
 # ----------------------------------------------------------------------------------- order
 
 
