@@ -18,6 +18,7 @@ from kdkit.cli import (
     answer,
     bundle,
     console,
+    correct,
     data,
     demo,
     distill,
@@ -52,7 +53,7 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Look at what they know": ("data", "features", "trust", "align", "pseudo-label"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "answer", "export", "push", "pull", "bundle", "unbundle"),
+    "Use the student": ("evaluate", "answer", "correct", "export", "push", "pull", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project meets the commands."""
@@ -104,6 +105,7 @@ for module in (
     versions,
     evaluate,
     answer,
+    correct,
     export,
     push,
     pull,

@@ -50,6 +50,8 @@ def pseudo_label(
 
 
 def _text(done: Labelled, dry_run: bool) -> str:
+    from kdkit.core.pseudo.manifest import data_entry
+
     rows = [("questions without an answer", done.unanswered)]
     rows += [(f"- not trusted in {name}", count) for name, count in done.not_trusted.items()]
     rows += [("- over the limit", done.over_limit)] if done.over_limit else []
@@ -60,5 +62,5 @@ def _text(done: Labelled, dry_run: bool) -> str:
     rows += [("asked now", done.asked), ("answered before", done.known), ("- empty answers", done.empty)]
     rows += [("- not confident enough", done.unsure), ("- of unknown confidence", done.unknown)]
     rows += [(f"pseudo-labels in {name}", count) for name, count in done.kept.items()] or [("pseudo-labels", 0)]
-    entry = f"- {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}"
+    entry = data_entry(done.file, done.image_root)
     return console.table((done.teacher, "questions"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"

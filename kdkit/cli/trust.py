@@ -27,7 +27,7 @@ def trust(
 ) -> None:
     """How far each teacher is to be believed on each domain, and whom each policy would let teach."""
     workspace, reporter = console.workspace(project), console.reporter()
-    options = dict(_option(text) for text in option or ())
+    options = dict(named_option(text) for text in option or ())
 
     from kdkit.core.trust.project import project_trust
 
@@ -40,7 +40,7 @@ def trust(
         reporter.warn(teacher.message)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def named_option(text: str) -> tuple[str, Any]:
     """``value=0.8`` -> ("value", 0.8); what is no JSON is a word."""
     from json import loads
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.distill.run import Options, distill
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin, clean_environment
-from tests.core.distill.test_generating import reopened
+from tests.core.distill.test_generating import add_vlm, reopened
 from tests.core.pseudo import project as example
 from tests.core.pseudo.project import Oracle
 from tests.toy_project import train_teacher
@@ -126,3 +127,22 @@ def test_answers_are_chosen_and_written(scene: Scene) -> None:
     wrong = scene.cli("answer", "--teacher", "remote", "--samples", "2", "--beams", "2")
     assert (wrong.code, wrong.stdout) == (2, "")
     assert "not both" in wrong.stderr
+
+
+def test_what_the_student_gets_wrong_is_corrected(scene: Scene) -> None:
+    root = scene.cli.folder
+    (root / "toy.yaml").write_text(
+        "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
+        "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n",
+        encoding="utf-8",
+    )
+    add_vlm(root, "first", seed=0, sureness=30.0)
+    distill(reopened(root), Options(cpu=True))
+    done = scene.cli("correct", "--to", "wrong.jsonl", "--threshold", "1", "--limit", "20")
+    assert done.code == 0, done.stderr
+    lines = (root / "wrong.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["extra"]["correction"]["corrector"] for line in lines} == {"reference"}
+    assert done.stdout.splitlines()[-1] == "  - {source: jsonl, path: wrong.jsonl, options: {image_root: .}}"
+    wrong = scene.cli("correct", "--to", "wrong.jsonl", "--option", "overlap")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "is not NAME=VALUE" in wrong.stderr

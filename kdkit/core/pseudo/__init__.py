@@ -1,1 +1,1 @@
-"""Pseudo-labels: a trusted teacher answers questions that nobody has answered, and the answers become data."""
+"""Answers that become data: of a trusted teacher to open questions, and corrections of what the student gets wrong."""

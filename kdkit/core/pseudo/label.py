@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.atomic import write_atomically
 from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features import FeatureStore
 from kdkit.core.pseudo.asked import Said, ask, read_said, settings_of
+from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, write_manifest
 from kdkit.core.trust.measure import column_of
 from kdkit.core.trust.project import TrustFindings, project_trust
 
@@ -127,30 +126,23 @@ def pseudo_label(
     root = image_root(workspace, table)
     if not dry_run:
         about = {"teacher": teacher, "fingerprint": column.fingerprint, "decoding": settings_of(DECODING)}
-        lines = [_row(sample, answer, {**about, "trust": trust[sample.domain]}, root) for sample, answer in kept]
-        write_atomically(to, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        write_manifest(
+            to, [_row(sample, answer, {**about, "trust": trust[sample.domain]}, root) for sample, answer in kept]
+        )
     return Labelled(
         teacher=teacher,
         file=os.path.relpath(to.resolve(), workspace.root.resolve()),
         image_root=os.path.relpath(root, to.resolve().parent),
         unanswered=len(rows),
-        not_trusted=_count([s for row in rows if (s := table.samples[row]).domain not in trust]),
+        not_trusted=count_domains([s for row in rows if (s := table.samples[row]).domain not in trust]),
         over_limit=len(able) - len(chosen),
         asked=0 if dry_run else len(todo),
         known=len(chosen) - len(todo),
         empty=faults.count("empty"),
         unsure=faults.count("unsure"),
         unknown=faults.count("unknown"),
-        kept=_count([sample for sample, _ in kept]),
+        kept=count_domains([sample for sample, _ in kept]),
     )
-
-
-def image_root(workspace: Workspace, table: SampleTable) -> Path:
-    """The folder that all images of the project are below: the project itself, if it can be."""
-    root = workspace.root.resolve()
-    folders = [os.path.realpath(sample.image.parent) for sample in table.samples]
-    folders += [os.path.realpath(Path(p).parent) for s in table.samples for p in s.extra.get("images", ())]
-    return Path(os.path.commonpath([root, *folders])) if folders else root
 
 
 def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
@@ -216,22 +208,5 @@ def _fault(said: Said, wanted: Wanted) -> str | None:
 
 
 def _row(sample: Sample, said: Said, about: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """As sources ``jsonl`` reads it, with images relative to ``root``."""
-
-    def below(path: Path | str) -> str:
-        """The folder may lead through a link; the file's own name stays."""
-        path = Path(path)
-        return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, root)
-
-    extra = dict(sample.extra)
-    if "images" in extra:
-        extra["images"] = [below(path) for path in extra["images"]]
-    extra["pseudo"] = {**about, "confidence": said.confidence, "sample": sample.id}
-    row = {"id": f"{sample.id}#{about['teacher']}", "image": below(sample.image), "text": said.answer}
-    row |= {"domain": sample.domain, "split": sample.split}
-    return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
-
-
-def _count(samples: Sequence[Sample]) -> dict[str, int]:
-    domains = [sample.domain for sample in samples]
-    return {domain: domains.count(domain) for domain in sorted(set(domains))}
+    origin = {**about, "confidence": said.confidence, "sample": sample.id}
+    return manifest_row(sample, f"{sample.id}#{about['teacher']}", said.answer, {"pseudo": origin}, root)

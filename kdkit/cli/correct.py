@@ -1,0 +1,61 @@
+"""``kdkit correct``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdkit.cli import console
+from kdkit.cli.trust import named_option
+
+if TYPE_CHECKING:
+    from kdkit.core.pseudo.correct import Corrected
+
+
+def register(app: typer.Typer) -> None:
+    """Attach the command."""
+    app.command()(correct)
+
+
+def correct(
+    to: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The manifest to write.")],
+    version: Annotated[str | None, typer.Option(help="Who answers: a version (default: the current one).")] = None,
+    threshold: Annotated[float, typer.Option(help="Answers that score lower are corrected, 0 to 1.")] = 0.8,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the scoring task; may be repeated.")
+    ] = None,
+    corrector: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Who rewrites (default: the reference is taken as it is).")
+    ] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Only samples of this domain; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask about this many samples at most.")] = None,
+    device: Annotated[str, typer.Option(help="Where the models run, e.g. cuda.")] = "cpu",
+    json: console.JsonOption = False,
+    project: console.ProjectOption = None,
+) -> None:
+    """Let the student answer the training split, and write what it got wrong, corrected, as a manifest.
+
+    The manifest is a data entry like any other (source: jsonl): the next 'kdkit distill' learns from it.
+    """
+    workspace, reporter = console.workspace(project), console.reporter()
+    options = dict(named_option(text) for text in option or ())
+
+    from kdkit.core.pseudo.correct import Wrong
+    from kdkit.core.pseudo.correct import correct as write_corrections
+
+    wanted = Wrong(threshold, options, corrector, tuple(domain or ()), limit)
+    with workspace.exclusive("kdkit correct"):
+        done = write_corrections(workspace, to, wanted, version=version, device=device, reporter=reporter)
+    console.emit(done.to_json(), json=json, text=lambda: _text(done))
+
+
+def _text(done: Corrected) -> str:
+    from kdkit.core.pseudo.manifest import data_entry
+
+    rows = [("training samples asked about", done.answered), ("- that the task cannot score", done.unscored)]
+    rows += [(f"corrected in {name}", count) for name, count in done.wrong.items()] or [("corrected", 0)]
+    rows += [("- in the corrector's words", done.rewritten), ("- its words scored too low", done.refused)]
+    entry = data_entry(done.file, done.image_root)
+    return console.table((done.version, "samples"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"
