@@ -91,6 +91,13 @@ def test_a_task_that_is_right_passes() -> None:
     assert skipped(found) == set()
 
 
+def test_a_task_that_reads_answers_needs_an_example() -> None:
+    found = found_by(TaskContract, HERE + "Nearest", spec={"reads": "answers"})
+    assert {(check.status, check.message.partition(";")[0]) for check in found} == {
+        ("skipped", "a task that reads answers needs an example")
+    }
+
+
 @pytest.mark.parametrize(("task", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(task: type[Any], check: str, message: str) -> None:
     found = failed(found_by(TaskContract, HERE + task.__name__))

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kdkit.core.catalogue import Family, resolve
-from kdkit.core.contracts import DomainScore, FeatureView, Sample
-from kdkit.testing.contract import Contract
+from kdkit.core.contracts import AnswerView, DomainScore, FeatureView, Sample
+from kdkit.testing.contract import Contract, skip
 
 Array = np.ndarray[Any, Any]
 PROMPTS = {
@@ -50,7 +50,7 @@ class SyntheticView:
 
 
 class TaskContract(Contract):
-    """Subclass with ``name``; override :meth:`view` and :meth:`samples` for a task on other features."""
+    """Subclass with ``name``; override :meth:`view` and :meth:`samples` for a task on other features or on answers."""
 
     family: ClassVar[Family] = "task"
 
@@ -60,8 +60,14 @@ class TaskContract(Contract):
         given = {"prompts": PROMPTS} if "prompts" in takes else {}
         return super().make(**{**given, **options})
 
-    def view(self) -> FeatureView:
-        """A model that is often right."""
+    def view(self) -> FeatureView | AnswerView:
+        """A model that is often right.
+
+        Raises:
+            SkipTest: the task reads answers, whose form only its author knows.
+        """
+        if self.entry.spec.reads == "answers":
+            raise skip("a task that reads answers needs an example; override view() and samples() of TaskContract")
         return SyntheticView()
 
     def samples(self) -> list[Sample]:
