@@ -120,7 +120,8 @@ def outcome_text(outcome: Outcome) -> str:
 
     version, verdict = outcome.version, outcome.verdict
     mean = outcome.evaluation.model("student").means
-    scores = f"accuracy {100 * mean['accuracy']:.1f} %, AUC {mean['auc']:.3f} (mean over domains, calibration split)"
+    auc = f", AUC {mean['auc']:.3f}" if "auc" in mean else ""
+    scores = f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"
     if verdict is None or verdict.promoted:
         return "\n".join([f"{version.name} is current now", scores, *_retention_lines(outcome), "next: kdkit evaluate"])
     return "\n".join(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdkit.core.alignment.shared import subsample
-from kdkit.core.contracts import Reporter, Student
+from kdkit.core.contracts import Answering, Reporter, Student
 from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
@@ -131,6 +131,12 @@ def _previous(student: nn.Module, inputs: StudentInputs, plan: Plan, total: int,
 
     Without replay it speaks about the new samples instead (LwF, arXiv 1606.09282), which is all there is.
     """
+    if isinstance(student, Answering):
+        raise KdkitError(
+            "the previous version of a student that answers cannot be a teacher of its own yet",
+            where="increment.previous",
+            fix="leave it out; what the project still has is replayed from the store",
+        )
     pools = plan.pools[:-1] or plan.pools
     used = np.unique(np.concatenate([pool.indices for pool in pools]))
     features = student_features(student, inputs, used, reporter, "remembering the previous version")

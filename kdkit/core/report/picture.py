@@ -62,7 +62,8 @@ def describe(findings: Findings) -> str:
     if teachers:
         best = max(teachers, key=lambda t: t.means.get("accuracy", 0.0))
         parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means['accuracy']:.1f} %.")
-    if (ratio := evaluation.ratios.get(student.name)) is not None:
+    ratio = evaluation.ratios.get(student.name, {})
+    if "accuracy" in ratio:  # not where the oracle has none
         parts.append(f"The student reaches {100 * ratio['accuracy']:.1f} % of the oracle's mean accuracy.")
     if findings.retention is not None and findings.retention.worst is not None:
         worst = findings.retention.worst

@@ -17,7 +17,7 @@ def findings_text(findings: Findings, table: Table) -> str:
     """Domains by models, means, the oracle, what was kept, and what a reader must know."""
     evaluation = findings.evaluation
     parts = [
-        f"Zero-shot accuracy in %, {evaluation.split} split",
+        f"{_headline(evaluation)} in %, {evaluation.split} split",
         _domains(evaluation, table),
         f"Mean over domains in %, with {100 * _level(evaluation):g} % intervals",
         _means(evaluation, table),
@@ -125,6 +125,11 @@ def _notes(evaluation: Evaluation) -> list[str]:
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes
+
+
+def _headline(evaluation: Evaluation) -> str:
+    task = evaluation.settings.get("task", "zero-shot")
+    return "Zero-shot accuracy" if task == "zero-shot" else f"Accuracy (task '{task}')"
 
 
 def _level(evaluation: Evaluation) -> float:

@@ -14,6 +14,7 @@ from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.losses.tokens.topk import TEMPERATURES, compress
 from kdkit.plugins.students.clinkd.create import create_student
+from kdkit.plugins.students.clinkd.folder import SAVED
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 
 NO_TOKEN = -100
@@ -82,14 +83,15 @@ class GeneratingTeacher(nn.Module):
 
 
 def load_generating(
-    folder: Path, *, k: int = 64, max_answer: int = 64, max_tokens: int = 2048, **settings: Any
+    folder: Path, *, k: int = 64, max_answer: int | None = None, max_tokens: int | None = None, **settings: Any
 ) -> GeneratingTeacher:
     """A teacher from a folder of a Qwen2-VL or Qwen2.5-VL model, or of a student of family ``clinkd``.
 
     Args:
         folder: with ``config.json``, weights, tokenizer and, for a published model, its image settings.
         k: likeliest tokens that are named per answer token, at least 1.
-        max_answer, max_tokens: answer, and prompt with image and answer, at most.
+        max_answer, max_tokens: answer, and prompt with image and answer, at most; by default those that a saved student
+            was made with, else 64 and 2048.
         settings: others of a ``clinkd`` student's config that change what the model sees (``question``, ``system``,
             ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``).
 
@@ -98,5 +100,9 @@ def load_generating(
     """
     if k < 1:
         raise KdkitError("k must be at least 1", where="options.k")
-    model = create_student(init=str(folder), max_answer=max_answer, max_tokens=max_tokens, **settings)
+    saved = (folder / SAVED).is_file()
+    for name, given, usual in (("max_answer", max_answer, 64), ("max_tokens", max_tokens, 2048)):
+        if given is not None or not saved:
+            settings[name] = usual if given is None else given
+    model = create_student(init=str(folder), **settings)
     return GeneratingTeacher(model.eval(), k=k)

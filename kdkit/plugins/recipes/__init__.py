@@ -16,6 +16,10 @@ def kdkit_recipes() -> tuple[RecipeSpec, ...]:
         _spec("mmkd-paper", "MMKD-CLIP as its paper describes it: FD + ICL + 0.1 CLIP, gate at 0.90"),
         _spec("mmkd-released", "MMKD-CLIP as its released code does it, oddities included"),
         _spec("clipkd", "CLIP-KD: CLIP + CRD + ICL + 2000 FD"),
+        _spec(
+            "clinkd",
+            "ClinKD: (CE + a T^2 KL) / (1 + a) of answers, from stored next-token distributions; a = 0.5",
+        ),
     )
 
 

@@ -20,5 +20,6 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="a vision-language model, Qwen2-VL or Qwen2.5-VL, with any RoPE variant; whole or LoRA",
             factory="kdkit.plugins.students.clinkd.create:create_student",
             loader="kdkit.plugins.students.clinkd.create:load_student",
+            task="answers",
         ),
     )

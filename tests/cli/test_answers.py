@@ -1,0 +1,81 @@
+"""A student that answers, through the public commands: add teachers, distil, evaluate, add one more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from tests.conftest import Cli
+from tests.plugins.students.clinkd.tiny import make
+
+SIZES = "{hidden: 32, heads: 2, kv_heads: 1, words: [left, right, top, Where, is, it]}"
+REGISTRY = f"""\
+version: 1
+student: {{family: clinkd, config: {{sizes: {SIZES}, max_tokens: 96, max_answer: 32, max_pixels: 3136, system: ""}}}}
+teachers: {{}}
+data:
+  - source: sharegpt
+    path: data/dataset_info.json
+    options: {{task: vqa, columns: {{modality: modality, split: split}}}}
+recipe: clinkd
+trust: {{policy: all, options: {{unmeasured: true}}}}
+optimiser: {{lr: 0.003, batch_size: 4, steps: 6}}
+guard: {{tolerance: 100}}
+"""
+
+
+def write_data(folder: Path, modalities: tuple[str, ...]) -> None:
+    """One white square per picture, and where it is."""
+    records = []
+    places = {"left": (0, 14), "right": (42, 14), "top": (14, 0)}
+    for modality in modalities:
+        for number, split in enumerate(["train"] * 4 + ["calibration"] * 2 + ["test"] * 2):
+            for word, corner in places.items():
+                name = f"{modality}-{number}-{word}.png"
+                picture = Image.new("RGB", (56, 56), (8 * number, 0, 0))
+                picture.paste((255, 255, 255), (*corner, corner[0] + 14, corner[1] + 14))
+                picture.save(folder / name)
+                messages = [
+                    {"role": "user", "content": "<image>Where is it?"},
+                    {"role": "assistant", "content": word},
+                ]
+                records.append({"messages": messages, "images": [name], "modality": modality, "split": split})
+    (folder / "data.json").write_text(json.dumps(records), encoding="utf-8")
+    columns = {"messages": "messages", "images": "images"}
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    entry = {"file_name": "data.json", "formatting": "sharegpt", "columns": columns, "tags": tags}
+    (folder / "dataset_info.json").write_text(json.dumps({"places": entry}), encoding="utf-8")
+
+
+def run(cli: Cli, *arguments: str) -> str:
+    done = cli(*arguments)
+    assert done.code == 0, (arguments, done.stderr)
+    return done.stdout
+
+
+def test_a_student_that_answers(kdkit_cli: Cli) -> None:
+    folder = kdkit_cli.folder
+    (folder / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
+    (folder / "data").mkdir()
+    write_data(folder / "data", ("ct",))
+    words = ["left", "right", "top", "Where", "is", "it"]
+    for number, name in enumerate(("first", "second")):
+        sizes = {"hidden": 32, "heads": 2, "kv_heads": 1, "words": words}
+        make(seed=number, sizes=sizes, max_tokens=96, max_answer=32, system="").save(folder / "models" / name)
+
+    run(kdkit_cli, "add-teacher", "first", "--from", "local:models/first", "--loader", "qwen2-vl", "--license", "mit")
+    run(kdkit_cli, "distill", "--cpu")
+    write_data(folder / "data", ("ct", "xray"))
+    run(kdkit_cli, "add-teacher", "second", "--from", "local:models/second", "--loader", "qwen2-vl", "--license", "mit")
+    run(kdkit_cli, "distill", "--incremental", "--cpu")
+
+    lineage = json.loads((folder / "versions" / "v2" / "lineage.json").read_text(encoding="utf-8"))
+    assert lineage["data"]["known"] == ["vqa/ct", "vqa/xray"]
+    assert {step for entry in lineage["training"]["log"] for step in entry} >= {"answer-ce", "token-kd"}
+    found = json.loads(run(kdkit_cli, "evaluate", "--json"))
+    assert {"v1", "v2", "first", "second"} <= {model["name"] for model in found["models"]}
+    refused = kdkit_cli("export", "--to", "out")
+    assert refused.code == 2
+    assert "no dual encoder" in refused.stderr
