@@ -55,8 +55,8 @@ def bundle(
         json=as_json,
         text=lambda: f"{_table(inside)}\n\n{done.archive}: {done.size / 1e6:.1f} MB\n{_fingerprint(done.manifest)}",
     )
-    if any(share.part == "features" for share in inside):
-        console.say("feature columns hold the ids of the samples, as the data names them; no image, no caption")
+    if any(share.part in ("features", "version") for share in inside):
+        console.say("features and versions hold ids of samples, as the data names them; no image, no caption")
 
 
 def unbundle(

@@ -67,7 +67,7 @@ def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_pa
     (tmp_path / "wheels" / "kdkit_toy-1.0-py3-none-any.whl").touch()
     made = toy("bundle", "--to", "../project.tar", "--wheels", "../wheels")
     assert made.code == 0, made.stderr
-    assert "feature columns hold the ids of the samples" in made.stderr
+    assert "features and versions hold ids of samples" in made.stderr
 
     there = tmp_path / "away"
     toy.folder.rename(there)  # nothing of it can be reached any more

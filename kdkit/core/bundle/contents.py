@@ -15,7 +15,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 
 if TYPE_CHECKING:
-    from kdkit.core.features import FeatureStore
+    from kdkit.core.features import Column, FeatureStore
     from kdkit.core.registry.lock import Lock
     from kdkit.core.versions import Version, Versions
     from kdkit.core.workspace import Workspace
@@ -71,7 +71,7 @@ def collect(
     if "teachers" in parts:
         items += _teachers(workspace, reporter)
     if "features" in parts:
-        items += _features(workspace)
+        items += _features(workspace, reporter)
     if "versions" in parts:
         items += _versions(workspace, all_versions)
     if wheels is not None:
@@ -153,27 +153,35 @@ def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
             yield Item(path.relative_to(workspace.root).as_posix(), path, fact.size, fact.sha256)
 
 
-def _features(workspace: Workspace) -> Iterator[Item]:
-    """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind."""
+def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+    """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind.
+
+    Nor one from which texts can be read: captions never go in.
+    """
     from kdkit.core.features import FeatureStore
+    from kdkit.core.features.answers import tells_texts
     from kdkit.core.registry.lock import Lock
 
     store, lock = FeatureStore(workspace.features), Lock.load(workspace.lock_path)
     for teacher in store.teachers:
         column = _column_in_use(store, lock, teacher)
-        if column is not None:
-            pointer = workspace.features / teacher / "current"
-            if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.name:
-                yield _file(workspace, pointer)
-            yield from _folder(workspace, column)
+        if column is None:
+            continue
+        if tells_texts(column.signals):
+            reporter.warn(f"features of '{teacher}' are left out: the texts of your data can be read from them")
+            continue
+        pointer = workspace.features / teacher / "current"
+        if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.folder.name:
+            yield _file(workspace, pointer)
+        yield from _folder(workspace, column.folder)
 
 
-def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Path | None:
+def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | None:
     locked = lock.teachers.get(teacher)
     fingerprints = [header.fingerprint for header in store.headers(teacher)]
     if locked is None:
-        return store.column(teacher).folder
-    return store.column(teacher, locked.fingerprint).folder if locked.fingerprint in fingerprints else None
+        return store.column(teacher)
+    return store.column(teacher, locked.fingerprint) if locked.fingerprint in fingerprints else None
 
 
 def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.contracts import Answering, Decoding, Reporter, Sample
+from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ TOKENS = "tokens"
 answers: an endpoint."""
 BATCH = 16
 Key = tuple[str, int]
+
+
+def tells_texts(signals: Sequence[SignalSpec]) -> bool:
+    """Whether a column of these signals is a generating teacher's: then texts about the samples can be read from it.
+
+    Its numbers are token ids along the data's own answers, and beside it lie the teacher's.
+    """
+    return not signals or any(spec.name == TOKENS for spec in signals)
 
 
 def read_answers(folder: Path) -> dict[Key, str]:
@@ -56,7 +64,7 @@ def asked(table: SampleTable) -> list[int]:
 
 def unanswered(column: Column, table: SampleTable) -> int:
     """How many of these a column lacks the answer to; 0 for a teacher that does not answer."""
-    if column.signals and all(spec.name != TOKENS for spec in column.signals):
+    if not tells_texts(column.signals):
         return 0
     found = answers_of(column.folder, table)
     return sum(found[row] is None for row in asked(table))

@@ -109,7 +109,9 @@ def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporte
 
 def _compare(to: Path, repo: str, student: DualEncoder, files: StudentFiles, reporter: Reporter) -> Compared:
     lines = card_lines(f"hf-hub:{repo}", to, files)
-    reporter.say(f"checking that stock {' and '.join(lines)} give the same features")
+    reporter.say(
+        f"checking that stock {' and '.join(lines)} {'gives' if len(lines) == 1 else 'give'} the same features"
+    )
     return compare_with_stock(lines, student, where=repo, repo=repo, folder=to)
 
 

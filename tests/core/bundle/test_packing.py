@@ -21,10 +21,10 @@ import torch
 from kdkit.core.artifacts import open_teacher
 from kdkit.core.bundle import PARTS, Packed, check, collect, pack, unpack
 from kdkit.core.bundle.manifest import MANIFEST
-from kdkit.core.contracts import Silent
+from kdkit.core.contracts import SignalSpec, Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.features.store import FeatureStore
+from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.upkeep import verify_columns
 from kdkit.core.registry.lock import Lock
 from kdkit.core.versions import Versions, load_student
@@ -192,6 +192,25 @@ def test_a_removed_teachers_column_goes_along_and_a_stale_one_does_not(copy: Wor
     kept = {path for path in paths(open_project(copy.root)) if path.startswith("features/")}
     assert any(path.endswith("shard-0000.h5") for path in kept)
     assert not [path for path in kept if "000000000000" in path]
+
+
+class Warned(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.mark.parametrize("signals", [(SignalSpec("tokens", (4,), "int32"),), ()])
+def test_features_from_which_texts_can_be_read_stay_here(copy: Workspace, signals: tuple[SignalSpec, ...]) -> None:
+    column = FeatureStore(copy.features).create(Header("talker", "e" * 64, {}, signals))
+    (column.folder / "answers.jsonl").write_text('{"id": "s1", "digest": 1, "answer": "a nodule"}\n')
+    warned = Warned()
+    inside = {item.path for item in collect(copy, reporter=warned)}
+    assert any(path.startswith("features/radio/") for path in inside)
+    assert not any("talker" in path for path in inside)
+    assert [line for line in warned.said if "'talker' are left out" in line]
 
 
 def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy: Workspace) -> None:

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.table import SampleTable
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.shard import Shard
 from kdkit.core.features.share import PulledColumn, pull_features, push_features
 from kdkit.core.features.share.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
@@ -314,6 +315,18 @@ def test_columns_of_others_are_not_deleted_unasked(local: LocalHub, tmp_path: Pa
         push_features(both, REPO, ["eye"], hub=signed_in(local))
     push_features(both, REPO, ["eye"], delete=True, hub=signed_in(local))
     assert not any("radio" in path for path in local.hashes(REPO, kind="dataset"))
+
+
+def test_features_from_which_texts_can_be_read_are_not_shared(author: Workspace, local: LocalHub) -> None:
+    tokens = Header("radio", FINGERPRINT[:8] + "cd" * 28, {}, (SignalSpec("tokens", (4,), "int32"),))
+    FeatureStore(author.features).create(tokens)
+    lock = Lock.load(author.lock_path)
+    lock.with_teacher("radio", lock_of(tokens.fingerprint)).save(author.lock_path)
+    for named in ([], ["radio"]):
+        with pytest.raises(KdkitError, match="features of radio are not shared") as caught:
+            push_features(author, REPO, named, hub=signed_in(local))
+        assert caught.value.code == ExitCode.DENIED
+    assert not local.repositories
 
 
 def test_what_cannot_be_pushed_is_said(author: Workspace, local: LocalHub, tmp_path: Path) -> None:

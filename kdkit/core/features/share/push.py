@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import kdkit
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.answers import tells_texts
 from kdkit.core.features.share.card import (
     README,
     RECORD,
@@ -65,8 +66,8 @@ def push_features(
         dry_run: nothing is sent.
 
     Raises:
-        KdkitError: a licence that forbids it (exit 4); no column, or none with a sample of the project; the repository
-            holds columns of others; as :func:`kdkit.core.hub.upload`.
+        KdkitError: a licence that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
+            of the project; the repository holds columns of others; as :func:`kdkit.core.hub.upload`.
     """
     from kdkit.core.data import load_table
     from kdkit.core.hub import connect, plan_upload, upload
@@ -98,8 +99,16 @@ def _shareable(workspace: Workspace, teachers: Sequence[str]) -> tuple[str, ...]
     lock, store = Lock.load(workspace.lock_path), FeatureStore(workspace.features)
     chosen = tuple(workspace.registry.teachers)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
-    for name in names:
-        store.column(name, lock.teacher(name).fingerprint if name in chosen else None)
+    columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
+    if telling := [column.teacher for column in columns if tells_texts(column.signals)]:
+        others = " ".join(name for name in names if name not in telling)
+        raise KdkitError(
+            f"features of {', '.join(telling)} are not shared",
+            where=str(workspace.features),
+            why="they hold the tokens of your data's answers, so that the texts can be read from them",
+            fix=f"push those of the others: {others}" if others else "",
+            code=ExitCode.DENIED,
+        )
     if not names:
         raise KdkitError(
             "there are no features to push",
