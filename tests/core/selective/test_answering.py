@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,16 @@ from torch.nn import functional as F
 
 from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.contracts import Decoding, DualEncoder, Sample
+from kdkit.core.data import load_table
 from kdkit.core.discovery import load_catalogue
+from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.answer_views import StudentAnswers
 from kdkit.core.selective.answering import Asked, answer_project, select
 from kdkit.core.selective.rerank import Reranker
+from kdkit.core.versions import Versions, load_student
 from kdkit.testing.endpoint import local_endpoint
-from tests.core.distill.test_generating import reopened
+from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.core.pseudo import project as example
 from tests.plugins.students.clinkd.tiny import PICTURES, make, samples
 from tests.tiny_models import make_transformers_clip_folder
@@ -106,3 +110,20 @@ def test_a_project_is_asked_and_the_best_answer_is_near_its_image(tmp_path: Path
             answer_project(reopened(root), Asked(), Decoding())
         with pytest.raises(KdkitError, match="either a version"):
             Asked(version="v1", teacher="remote")
+
+
+def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    generating_project(root)
+    recipe = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
+    (root / "toy.yaml").write_text(recipe + "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
+    add_vlm(root, "first", seed=0)
+    distill(reopened(root), Options(cpu=True))
+    found = answer_project(reopened(root), Asked(version="v1", split="calibration", limit=4), Decoding())
+    student: Any = load_student(Versions(reopened(root)).get(), reopened(root).catalogue)
+    table = load_table(reopened(root))
+    chosen = [table.samples[row] for row in table.select(split="calibration")[:4]]
+    assert [(one.id, one.reference) for one in found] == [(sample.id, sample.text) for sample in chosen]
+    assert [one.text for one in found] == StudentAnswers("v1", student).answer(chosen)
+    with pytest.raises(KdkitError, match="at least one sample"):
+        Asked(limit=0)
