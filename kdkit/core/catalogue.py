@@ -141,12 +141,13 @@ class Catalogue:
         )
 
     def _unknown(self, family: str, name: str) -> KdkitError:
+        near = did_you_mean(name, self.names(family))
+        return KdkitError(f"unknown {family} '{name}'", why=self.not_loaded(), fix=near)
+
+    def not_loaded(self) -> str:
+        """Why a name may be unknown: the plugins that were left out; empty where there are none."""
         absent = dict.fromkeys(f"{r.distribution} ({r.status})" for r in self.records if r.status != "ok")
-        return KdkitError(
-            f"unknown {family} '{name}'",
-            why=f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'" if absent else "",
-            fix=did_you_mean(name, self.names(family)),
-        )
+        return f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'" if absent else ""
 
 
 def _known(family: str) -> Family:

@@ -91,18 +91,19 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
             is unknown (did you mean), or several plugins provide it.
     """
     found = None
-    if name in catalogue.names("teacher"):
-        moved = name in catalogue.pins.get("teacher", {})  # the catalogue knows best what to do about that
+    moved = name in catalogue.pins.get("teacher", {})  # the catalogue knows best what to do about that
+    if name in catalogue.names("teacher") or (moved and entry.source is None):
         choose_one = "" if moved else f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
         full_name = f"{entry.provider}:{name}" if entry.provider else name
         found = _get(catalogue, "teacher", full_name, where, choose_one)
     if found is None and entry.source is None:
         near = did_you_mean(name, catalogue.names("teacher"))
+        absent = catalogue.not_loaded()
         raise KdkitError(
             f"unknown teacher '{name}'",
             where=where,
-            why="no installed plugin knows it, and no source is given",
-            fix=f"{near} else say where it comes from: --from local:DIR or hf:ORG/REPO",
+            why=absent or "no installed plugin knows it, and no source is given",
+            fix=near + (" Or" if near.endswith("?") else "; or") + " say where it is: --from local:DIR or hf:ORG/REPO",
         )
     spec: TeacherSpec | None = found.spec if found else None
     source = entry.source or (spec.source if spec else "")

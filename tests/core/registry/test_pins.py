@@ -199,6 +199,18 @@ def test_a_teacher_of_another_provider_is_refused(then: str, now: str, tmp_path:
     assert Lock.load(after.lock_path).teacher("t").provider == f"{now}@1.0"
 
 
+def test_a_teacher_whose_provider_is_gone(tmp_path: Path) -> None:
+    stub.write(tmp_path / "a")
+    before = stub_project(tmp_path, "kdkit-a")
+    add_teacher(before, "t", {})
+    text = before.registry_path.read_text()
+    after = stub_project(tmp_path, "")
+    after.registry_path.write_text(text)
+    with pytest.raises(KdkitError, match="the teacher 't' comes from kdkit-a in this project") as caught:
+        open_teacher(after, "t")
+    assert caught.value.fix == "kdkit install kdkit-a"
+
+
 # ---------------------------------------------------------------------------- the real command
 
 TEACHER = """
