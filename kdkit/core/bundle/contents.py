@@ -13,10 +13,11 @@ from kdkit.core.bundle.manifest import REQUIREMENTS
 from kdkit.core.bundle.needs import plugin_pins, without_wheel
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.publish.layout import NOT_PUBLISHED
 
 if TYPE_CHECKING:
     from kdkit.core.features import Column, FeatureStore
-    from kdkit.core.registry.lock import Lock
+    from kdkit.core.registry.lock import Lock, LockedTeacher
     from kdkit.core.versions import Version, Versions
     from kdkit.core.workspace import Workspace
 
@@ -146,11 +147,19 @@ def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
             continue
         locked = lock.teacher(name)
         require_same_choice(chosen, locked)
+        if held_by_author(workspace, name, locked):
+            reporter.warn(f"teacher '{name}' has no files here: it teaches what its features hold")
+            continue
         if locked.gated:
             reporter.warn(f"teacher '{name}' is gated: its terms bind whoever gets this bundle too")
         for file, fact in sorted(locked.files.items()):
             path = workspace.artifacts / name / file
             yield Item(path.relative_to(workspace.root).as_posix(), path, fact.size, fact.sha256)
+
+
+def held_by_author(workspace: Workspace, name: str, locked: LockedTeacher) -> bool:
+    """Whether a teacher came with a pulled student from a folder of its author, so that its files cannot be had."""
+    return locked.source == f"local:{NOT_PUBLISHED}" and not (workspace.artifacts / name).is_dir()
 
 
 def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:

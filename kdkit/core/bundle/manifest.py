@@ -129,7 +129,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise _bad(where, f"its manifest, {place}: {first['msg']}" if place else first["msg"]) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise _bad(where, f"its manifest, {place}: {said}" if place else said) from None
 
 
 def _bad(where: str, why: str) -> KdkitError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import kdkit
 from kdkit.core.atomic import disk_errors, new_file
 from kdkit.core.bundle import tar
-from kdkit.core.bundle.contents import PARTS, Item, collect
+from kdkit.core.bundle.contents import PARTS, Item, collect, held_by_author
 from kdkit.core.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
 from kdkit.core.bundle.meter import CHUNK, Meter
 from kdkit.core.bundle.needs import plugin_pins
@@ -94,7 +94,9 @@ def _fetch_missing(workspace: Workspace, reporter: Reporter) -> None:
     from kdkit.core.artifacts import materialise
     from kdkit.core.registry.lock import Lock
 
-    for name in Lock.load(workspace.lock_path).teachers:
+    for name, locked in Lock.load(workspace.lock_path).teachers.items():
+        if held_by_author(workspace, name, locked):
+            continue
         if name in workspace.registry.teachers and not (workspace.artifacts / name).is_dir():
             materialise(workspace, name, reporter=reporter)
 

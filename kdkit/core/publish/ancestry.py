@@ -32,7 +32,7 @@ class Taught:
 
     Attributes:
         name: as in the lineage; of two teachers of one name the later has its first version behind it.
-        entry: what the latest lineage that it occurs in says about it.
+        entry: what the latest lineage that it occurs in says about it; ``domains`` and ``trust`` of all of them.
         facts: about its licence.
         paper: where the catalogue knows one.
     """
@@ -62,8 +62,10 @@ def teachers_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> t
     for lineage in history:
         for entry in lineage["teachers"]:
             key = (entry["name"], public_source(entry["source"]))
-            # An inherited row repeats an earlier one; it may know less.
-            found[key] = {**found.get(key, {}), **entry}
+            # An inherited row repeats an earlier one; it may know less. Other projects have data of other domains.
+            before = found.get(key, {})
+            taught = {part: {**before.get(part, {}), **entry[part]} for part in ("domains", "trust")}
+            found[key] = {**before, **entry, **taught}
     names: set[str] = set()
     result = []
     for (name, _), entry in found.items():

@@ -168,6 +168,9 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
         limits.append(f"Few images to judge by: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
+    known = facts.record.lineage["data"]["known"]
+    if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:
+        limits.append(f"Not evaluated in this version, and perhaps forgotten: {', '.join(unmeasured)}.")
     limits += _behind(facts)
     limits.append("Age, sex, origin and scanner of the patients were not looked at: it may be worse for some of them.")
     limits.append("It may have taken over mistakes and biases of its teachers.")

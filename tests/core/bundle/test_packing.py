@@ -267,6 +267,17 @@ def test_a_teacher_whose_files_are_gone_is_fetched_first(copy: Workspace) -> Non
     assert (copy.root.parent / "b" / ".kdkit" / "artifacts" / "radio" / "toy.safetensors").is_file()
 
 
+def test_a_teacher_whose_files_its_author_kept_is_left_out_and_its_features_go_along(copy: Workspace) -> None:
+    text, lock, hidden = copy.registry_path.read_text(), Lock.load(copy.lock_path), "local:(not published)"
+    facts = lock.teacher("radio")
+    copy.registry_path.write_text(text.replace(facts.source, hidden))
+    lock.with_teacher("radio", facts.model_copy(update={"source": hidden})).save(copy.lock_path)
+    shutil.rmtree(copy.artifacts / "radio")
+    inside = {file.path for file in pack(open_project(copy.root), copy.root.parent / "a.tar").manifest.files}
+    assert not any(path.startswith(".kdkit/artifacts/radio") for path in inside)
+    assert any(path.startswith("features/radio/") for path in inside)
+
+
 def test_a_teacher_that_is_not_locked(copy: Workspace) -> None:
     copy.lock_path.unlink()
     assert "kdkit lock radio" in refused(copy, copy.root.parent / "a.tar", "not locked").fix

@@ -78,6 +78,14 @@ def test_what_a_person_asserted_when_it_taught_is_remembered(tmp_path: Path) -> 
     assert ancestry(workspace, "v1", public=True).licence.name == "cc-by-sa-4.0"
 
 
+def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) -> None:
+    first, later = teacher("bio", "hf:lab/bio", {"ct": 1.0, "mri": 1.0}), teacher("bio", "hf:lab/bio", {"oct": 1.0})
+    pulled = {"origin": ORIGIN, "history": [lineage("v1", teachers=[first])]}
+    workspace = project(tmp_path, lineage("v2", "v1", teachers=[later]), pulled=pulled)
+    (bio,) = ancestry(workspace, "v2").teachers
+    assert set(bio.entry["domains"]) == set(bio.entry["trust"]) == {"ct", "mri", "oct"}
+
+
 def test_two_teachers_of_one_name_are_two(tmp_path: Path) -> None:
     other = teacher("bio", "hf:else/bio", {"ct": 1.0}, licence="cc-by-4.0", since="v2")
     workspace = project(tmp_path, lineage("v1", teachers=[BIO]), lineage("v2", "v1", teachers=[other]))

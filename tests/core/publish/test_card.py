@@ -194,6 +194,14 @@ def test_what_is_not_known_is_said() -> None:
     assert "flatter" not in card_text(facts())
 
 
+def test_domains_without_figures_are_named_among_the_limits() -> None:
+    assert "perhaps forgotten" not in card_text(facts())
+    given = facts()
+    last = {**given.record.lineage, "data": {**given.record.lineage["data"], "known": ["ct", "oct", "xray"]}}
+    record = replace(given.record, history=(given.record.history[0], last))
+    assert "- Not evaluated in this version, and perhaps forgotten: xray." in card_text(facts(record=record))
+
+
 def test_a_refused_version_says_so_at_its_top() -> None:
     given = facts()
     guard = {"promoted": False, "broken": ["ct"], "doubtful": []}

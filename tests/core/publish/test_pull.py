@@ -19,9 +19,11 @@ from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.share import push_features
 from kdkit.core.hub import Hub
-from kdkit.core.publish.layout import RECORD, Record
+from kdkit.core.publish.layout import RECORD, Origin, Record
 from kdkit.core.publish.pull import Pulled, pull_student
+from kdkit.core.publish.pulled.registry import registry_text
 from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.schema import Registry
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from kdkit.testing.hub import LocalHub, local_hub
@@ -269,6 +271,16 @@ def test_missing_plugins_are_named(local: LocalHub, release: tuple[Path, Record]
         "student 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
         "loader 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
     ]
+
+
+def test_only_teachers_that_a_folder_held_are_said_to_lack_their_files() -> None:
+    entries = {"ours": {"from": "local:(not published)", "loader": "open_clip"}, "theirs": {"from": "hf:lab/theirs"}}
+    registry = Registry.model_validate({"version": 1, "teachers": entries})
+    origin = Origin("lab/student", "c" * 40, "v1")
+    text = registry_text(registry, Lock(), origin, recipe_file=False, with_features=("ours", "theirs"))
+    ours, theirs = text[: text.index("\n  theirs:")].split("\n  ours:")
+    assert "Its files are not published" in ours
+    assert "not published: it" not in theirs
 
 
 def test_with_columns_old_teachers_replay_without_their_files(author: Path, local: LocalHub, tmp_path: Path) -> None:

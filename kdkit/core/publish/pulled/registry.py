@@ -44,7 +44,8 @@ def registry_text(
     if not recipe_file and is_path(recipe):
         raise KdkitError("its recipe is a file that it does not hold", where=origin.repository, why=recipe)
     data = public_registry(registry, recipe=recipe)
-    hidden = [name for name in unpublished(registry, lock) if name not in with_features]
+    held_by_author = unpublished(registry, lock)
+    hidden = [name for name in held_by_author if name not in with_features]
     text = "\n".join(
         [
             *_HEAD.format(**vars(origin)).splitlines(),
@@ -57,7 +58,7 @@ def registry_text(
             *_part("student", data["student"]),
             "",
             *_WITH_TEACHERS,
-            *_teachers(data["teachers"], lock, hidden, with_features),
+            *_teachers(data["teachers"], lock, hidden, held_by_author),
             "",
             *_DATA,
             "",
@@ -90,14 +91,14 @@ def _optional(key: str, data: Mapping[str, Any], comment: Collection[str]) -> li
 
 
 def _teachers(
-    entries: Mapping[str, Mapping[str, Any]], lock: Lock, hidden: Collection[str], with_features: Collection[str]
+    entries: Mapping[str, Mapping[str, Any]], lock: Lock, hidden: Collection[str], held_by_author: Collection[str]
 ) -> list[str]:
     lines = ["teachers:"]
     for name, fields in entries.items():
         about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
         if name in hidden:
             about, entry = [*_HIDDEN, *about], [f"  # {line[2:]}" for line in entry]
-        elif name in with_features:
+        elif name in held_by_author:
             about = [*_HELD_BY_FEATURES, *about]
         lines += [*(f"  # {line}" for line in about), *entry]
     return lines if lines[1:] else ["teachers: {}"]
