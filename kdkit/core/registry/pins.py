@@ -8,9 +8,11 @@ name that ``registry.yaml`` and its recipe use, when teachers are locked and whe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from kdkit.core.contracts import StudentSpec
 from kdkit.core.errors import KdkitError
 from kdkit.core.recipe import Recipe, is_path, recipe_file
 from kdkit.core.registry.lock import Lock
@@ -96,6 +98,8 @@ def used_names(workspace: Workspace, lock: Lock, recipe: str) -> Iterator[tuple[
     """(family, name) of everything that ``registry.yaml`` and the recipe name, teachers excepted."""
     registry = workspace.registry
     yield "student", registry.student.family
+    with suppress(KdkitError):
+        yield "task", cast(StudentSpec, workspace.catalogue.get("student", registry.student.family).spec).task
     yield from (("source", entry.source) for entry in registry.data)
     yield from (("loader", facts.loader) for facts in lock.teachers.values())
     yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)
