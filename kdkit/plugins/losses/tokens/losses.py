@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.core.contracts import LossInput
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.losses.tokens.answers import Answers, Stored, speaking, stored
 from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
@@ -76,19 +78,8 @@ class TokenDistillation(nn.Module):
         self.temperature, self.noise, self.chunk = temperature, noise, chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """-> (); only logits of tokens that some teacher speaks about are made."""
-        views = speaking(batch)
-        answers = Answers.of(batch, _taught(views))
-        teachers = [stored(view, answers, same_tokens=True) for view in views]
-        mass = _mass(teachers)
-        if not len(answers.ids) or mass is None:
-            return answers.nothing(batch)
-
-        def value(logits: Tensor, part: slice) -> Tensor:
-            rows = [(self._rows(logits, t, part) * t.weight[part]).sum() for t in teachers]
-            return torch.stack(rows).sum()
-
-        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / mass
+        """-> ()."""
+        return _mean_over_tokens(batch, self._rows, same_tokens=True, chunk=self.chunk)
 
     def _rows(self, logits: Tensor, teacher: Stored, part: slice) -> Tensor:
         """(c,) the divergence at each token."""
@@ -122,21 +113,11 @@ class UniversalLogitDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """-> (), mean over the tokens by trust, in [0, 2]."""
-        views = speaking(batch)
-        answers = Answers.of(batch, _taught(views))
-        teachers = [stored(view, answers, same_tokens=False) for view in views]
-        mass = _mass(teachers)
-        if not len(answers.ids) or mass is None:
-            return answers.nothing(batch)
+        return _mean_over_tokens(batch, self._rows, same_tokens=False, chunk=self.chunk)
 
-        def value(logits: Tensor, part: slice) -> Tensor:
-            q = (logits / self.temperature).softmax(-1)
-            rows = [(self._rows(q, t, part) * t.weight[part]).sum() for t in teachers]
-            return torch.stack(rows).sum()
-
-        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / mass
-
-    def _rows(self, q: Tensor, teacher: Stored, part: slice) -> Tensor:
+    def _rows(self, logits: Tensor, teacher: Stored, part: slice) -> Tensor:
+        """(c,) the distance at each token."""
+        q = (logits / self.temperature).softmax(-1)
         p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(q.dtype).exp()
         k = p.shape[-1] - 1
         largest = q.topk(min(k, q.shape[-1]), dim=-1).values
@@ -145,12 +126,22 @@ class UniversalLogitDistillation(nn.Module):
         return (p - torch.cat([largest, rest], dim=-1)).abs().sum(-1)
 
 
-def _taught(views: list[TeacherView]) -> Tensor | None:
-    """(B,) samples that some teacher may teach; None without teachers."""
-    return torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
+def _mean_over_tokens(
+    batch: LossInput, rows: Callable[[Tensor, Stored, slice], Tensor], *, same_tokens: bool, chunk: int
+) -> Tensor:
+    """() the mean of ``rows(logits, teacher, which tokens)``, (c,), over tokens and teachers by trust.
 
+    Only logits of tokens that some teacher speaks about are made.
+    """
+    views = speaking(batch)
+    taught = torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
+    answers = Answers.of(batch, taught)
+    teachers = [stored(view, answers, same_tokens=same_tokens) for view in views]
+    mass = torch.stack([t.weight.sum() for t in teachers]).sum() if teachers else torch.zeros(())
+    if not len(answers.ids) or not bool(mass > 0):
+        return answers.nothing(batch)
 
-def _mass(teachers: list[Stored]) -> Tensor | None:
-    """() total trust over tokens and teachers, or None when there is none."""
-    total = torch.stack([t.weight.sum() for t in teachers]).sum() if teachers else None
-    return total if total is not None and bool(total > 0) else None
+    def value(logits: Tensor, part: slice) -> Tensor:
+        return torch.stack([(rows(logits, t, part) * t.weight[part]).sum() for t in teachers]).sum()
+
+    return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=chunk) / mass
