@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,21 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
+from fake_plugins import GOOD, cpu_of_children, install
+
 LIMIT = 0.6
-GOOD = """
-from kdkit import LossSpec, TeacherSpec, hookimpl
-
-@hookimpl
-def kdkit_teachers():
-    return [
-        TeacherSpec(name=f"teacher-{number}-{{n}}", summary="Fake.", source="hf:nobody/nothing", loader="open_clip")
-        for n in range(5)
-    ]
-
-@hookimpl
-def kdkit_losses():
-    yield LossSpec(name="loss-{number}", summary="Fake.", factory="builtins:dict")
-"""
 BROKEN = {
     "raises": ("raise RuntimeError('broken on purpose')", "RuntimeError: broken on purpose"),
     "exits": ("import sys\nsys.exit(3)", "SystemExit: 3"),
@@ -80,22 +67,6 @@ class Case:
         if done.returncode:
             sys.exit(f"{self.title} ended with {done.returncode}:\n{done.stdout[-500:]}{done.stderr[-500:]}")
         return done
-
-
-def cpu_of_children() -> float:
-    """Processor seconds of the processes that have ended: what a busy machine hardly changes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def install(site: Path, name: str, source: str, requires: str = "") -> None:
-    """What ``pip install`` would leave of a plugin."""
-    module = name.replace("-", "_")
-    (site / f"{module}.py").write_text(source)
-    facts = site / f"{module}-1.0.dist-info"
-    facts.mkdir()
-    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}")
-    (facts / "entry_points.txt").write_text(f"[kdkit]\n{name.removeprefix('kdkit-')} = {module}\n")
 
 
 def check(listing: str) -> int:

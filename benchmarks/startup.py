@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,21 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
 
+from fake_plugins import GOOD, cpu_of_children, install
+
 LIMIT = 0.35
-PLUGIN = """
-from kdkit import LossSpec, TeacherSpec, hookimpl
-
-@hookimpl
-def kdkit_teachers():
-    return [
-        TeacherSpec(name=f"teacher-{number}-{{n}}", summary="Fake.", source="hf:nobody/nothing", loader="open_clip")
-        for n in range(5)
-    ]
-
-@hookimpl
-def kdkit_losses():
-    yield LossSpec(name="loss-{number}", summary="Fake.", factory="builtins:dict")
-"""
 TYPER = """
 import typer
 app = typer.Typer(rich_markup_mode=None)
@@ -56,16 +43,6 @@ class Case:
     cpu: list[float] = field(default_factory=list)
 
 
-def install_plugins(site: Path, count: int) -> None:
-    """What ``pip install`` would leave of ``count`` plugins."""
-    for number in range(count):
-        facts = site / f"kdkit_fake{number}-1.0.dist-info"
-        facts.mkdir()
-        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kdkit-fake{number}\nVersion: 1.0\n")
-        (facts / "entry_points.txt").write_text(f"[kdkit]\nfake{number} = kdkit_fake{number}\n")
-        (site / f"kdkit_fake{number}.py").write_text(PLUGIN.format(number=number))
-
-
 def measure(cases: list[Case], rounds: int, environment: dict[str, str], folder: Path) -> None:
     """Run every case once per round, after a round that warms the disk cache and writes the .pyc files."""
     for number in range(rounds + 1):
@@ -75,12 +52,6 @@ def measure(cases: list[Case], rounds: int, environment: dict[str, str], folder:
             if number:
                 case.seconds.append(time.perf_counter() - start)
                 case.cpu.append(cpu_of_children() - before)
-
-
-def cpu_of_children() -> float:
-    """Processor seconds of the processes that have ended: what a busy machine hardly changes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def run(case: Case, environment: dict[str, str], folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +94,8 @@ def main() -> int:
         site, folder = Path(temporary, "site"), Path(temporary, "project")
         site.mkdir()
         folder.mkdir()
-        install_plugins(site, options.plugins)
+        for number in range(options.plugins):
+            install(site, f"kdkit-fake-{number}", GOOD.format(number=number))
         environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONPYCACHEPREFIX": str(Path(temporary, "pyc"))}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         run(Case("kdkit init", [*kdkit, "init"]), environment, folder)

@@ -28,11 +28,6 @@ class Frozen:
     editable: bool
 
 
-def requirements() -> tuple[str, ...]:
-    """kdkit and every distribution with a plugin, as lines of a requirements file."""
-    return tuple(frozen.requirement for frozen in freeze())
-
-
 def freeze() -> tuple[Frozen, ...]:
     """kdkit first, then the distributions with plugins by name; imports none of them."""
     from kdkit.core.discovery import installed

@@ -10,8 +10,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
+
+from kdkit.testing.loopback import serving
 
 Reply = Sequence[tuple[str, Sequence[float]]]
 """Texts with the log-probabilities of their tokens; the latter empty for a server that gives none."""
@@ -95,15 +97,9 @@ def local_endpoint(answer: Callable[[Mapping[str, Any]], Reply]) -> Iterator[Loc
         answer: the body of a request -> what is answered; called in several threads.
     """
     endpoint = LocalEndpoint(answer)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Connection", (_Connection,), {"endpoint": endpoint}))
-    server.daemon_threads = True
-    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield endpoint
-    finally:
-        endpoint.ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(type("Connection", (_Connection,), {"endpoint": endpoint})) as url:
+        endpoint.url = f"{url}/v1"
+        try:
+            yield endpoint
+        finally:
+            endpoint.ended.set()

@@ -204,10 +204,10 @@ def _licence(facts: CardFacts) -> Iterator[str]:
     elif not because:
         yield f"`{licence.name}`. No teacher asks for another."
     elif licence.stated:
-        yield f"`{licence.name}`, chosen by its owner; nothing less strict is possible because of {because}."
+        yield f"`{licence.name}`, chosen by its owner. The strictest of what it learnt from: {because}."
     else:
-        yield f"`{licence.name}`, because of {because}."
-    yield "It is the strictest of the teachers' and the data's licences. This is no legal advice."
+        yield f"`{licence.name}`, because of {because}, the strictest of what it learnt from."
+    yield "This is no legal advice."
 
 
 def _citation(facts: CardFacts) -> Iterator[str]:

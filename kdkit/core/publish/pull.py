@@ -147,11 +147,13 @@ def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[P
 
 def _require_empty(into: Path) -> None:
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        is_project = (into / PROJECT_REGISTRY).is_file()
         raise KdkitError(
             "this is in use",
             where=str(into),
             why="a pulled project needs a folder of its own",
-            fix="choose another: --to DIR",
+            fix="choose another: --to DIR"
+            + ("; for shared features in this project: kdkit features pull ORG/NAME" if is_project else ""),
             code=ExitCode.FOUND,
         )
 

@@ -118,7 +118,7 @@ def push_student(
             report.warn(warning)
         report.say(f"comparing with {repo}")
         plan = plan_upload(hub, repo, "model", folder)
-        tag = None if pull_request else _tag(workspace, hub, plan, release)
+        tag = None if pull_request else _tag(workspace, hub, plan, release, report)
         uploaded = None
         if not dry_run:
             uploaded = upload(
@@ -176,11 +176,11 @@ def _require_visibility(hub: Hub, repo: str, *, public: bool) -> None:
     )
 
 
-def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release) -> str:
+def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:
     """See :func:`tag_of_successor`."""
     versions = Versions(workspace)
     own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
-    return tag_of_successor(hub, plan, release.record, [*release.record.history, *own])
+    return tag_of_successor(hub, plan, release.record, [*release.record.history, *own], reporter)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.contracts import Reporter
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.publish.layout import README, RECORD, Record
 
@@ -18,11 +19,14 @@ _OF_NOBODY = frozenset((README, ".gitattributes", "LICENSE"))
 """Files that a new repository may have."""
 
 
-def tag_of_successor(hub: Hub, plan: UploadPlan, record: Record, known: Iterable[Mapping[str, Any]]) -> str:
+def tag_of_successor(
+    hub: Hub, plan: UploadPlan, record: Record, known: Iterable[Mapping[str, Any]], reporter: Reporter | None = None
+) -> str:
     """The tag under which ``record`` is pushed: ``v3``; ``v3-r2`` where ``v3`` names other files already.
 
     Args:
         known: lineages of all versions that the project has, or comes from.
+        reporter: is warned where the repository's version is no ancestor of the one that takes its place.
 
     Raises:
         KdkitError: exit code 1, when the repository holds something that the project does not know.
@@ -31,6 +35,8 @@ def tag_of_successor(hub: Hub, plan: UploadPlan, record: Record, known: Iterable
     if there is None:
         return record.version
     if _key(there.lineage) in [_key(lineage) for lineage in known]:
+        if reporter is not None and _key(there.lineage) not in [_key(lineage) for lineage in record.history]:
+            reporter.warn(f"{record.version} does not go on from {there.version}, whose place it takes in {plan.repo}")
         return _free_tag(hub, plan, record.version)
     raise KdkitError(
         f"{plan.repo} holds {there.version} of another student, or of somebody who taught this one before you",

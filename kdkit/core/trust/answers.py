@@ -38,7 +38,8 @@ def measure(judge: AnswerJudge, column: Column, scores: str, reporter: Reporter)
     samples = [table.samples[row] for row in judge.rows("calibration")]
     view = judge.teacher(column.teacher, column)
     able = view.covered(samples)
-    lacking = dict.fromkeys(sample.domain for sample in samples if sample not in able)
+    measured = {sample.domain for sample in able}
+    lacking = dict.fromkeys(sample.domain for sample in samples if sample.domain not in measured)
     if lacking:
         reporter.warn(
             f"teacher '{column.teacher}' has not answered all calibration samples of {', '.join(lacking)} and is not "

@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from kdkit.testing.hub import routes
@@ -15,6 +14,7 @@ from kdkit.testing.hub.http import Connection, Recorded, Refusal
 from kdkit.testing.hub.state import Account, Commit, File, Kind, Repository
 from kdkit.testing.hub.store import Store
 from kdkit.testing.hub.xet import XetStorage
+from kdkit.testing.loopback import serving
 
 assert routes  # imported for what it registers
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
@@ -168,14 +168,5 @@ def local_hub(
         port: 0 for a free one.
     """
     hub = LocalHub(root, accounts, xet=xet, lfs_threshold=lfs_threshold, page=page)
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Connection", (Connection,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(type("Connection", (Connection,), {"hub": hub}), port) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

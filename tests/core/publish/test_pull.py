@@ -248,8 +248,13 @@ def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: P
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     before = len(local.requests)
-    with pytest.raises(KdkitError, match="in use"):
+    with pytest.raises(KdkitError, match="in use") as caught:
         pull(local, tmp_path / "full")
+    assert "kdkit features pull" not in caught.value.fix
+    (tmp_path / "full" / "registry.yaml").write_text("version: 1\n")
+    with pytest.raises(KdkitError, match="in use") as caught:
+        pull(local, tmp_path / "full")
+    assert "kdkit features pull" in caught.value.fix
     assert len(local.requests) == before
     local.add("alice/plain", {"config.json": b"{}"})
     with pytest.raises(KdkitError, match="no release of kdkit") as caught:

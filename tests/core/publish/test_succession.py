@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.contracts import Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.hub import Hub, connect, plan_upload, upload
 from kdkit.core.publish.layout import RECORD, Record
@@ -28,6 +29,16 @@ def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any
 
 
 V1, V2, V3 = line("v1"), line("v2"), line("v3")
+
+
+class Heard(Silent):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -60,6 +71,15 @@ def test_versions_follow_one_another(hub: Hub, tmp_path: Path) -> None:
     assert tag(hub, tmp_path, record(V1, V2), more="with more figures") == "v2-r3"
     assert tag(hub, tmp_path, record(V1, V2, V3)) == "v3"
     assert tag(hub, tmp_path, record(V1, V2), known=(V3,), more="v3 was no good") == "v2-r4"
+
+
+def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None:
+    tag(hub, tmp_path, record(V1, V2, V3))
+    heard = Heard()
+    for content in (record(V1, V2, V3), record(V1, V2)):
+        plan = plan_upload(hub, REPO, "model", folder(tmp_path, content))
+        tag_of_successor(hub, plan, content, [*content.history, V3], heard)
+    assert heard.warnings == [f"v2 does not go on from v3, whose place it takes in {REPO}"]
 
 
 @pytest.mark.parametrize(

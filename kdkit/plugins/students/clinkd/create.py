@@ -117,8 +117,9 @@ def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str
 
 
 def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path) -> None:
-    options = {name: value for name, value in complete(wanted).options.items() if value is not None}
-    if trained is not None and wanted.name == trained.name and options.items() <= trained.options.items():
+    whole = complete(wanted)
+    options = {name: value for name, value in whole.options.items() if value is not None}
+    if trained is not None and whole.name == trained.name and options.items() <= trained.options.items():
         return
     raise KdkitError(
         f"this student was trained with the {key} '{trained or 'of the model itself'}', not '{wanted}'",

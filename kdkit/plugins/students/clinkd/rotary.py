@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.contracts import RopeVariant
-from kdkit.core.discovery import load_catalogue, resolve
+from kdkit.core.discovery import BUILT_IN, load_catalogue, resolve
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.rope.layouts import sections
 from kdkit.plugins.rope.variants import LanguageRope
@@ -20,22 +20,24 @@ AXES = 3
 
 
 def complete(choice: Choice) -> Choice:
-    """The choice with all options of its variant, so that a saved student does not depend on defaults."""
-    spec = load_catalogue().get("rope", choice.name).spec
+    """The choice with all options and the provider of its variant: a saved student depends on no default, and a
+    variant of the same name that another plugin brings later is not taken for its own."""
+    entry = load_catalogue().get("rope", choice.name)
+    spec, name = entry.spec, choice.name if entry.provider == BUILT_IN else entry.qualified
     parameters = inspect.signature(resolve(spec.factory)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return Choice(choice.name, {**defaults, **spec.options, **choice.options})
+    return Choice(name, {**defaults, **spec.options, **choice.options})
 
 
 def make_variant(choice: Choice, network: Any) -> tuple[RopeVariant, Choice]:
     """The variant, and the choice with all its options; M-RoPE's sections are the model's own unless given."""
-    options = dict(complete(choice).options)
-    make = load_catalogue().make
-    variant: RopeVariant = make("rope", choice.name, **options)
+    whole = complete(choice)
+    options, make = dict(whole.options), load_catalogue().make
+    variant: RopeVariant = make("rope", whole.name, **options)
     if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None:
         options["section"] = own_section(network)
-        variant = make("rope", choice.name, **options)
-    return variant, Choice(choice.name, options)
+        variant = make("rope", whole.name, **options)
+    return variant, Choice(whole.name, options)
 
 
 def own_section(network: Any) -> list[int]:

@@ -14,11 +14,21 @@ import pytest
 import torch
 import transformers
 
+from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.conftest import write_distribution
 from tests.plugins.students.clinkd.tiny import FAMILIES, answer_logits, make, samples, stacked, stock_arguments
 
+ROPE_PLUGIN = """\
+from kdkit.core.contracts import RopeSpec
+from kdkit.core.hookspecs import hookimpl
+
+@hookimpl
+def kdkit_rope_variants():
+    return (RopeSpec(name="my-rope", summary="as 1-D", factory="kdkit.plugins.rope.variants:rope_1d"),)
+"""
 LORA = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
 
 
@@ -75,6 +85,22 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path, capsys: pytest.Captur
     assert {"clinkd.json", "config.json", "model.safetensors", "tokenizer.json", "vision_rope.safetensors"} <= {*names}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_variant_of_another_plugin_is_saved_with_its_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    write_distribution(tmp_path / "site", "kdkit-rope-x", ROPE_PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    load_catalogue.cache_clear()
+    try:
+        make(rope="my-rope").save(tmp_path / "a")
+        saved = json.loads((tmp_path / "a" / "clinkd.json").read_text())
+        assert saved["config"]["rope"]["name"] == "kdkit-rope-x:my-rope"
+        assert load_student(tmp_path / "a", rope="my-rope").settings.rope.name == "kdkit-rope-x:my-rope"
+    finally:
+        load_catalogue.cache_clear()
 
 
 def test_learnt_frequencies_are_saved(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""HTTP servers on the loopback interface, for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@contextmanager
+def serving(connection: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """Serve in a thread until the end of the block; gives the server's address, ``http://127.0.0.1:PORT``.
+
+    Args:
+        connection: answers the requests, several at a time.
+        port: 0 for a free one.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", port), connection)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
