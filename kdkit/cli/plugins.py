@@ -77,7 +77,7 @@ def freeze(json: console.JsonOption = False) -> None:
 
 
 def _frozen(one: Frozen) -> str:
-    comment = f"# {one.name}=={one.version}, run from its sources\n" if one.editable else ""
+    comment = f"# {one.name}=={one.version}, which only this machine has\n" if one.local else ""
     return comment + one.requirement
 
 

@@ -61,8 +61,7 @@ def load_catalogue() -> Catalogue:
     ``KDKIT_PLUGIN_SECONDS`` is how long one may take.
 
     Raises:
-        KdkitError: in strict mode, when a plugin is broken or incompatible, or one that is asked for by name is
-            not installed.
+        KdkitError: one that is asked for by name is not installed; in strict mode, a broken or incompatible one.
     """
     allowed = None
     if _is_set("KDKIT_NO_PLUGINS"):
@@ -70,12 +69,10 @@ def load_catalogue() -> Catalogue:
     elif "KDKIT_PLUGINS" in os.environ:
         allowed = frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(",") if word.strip())
     plugins = installed()
-    strict = _is_set("KDKIT_STRICT")
-    if strict:
-        _require_installed(allowed or frozenset(), plugins)
+    _require_installed(allowed or frozenset(), plugins)
     catalogue = discover(plugins, allowed, seconds=_limit())
     failed = [record for record in catalogue.records if record.error]
-    if failed and strict:
+    if failed and _is_set("KDKIT_STRICT"):
         raise KdkitError(
             f"{len(failed)} plugin{'s do' if len(failed) > 1 else ' does'} not work",
             why="; ".join(f"{r.name} of {r.distribution} {r.version}: {r.error}" for r in failed),

@@ -19,13 +19,13 @@ class Frozen:
     Attributes:
         name: normalised; ``version``: as installed.
         requirement: a line as ``pip freeze`` writes it.
-        editable: it is run from a folder of sources, which no other machine has.
+        local: it comes from a folder or file of this machine, which no other machine has.
     """
 
     name: str
     version: str
     requirement: str
-    editable: bool
+    local: bool
 
 
 def freeze() -> tuple[Frozen, ...]:
@@ -46,13 +46,12 @@ def freeze() -> tuple[Frozen, ...]:
 
 def _frozen(name: str, dist: Distribution) -> Frozen:
     origin = _origin(dist)
-    editable = bool(origin.get("dir_info", {}).get("editable"))
     line = f"{name}=={dist.version}"
-    if editable:
+    if origin.get("dir_info", {}).get("editable"):
         line = f"-e {unquote(urlsplit(origin['url']).path)}"
     elif origin:
         line = f"{name} @ {_reference(origin)}"
-    return Frozen(normal(name), dist.version, line, editable)
+    return Frozen(normal(name), dist.version, line, local=origin.get("url", "").startswith("file:"))
 
 
 def _origin(dist: Distribution) -> dict[str, Any]:

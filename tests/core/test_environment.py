@@ -48,7 +48,7 @@ def test_the_lines_are_those_of_pip_freeze(tmp_path: Path, monkeypatch: pytest.M
     pip = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     ours = {one.name: one for one in freeze() if one.name in {"kdkit-index", *ORIGINS}}
     assert sorted(one.requirement for one in ours.values()) == sorted(x for x in pip if not x.startswith("#"))
-    assert [one.name for one in ours.values() if one.editable] == ["kdkit-edit"]
+    assert [one.name for one in ours.values() if one.local] == ["kdkit-edit", "kdkit-folder"]
     assert ours["kdkit-index"].requirement == "kdkit-index==1.2"
     assert ours["kdkit-git"].requirement == f"kdkit-git @ git+https://example.org/x.git@{COMMIT}"
 
