@@ -67,6 +67,18 @@ class TeacherEntry(Part):
     """Teach at most these domains; trust decides among them."""
     license: str | None = None
     """What a person asserts; the lock keeps what the files say."""
+    signals: Literal["stored", "live"] = "stored"
+    """``live``: it is asked about each batch while training; of training samples nothing is stored."""
+    device: str | None = None
+    """Of a live teacher: ``cpu``, ``cuda:1`` ...; by default where the student is trained."""
+    parked: bool = False
+    """A live teacher's weights are on its device only while it computes, and the student's step waits for that."""
+
+    @model_validator(mode="after")
+    def _device_of_live_ones(self) -> Self:
+        if self.signals == "stored" and (self.device is not None or self.parked):
+            raise ValueError("'device' and 'parked' are for 'signals: live'")
+        return self
 
 
 class StudentEntry(Part):
@@ -141,3 +153,8 @@ class Registry(Part):
     optimiser: OptimiserEntry = OptimiserEntry()
     trust: TrustEntry | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Teachers with ``signals: live``."""
+        return tuple(name for name, entry in self.teachers.items() if entry.signals == "live")
