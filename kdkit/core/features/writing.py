@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.contracts import Sample, SignalSource
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.encode import Encoder
 from kdkit.core.features.shard import PRESENT, UNREADABLE, Shard
-from kdkit.core.features.signals import DualEncoderSignals
 
 Indices = NDArray[np.int64]
+KEPT = "nothing of this block was stored; what was committed before is kept"
 
 
 class ShardWriter:
@@ -32,6 +31,8 @@ class ShardWriter:
 
     def __init__(self, source: SignalSource, shard: Shard, table_index: Indices, batch_size: int) -> None:
         self.source, self._shard, self._batch_size = source, shard, batch_size
+        header = shard.header
+        self._encode = Encoder(source, header.teacher, header.signals, where=str(shard.path), kept=KEPT)
         self._blocks = deque((block, table_index[shard.rows_of(block)]) for block in shard.pending())
         self.wanted: Indices = np.concatenate(
             [np.zeros(0, dtype=np.int64), *(samples[samples >= 0] for _, samples in self._blocks)]
@@ -59,8 +60,7 @@ class ShardWriter:
 
     def _begin(self) -> None:
         """Make ready for the next block; commit at once those that no sample is left for."""
-        if isinstance(self.source, DualEncoderSignals):
-            self.source.forget_texts()
+        self._encode.begin()
         self._expected: deque[int] = deque()
         while self._blocks and not self._expected:
             self._block, samples = self._blocks.popleft()
@@ -83,44 +83,7 @@ class ShardWriter:
     def _compute(self) -> None:
         if not self._items:
             return
-        computed = self.source.compute(self._items)
-        for spec in self._shard.header.signals:
-            if spec.name not in computed:
-                raise self._broken(f"gave no signal '{spec.name}'", f"it gave {', '.join(computed)}")
-            tensor = computed[spec.name].detach().cpu()
-            full = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-            if full.shape != (len(self._items), *spec.shape):
-                expected = (len(self._items), *spec.shape)
-                raise self._broken(f"gave '{spec.name}' of shape {full.shape}, not {expected}")
-            with np.errstate(over="ignore"):
-                stored = full.astype(spec.dtype)
-            self._check_finite(spec.name, full, stored)
-            self._values[spec.name][self._rows] = stored
+        for signal, rows in self._encode(self._items, [sample.id for sample in self._samples]).items():
+            self._values[signal][self._rows] = rows
         self._status[self._rows] = PRESENT
         self._items, self._samples, self._rows = [], [], []
-
-    def _check_finite(self, signal: str, full: NDArray[Any], stored: NDArray[Any]) -> None:
-        if np.isfinite(stored).all():
-            return
-        bad = ~np.isfinite(stored.reshape(len(stored), -1)).all(axis=1)
-        names = [sample.id for sample, wrong in zip(self._samples, bad, strict=True) if wrong]
-        kind = f"values beyond {stored.dtype}" if np.isfinite(full).all() else "NaN or infinite values"
-        raise self._broken(
-            f"gave {kind} in '{signal}' for {_some(names)}",
-            "nothing of this block was stored; what was committed before is kept",
-        )
-
-    def _broken(self, what: str, why: str = "") -> KdkitError:
-        header = self._shard.header
-        return KdkitError(
-            f"teacher '{header.teacher}' {what}",
-            where=str(self._shard.path),
-            why=why,
-            fix="check its files and preprocessing, or remove it: kdkit remove-teacher " + header.teacher,
-            code=ExitCode.FOUND,
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"sample '{names[0]}'{more}"
