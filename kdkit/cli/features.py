@@ -191,7 +191,7 @@ def _text(statuses: Sequence[ColumnStatus]) -> str:
             s.rows,
             s.texts,
             f"{s.bytes / 1e6:.1f} MB",
-            "yes" if s.complete else "no",
+            ("yes" if s.complete else "no") + (" (live)" if s.live else ""),
         )
         for s in statuses
     ]

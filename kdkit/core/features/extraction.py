@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.answers import ask, asked
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header
+from kdkit.core.features.live import to_store
 from kdkit.core.features.readahead import Prepared, Work, prepare_ahead
 from kdkit.core.features.shard import BLOCK_ROWS, Shard
 from kdkit.core.features.store import FeatureStore
@@ -72,6 +73,7 @@ def extract(
     table: SampleTable,
     *,
     prompts: Sequence[str] = (),
+    live: Collection[str] = (),
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "cpu",
@@ -80,7 +82,7 @@ def extract(
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
-    Generating teachers also answer the samples that they are judged by.
+    Of ``live`` teachers, training samples are left out. Generating teachers also answer the samples that they are judged by.
 
     May be stopped at any moment, also by kill -9: run again, it goes on after the last committed block, and
     the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
@@ -90,6 +92,7 @@ def extract(
         teachers: opened; their models are moved to ``device``.
         table: all samples.
         prompts: texts to embed with every teacher that is a dual encoder.
+        live: names of teachers that are asked about training samples while training.
         batch_size: samples per call of a teacher; at most ``block_rows`` are ever used.
         workers: threads that decode and preprocess; by default one per processor, at most 16.
         device: ``cpu``, ``cuda``, ``cuda:1`` ...
@@ -101,7 +104,7 @@ def extract(
             that cannot be read, after all the others have been stored, unless their data entry skips them.
     """
     reporter = reporter or Silent()
-    target = _device(device)
+    target = usable_device(device)
     store = FeatureStore(workspace.features)
     columns = [store.create(_header(teacher)) for teacher in teachers]
     for teacher in teachers:
@@ -112,7 +115,7 @@ def extract(
         _embed_prompts(store, teacher, column, prompts, batch_size)
         for teacher, column in zip(teachers, columns, strict=True)
     ]
-    plans = [_Plan(column, table) for column in columns]
+    plans = [_Plan(column, table, live=column.teacher in live) for column in columns]
     _check_space(workspace.features, plans)
     signals = [teacher.signals for teacher in teachers]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
@@ -134,12 +137,14 @@ def _header(teacher: OpenedTeacher) -> Header:
 class _Plan:
     """What one column lacks: blocks of shards that were begun, and samples for a new shard."""
 
-    def __init__(self, column: Column, table: SampleTable) -> None:
+    def __init__(self, column: Column, table: SampleTable, *, live: bool = False) -> None:
         self.column = column
         position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
         begun = [shard for shard in column.shards if shard.pending()]
         self.resume: list[tuple[Path, Indices]] = []
-        lacking = (column.locate(table) < 0) & ~column.unreadable(table) & ~table.unanswered & bool(column.signals)
+        lacking = (
+            (column.locate(table) < 0) & ~column.unreadable(table) & to_store(table, live=live) & bool(column.signals)
+        )
         for shard in begun:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
@@ -257,7 +262,12 @@ def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str, fix: str = "choose another by --device, for example --device cpu") -> torch.device:
+    """The device ``name``.
+
+    Raises:
+        KdkitError: when nothing can be put on it; ``fix`` says what to do.
+    """
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -265,7 +275,7 @@ def _device(name: str) -> torch.device:
         raise KdkitError(
             f"device '{name}' cannot be used",
             why=str(error).splitlines()[0],
-            fix="choose another by --device, for example --device cpu",
+            fix=fix,
             code=ExitCode.MISSING,
         ) from error
     return device

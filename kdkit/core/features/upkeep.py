@@ -12,6 +12,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.answers import unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
+from kdkit.core.features.live import live_teachers, to_store
 from kdkit.core.features.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class ColumnStatus:
         teacher, fingerprint: the column.
         current: whether the lock has the teacher under this fingerprint.
         signals: name -> shape and dtype, such as ``512 float16``.
+        live: its teacher is asked about training samples while training; they are not counted here.
         domains: domain -> (samples with features, samples); empty where the data could not be read.
         unreadable: samples whose image could not be read.
         rows, texts: rows and prompts stored; ``shards`` and ``bytes`` on disk.
@@ -37,6 +39,7 @@ class ColumnStatus:
     teacher: str
     fingerprint: str
     current: bool
+    live: bool
     signals: Mapping[str, str]
     domains: Mapping[str, tuple[int, int]]
     unreadable: int
@@ -59,16 +62,21 @@ def extract_missing(
 ) -> tuple[Extracted, ...]:
     """Extract what the columns of ``teachers`` (by default all of the registry) lack, prompts included.
 
-    Teachers that lack nothing are not opened and not in the result.
+    Teachers that lack nothing are not opened and not in the result. Training samples of live teachers are not wanted.
 
     Raises:
         KdkitError: a teacher that the registry does not have or that is not locked; what
             :func:`kdkit.core.artifacts.open_teacher` and :func:`kdkit.core.features.extraction.extract` raise.
     """
     keys = _locked(workspace, teachers)
+    live = [name for name in live_teachers(workspace) if name in keys]
+    if live:
+        (reporter or Silent()).say(
+            f"{', '.join(live)}: live, asked about training samples while training; features of the others are stored"
+        )
     store = FeatureStore(workspace.features)
     prompts = all_prompts(prompt_sets(workspace.registry, table))
-    lacking = [name for name, key in keys.items() if missing(store, name, key, table, prompts)]
+    lacking = [n for n, key in keys.items() if missing(store, n, key, table, prompts, live=n in live)]
     if not lacking:
         return ()
     from kdkit.core.artifacts import open_teacher
@@ -80,6 +88,7 @@ def extract_missing(
         opened,
         table,
         prompts=prompts,
+        live=live,
         device=device,
         batch_size=batch_size,
         workers=workers,
@@ -88,17 +97,23 @@ def extract_missing(
 
 
 def missing(
-    store: FeatureStore, teacher: str, fingerprint: str, table: SampleTable, prompts: Sequence[str] = ()
+    store: FeatureStore,
+    teacher: str,
+    fingerprint: str,
+    table: SampleTable,
+    prompts: Sequence[str] = (),
+    *,
+    live: bool = False,
 ) -> int:
-    """How many samples, prompts and answers the column of this teacher and fingerprint lacks.
+    """How many samples, prompts and answers the column of this (perhaps live) teacher and fingerprint lacks.
 
     An unreadable image counts unless its data entry skips it; prompts count where there is a ``text`` signal.
     """
     if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
-        return len(table) + len(prompts)
+        return max(1, int(to_store(table, live=live).sum()) + len(prompts))
     column = store.column(teacher, fingerprint)
     texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
-    return _lacking(column, table) + texts + unanswered(column, table)
+    return _lacking(column, table, live) + texts + unanswered(column, table)
 
 
 def column_statuses(
@@ -123,7 +138,8 @@ def column_statuses(
             except KdkitError as error:
                 (reporter or Silent()).warn(f"{error.headline} ({error.why})")
             else:
-                found.append(_status(column, table, locked.get(teacher) == header.fingerprint))
+                current, live = locked.get(teacher) == header.fingerprint, teacher in workspace.registry.live
+                found.append(_status(column, table, current, live))
     return tuple(found)
 
 
@@ -169,26 +185,27 @@ def _locked(workspace: Workspace, teachers: Sequence[str]) -> dict[str, str]:
     return {name: lock.teacher(name).fingerprint for name in teachers or chosen}
 
 
-def _lacking(column: Column, table: SampleTable) -> int:
+def _lacking(column: Column, table: SampleTable, live: bool) -> int:
     if not column.signals:
         return 0
-    skipped = (column.unreadable(table) & table.may_skip) | table.unanswered
-    return int(((column.locate(table) < 0) & ~skipped).sum())
+    wanted = to_store(table, live=live) & ~(column.unreadable(table) & table.may_skip)
+    return int(((column.locate(table) < 0) & wanted).sum())
 
 
-def _status(column: Column, table: SampleTable | None, current: bool) -> ColumnStatus:
+def _status(column: Column, table: SampleTable | None, current: bool, live: bool) -> ColumnStatus:
     domains: dict[str, tuple[int, int]] = {}
     unreadable = lacking = 0
     if table is not None:
-        here = column.locate(table) >= 0
+        here, counted = column.locate(table) >= 0, to_store(table, live=live) | (not live)
         for i, domain in enumerate(table.domains):
-            of_domain = table.domain_index == i
+            of_domain = (table.domain_index == i) & counted
             domains[domain] = (int((here & of_domain).sum()), int(of_domain.sum()))
-        unreadable, lacking = int(column.unreadable(table).sum()), _lacking(column, table)
+        unreadable, lacking = int(column.unreadable(table).sum()), _lacking(column, table, live)
     return ColumnStatus(
         teacher=column.teacher,
         fingerprint=column.fingerprint,
         current=current,
+        live=live,
         signals={s.name: f"{'x'.join(str(n) for n in s.shape)} {s.dtype}" for s in column.signals},
         domains=domains,
         unreadable=unreadable,

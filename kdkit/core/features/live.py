@@ -1,0 +1,39 @@
+"""Teachers with ``signals: live``: which samples their columns hold all the same, and who cannot be one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.contracts import SPLITS
+from kdkit.core.errors import KdkitError
+from kdkit.core.registry.lock import Lock
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.workspace import Workspace
+
+
+def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
+    """(N,) samples whose signals belong into a column: all that have an answer; of a live teacher those of the
+    calibration and test splits alone, by which it is judged."""
+    return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))
+
+
+def live_teachers(workspace: Workspace) -> tuple[str, ...]:
+    """Names of the registry's live teachers.
+
+    Raises:
+        KdkitError: when one of them only answers.
+    """
+    lock, live = Lock.load(workspace.lock_path), workspace.registry.live
+    for name in live:
+        if name in lock.teachers and not lock.teacher(name).signals:
+            raise KdkitError(
+                f"teacher '{name}' cannot be live: it gives no signals, it only answers",
+                where=str(workspace.registry_path),
+                fix="take 'signals: live' out of its entry; 'kdkit pseudo-label' lets it teach",
+            )
+    return live
