@@ -82,7 +82,8 @@ def extract(
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
-    Of ``live`` teachers, training samples are left out. Generating teachers also answer the samples that they are judged by.
+    Of ``live`` teachers, training samples are left out. Generating teachers also answer the samples that they are
+    judged by.
 
     May be stopped at any moment, also by kill -9: run again, it goes on after the last committed block, and
     the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
@@ -142,9 +143,8 @@ class _Plan:
         position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
         begun = [shard for shard in column.shards if shard.pending()]
         self.resume: list[tuple[Path, Indices]] = []
-        lacking = (
-            (column.locate(table) < 0) & ~column.unreadable(table) & to_store(table, live=live) & bool(column.signals)
-        )
+        wanted = to_store(table, live=live) & bool(column.signals)
+        lacking = wanted & (column.locate(table) < 0) & ~column.unreadable(table)
         for shard in begun:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
