@@ -27,7 +27,10 @@ def correct(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the scoring task; may be repeated.")
     ] = None,
     corrector: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Who rewrites (default: the reference is taken as it is).")
+        str, typer.Option(metavar="TEACHER", help="Who rewrites; 'reference' takes the reference as it is.")
+    ] = "reference",
+    accept: Annotated[
+        float | None, typer.Option(help="Least score of a corrector's words (default: the threshold).")
     ] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Only samples of this domain; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(help="Ask about this many samples at most.")] = None,
@@ -37,7 +40,8 @@ def correct(
 ) -> None:
     """Let the student answer the training split, and write what it got wrong, corrected, as a manifest.
 
-    The manifest is a data entry like any other (source: jsonl): the next 'kdkit distill' learns from it.
+    The manifest is a data entry like any other (source: jsonl): the next 'kdkit distill' learns from it. May be
+    interrupted at any time. A recipe with 'correction' does this inside a run, after every epoch.
     """
     workspace, reporter = console.workspace(project), console.reporter()
     options = dict(named_option(text) for text in option or ())
@@ -45,7 +49,7 @@ def correct(
     from kdkit.core.pseudo.correct import Wrong
     from kdkit.core.pseudo.correct import correct as write_corrections
 
-    wanted = Wrong(threshold, options, corrector, tuple(domain or ()), limit)
+    wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
     with workspace.exclusive("kdkit correct"):
         done = write_corrections(workspace, to, wanted, version=version, device=device, reporter=reporter)
     console.emit(done.to_json(), json=json, text=lambda: _text(done))
@@ -54,8 +58,9 @@ def correct(
 def _text(done: Corrected) -> str:
     from kdkit.core.pseudo.manifest import data_entry
 
-    rows = [("training samples asked about", done.answered), ("- that the task cannot score", done.unscored)]
+    rows = [("training samples asked about", done.answered), ("- before this call", done.known)]
+    rows += [("- that the task cannot score", done.unscored)]
     rows += [(f"corrected in {name}", count) for name, count in done.wrong.items()] or [("corrected", 0)]
-    rows += [("- in the corrector's words", done.rewritten), ("- its words scored too low", done.refused)]
+    rows += [("- in the corrector's words", done.rewritten), ("- its words were not taken", done.refused)]
     entry = data_entry(done.file, done.image_root)
     return console.table((done.version, "samples"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"

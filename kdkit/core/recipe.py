@@ -105,6 +105,34 @@ class IncrementPart(Part):
     """Kept weights = (1 - a) previous + a trained (WiSE-FT); 1 keeps the trained ones."""
 
 
+class CorrectionPart(Part):
+    """Reflective correction: between epochs the student answers what it is taught, and what it gets wrong is shown to
+    it, corrected, beside the rest of the data. For students that answer."""
+
+    every: Positive | None = None
+    """Epochs between two corrections; null, without ``steps``, for 1."""
+    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    """After these steps instead; those that a run does not reach are left out."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Answers that score lower by the project's evaluation task are wrong."""
+    accept: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Least score of a corrector's text against the reference; null for the threshold."""
+    corrector: str = "reference"
+    """Who rewrites: ``reference``, or a teacher of the registry that answers."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Of the evaluation task."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the training samples that the student is asked about each time, drawn anew."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Samples at most, each time."""
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> CorrectionPart:
+        if self.every is not None and self.steps is not None:
+            raise ValueError("give one of 'every' and 'steps'")
+        return self
+
+
 class Recipe(Part):
     """The whole file.
 
@@ -128,6 +156,7 @@ class Recipe(Part):
     sampling: SamplingPart = SamplingPart()
     optimiser: OptimiserPart
     increment: IncrementPart = IncrementPart()
+    correction: CorrectionPart | None = None
 
     @model_validator(mode="after")
     def _space_and_aligner(self) -> Recipe:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LINEAGE_FORMAT = 1
 CANDIDATES = "candidates"
+CORRECTIONS = "corrections.jsonl"
+"""Beside the lineage of a version that was corrected while it was trained: what, by whom, a row each."""
 HISTORY = "history.json"
 """Beside the lineage of a version whose ancestors are elsewhere: the lineages of all that it comes from."""
 _NAME = re.compile(r"v[1-9][0-9]*")

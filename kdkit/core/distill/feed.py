@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import SignalSpec, Student
+from kdkit.core.contracts import Sample, SignalSpec, Student
 from kdkit.core.data.images import open_image
-from kdkit.core.distill.batches import BatchSchedule, Indices
+from kdkit.core.distill.batches import Indices
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 GIB = 2**30
+VISIT_STEPS = 8
+"""Steps for which a parked teacher computes at a time: its weights are moved once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Teaching:
         weight: (N,) float32 trust; 0 where it has no row or may not teach.
         gather: (signal, rows) -> (len(rows), *shape).
         raw: other signals that a loss reads, which reach it as they are stored.
+        visit: makes ready what ``gather`` gives for the rows of several batches; None where it need not be.
     """
 
     name: str
@@ -41,6 +44,11 @@ class Teaching:
     weight: Floats
     gather: Callable[[str, Indices], np.ndarray[Any, Any]]
     raw: tuple[SignalSpec, ...] = ()
+    visit: Callable[[Sequence[Indices]], None] | None = None
+
+    def wanted(self, indices: Indices, weight: Floats) -> Indices:
+        """Rows of the samples that are taught."""
+        return self.rows[indices[weight > 0]]
 
     def targets(self, indices: Indices, weight: Floats) -> dict[str, Tensor]:
         """Signal -> (B, width) float32, raw ones (B, *shape); zeros where ``weight`` is 0."""
@@ -51,7 +59,7 @@ class Teaching:
         for signal, (shape, dtype) in layouts.items():
             full = np.zeros((len(indices), *shape), dtype=dtype)
             if len(taught):
-                full[taught] = self.gather(signal, self.rows[indices[taught]])
+                full[taught] = self.gather(signal, self.wanted(indices, weight))
             out[signal] = torch.from_numpy(full)
         return out
 
@@ -67,7 +75,16 @@ class StudentInputs:
         self._student, self._table = student, table
         self._budget = self._room = budget
         self._kept: dict[int, Mapping[str, Tensor]] = {}
+        self._added: tuple[Sample, ...] = ()
         self._pool = ThreadPoolExecutor(workers)
+
+    def add(self, samples: Sequence[Sample]) -> int:
+        """Samples beside those of the table, in the place of any that were added before; the index of the first."""
+        first = len(self._table)
+        for index in [index for index in self._kept if index >= first]:
+            self._room += _size(self._kept.pop(index))
+        self._added = tuple(samples)
+        return first
 
     def batch(self, indices: Indices) -> dict[str, Tensor]:
         """Stacked inputs (len(indices), ...)."""
@@ -76,15 +93,15 @@ class StudentInputs:
 
     def expected_bytes(self, indices: Indices) -> int:
         """What keeping the inputs of ``indices`` takes, at most the budget."""
-        size = sum(x.numel() * x.element_size() for x in self._row(int(indices[0])).values())
-        return min(self._budget, size * len(indices))
+        return min(self._budget, _size(self._row(int(indices[0]))) * len(indices))
 
     def _row(self, index: int) -> Mapping[str, Tensor]:
         row = self._kept.get(index)
         if row is None:
-            sample = self._table.samples[index]
+            first = len(self._table)
+            sample = self._table.samples[index] if index < first else self._added[index - first]
             row = self._student.prepare(open_image(sample), sample)
-            size = sum(x.numel() * x.element_size() for x in row.values())
+            size = _size(row)
             if self._room >= size:
                 self._room -= size
                 self._kept[index] = row
@@ -92,6 +109,10 @@ class StudentInputs:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _size(row: Mapping[str, Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in row.values())
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,15 @@ class Batch:
         }
 
 
+class Schedule(Protocol):
+    """The samples of every step: those of a whole run, or of a part of it."""
+
+    def __len__(self) -> int:
+        """One more than the last step."""
+
+    def __getitem__(self, step: int) -> Indices: ...
+
+
 class Feed:
     """The batch of any step; the next one is made while the current one is used.
 
@@ -125,9 +155,12 @@ class Feed:
         rank, world: this process prepares its share of the student inputs; teacher rows are for the whole batch.
     """
 
+    pauses: frozenset[int] = frozenset()
+    """Steps before which something happens that takes long."""
+
     def __init__(
         self,
-        schedule: BatchSchedule,
+        schedule: Schedule,
         inputs: StudentInputs,
         teachings: Sequence[Teaching],
         domain: Indices,
@@ -166,11 +199,28 @@ class Feed:
         }
 
     def run(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from ``start`` to the end of the schedule, one batch ahead of the caller."""
+        """(step, batch) from ``start`` to the end of the schedule, one batch ahead of the caller.
+
+        Visits to parked teachers happen here, while the caller waits: no step is under way then.
+        """
+        parked = [t for t in self._teachings if t.visit is not None]
+        length = VISIT_STEPS if parked else max(1, len(self._schedule) - start)
         with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.make, start) if start < len(self._schedule) else None
-            for step in range(start, len(self._schedule)):
-                assert coming is not None
-                batch = coming.result()
-                coming = ahead.submit(self.make, step + 1) if step + 1 < len(self._schedule) else None
-                yield step, batch
+            for first in range(start, len(self._schedule), length):
+                steps = range(first, min(first + length, len(self._schedule)))
+                for teaching in parked:
+                    self._visit(teaching, steps)
+                yield from self._one_ahead(ahead, steps)
+
+    def _visit(self, teaching: Teaching, steps: range) -> None:
+        assert teaching.visit is not None
+        chosen = [(self._schedule[step], step) for step in steps]
+        teaching.visit([teaching.wanted(rows, self._weights(rows, step)[teaching.name]) for rows, step in chosen])
+
+    def _one_ahead(self, ahead: ThreadPoolExecutor, steps: range) -> Iterator[tuple[int, Batch]]:
+        coming = ahead.submit(self.make, steps.start)
+        for step in steps:
+            batch = coming.result()
+            if step + 1 in steps:
+                coming = ahead.submit(self.make, step + 1)
+            yield step, batch

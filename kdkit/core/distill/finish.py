@@ -29,11 +29,13 @@ from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.evaluate.judging import judge_of
 from kdkit.core.evaluate.retention import Retention, retention
 from kdkit.core.licences import FACTS, LicenceFacts
+from kdkit.core.pseudo.manifest import write_manifest
 from kdkit.core.registry.chosen import chosen_teacher
 from kdkit.core.registry.lock import Lock, LockedTeacher
-from kdkit.core.versions import LINEAGE_FORMAT, Version, Versions, load_student
+from kdkit.core.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Versions, load_student
 
 if TYPE_CHECKING:
+    from kdkit.core.distill.correction import Corrections
     from kdkit.core.workspace import Workspace
 
 EVALUATION_FILE = "evaluation.json"
@@ -73,11 +75,13 @@ def finish(
     progress: Progress,
     *,
     machine: Mapping[str, Any],
+    corrections: Corrections | None = None,
     reporter: Reporter,
 ) -> Outcome:
     """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
 
-    ``machine`` (processes, device, precision, seconds of building) goes into the lineage.
+    ``machine`` (processes, device, precision, seconds of building) goes into the lineage; what was corrected in the
+    run becomes a file of the version.
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
@@ -101,8 +105,11 @@ def finish(
     lineage = _lineage(workspace, plan, survey, task, parent, progress, name, machine)
     lineage["scores"] = _scores(evaluation)
     lineage["retention"] = None if kept is None else _retention(kept, verdict)
+    lineage["correction"] = None if corrections is None else _correction(workspace, plan, corrections)
     with versions.writing(name, refused=refused) as folder:
         _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
+        if corrections is not None:
+            write_manifest(folder / CORRECTIONS, corrections.rows)
     if not refused:
         versions.make_current(name)
     return Outcome(versions.get(name), evaluation, kept, verdict)
@@ -278,6 +285,17 @@ def _teacher(
         "since": name if teacher.new else inherited[teacher.name]["since"],
         "inherited": False,
     }
+
+
+def _correction(workspace: Workspace, plan: Plan, made: Corrections) -> dict[str, Any]:
+    """Who corrected, how much, and the file of the version that shows it."""
+    assert plan.rounds is not None
+    about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
+    if plan.rounds.fingerprint:
+        known = Lock.load(workspace.lock_path).teacher(plan.rounds.corrector)
+        licence = chosen_teacher(workspace, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
+        about |= {"fingerprint": known.fingerprint, "source": known.source, FACTS: asdict(licence)}
+    return {**about, "rounds": [dict(part) for part in made.rounds]}
 
 
 def _number(value: float) -> float | None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.distill.batches import Indices, Pool
-from kdkit.core.distill.survey import Survey
+from kdkit.core.distill.rounds import Rounds
+from kdkit.core.distill.survey import WITHOUT_TEACHERS, Survey
 from kdkit.core.distill.train import TrainSettings
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import PreviousPart, Recipe
@@ -50,6 +51,7 @@ class Plan:
         pools: where batches are drawn from.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
         digest: of everything that decides the result; a run in progress is continued only under the same one.
+        rounds: when the run is corrected; None for never.
     """
 
     recipe: Recipe
@@ -64,6 +66,7 @@ class Plan:
     batch_size: int
     settings: TrainSettings
     digest: str
+    rounds: Rounds | None = None
 
     @property
     def new_teachers(self) -> tuple[str, ...]:
@@ -85,6 +88,7 @@ class Plan:
             "lr": self.settings.lr,
             "seed": self.settings.seed,
             "digest": self.digest,
+            "correction": None if self.rounds is None else self.rounds.to_json(),
         }
 
 
@@ -103,7 +107,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     if not any(teacher.samples for teacher in teachers):
         raise KdkitError(
             "no teacher may teach any training sample",
-            fix="'kdkit trust' shows the scores and what each policy would admit",
+            fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
             code=ExitCode.FOUND,
         )
     covered = {domain for teacher in teachers for domain in teacher.admitted}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.plan import Plan, make_plan
+from kdkit.core.distill.rounds import with_rounds
 from kdkit.core.distill.survey import Survey, survey
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.recipe import load_recipe
@@ -18,10 +19,14 @@ from kdkit.core.registry.pins import pin_names
 from kdkit.core.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from accelerate import Accelerator
 
+    from kdkit.core.distill.batches import Indices
     from kdkit.core.distill.build import Build
-    from kdkit.core.distill.feed import Feed
+    from kdkit.core.distill.correction import CorrectedFeed
+    from kdkit.core.distill.feed import Feed, Schedule
     from kdkit.core.distill.finish import Outcome
     from kdkit.core.workspace import Workspace
 
@@ -88,6 +93,7 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
     found = survey(workspace, recipe, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, found, parent, student, seed=options.seed)
+    plan = with_rounds(workspace, plan, found.table, reporter)
     if parent is not None and plan.unguarded:
         _warn_of_unguarded(plan, parent, reporter)
     return Prepared(plan, found, parent)
@@ -151,9 +157,10 @@ def train_and_finish(
     building = round(time.monotonic() - begun, 3)
     settings = plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
+    corrected = _corrected(workspace, prepared, made, accelerator, schedule, run_folder, reporter)
     progress = train(
         made.task,
-        make_feed(prepared, made, accelerator, schedule),
+        corrected or make_feed(prepared, made, accelerator, schedule),
         dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
         accelerator=accelerator,
         checkpoints=Checkpoints(run_folder),
@@ -172,7 +179,17 @@ def train_and_finish(
         "precision": options.precision,
         "building_seconds": building,
     }
-    outcome = finish(workspace, plan, prepared.survey, made.task, parent, progress, machine=machine, reporter=reporter)
+    outcome = finish(
+        workspace,
+        plan,
+        prepared.survey,
+        made.task,
+        parent,
+        progress,
+        machine=machine,
+        corrections=corrected.made() if corrected else None,
+        reporter=reporter,
+    )
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
 
@@ -183,8 +200,45 @@ def part(accelerator: Accelerator) -> None:
     accelerator.end_training()  # a process that ends with its group alive may abort, and torchrun then ends all
 
 
-def make_feed(prepared: Prepared, made: Build, accelerator: Accelerator, schedule: BatchSchedule) -> Feed:
+def _corrected(
+    workspace: Workspace,
+    prepared: Prepared,
+    made: Build,
+    accelerator: Accelerator,
+    schedule: BatchSchedule,
+    folder: Path,
+    reporter: Reporter,
+) -> CorrectedFeed | None:
+    """The batches of a run whose recipe corrects the student meanwhile; None for any other."""
+    from kdkit.core.distill.correction import CorrectedFeed, Part
+
+    def feed_of(part: Part) -> Feed:
+        taught = dataclasses.replace(made, teachings=part.teachings)
+        return make_feed(prepared, taught, accelerator, part.schedule, part.domain)
+
+    plan, table = prepared.plan, prepared.survey.table
+    if plan.rounds is None:
+        return None
+    return CorrectedFeed(
+        workspace,
+        plan,
+        table,
+        made,
+        schedule,
+        feed_of,
+        accelerator=accelerator,
+        folder=folder,
+        reporter=reporter,
+    )
+
+
+def make_feed(
+    prepared: Prepared, made: Build, accelerator: Accelerator, schedule: Schedule, domain: Indices | None = None
+) -> Feed:
     """The batches of ``schedule`` for this process.
+
+    Args:
+        domain: of every sample that the schedule may name; None for those of the table.
 
     Raises:
         KdkitError: when a batch cannot be shared evenly by the processes.
@@ -201,7 +255,7 @@ def make_feed(prepared: Prepared, made: Build, accelerator: Accelerator, schedul
         schedule,
         made.inputs,
         made.teachings,
-        prepared.survey.table.domain_index,
+        prepared.survey.table.domain_index if domain is None else domain,
         one_teacher=plan.recipe.teachers_per_sample == "one",
         seed=plan.settings.seed,
         rank=accelerator.process_index,

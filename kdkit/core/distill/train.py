@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.checkpoint import Checkpoints, Progress
-from kdkit.core.distill.feed import Feed
+from kdkit.core.distill.feed import Batch
 from kdkit.core.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
@@ -73,9 +73,20 @@ def make_optimiser(task: nn.Module, settings: TrainSettings) -> torch.optim.Adam
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas)
 
 
+class Batches(Protocol):
+    """What a run is fed with: :class:`~kdkit.core.distill.feed.Feed`, or one that corrects the student meanwhile."""
+
+    @property
+    def pauses(self) -> frozenset[int]:
+        """Steps before which something happens that takes long; a checkpoint is written first."""
+
+    def run(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from ``start`` to the last step. A batch is asked for when the step before it is done."""
+
+
 def train(
     task: nn.Module,
-    feed: Feed,
+    feed: Batches,
     settings: TrainSettings,
     *,
     accelerator: Accelerator,
@@ -109,7 +120,7 @@ def train(
             accelerator.backward(parts["loss"])
             if settings.clip_norm:
                 accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            due = clock.due() or stop.asked
+            due = clock.due() or stop.asked or step + 1 in feed.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # reading the loss waits for the device, so not at every step there
             optimiser.step()
@@ -175,6 +186,20 @@ class _Clock:
 
 class _Stop:
     asked = False
+
+
+@contextmanager
+def stops_at_once() -> Iterator[None]:
+    """Ctrl-C ends at once what is done here, which keeps what it has itself, instead of after the next step."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

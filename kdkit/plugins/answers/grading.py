@@ -35,6 +35,8 @@ from kdkit.plugins.answers.text.tokens import words_of
 Array = np.ndarray[Any, Any]
 HEADLINE = "accuracy"
 """What trust, retention and the guard look at."""
+SIMILARITY = "similarity"
+"""What corrections look at, where the headline is a hit or a miss."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ class Reply:
 
 
 def grade_boxes(replies: Sequence[Reply], tools: Tools) -> Graded:
-    """Visual grounding; every reference has a box. ``accuracy``: a sample's share of boxes found, published rule."""
+    """Visual grounding; every reference has a box. ``accuracy``: a sample's share of boxes found, published rule;
+    ``similarity``: how well its boxes and the reference's lie on one another, one to one."""
     hits = [score_boxes(_with_boxes(reply), reply.reference, tools.overlap) for reply in replies]
-    targets, found, published, strict, overlap = (
+    targets, found, published, strict, overlap, alike = (
         np.array([getattr(hit, name) for hit in hits], dtype=np.float64)
-        for name in ("targets", "found", "published", "strict", "overlap")
+        for name in ("targets", "found", "published", "strict", "overlap", "alike")
     )
     others = {
         "recall": share(published, targets),
@@ -96,7 +99,7 @@ def grade_boxes(replies: Sequence[Reply], tools: Tools) -> Graded:
         "precision_strict": share(strict, found),
         "mean_iou": share(overlap, targets),
     }
-    return Graded({HEADLINE: published / targets}, others, _one_stratum(replies))
+    return Graded({HEADLINE: published / targets, SIMILARITY: alike}, others, _one_stratum(replies))
 
 
 def grade_names(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG001  # all graders take tools

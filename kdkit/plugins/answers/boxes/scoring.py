@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 THRESHOLD = 0.5
 Corners = tuple[float, float, float, float]
 """x and y of the top left corner, then of the bottom right one, in any unit."""
@@ -26,6 +28,8 @@ class Hits:
             cost nothing.
         strict: hits when every box serves one target at most.
         overlap: sum over targets of the best overlap with a box of the answer.
+        alike: overlap summed over the best pairs, each box in one pair at most, divided by the number of boxes of the
+            reference or of the answer, whichever has more: 1 where both have the same boxes. In [0, 1].
     """
 
     targets: int
@@ -33,6 +37,7 @@ class Hits:
     published: int
     strict: int
     overlap: float
+    alike: float
 
 
 def written_boxes(text: str) -> list[Corners | None]:
@@ -59,6 +64,7 @@ def score_boxes(answer: str, reference: str, threshold: float = THRESHOLD) -> Hi
         published=sum(value > threshold for value in best),
         strict=_matched([[value > threshold for value in row] for row in table], len(found)),
         overlap=sum(best),
+        alike=_paired(table) / max(len(targets), len(found), 1),
     )
 
 
@@ -101,3 +107,13 @@ def _matched(hits: Sequence[Sequence[bool]], boxes: int) -> int:
         return False
 
     return sum(place(target, set()) for target in range(len(hits)))
+
+
+def _paired(table: Sequence[Sequence[float]]) -> float:
+    """The largest sum of overlaps (targets, boxes) with every target and every box in one pair at most."""
+    if not table or not table[0]:
+        return 0.0
+    from scipy.optimize import linear_sum_assignment
+
+    overlaps = np.array(table)
+    return float(overlaps[linear_sum_assignment(overlaps, maximize=True)].sum())

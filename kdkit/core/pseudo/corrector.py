@@ -1,0 +1,123 @@
+"""Who rewrites what the student got wrong: a model that knows the right answer and says it in its own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kdkit.core.contracts import Answering, Reporter, Sample
+from kdkit.core.data.images import open_image
+from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.features.answers import TOKENS
+
+if TYPE_CHECKING:
+    from kdkit.core.registry.lock import LockedTeacher
+    from kdkit.core.workspace import Workspace
+
+REFERENCE = "reference"
+"""The corrector that writes the sample's own text."""
+ASK = (
+    "Your answer is wrong. The right answer is: {reference}\n"
+    "Write the right answer again, in your own words. Keep its meaning and its names, and its coordinates as they are. "
+    "Write nothing else."
+)
+MARK = "<image>"
+_TOKEN = re.compile(r"<\|\w+\|>")
+"""Special tokens, which a bad answer may hold and no prompt may."""
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_COORDINATES = re.compile(rf"{_NUMBER}(?:\s*[,;()\[\]][\s,;()\[\]]*{_NUMBER}){{3,}}")
+
+
+class Corrector:
+    """A model of the registry, opened when it is first needed.
+
+    Args:
+        name: in the registry.
+        load: makes the model.
+    """
+
+    def __init__(self, name: str, load: Callable[[], Answering]) -> None:
+        self.name, self._load = name, load
+        self._model: Answering | None = None
+
+    def rewrite(self, wrong: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, str]:
+        """Sample id -> the right answer in the corrector's words, which :func:`keeps_coordinates` has not seen yet.
+
+        Raises:
+            KdkitError: what the model raises: a server that does not answer after all tries, a sample that it refuses.
+        """
+        if self._model is None:
+            self._model = self._load()
+        asked = [_reproached(sample, answers[sample.id]) for sample in wrong]
+        found = self._model.answer([open_image(sample) for sample in asked], asked)
+        return {sample.id: said[0].text.strip() for sample, said in zip(wrong, found, strict=True)}
+
+
+def corrector_of(workspace: Workspace, name: str, device: str, reporter: Reporter) -> Corrector | None:
+    """The corrector of that name; None for :data:`REFERENCE`.
+
+    Raises:
+        KdkitError: see :func:`locked_corrector`.
+    """
+    if locked_corrector(workspace, name) is None:
+        return None
+
+    def load() -> Answering:
+        from torch import nn
+
+        from kdkit.core.artifacts import open_teacher
+
+        model = open_teacher(workspace, name, reporter=reporter).model
+        if not isinstance(model, Answering):
+            raise _silent(name)
+        return model.to(device) if isinstance(model, nn.Module) else model
+
+    return Corrector(name, load)
+
+
+def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
+    """What ``registry.lock`` knows of a corrector, without opening it; None for :data:`REFERENCE`.
+
+    Raises:
+        KdkitError: a teacher that is not in the registry or not locked, or that does not answer.
+    """
+    from kdkit.core.registry.lock import Lock
+
+    if name == REFERENCE:
+        return None
+    known = tuple(workspace.registry.teachers)
+    if name not in known:
+        raise KdkitError(
+            f"no teacher '{name}' in the registry to correct the student",
+            where=str(workspace.registry_path),
+            fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
+        )
+    locked = Lock.load(workspace.lock_path).teacher(name)
+    if locked.signals and TOKENS not in locked.signals:
+        raise _silent(name)
+    return locked
+
+
+def keeps_coordinates(text: str, reference: str) -> bool:
+    """Whether a text has exactly the coordinates of the reference, in any order: rows of four or more numbers with
+    nothing but commas and brackets between them."""
+    return sorted(_coordinates(text)) == sorted(_coordinates(reference))
+
+
+def _coordinates(text: str) -> list[tuple[float, ...]]:
+    return [tuple(map(float, re.findall(_NUMBER, row))) for row in _COORDINATES.findall(text)]
+
+
+def _reproached(sample: Sample, answer: str) -> Sample:
+    """The sample's conversation, the student's answer in it, and what is asked of the corrector."""
+    before = sample.extra.get("messages") or [{"role": "user", "content": MARK}]
+    said = _TOKEN.sub(" ", answer.replace(MARK, " ")).strip() or "(nothing)"
+    asked = {"role": "user", "content": ASK.format(reference=sample.text)}
+    messages = [*before, {"role": "assistant", "content": said}, asked]
+    return replace(sample, text="", extra={**sample.extra, "messages": messages})
+
+
+def _silent(name: str) -> KdkitError:
+    return KdkitError(f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md")
