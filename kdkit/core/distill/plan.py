@@ -13,7 +13,7 @@ import numpy as np
 
 from kdkit.core.distill.batches import Indices, Pool
 from kdkit.core.distill.rounds import Rounds
-from kdkit.core.distill.survey import WITHOUT_TEACHERS, Survey
+from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.train import TrainSettings
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import PreviousPart, Recipe
