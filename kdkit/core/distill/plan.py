@@ -107,7 +107,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     if not any(teacher.samples for teacher in teachers):
         raise KdkitError(
             "no teacher may teach any training sample",
-            fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
+            fix="'kdkit trust' shows the scores and what each policy would admit",
             code=ExitCode.FOUND,
         )
     covered = {domain for teacher in teachers for domain in teacher.admitted}
