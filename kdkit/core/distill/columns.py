@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter
@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 
 
 def complete_columns(
-    workspace: Workspace, table: SampleTable, teachers: Sequence[str], *, device: str, reporter: Reporter
+    workspace: Workspace,
+    table: SampleTable,
+    teachers: Sequence[str],
+    *,
+    live: Mapping[str, OpenTeacher] | None = None,
+    device: str,
+    reporter: Reporter,
 ) -> dict[str, Column]:
     """Teacher -> column; what is missing is extracted first, each image decoded once for all teachers.
+
+    Columns of ``live`` teachers need no training samples.
 
     A teacher whose files cannot be had any more, but whose column exists, teaches what the column holds: that
     is said as a warning.
@@ -37,16 +45,18 @@ def complete_columns(
         _admit(workspace, name, lock, reporter)
     keys = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(workspace.registry, table))
-    lacking = {name: count for name in teachers if (count := missing(store, name, keys[name], table, prompts))}
+    live = live or {}
+    counts = {name: missing(store, name, keys[name], table, prompts, live=name in live) for name in teachers}
     opened = [
         teacher
-        for name, count in lacking.items()
-        if (teacher := _open(workspace, store, name, keys[name], count, reporter)) is not None
+        for name, count in counts.items()
+        if count
+        and (teacher := live.get(name) or _open(workspace, store, name, keys[name], count, reporter)) is not None
     ]
     if opened:
         from kdkit.core.features.extraction import extract
 
-        extract(workspace, opened, table, prompts=prompts, device=device, reporter=reporter)
+        extract(workspace, opened, table, prompts=prompts, live=tuple(live), device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
 
 

@@ -22,7 +22,7 @@ def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
     return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))
 
 
-def live_teachers(workspace: Workspace) -> tuple[str, ...]:
+def live_names(workspace: Workspace) -> tuple[str, ...]:
     """Names of the registry's live teachers.
 
     Raises:

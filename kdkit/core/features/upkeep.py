@@ -12,7 +12,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.answers import unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
-from kdkit.core.features.live import live_teachers, to_store
+from kdkit.core.features.live import live_names, to_store
 from kdkit.core.features.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def extract_missing(
             :func:`kdkit.core.artifacts.open_teacher` and :func:`kdkit.core.features.extraction.extract` raise.
     """
     keys = _locked(workspace, teachers)
-    live = [name for name in live_teachers(workspace) if name in keys]
+    live = [name for name in live_names(workspace) if name in keys]
     if live:
         (reporter or Silent()).say(
             f"{', '.join(live)}: live, asked about training samples while training; features of the others are stored"
