@@ -80,7 +80,7 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     rows = [
         (
             teacher.name,
-            "new" if teacher.new else "known",
+            ("new" if teacher.new else "known") + (", live" if teacher.live else ""),
             teacher.samples,
             ", ".join(_weighted(domain, weight) for domain, weight in teacher.admitted.items()) or "nothing",
         )
