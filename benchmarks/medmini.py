@@ -58,15 +58,6 @@ optimiser: {{}}
 guard: {{tolerance: 100}}
 recipe: kdkit
 """
-CAPTIONS = """\
-name: captions
-summary: CLIP on the captions alone, a baseline without distillation
-losses:
-  - {name: clip, weight: 1}
-  - {name: fd, weight: 1.0e-9}
-trust: {policy: all}
-optimiser: {lr: 0.004, weight_decay: 0.05, batch_size: 64, epochs: 8, clip_norm: 1.0}
-"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,6 @@ class Bench:
             data=json.dumps([self._entry(root, domain) for domain in domains]),
         )
         (root / "registry.yaml").write_text(text, encoding="utf-8")
-        (root / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
         recipe = _kdkit_recipe()
         recipe["losses"].append({"name": "clip", "weight": 0.1})  # as a comment in it proposes
         _dump(recipe, root / "kdkit-captions.yaml")

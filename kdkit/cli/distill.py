@@ -89,7 +89,9 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     lines = [
         f"Recipe {plan.recipe.name}; " + ("a new student" if plan.parent is None else f"an increment on {plan.parent}"),
         "",
-        console.table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl"),
+        console.table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
+        if rows
+        else "No loss of it reads a teacher: the student learns from the samples' own texts.",
         "",
         f"{plan.fresh} samples bring something new; {plan.replayed} are replayed beside them.",
     ]

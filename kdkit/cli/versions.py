@@ -102,7 +102,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
             row["status"],
             f"from {row['origin']['repository']}" if row["origin"] else row["parent"] or "-",
             row["recipe"],
-            ", ".join(row["teachers"]),
+            ", ".join(row["teachers"]) or "-",
             f"{100 * row['accuracy']:.1f} %",
             "-" if row["worst_change"] is None else f"{row['worst_change']:+.1f} points",
             f"{row['seconds']:.0f}",

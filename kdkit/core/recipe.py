@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
-from kdkit.core.contracts import RecipeSpec
+from kdkit.core.contracts import LossSpec, RecipeSpec
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.schema import Name, OptimiserEntry, Part, TrustEntry
 from kdkit.core.yaml_model import read_model
@@ -234,6 +234,12 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
         _known("loss", part.loss, catalogue, located.where(("increment", key, "loss")))
     _known("policy", recipe.trust.policy, catalogue, located.where(("trust", "policy")))
     return recipe
+
+
+def signals_read(recipe: Recipe, catalogue: Catalogue) -> frozenset[str]:
+    """The teachers' signals that the recipe's losses read; empty: it learns from the samples alone."""
+    specs = (cast(LossSpec, catalogue.get("loss", part.name).spec) for part in recipe.losses)
+    return frozenset(signal for spec in specs for signal in spec.signals)
 
 
 def is_path(name_or_path: str) -> bool:

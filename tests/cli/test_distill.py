@@ -81,6 +81,15 @@ def test_the_life_of_a_student(toy: Cli) -> None:
     assert (shown["version"], shown["parent"]) == ("v3", "v1")
 
 
+def test_captions_alone_from_a_recipe_with_a_name(toy: Cli) -> None:
+    planned = toy("distill", "--dry-run", "--recipe", "captions")
+    assert planned.code == 0, planned.stderr
+    assert "Recipe captions; a new student" in planned.stdout
+    assert "No loss of it reads a teacher" in planned.stdout
+    assert "recipe captions reads no teacher; taking no part: radio" in planned.stderr
+    assert not (toy.folder / "features").exists()
+
+
 def test_two_commands_on_one_project(toy: Cli) -> None:
     (toy.folder / ".kdkit").mkdir(exist_ok=True)
     with open(toy.folder / ".kdkit" / "busy", "w", encoding="utf-8") as handle:

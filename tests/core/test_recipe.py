@@ -12,7 +12,7 @@ from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import Recipe, load_recipe, recipe_file
 from kdkit.core.registry.schema import OptimiserEntry
 
-BUILT_IN = ("clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released")
+BUILT_IN = ("captions", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
 GOOD = """\
 name: mine
 summary: a test

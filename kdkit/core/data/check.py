@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
 from kdkit.core.data.load import file_cache, find_duplicates, name_some, read_sources, stat_images
+from kdkit.core.data.table import SampleTable
 from kdkit.core.workspace import Workspace
 
 UNLABELLED = "(no label)"
@@ -130,6 +134,18 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         uncalibrated=_uncalibrated(samples),
         unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label})),
     )
+
+
+def skipped_images(workspace: Workspace, table: SampleTable, reporter: Reporter | None = None) -> NDArray[np.bool_]:
+    """(N,) samples whose image cannot be read and whose data entry says to skip it.
+
+    For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.
+    """
+    skipped, rows = np.zeros(len(table), dtype=bool), np.flatnonzero(table.may_skip)
+    samples = [table.samples[row] for row in rows]
+    keys = [(str(s.image), stamp) for s, stamp in zip(samples, stat_images(samples)[0], strict=True)]
+    skipped[rows] = [isinstance(found, str) for found in _pixels(workspace).get(keys, reporter, "decoding")]
+    return skipped
 
 
 def _pixels(workspace: Workspace) -> DigestCache:

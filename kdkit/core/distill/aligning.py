@@ -43,7 +43,7 @@ def aligners_of(
         student: (samples, label) -> the parent's outputs; None for a run from scratch.
     """
     part = plan.recipe.aligner
-    if part is None:
+    if part is None or not teachers:
         return []
     fixed = _kept(catalogue, plan, teachers, outputs, saved)
     # What a teacher says about domains that it may not teach must not turn the others.

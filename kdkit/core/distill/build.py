@@ -23,6 +23,7 @@ from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.targets import TargetNorm
 from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.recipe import signals_read
 from kdkit.core.versions import Version, load_student
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     torch.manual_seed(plan.settings.seed)
     student = make_student(workspace, parent)
     outputs = cast(Student, student).outputs
-    signals = {name for part in plan.recipe.losses for name in workspace.catalogue.get("loss", part.name).spec.signals}
+    signals = signals_read(plan.recipe, workspace.catalogue)
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous

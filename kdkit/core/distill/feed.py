@@ -188,7 +188,7 @@ class Feed:
 
     def _weights(self, indices: Indices, step: int) -> dict[str, Floats]:
         weights = {t.name: t.weight[indices] for t in self._teachings}
-        if not self._one_teacher:
+        if not self._one_teacher or not weights:
             return weights
         able = np.stack([weights[t.name] > 0 for t in self._teachings])
         draw = np.random.default_rng([self._seed, 2, step]).random(able.shape)

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdkit.core.distill.batches import Indices, Pool
 from kdkit.core.distill.rounds import Rounds
-from kdkit.core.distill.survey import Survey
+from kdkit.core.distill.survey import WITHOUT_TEACHERS, Survey
 from kdkit.core.distill.train import TrainSettings
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import PreviousPart, Recipe
@@ -44,9 +44,9 @@ class Plan:
     Attributes:
         parent: the version that an increment starts from; None for a run from scratch.
         teachers: in the order of the registry.
-        uncovered: domains of the training split that no teacher may teach.
+        uncovered: domains of the training split that no teacher may teach; none where the recipe reads no teacher.
         unguarded: domains that the parent knows and no teacher may teach here, whether they are in the training
-            split or not: what it knows of them nobody repeats.
+            split or not: what it knows of them nobody repeats. Without teachers, those without a training sample.
         previous: how the parent itself takes part; without weight, not at all.
         pools: where batches are drawn from.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
@@ -101,17 +101,17 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     Raises:
         KdkitError: when nothing may be taught, or an increment would bring nothing new.
     """
-    train = survey.samples("train")
+    train = _training_samples(survey)
     known = {} if parent is None else {t["name"]: t["fingerprint"] for t in parent.lineage["teachers"]}
     teachers, taught = _teachers(survey, train, known)
-    if not any(teacher.samples for teacher in teachers):
+    if teachers and not any(teacher.samples for teacher in teachers):
         raise KdkitError(
             "no teacher may teach any training sample",
-            fix="'kdkit trust' shows the scores and what each policy would admit",
+            fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
             code=ExitCode.FOUND,
         )
-    covered = {domain for teacher in teachers for domain in teacher.admitted}
     present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
+    covered = {domain for teacher in teachers for domain in teacher.admitted} if teachers else set(present)
     pools = _pools(recipe, survey, train, taught, teachers, parent)
     taught_here = covered & set(present)
     unguarded = () if parent is None else tuple(sorted(set(parent.lineage["data"]["known"]) - taught_here))
@@ -131,6 +131,22 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
         digest="",
     )
     return replace(plan, digest=_digest(plan, survey, parent, student))
+
+
+def _training_samples(survey: Survey) -> Indices:
+    """Table rows that a run can use; without teachers, those that have a text to learn."""
+    train = survey.samples("train")
+    if survey.teachers:
+        return train
+    told: Indices = np.array([row for row in train if survey.table.samples[row].text], dtype=np.int64)
+    if not len(told):
+        raise KdkitError(
+            "no training sample has an answer or a caption",
+            why="the losses of the recipe read no teacher, and there is nothing else to learn from",
+            fix="'kdkit data' counts the samples; 'kdkit pseudo-label' lets a teacher answer open questions",
+            code=ExitCode.FOUND,
+        )
+    return told
 
 
 def _teachers(
@@ -204,6 +220,8 @@ def _previous(recipe: Recipe, *, replays: bool, unguarded: Sequence[str]) -> Pre
 def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...]) -> KdkitError:
     idle = [teacher.name for teacher in teachers if teacher.new]
     why = f"{parent.name} has learnt from every teacher and every training sample of the registry"
+    if not teachers:
+        why = f"the recipe reads no teacher, and {parent.name} has seen every training sample"
     if idle:
         why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
     return KdkitError(

@@ -12,13 +12,17 @@ from kdkit.core.contracts import Reporter, Split, TrustTable
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.feed import Floats, Teaching
 from kdkit.core.errors import KdkitError, did_you_mean
-from kdkit.core.recipe import Recipe
+from kdkit.core.recipe import Recipe, signals_read
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.registry.schema import Registry
     from kdkit.core.workspace import Workspace
+
+
+WITHOUT_TEACHERS = "recipes 'sft' (answers) and 'captions' learn from the samples alone"
+"""For messages: what a project without teachers can do."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Survey:
         columns: teacher -> its column.
         trust: scores on the calibration split.
         weights: (T, M) what the policy makes of them; rows as ``trust.teachers``, columns as ``trust.domains``.
+        skipped: (N,) unreadable images that may be left out, where no column tells.
+
+    Without teachers it is of a recipe whose losses read none.
     """
 
     table: SampleTable
@@ -36,6 +43,7 @@ class Survey:
     columns: Mapping[str, Column]
     trust: TrustTable
     weights: np.ndarray[Any, Any]
+    skipped: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -47,6 +55,8 @@ class Survey:
         chosen = self.table.select(split=split, labelled=labelled)
         chosen = chosen[~self.table.unanswered[chosen]]
         skipped = np.zeros(len(self.table), dtype=bool)
+        if self.skipped is not None:
+            skipped |= self.skipped
         for column in self.columns.values():
             skipped |= column.unreadable(self.table) & self.table.may_skip
         return chosen[~skipped[chosen]]
@@ -82,10 +92,11 @@ class Survey:
 def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Reporter) -> Survey:
     """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
 
-    A teacher whose column is complete is not loaded; its files need not even exist any more.
+    A teacher whose column is complete is not loaded; its files need not even exist any more. Where no loss of the
+    recipe reads a teacher's signals, no teacher takes part and nothing is extracted.
 
     Raises:
-        KdkitError: without teachers or data; what extraction and trust raise.
+        KdkitError: without data, or without teachers where a loss reads them; what extraction and trust raise.
     """
     from kdkit.core.data import load_table
     from kdkit.core.distill.columns import complete_columns
@@ -93,12 +104,14 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
 
     registry = workspace.registry
+    if not signals_read(recipe, workspace.catalogue):
+        return _without_teachers(workspace, recipe, reporter)
     teachers = _with_signals(workspace, reporter)
     if not teachers:
         raise KdkitError(
             "no teacher is chosen that gives signals" if registry.teachers else "no teacher is chosen",
             where=str(workspace.registry_path),
-            fix="'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them",
+            fix=f"'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them; {WITHOUT_TEACHERS}",
         )
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
@@ -111,6 +124,23 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     warn_of_gaps(trust, weights, reporter, limits)
     _warn_of_unknown_domains(registry, table, reporter)
     return Survey(table, store, columns, trust, weights)
+
+
+def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
+    """The samples alone."""
+    from kdkit.core.data import load_table
+    from kdkit.core.data.check import skipped_images
+    from kdkit.core.features import FeatureStore
+    from kdkit.core.trust.measure import LEVEL
+    from kdkit.core.trust.saved import as_table
+
+    if workspace.registry.teachers:
+        reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(workspace.registry.teachers)}")
+    table = load_table(workspace, reporter)
+    _warn_of_unknown_domains(workspace.registry, table, reporter)
+    nobody = as_table({}, (), table.domains, LEVEL)
+    skipped = skipped_images(workspace, table, reporter)
+    return Survey(table, FeatureStore(workspace.features), {}, nobody, nobody.accuracy, skipped)
 
 
 def _with_signals(workspace: Workspace, reporter: Reporter) -> tuple[str, ...]:

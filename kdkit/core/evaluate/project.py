@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import Reporter, Sample, Silent, Split
+from kdkit.core.data.check import skipped_images
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.compare import View, evaluate_views
@@ -21,7 +22,6 @@ from kdkit.core.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.features import Column
     from kdkit.core.workspace import Workspace
 
 
@@ -76,7 +76,10 @@ def evaluate_project(
     teachers = _teachers(workspace, store, chain)
     columns = {teacher: column_of(workspace, store, teacher) for teacher in teachers}
     judge = judge_of(workspace, table)
-    samples = _samples(judge, table, split, columns.values())
+    skipped = skipped_images(workspace, table, reporter) if not columns else np.zeros(len(table), dtype=bool)
+    for column in columns.values():
+        skipped |= column.unreadable(table) & table.may_skip
+    samples = _samples(judge, table, split, skipped)
     evaluation = evaluate_views(
         judge.task,
         [_student_view(workspace, judge, item, device, len(samples), reporter) for item in reversed(chain)],
@@ -100,12 +103,8 @@ def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version
     return [name for name in wanted if name in stored]
 
 
-def _samples(judge: Judge, table: SampleTable, split: Split, columns: Any) -> list[Sample]:
+def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:
     """Samples of the split that can be judged, less unreadable images that their data entry allows to skip."""
-    skipped = np.zeros(len(table), dtype=bool)
-    column: Column
-    for column in columns:
-        skipped |= column.unreadable(table) & table.may_skip
     samples = [table.samples[row] for row in judge.rows(split) if not skipped[row]]
     if not samples:
         raise KdkitError(

@@ -41,10 +41,12 @@ def card_text(facts: CardFacts) -> str:
 
 def _what(facts: CardFacts) -> Iterator[str]:
     record, lineage, own = facts.record, facts.record.lineage, facts.own
-    teachers, steps = _count(len(facts.teachers), "teacher"), _count(len(record.history), "step")
+    steps = _count(len(record.history), "step")
+    made = f"distilled with kdkit from {_count(len(facts.teachers), 'teacher')} into one student"
+    made = made if facts.teachers else "trained with kdkit on the samples' own texts, without a teacher"
     yield f"# {facts.title}"
     yield (
-        f"{facts.form.kind}, distilled with kdkit from {teachers} into one student, in {steps}. This is "
+        f"{facts.form.kind}, {made}, in {steps}. This is "
         f"version **{record.version}** of {lineage['created'][:10]}. {facts.form.summary}"
     )
     yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
@@ -100,10 +102,11 @@ def _results(facts: CardFacts) -> Iterator[str]:
         f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
     )
     yield results_table(results)
-    yield (
-        "Means over the domains. `oracle` asks, on every domain, the teacher that was best on the calibration split; "
-        "`oracle-on-test` the one that is best on the very images that are reported: an upper bound."
+    oracles = (
+        " `oracle` asks, on every domain, the teacher that was best on the calibration split; `oracle-on-test` the one "
+        "that is best on the very images that are reported: an upper bound."
     )
+    yield "Means over the domains." + (oracles if results["ratios"] else "")
     yield means_table(results)
     if ratio := results["ratios"].get(facts.record.version):
         told = " and ".join(f"{100 * value:.1f} % of its {metric_name(name)}" for name, value in ratio.items())
@@ -119,10 +122,11 @@ def _results(facts: CardFacts) -> Iterator[str]:
 
 def _teachers(facts: CardFacts) -> Iterator[str]:
     yield "## Teachers"
-    yield (
-        "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
-        "teacher may teach. The teachers' weights are not in this repository."
-    )
+    if facts.teachers:
+        yield (
+            "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
+            "teacher may teach. The teachers' weights are not in this repository."
+        )
     yield teachers_table(facts.teachers)
 
 

@@ -20,6 +20,8 @@ def kdkit_recipes() -> tuple[RecipeSpec, ...]:
             "clinkd",
             "ClinKD: (CE + a T^2 KL) / (1 + a) of answers, from stored next-token distributions; a = 0.5",
         ),
+        _spec("sft", "supervised fine-tuning on the answers alone: no teacher"),
+        _spec("captions", "CLIP on the captions alone: no teacher"),
     )
 
 

@@ -1,0 +1,189 @@
+"""Runs whose losses read no teacher: the supervised baseline, and a start or a step between distillations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.estimate import dry_run
+from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.plan import Plan, make_plan
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.errors import KdkitError
+from kdkit.core.evaluate.project import evaluate_project
+from kdkit.core.workspace import Workspace
+from kdkit.testing.endpoint import local_endpoint
+from tests.core.pseudo import project as example
+from tests.core.pseudo.project import Oracle
+from tests.plugins.students.clinkd.tiny import SIZES, SMALL
+from tests.toy_project import make_project, open_project, train_teacher, write_images
+
+CAPTIONS = """\
+name: own
+summary: captions alone
+losses: [{name: clip}]
+teachers_per_sample: one
+trust: {policy: threshold, options: {value: 0.7}}
+optimiser: {lr: 0.01, batch_size: 24, steps: 40}
+increment: {replay: 0.5, steps: 0.5}
+"""
+
+
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project without teachers, with a version that learnt its captions of two domains."""
+    root = tmp_path_factory.mktemp("toy") / "project"
+    make_project(root, teachers={}, domains=("ct", "mri"))
+    (root / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
+    run(open_project(root))
+    return root
+
+
+@pytest.fixture
+def project(first_version: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first_version, tmp_path / "project"))
+
+
+def run(workspace: Workspace, recipe: str | None = "./captions.yaml", **options: Any) -> Outcome:
+    outcome = distill(workspace, Options(cpu=True, recipe=recipe, **options))
+    assert outcome is not None
+    return outcome
+
+
+def plan(root: Path, **options: Any) -> Plan:
+    return prepare(open_project(root), Options(recipe="./captions.yaml", **options), Silent()).plan
+
+
+def add_xray(root: Path) -> None:
+    rows = write_images(root / "images", ("xray",), train=12, held_out=10, seed=1)
+    with open(root / "images" / "samples.jsonl", "a", encoding="utf-8") as manifest:
+        manifest.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def add_radio(root: Path, *knows: str) -> None:
+    train_teacher(knows or ("ct", "mri"), width=8, seed=0).save(root / "models" / "radio")
+    add_teacher(open_project(root), "radio", {"from": "local:models/radio", "loader": "toy", "license": "mit"})
+
+
+def test_captions_alone_make_a_version(first_version: Path) -> None:
+    found = evaluate_project(open_project(first_version))
+    assert [model.name for model in found.evaluation.models] == ["v1"]
+    assert found.evaluation.model("v1").means["accuracy"] > 0.8
+    lineage = json.loads((first_version / "versions" / "v1" / "lineage.json").read_text(encoding="utf-8"))
+    assert lineage["teachers"] == []
+    assert lineage["data"]["known"] == ["ct", "mri"]
+    assert lineage["data"]["uncovered"] == []
+    assert not (first_version / "features").exists()
+
+
+def test_an_increment_brings_samples_that_are_new(project: Path) -> None:
+    with pytest.raises(KdkitError, match="nothing new since v1") as caught:
+        plan(project, incremental=True)
+    assert "v1 has seen every training sample" in caught.value.why
+    add_xray(project)
+    made = plan(project, incremental=True)
+    assert (made.fresh, made.replayed, made.unguarded, made.uncovered) == (36, 72, (), ())
+    outcome = run(open_project(project), incremental=True)
+    assert outcome.retention is not None
+    assert outcome.retention.added == ("xray",)
+    assert set(outcome.retention.domains) == {"ct", "mri"}
+    assert outcome.version.lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
+
+
+def test_a_known_domain_without_samples_here_is_unguarded(project: Path) -> None:
+    manifest = project / "images" / "samples.jsonl"
+    kept = [line for line in manifest.read_text(encoding="utf-8").splitlines(True) if '"domain": "ct"' in line]
+    manifest.write_text("".join(kept), encoding="utf-8")
+    add_xray(project)
+    assert plan(project, incremental=True).unguarded == ("mri",)
+
+
+def test_distillation_goes_on_from_it_and_back(project: Path) -> None:
+    """v1 captions, v2 a teacher, v3 captions of a new domain: the teacher stays in the lineage and takes no part."""
+    add_radio(project)
+    second = run(open_project(project), recipe=None, incremental=True).version.lineage
+    assert [(t["name"], t["since"]) for t in second["teachers"]] == [("radio", "v2")]
+    add_xray(project)
+    shutil.rmtree(project / "models" / "radio")
+    shutil.rmtree(project / ".kdkit" / "artifacts")
+    before = sorted((project / "features").rglob("*"))
+    third = run(open_project(project), incremental=True)
+    assert [(t["name"], t["inherited"]) for t in third.version.lineage["teachers"]] == [("radio", True)]
+    assert [model.name for model in third.evaluation.models] == ["student"]
+    assert sorted((project / "features").rglob("*")) == before
+
+
+def test_samples_without_a_caption_teach_nothing(project: Path) -> None:
+    """Some sources give pictures without a text."""
+    found = prepare(open_project(project), Options(recipe="./captions.yaml"), Silent())
+
+    def told(domains: tuple[str, ...]) -> Plan:
+        samples = (s if s.domain in domains else replace(s, text="") for s in found.survey.table.samples)
+        survey = replace(found.survey, table=replace(found.survey.table, samples=tuple(samples)))
+        return make_plan(found.plan.recipe, survey, None, {}, seed=0)
+
+    assert told(("ct", "mri")).fresh == 72
+    assert told(("ct",)).fresh == 36
+    with pytest.raises(KdkitError, match="no training sample has an answer or a caption"):
+        told(())
+
+
+def test_unreadable_images_are_skipped_where_that_is_asked_for(project: Path) -> None:
+    for name in ("ct-mass-0-0", "ct-mass-0-30"):  # of training and of test
+        (project / "images" / f"{name}.png").write_bytes(b"no image")
+    registry = project / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
+    registry.write_text(asked, encoding="utf-8")
+    outcome = run(open_project(project))
+    assert outcome.version.lineage["data"]["samples"] == {"ct": 35, "mri": 36}
+    assert evaluate_project(open_project(project)).evaluation.model("v2").domains["ct"].count == 29
+
+
+def test_a_loss_that_reads_teachers_needs_one(project: Path) -> None:
+    text = CAPTIONS.replace("[{name: clip}]", "[{name: clip}, {name: fd}]")
+    (project / "captions.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(KdkitError, match="no teacher is chosen") as caught:
+        plan(project)
+    assert "'sft'" in caught.value.fix
+    add_radio(project, "xray")
+    with pytest.raises(KdkitError, match="no teacher may teach") as caught:
+        plan(project)
+    assert "'captions'" in caught.value.fix
+
+
+def test_a_dry_run_measures_it(project: Path) -> None:
+    made, estimate = dry_run(open_project(project), Options(cpu=True, recipe="./captions.yaml"), Silent())
+    assert made.teachers == ()
+    assert estimate.seconds > 0
+
+
+def test_sft_beside_a_teacher_that_only_answers(tmp_path: Path) -> None:
+    """A Qwen2-VL-shaped student; the endpoint gives no signals, and its open questions are no samples yet."""
+    root, oracle = tmp_path / "project", Oracle()
+    with local_endpoint(oracle) as endpoint:
+        example.make(root, endpoint, oracle, extracted=False)
+    manifest, registry = root / "images" / "samples.jsonl", root / "registry.yaml"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    extra = {"task": "vqa", "messages": [{"role": "user", "content": "<image>What is it?"}]}
+    manifest.write_text("".join(json.dumps({**row, "extra": extra}) + "\n" for row in rows), encoding="utf-8")
+    config = json.dumps({"family": "clinkd", "config": {"sizes": SIZES, **SMALL, "max_answer": 40, "max_tokens": 128}})
+    text = registry.read_text(encoding="utf-8").replace("{family: toy-vlm, config: {width: 12}}", config)
+    text = text.replace("{family: toy-vlm}", config)
+    registry.write_text(text + "optimiser: {steps: 6, lr: 0.01, batch_size: 6}\n", encoding="utf-8")
+    with pytest.raises(KdkitError, match="no teacher is chosen that gives signals"):
+        prepare(open_project(root), Options(recipe="clinkd"), Silent())
+    outcome = run(open_project(root), recipe="sft")
+    log = outcome.version.lineage["training"]["log"]
+    assert set(log[0]) == {"step", "loss", "answer-ce"}
+    assert log[-1]["answer-ce"] < 0.9 * log[0]["answer-ce"]
+    samples = outcome.version.lineage["data"]["samples"]
+    assert sum(samples.values()) == 60
+    assert outcome.version.lineage["teachers"] == []
