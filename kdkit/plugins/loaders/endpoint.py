@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from PIL.Image import Image
 from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
+from kdkit.plugins.answers.boxes.own import AS_IS, OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_requests import Garbage, Requests
 
 FILE = "endpoint.json"
@@ -41,6 +42,9 @@ class Settings:
         timeout: seconds to wait for one answer.
         tries: how often one request is sent, at most.
         parallel: requests at one time.
+        boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, or ``as-is``.
+        min_pixels, max_pixels: between which its processor resizes images, where its boxes are pixels of these; by
+            default those of the released Qwen2.5-VL.
     """
 
     endpoint: str
@@ -51,6 +55,9 @@ class Settings:
     timeout: float = 120.0
     tries: int = 6
     parallel: int = 4
+    boxes: str = AS_IS
+    min_pixels: int = 4 * 28 * 28
+    max_pixels: int = 16384 * 28 * 28
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -90,6 +97,19 @@ class Settings:
             )
         if not self.model or self.timeout <= 0 or min(self.tries, self.parallel) < 1:
             raise KdkitError("model is empty, timeout not above 0, or tries or parallel below 1", where=where)
+        try:
+            OwnBoxes(self.boxes)
+        except KdkitError as error:
+            raise KdkitError(error.what, where=where, fix=error.fix) from error
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is sent about a sample, whose images the model sees in ``sizes``."""
+
+    sample: Sample
+    sizes: tuple[Size, ...]
+    messages: list[dict[str, Any]]
 
 
 class EndpointTeacher:
@@ -116,7 +136,7 @@ class EndpointTeacher:
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
     ) -> list[list[Answer]]:
         """See the contract. The server keeps its token ids to itself: ``ids`` are empty; so are ``log_probs`` where
-        it gives none.
+        it gives none. Boxes in the texts are in the coordinates of the samples' texts.
 
         Raises:
             KdkitError: a beam search, which this protocol does not have; messages whose marks and images differ in
@@ -131,10 +151,10 @@ class EndpointTeacher:
             timeout=self.settings.timeout,
             tries=self.settings.tries,
         )
-        asked = [(self._messages(i, s), decoding) for i, s in zip(images, samples, strict=True)]
+        asked = [self._question(image, sample) for image, sample in zip(images, samples, strict=True)]
         with ThreadPoolExecutor(self.settings.parallel) as pool:
             try:
-                found = list(pool.map(lambda pair: self._ask(requests, *pair), asked))
+                found = list(pool.map(lambda question: self._ask(requests, question, decoding), asked))
             except BaseException:
                 requests.stop()
                 pool.shutdown(cancel_futures=True)
@@ -153,13 +173,17 @@ class EndpointTeacher:
             )
         return os.environ[variable] if variable else ""
 
-    def _ask(self, requests: Requests, messages: list[dict[str, Any]], decoding: Decoding) -> list[Answer]:
+    def _ask(self, requests: Requests, question: _Question, decoding: Decoding) -> list[Answer]:
         """A server that knows no ``n`` gives one answer at a time: it is asked again, with the next seed."""
         found: list[Answer] = []
         while len(found) < decoding.answers:
-            body = self._body(messages, decoding, len(found))
+            body = self._body(question.messages, decoding, len(found))
             found += requests.post(body, lambda reply: read_answers(reply, scored=decoding.scored))
-        return found[: decoding.answers]
+        said = OwnBoxes(self.settings.boxes).said
+        return [
+            replace(answer, text=said(question.sample, answer.text, question.sizes))
+            for answer in found[: decoding.answers]
+        ]
 
     def _body(self, messages: list[dict[str, Any]], decoding: Decoding, have: int) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -173,9 +197,25 @@ class EndpointTeacher:
             body |= {**drawn, "n": decoding.samples - have}
         return body | ({"logprobs": True} if decoding.scored else {})
 
-    def _messages(self, image: Image, sample: Sample) -> list[dict[str, Any]]:
-        given = sample.extra.get("messages") or [{"role": "user", "content": MARK + self.settings.question}]
+    def _question(self, image: Image, sample: Sample) -> _Question:
         pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images", ()))]
+        try:
+            sizes = self._sizes(pictures)
+        except KdkitError as error:
+            raise KdkitError(f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why) from error
+        return _Question(sample, sizes, self._messages(OwnBoxes(self.settings.boxes).question(sample, sizes), pictures))
+
+    def _sizes(self, pictures: Sequence[Image]) -> tuple[Size, ...]:
+        """Of the images as the model sees them, where that matters."""
+        if not OwnBoxes(self.settings.boxes).pixels:
+            return tuple(picture.size for picture in pictures)
+        from kdkit.plugins.students.clinkd.images import ImageSettings  # it needs torch
+
+        images = ImageSettings(self.settings.min_pixels, self.settings.max_pixels)
+        return tuple(images.resized(*picture.size) for picture in pictures)
+
+    def _messages(self, sample: Sample, pictures: Sequence[Image]) -> list[dict[str, Any]]:
+        given = sample.extra.get("messages") or [{"role": "user", "content": MARK + self.settings.question}]
         marks = sum(str(message["content"]).count(MARK) for message in given)
         if marks != len(pictures):
             raise KdkitError(

@@ -11,6 +11,7 @@ from typing import Any
 from kdkit.core.contracts import SPLITS, Sample, Split
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.codec import BoxCodec
+from kdkit.plugins.answers.boxes.own import BOX_FAMILY
 from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.sources.records import Record
 from kdkit.plugins.sources.splits import read_fractions, stable_split
@@ -55,6 +56,8 @@ class Boxes:
             raise KdkitError(
                 "boxes_as is given without boxes", where=where, fix="boxes: qwen-vl, or who wrote the file"
             )
+        self.family = target or family
+        """Which one the samples' texts have; None where boxes are text like any other."""
         try:
             self._codec = BoxCodec(family) if family else None
             self._target = BoxCodec(target) if target else None
@@ -142,6 +145,8 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
         extra["images"] = list(question.images[1:])
     if corners:
         extra["boxes"] = corners
+    if boxes.family:
+        extra[BOX_FAMILY] = boxes.family
     return Sample(
         id=question.id,
         image=question.images[0],

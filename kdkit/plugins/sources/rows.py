@@ -10,6 +10,7 @@ from typing import Any
 
 from kdkit.core.contracts import SPLITS, Sample, Split
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.plugins.answers.boxes.own import BOX_FAMILY, declared
 from kdkit.plugins.sources.captions import caption_from
 from kdkit.plugins.sources.splits import read_fractions, stable_split
 
@@ -30,7 +31,8 @@ class RowReader:
         image_root: folder of the images, relative to the manifest's.
         id_prefix: put before every id.
         extra: names of further columns to keep in ``Sample.extra``; the field ``extra`` of a row, an object, is all
-            in there already, its ``images`` (relative like ``image``) as paths.
+            in there already, its ``images`` (relative like ``image``) as paths. Where its ``box_family`` says whose
+            boxes the text has, these are checked, and its ``boxes`` are theirs.
     """
 
     location: Path
@@ -98,6 +100,8 @@ class RowReader:
             text = self._optional(row, "text", where) or ""
         else:
             text = self._required(row, "text", where)
+        if extra.get(BOX_FAMILY) is not None:
+            extra = {**extra, "boxes": _corners(extra, text, where)}
         return Sample(
             id=id_,
             image=root / self._image(self._required(row, "image", where), where),
@@ -180,6 +184,15 @@ class RowReader:
                 fix="say which column holds which field by the option columns: {text: caption, ...}",
             )
         return row[column]
+
+
+def _corners(extra: Mapping[str, Any], text: str, where: str) -> list[tuple[float, float, float, float]]:
+    """Of the boxes in a text that says whose they are, in fractions of the image.
+
+    Raises:
+        KdkitError: boxes of another family or outside of the image.
+    """
+    return [box.corners for box in declared(extra[BOX_FAMILY], where).parse(text, where)]
 
 
 def _text(value: Any, name: str, where: str) -> str | None:

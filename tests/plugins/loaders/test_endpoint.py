@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_log_probabilities_and_drawn_answers(endpoint: LocalEndpoint, tmp_path: 
     (answers,) = made.answer([picture(1)], [sample()], decoding)
     assert [answer.text for answer in answers] == ["seed 5", "seed 6", "seed 7"]
     assert answers[0].confidence is None
+
+
+def test_boxes_of_a_served_model_are_translated(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, boxes="qwen2.5-vl", min_pixels=784, max_pixels=280 * 280)
+    asked = sample("b", ("user", "<image>Is it <box>(100,500),(200,1000)</box>?"))
+    asked = replace(asked, extra={**asked.extra, "box_family": "qwen-vl"})
+    endpoint.answer = lambda _: [('[{"bbox_2d": [28, 28, 56, 56]}]', [])]
+    ((answer,),) = made.answer([Image.new("RGB", (600, 300))], [asked])  # seen as 392 x 196
+    (body,) = endpoint.requests
+    assert body["messages"][-1]["content"][1]["text"] == 'Is it [{"bbox_2d": [39, 98, 78, 196]}]?'
+    assert answer.text == "<box>(71,143),(143,286)</box>"
+    with pytest.raises(KdkitError, match="no family of boxes 'qwen'"):
+        teacher(tmp_path, endpoint.url, boxes="qwen")
 
 
 def test_faults_are_tried_again_and_counted(endpoint: LocalEndpoint, tmp_path: Path) -> None:

@@ -49,3 +49,17 @@ def test_a_column_of_that_name_that_is_something_else_is_left(tmp_path: Path) ->
     path.write_text("id,image,text,domain,split,extra\na,a.png,a cyst,ct,train,words\n", encoding="utf-8")
     assert [sample.extra for sample in CsvManifest(path)] == [{}]
     assert [sample.extra for sample in CsvManifest(path, extra=["extra"])] == [{"extra": "words"}]
+
+
+def test_boxes_of_a_declared_family_are_read_and_checked(tmp_path: Path) -> None:
+    box = "<box>(100,200),(300,400)</box>"
+    row = {**ROW, "text": box, "extra": {"messages": MESSAGES, "box_family": "qwen-vl", "boxes": "of the question"}}
+    assert read(tmp_path, row).extra["boxes"] == [(0.1, 0.2, 0.3, 0.4)]
+    for wrong, message in (
+        ({**row, "text": "<box>(1,2),(3,4000)</box>"}, "outside of the image"),
+        ({**row, "extra": {"box_family": "qwen2.5-vl"}}, "box_family is 'qwen2.5-vl'"),
+        ({**row, "extra": {"box_family": "json"}}, "is not a box of 'json'"),
+    ):
+        with pytest.raises(KdkitError, match=message) as caught:
+            read(tmp_path, wrong)
+        assert caught.value.where == f"{tmp_path / 'rows.jsonl'}:1"

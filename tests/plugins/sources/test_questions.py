@@ -63,6 +63,7 @@ def test_clinkds_own_format(tmp_path: Path) -> None:
         "task": "vg",
         "messages": [{"role": "user", "content": "<image>Where is the liver?"}],
         "boxes": [(0.1, 0.2, 0.3, 0.4)],
+        "box_family": "qwen2-vl",
     }
     assert (sample.split, sample.label, sample.origin) == (
         "train", None, f"{tmp_path / 'Train_sharegpt_final.json'}:2"

@@ -116,6 +116,21 @@ class BoxCodec:
             last = piece.end
         return made + text[last:]
 
+    def reencode_said(self, text: str, to: BoxCodec) -> str:
+        """As :meth:`reencode`, of what a model said: nothing is refused.
+
+        Boxes outside of the image, turned around or without area are converted like any others, so that they are as
+        wrong as before; what cannot be read stays as it is.
+        """
+        made, last = "", 0
+        for piece in self._notation.read(text):
+            boxes = [_fractions(written, self._scale) for written in piece.boxes]
+            if all(math.isfinite(value) for box in boxes for value in box.corners):
+                written = [Written(to._numbers(box), box.label) for box in boxes]
+                made += text[last : piece.start] + to._notation.write(written)
+                last = piece.end
+        return made + text[last:]
+
     def _pieces(self, text: str, where: str) -> list[Piece]:
         pieces = self._notation.read(text)
         rest = list(text)
@@ -137,9 +152,8 @@ class BoxCodec:
     def _boxes(self, piece: Piece, where: str) -> list[Box]:
         found = []
         for written in piece.boxes:
-            x, y = self._scale
-            x1, y1, x2, y2 = written.numbers
-            box = Box(x1 / x, y1 / y, x2 / x, y2 / y, written.label)
+            box = _fractions(written, self._scale)
+            (x, y), (x1, y1, x2, y2) = self._scale, written.numbers
             limits = f"'{self.family}' has {x:g} x {y:g} units; a family in other units wrote this?"
             _check(box, f"({x1:g}, {y1:g}), ({x2:g}, {y2:g})", limits, where)
             found.append(box)
@@ -150,6 +164,11 @@ class BoxCodec:
         x1, y1, x2, y2 = box.corners
         n = self._decimals
         return round(x1 * x, n), round(y1 * y, n), round(x2 * x, n), round(y2 * y, n)
+
+
+def _fractions(written: Written, scale: tuple[float, float]) -> Box:
+    (x, y), (x1, y1, x2, y2) = scale, written.numbers
+    return Box(x1 / x, y1 / y, x2 / x, y2 / y, written.label)
 
 
 def _check(box: Box, shown: str, why: str, where: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdkit.core.contracts import RopeVariant, Sample
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
+from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.rotary import position_rows
@@ -32,12 +33,14 @@ class Prompt:
         ids: (S,) token ids, with as many image tokens as the images need.
         positions: (3, S + 1), the last one for the first token of the answer.
         patches: (N, 3 * P * P) uint8 of all images; ``grids``: (t, h, w) of each, in patches.
+        sizes: (width, height) of each in pixels, resized.
     """
 
     ids: Tensor
     positions: Tensor
     patches: Tensor
     grids: Tensor
+    sizes: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Preparation:
     tokens: Tokens
     images: ImageSettings
     variant: RopeVariant
+    boxes: OwnBoxes
+
+    @property
+    def coordinates(self) -> str:
+        """What decides how the same box is written: the family, and how images are resized if its units are pixels."""
+        images = self.images
+        limits = f" of images of {images.min_pixels} to {images.max_pixels} pixels, sides by {images.unit}"
+        return self.boxes.family + limits * self.boxes.pixels
 
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """A sample without its answer.
@@ -59,18 +70,20 @@ class Preparation:
         pictures = [image, *(_open(path, sample) for path in sample.extra.get("images") or ())]
         if len(pictures) > settings.max_images:
             raise _refused(sample, f"{len(pictures)} images, the student takes {settings.max_images}", "max_images")
-        text = prompt_of(sample, images=len(pictures), system=settings.system, question=settings.question)
         try:
+            sizes = tuple(self.images.resized(*picture.size) for picture in pictures)
             patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
         except KdkitError as error:
             raise KdkitError(f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why) from error
+        asked = self.boxes.question(sample, sizes)
+        text = prompt_of(asked, images=len(pictures), system=settings.system, question=settings.question)
         merge = self.images.merge_size
         merged = [(t, h // merge, w // merge) for t, h, w in grids]
         ids = self._with_images(self.tokens.encode(text), merged)
         self._check_length(sample, ids, len(ids) + 1)
         modality = (ids == self.tokens.id(IMAGE)).long()
         positions = self.variant.positions(torch.cat([modality, modality.new_zeros(1)]), merged)
-        return Prompt(ids, position_rows(positions), torch.cat(patches), torch.tensor(grids))
+        return Prompt(ids, position_rows(positions), torch.cat(patches), torch.tensor(grids), sizes)
 
     def _with_images(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> Tensor:
         """Each image token repeated for its image."""
@@ -96,8 +109,9 @@ class Preparation:
             KdkitError: naming the sample.
         """
         settings, prompt = self.settings, self.prompt(image, sample)
-        check_text(sample, sample.text)
-        answer = torch.tensor([*self.tokens.encode(sample.text), self.tokens.id(END)])
+        text = self.boxes.answer(sample, prompt.sizes)
+        check_text(sample, text)
+        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
         if len(answer) > settings.max_answer:
             raise _refused(
                 sample, f"the answer has {len(answer)} tokens, the student takes {settings.max_answer}", "max_answer"

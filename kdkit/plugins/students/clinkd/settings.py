@@ -66,6 +66,8 @@ class Settings:
             from these. ``max_tokens`` counts prompt, image tokens and answer.
         system: system message of samples without one; empty for none.
         question: what is asked about samples without messages.
+        boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, ``as-is`` to take
+            texts as the data has them; None for what its kind of model was pretrained with.
     """
 
     rope: Choice = Choice("mrope", {})
@@ -81,6 +83,7 @@ class Settings:
     max_pixels: int | None = None
     system: str = "You are a helpful assistant."
     question: str = "Describe this image."
+    boxes: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import Answer, Decoding, Sample
 from kdkit.core.errors import KdkitError
+from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.answers import generate
 from kdkit.plugins.students.clinkd.chat import TEMPLATE
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -23,6 +24,9 @@ from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
 from kdkit.plugins.students.clinkd.settings import WHERE, Settings
 from kdkit.plugins.students.clinkd.tokens import IMAGE, Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
+
+BOXES = {"qwen2_vl": "qwen2-vl", "qwen2_5_vl": "qwen2.5-vl"}
+"""Type of the model -> the family of boxes that it was pretrained with."""
 
 
 class ClinkdStudent(nn.Module):
@@ -48,8 +52,10 @@ class ClinkdStudent(nn.Module):
         if vision_rope is not None:
             vision_variant, vision_rope = make_variant(vision_rope, self.base)
             self.vision_turns = VisionTurns(self.base, vision_variant, vision_rope.name)
-        self.settings, self.origin = replace(settings, rope=rope, vision_rope=vision_rope), origin
-        self.preparation = Preparation(self.settings, tokens, images, variant)
+        boxes = OwnBoxes(settings.boxes or BOXES[self.base.config.model_type])
+        self.settings = replace(settings, rope=rope, vision_rope=vision_rope, boxes=boxes.family)
+        self.origin = origin
+        self.preparation = Preparation(self.settings, tokens, images, variant, boxes)
         if settings.lora is None:
             freeze(self.base, vision=settings.freeze_vision)
         if settings.gradient_checkpointing:
@@ -72,7 +78,7 @@ class ClinkdStudent(nn.Module):
         return {**self.origin.config(), **self.settings.config()}
 
     def identity(self) -> Mapping[str, str]:
-        """Tokenizer, template, image processing and RoPE variants."""
+        """Tokenizer, template, image processing, RoPE variants and coordinates of boxes."""
         preparation = self.preparation
         return {
             "tokenizer": preparation.tokens.digest(),
@@ -80,6 +86,7 @@ class ClinkdStudent(nn.Module):
             "preprocessing": str(preparation.images),
             "rope": str(self.settings.rope),
             "vision_rope": str(self.settings.vision_rope or "the model's own"),
+            "boxes": preparation.coordinates,
         }
 
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
@@ -119,6 +126,8 @@ class ClinkdStudent(nn.Module):
     ) -> list[list[Answer]]:
         """See the contract. It sets the model to evaluation mode meanwhile.
 
+        Boxes in the texts are in the coordinates of the samples' texts; ``ids`` are what the model wrote.
+
         Raises:
             KdkitError: for a sample that cannot be prepared, naming it.
         """
@@ -127,9 +136,14 @@ class ClinkdStudent(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                return generate(self.base, self.preparation, prompts, decoding or Decoding())
+                found = generate(self.base, self.preparation, prompts, decoding or Decoding())
         finally:
             self.train(mode)
+        said = self.preparation.boxes.said
+        return [
+            [replace(answer, text=said(sample, answer.text, prompt.sizes)) for answer in answers]
+            for sample, prompt, answers in zip(samples, prompts, found, strict=True)
+        ]
 
     def save(self, folder: Path) -> None:
         """Write what stock transformers loads (or, with ``lora``, PEFT), and ``clinkd.json``; see docs/clinkd.md."""

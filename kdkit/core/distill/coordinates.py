@@ -1,0 +1,47 @@
+"""Whether a teacher's stored tokens are those of the text that the student is taught: boxes have many notations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdkit.core.contracts import Student
+from kdkit.core.distill.feed import Teaching
+from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.features.answers import TOKENS
+
+if TYPE_CHECKING:
+    from kdkit.core.distill.survey import Survey
+
+COORDINATES = "boxes"
+"""The part of a teacher's and a student's identity that says how they write the same box."""
+BOXES = "boxes"
+"""What ``Sample.extra`` holds where the answer has some."""
+
+
+def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], student: Student) -> None:
+    """Refuse stored tokens of answers with boxes that the student would write in other coordinates.
+
+    Raises:
+        KdkitError: naming teacher, both coordinates and a sample.
+    """
+    own = dict(student.identity()).get(COORDINATES)
+    train = survey.samples("train")
+    boxed = train[[bool(survey.table.samples[row].extra.get(BOXES)) for row in train]] if own else train[:0]
+    for teaching in teachings:
+        column = survey.columns.get(teaching.name)
+        theirs = column.header.parts.get(COORDINATES) if column is not None else None
+        taught = boxed[teaching.weight[boxed] > 0]
+        if theirs in (None, own) or not len(taught) or TOKENS not in {spec.name for spec in teaching.raw}:
+            continue
+        sample = survey.table.samples[int(np.min(taught))]
+        raise KdkitError(
+            f"teacher '{teaching.name}' stored what it says of answers whose boxes the student writes otherwise",
+            where=sample.origin,
+            why=f"{len(taught)} samples such as '{sample.id}': the teacher's boxes are {theirs}, the student's {own}",
+            fix="give the teacher the student's coordinates (option boxes of the loader qwen2-vl, with its min_pixels "
+            "and max_pixels), or other domains ('domains' of its entry); its pseudo-labels are translated",
+            code=ExitCode.FOUND,
+        )
