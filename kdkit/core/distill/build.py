@@ -17,6 +17,7 @@ from kdkit.core.contracts import Answering, Reporter, Student
 from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
+from kdkit.core.distill.coordinates import require_same_coordinates
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
 from kdkit.core.distill.survey import Survey
@@ -58,6 +59,7 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     outputs = cast(Student, student).outputs
     signals = signals_read(plan.recipe, workspace.catalogue)
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
+    require_same_coordinates(survey, teachings, cast(Student, student))
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous
     if parent is not None and previous.weight:
