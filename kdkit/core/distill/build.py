@@ -58,6 +58,8 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     student = make_student(workspace, parent)
     outputs = cast(Student, student).outputs
     signals = signals_read(plan.recipe, workspace.catalogue)
+    for live in survey.live.values():
+        live.join()
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     require_same_coordinates(survey, teachings, cast(Student, student))
     inputs = StudentInputs(cast(Student, student), survey.table)

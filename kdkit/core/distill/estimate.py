@@ -27,7 +27,8 @@ class Estimate:
     """Attributes:
     seconds: of training, from ``PROBE_STEPS`` steps on this machine; decoding every image once is included
         as far as those steps show it.
-    memory: bytes of parameters, gradients, optimiser state and kept student inputs; activations come on top.
+    memory: bytes of parameters (live teachers' too), gradients, optimiser state and kept student inputs; activations
+        come on top.
     disk: bytes of the version and its checkpoints.
     free: bytes free on the project's disk.
     """
@@ -83,12 +84,14 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
             reporter=_Ticking(ticks),
         )
     made.inputs.close()
+    teachers = sum(teacher.nbytes for teacher in prepared.survey.live.values())
+    prepared.survey.close()
     part(accelerator)
     per_step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) if len(ticks) > 1 else 0.0
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(
         seconds=per_step * plan.settings.steps,
-        memory=4 * parameters + made.inputs.expected_bytes(prepared.survey.samples("train")),
+        memory=4 * parameters + teachers + made.inputs.expected_bytes(prepared.survey.samples("train")),
         disk=parameters * (1 + 2 * 3),
         free=shutil.disk_usage(workspace.root).free,
     )

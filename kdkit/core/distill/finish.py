@@ -274,6 +274,7 @@ def _teacher(
         FACTS: asdict(licence),
         "domains": dict(teacher.admitted),
         "samples": teacher.samples,
+        "signals": "live" if teacher.live else "stored",
         "trust": {
             domain: {
                 "accuracy": _number(trust.accuracy[row, m]),

@@ -16,7 +16,7 @@ from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
 from kdkit.core.distill.batches import Indices
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.encode import Encoder
-from kdkit.core.features.extraction import usable_device
+from kdkit.core.features.extraction import OpenedTeacher, usable_device
 from kdkit.core.features.live import live_names
 from kdkit.core.features.readahead import prepare_ahead
 
@@ -50,7 +50,7 @@ class LiveTeacher:
     """
 
     def __init__(
-        self, opened: OpenTeacher, table: SampleTable, skipped: Array, *, device: torch.device, parked: bool = False
+        self, opened: OpenedTeacher, table: SampleTable, skipped: Array, *, device: torch.device, parked: bool = False
     ) -> None:
         self.name, self.signals = opened.name, opened.signals.signals
         self.parked, self._device, self._table = parked, device, table

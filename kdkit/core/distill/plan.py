@@ -28,6 +28,7 @@ class PlannedTeacher:
         admitted: domain -> trust weight.
         samples: training samples that it may teach.
         new: the current version has not learnt from it (in this state of its weights and preprocessing).
+        live: it is asked while training.
     """
 
     name: str
@@ -35,6 +36,7 @@ class PlannedTeacher:
     admitted: Mapping[str, float]
     samples: int
     new: bool
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _teachers(
             admitted=survey.admitted(name),
             samples=int(taught[name].sum()),
             new=known.get(name) != survey.columns[name].fingerprint,
+            live=name in survey.live,
         )
         for name in survey.teachers
     )

@@ -167,6 +167,7 @@ def train_and_finish(
         reporter=reporter,
     )
     made.inputs.close()
+    prepared.survey.close()
     part(accelerator)
     if not accelerator.is_main_process:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from kdkit.core.recipe import Recipe, signals_read
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
+    from kdkit.core.distill.live import LiveTeacher
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.registry.schema import Registry
     from kdkit.core.workspace import Workspace
@@ -34,6 +35,7 @@ class Survey:
         trust: scores on the calibration split.
         weights: (T, M) what the policy makes of them; rows as ``trust.teachers``, columns as ``trust.domains``.
         skipped: (N,) unreadable images that may be left out, where no column tells.
+        live: teachers that are asked about training samples while training; their columns do not have them.
 
     Without teachers it is of a recipe whose losses read none.
     """
@@ -44,6 +46,7 @@ class Survey:
     trust: TrustTable
     weights: np.ndarray[Any, Any]
     skipped: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+    live: Mapping[str, LiveTeacher] = field(default_factory=dict)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -73,12 +76,14 @@ class Survey:
             outputs: of the student; a signal of the same name is compared with it.
             signals: those that the recipe's losses read; the others are left out.
         """
-        column = self.columns[teacher]
-        rows, read = column.locate(self.table), [spec for spec in column.signals if spec.name in signals]
+        column, live = self.columns[teacher], self.live.get(teacher)
+        rows, read = self._rows(teacher), [spec for spec in column.signals if spec.name in signals]
         per_sample: Floats = np.where(rows >= 0, self.per_sample(teacher), 0).astype(np.float32)
         widths = {spec.name: spec.shape[0] for spec in read if spec.name in outputs and len(spec.shape) == 1}
         raw = tuple(spec for spec in read if spec.name not in widths)
-        return Teaching(teacher, widths, rows, per_sample, column.gather, raw)
+        if live is None:
+            return Teaching(teacher, widths, rows, per_sample, column.gather, raw)
+        return Teaching(teacher, widths, rows, per_sample, live.gather, raw, live.visit if live.parked else None)
 
     def per_sample(self, teacher: str) -> np.ndarray[Any, Any]:
         """(N,) the teacher's weight on each sample's domain."""
@@ -86,7 +91,16 @@ class Survey:
 
     def taught(self, teacher: str) -> np.ndarray[Any, Any]:
         """(N,) whether the teacher has the sample and may teach it."""
-        return (self.columns[teacher].locate(self.table) >= 0) & (self.per_sample(teacher) > 0)
+        return (self._rows(teacher) >= 0) & (self.per_sample(teacher) > 0)
+
+    def _rows(self, teacher: str) -> Indices:
+        live = self.live.get(teacher)
+        return self.columns[teacher].locate(self.table) if live is None else live.rows
+
+    def close(self) -> None:
+        """Let go of live teachers: nothing is learnt from them any more."""
+        for teacher in self.live.values():
+            teacher.close()
 
 
 def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Reporter) -> Survey:
@@ -99,7 +113,9 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
         KdkitError: without data, or without teachers where a loss reads them; what extraction and trust raise.
     """
     from kdkit.core.data import load_table
+    from kdkit.core.data.check import skipped_images
     from kdkit.core.distill.columns import complete_columns
+    from kdkit.core.distill.live import live_teachers, open_live
     from kdkit.core.features import FeatureStore
     from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
 
@@ -115,7 +131,8 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
         )
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
-    columns = complete_columns(workspace, table, teachers, device=device, reporter=reporter)
+    opened = open_live(workspace, teachers, device=device, reporter=reporter)
+    columns = complete_columns(workspace, table, teachers, live=opened, device=device, reporter=reporter)
     trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
     chosen = registry.trust or recipe.trust
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
@@ -123,7 +140,9 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     weights = policy_weights(trust, policy, limits=limits)
     warn_of_gaps(trust, weights, reporter, limits)
     _warn_of_unknown_domains(registry, table, reporter)
-    return Survey(table, store, columns, trust, weights)
+    skipped = skipped_images(workspace, table, reporter) if opened else None
+    live = live_teachers(workspace, opened, table, skipped, device=device)
+    return Survey(table, store, columns, trust, weights, skipped, live)
 
 
 def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
