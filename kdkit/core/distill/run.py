@@ -157,7 +157,7 @@ def train_and_finish(
     building = round(time.monotonic() - begun, 3)
     settings = plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
-    corrected = _corrected(workspace, prepared, made, accelerator, schedule, run_folder, reporter)
+    corrected = corrected_feed(workspace, prepared, made, accelerator, schedule, run_folder, reporter)
     progress = train(
         made.task,
         corrected or make_feed(prepared, made, accelerator, schedule),
@@ -201,7 +201,7 @@ def part(accelerator: Accelerator) -> None:
     accelerator.end_training()  # a process that ends with its group alive may abort, and torchrun then ends all
 
 
-def _corrected(
+def corrected_feed(
     workspace: Workspace,
     prepared: Prepared,
     made: Build,

@@ -26,7 +26,7 @@ ASK = (
 MARK = "<image>"
 _TOKEN = re.compile(r"<\|\w+\|>")
 """Special tokens, which a bad answer may hold and no prompt may."""
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 _COORDINATES = re.compile(rf"{_NUMBER}(?:\s*[,;()\[\]][\s,;()\[\]]*{_NUMBER}){{3,}}")
 
 

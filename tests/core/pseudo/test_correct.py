@@ -13,7 +13,8 @@ from kdkit.core.contracts import Sample
 from kdkit.core.data import load_table
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import KdkitError
-from kdkit.core.pseudo.correct import Wrong, correct, score
+from kdkit.core.pseudo.correct import Wrong, correct
+from kdkit.core.pseudo.review import score
 from kdkit.core.workspace import Workspace
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.test_generating import add_vlm, reopened

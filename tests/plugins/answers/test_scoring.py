@@ -62,6 +62,7 @@ def test_overlaps() -> None:
 
 
 corner = st.integers(0, 20)
+corners = st.tuples(corner, corner, corner, corner)
 
 
 @given(st.tuples(corner, corner, corner, corner), st.tuples(corner, corner, corner, corner))
@@ -89,6 +90,38 @@ def test_the_strict_rule_finds_the_best_matching() -> None:
     assert score_boxes(answer, targets).strict == 2
 
 
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        (box(0, 0, 100, 100), 0.5),  # one of two
+        (box(10, 0, 110, 100), 0.5),  # the other one
+        (TWO, 1.0),
+        (box(10, 0, 110, 100) + box(0, 0, 100, 100), 1.0),  # in any order
+        (TWO + box(500, 500, 600, 600), 2 / 3),  # boxes that nobody asked for cost
+        (box(0, 0, 100, 50), 0.25),  # half of one of two
+        (box(5, 0, 105, 100) + box(5, 0, 105, 100), 95 / 105),  # each for one target
+        ("nowhere", 0.0),
+        (box(100, 100, 0, 0), 0.0),
+    ],
+)
+def test_likeness_is_continuous_and_one_to_one(answer: str, wanted: float) -> None:
+    """Two boxes whose left edges are 10 apart, 100 wide and high."""
+    assert score_boxes(answer, TWO).alike == pytest.approx(wanted)
+
+
+@given(st.lists(corners, max_size=3), st.lists(corners, min_size=1, max_size=3))
+def test_likeness_is_that_of_the_best_pairs(
+    found: list[tuple[int, int, int, int]], targets: list[tuple[int, int, int, int]]
+) -> None:
+    """Against all ways to pair them."""
+    few, many = sorted((found, targets), key=len)
+    best = max(
+        sum(overlap(a, b) for a, b in zip(few, order, strict=True)) for order in itertools.permutations(many, len(few))
+    )
+    got = score_boxes("".join(box(*c) for c in found), "".join(box(*c) for c in targets)).alike
+    assert got == pytest.approx(best / len(many))
+
+
 def as_published(answer: str, reference: str) -> int:
     """What BiRD's ``eval_VG`` counts, by its own steps: no guard, any box, more than one half."""
     tag = "<box>(.*?)</box>"
@@ -105,9 +138,6 @@ def as_published(answer: str, reference: str) -> int:
 
     targets = [numbers(text) for text in re.findall(tag, reference)]
     return sum(any(hit(target, numbers(text)) for text in found) for target in targets)
-
-
-corners = st.tuples(corner, corner, corner, corner)
 
 
 @given(st.lists(corners, max_size=4), st.lists(corners, min_size=1, max_size=4), st.booleans())

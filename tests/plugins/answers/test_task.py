@@ -64,13 +64,16 @@ def test_grounding() -> None:
         "recall_strict": pytest.approx(1 / 3),
         "precision_strict": 1.0,
         "mean_iou": pytest.approx(1 / 3),
+        "similarity": 0.25,
     }
+    assert found.outcomes["similarity"].tolist() == [0.5, 0.0]
     (none,) = score({"a": "no lesion", "b": "no lesion"}, samples)
     assert set(none.metrics.values()) == {0.0}
     (both,) = score({"a": BOX + BOX, "b": BOX}, samples)
     assert both.metrics["precision_strict"] == pytest.approx(2 / 3)
     (wide,) = score({"a": "<box>(0,0),(100,80)</box>", "b": BOX}, samples, overlap=0.9)
     assert wide.outcomes["accuracy"].tolist() == [0.0, 1.0]
+    assert wide.outcomes["similarity"].tolist() == pytest.approx([0.4, 1.0])
 
 
 def test_json_boxes_survive_the_cleaning() -> None:
