@@ -113,7 +113,7 @@ def _oracle_lines(evaluation: Evaluation) -> list[str]:
             lines.append(f"oracle: the best teacher per domain on the calibration split: {chosen}")
     for student, ratio in evaluation.ratios.items():
         figures = ", ".join(f"{100 * value:.1f} % of its {metric}" for metric, value in ratio.items())
-        lines.append(f"{student} against the oracle: {figures}")
+        lines.append(f"{student} against the oracle: {figures or 'its means are 0'}")
     return lines
 
 
