@@ -48,6 +48,9 @@ def add_teacher(
     ] = None,
     domains: Annotated[str | None, typer.Option(metavar="A,B", help="Let it teach these domains at most.")] = None,
     license: Annotated[str | None, typer.Option(help="The licence, where its files do not say it.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask it while training; store nothing of training samples.")
+    ] = False,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the loader; may be repeated.")
     ] = None,
@@ -67,6 +70,7 @@ def add_teacher(
         "options": dict(_option(text) for text in option or ()),
         "domains": _names(domains) if domains is not None else None,
         "license": license,
+        "signals": "live" if live else None,
     }
     fields = {key: value for key, value in fields.items() if value not in (None, {})}
     workspace, reporter = console.workspace(project), console.reporter()

@@ -35,7 +35,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
 
     added = kdkit_cli(
         *("add-teacher", "bio", "--from", "local:models/bio", "--domains", "ct, mri", "--license", "mit"),
-        *("--option", "precision=fp32", "--json"),
+        *("--option", "precision=fp32", "--live", "--json"),
     )
     assert added.code == 0, added.stderr
     locked = json.loads(added.stdout)
@@ -46,6 +46,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
     assert {"tokenizer", "preprocessing"} <= set(locked["identity"])
     block = (
         "  bio:\n    from: local:models/bio\n    options: {precision: fp32}\n    domains: [ct, mri]\n    license: mit\n"
+        "    signals: live\n"
     )
     assert registry.read_bytes().replace(block.encode(), b"") == original
     assert json.loads((project / "registry.lock").read_text("utf-8"))["teachers"]["bio"]["commit"] is None

@@ -49,7 +49,7 @@ def compare_aligners(
     """Bring ``teacher``, and the project's other teachers with it, into one space; say what that costs it.
 
     Args:
-        workspace: its store must have the teacher's features; other teachers without any are left out.
+        workspace: its store must have the teacher's features; other teachers without any, and live ones, are left out.
         teacher: the one to judge.
         names: aligners; all of the catalogue where empty.
         dim: width of the common space; the student's where None.
@@ -107,8 +107,15 @@ def _stored(workspace: Workspace, teacher: str, table: SampleTable) -> list[Stor
             where=str(workspace.registry_path),
             fix=did_you_mean(teacher, chosen) if chosen else f"kdkit add-teacher {teacher}",
         )
+    live = workspace.registry.live
+    if teacher in live:
+        raise KdkitError(
+            f"'{teacher}' is live: its features of training samples, on which aligners are fitted, are not stored",
+            where=str(workspace.registry_path),
+            fix=f"take 'signals: live' out of its entry, then: kdkit features extract {teacher}",
+        )
     store = FeatureStore(workspace.features)
-    others = [name for name in chosen if name != teacher and name in store.teachers]
+    others = [name for name in chosen if name not in (teacher, *live) and name in store.teachers]
     return [_dual(store.column(name), table) for name in (teacher, *others)]
 
 

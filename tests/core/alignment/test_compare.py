@@ -51,3 +51,13 @@ def test_who_cannot_be_judged(project: Workspace, tmp_path: Path) -> None:
         compare_aligners(project, "narrow", ["procrustus"], dim=8)
     with pytest.raises(KdkitError, match="features of 19 training samples"):
         compare_aligners(make_project(tmp_path, samples=19), "narrow", dim=8)
+
+
+def test_a_live_teacher_is_not_judged_and_does_not_take_part(tmp_path: Path) -> None:
+    workspace = make_project(tmp_path)
+    text = workspace.registry_path.read_text(encoding="utf-8")
+    workspace.registry_path.write_text(text.replace('"local:wide",', '"local:wide", signals: live,'), encoding="utf-8")
+    with pytest.raises(KdkitError, match="'wide' is live: its features of training samples"):
+        compare_aligners(Workspace(tmp_path), "wide", dim=8)
+    (report,) = compare_aligners(Workspace(tmp_path), "narrow", ["procrustes"], dim=8)
+    assert report.gap is None, "there is nobody to compare with"
