@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.estimate import Estimate
     from kdkit.core.distill.finish import Outcome
     from kdkit.core.distill.plan import Plan
+    from kdkit.core.distill.rounds import Rounds
 
 
 def register(app: typer.Typer) -> None:
@@ -101,6 +102,8 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
         lines.append(f"{plan.parent} knows, and no teacher repeats here: {', '.join(plan.unguarded)}")
     if plan.parent and plan.previous.weight:
         lines.append(f"{plan.parent} speaks for itself: {plan.previous.loss}, weight {plan.previous.weight:g}")
+    if plan.rounds is not None:
+        lines.append(_rounds_text(plan.rounds))
     settings = plan.settings
     return "\n".join(
         [
@@ -109,6 +112,16 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
             "",
             estimate.text(),
         ]
+    )
+
+
+def _rounds_text(rounds: Rounds) -> str:
+    if not rounds.steps:
+        return "The run ends before the first correction."
+    shown = ", ".join(map(str, rounds.steps[:8])) + (" ..." if len(rounds.steps) > 8 else "")
+    return (
+        f"Corrected after step {shown}: the student answers {rounds.asked} samples each time, "
+        f"{rounds.asked * len(rounds.steps)} in all; corrector: {rounds.corrector}"
     )
 
 
@@ -124,6 +137,9 @@ def outcome_text(outcome: Outcome) -> str:
     mean = outcome.evaluation.model("student").means
     auc = f", AUC {mean['auc']:.3f}" if "auc" in mean else ""
     scores = f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"
+    corrected = version.lineage["correction"]
+    if corrected:
+        scores += f"\n{corrected['corrected']} answers were corrected: {version.folder / corrected['file']}"
     if verdict is None or verdict.promoted:
         return "\n".join([f"{version.name} is current now", scores, *_retention_lines(outcome), "next: kdkit evaluate"])
     return "\n".join(

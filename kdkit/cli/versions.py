@@ -86,6 +86,7 @@ def _row(version: Version, current: Version | None) -> dict[str, Any]:
         "created": lineage["created"],
         "recipe": lineage["recipe"]["name"],
         "teachers": [teacher["name"] for teacher in lineage["teachers"]],
+        "corrected": (lineage.get("correction") or {}).get("corrected"),
         "accuracy": lineage["scores"]["mean"]["accuracy"],
         "worst_change": (lineage.get("retention") or {}).get("worst_change"),
         "seconds": lineage["training"]["seconds"],
@@ -109,7 +110,11 @@ def _text(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
+    told = {row["version"]: row["corrected"] for row in rows if row["corrected"] is not None}
+    corrected = "".join(
+        f"\n{name}: {count} answers were corrected while it was trained" for name, count in told.items()
+    )
     return console.table(headers, cells, "lllllrrr") + (
         "\n\nAccuracy is the mean over domains on the calibration split; the worst change is that of the old domain "
-        "that lost most against the parent."
+        f"that lost most against the parent.{corrected}"
     )

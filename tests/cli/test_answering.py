@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,12 +55,12 @@ def scene(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Iterator[Scene]:
         yield Scene(kdkit_cli, endpoint, oracle)
 
 
-def killed(scene: Scene, *arguments: str) -> None:
-    """Run the command, and kill it as soon as the server got questions beyond the first batch."""
-    slow = scene.endpoint.answer
+def killed(scene: Scene, *arguments: str, asked: int, counted: Callable[[], int]) -> None:
+    """Run the command, and kill it as soon as the server got so many more questions: some beyond the first batch."""
+    slow, before = scene.endpoint.answer, counted()
 
     def answer(body: object) -> object:
-        if scene.oracle.open >= 18:
+        if counted() - before >= asked:
             time.sleep(0.3)
         return slow(body)  # type: ignore[arg-type]
 
@@ -69,7 +69,7 @@ def killed(scene: Scene, *arguments: str) -> None:
     environment = {**clean_environment(), **scene.cli.environment}
     with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while scene.oracle.open < 18 and time.monotonic() < deadline:
+        while counted() - before < asked and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     scene.endpoint.answer = slow
@@ -86,7 +86,7 @@ def more_questions(project: Path, times: int) -> None:
 def test_labels_survive_a_kill_and_become_data(scene: Scene) -> None:
     more_questions(scene.cli.folder, 3)
     arguments = ("pseudo-label", "--teacher", "remote", "--to", "labels.jsonl", "--min-confidence", "0.5")
-    killed(scene, *arguments)
+    killed(scene, *arguments, asked=18, counted=lambda: scene.oracle.open)
     assert not scene.labels.exists()
     done = scene.cli(*arguments, "--json")
     assert done.code == 0, done.stderr
@@ -138,11 +138,21 @@ def test_what_the_student_gets_wrong_is_corrected(scene: Scene) -> None:
     )
     add_vlm(root, "first", seed=0, sureness=30.0)
     distill(reopened(root), Options(cpu=True))
-    done = scene.cli("correct", "--to", "wrong.jsonl", "--threshold", "1", "--limit", "20")
+    arguments = ("correct", "--to", "wrong.jsonl", "--threshold", "1", "--corrector", "remote")
+    scene.endpoint.answer = lambda _: [("rubbish", [])]
+    killed(scene, *arguments, asked=20, counted=lambda: len(scene.endpoint.requests))
+    assert not (root / "wrong.jsonl").exists()
+    done = scene.cli(*arguments, "--json")
     assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 16 <= found["known"] < found["answered"] == 60
     lines = (root / "wrong.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["extra"]["correction"]["corrector"] for line in lines} == {"reference"}
-    assert done.stdout.splitlines()[-1] == "  - {source: jsonl, path: wrong.jsonl, options: {image_root: .}}"
+    assert len(lines) == sum(found["wrong"].values()) == found["refused"]
+    whole = scene.cli("correct", "--to", "whole.jsonl", "--threshold", "1")
+    assert whole.code == 0, whole.stderr
+    assert (root / "whole.jsonl").read_bytes() == (root / "wrong.jsonl").read_bytes()
+    assert whole.stdout.splitlines()[-1] == "  - {source: jsonl, path: whole.jsonl, options: {image_root: .}}"
     wrong = scene.cli("correct", "--to", "wrong.jsonl", "--option", "overlap")
     assert (wrong.code, wrong.stdout) == (2, "")
     assert "is not NAME=VALUE" in wrong.stderr

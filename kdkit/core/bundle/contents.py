@@ -194,7 +194,8 @@ def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | No
 
 
 def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
-    from kdkit.core.versions import Versions
+    """Without what was corrected: texts of the samples."""
+    from kdkit.core.versions import CORRECTIONS, Versions
 
     versions = Versions(workspace)
     current = versions.current()
@@ -202,7 +203,7 @@ def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
         return
     yield _file(workspace, versions.root / "current")
     for name in versions.names() if everything else (current.name,):
-        yield from _folder(workspace, versions.root / name)
+        yield from (item for item in _folder(workspace, versions.root / name) if not item.path.endswith(CORRECTIONS))
     if not everything:
         yield from _history(workspace, versions, current)
 

@@ -16,10 +16,13 @@ from kdkit.core.distill.plan import Plan
 from kdkit.core.distill.run import Options, Prepared, accelerate, make_feed, part, prepare
 
 if TYPE_CHECKING:
+    from kdkit.core.distill.build import Build
     from kdkit.core.workspace import Workspace
 
 PROBE_STEPS = 4
 """The first step of a run is slow (threads, caches) and is not counted."""
+PROBE_ANSWERS = 16
+"""One of them is asked for beforehand."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,24 @@ class Estimate:
         come on top.
     disk: bytes of the version and its checkpoints.
     free: bytes free on the project's disk.
+    correcting: seconds of the student's answers in all rounds of correction, from a few answers of the student as it
+        starts: one that has not learnt yet where to end takes longest. A corrector's time comes on top.
     """
 
     seconds: float
     memory: int
     disk: int
     free: int
+    correcting: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
         """One line for people."""
+        answers = f"{self.correcting:.0f} s of answers to be corrected at most, " if self.correcting else ""
         return (
-            f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps), "
+            f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps), {answers}"
             f"{self.memory / 2**20:.0f} MiB of memory besides activations, {self.disk / 2**20:.0f} MiB on disk "
             f"({self.free / 2**30:.1f} GiB free)"
         )
@@ -94,7 +101,25 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
         memory=4 * parameters + teachers + made.inputs.expected_bytes(prepared.survey.samples("train")),
         disk=parameters * (1 + 2 * 3),
         free=shutil.disk_usage(workspace.root).free,
+        correcting=_correcting(prepared, made, accelerator),
     )
+
+
+def _correcting(prepared: Prepared, made: Build, accelerator: Any) -> float:
+    """Seconds of all answers that the run's rounds ask for, shared by its processes."""
+    from kdkit.core.evaluate.answer_views import StudentAnswers
+
+    rounds = prepared.plan.rounds
+    if rounds is None or not rounds.steps:
+        return 0.0
+    student: Any = made.task.student
+    samples = [prepared.survey.table.samples[row] for row in rounds.chosen(0)[:PROBE_ANSWERS]]
+    view = StudentAnswers("student", student, device=str(accelerator.device))
+    view.answer(samples[:1])
+    begun = time.monotonic()
+    view.answer(samples)
+    each = (time.monotonic() - begun) / len(samples)
+    return each * rounds.asked * len(rounds.steps) / int(accelerator.num_processes)
 
 
 class _Ticking(Silent):

@@ -295,7 +295,7 @@ def _correction(workspace: Workspace, plan: Plan, made: Corrections) -> dict[str
     if plan.rounds.fingerprint:
         known = Lock.load(workspace.lock_path).teacher(plan.rounds.corrector)
         licence = chosen_teacher(workspace, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
-        about |= {"fingerprint": known.fingerprint, "source": known.source, FACTS: asdict(licence)}
+        about |= {"fingerprint": known.fingerprint, FACTS: asdict(licence)}
     return {**about, "rounds": [dict(part) for part in made.rounds]}
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kdkit.core.contracts import Answering, Reporter, Sample
+from kdkit.core.contracts import Answering, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.errors import KdkitError, did_you_mean
-from kdkit.core.features.answers import TOKENS
+from kdkit.core.features.answers import tells_texts
 
 if TYPE_CHECKING:
     from kdkit.core.registry.lock import LockedTeacher
@@ -95,7 +95,7 @@ def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
             fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
         )
     locked = Lock.load(workspace.lock_path).teacher(name)
-    if locked.signals and TOKENS not in locked.signals:
+    if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
         raise _silent(name)
     return locked
 

@@ -129,6 +129,16 @@ def releases_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]
     return {f"release {version}": LicenceFacts(seen=name) for version, name in published.items() if name}
 
 
+def correctors_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]:
+    """Models whose words a version was taught in the place of its own, and what is known of their licences."""
+    told = [lineage.get("correction") or {} for lineage in history]
+    return {
+        f"corrector '{correction['corrector']}'": LicenceFacts(**correction[FACTS])
+        for correction in told
+        if FACTS in correction and any(part["rewritten"] for part in correction["rounds"])
+    }
+
+
 def with_facts(lineage: Mapping[str, Any], teachers: Sequence[Taught]) -> dict[str, Any]:
     """The lineage with what is known about its teachers' licences, for those who pull it."""
     known = {(t.entry["name"], public_source(t.entry["source"])): asdict(t.facts) for t in teachers}
@@ -187,7 +197,7 @@ def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, p
     history = Versions(workspace).history(version)
     teachers, start = teachers_of(workspace, history), start_of(workspace, history)
     warnings = require_permissions(workspace, teachers)
-    others = releases_of(history)
+    others = releases_of(history) | correctors_of(history)
     if start is not None and start.facts.strictest == "unknown":
         warnings.append("nobody knows what the student's initial weights allow")
     elif start is not None:

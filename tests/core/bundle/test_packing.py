@@ -141,6 +141,8 @@ def test_the_current_version_or_all_of_them(copy: Workspace) -> None:
     shutil.copytree(versions / "v1", versions / "candidates" / "v3")
     (versions / ".v4.draft-x").mkdir()
     (versions / "current").write_text("v2\n")
+    (versions / "v2" / "corrections.jsonl").write_text("{}\n")
+    assert "versions/v2/corrections.jsonl" not in paths(copy, ["versions"])  # texts of the samples stay here
 
     def inside(all_versions: bool) -> set[str]:
         return {

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from kdkit.cli.console import Lines
 from kdkit.core.artifacts.admit import add_teacher
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.batches import BatchSchedule
+from kdkit.core.distill.build import Build, build
+from kdkit.core.distill.correction import CorrectedFeed
+from kdkit.core.distill.feed import Batch
+from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.run import Options, Prepared, accelerate, corrected_feed, distill, make_feed, prepare
 from kdkit.core.workspace import Workspace
+from kdkit.testing.endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it", "It"]
 SIZES = {"hidden": 32, "heads": 2, "kv_heads": 1, "words": WORDS}
 BOX = "<box>(0,0),(250,250)</box>"
+EPOCH = 6
+"""Steps: 24 samples in batches of 4."""
 STUDENT = {"sizes": SIZES, "max_tokens": 112, "max_answer": 48, "max_pixels": 3136, "system": ""}
 REGISTRY = f"""\
 version: 1
@@ -42,7 +53,7 @@ def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int
     (root / "data").mkdir(parents=True)
     rows = [_row(root / "data", number, "train") for number in range(train)]
     rows += [_row(root / "data", train + number, "calibration") for number in range(4)]
-    (root / "data" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_samples(root, rows)
     (root / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     set_correction(root, correction, steps=steps)
     make(seed=1, sizes=SIZES, max_tokens=112, max_answer=48, system="").save(root / "models" / "first")
@@ -81,6 +92,67 @@ def _row(folder: Path, number: int, split: str) -> dict[str, Any]:
     task, text = ("vg", BOX) if number % 4 == 3 else ("vqa", WORDS[number % 3])
     extra = {"task": task, "messages": [{"role": "user", "content": f"<image>Where is it {number}"}]}
     return {"id": f"s{number:02}", "image": name, "text": text, "domain": f"{task}/ct", "split": split, "extra": extra}
+
+
+def in_other_words(body: Mapping[str, Any]) -> Reply:
+    """What a good corrector says; ``It is`` does not change the score."""
+    return [(f"It is {reference_of(body)}.", [])]
+
+
+def run(root: Path) -> Outcome:
+    outcome = distill(Workspace(root), Options(cpu=True))
+    assert outcome is not None
+    return outcome
+
+
+def weights(root: Path, version: str) -> dict[str, torch.Tensor]:
+    """Of the student."""
+    saved: dict[str, torch.Tensor] = load_file(root / "versions" / version / "student" / "model.safetensors")
+    return saved
+
+
+def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """What was corrected."""
+    text = (outcome.version.folder / "corrections.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def samples(root: Path) -> list[dict[str, Any]]:
+    """The project's manifest."""
+    return [json.loads(line) for line in (root / "data" / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def write_samples(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "data" / "samples.jsonl").write_text(text, encoding="utf-8")
+
+
+class Course:
+    """A run's batches without its training: the student stays as it was made."""
+
+    def __init__(self, root: Path, folder: Path, at: Any = None) -> None:
+        workspace, options = Workspace(root), Options(cpu=True)
+        self.prepared: Prepared = prepare(workspace, options, Silent())
+        self.built: Build = build(workspace, self.prepared.plan, self.prepared.survey, None, Silent())
+        place, plan = at or accelerate(options), self.prepared.plan
+        self.steps = plan.settings.steps
+        schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
+        self.plain = make_feed(self.prepared, self.built, place, schedule)
+        made = corrected_feed(workspace, self.prepared, self.built, place, schedule, folder, Silent())
+        assert made is not None
+        self.feed: CorrectedFeed = made
+
+    def batches(self, start: int = 0) -> dict[int, Batch]:
+        return dict(self.feed.run(start))
+
+    def answers(self, batch: Batch) -> list[str]:
+        """The texts that the student is taught."""
+        tokens = self.built.task.student.preparation.tokens  # type: ignore[union-attr]
+        return [tokens.decode([t for t in row.tolist() if t >= 0]) for row in batch.inputs["answer_ids"]]  # type: ignore
 
 
 def main() -> None:

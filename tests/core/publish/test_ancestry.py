@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,14 @@ def test_licences_of_data_bind(tmp_path: Path) -> None:
 def test_facts_are_data() -> None:
     facts = LicenceFacts(asserted="mit", note="x", gated=True)
     assert LicenceFacts(**json.loads(json.dumps(vars(facts)))) == facts
+
+
+def test_a_corrector_whose_words_were_taught_binds(tmp_path: Path) -> None:
+    def corrected(rewritten: int) -> dict[str, Any]:
+        facts = {FACTS: asdict(LicenceFacts(asserted="cc-by-nc-4.0"))}
+        return {"corrector": "big", "corrected": 3, "rounds": [{"step": 6, "rewritten": rewritten}], **facts}
+
+    taught = ancestry(project(tmp_path / "a", lineage("v1", correction=corrected(2)), lineage("v2", "v1")), "v2")
+    assert (taught.licence.name, taught.licence.because) == ("cc-by-nc-4.0", ("corrector 'big' (cc-by-nc-4.0)",))
+    refused = ancestry(project(tmp_path / "b", lineage("v1", correction=corrected(0))), "v1")
+    assert refused.licence.name == ancestry(project(tmp_path / "c", lineage("v1")), "v1").licence.name

@@ -1,0 +1,140 @@
+"""A corrected run that is killed, whose corrector fails, or that has lost a round: what it goes on with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.errors import KdkitError
+from kdkit.testing.endpoint import LocalEndpoint, Reply, local_endpoint
+from tests.conftest import clean_environment
+from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, LocalEndpoint]]:
+    """A project whose v1 was made without interruption, and the corrector's server."""
+    root = tmp_path_factory.mktemp("corrected") / "p"
+    with local_endpoint(in_other_words) as running:
+        make_project(root, {"corrector": "remote"})
+        add_server(root, running.url)
+        run(root)
+        yield root, running
+
+
+@pytest.fixture
+def project(uninterrupted: tuple[Path, LocalEndpoint], tmp_path: Path) -> Iterator[tuple[Path, LocalEndpoint]]:
+    """A copy without the version, and with the server in order."""
+    whole, running = uninterrupted
+    root = Path(shutil.copytree(whole, tmp_path / "p"))
+    shutil.rmtree(root / "versions")
+    running.requests.clear()
+    yield root, running
+    running.answer = in_other_words
+    running.faults.clear()
+
+
+def as_if_nothing_had_happened(root: Path, whole: Path) -> None:
+    run(root)
+    assert same(weights(root, "v1"), weights(whole, "v1"))
+    files = [place / "versions" / "v1" / "corrections.jsonl" for place in (root, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_killed_while_it_is_corrected_it_ends_bit_for_bit_as_if_it_had_not_been(
+    project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
+) -> None:
+    """In the second group of the second round: 24, 16, and some that are lost."""
+    root, running = project
+    requests = 24 + 16 + 4
+
+    def slowly(body: Mapping[str, Any]) -> Reply:
+        if len(running.requests) >= requests:
+            time.sleep(0.5)
+        return in_other_words(body)
+
+    running.answer = slowly
+    with process(root) as started:
+        deadline = time.monotonic() + 120
+        while len(running.requests) < requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(started.pid, signal.SIGKILL)
+    assert len(running.requests) >= requests
+    (kept,) = (root / ".kdkit" / "runs").glob("*/corrections/round-2/answers-0.jsonl")
+    assert len(kept.read_text(encoding="utf-8").splitlines()) == 16
+    running.answer = in_other_words
+    running.requests.clear()
+    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert len(running.requests) == 24 - 16
+
+
+def test_killed_after_it_was_corrected(
+    project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
+) -> None:
+    root, running = project
+    with process(root) as started:
+        assert started.stderr is not None
+        for line in started.stderr:
+            if line.startswith(f"distil: {EPOCH + 2}/"):
+                os.kill(started.pid, signal.SIGKILL)
+                break
+    assert (root / "versions").exists() is False
+    running.requests.clear()
+    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert len(running.requests) == 24
+
+
+def process(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.core.distill.corrected", str(root)],
+        cwd=REPOSITORY,
+        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
+    project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
+) -> None:
+    root, running = project
+    running.faults += [503, "garbage"]  # of the first requests: tried again
+
+    def fails_later(body: Mapping[str, Any]) -> Reply:
+        if len(running.requests) > 20:
+            running.faults += [401] * 8
+        return in_other_words(body)
+
+    running.answer = fails_later
+    with pytest.raises(KdkitError, match="refuses"):
+        run(root)
+    assert not (root / "versions").exists()
+    running.answer = in_other_words
+    running.faults.clear()
+    running.requests.clear()
+    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert len(running.requests) == 48 - 16
+
+
+def test_a_lost_round_is_not_made_up(project: tuple[Path, LocalEndpoint]) -> None:
+    """Its student is gone: the run is further."""
+    root, _ = project
+    course = Course(root, root / "run")
+    course.batches()
+    shutil.rmtree(root / "run" / "corrections" / "round-1")
+    with pytest.raises(KdkitError, match="the corrections after step 6 are not complete") as caught:
+        course.batches(EPOCH + 1)
+    assert "--restart" in caught.value.fix
+    assert sorted(course.batches(EPOCH)) == list(range(EPOCH, 14))  # here it still is the student of that round
