@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.core.token_signals import compress
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
-from kdkit.plugins.losses.tokens.topk import at_temperature, compress
+from kdkit.plugins.losses.tokens.topk import at_temperature
 
 Setting = tuple[Tensor, Tensor, dict[str, Tensor]]
 

@@ -54,6 +54,7 @@ PUBLIC = {
     "kdkit.core.hookspecs",
     "kdkit.core.evaluate.metrics",
     "kdkit.core.evaluate.zero_shot",
+    "kdkit.core.token_signals",
 }
 """What a plugin, built in or not, may import of kdkit: docs/plugins.md names them."""
 

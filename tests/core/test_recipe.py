@@ -41,8 +41,8 @@ def test_built_in_recipes_name_what_exists_with_options_that_exist(name: str) ->
     assert recipe.summary == catalogue.get("recipe", name).spec.summary
     for loss in recipe.losses:
         catalogue.make("loss", loss.name, **loss.options)
-    previous = recipe.increment.previous
-    catalogue.make("loss", previous.loss, **previous.options)
+    for previous in (recipe.increment.previous, recipe.increment.without_replay):
+        catalogue.make("loss", previous.loss, **previous.options)
     catalogue.make("policy", recipe.trust.policy, **recipe.trust.options)
     if recipe.aligner:
         catalogue.make("aligner", recipe.aligner.name, in_dim=4, out_dim=4, **recipe.aligner.options)

@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdkit.core.alignment.shared import subsample
-from kdkit.core.contracts import Answering, Reporter, Student
+from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
 from kdkit.core.distill.coordinates import require_same_coordinates
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.remember import remember, student_features
 from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.targets import TargetNorm
 from kdkit.core.distill.task import DistillTask, Term
@@ -47,15 +48,25 @@ class Build:
     teachings: tuple[Teaching, ...]
 
 
-def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None, reporter: Reporter) -> Build:
+def build(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    parent: Version | None,
+    reporter: Reporter,
+    device: torch.device | str = "cpu",
+) -> Build:
     """Make the task of a plan; an increment starts from the parent's student, heads and losses.
+
+    Args:
+        device: where the student looks at samples, if what it gives for them is needed beforehand, and stays.
 
     Raises:
         KdkitError: when the student's family or architecture is not the parent's, or when a teacher gives
             no signal that the student has an output for.
     """
     torch.manual_seed(plan.settings.seed)
-    student = make_student(workspace, parent)
+    student = make_student(workspace, parent).to(device)
     outputs = cast(Student, student).outputs
     signals = signals_read(plan.recipe, workspace.catalogue)
     for live in survey.live.values():
@@ -65,7 +76,7 @@ def build(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | No
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous
     if parent is not None and previous.weight:
-        teachings.append(_previous(student, inputs, plan, len(survey.table), reporter))
+        teachings.append(remember(workspace, student, inputs, plan, len(survey.table), reporter))
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
     known = None if parent is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)
@@ -129,42 +140,6 @@ def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Co
             fix="choose a recipe, and a student, of the teacher's kind",
         )
     return teaching
-
-
-def _previous(student: nn.Module, inputs: StudentInputs, plan: Plan, total: int, reporter: Reporter) -> Teaching:
-    """The student as it is now, as one more teacher of what it knows: the replayed samples.
-
-    Without replay it speaks about the new samples instead (LwF, arXiv 1606.09282), which is all there is.
-    """
-    if isinstance(student, Answering):
-        raise KdkitError(
-            "the previous version of a student that answers cannot be a teacher of its own yet",
-            where="increment.previous",
-            fix="leave it out; what the project still has is replayed from the store",
-        )
-    pools = plan.pools[:-1] or plan.pools
-    used = np.unique(np.concatenate([pool.indices for pool in pools]))
-    features = student_features(student, inputs, used, reporter, "remembering the previous version")
-    rows = np.full(total, -1, dtype=np.int64)
-    rows[used] = np.arange(len(used))
-    weight = (rows >= 0).astype(np.float32)
-    widths = {signal: array.shape[1] for signal, array in features.items()}
-    return Teaching(PREVIOUS, widths, rows, weight, lambda signal, chosen: features[signal][chosen])
-
-
-@torch.no_grad()
-def student_features(
-    student: nn.Module, inputs: StudentInputs, indices: Indices, reporter: Reporter, label: str
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Output name -> (len(indices), D) float32 of the student in eval mode."""
-    mode, parts = student.training, list[Mapping[str, Tensor]]()
-    student.eval()
-    for start in range(0, len(indices), 256):
-        outputs = cast(Student, student)(inputs.batch(indices[start : start + 256]))
-        parts.append({name: outputs[name].float() for name in cast(Student, student).outputs})
-        reporter.progress(label, min(start + 256, len(indices)), len(indices))
-    student.train(mode)
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def _bridges(

@@ -75,7 +75,7 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     from kdkit.core.distill.train import train
 
     plan = prepared.plan
-    made = build(workspace, plan, prepared.survey, prepared.parent, Silent())
+    made = build(workspace, plan, prepared.survey, prepared.parent, Silent(), accelerator.device)
     few = min(PROBE_STEPS, plan.settings.steps)
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     feed = make_feed(prepared, made, accelerator, schedule)

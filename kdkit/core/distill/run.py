@@ -153,7 +153,7 @@ def train_and_finish(
         pin_names(workspace, options.recipe)
     accelerator.wait_for_everyone()
     begun = time.monotonic()
-    made = build(workspace, plan, prepared.survey, parent, reporter)
+    made = build(workspace, plan, prepared.survey, parent, reporter, accelerator.device)
     building = round(time.monotonic() - begun, 3)
     settings = plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)

@@ -12,14 +12,10 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.losses.tokens.topk import TEMPERATURES, compress
+from kdkit.core.token_signals import NAMED, token_signals, token_specs
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.folder import SAVED
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
-
-NO_TOKEN = -100
-CHUNK = 128
-"""Tokens whose logits exist at one time."""
 
 
 class GeneratingTeacher(nn.Module):
@@ -41,13 +37,7 @@ class GeneratingTeacher(nn.Module):
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
-        answer = self.model.settings.max_answer
-        return (
-            SignalSpec("tokens", (answer,), "int32"),
-            SignalSpec("topk_ids", (answer, self.k), "int32"),
-            SignalSpec("topk", (answer, self.k), "float16"),
-            SignalSpec("tail", (answer, len(TEMPERATURES)), "float16"),
-        )
+        return token_specs(self.model.settings.max_answer, self.k)
 
     def identity(self) -> Mapping[str, str]:
         return {**self.model.identity(), "answer": f"{self.model.settings.max_answer} tokens, {self.k} named"}
@@ -60,20 +50,7 @@ class GeneratingTeacher(nn.Module):
         device = self.model.base.lm_head.weight.device
         inputs = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
         with torch.inference_mode():
-            outputs = self.model(inputs)
-            ids: Tensor = outputs["answer_ids"]
-            known = ids >= 0
-            parts = [
-                compress((states.to(outputs["output_embedding"].dtype) @ outputs["output_embedding"].T).float(), self.k)
-                for states in outputs["answer_hidden"][known].split(CHUNK)
-            ]
-            made: dict[str, Tensor] = {"tokens": ids.to(torch.int32).cpu()}
-            for name, values in zip(("topk_ids", "topk", "tail"), zip(*parts, strict=True), strict=True):
-                flat = torch.cat(values)
-                full = torch.full((*ids.shape, flat.shape[-1]), NO_TOKEN if name == "topk_ids" else 0, dtype=flat.dtype)
-                full[known.cpu()] = flat.cpu()
-                made[name] = full
-        return made
+            return token_signals(self.model(inputs), self.k)
 
     def answer(
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
@@ -83,7 +60,7 @@ class GeneratingTeacher(nn.Module):
 
 
 def load_generating(
-    folder: Path, *, k: int = 64, max_answer: int | None = None, max_tokens: int | None = None, **settings: Any
+    folder: Path, *, k: int = NAMED, max_answer: int | None = None, max_tokens: int | None = None, **settings: Any
 ) -> GeneratingTeacher:
     """A teacher from a folder of a Qwen2-VL or Qwen2.5-VL model, or of a student of family ``clinkd``.
 

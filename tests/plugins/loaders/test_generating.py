@@ -11,9 +11,9 @@ from kdkit.core.artifacts.probe import probe
 from kdkit.core.contracts import Answering, LossInput, SignalSource, TeacherView
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import KdkitError
+from kdkit.core.token_signals import compress
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
-from kdkit.plugins.losses.tokens.topk import compress
 from tests.plugins.students.clinkd.tiny import PICTURES, SMALL, answer_logits, make, samples, stacked
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.errors import KdkitError
+from kdkit.core.token_signals import TEMPERATURES, compress
 from kdkit.plugins.losses.tokens.chunked import sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation
-from kdkit.plugins.losses.tokens.topk import TEMPERATURES, at_temperature, compress, student_classes
+from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
 
 V, H, B, A = 17, 6, 4, 5
 LENGTHS = (5, 2, 0, 4)

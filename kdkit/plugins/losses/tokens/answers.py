@@ -9,10 +9,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.errors import KdkitError
-
-HIDDEN, TOKENS, EMBEDDING = "answer_hidden", "answer_ids", "output_embedding"
-"""The student's outputs: (B, A, H); (B, A), negative after the end; (V, H)."""
-NO_TOKEN = -100
+from kdkit.core.token_signals import EMBEDDING, HIDDEN, TOKENS
 
 
 @dataclass(frozen=True)

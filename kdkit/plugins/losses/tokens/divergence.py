@@ -1,6 +1,6 @@
 """How far the student's distribution q of the next token is from the teacher's p. Everything in log space.
 
-``log_p`` and ``log_q`` are (c, n), each row normalised and finite: a class that cannot be has :data:`NEVER`, whose
+``log_p`` and ``log_q`` are (c, n), each row normalised and finite: a class that cannot be has ``NEVER``, whose
 exponential is 0, so that nothing is 0 times infinity. Results are (c,).
 """
 
@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-NEVER = -1e4
-"""The log probability of a class that cannot be."""
 
 Divergence = Callable[[Tensor, Tensor, float], Tensor]
 

@@ -1,38 +1,15 @@
-"""A teacher's next-token distribution as it is stored: its k likeliest tokens, and the mass of all the others.
+"""A teacher's stored next-token distribution, at a temperature, and the student's over the same classes.
 
-Log probabilities at temperature 1, because these are exact in float16 where it matters (near 0). At a
-temperature T the distribution is p^(1/T), normalised; the k tokens' part follows from what is stored, the
-rest's does not, so its log mass is stored for each of :data:`TEMPERATURES`.
+:mod:`kdkit.core.token_signals` says what is stored.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.losses.tokens.divergence import NEVER
-
-TEMPERATURES = (0.5, 1.0, 2.0)
-
-
-class TopK(NamedTuple):
-    """``ids`` (N, k) int32, ``log_p`` (N, k) falling, ``tail`` (N, 3) log sum over the rest of p^(1/T)."""
-
-    ids: Tensor
-    log_p: Tensor
-    tail: Tensor
-
-
-def compress(logits: Tensor, k: int) -> TopK:
-    """The stored form of (N, V) logits, in their dtype; ``k`` is at most V."""
-    log_p = logits.log_softmax(-1)
-    top = log_p.topk(min(k, logits.shape[-1]), dim=-1)
-    rest = log_p.scatter(-1, top.indices, -torch.inf)
-    tail = torch.stack([(rest / t).logsumexp(-1) for t in TEMPERATURES], dim=-1)
-    return TopK(top.indices.to(torch.int32), top.values, tail.clamp(min=NEVER))
+from kdkit.core.token_signals import NEVER, TEMPERATURES
 
 
 def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
