@@ -26,6 +26,8 @@ ASK = (
 MARK = "<image>"
 _TOKEN = re.compile(r"<\|\w+\|>")
 """Special tokens, which a bad answer may hold and no prompt may."""
+NEAR = 0.005
+"""Of the image, or of 1000 units."""
 _NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 _COORDINATES = re.compile(rf"{_NUMBER}(?:\s*[,;()\[\]][\s,;()\[\]]*{_NUMBER}){{3,}}")
 
@@ -43,7 +45,7 @@ class Corrector:
         self._model: Answering | None = None
 
     def rewrite(self, wrong: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, str]:
-        """Sample id -> the right answer in the corrector's words, which :func:`keeps_coordinates` has not seen yet.
+        """Sample id -> the right answer in the corrector's words, as it came.
 
         Raises:
             KdkitError: what the model raises: a server that does not answer after all tries, a sample that it refuses.
@@ -100,14 +102,36 @@ def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
     return locked
 
 
-def keeps_coordinates(text: str, reference: str) -> bool:
-    """Whether a text has exactly the coordinates of the reference, in any order: rows of four or more numbers with
-    nothing but commas and brackets between them."""
-    return sorted(_coordinates(text)) == sorted(_coordinates(reference))
+def with_coordinates(text: str, reference: str) -> str | None:
+    """The text with the reference's coordinates in the place of its own; None where it has others, more or fewer.
+
+    Coordinates are four or more numbers with nothing but commas and brackets between them. Those of the text may
+    differ by :data:`NEAR`: a corrector that has coordinates of its own (pixels) rounds when it reads and writes.
+    """
+    left = [re.findall(_NUMBER, row) for row in _COORDINATES.findall(reference)]
+    parts, end = list[str](), 0
+    for found in _COORDINATES.finditer(text):
+        near = _nearest(re.findall(_NUMBER, found[0]), left)
+        if near is None:
+            return None
+        left.remove(near)
+        numbers = iter(near)
+        parts += [text[end : found.start()], re.sub(_NUMBER, lambda _: next(numbers), found[0])]  # noqa: B023  # used up here
+        end = found.end()
+    return None if left else "".join([*parts, text[end:]])
 
 
-def _coordinates(text: str) -> list[tuple[float, ...]]:
-    return [tuple(map(float, re.findall(_NUMBER, row))) for row in _COORDINATES.findall(text)]
+def _nearest(numbers: Sequence[str], rows: Sequence[list[str]]) -> list[str] | None:
+    """The row that differs least, none of its numbers by more than :data:`NEAR`."""
+    given = [float(number) for number in numbers]
+    scale = 1.0 if max(map(abs, given)) <= 1 else 1000.0
+    distances = [
+        (max(abs(a - float(b)) for a, b in zip(given, row, strict=True)), place)
+        for place, row in enumerate(rows)
+        if len(row) == len(given)
+    ]
+    distance, place = min(distances, default=(scale, 0))
+    return rows[place] if distance <= NEAR * scale else None
 
 
 def _reproached(sample: Sample, answer: str) -> Sample:

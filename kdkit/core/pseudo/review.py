@@ -18,7 +18,7 @@ import numpy as np
 from kdkit.core.contracts import AnswerView, EvaluationTask, Reporter, Sample, Student, StudentSpec, TaskSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.errors import KdkitError
-from kdkit.core.pseudo.corrector import REFERENCE, Corrector, keeps_coordinates
+from kdkit.core.pseudo.corrector import REFERENCE, Corrector, with_coordinates
 from kdkit.core.trust.answers import HEADLINE
 
 if TYPE_CHECKING:
@@ -120,15 +120,15 @@ class Reviewer:
         """Those texts of the corrector that keep meaning and coordinates."""
         if self.corrector is None or not wrong:
             return {}
-        told = self.corrector.rewrite(wrong, answers)
+        said = self.corrector.rewrite(wrong, answers)
+        told = {sample.id: with_coordinates(said[sample.id], sample.text) or "" for sample in wrong}
         good = score(self.task, wrong, told)
         return {
-            sample.id: text
+            sample.id: told[sample.id]
             for sample in wrong
-            if (text := told[sample.id])
+            if told[sample.id]
             and good.get(sample.id, 0.0) >= self.rules.least
-            and keeps_coordinates(text, sample.text)
-            and can_learn(self.student, replace(sample, text=text))
+            and can_learn(self.student, replace(sample, text=told[sample.id]))
         }
 
     def _corrected(self, sample: Sample, answer: str, value: float, told: str | None) -> Reviewed:

@@ -180,7 +180,7 @@ WORDS: dict[int, tuple[Callable[[str], str], bool]] = {
     4: (lambda text: text + " it" * 60, False),  # longer than the student takes
     5: (lambda text: text + "<|im_end|>", False),  # would end the answer
     6: (lambda text: text + BOX, False),  # coordinates that the reference does not have
-    7: (lambda text: text.replace("(250,250)", "(250,251)"), False),  # nearly the same box is another box
+    7: (lambda text: text.replace("(250,250)", "(250,260)"), False),  # nearly the same box is another box
     11: (lambda text: text + text, False),  # a box more
 }
 """Number of a sample -> what the corrector makes of its reference, and whether it counts."""

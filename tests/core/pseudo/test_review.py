@@ -11,7 +11,7 @@ import pytest
 
 from kdkit.core.contracts import Answer, Decoding, Sample, Silent
 from kdkit.core.errors import KdkitError
-from kdkit.core.pseudo.corrector import Corrector, keeps_coordinates
+from kdkit.core.pseudo.corrector import Corrector, with_coordinates
 from kdkit.core.pseudo.review import Key, Reviewed, Reviewer, Rules, read_reviews, review, score
 from kdkit.plugins.answers.task import Answers
 from tests.plugins.students.clinkd.tiny import PICTURES
@@ -117,24 +117,29 @@ def test_accept_is_a_threshold_of_its_own(picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reference", "kept"),
+    ("text", "reference", "wanted"),
     [
-        (f"See {BOX}.", BOX, True),
-        ("(0, 0), (100, 100)", BOX, True),
-        ('{"bbox_2d": [0, 0, 100, 100]}', BOX, True),
-        ("(0,0),(100,101)", BOX, False),
-        ("(100,100),(0,0)", BOX, False),
-        (BOX + BOX, BOX, False),
-        ("no box", BOX, False),
-        (BOX, "no box", False),
-        ("<box>(5,6),(7,8)</box> and <box>(1,2),(3,4)</box>", "<box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>", True),
-        ("two of 3 mm", "2 nodules, 3 mm", True),  # other numbers are the scorer's business
-        ("[0.1, 0.25, .5, 0.75]", "[0.1, 0.25, 0.5, 0.75]", True),
-        ("[-1, 2, 3, 4]", "[1, 2, 3, 4]", False),
+        (f"See {BOX}.", BOX, f"See {BOX}."),
+        ("(0, 0), (100, 100)", BOX, "(0, 0), (100, 100)"),
+        ('{"bbox_2d": [0, 0, 100, 100]}', BOX, '{"bbox_2d": [0, 0, 100, 100]}'),
+        ("at (2,0),(100,103)!", BOX, "at (0,0),(100,100)!"),  # rounded: the reference's own numbers again
+        ("(0,0),(100,106)", BOX, None),
+        ("(100,100),(0,0)", BOX, None),
+        (BOX + BOX, BOX, None),
+        ("no box", BOX, None),
+        (BOX, "no box", None),
+        ("no box", "here", "no box"),
+        ("(5,6),(7,8) and (1,2),(3,4)", "(1,2),(3,4)<box>(5,6),(7,8)</box>", "(5,6),(7,8) and (1,2),(3,4)"),
+        ("(1,2),(3,5) or (1,2),(3,4)", "(1,2),(3,4) (1,2),(3,5)", None),  # one row of eight in the reference
+        ("two of 3 mm", "2 nodules, 3 mm", "two of 3 mm"),  # other numbers are the scorer's business
+        ("[0.1, 0.252, .5, 0.75]", "[0.1, 0.25, 0.5, 0.75]", "[0.1, 0.25, 0.5, 0.75]"),
+        ("[0.1, 0.26, .5, 0.75]", "[0.1, 0.25, 0.5, 0.75]", None),
+        ("[-1, 2, 3, 44]", "[1, 2, 3, 44]", "[1, 2, 3, 44]"),
+        ("[1, 2, 3]", "[1, 2, 3, 4]", None),
     ],
 )
-def test_coordinates_are_kept_or_not(text: str, reference: str, kept: bool) -> None:
-    assert keeps_coordinates(text, reference) is kept
+def test_coordinates_are_the_references_or_none(text: str, reference: str, wanted: str | None) -> None:
+    assert with_coordinates(text, reference) == wanted
 
 
 def test_it_goes_on_with_the_group_that_a_kill_cut_off(picture: Path, tmp_path: Path) -> None:
