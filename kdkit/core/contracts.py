@@ -326,7 +326,9 @@ class DomainScore:
     """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``.
 
     ``outcomes`` holds, for each metric that is a mean over samples, the value of every sample (N,) in the order
-    of ``ids``: what two models are compared on sample by sample. ``notes`` says what a reader must know.
+    of ``ids``: what two models are compared on sample by sample. One of the name ``similarity``, where there is one,
+    is what corrections go by in the place of ``accuracy``: how near an answer is, not whether it is a hit. ``notes``
+    says what a reader must know.
     """
 
     domain: str
