@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
+from typing import Any
 
 from kdkit.core.errors import KdkitError
 
@@ -48,6 +50,13 @@ class Decoding:
         return self.samples or self.beams
 
 
+TELLS, OWN_ANSWERS = "tells", "its own answers"
+"""A part of a teacher's identity, and what it says where the teacher's signals are of nothing but answers that it gave
+itself. Its column holds rows of such answers, when they have become samples."""
+TOLD = "told"
+"""Where such a teacher finds, in the ``extra`` of a sample that it prepares, what came with its answer."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One generated answer.
@@ -56,11 +65,13 @@ class Answer:
         text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``; empty
             where a server keeps them to itself.
         log_probs: of every token given those before it, at temperature 1; empty unless asked for.
+        told: JSON, what a teacher that tells of its own answers makes signals of later; None where there is nothing.
     """
 
     text: str
     ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
+    told: Mapping[str, Any] | None = None
 
     @property
     def confidence(self) -> float | None:

@@ -18,6 +18,8 @@ from kdkit.core.contracts import SignalSpec
 TEMPERATURES = (0.5, 1.0, 2.0)
 NEVER = -1e4
 """The log probability of a class that cannot be."""
+NOT_KNOWN = 100.0
+"""A tail that nobody knows; a log mass at these temperatures is below log V."""
 NO_TOKEN = -100
 """In the place of a token's id after the end of an answer."""
 NAMED = 64
@@ -43,6 +45,17 @@ def compress(logits: Tensor, k: int) -> TopK:
     rest = log_p.scatter(-1, top.indices, -torch.inf)
     tail = torch.stack([(rest / t).logsumexp(-1) for t in TEMPERATURES], dim=-1)
     return TopK(top.indices.to(torch.int32), top.values, tail.clamp(min=NEVER))
+
+
+def tail_of(log_p: Tensor) -> Tensor:
+    """(N, 3) of which nothing is known but ``log_p`` (N, k), falling: what a server tells.
+
+    At temperature 1 it is the rest of the mass. At 0.5 it is the most that it can be: each of the others is at most as
+    likely as the last of the k, so that their sum of p^2 is at most the mass times that. At 2 there is no such bound:
+    :data:`NOT_KNOWN`.
+    """
+    rest = (1 - log_p.exp().sum(-1)).clamp(min=0).log().clamp(min=NEVER)
+    return torch.stack([(rest + log_p[..., -1]).clamp(min=NEVER), rest, torch.full_like(rest, NOT_KNOWN)], dim=-1)
 
 
 def token_specs(places: int, k: int) -> tuple[SignalSpec, ...]:

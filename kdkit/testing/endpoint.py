@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from kdkit.testing.loopback import serving
 
-Reply = Sequence[tuple[str, Sequence[float]]]
-"""Texts with the log-probabilities of their tokens; the latter empty for a server that gives none."""
+Token = Mapping[str, Any]
+"""A token as the protocol has it: ``token``, ``logprob``, perhaps ``bytes`` and ``top_logprobs``."""
+Reply = Sequence[tuple[str, Sequence[float | Token]]]
+"""Texts with their tokens, or these tokens' log-probabilities; none for a server that tells nothing about them."""
 Fault = int | Literal["garbage", "shape", "cut", "hang", "redirect"]
 """A status; no JSON; JSON of another shape; a connection that breaks; no reply in time; a status 307 elsewhere."""
 
@@ -82,10 +84,13 @@ class _Connection(BaseHTTPRequestHandler):
         """Silent."""
 
 
-def _choice(text: str, log_probs: Sequence[float], body: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(text: str, tokens: Sequence[float | Token], body: Mapping[str, Any]) -> dict[str, Any]:
     choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    if body.get("logprobs") and log_probs:
-        choice["logprobs"] = {"content": [{"token": "?", "logprob": value} for value in log_probs]}
+    if body.get("logprobs") and tokens:
+        told = [{"token": "?", "logprob": token} if isinstance(token, float) else dict(token) for token in tokens]
+        if "top_logprobs" not in body:
+            told = [{name: x for name, x in token.items() if name != "top_logprobs"} for token in told]
+        choice["logprobs"] = {"content": told}
     return choice
 
 

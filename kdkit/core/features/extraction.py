@@ -24,6 +24,7 @@ from kdkit.core.features.answers import ask, asked
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header
 from kdkit.core.features.live import to_store
+from kdkit.core.features.own_answers import source_of, tellable
 from kdkit.core.features.readahead import Prepared, Work, prepare_ahead
 from kdkit.core.features.shard import BLOCK_ROWS, Shard
 from kdkit.core.features.store import FeatureStore
@@ -118,7 +119,7 @@ def extract(
     ]
     plans = [_Plan(column, table, live=column.teacher in live) for column in columns]
     _check_space(workspace.features, plans)
-    signals = [teacher.signals for teacher in teachers]
+    signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
         _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
     for teacher, column in zip(teachers, columns, strict=True):
@@ -143,7 +144,7 @@ class _Plan:
         position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
         begun = [shard for shard in column.shards if shard.pending()]
         self.resume: list[tuple[Path, Indices]] = []
-        wanted = to_store(table, live=live) & bool(column.signals)
+        wanted = to_store(table, live=live) & bool(column.signals) & tellable(column, table)
         lacking = wanted & (column.locate(table) < 0) & ~column.unreadable(table)
         for shard in begun:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS
 from kdkit.core.errors import KdkitError
+from kdkit.core.features.own_answers import tells_own_answers
 from kdkit.core.registry.lock import Lock
 
 if TYPE_CHECKING:
@@ -26,13 +27,17 @@ def live_names(workspace: Workspace) -> tuple[str, ...]:
     """Names of the registry's live teachers.
 
     Raises:
-        KdkitError: when one of them only answers.
+        KdkitError: when one of them only answers, or tells of its own answers alone.
     """
     lock, live = Lock.load(workspace.lock_path), workspace.registry.live
     for name in live:
-        if name in lock.teachers and not lock.teacher(name).signals:
+        if name not in lock.teachers:
+            continue
+        silent, own = not lock.teacher(name).signals, tells_own_answers(lock.teacher(name).identity)
+        if silent or own:
             raise KdkitError(
-                f"teacher '{name}' cannot be live: it gives no signals, it only answers",
+                f"teacher '{name}' cannot be live: it "
+                + ("gives no signals, it only answers" if silent else "tells of nothing but its own answers"),
                 where=str(workspace.registry_path),
                 fix="take 'signals: live' out of its entry; 'kdkit pseudo-label' lets it teach",
             )

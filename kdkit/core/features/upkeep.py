@@ -13,6 +13,7 @@ from kdkit.core.features.answers import unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
 from kdkit.core.features.live import live_names, to_store
+from kdkit.core.features.own_answers import tellable
 from kdkit.core.features.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _locked(workspace: Workspace, teachers: Sequence[str]) -> dict[str, str]:
 def _lacking(column: Column, table: SampleTable, live: bool) -> int:
     if not column.signals:
         return 0
-    wanted = to_store(table, live=live) & ~(column.unreadable(table) & table.may_skip)
+    wanted = to_store(table, live=live) & tellable(column, table) & ~(column.unreadable(table) & table.may_skip)
     return int(((column.locate(table) < 0) & wanted).sum())
 
 
@@ -196,7 +197,7 @@ def _status(column: Column, table: SampleTable | None, current: bool, live: bool
     domains: dict[str, tuple[int, int]] = {}
     unreadable = lacking = 0
     if table is not None:
-        here, counted = column.locate(table) >= 0, to_store(table, live=live) | (not live)
+        here, counted = column.locate(table) >= 0, (to_store(table, live=live) | (not live)) & tellable(column, table)
         for i, domain in enumerate(table.domains):
             of_domain = (table.domain_index == i) & counted
             domains[domain] = (int((here & of_domain).sum()), int(of_domain.sum()))

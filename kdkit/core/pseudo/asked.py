@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,22 +35,26 @@ class Said:
     confidence: float | None
 
 
-def read_said(folder: Path, decoding: Decoding) -> dict[Key, Said]:
-    """(sample id, content digest) -> what was said under this decoding so far."""
+def read_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines that are whole."""
     try:
         lines = (folder / FILE).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return {}
-    found: dict[Key, Said] = {}
+        return
     for line in lines:
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-            key, said = (row["id"], row["digest"]), Said(row["answer"], row["confidence"])
-            same = row["decoding"] == settings_of(decoding)
-        except (ValueError, KeyError, TypeError):
-            continue
-        if same:
-            found[key] = said
+            if isinstance(row, dict):
+                yield row
+
+
+def read_said(folder: Path, decoding: Decoding) -> dict[Key, Said]:
+    """(sample id, content digest) -> what was said under this decoding so far."""
+    found: dict[Key, Said] = {}
+    for row in read_rows(folder):
+        with suppress(KeyError, TypeError):
+            if row["decoding"] == settings_of(decoding):
+                found[row["id"], row["digest"]] = Said(row["answer"], row["confidence"])
     return found
 
 
@@ -66,7 +71,7 @@ def ask(
     Raises:
         KdkitError: what the model raises, and unreadable images; what was said before is kept.
     """
-    told = settings_of(decoding)
+    settings = settings_of(decoding)
     with open(folder / FILE, "ab") as file:
         if file.tell():
             file.write(b"\n")  # what a kill cut off stays a line of its own
@@ -76,7 +81,8 @@ def ask(
             answered = model.answer(images, [sample for _, sample in part], decoding)
             for (key, _), answers in zip(part, answered, strict=True):
                 said = {"answer": answers[0].text.strip(), "confidence": answers[0].confidence}
-                row = {"id": key[0], "digest": key[1], **said, "decoding": told}
+                kept = {} if answers[0].told is None else {"told": answers[0].told}
+                row = {"id": key[0], "digest": key[1], **said, "decoding": settings, **kept}
                 file.write(json.dumps(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

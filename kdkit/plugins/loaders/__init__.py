@@ -29,7 +29,7 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
         ),
         LoaderSpec(
             name="openai",
-            summary="a model behind an OpenAI-compatible endpoint, which answers and gives no signals",
+            summary="a model behind an OpenAI-compatible endpoint: answers, and what it held likely in them",
             factory="kdkit.plugins.loaders.endpoint:load_endpoint",
             marks=("endpoint.json",),
             asks_network=True,

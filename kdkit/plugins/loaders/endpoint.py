@@ -1,106 +1,39 @@
-"""A model behind an OpenAI-compatible endpoint as a teacher: it answers, and gives no signal for the store."""
+"""A model behind an OpenAI-compatible endpoint as a teacher: it answers, and may tell what else it held likely."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
+from kdkit.core.contracts import OWN_ANSWERS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.answers.boxes.own import AS_IS, OwnBoxes, Size
+from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_requests import Garbage, Requests
+from kdkit.plugins.loaders.endpoint_settings import Settings
+from kdkit.plugins.loaders.endpoint_tokens import Vocabulary, made_signals, read_told
 
-FILE = "endpoint.json"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MARK = "<image>"
 """Where an image is in a message's content."""
 PROMPT = "chat messages, images as PNG where they are marked 1"
 """Part of the teacher's identity; it changes with what the same sample sends."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What ``endpoint.json`` says. Another model, question or address is another teacher: its fingerprint changes.
-
-    Attributes:
-        endpoint: base address, such as ``http://127.0.0.1:8000/v1``.
-        model: the name that the server knows it by.
-        key_variable: environment variable that holds the key; empty where the server asks for none.
-        question: what is asked about samples without messages.
-        system: the system message where a sample has none; empty for no such message.
-        timeout: seconds to wait for one answer.
-        tries: how often one request is sent, at most.
-        parallel: requests at one time.
-        boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, or ``as-is``.
-        min_pixels, max_pixels: between which its processor resizes images, where its boxes are pixels of these; by
-            default those of the released Qwen2.5-VL.
-    """
-
-    endpoint: str
-    model: str
-    key_variable: str = ""
-    question: str = "Describe this image."
-    system: str = ""
-    timeout: float = 120.0
-    tries: int = 6
-    parallel: int = 4
-    boxes: str = AS_IS
-    min_pixels: int = 4 * 28 * 28
-    max_pixels: int = 16384 * 28 * 28
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The folder's ``endpoint.json``.
-
-        Raises:
-            KdkitError: no such file, or one that says something else; a key in it.
-        """
-        path = folder / FILE
-        if not path.is_file():
-            raise KdkitError(f"no {FILE} in this folder", where=str(folder), fix='{"endpoint": URL, "model": NAME}')
-        try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise KdkitError("not valid JSON", where=str(path), why=str(error)) from error
-        kinds = {field.name: field.type for field in fields(cls)}
-        if not isinstance(given, dict) or {"endpoint", "model"} - set(given) or set(given) - set(kinds):
-            raise KdkitError(
-                f"{FILE} is an object with endpoint and model", where=str(path), why=f"it may have {', '.join(kinds)}"
-            )
-        for name, value in given.items():
-            wanted = {"str": (str,), "int": (int,), "float": (int, float)}[str(kinds[name])]
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                raise KdkitError(f"{name} must be {kinds[name]}", where=str(path))
-        made = cls(**given)
-        made.check(str(path))
-        return made
-
-    def check(self, where: str) -> None:
-        """Raises: KdkitError for an address that is none, or that holds a password; counts below 1."""
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise KdkitError("endpoint is not an address", where=where, fix="such as http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise KdkitError(
-                "endpoint holds a password", where=where, fix="name an environment variable with the key: key_variable"
-            )
-        if not self.model or self.timeout <= 0 or min(self.tries, self.parallel) < 1:
-            raise KdkitError("model is empty, timeout not above 0, or tries or parallel below 1", where=where)
-        try:
-            OwnBoxes(self.boxes)
-        except KdkitError as error:
-            raise KdkitError(error.what, where=where, fix=error.fix) from error
+TOKENIZER = "tokenizer.json"
+UNIT = 28
+"""Pixels along the side of a token of the models whose boxes are pixels."""
 
 
 @dataclass(frozen=True)
@@ -113,24 +46,49 @@ class _Question:
 
 
 class EndpointTeacher:
-    """Fulfils ``contracts.Answering``; as a ``contracts.SignalSource`` it has no signals."""
+    """Fulfils ``contracts.Answering``; as a ``contracts.SignalSource`` it has no signals, or those of its own answers.
 
-    def __init__(self, settings: Settings, where: str) -> None:
+    Args:
+        vocabulary: of the served model; None where the ids of its tokens do not matter.
+    """
+
+    def __init__(self, settings: Settings, where: str, vocabulary: Vocabulary | None = None) -> None:
         self.settings = settings
-        self._where = where
+        self._where, self._vocabulary = where, vocabulary
+        self._useless: list[str] = []
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
-        return ()
+        """``tokens``, ``topk_ids``, ``topk`` and ``tail`` as of the loader ``qwen2-vl``, with ``top_logprobs``."""
+        if not self.settings.top_logprobs:
+            return ()
+        from kdkit.core.token_signals import token_specs  # it needs torch
+
+        return token_specs(self.settings.max_answer, self.settings.top_logprobs)
 
     def identity(self) -> Mapping[str, str]:
-        return {"model": self.settings.model, "prompt": PROMPT}
+        settings = self.settings
+        identity = {"model": settings.model, "prompt": PROMPT}
+        if settings.top_logprobs:
+            boxes = OwnBoxes(settings.boxes).told(settings.min_pixels, settings.max_pixels, UNIT)
+            identity |= {TELLS: OWN_ANSWERS, "boxes": boxes}
+        return identity
 
-    def prepare(self, image: Image, sample: Sample) -> None:  # noqa: ARG002  # of the contract
-        return None
+    def prepare(self, image: Image, sample: Sample) -> Mapping[str, Any] | None:
+        """What was told with the sample's answer, if its text is that answer still."""
+        told: Mapping[str, Any] | None = sample.extra.get(TOLD)
+        if told is None:
+            return None
+        pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images", ()))]
+        same = OwnBoxes(self.settings.boxes).answer(sample, self._sizes(pictures)) == told["text"]
+        return told if same else None
 
-    def compute(self, items: Sequence[Any]) -> Mapping[str, Any]:  # noqa: ARG002  # of the contract
-        return {}
+    def compute(self, items: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Tensor]:
+        """B items -> the signals, (B, *shape); nothing is asked."""
+        import torch
+
+        rows = [made_signals(told, self.settings.max_answer, self.settings.top_logprobs) for told in items]
+        return {spec.name: torch.stack([row[spec.name] for row in rows]) for spec in self.signals}
 
     def answer(
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
@@ -160,6 +118,13 @@ class EndpointTeacher:
                 pool.shutdown(cancel_futures=True)
                 raise
         requests.tell(self._where)
+        if self._useless:
+            what = ", ".join(f"{count} x {why}" for why, count in Counter(self._useless).most_common())
+            warnings.warn(
+                f"{self._where}: {len(self._useless)} answers came without alternatives that can be used: {what}",
+                stacklevel=2,
+            )
+            self._useless.clear()
         return found
 
     def _key(self) -> str:
@@ -178,12 +143,22 @@ class EndpointTeacher:
         found: list[Answer] = []
         while len(found) < decoding.answers:
             body = self._body(question.messages, decoding, len(found))
-            found += requests.post(body, lambda reply: read_answers(reply, scored=decoding.scored))
+            found += requests.post(body, lambda reply: read_answers(reply, self._told, scored=decoding.scored))
         said = OwnBoxes(self.settings.boxes).said
         return [
             replace(answer, text=said(question.sample, answer.text, question.sizes))
             for answer in found[: decoding.answers]
         ]
+
+    def _told(self, choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What comes with an answer, to be kept; None where nothing was asked for, or it is of no use."""
+        if not self.settings.top_logprobs:
+            return None
+        told = read_told(choice, self.settings.top_logprobs, self._vocabulary)
+        if isinstance(told, str):
+            self._useless.append(told)
+            return None
+        return told
 
     def _body(self, messages: list[dict[str, Any]], decoding: Decoding, have: int) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -195,7 +170,11 @@ class EndpointTeacher:
         if decoding.samples:
             drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed + have}
             body |= {**drawn, "n": decoding.samples - have}
-        return body | ({"logprobs": True} if decoding.scored else {})
+        if decoding.scored:
+            body["logprobs"] = True
+            if self.settings.top_logprobs:
+                body["top_logprobs"] = self.settings.top_logprobs
+        return body
 
     def _question(self, image: Image, sample: Sample) -> _Question:
         pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images", ()))]
@@ -249,16 +228,25 @@ def _content(text: str, addresses: Any) -> str | list[dict[str, Any]]:
     return parts
 
 
-def read_answers(reply: Any, *, scored: bool) -> list[Answer]:
+Told = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+def read_answers(reply: Any, told: Told, *, scored: bool) -> list[Answer]:
     """The answers of a reply to a chat completion, at least one.
+
+    Args:
+        told: a choice -> what is to be kept with a scored answer.
 
     Raises:
         Garbage: a reply of another shape.
     """
     try:
         choices = reply["choices"]
-        found = [Answer(_text(choice), (), _log_probs(choice) if scored else ()) for choice in choices]
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+        found = [
+            Answer(_text(choice), (), _log_probs(choice), told(choice)) if scored else Answer(_text(choice))
+            for choice in choices
+        ]
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise Garbage(f"{type(error).__name__}: {error}") from error
     if not found:
         raise Garbage("no choices")
@@ -283,8 +271,11 @@ def _log_probs(choice: Mapping[str, Any]) -> tuple[float, ...]:
 def load_endpoint(folder: Path) -> EndpointTeacher:
     """A teacher from a folder with ``endpoint.json``; asks nobody until there is something to answer.
 
+    With ``top_logprobs``, a ``tokenizer.json`` beside it is the served model's.
+
     Raises:
-        KdkitError: as :meth:`Settings.read`.
+        KdkitError: as :meth:`Settings.read` and :class:`Vocabulary`.
     """
-    settings = Settings.read(folder)
-    return EndpointTeacher(settings, f"{settings.model} at {settings.endpoint}")
+    settings, tokenizer = Settings.read(folder), folder / TOKENIZER
+    vocabulary = Vocabulary(tokenizer) if settings.top_logprobs and tokenizer.is_file() else None
+    return EndpointTeacher(settings, f"{settings.model} at {settings.endpoint}", vocabulary)

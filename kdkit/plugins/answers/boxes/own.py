@@ -47,6 +47,12 @@ class OwnBoxes:
         """Whether its units depend on how images are resized."""
         return self.family != AS_IS and FAMILIES[self.family][1] == "pixels"
 
+    def told(self, least: int, most: int, unit: int) -> str:
+        """What decides how the same box is written, for a model's identity: the family, and where its units are pixels
+        how images are resized, between two numbers of pixels to multiples of ``unit``."""
+        limits = f" of images of {least} to {most} pixels, sides by {unit}"
+        return self.family + limits * self.pixels
+
     def question(self, sample: Sample, sizes: Sequence[Size]) -> Sample:
         """The sample with its messages in the model's coordinates.
 

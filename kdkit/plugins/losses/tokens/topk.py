@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import NEVER, TEMPERATURES
+from kdkit.core.token_signals import NEVER, NOT_KNOWN, TEMPERATURES
 
 
 def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
     """(N, k + 1) log of the teacher's distribution at ``temperature``: the k tokens, then all others as one class.
 
     Raises:
-        KdkitError: for a temperature whose rest was not stored.
+        KdkitError: for a temperature whose rest was not stored, or is not known.
     """
     if temperature not in TEMPERATURES:
         raise KdkitError(
@@ -24,6 +24,12 @@ def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
             fix=f"choose one of {', '.join(f'{t:g}' for t in TEMPERATURES)}",
         )
     rest = tail[:, TEMPERATURES.index(temperature), None]
+    if temperature > 1 and bool((rest >= NOT_KNOWN).any()):
+        raise KdkitError(
+            f"a teacher does not tell its distribution at temperature {temperature:g}",
+            why="a server names its likeliest tokens alone, and the others count the more at high temperatures",
+            fix="choose 1 or 0.5 as temperature of the loss",
+        )
     return torch.cat([log_p / temperature, rest.clamp(min=NEVER)], dim=-1).log_softmax(-1)
 
 

@@ -53,13 +53,6 @@ class Preparation:
     variant: RopeVariant
     boxes: OwnBoxes
 
-    @property
-    def coordinates(self) -> str:
-        """What decides how the same box is written: the family, and how images are resized if its units are pixels."""
-        images = self.images
-        limits = f" of images of {images.min_pixels} to {images.max_pixels} pixels, sides by {images.unit}"
-        return self.boxes.family + limits * self.boxes.pixels
-
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """A sample without its answer.
 

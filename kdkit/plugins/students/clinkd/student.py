@@ -79,14 +79,14 @@ class ClinkdStudent(nn.Module):
 
     def identity(self) -> Mapping[str, str]:
         """Tokenizer, template, image processing, RoPE variants and coordinates of boxes."""
-        preparation = self.preparation
+        preparation, images = self.preparation, self.preparation.images
         return {
             "tokenizer": preparation.tokens.digest(),
             "template": f"{TEMPLATE}, system {self.settings.system!r}, question {self.settings.question!r}",
             "preprocessing": str(preparation.images),
             "rope": str(self.settings.rope),
             "vision_rope": str(self.settings.vision_rope or "the model's own"),
-            "boxes": preparation.coordinates,
+            "boxes": preparation.boxes.told(images.min_pixels, images.max_pixels, images.unit),
         }
 
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:

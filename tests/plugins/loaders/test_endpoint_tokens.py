@@ -1,0 +1,321 @@
+"""What a server tells of its answers' tokens: the signals of the very model that it serves, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.contracts import Answer, Decoding, LossInput, Sample, Silent, TeacherView
+from kdkit.core.data import load_table
+from kdkit.core.distill.build import build
+from kdkit.core.distill.plan import make_plan
+from kdkit.core.distill.survey import survey
+from kdkit.core.errors import KdkitError
+from kdkit.core.features import FeatureStore
+from kdkit.core.features.upkeep import column_statuses, extract_missing
+from kdkit.core.pseudo.label import pseudo_label
+from kdkit.core.recipe import load_recipe
+from kdkit.core.token_signals import compress, tail_of
+from kdkit.core.workspace import Workspace
+from kdkit.plugins.loaders import endpoint_requests
+from kdkit.plugins.loaders.endpoint import EndpointTeacher, load_endpoint
+from kdkit.plugins.loaders.endpoint_tokens import UNKNOWN_TOKEN, Vocabulary, made_signals, read_told
+from kdkit.plugins.loaders.generating import GeneratingTeacher
+from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogitDistillation
+from kdkit.plugins.losses.tokens.topk import at_temperature
+from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
+
+K = 5
+TEXT = "the lung ß"
+IMAGE = picture(60, 90)
+
+
+class Served:
+    """A tiny model behind the protocol: says always the same, and what it holds likely at each of its tokens."""
+
+    def __init__(self, text: str = TEXT, *, ended: bool = True) -> None:
+        self.model, self.text = make(seed=4), text
+        tokens = self.model.preparation.tokens
+        self.tokenizer = tokens.files["tokenizer.json"]
+        special = tokens._tokenizer.get_added_tokens_decoder()
+        letters = tokens._tokenizer.get_vocab(with_added_tokens=False)
+        self.bytes = {number: token.content.encode() for number, token in special.items()}
+        self.bytes |= {number: bytes(map(_byte, token)) for token, number in letters.items()}
+        inputs = self.model.prepare(IMAGE, sample(text))
+        ids = inputs["answer_ids"]
+        self.ids = ids[ids >= 0][: None if ended else -1]
+        logits = answer_logits(self.model, {name: x[None] for name, x in inputs.items()})[0, : len(self.ids)]
+        self.logits: Tensor = logits[:, : len(tokens)]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """As a server that tells bytes."""
+        log_p = self.logits.log_softmax(-1)
+        top = log_p.topk(K, dim=-1)
+        return [
+            {**self._told(int(token), row[token]), "top_logprobs": [self._told(int(i), row[i]) for i in ids]}
+            for token, row, ids in zip(self.ids, log_p, top.indices, strict=True)
+        ]
+
+    def _told(self, token: int, log_p: Tensor) -> dict[str, Any]:
+        content = self.bytes[token]
+        return {"token": content.decode(errors="replace"), "bytes": list(content), "logprob": float(log_p)}
+
+    def choice(self) -> dict[str, Any]:
+        return {"message": {"content": self.text}, "logprobs": {"content": self.tokens()}}
+
+
+def _byte(letter: str) -> int:
+    """As transformers has it."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters: dict[int, str] = bytes_to_unicode()
+    return next(byte for byte, other in letters.items() if other == letter)
+
+
+@pytest.fixture(scope="module")
+def served() -> Served:
+    return Served()
+
+
+@pytest.fixture(scope="module")
+def vocabulary(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    path = tmp_path_factory.mktemp("v") / "tokenizer.json"
+    path.write_bytes(served.tokenizer)
+    return Vocabulary(path)
+
+
+def row_of(told: dict[str, Any] | str, length: int = 20) -> dict[str, Tensor]:
+    assert isinstance(told, dict)
+    return made_signals(json.loads(json.dumps(told)), length, K)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_with_the_vocabulary_they_are_the_signals_of_the_model(vocabulary: Vocabulary, ended: bool) -> None:
+    served = Served(ended=ended)
+    row, count = row_of(read_told(served.choice(), K, vocabulary)), len(served.ids)
+    assert row["tokens"][:count].tolist() == served.ids.tolist()
+    assert bool((row["tokens"][count:] == -100).all())
+    exact = compress(served.logits.double(), K)
+    assert torch.equal(row["topk_ids"][:count], exact.ids)
+    torch.testing.assert_close(row["topk"][:count].double(), exact.log_p, atol=4e-3, rtol=1e-3)
+    torch.testing.assert_close(row["tail"][:count, 1].double(), exact.tail[:, 1], atol=4e-3, rtol=1e-3)
+    assert bool((row["tail"][:count, 0].double() >= exact.tail[:, 0] - 1e-2).all()), "a bound from above"
+
+
+def test_the_bound_at_one_half_holds_for_any_distribution() -> None:
+    logits = torch.randn(500, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
+    exact = compress(logits, K)
+    tail = tail_of(exact.log_p)
+    torch.testing.assert_close(tail[:, 1], exact.tail[:, 1])
+    assert bool((tail[:, 0] >= exact.tail[:, 0] - 1e-12).all())
+    assert float((at_temperature(exact.log_p, tail, 1.0).exp().sum(-1) - 1).abs().max()) < 1e-9
+    with pytest.raises(KdkitError, match="does not tell its distribution at temperature 2"):
+        at_temperature(exact.log_p, tail, 2.0)
+
+
+def test_losses_read_them(served: Served, vocabulary: Vocabulary) -> None:
+    """The served model itself has nothing to learn by either loss; without a vocabulary only ``uld`` compares."""
+
+    def found(loss: Any, student: ClinkdStudent, row: Mapping[str, Tensor]) -> float:
+        inputs = {name: x[None] for name, x in student.prepare(IMAGE, sample(TEXT)).items()}
+        view = TeacherView("t", torch.ones(1), {name: x[None] for name, x in row.items()}, {})
+        return float(loss(LossInput(student(inputs), (view,), torch.zeros(1, dtype=torch.int64))).detach())
+
+    known, unknown = (row_of(read_told(served.choice(), K, v)) for v in (vocabulary, None))
+    assert set(unknown["tokens"][: len(served.ids)].tolist()) == {UNKNOWN_TOKEN}
+    other = make(seed=5)
+    for loss in (TokenDistillation(), UniversalLogitDistillation()):
+        assert found(loss, served.model, known) < 1e-3 < 0.02 < found(loss, other, known)
+    assert found(UniversalLogitDistillation(), other, unknown) == found(UniversalLogitDistillation(), other, known)
+    with pytest.raises(KdkitError, match="split answers into different tokens"):
+        found(TokenDistillation(), other, unknown)
+
+
+def changed(served: Served, place: int, **token: Any) -> dict[str, Any]:
+    choice = served.choice()
+    choice["logprobs"]["content"][place] |= token
+    return choice
+
+
+def test_what_tells_nothing(served: Served, vocabulary: Vocabulary) -> None:
+    short = changed(served, 1)
+    short["logprobs"]["content"][1]["top_logprobs"].pop()
+    cases = [
+        ({**served.choice(), "logprobs": None}, "no log-probabilities"),
+        (changed(served, 0, top_logprobs=[]), "no alternatives of tokens"),
+        (changed(served, 0, bytes=list(b"This")), "tokens that do not make the text"),
+        (short, "less than 5 alternatives of a token"),
+        ({**served.choice(), "message": {"content": f"{TEXT} "}}, "tokens that do not make the text"),
+    ]
+    for choice, why in cases:
+        assert read_told(choice, K, vocabulary) == why
+    broken = {"top_logprobs": [{"token": "a", "logprob": float("nan")}] * K}
+    for wrong in (broken, {"top_logprobs": [{"token": "a", "logprob": log(0.5)}] * K}, {"top_logprobs": [1]},
+                  {"top_logprobs": [{"token": "a", "logprob": 1e9}] * K}):  # fmt: skip
+        with pytest.raises((ValueError, AttributeError)):
+            read_told(changed(served, 0, **wrong), K, vocabulary)
+
+
+def test_other_tokens_of_the_same_text_are_not_the_students(served: Served, vocabulary: Vocabulary) -> None:
+    first = served.choice()["logprobs"]["content"][0]
+    assert bytes(first["bytes"]) == b"the"
+    pieces = [{**first, "bytes": list(piece)} for piece in (b"t", b"he")]
+    choice = served.choice()
+    choice["logprobs"]["content"][:1] = pieces
+    assert read_told(choice, K, vocabulary) == "tokens that the tokenizer does not make of the text"
+    assert isinstance(read_told(choice, K, None), dict), "places are all that 'uld' compares"
+
+
+def test_a_place_with_an_unknown_alternative_says_nothing(served: Served, vocabulary: Vocabulary) -> None:
+    choice = changed(served, 1)
+    choice["logprobs"]["content"][1]["top_logprobs"][2]["bytes"] = list(b"no such token")
+    row = row_of(read_told(choice, K, vocabulary))
+    assert (row["tokens"] >= 0).tolist()[: len(served.ids)] == [place != 1 for place in range(len(served.ids))]
+
+
+def test_a_vocabulary_that_is_not_of_bytes(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(KdkitError, match="are not bytes"):
+        Vocabulary(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(KdkitError, match="not a usable"):
+        Vocabulary(tmp_path / "tokenizer.json")
+
+
+# ---------------------------------------------------------------------------------- the whole way
+
+
+@pytest.fixture
+def running(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoint]:
+    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+    with local_endpoint(lambda _: [(TEXT, served.tokens())]) as endpoint:
+        yield endpoint
+
+
+def teacher(folder: Path, endpoint: LocalEndpoint, served: Served, **more: object) -> EndpointTeacher:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"endpoint": endpoint.url, "model": "big", "top_logprobs": K, "max_answer": 20, **more}
+    (folder / "endpoint.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "tokenizer.json").write_bytes(served.tokenizer)
+    return load_endpoint(folder)
+
+
+def test_it_is_asked_for_with_scored_answers_alone(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+    made = teacher(tmp_path, running, served)
+    asked = sample("")
+    assert made.answer([IMAGE], [asked]) == [[Answer(TEXT)]]
+    ((answer,),) = made.answer([IMAGE], [asked], Decoding(scored=True))
+    assert [body.get("top_logprobs") for body in running.requests] == [None, K]
+    assert answer.told is not None
+    assert answer.confidence == pytest.approx(
+        float(served.logits.softmax(-1)[range(len(served.ids)), served.ids].mean())
+    )
+    running.answer = lambda _: [(TEXT, [-0.5])]
+    with pytest.warns(UserWarning, match=r"1 answers came without alternatives .*: 1 x no alternatives of tokens"):
+        ((answer,),) = made.answer([IMAGE], [asked], Decoding(scored=True))
+    assert (answer.told, answer.log_probs) == (None, (-0.5,))
+    for wrong in (0, 21, 5):
+        with pytest.raises(KdkitError, match="top_logprobs" if wrong != 5 else "max_answer"):
+            teacher(tmp_path, running, served, **({"top_logprobs": wrong or -1} if wrong != 5 else {"max_answer": 0}))
+
+
+RECIPE = """\
+name: told
+summary: answers and what was told with them
+losses:
+  - {name: answer-ce, weight: 1.0}
+  - {name: token-kd, weight: 1.0}
+trust: {policy: all}
+optimiser: {lr: 0.01, batch_size: 2, steps: 2}
+"""
+
+
+def project(root: Path, endpoint: LocalEndpoint, served: Served) -> Workspace:
+    """Two open questions, and two answered ones to judge by."""
+    root.mkdir()
+    rows = []
+    for number, split in enumerate(("train", "train", "calibration", "test")):
+        IMAGE.save(root / f"{number}.png")
+        extra = {"task": "vqa", "messages": [{"role": "user", "content": f"<image>Where is the lung? {number}"}]}
+        row = {"id": f"q{number}", "image": f"{number}.png", "domain": "vqa/ct", "split": split, "extra": extra}
+        rows.append(json.dumps(row | ({} if split == "train" else {"text": "the box"})) + "\n")
+    (root / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
+    student = json.dumps({"family": "clinkd", "config": {"sizes": SIZES, **SMALL}})
+    registry = f"version: 1\nstudent: {student}\nteachers: {{}}\ndata:\n  - {{source: jsonl, path: rows.jsonl}}\n"
+    (root / "told.yaml").write_text(RECIPE, encoding="utf-8")
+    (root / "registry.yaml").write_text(f"{registry}recipe: ./told.yaml\n", encoding="utf-8")
+    teacher(root / "models" / "remote", endpoint, served)
+    add_teacher(Workspace(root), "remote", {"from": "local:models/remote", "license": "mit"})
+    return Workspace(root)
+
+
+def with_labels(workspace: Workspace) -> Workspace:
+    done = pseudo_label(workspace, "remote", workspace.root / "labels.jsonl")
+    assert done.kept == {"vqa/ct": 2}
+    path = workspace.registry_path
+    entry = f"data:\n  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
+    path.write_text(path.read_text(encoding="utf-8").replace("data:\n", entry), encoding="utf-8")
+    return Workspace(workspace.root)
+
+
+def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+    workspace = project(tmp_path / "p", running, served)
+    assert extract_missing(workspace, load_table(workspace))[0].new == 0, "nothing to say of others' answers"
+    workspace = with_labels(workspace)
+    asked = len(running.requests)
+    recipe = load_recipe("./told.yaml", workspace.catalogue, workspace.root)
+    found = survey(workspace, recipe, device="cpu", reporter=Silent())
+    assert len(running.requests) == asked, "the signals were told with the answers"
+    (status,) = column_statuses(workspace, found.table)
+    assert (status.rows, status.complete, status.domains) == (2, True, {"vqa/ct": (2, 2)})
+    plan = make_plan(recipe, found, None, {}, seed=0)
+    made = build(workspace, plan, found, None, Silent())
+    (teaching,) = made.teachings
+    rows = found.samples("train")
+    stored = teaching.targets(rows, teaching.weight[rows])
+    exact = GeneratingTeacher(served.model, k=K)
+    model = exact.compute([exact.prepare(IMAGE, found.table.samples[row]) for row in rows])
+    assert torch.equal(stored["tokens"], model["tokens"]), "of the answer, in the student's own tokens"
+    assert stored["topk"].shape == model["topk"].shape
+    batch = made.inputs.batch(rows)
+    assert torch.equal(batch["answer_ids"], stored["tokens"].long())
+    out = made.task(
+        batch, {"remote": stored}, {"remote": torch.ones(len(rows))}, torch.zeros(len(rows), dtype=torch.int64)
+    )
+    assert float(out["token-kd"]) > 0.01
+
+
+def test_an_answer_that_was_changed_is_not_what_was_told(
+    running: LocalEndpoint, served: Served, tmp_path: Path
+) -> None:
+    workspace = project(tmp_path / "p", running, served)
+    extract_missing(workspace, load_table(workspace))
+    workspace = with_labels(workspace)
+    labels = workspace.root / "labels.jsonl"
+    first, second = labels.read_text(encoding="utf-8").splitlines(keepends=True)
+    labels.write_text(first.replace('"text": "the lung', '"text": "the box') + second, encoding="utf-8")
+    table = load_table(workspace)
+    (done,) = extract_missing(workspace, table)
+    assert (done.new, [sample.text for sample in table.samples][:2]) == (1, ["the box ß", TEXT])
+    column = FeatureStore(workspace.features).column("remote")
+    assert (column.locate(table) >= 0).tolist() == [False, True, False, False, False, False]
+
+
+def test_a_text_that_is_not_the_answer_gets_no_signal(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+    made = teacher(tmp_path, running, served)
+    told = read_told(served.choice(), K, None)
+    for text, tokens in ((TEXT, len(served.ids)), ("the box", 0)):
+        item = made.prepare(IMAGE, Sample("s", Path("x.png"), text, "vqa/ct", extra={"told": told}))
+        assert int((made.compute([item])["tokens"] >= 0).sum()) == tokens
