@@ -149,8 +149,9 @@ class _Plan:
         for shard in begun:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
-            self.resume.append((shard.path, index))
+            index[(index >= 0) & ~wanted[index]] = -1
             lacking[index[index >= 0]] = False
+            self.resume.append((shard.path, index))
         self.new: Indices = np.flatnonzero(lacking).astype(np.int64)
         self._ids = [table.ids[i] for i in self.new]
         self._digests: NDArray[np.uint64] = table.digests[self.new]

@@ -73,7 +73,7 @@ def extract_missing(
     live = [name for name in live_names(workspace) if name in keys]
     if live:
         (reporter or Silent()).say(
-            f"{', '.join(live)}: live, asked about training samples while training; features of the others are stored"
+            f"{', '.join(live)}: live; asked about training samples while training, nothing of these is stored"
         )
     store = FeatureStore(workspace.features)
     prompts = all_prompts(prompt_sets(workspace.registry, table))
@@ -214,5 +214,5 @@ def _status(column: Column, table: SampleTable | None, current: bool, live: bool
         texts=len(column.texts),
         shards=len(column.shards),
         bytes=column.nbytes,
-        complete=column.complete and lacking == 0,
+        complete=(column.complete or live) and lacking == 0,
     )

@@ -133,7 +133,7 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     done = {one.teacher: one.new for one in extract_missing(open_project(root), load_table(open_project(root)))}
     assert done == {"one": 9 * 20, "two": 9 * 28}
     assert extract_missing(open_project(root), load_table(open_project(root)), reporter=heard) == ()
-    assert heard.lines == ["one: live, asked about training samples while training; features of the others are stored"]
+    assert heard.lines == ["one: live; asked about training samples while training, nothing of these is stored"]
     table = load_table(open_project(root))
     here = FeatureStore(root / "features").column("one").locate(table) >= 0
     assert np.array_equal(here, table.split_index != SPLITS.index("train"))
@@ -257,6 +257,19 @@ class Watched(nn.Module):
         return {"image": shown, "ids": (1000 * x[:, :2]).long()}
 
 
+class Failing:
+    """The same, until it has been asked about so many samples."""
+
+    def __init__(self, source: Watched, until: int) -> None:
+        self.signals, self.identity, self.prepare = source.signals, source.identity, source.prepare
+        self.source, self.until = source, until
+
+    def compute(self, items: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        if sum(self.source.asked) >= self.until:
+            raise RuntimeError("as a kill would")
+        return self.source.compute(items)
+
+
 def watched(folder: Path, count: int = 40, **options: Any) -> tuple[LiveTeacher, Watched, SampleTable, Opened]:
     table = table_of(picture_samples(folder, count), folder)
     torch.manual_seed(0)
@@ -278,6 +291,18 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
         stored = column.gather(spec.name, column.locate(table)[rows])
         assert found[spec.name].dtype == stored.dtype
         assert np.array_equal(found[spec.name], stored), spec.name
+
+
+def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_path: Path) -> None:
+    _, source, table, opened = watched(tmp_path)
+    workspace, half = Workspace(tmp_path), Opened("t", source, Failing(source, 16))
+    with pytest.raises(RuntimeError, match="as a kill would"):
+        extract(workspace, [half], table, batch_size=8, block_rows=8)
+    source.asked.clear()
+    (report,) = extract(workspace, [opened], table, live=["t"], batch_size=8, block_rows=8)
+    assert (report.new, report.kept, source.asked) == (0, 16, [])
+    (report,) = extract(workspace, [opened], table, batch_size=8, block_rows=8)
+    assert (report.new, report.kept, source.asked) == (24, 16, [8, 8, 8])
 
 
 def test_a_parked_teacher_is_on_its_device_only_while_it_computes(tmp_path: Path) -> None:
