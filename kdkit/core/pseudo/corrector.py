@@ -138,7 +138,7 @@ def _reproached(sample: Sample, answer: str) -> Sample:
     """The sample's conversation, the student's answer in it, and what is asked of the corrector."""
     before = sample.extra.get("messages") or [{"role": "user", "content": MARK}]
     said = _TOKEN.sub(" ", answer.replace(MARK, " ")).strip() or "(nothing)"
-    asked = {"role": "user", "content": ASK.format(reference=sample.text)}
+    asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(MARK, " "))}
     messages = [*before, {"role": "assistant", "content": said}, asked]
     return replace(sample, text="", extra={**sample.extra, "messages": messages})
 
