@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "hooks"
 PARTS: dict[Family, tuple[str, ...]] = {
     "loader": ("DualEncoder", "SignalSource", "SignalSpec", "Sample"),
     "teacher": (),
-    "student": ("Student",),
+    "student": ("Student", "Published", "PinnedBase"),
     "aligner": ("Aligner",),
     "loss": ("Loss", "LossInput", "TeacherView"),
     "rope": ("RopeVariant",),

@@ -41,6 +41,7 @@ LIGHT = {
     "kdkit/core/errors.py",
     "kdkit/core/hangs.py",
     "kdkit/core/hookspecs.py",
+    "kdkit/core/published.py",
     "kdkit/core/specs.py",
     "kdkit/core/workspace.py",
 }

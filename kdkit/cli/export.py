@@ -1,4 +1,4 @@
-"""``kdkit export``: a version as a folder for stock open_clip."""
+"""``kdkit export``: a version as a folder for stock libraries."""
 
 from __future__ import annotations
 
@@ -24,42 +24,45 @@ def export(
     repo: Annotated[
         str | None, typer.Option("--repo", metavar="ORG/NAME", help="What 'kdkit push' would publish there.")
     ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     project: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write a version as a folder that stock open_clip loads, without kdkit and without network.
+    """Write a version as a folder that stock open_clip, or transformers, loads, without kdkit and without network.
 
-    Before it appears, stock open_clip loads it in a process of its own and must give the version's features.
+    Before it appears, the library loads it in a process of its own and must give the version's features, or answers.
     """
     from kdkit.core.publish.export import export_version
 
-    workspace = console.workspace(project)
-    done = export_version(workspace, version, to, repo=repo, overwrite=overwrite, reporter=console.reporter())
+    done = export_version(
+        console.workspace(project),
+        version,
+        to,
+        repo=repo,
+        overwrite=overwrite,
+        merged=merge,
+        reporter=console.reporter(),
+    )
     data = {
         "folder": done.folder,
         "files": list(done.files),
         "size": done.size,
-        "image_difference": done.image_difference,
-        "text_difference": done.text_difference,
+        "checks": {library: dict(check) for library, check in done.checks.items()},
+        "load": dict(done.lines),
         "moves": done.moves,
     }
-    console.emit(data, json=as_json, text=lambda: _text(done, repo))
+    console.emit(data, json=as_json, text=lambda: _text(done))
 
 
-def _text(done: Exported, repo: str | None) -> str:
-    name = f"hf-hub:{repo}" if repo else f"local-dir:{done.folder}"
-    return "\n".join(
-        (
-            f"{done.folder}: {len(done.files)} files, {done.size / 1e6:.1f} MB",
-            f"stock open_clip differs by {max(done.image_difference, done.text_difference):.1g} at most",
-            *(
-                ()
-                if done.moves
-                else ("stock open_clip finds its text tower by this path alone: do not move the folder",)
-            ),
-            "",
-            f"  model, _, preprocess = open_clip.create_model_and_transforms('{name}')",
-            f"  tokenizer = open_clip.get_tokenizer('{name}')",
-        )
-    )
+def _text(done: Exported) -> str:
+    lines = [f"{done.folder}: {len(done.files)} files, {done.size / 1e6:.1f} MB"]
+    for library, check in done.checks.items():
+        if "missing" not in check:
+            worst = max(value for name, value in check.items() if name.endswith("_difference"))
+            lines.append(f"stock {library} differs by {worst:.1g} at most")
+    if not done.moves:
+        lines.append("stock open_clip finds its text tower by this path alone: do not move the folder")
+    for library, code in done.lines.items():
+        lines += ["", f"With {library}:", "", *(f"  {line}".rstrip() for line in code.splitlines())]
+    return "\n".join(lines)

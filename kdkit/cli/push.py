@@ -30,13 +30,15 @@ def push(
     license: Annotated[  # the option's name
         str | None, typer.Option("--license", help="State a licence, at least as strict as the teachers'.")
     ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     refused: Annotated[bool, typer.Option("--refused", help="Even if the promotion guard refused it.")] = False,
     project: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Publish a version of the student on the Hugging Face Hub, with its card and its whole lineage.
 
-    Before anything is sent, stock open_clip (and transformers, for plain CLIP) must load it and give its features.
+    Before anything is sent, stock open_clip (and transformers, for plain CLIP) must load it and give its features;
+    transformers (and PEFT, for adapters) must give a clinkd student's answers.
     """
     from kdkit.core.publish.push import push_student
 
@@ -47,6 +49,7 @@ def push(
         public=public,
         pull_request=pull_request,
         dry_run=dry_run,
+        merged=merge,
         licence=license,
         refused=refused,
         reporter=console.reporter(),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from kdkit.core.answers import OWN_ANSWERS, TELLS, TOLD, Answer, Decoding
+from kdkit.core.published import PinnedBase, Published
 from kdkit.core.specs import (
     AlignerSpec,
     Distillation,

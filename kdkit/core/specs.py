@@ -87,6 +87,11 @@ class StudentSpec(FactorySpec):
     """Import string; reads the folder that the student's ``save`` wrote."""
     task: str = "zero-shot"
     """Name of the evaluation task that trust, the guard, retention and ``kdkit evaluate`` judge models by."""
+    publisher: str = ""
+    """Import string of what lays a saved student that answers out for stock libraries:
+    ``publisher(folder: Path, to: Path, name: str, *, merged: bool) -> Published``. ``folder`` is what ``save`` wrote,
+    ``to`` is empty, ``name`` is the repository (or folder) that ``to`` becomes; ``merged`` asks for whole weights where
+    the student has adapters. Dual encoders need none: open_clip loads them."""
 
 
 @dataclass(frozen=True, kw_only=True)

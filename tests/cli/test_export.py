@@ -27,7 +27,7 @@ def test_exports_the_current_version(kdkit_cli: Cli) -> None:
     data = json.loads(outcome.stdout)
     assert Path(data["folder"]) == project / "out"
     assert data["moves"] is True
-    assert max(data["image_difference"], data["text_difference"]) <= 1e-5
+    assert max(data["checks"]["open_clip"][f"{kind}_difference"] for kind in ("image", "text")) <= 1e-5
     record = Record.from_json(json.loads((project / "out" / RECORD).read_text()))
     assert (record.version, record.repository, record.lineage) == ("v1", None, lineage())
 

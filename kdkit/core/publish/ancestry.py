@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
     from kdkit.core.workspace import Workspace
 
+_SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/[0-9a-f]{40}")
+"""A folder of the Hub's cache."""
 PUBLISHED_UNDER = "published_under"
 """Key of a published lineage: the licence of that release, which binds what is made of it."""
 
@@ -91,7 +94,9 @@ def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Star
                 known = chosen_teacher(workspace, name).licence_facts(facts.licence, gated=facts.gated)
             return Start(_repository(facts.source), known)
     seen, gated = licence_seen(folder) if folder.is_dir() else (None, False)
-    return Start("", LicenceFacts(seen=seen.name if seen else None, gated=gated))
+    snapshot = _SNAPSHOT.search(folder.as_posix())
+    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else ""
+    return Start(repository, LicenceFacts(seen=seen.name if seen else None, gated=gated))
 
 
 def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> list[str]:

@@ -16,6 +16,7 @@ from kdkit.core.publish.card_tables import (
     link,
     means_table,
     metric_name,
+    metrics_table,
     results_table,
     table,
     teachers_table,
@@ -23,6 +24,7 @@ from kdkit.core.publish.card_tables import (
 from kdkit.core.publish.layout import README, RECORD, RESULTS
 from kdkit.core.publish.licence import UNDETERMINED
 
+_HEADLINES = ("accuracy", "auc")
 FEW = 100
 """Images of a domain below which the limits say that there are few."""
 
@@ -52,7 +54,7 @@ def _what(facts: CardFacts) -> Iterator[str]:
     yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
     if own["domains"]:
         means = f"means over {_count(len(own['domains']), 'domain')}, {facts.form.task}, {facts.results['split']} split"
-        yield f"{figures_text(own['mean'])} ({means})."
+        yield f"{figures_text(own['mean'], _HEADLINES)} ({means})."
     if record.origin is not None:
         it = record.origin
         yield f"It goes on from version {cell(it.version)} of {link(it.repository)}, commit `{it.commit[:12]}`."
@@ -74,19 +76,29 @@ def _loading(facts: CardFacts) -> Iterator[str]:
     for library, code in facts.form.lines.items():
         yield f"With {library}:"
         yield f"```python\n{code}```"
-    checks = [check for check in facts.form.checks.values() if "missing" not in check]
-    worst = max(max(check["image_difference"], check["text_difference"]) for check in checks)
-    known = ", ".join(f"{library} {version}" for library, version in facts.form.environment.items())
-    yield (
-        "These lines were run on these files before they were published, without network and without kdkit. They gave "
-        f"the version's features (largest relative difference {worst:.1g}) with {known}. They need nothing but this "
-        "repository."
-    )
+    yield from facts.form.notes
+    yield _proof(facts)
     if "missing" in facts.form.checks.get("transformers", {}):
         yield f"There is no transformers form: {facts.form.checks['transformers']['missing']}."
     yield (
         f"To teach it more: `kdkit pull {record.repository}`, then add a teacher and your data, and run "
         "`kdkit distill --incremental`."
+    )
+
+
+def _proof(facts: CardFacts) -> str:
+    """What was compared before it was published, and what the lines need."""
+    form = facts.form
+    differences = (figures.items() for figures in form.checks.values() if "missing" not in figures)
+    worst = max(value for figures in differences for name, value in figures if name.endswith("_difference"))
+    known = ", ".join(f"{library} {version}" for library, version in form.environment.items())
+    kdkit = "" if "kdkit" in form.needs else " and without kdkit"
+    needs = ["this repository", *([link(form.base.repository)] if form.base is not None else [])]
+    needs += [f"`pip install {' '.join(form.needs)}`"] if form.needs else []
+    return (
+        f"These lines were run on these files before they were published, without network{kdkit}. They gave the "
+        f"version's {form.compared} (largest relative difference {worst:.1g}) with {known}. They need nothing but "
+        f"{' and '.join(needs)}."
     )
 
 
@@ -101,7 +113,10 @@ def _results(facts: CardFacts) -> Iterator[str]:
         f"Accuracy of {facts.form.task} in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
         f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
     )
-    yield results_table(results)
+    yield results_table(results, facts.form.judged)
+    if detail := metrics_table(facts.own):
+        yield f"All that was measured of {cell(facts.record.version)}, per domain."
+        yield detail
     oracles = (
         " `oracle` asks, on every domain, the teacher that was best on the calibration split; `oracle-on-test` the one "
         "that is best on the very images that are reported: an upper bound."
@@ -112,9 +127,10 @@ def _results(facts: CardFacts) -> Iterator[str]:
         told = " and ".join(f"{100 * value:.1f} % of its {metric_name(name)}" for name, value in ratio.items())
         yield f"Against the oracle the student has {told}."
     if increments := increments_table(facts.record.history):
+        one = facts.form.judged.removesuffix("s")
         yield "### What each increment kept"
         yield (
-            "Accuracy on the domains that were known before, on the calibration split, image by image against the "
+            f"Accuracy on the domains that were known before, on the calibration split, {one} by {one} against the "
             "version before; in points, with 95 % intervals."
         )
         yield increments
@@ -133,7 +149,7 @@ def _teachers(facts: CardFacts) -> Iterator[str]:
 def _data(facts: CardFacts) -> Iterator[str]:
     yield "## Data"
     yield (
-        f"{_count(facts.taught, 'image-text pair')} over all versions. They are not published: this repository holds "
+        f"{_count(facts.taught, facts.form.taught)} over all versions. They are not published: this repository holds "
         "no image, no text and no name of a sample. A version's column counts the pairs that it drew on, replayed "
         "ones too."
     )
@@ -170,7 +186,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     if scores and results["split"] != "test":
         limits.append("It was not evaluated on a test split; the figures above flatter it.")
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
-        limits.append(f"Few images to judge by: {', '.join(few)}.")
+        limits.append(f"Few {facts.form.judged} to judge by: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
     known = facts.record.lineage["data"]["known"]
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:

@@ -35,7 +35,8 @@ class CardFacts:
         licence: what the student is published under.
         teachers: all of its history.
         results: what ``eval/results.json`` holds.
-        base: the repository of its initial checkpoint, or empty.
+        base: the repository of the model that its adapters belong to, of the release that it goes on from, or of its
+            initial checkpoint; or empty.
         taught: how many different training samples it has been taught, over all versions.
     """
 
@@ -76,7 +77,7 @@ def front_matter(facts: CardFacts) -> str:
         dict.fromkeys([*facts.form.tags, "knowledge-distillation", "biomedical", "kdkit", *filter(None, domains)])
     )
     if facts.base:
-        data |= {"base_model": facts.base, "base_model_relation": "finetune"}
+        data |= {"base_model": facts.base, "base_model_relation": "adapter" if facts.form.base else "finetune"}
     if results := list(_model_index(facts)):
         data |= {"model_name": facts.title, "eval_results": results}
     return str(ModelCardData(**data).to_yaml())
@@ -93,7 +94,7 @@ def _model_index(facts: CardFacts) -> Iterator[Any]:
                     task_type=facts.form.pipeline,
                     task_name=facts.form.task,
                     dataset_type=tag(domain) or "domain",
-                    dataset_name=f"{domain}, {score['count']} images of the {split} split (not published)",
+                    dataset_name=f"{domain}, {score['count']} {facts.form.judged} of the {split} split (not published)",
                     dataset_split="test" if split == "test" else "validation",
                     metric_type="roc_auc" if metric == "auc" else metric,
                     metric_name=metric,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -35,12 +35,12 @@ def interval(figure: Mapping[str, float | None], *, percent: bool = True) -> str
     return f"{factor * value:.{digits}f}{bounds}"
 
 
-def figures_text(mean: Mapping[str, Mapping[str, float | None]]) -> str:
-    """``Accuracy 91.2 (88.0-94.1) %, AUC 0.980 (0.970-0.990)``."""
+def figures_text(figures: Mapping[str, Mapping[str, float | None]], names: Collection[str] | None = None) -> str:
+    """``Accuracy 91.2 (88.0-94.1) %, AUC 0.980 (0.970-0.990)``; of the metrics in ``names``, or of all."""
     parts = [
-        f"{metric_name(name)} {interval(figure, percent=name == 'accuracy')}" + " %" * (name == "accuracy")
-        for name, figure in mean.items()
-        if figure.get("value") is not None
+        f"{cell(metric_name(name))} {interval(figure, percent=name == 'accuracy')}" + " %" * (name == "accuracy")
+        for name, figure in figures.items()
+        if figure.get("value") is not None and (names is None or name in names)
     ]
     text = ", ".join(parts)
     return text[:1].upper() + text[1:]
@@ -51,8 +51,8 @@ def metric_name(name: str) -> str:
     return "AUC" if name == "auc" else name
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """Domains by models: accuracy of students with intervals, of the others without."""
+def results_table(results: Mapping[str, Any], judged: str) -> str:
+    """Domains by models: accuracy of students with intervals, of the others without; counts of what was ``judged``."""
     shown = [model for model in results["models"] if model["name"] != "oracle-on-test"]
     rows = []
     for domain in results["domains"]:
@@ -60,7 +60,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         count = max((score["count"] for score in scores if score), default=0)
         rows.append((cell(domain), *map(_accuracy, shown, scores), str(count)))
     rows.append(("**mean**", *(_accuracy(model, {"metrics": model["mean"]}) for model in shown), ""))
-    headers = ("domain", *(cell(model["name"]) for model in shown), "images")
+    headers = ("domain", *(cell(model["name"]) for model in shown), judged)
     return table(headers, rows, "l" + "r" * (len(shown) + 1))
 
 
@@ -85,6 +85,26 @@ def means_table(results: Mapping[str, Any]) -> str:
     ]
     headers = ("model", "role", *(metric_name(name) + ", %" * (name == "accuracy") for name in metrics), "domains")
     return table(headers, rows, "ll" + "r" * (len(metrics) + 1))
+
+
+def metrics_table(own: Mapping[str, Any]) -> str:
+    """A model's domains with all that was measured there; empty where that is the same in all of them.
+
+    Args:
+        own: a row of the results.
+    """
+    measured = {domain: list(score["metrics"]) for domain, score in own["domains"].items()}
+    if len({tuple(names) for names in measured.values()}) < 2 and not any(s["notes"] for s in own["domains"].values()):
+        return ""
+    rows = [
+        (
+            cell(domain),
+            figures_text(score["metrics"]),
+            "; ".join(map(cell, score["notes"])) or "-",
+        )
+        for domain, score in own["domains"].items()
+    ]
+    return table(("domain", "figures", "notes"), rows)
 
 
 def _scored(model: Mapping[str, Any], results: Mapping[str, Any]) -> str:

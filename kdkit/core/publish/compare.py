@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 
 _CHECK = Path(__file__).with_name("stock_check.py")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_COMMIT = "0" * 40
+_COMMIT, _CACHE = "0" * 40, "cache"
 
 TEXTS = (
     "a chest x-ray showing pneumonia",
@@ -97,14 +97,14 @@ def compare_with_stock(
         for library, code in lines.items():
             (scratch / f"{library}.lines").write_text(code, encoding="utf-8")
         if folder is not None:
-            _put_into_cache(scratch / "cache", repo, folder)
-        _run(scratch, where)
+            put_into_cache(scratch, repo, folder)
+        run_check(_CHECK, scratch, where)
         theirs = load_file(scratch / "features.safetensors")
         errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
     differences = {}
     for library in lines:
         if library in errors:
-            raise _cannot_load(library, where, errors[library])
+            raise cannot_load(library, where, errors[library])
         image, text = (_difference(theirs[f"{library}.{kind}"], ours[kind]) for kind in ("image", "text"))
         judge(image, text, library=library, where=where)
         differences[library] = (image, text)
@@ -131,20 +131,25 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(difference)
 
 
-def _put_into_cache(cache: Path, repo: str, folder: Path) -> None:
-    """Lay ``folder`` out as the Hub's client would have after downloading all of ``repo``."""
-    place = cache / f"models--{repo.replace('/', '--')}"
+def put_into_cache(scratch: Path, repo: str, folder: Path, commit: str = _COMMIT) -> None:
+    """Lay ``folder`` out below ``scratch`` as the Hub's client would have after downloading all of ``repo``."""
+    place = scratch / _CACHE / f"models--{repo.replace('/', '--')}"
     (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
+    (place / "refs" / "main").write_text(commit, encoding="utf-8")
     (place / "snapshots").mkdir()
-    (place / "snapshots" / _COMMIT).symlink_to(folder.absolute(), target_is_directory=True)
+    (place / "snapshots" / commit).symlink_to(folder.absolute(), target_is_directory=True)
 
 
-def _run(scratch: Path, where: str) -> None:
+def run_check(check: Path, scratch: Path, where: str) -> None:
+    """Run the file ``check`` on ``scratch``, in a process without network and with the cache in ``scratch`` alone.
+
+    Raises:
+        KdkitError: exit code 1 when it fails.
+    """
     # A cache of its own even where nothing is put into it: what happens to lie in the user's must not help.
-    home = {"HF_HOME": str(scratch), "HF_HUB_CACHE": str(scratch / "cache"), "HF_ENDPOINT": "https://huggingface.co"}
+    home = {"HF_HOME": str(scratch), "HF_HUB_CACHE": str(scratch / _CACHE), "HF_ENDPOINT": "https://huggingface.co"}
     done = subprocess.run(
-        [sys.executable, "-P", str(_CHECK), str(scratch)],
+        [sys.executable, "-P", str(check), str(scratch)],
         env={**os.environ, **_OFFLINE, **home},
         cwd=scratch,
         capture_output=True,
@@ -153,10 +158,11 @@ def _run(scratch: Path, where: str) -> None:
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["it ended without a message"]
-        raise _cannot_load("libraries", where, lines[-1])
+        raise cannot_load("libraries", where, lines[-1])
 
 
-def _cannot_load(what: str, where: str, why: str) -> KdkitError:
+def cannot_load(what: str, where: str, why: str) -> KdkitError:
+    """The error for a stock library that does not take the lines of a card."""
     return KdkitError(
         f"stock {what} cannot load this student; nothing was written", where=where, why=why, code=ExitCode.FOUND
     )

@@ -122,7 +122,7 @@ def load_dual_encoder(version: Version, workspace: Workspace) -> DualEncoder:
         raise KdkitError(
             f"the student of {version.name} is no dual encoder",
             where=str(version.student_folder),
-            why="only dual encoders are published, as open_clip models",
+            why="others are published by the publisher of their family, and this one has none",
         )
     return student
 

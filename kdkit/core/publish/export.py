@@ -1,9 +1,10 @@
-"""Export: a folder that stock open_clip loads without network and without kdkit, proved before it appears."""
+"""Export: a folder that stock libraries load without network and without kdkit, proved before it appears."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far stock open_clip's features on a fixed batch are from the version's.
+    """What was written.
 
-    ``moves`` is False where the folder must stay where it is (see :func:`export_student`).
+    Attributes:
+        folder: the export.
+        files, size: what is in it, in bytes.
+        checks: how far stock libraries' answers or features are from the version's; see the record.
+        lines: library -> the lines that load it.
+        moves: False where the folder must stay where it is (see :func:`export_student`).
     """
 
     folder: Path
     files: tuple[str, ...]
     size: int
-    image_difference: float
-    text_difference: float
+    checks: Mapping[str, Mapping[str, Any]]
+    lines: Mapping[str, str]
     moves: bool
 
 
@@ -41,14 +47,15 @@ def export_version(
     *,
     repo: str | None = None,
     overwrite: bool = False,
+    merged: bool = False,
     reporter: Reporter | None = None,
 ) -> Exported:
     """Export a version (None: the current one); see :func:`export_student`.
 
     With ``repo`` the folder is the release that ``kdkit push`` would publish there privately: it loads from the Hub, as
-    ``hf-hub:ORG/NAME``, and holds no path.
+    ``ORG/NAME``, and holds no path. ``merged``: whole weights where the student has adapters.
     """
-    from kdkit.core.publish import dual_encoder
+    from kdkit.core.publish import answering, dual_encoder
     from kdkit.core.publish.ancestry import origin_of
     from kdkit.core.versions import Versions
 
@@ -56,7 +63,13 @@ def export_version(
     version = versions.get(name)
     check_target(Path(to).absolute(), version.student_folder, overwrite)  # before anything slow
     if repo is not None:
-        return _export_release(workspace, version, Path(to).absolute(), repo, overwrite, reporter)
+        return _export_release(
+            workspace, version, Path(to).absolute(), repo, overwrite=overwrite, merged=merged, reporter=reporter
+        )
+    if answering.publisher_of(workspace, version):
+        return _export_answering(
+            workspace, version, Path(to).absolute(), overwrite=overwrite, merged=merged, reporter=reporter
+        )
     student, history = dual_encoder.load_dual_encoder(version, workspace), versions.history(version)
     return export_student(
         version.student_folder,
@@ -70,18 +83,39 @@ def export_version(
 
 
 def _export_release(
-    workspace: Workspace, version: Version, to: Path, repo: str, overwrite: bool, reporter: Reporter | None
+    workspace: Workspace,
+    version: Version,
+    to: Path,
+    repo: str,
+    *,
+    overwrite: bool,
+    merged: bool,
+    reporter: Reporter | None,
 ) -> Exported:
     from kdkit.core.publish.release import assemble_release
 
     with new_folder(to, replace=overwrite) as draft:
-        release = assemble_release(workspace, version, repo, draft, reporter=reporter)
+        release = assemble_release(workspace, version, repo, draft, merged=merged, reporter=reporter)
         size = release.size
     for warning in release.warnings:
         (reporter or Silent()).warn(warning)
-    check = release.record.checks["open_clip"]
-    files = (*release.record.files, RECORD)
-    return Exported(to, files, size, check["image_difference"], check["text_difference"], moves=True)
+    return Exported(to, (*release.record.files, RECORD), size, release.record.checks, release.lines, moves=True)
+
+
+def _export_answering(
+    workspace: Workspace, version: Version, to: Path, *, overwrite: bool, merged: bool, reporter: Reporter | None
+) -> Exported:
+    from kdkit.core.publish import answering
+    from kdkit.core.publish.ancestry import origin_of
+    from kdkit.core.versions import Versions
+
+    with _writing(to, overwrite) as draft:
+        form = answering.publish(workspace, version, draft, str(draft), reporter or Silent(), merged=merged)
+        history = Versions(workspace).history(version)
+        record = _seal(draft, history, form.names, form.checks, form.environment, origin=origin_of(workspace, version))
+        size = _size(draft)
+    lines = {library: code.replace(str(draft), str(to)) for library, code in form.lines.items()}
+    return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=True)
 
 
 def export_student(
@@ -113,39 +147,67 @@ def export_student(
     """
     from kdkit.core.publish import dual_encoder
     from kdkit.core.publish.compare import compare_with_stock
-    from kdkit.core.publish.redact import public_lineage
 
     report = reporter or Silent()
     to = Path(to).absolute()
     check_target(to, student_folder, overwrite)
+    with _writing(to, overwrite) as draft:
+        tower = dual_encoder.write_for_folder(student_folder, draft)
+        report.say("checking that stock open_clip gives the same features")
+        compared = compare_with_stock(dual_encoder.card_lines(f"local-dir:{draft}", draft), student, where=str(to))
+        if tower:
+            dual_encoder.point_text_tower(draft, to)
+        names = tuple(sorted(path.name for path in draft.iterdir() if path.is_file()))
+        checks = dual_encoder.checks_of(compared)
+        record = _seal(draft, history, names, checks, compared.environment, origin=origin, text_tower=tower)
+        size = _size(draft)
+    lines = dual_encoder.card_lines(f"local-dir:{to}", to)
+    return Exported(to, (*record.files, RECORD), size, checks, lines, moves=not tower)
+
+
+@contextmanager
+def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
     try:
         with new_folder(to, replace=overwrite) as draft:
-            tower = dual_encoder.write_for_folder(student_folder, draft)
-            report.say("checking that stock open_clip gives the same features")
-            compared = compare_with_stock(dual_encoder.card_lines(f"local-dir:{draft}", draft), student, where=str(to))
-            if tower:
-                dual_encoder.point_text_tower(draft, to)
-            lineages = tuple(public_lineage(lineage) for lineage in history)
-            record = Record(
-                kdkit=kdkit.__version__,
-                version=lineages[-1]["version"],
-                repository=None,
-                licence=None,
-                family=lineages[-1]["student"]["family"],
-                student=tuple(sorted(path.name for path in draft.iterdir() if path.is_file())),
-                history=lineages,
-                text_tower=tower,
-                checks=dual_encoder.checks_of(compared),
-                environment=compared.environment,
-                origin=origin,
-                files=file_facts(draft),
-            )
-            (draft / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
-            size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+            yield draft
     except OSError as error:
         raise KdkitError("the export cannot be written", where=str(to), why=str(error)) from error
-    image, text = compared.differences["open_clip"]
-    return Exported(to, (*record.files, RECORD), size, image, text, moves=not tower)
+
+
+def _seal(
+    folder: Path,
+    history: Sequence[Mapping[str, Any]],
+    names: tuple[str, ...],
+    checks: Mapping[str, Mapping[str, Any]],
+    environment: Mapping[str, str],
+    *,
+    origin: Origin | None,
+    text_tower: str | None = None,
+) -> Record:
+    """Write the record of an export."""
+    from kdkit.core.publish.redact import public_lineage
+
+    lineages = tuple(public_lineage(lineage) for lineage in history)
+    record = Record(
+        kdkit=kdkit.__version__,
+        version=lineages[-1]["version"],
+        repository=None,
+        licence=None,
+        family=lineages[-1]["student"]["family"],
+        student=names,
+        history=lineages,
+        text_tower=text_tower,
+        checks=checks,
+        environment=environment,
+        origin=origin,
+        files=file_facts(folder),
+    )
+    (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:

@@ -65,10 +65,12 @@ class Record:
             for people (``README.md``) and for transformers.
         history: lineages of all that the version comes from and, last, its own; oldest first.
         text_tower: the Hugging Face name that the text tower's config came under; None without such a tower.
-        checks: library (``open_clip``, ``transformers``) -> ``tolerance``, ``image_difference``,
-            ``text_difference`` of its features from the version's; or ``{"missing": why}``.
+        checks: library (``open_clip``, ``transformers``, ``peft``) -> ``tolerance`` and, of a dual encoder,
+            ``image_difference`` and ``text_difference`` of its features from the version's, of a student that answers
+            ``logit_difference``; or ``{"missing": why}``.
         environment: versions of the libraries that the checks ran with.
         origin: where the project was pulled from, if it was.
+        base: what published adapters belong to, as ``repository`` and ``commit``; None for whole weights.
         files: path -> ``{"size": bytes, "sha256": hex}`` of every file but the record itself.
     """
 
@@ -83,6 +85,7 @@ class Record:
     checks: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, str]
     origin: Origin | None
+    base: Mapping[str, str] | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -104,6 +107,7 @@ class Record:
             "checks": {name: dict(check) for name, check in self.checks.items()},
             "environment": dict(self.environment),
             "origin": None if self.origin is None else vars(self.origin).copy(),
+            "base": None if self.base is None else dict(self.base),
             "history": [dict(lineage) for lineage in self.history],
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
@@ -131,8 +135,13 @@ class Record:
             checks={name: dict(check) for name, check in data["checks"].items()},
             environment=dict(data["environment"]),
             origin=None if data["origin"] is None else Origin.from_json(data["origin"]),
+            base=_base(data.get("base")),
             files={name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in data["files"].items()},
         )
+
+
+def _base(given: Mapping[str, Any] | None) -> dict[str, str] | None:
+    return None if given is None else {name: str(given[name]) for name in ("repository", "commit")}
 
 
 def file_facts(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from kdkit.core.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.publish.layout import LOCK, RECIPE, REGISTRY, SAMPLES, TASK, Origin, Record
+from kdkit.core.publish.pulled.base import fetch_base
 from kdkit.core.publish.pulled.check import below_kdkit, checked_record
 from kdkit.core.publish.pulled.plugins import Lacking, lacking_plugins
 from kdkit.core.publish.pulled.registry import registry_text, unpublished
@@ -75,7 +76,8 @@ def pull_student(
 
     Raises:
         KdkitError: ``into`` is in use; no release; a file that is missing, not listed, or not what was pushed (naming
-            it); as :func:`kdkit.core.hub.download`.
+            it); as :func:`kdkit.core.hub.download`. The base of a student with adapters that cannot be had: then, as
+            with features, the project is there.
     """
     from kdkit.core.discovery import load_catalogue
     from kdkit.core.hub import connect, download
@@ -94,6 +96,8 @@ def pull_student(
                 _write_project(draft, release, hub.endpoint)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    if record.base is not None:
+        fetch_base(hub, record.base, into, reporter)
     columns = _columns(into, features, hub, reporter) if features else ()
     if columns:
         text = release.registry_text([column.teacher for column in columns])

@@ -30,7 +30,7 @@ class Pushed:
         licence: what it is published under.
         lines: library -> lines that load it, as they were run.
         warnings: about licences.
-        checks: library -> differences of its features from the version's, or why there is none.
+        checks: library -> differences from the version, or why there is none; see the record.
         size: bytes of the release.
         plan: what was compared and sent.
         uploaded: None after a dry run.
@@ -78,6 +78,7 @@ def push_student(
     public: bool = False,
     pull_request: bool = False,
     dry_run: bool = False,
+    merged: bool = False,
     licence: str | None = None,
     refused: bool = False,
     hub: Hub | None = None,
@@ -92,6 +93,7 @@ def push_student(
         version: by default the current one.
         pull_request: open a pull request instead of committing to ``main``.
         dry_run: make and check the release, compare it with the repository, write nothing there.
+        merged: publish whole weights where the student has adapters.
         licence: state one that is at least as strict as what the teachers ask for.
         refused: push a version although the promotion guard refused it.
         hub: by default :func:`kdkit.core.hub.connect`.
@@ -113,7 +115,9 @@ def push_student(
         report.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
     _require_visibility(hub, repo, public=public)
     with workspace.exclusive("push"), _room(workspace) as folder:
-        release = assemble_release(workspace, chosen, repo, folder, public=public, licence=licence, reporter=report)
+        release = assemble_release(
+            workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, reporter=report
+        )
         for warning in release.warnings:
             report.warn(warning)
         report.say(f"comparing with {repo}")

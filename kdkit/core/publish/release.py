@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import kdkit
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.publish import dual_encoder
+from kdkit.core.publish import answering, dual_encoder
 from kdkit.core.publish.ancestry import PUBLISHED_UNDER, Ancestry, Start, ancestry_of, origin_of, with_facts
 from kdkit.core.publish.card import write_card
 from kdkit.core.publish.card_facts import CardFacts
@@ -75,6 +75,7 @@ def assemble_release(
     to: Path,
     *,
     public: bool = False,
+    merged: bool = False,
     licence: str | None = None,
     reporter: Reporter | None = None,
 ) -> Release:
@@ -84,16 +85,18 @@ def assemble_release(
 
     Args:
         public: everybody will read it: nothing may be unknown about licences.
+        merged: whole weights where the student has adapters.
         licence: what a person states; at least as strict as what the teachers ask for.
         reporter: where progress is told.
 
     Raises:
-        KdkitError: a licence stands in the way (exit 4); stock libraries give other features than the version, or a
-            file names a place on this machine (exit 1); not a student for stock libraries.
+        KdkitError: a licence stands in the way (exit 4); stock libraries give something else than the version, or a
+            file names a place on this machine (exit 1); not a student for stock libraries; adapters whose base is in
+            no repository that is known.
     """
     check_repository(repo)
     ancestry = ancestry_of(workspace, version, stated=licence, public=public)
-    form = dual_encoder.publish(workspace, version, to, repo, reporter or Silent())
+    form = _form(workspace, version, to, repo, reporter or Silent(), merged=merged)
     results = results_of(workspace, version)
     write_results(to, RESULTS, results)
     _write_for_pull(workspace, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
@@ -114,6 +117,14 @@ def assemble_release(
     return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
 
 
+def _form(
+    workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool
+) -> StudentForm:
+    if answering.publisher_of(workspace, version):
+        return answering.publish(workspace, version, to, repo, reporter, merged=merged)
+    return dual_encoder.publish(workspace, version, to, repo, reporter)
+
+
 def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
     """The record, without the files."""
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
@@ -131,6 +142,7 @@ def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestr
         checks=form.checks,
         environment=form.environment,
         origin=origin_of(workspace, version),
+        base=None if form.base is None else {"repository": form.base.repository, "commit": form.base.commit},
     )
 
 
@@ -144,7 +156,9 @@ def check_repository(repo: str) -> None:
 
 
 def _base_model(record: Record, start: Start | None) -> str:
-    """The Hub's ``base_model``: the release that was pulled, or the student's own initial checkpoint."""
+    """The Hub's ``base_model``: what adapters belong to; the release that was pulled; the initial checkpoint."""
+    if record.base is not None:
+        return record.base["repository"]
     if record.origin is not None:
         return record.origin.repository if record.origin.repository != record.repository else ""
     return start.repository if start is not None else ""
@@ -181,8 +195,19 @@ def _named_recipe(workspace: Workspace, version: Version) -> str | None:
 def _places(workspace: Workspace) -> list[str]:
     """Paths of this machine that no file may name."""
     roots = {workspace.root, workspace.root.absolute(), workspace.root.resolve(), Path.home()}
-    data = {Path(entry.path) for entry in workspace.registry.data if Path(entry.path).is_absolute()}
-    return sorted(str(path) for path in roots | data)
+    named = [*(entry.path for entry in workspace.registry.data), *_strings(workspace.registry.student.config)]
+    return sorted({*map(str, roots), *(name for name in named if Path(name).is_absolute())})
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All that a student's config says."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _yaml(data: Mapping[str, Any], about: str) -> str:

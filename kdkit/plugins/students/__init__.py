@@ -21,5 +21,6 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             factory="kdkit.plugins.students.clinkd.create:create_student",
             loader="kdkit.plugins.students.clinkd.create:load_student",
             task="answers",
+            publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),
     )

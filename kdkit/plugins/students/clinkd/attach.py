@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import RopeVariant
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.students.clinkd.rotary import AXES, exchange, position_rows
+from kdkit.plugins.students.clinkd.rotary import AXES, exchange, make_variant, position_rows
 
 
 def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
@@ -38,6 +39,38 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
 
     inner.get_rope_index = get_rope_index
     inner.language_model.register_forward_pre_hook(refuse_packed, with_kwargs=True)
+
+
+def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
+    """Give a Qwen2-VL or Qwen2.5-VL model of stock transformers the RoPE variants of a saved or published student.
+
+    Args:
+        model: the student's weights, or the base of its adapters before PEFT puts them in.
+        name: a folder, or a repository of the Hub, which is asked for ``clinkd.json`` and learnt frequencies.
+        revision: of the repository.
+
+    Raises:
+        KdkitError: no such student, a variant that this model cannot take.
+    """
+    from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_turns
+    from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
+
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[SAVED, TURNS]))
+    saved = Saved.read(folder)
+    if saved is None:
+        raise KdkitError("this is no student of kdkit", where=name, why=f"it has no {SAVED}")
+    settings = saved.settings
+    variant, rope = make_variant(settings.rope, model)
+    attach(model, variant, rope.name)
+    if settings.vision_rope is not None:
+        vision_variant, vision_rope = make_variant(settings.vision_rope, model)
+        turns = VisionTurns(model, vision_variant, vision_rope.name)
+        read_turns(turns, folder)
+        model.model.visual.turns = turns.to(model.device)  # so that it moves with the tower
 
 
 def _rope_index(

@@ -106,7 +106,7 @@ def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str
             "this folder holds adapters",
             where=str(folder),
             why="a student starts from whole weights",
-            fix=f"start from their base, {saved.base.folder}, or load the student itself",
+            fix=f"start from their base, {saved.base.folder or saved.base.repo}, or load the student itself",
         )
     before = {name: value for name, value in saved.config.items() if name not in ("init", "sizes")}
     for name in ("rope", "vision_rope"):

@@ -32,6 +32,11 @@ class Saved:
     config: Mapping[str, Any]
     base: Base | None = None
 
+    @property
+    def settings(self) -> Settings:
+        """Everything but where the weights are from."""
+        return Settings.of({name: value for name, value in self.config.items() if name not in ("init", "sizes")})
+
     @classmethod
     def read(cls, folder: Path) -> Saved | None:
         """None where there is no such file: a model folder that kdkit did not write."""

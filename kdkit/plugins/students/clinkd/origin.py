@@ -33,11 +33,12 @@ class Base:
     """A base model that adapters belong to.
 
     Attributes:
-        folder: where it was; ``repo``, ``commit``: on the Hub, if that folder is a snapshot of the Hub's cache.
+        folder: where it was; None in a student that was published, which then has a repository.
         digest: sha256 over its config and weights.
+        repo, commit: on the Hub, if that folder is a snapshot of the Hub's cache.
     """
 
-    folder: str
+    folder: str | None
     digest: str
     repo: str | None = None
     commit: str | None = None
@@ -60,16 +61,15 @@ class Base:
         Raises:
             KdkitError: it is not there, or is not the same any more.
         """
-        folder = Path(self.folder)
-        if not (folder / "config.json").is_file() and self.repo:
-            folder = self._cached() or folder
-        if not (folder / "config.json").is_file():
-            name = f"{self.repo} at {self.commit}, which was in {self.folder}" if self.repo else self.folder
+        folder = self._here()
+        if folder is None:
+            was = f", which was in {self.folder}" if self.folder else ""
+            get = f"get it: hf download {self.repo} --revision {self.commit}" if self.repo else "put it there"
             raise KdkitError(
                 "the base model of these adapters is not there",
                 where=where,
-                why=name,
-                fix="put it there, or name its folder as base.folder in clinkd.json; its hash is checked",
+                why=f"{self.repo} at {self.commit}{was}" if self.repo else str(self.folder),
+                fix=f"{get}; or name its folder as base.folder in clinkd.json; its hash is checked",
                 code=ExitCode.MISSING,
             )
         if weights_digest(folder) != self.digest:
@@ -80,6 +80,11 @@ class Base:
                 fix="restore it: adapters on other weights give nonsense",
             )
         return folder
+
+    def _here(self) -> Path | None:
+        if self.folder and (Path(self.folder) / "config.json").is_file():
+            return Path(self.folder)
+        return self._cached() if self.repo else None
 
     def _cached(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

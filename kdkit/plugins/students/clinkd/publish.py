@@ -1,0 +1,229 @@
+"""A saved student as a repository that stock transformers (with PEFT, for adapters) loads, and the lines that do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.contracts import PinnedBase, Published
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
+from kdkit.plugins.students.clinkd.chat_template import chat_template
+from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
+from kdkit.plugins.students.clinkd.images import STRETCH, ImageSettings
+from kdkit.plugins.students.clinkd.settings import Choice, Settings
+from kdkit.plugins.students.clinkd.tokens import PAD, Tokens
+
+_PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+_LEFT_OUT = ("README.md", "chat_template.json", "kdkit.json")
+"""PEFT's card, an older place of chat templates, what an earlier release was."""
+_OF_A_MACHINE = ("_name_or_path", "name_or_path", "auto_map", "chat_template")
+"""Keys of configs that tell where a model was loaded from, ask to run code, or say what a file of its own says."""
+_ADAPTERS, _MODEL = "adapter_config.json", "config.json"
+
+_ASK = """
+model.generation_config = GenerationConfig.from_pretrained({name})
+model.eval()
+processor = AutoProcessor.from_pretrained({name})
+processor.image_processor = AutoImageProcessor.from_pretrained({name}, backend="pil")  # resizes as in training
+
+picture = {{"type": "image", "image": Image.open("image.png").convert("RGB")}}
+question = {{"type": "text", "text": {question}}}
+inputs = processor.apply_chat_template(
+    [{{"role": "user", "content": [picture, question]}}],
+    add_generation_prompt=True,
+    tokenize=True,
+    return_dict=True,
+    return_tensors="pt",
+)
+answer = model.generate(**inputs, max_new_tokens={longest})
+print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
+
+def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
+    """See ``StudentSpec.publisher``: adapters with their base pinned to a commit, or whole weights.
+
+    Raises:
+        KdkitError: nothing that a student of this family saved; adapters whose base is in no repository that is known,
+            or is not there.
+    """
+    saved = Saved.read(folder)
+    if saved is None:
+        raise KdkitError("this is no saved student", where=str(folder), why=f"it has no {SAVED}")
+    to.mkdir(parents=True, exist_ok=True)
+    base = None
+    if saved.base is None:
+        _copy(folder, to)
+    elif merged:
+        _save_merged(folder, to)
+    else:
+        base = _pinned(saved, folder)
+        _copy(folder, to)
+        _pin(to, saved, base)
+    names = tuple(sorted(path.name for path in to.iterdir()))
+    settings = replace(saved.settings, lora=None) if merged else saved.settings
+    model = _read((base.folder if base else to) / _MODEL)
+    _write_for_stock(to, settings, model)
+    images = read_images(to, settings)
+    attached = not _is_own(settings, model)
+    return Published(
+        kind="A vision-language model that answers questions about images",
+        library="transformers" if base is None else "peft",
+        tags=("vision-language", "visual-question-answering", *(() if base is None else ("lora",))),
+        summary=_summary(to, settings, images, base),
+        names=names,
+        lines=_lines(name, settings, base, attached=attached),
+        needs=_needs(settings) if attached else (),
+        notes=tuple(_notes(settings, images, attached=attached, merged=merged and saved.base is not None)),
+        base=base,
+    )
+
+
+def _pinned(saved: Saved, folder: Path) -> PinnedBase:
+    base = saved.base
+    assert base is not None
+    if base.repo is None or base.commit is None:
+        raise KdkitError(
+            "the base model of these adapters is in no known repository, so that it cannot be pinned to a commit",
+            where=str(folder),
+            why=f"it came from the folder {base.folder}; others could not find it",
+            fix="publish whole weights: --merge; or train on a snapshot folder of the Hub's cache ('hf download' "
+            "prints it), whose repository and commit are known",
+        )
+    return PinnedBase(base.repo, base.commit, base.find(str(folder)))
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """The files of a saved student, without what tells where a model was on this machine."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in _LEFT_OUT:
+            shutil.copyfile(path, to / path.name)
+    _clean_configs(to)
+
+
+def _clean_configs(to: Path) -> None:
+    for path in to.glob("*config.json"):
+        write_json(path, _clean(_read(path)))
+
+
+def _clean(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _OF_A_MACHINE}
+
+
+def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
+    """Name the base by repository and commit alone."""
+    assert saved.base is not None
+    content = _read(to / SAVED)
+    write_json(to / SAVED, {**content, "base": {**vars(saved.base), "folder": None}})
+    adapters = _read(to / _ADAPTERS)
+    named = {"base_model_name_or_path": base.repository, "revision": base.commit}
+    write_json(to / _ADAPTERS, {**adapters, **named})
+
+
+def _save_merged(folder: Path, to: Path) -> None:
+    """The student with its adapters added to the weights."""
+    from kdkit.plugins.students.clinkd.create import load_student
+
+    student = load_student(folder)
+    student.network = student.network.merge_and_unload()
+    student.settings = replace(student.settings, lora=None)
+    student.save(to)
+    _clean_configs(to)
+
+
+def _write_for_stock(to: Path, settings: Settings, model: Mapping[str, Any]) -> None:
+    """What kdkit itself does not read: the prompt as a template, the processor's class, greedy decoding.
+
+    The model's config, too, beside adapters: transformers asks for it before it reads a tokenizer.
+    """
+    tokens = Tokens({"tokenizer.json": (to / "tokenizer.json").read_bytes()}, str(to))
+    (to / CHAT_TEMPLATE).write_text(chat_template(settings.system), encoding="utf-8")
+    write_json(to / "processor_config.json", {"processor_class": _PROCESSORS[model["model_type"]]})
+    decoding = {"do_sample": False, "eos_token_id": list(tokens.ends), "pad_token_id": tokens.id(PAD)}
+    write_json(to / "generation_config.json", decoding)
+    if not (to / _MODEL).is_file():
+        write_json(to / _MODEL, _clean(model))
+
+
+def _is_own(settings: Settings, model: Mapping[str, Any]) -> bool:
+    """Whether the RoPE variants are what stock transformers computes for this model."""
+    text = model.get("text_config", model)
+    section = (text.get("rope_parameters") or text.get("rope_scaling") or {}).get("mrope_section")
+    own = Choice("mrope", {"layout": "sections", "section": section})
+    return settings.vision_rope is None and settings.rope == own
+
+
+def _needs(settings: Settings) -> tuple[str, ...]:
+    """kdkit, and the distributions whose variants are named with their provider."""
+    names = [choice.name for choice in (settings.rope, settings.vision_rope) if choice is not None]
+    return ("kdkit", *dict.fromkeys(name.partition(":")[0] for name in names if ":" in name))
+
+
+def _lines(name: str, settings: Settings, base: PinnedBase | None, *, attached: bool) -> str:
+    """See ``Published.lines``."""
+    quoted = json.dumps(name, ensure_ascii=False)
+    weights = [f'model = AutoModelForImageTextToText.from_pretrained({quoted}, dtype="{settings.dtype}")']
+    if base is not None:
+        at = f'    "{base.repository}", revision="{base.commit}", dtype="{settings.dtype}"'
+        weights = ["model = AutoModelForImageTextToText.from_pretrained(", at, ")"]
+    lines = [
+        *((f"# pip install {' '.join(_needs(settings))}",) if attached else ()),
+        *(("from peft import PeftModel",) if base is not None else ()),
+        "from PIL import Image",
+        "from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, GenerationConfig",
+        *(("", "from kdkit.plugins.students.clinkd.attach import attach_saved") if attached else ()),
+        "",
+        *weights,
+        *((f"attach_saved(model, {quoted})  # its RoPE: without it the answers are others",) if attached else ()),
+        *((f"model = PeftModel.from_pretrained(model, {quoted})",) if base is not None else ()),
+    ]
+    question = json.dumps(settings.question, ensure_ascii=False)
+    return "\n".join(lines) + _ASK.format(name=quoted, question=question, longest=settings.max_answer)
+
+
+def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged: bool) -> list[str]:
+    notes = [f"Its RoPE is the model's own, {settings.rope}: plain transformers needs nothing more."]
+    if attached:
+        vision = f", that of its vision tower {settings.vision_rope}" if settings.vision_rope else ""
+        notes = [
+            f"**Its RoPE variant is {settings.rope}{vision}, which plain transformers does not know.** Without "
+            "`attach_saved` of the lines above it loads without an error and gives other answers."
+        ]
+    if settings.boxes not in (None, "as-is"):
+        notes.append(f"It reads and writes boxes as the family `{settings.boxes}` of kdkit's BoxCodec does.")
+    if (tokens := images.max_pixels // images.unit**2) < STRETCH:
+        notes.append(
+            f"Images with one side more than {tokens} times the other are made smaller by kdkit than by transformers' "
+            "processor, which goes beyond its limit of pixels there."
+        )
+    if merged:
+        notes.append(
+            "It was trained with adapters, which are merged into these weights: whoever pulls it to teach it more "
+            "trains whole weights."
+        )
+    return notes
+
+
+def _summary(to: Path, settings: Settings, images: ImageSettings, base: PinnedBase | None) -> str:
+    from safetensors import safe_open
+
+    count = 0
+    for path in to.glob("*.safetensors"):
+        if path.name != TURNS:
+            with safe_open(path, framework="np") as weights:
+                count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    size = f"{count:,} parameters"
+    if base is not None:
+        size = f"{count:,} parameters of adapters (LoRA) for {base.repository} at commit `{base.commit[:12]}`"
+    return f"Questions of up to {settings.max_tokens} tokens with images of up to {images.max_pixels:,} pixels; {size}."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
