@@ -201,19 +201,27 @@ class TeacherView:
     student: Mapping[str, Tensor]
 
 
+def _whole(x: Tensor) -> Tensor:
+    """The total where the samples are the whole batch."""
+    return x
+
+
 @dataclass(frozen=True, slots=True)
 class LossInput:
-    """What a loss sees: the whole batch over all processes.
+    """What a loss sees: the whole batch over all processes; of one that is a sum over samples, this process's share.
 
     Attributes:
         student: the student's own outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
         teachers: one view per teacher of the run.
         domain: (B,) int64 index of each sample's domain.
+        total: for losses with ``per_sample`` in their spec: a number () of these samples -> that of the whole batch,
+            without gradient, to divide by. Every call of the loss asks equally often, whatever the samples are.
     """
 
     student: Mapping[str, Tensor]
     teachers: tuple[TeacherView, ...]
     domain: Tensor
+    total: Callable[[Tensor], Tensor] = _whole
 
 
 class Loss(Protocol):

@@ -106,6 +106,9 @@ class LossSpec(FactorySpec):
     signals: tuple[str, ...] = ("image", "text")
     """The teachers' signals that it reads; a recipe's batches hold those of its losses. Empty: it needs no teacher
     and learns from the samples themselves."""
+    per_sample: bool = False
+    """Whether it is a sum over samples, divided by ``LossInput.total`` of something: each of several processes then
+    computes its own samples' share, where it would compute the whole batch's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Cli, InstallPlugin
+from tests.core.distill.speaking import add_domain, increment, make_speaking, write_recipe
 from tests.toy_project import RECIPE, make_project, train_teacher
 
 PLUGIN = """
@@ -111,6 +112,28 @@ def test_two_processes_as_documented_make_the_student_of_one(toy: Cli) -> None:
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_two_processes_teach_a_student_that_answers_what_one_does(kdkit_cli: Cli) -> None:
+    """Its losses are sums over samples, which each process computes for its own; so is what v1 says of itself."""
+    root = kdkit_cli.folder
+    root.rmdir()
+    make_speaking(root)
+    add_domain(root)
+    write_recipe(root, previous={"weight": 1.0, "loss": "token-kd"})
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29572"]
+    both = kdkit_cli.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--incremental", "--json")
+    assert both.code == 0, both.stderr[-3000:]
+    (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
+    alone = increment(root).version
+    lineages = [json.loads((root / "versions" / v / "lineage.json").read_text()) for v in ("v2", alone.name)]
+    assert [lineage["training"]["processes"] for lineage in lineages] == [2, 1]
+    for two, one in zip(*(lineage["training"]["log"] for lineage in lineages), strict=True):
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+    two, one = (load_file(root / "versions" / v / "student" / "model.safetensors") for v in ("v2", alone.name))
+    for name, x in one.items():
+        if not name.endswith("k_proj.bias"):  # hardly changes the output: Adam makes steps of its gradient's rounding
+            torch.testing.assert_close(two[name], x, rtol=1e-2, atol=1e-3, msg=name)
 
 
 def test_an_unknown_precision(toy: Cli) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdkit.core.alignment.shared import subsample
-from kdkit.core.contracts import Reporter, Student
+from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
@@ -29,6 +29,7 @@ from kdkit.core.recipe import signals_read
 from kdkit.core.versions import Version, load_student
 
 if TYPE_CHECKING:
+    from kdkit.core.discovery import Catalogue
     from kdkit.core.workspace import Workspace
 
 ROWS = 4096
@@ -83,11 +84,9 @@ def build(
     aligners = aligners_of(workspace.catalogue, plan, survey, teachers, outputs, saved, known)
     train = survey.samples("train")
     bridges = _bridges(plan, teachings, outputs, aligners, train)
-    make_loss = workspace.catalogue.make
-    terms = [Term(p.name, p.weight, make_loss("loss", p.name, **p.options)) for p in plan.recipe.losses]
+    terms = [_term(workspace.catalogue, p.name, p.weight, p.options) for p in plan.recipe.losses]
     if PREVIOUS in bridges:
-        loss = make_loss("loss", previous.loss, **previous.options)
-        terms.append(Term(previous.loss, previous.weight, loss, previous=True))
+        terms.append(_term(workspace.catalogue, previous.loss, previous.weight, previous.options, previous=True))
     task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
     inherit(task, saved)
     if parent is not None and plan.recipe.space == "heads":
@@ -114,6 +113,13 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
             fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
         )
     return cast(nn.Module, load_student(parent, workspace.catalogue)).train()
+
+
+def _term(
+    catalogue: Catalogue, name: str, weight: float, options: Mapping[str, Any], *, previous: bool = False
+) -> Term:
+    spec = cast(LossSpec, catalogue.get("loss", name).spec)
+    return Term(name, weight, catalogue.make("loss", name, **options), previous, spec.per_sample)
 
 
 def anchored(value: Any, root: Path) -> Any:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from kdkit.core.contracts import Loss, LossInput, Student, TeacherView
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, module_key
+from kdkit.core.distill.processes import all_rows, as_seen, of_all, over_processes, own_rows, whole_batch, world_size
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the sum: ``weight * loss(...)``, over the teachers or over the previous version."""
+    """One term of the sum: ``weight * loss(...)``, over the teachers or over the previous version.
+
+    ``per_sample``: the loss is a sum over samples, of which each process computes its own.
+    """
 
     name: str
     weight: float
     loss: nn.Module
     previous: bool = False
+    per_sample: bool = False
 
 
 class DistillTask(nn.Module):
@@ -46,7 +50,7 @@ class DistillTask(nn.Module):
         self.teachers = tuple(bridges)
         self.bridges = nn.ModuleDict({module_key(name): bridge for name, bridge in bridges.items()})
         self.losses = nn.ModuleList([term.loss for term in terms])
-        self.terms = tuple((term.name, term.weight, term.previous) for term in terms)
+        self.terms = tuple(terms)
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
@@ -71,22 +75,42 @@ class DistillTask(nn.Module):
         outputs = cast(Student, self.student)(inputs)
         # Losses are computed in float32 whatever the precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            whole = {name: whole_batch(x) for name, x in outputs.items()}
-            views = {
-                name: cast(Bridge, self.bridges[module_key(name)])(name, whole, targets[name], weights[name])
-                for name in self.teachers
-            }
-            return self._sum(whole, views, domain)
+            apart = {self._apart(term) for term in self.terms}
+            return self._sum({own: self._seen(outputs, targets, weights, domain, own=own) for own in apart})
 
-    def _sum(self, outputs: Mapping[str, Tensor], views: dict[str, TeacherView], domain: Tensor) -> dict[str, Tensor]:
-        teachers = LossInput(outputs, tuple(v for name, v in views.items() if name != PREVIOUS), domain)
-        previous = LossInput(outputs, tuple(v for name, v in views.items() if name == PREVIOUS), domain)
+    @staticmethod
+    def _apart(term: Term) -> bool:
+        return term.per_sample and world_size() > 1
+
+    def _seen(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Mapping[str, Mapping[str, Tensor]],
+        weights: Mapping[str, Tensor],
+        domain: Tensor,
+        *,
+        own: bool,
+    ) -> dict[bool, LossInput]:
+        """What losses see, of the teachers (False) and of the previous version (True); ``own``: of this process."""
+        rows, total = (own_rows, over_processes) if own else (all_rows, all_rows)
+        student = {name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()}
+        views: dict[bool, list[TeacherView]] = {False: [], True: []}
+        for name in self.teachers:
+            target = {signal: rows(y) for signal, y in targets[name].items()}
+            bridge = cast(Bridge, self.bridges[module_key(name)])
+            views[name == PREVIOUS].append(bridge(name, student, target, rows(weights[name])))
+        return {previous: LossInput(student, tuple(part), rows(domain), total) for previous, part in views.items()}
+
+    def _sum(self, seen: Mapping[bool, Mapping[bool, LossInput]]) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}
-        total = outputs[next(iter(outputs))].new_zeros(())
-        for (name, weight, of_previous), loss in zip(self.terms, self.losses, strict=True):
-            value = cast(Loss, loss)(previous if of_previous else teachers)
-            total = total + weight * value
-            log[f"{PREVIOUS}/{name}" if of_previous else name] = value.detach()
+        values: list[Tensor] = []
+        for term in self.terms:
+            own = self._apart(term)
+            value = cast(Loss, term.loss)(seen[own][term.previous])
+            value = of_all(value) if own else value
+            values.append(term.weight * value)
+            log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()
+        total = torch.stack(values).sum()
         if self.pull:
             distance = self._distance()
             total = total + self.pull * distance
@@ -102,43 +126,3 @@ class DistillTask(nn.Module):
 
     def _trained(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
-
-
-def whole_batch(x: Tensor) -> Tensor:
-    """A student's output as the losses see it: float32 (ids stay integers), rows of all processes.
-
-    A parameter of the student has no rows of samples and is the same everywhere: it is handed on as it is. Each
-    process then has the gradient of the whole loss with respect to it, and their average is just that.
-    """
-    if isinstance(x, nn.Parameter):
-        return x
-    x = x.float() if x.is_floating_point() else x
-    return gather_batch(x) if x.ndim else x
-
-
-def gather_batch(x: Tensor) -> Tensor:
-    """(b, ...) of every process -> (world * b, ...), in rank order; the identity for one process.
-
-    Every process computes the same loss of the whole batch. The backward pass gives each process the gradient
-    of its own rows times the world size, which the average over processes in DistributedDataParallel undoes:
-    the parameters' gradients are exactly those of one process with the whole batch.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return x
-    return cast(Tensor, _Gather.apply(x))
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        world, ctx.rank, ctx.rows = dist.get_world_size(), dist.get_rank(), x.shape[0]
-        ctx.world = world
-        parts = [torch.empty_like(x) for _ in range(world)]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (grad,) = grads
-        start: int = ctx.rank * ctx.rows
-        return grad[start : start + int(ctx.rows)] * int(ctx.world)

@@ -38,17 +38,20 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             summary="cross entropy of the answer's tokens (the task of a generating student)",
             factory="kdkit.plugins.losses.tokens.losses:AnswerCrossEntropy",
             signals=(),
+            per_sample=True,
         ),
         LossSpec(
             name="token-kd",
             summary="divergence of the student's next-token distribution from each teacher's stored one",
             factory="kdkit.plugins.losses.tokens.losses:TokenDistillation",
             signals=TOKEN_SIGNALS,
+            per_sample=True,
         ),
         LossSpec(
             name="uld",
             summary="distance of sorted next-token probabilities, for teachers with another vocabulary",
             factory="kdkit.plugins.losses.tokens.losses:UniversalLogitDistillation",
             signals=TOKEN_SIGNALS,
+            per_sample=True,
         ),
     )

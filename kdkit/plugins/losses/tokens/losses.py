@@ -30,13 +30,14 @@ class AnswerCrossEntropy(nn.Module):
     def forward(self, batch: LossInput) -> Tensor:
         """-> (); it needs no teacher."""
         answers = Answers.of(batch)
+        count = batch.total(answers.hidden.new_tensor(float(len(answers.ids))))
         if not len(answers.ids):
             return answers.nothing(batch)
 
         def value(logits: Tensor, part: slice) -> Tensor:
             return F.cross_entropy(logits, answers.ids[part], reduction="sum")
 
-        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / len(answers.ids)
+        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / count
 
 
 class TokenDistillation(nn.Module):
@@ -137,7 +138,7 @@ def _mean_over_tokens(
     taught = torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
     answers = Answers.of(batch, taught)
     teachers = [stored(view, answers, same_tokens=same_tokens) for view in views]
-    mass = torch.stack([t.weight.sum() for t in teachers]).sum() if teachers else torch.zeros(())
+    mass = batch.total(torch.stack([answers.hidden.new_zeros(()), *(t.weight.sum() for t in teachers)]).sum())
     if not len(answers.ids) or not bool(mass > 0):
         return answers.nothing(batch)
 
