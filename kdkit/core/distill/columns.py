@@ -56,7 +56,8 @@ def complete_columns(
     if opened:
         from kdkit.core.features.extraction import extract
 
-        extract(workspace, opened, table, prompts=prompts, live=tuple(live), device=device, reporter=reporter)
+        own = {name: workspace.registry.teachers[name].device or device for name in live}
+        extract(workspace, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
 
 

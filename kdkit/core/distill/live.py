@@ -16,8 +16,8 @@ from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
 from kdkit.core.distill.batches import Indices
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.encode import Encoder
-from kdkit.core.features.extraction import OpenedTeacher, usable_device
-from kdkit.core.features.live import live_names
+from kdkit.core.features.extraction import LIVE_FIX, OpenedTeacher, usable_device
+from kdkit.core.features.live import live_devices
 from kdkit.core.features.readahead import prepare_ahead
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def open_live(
     """
     from kdkit.core.artifacts import open_teacher
 
-    names = [name for name in live_names(workspace) if name in teachers]
+    names = [name for name in live_devices(workspace) if name in teachers]
     for name in names:
         _device(workspace, name, device)
     opened = {}
@@ -198,7 +198,7 @@ def live_teachers(
 
 def _device(workspace: Workspace, name: str, usual: str) -> torch.device:
     wanted = workspace.registry.teachers[name].device
-    return usable_device(wanted or usual, fix=f"change 'device' of teacher '{name}' in registry.yaml")
+    return usable_device(wanted or usual, LIVE_FIX.format(name))
 
 
 def _readable(item: Any) -> Any:

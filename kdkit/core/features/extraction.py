@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from kdkit.core.features.writing import Indices, ShardWriter
 from kdkit.core.workspace import Workspace
 
 SPARE_BYTES = 64 * 2**20
+LIVE_FIX = "change 'device' of teacher '{}' in registry.yaml"
 
 
 class OpenedTeacher(Protocol):
@@ -74,7 +75,7 @@ def extract(
     table: SampleTable,
     *,
     prompts: Sequence[str] = (),
-    live: Collection[str] = (),
+    live: Mapping[str, str] | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "cpu",
@@ -91,13 +92,13 @@ def extract(
 
     Args:
         workspace: its ``features`` folder is the store.
-        teachers: opened; their models are moved to ``device``.
+        teachers: opened; their models are moved to their devices.
         table: all samples.
         prompts: texts to embed with every teacher that is a dual encoder.
-        live: names of teachers that are asked about training samples while training.
+        live: teachers that are asked about training samples while training -> the device of each.
         batch_size: samples per call of a teacher; at most ``block_rows`` are ever used.
         workers: threads that decode and preprocess; by default one per processor, at most 16.
-        device: ``cpu``, ``cuda``, ``cuda:1`` ...
+        device: of the others: ``cpu``, ``cuda``, ``cuda:1`` ...
         reporter: where progress is shown.
         block_rows: rows that are committed together.
 
@@ -106,10 +107,14 @@ def extract(
             that cannot be read, after all the others have been stored, unless their data entry skips them.
     """
     reporter = reporter or Silent()
-    target = usable_device(device)
+    live = live or {}
+    devices = [
+        usable_device(live[t.name], LIVE_FIX.format(t.name)) if t.name in live else usable_device(device)
+        for t in teachers
+    ]
     store = FeatureStore(workspace.features)
     columns = [store.create(_header(teacher)) for teacher in teachers]
-    for teacher in teachers:
+    for teacher, target in zip(teachers, devices, strict=True):
         if isinstance(teacher.model, nn.Module):
             teacher.model.to(target)
     kept = [int((column.locate(table) >= 0).sum()) for column in columns]

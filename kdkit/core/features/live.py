@@ -23,14 +23,14 @@ def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
     return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))
 
 
-def live_names(workspace: Workspace) -> tuple[str, ...]:
-    """Names of the registry's live teachers.
+def live_devices(workspace: Workspace) -> dict[str, str | None]:
+    """The registry's live teachers, and the device of each that has one of its own.
 
     Raises:
         KdkitError: when one of them only answers, or tells of its own answers alone.
     """
-    lock, live = Lock.load(workspace.lock_path), workspace.registry.live
-    for name in live:
+    lock, registry = Lock.load(workspace.lock_path), workspace.registry
+    for name in registry.live:
         if name not in lock.teachers:
             continue
         silent, own = not lock.teacher(name).signals, tells_own_answers(lock.teacher(name).identity)
@@ -41,4 +41,4 @@ def live_names(workspace: Workspace) -> tuple[str, ...]:
                 where=str(workspace.registry_path),
                 fix="take 'signals: live' out of its entry; 'kdkit pseudo-label' lets it teach",
             )
-    return live
+    return {name: registry.teachers[name].device for name in registry.live}

@@ -12,7 +12,7 @@ from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.answers import unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
-from kdkit.core.features.live import live_names, to_store
+from kdkit.core.features.live import live_devices, to_store
 from kdkit.core.features.own_answers import tellable
 from kdkit.core.features.store import FeatureStore
 
@@ -70,7 +70,7 @@ def extract_missing(
             :func:`kdkit.core.artifacts.open_teacher` and :func:`kdkit.core.features.extraction.extract` raise.
     """
     keys = _locked(workspace, teachers)
-    live = [name for name in live_names(workspace) if name in keys]
+    live = {name: own or device for name, own in live_devices(workspace).items() if name in keys}
     if live:
         (reporter or Silent()).say(
             f"{', '.join(live)}: live; asked about training samples while training, nothing of these is stored"

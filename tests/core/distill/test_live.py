@@ -299,7 +299,7 @@ def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_p
     with pytest.raises(RuntimeError, match="as a kill would"):
         extract(workspace, [half], table, batch_size=8, block_rows=8)
     source.asked.clear()
-    (report,) = extract(workspace, [opened], table, live=["t"], batch_size=8, block_rows=8)
+    (report,) = extract(workspace, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (0, 16, [])
     (report,) = extract(workspace, [opened], table, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (24, 16, [8, 8, 8])
@@ -367,9 +367,10 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 
 def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) -> None:
     _, root = two(without_features, tmp_path, "device: cuda:99")
-    with pytest.raises(KdkitError, match="device 'cuda:99' cannot be used") as caught:
-        run(root)
-    assert "change 'device' of teacher 'one' in registry.yaml" in caught.value.fix
+    for ask in (run, lambda root: extract_missing(open_project(root), load_table(open_project(root)))):
+        with pytest.raises(KdkitError, match="device 'cuda:99' cannot be used") as caught:
+            ask(root)
+        assert "change 'device' of teacher 'one' in registry.yaml" in caught.value.fix
     assert not (root / "features").exists(), "it is said before anything is extracted"
 
 
