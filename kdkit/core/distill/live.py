@@ -124,9 +124,11 @@ class LiveTeacher:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """The model is on its device; a parked one goes back, by taking up its CPU tensors, which nothing changed."""
-        if self._model is None or not self.parked:
-            if self._model is not None:
-                self._model.to(self._device)
+        if self._model is None:
+            yield
+            return
+        if not self.parked:
+            self._model.to(self._device)
             yield
             return
         tensors = [*self._model.parameters(), *self._model.buffers()]
