@@ -7,6 +7,7 @@ varying anatomy under varying contrast and noise, often so faint that no model c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from kdkit.plugins.demo.canvas import (
     tint,
 )
 
-__all__ = ["DOMAINS", "FINDINGS", "SIZE", "render"]
+__all__ = ["DOMAINS", "FINDINGS", "PLACED", "SIZE", "render", "render_placed"]
 
 FINDINGS: dict[str, tuple[str, ...]] = {
     "ct": ("normal lungs", "pulmonary nodule", "emphysema", "pleural effusion", "ground glass opacity"),
@@ -48,20 +49,62 @@ FINDINGS: dict[str, tuple[str, ...]] = {
 
 DOMAINS: tuple[str, ...] = tuple(FINDINGS)
 
+PLACED: dict[str, tuple[str, ...]] = {
+    "ct": ("pulmonary nodule", "pleural effusion", "ground glass opacity"),
+    "mri": ("brain tumor", "ischemic stroke", "hydrocephalus"),
+    "xray": ("pneumonia", "cardiomegaly", "pneumothorax"),
+    "ultrasound": ("simple cyst", "solid mass", "gallstone"),
+    "fundus": ("glaucoma", "retinal hemorrhage"),
+    "dermoscopy": FINDINGS["dermoscopy"],
+    "endoscopy": ("polyp", "ulcer", "bleeding"),
+}
+"""The findings that are somewhere: a box can be drawn around them."""
+
+Drawn: TypeAlias = tuple[Stack, Stack | None]
+"""A picture before its contrast, and how strong a finding with a place is at each pixel, (count, SIZE, SIZE)."""
+
 
 def render(domain: str, finding: str, rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
     """Draw ``count`` pictures of one finding, uint8 RGB of shape (count, SIZE, SIZE, 3), from ``rng`` alone."""
     if finding not in FINDINGS.get(domain, ()):
         raise ValueError(f"no finding {finding!r} in domain {domain!r}; the domains are {', '.join(DOMAINS)}")
-    picture = _PAINTERS[domain](finding, rng, count)
+    return _render(domain, finding, rng, count)[0]
+
+
+def render_placed(
+    domain: str, finding: str, rng: np.random.Generator, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The pictures of :func:`render` and the box of the finding in each: (count, 4), x1, y1, x2, y2 as fractions.
+
+    A box is drawn around the pixels where the finding has at least half of its strength.
+
+    Raises:
+        ValueError: for a finding without a place of its own; :data:`PLACED` names those that have one.
+    """
+    if finding not in PLACED.get(domain, ()):
+        raise ValueError(f"no finding {finding!r} with a place in domain {domain!r}; there are {PLACED}")
+    pixels, mark = _render(domain, finding, rng, count)
+    assert mark is not None
+    inside = mark >= mark.max(axis=(1, 2), keepdims=True) / 2
+    ends = [_ends(inside.any(axis=axis)) for axis in (1, 2)]  # columns, then rows
+    return pixels, np.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], axis=1) / SIZE
+
+
+def _ends(line: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(count, SIZE) -> where the True begins, and where it has ended."""
+    return line.argmax(axis=1), SIZE - line[:, ::-1].argmax(axis=1)
+
+
+def _render(domain: str, finding: str, rng: np.random.Generator, count: int) -> tuple[NDArray[np.uint8], Stack | None]:
+    picture, mark = _PAINTERS[domain](finding, rng, count)
     contrast = spread(rng, count, 0.75, 1.2)[..., None]
     light = spread(rng, count, -0.07, 0.07)[..., None]
     level = (picture - np.float32(0.45)) * contrast + np.float32(0.45) + light
     pixels: NDArray[np.uint8] = (np.clip(level, 0, 1) * np.float32(255)).astype(np.uint8)
-    return pixels
+    return pixels, mark
 
 
-def _ct(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _ct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """Two dark lungs in a bright body; the finding sits in one of them."""
 
     def vary(low: float, high: float) -> Stack:
@@ -75,20 +118,24 @@ def _ct(finding: str, rng: np.random.Generator, count: int) -> Stack:
     level = 0.62 * body - (0.45 - lift) * lungs
     spine = ellipse(x0, y0 + 0.6, vary(0.1, 0.14), vary(0.1, 0.14))
     level = level + lungs * 0.13 * spots(rng, count, 14, 0.05) + 0.28 * spine
+    mark = None
     if finding == "pulmonary nodule":
         x, y = x0 + side * vary(0.3, 0.54), y0 + vary(-0.3, 0.3)
-        level = level + vary(0.2, 0.5) * ellipse(x, y, vary(0.1, 0.18), vary(0.1, 0.18))
+        strength, mark = vary(0.2, 0.5), ellipse(x, y, vary(0.1, 0.18), vary(0.1, 0.18))
+        level = level + strength * mark
     elif finding == "emphysema":
         level = level - lungs * vary(0.18, 0.36) * spots(rng, count, 16, 0.12)
     elif finding == "pleural effusion":
-        level = level + vary(0.2, 0.45) * one * squash((Y - y0 - vary(0.05, 0.26)) * 24)
+        strength, low = vary(0.2, 0.45), squash((Y - y0 - vary(0.05, 0.26)) * 24)
+        level, mark = level + strength * one * low, one * low
     elif finding == "ground glass opacity":
         x, y = x0 + side * vary(0.32, 0.5), y0 + vary(-0.25, 0.25)
-        level = level + vary(0.16, 0.34) * one * ellipse(x, y, vary(0.24, 0.34), vary(0.26, 0.4), 0.4)
-    return grey(level + 0.035 * grain(rng, count) + 0.02 * clouds(rng, count, 8))
+        strength, haze = vary(0.16, 0.34), ellipse(x, y, vary(0.24, 0.34), vary(0.26, 0.4), 0.4)
+        level, mark = level + strength * one * haze, one * haze
+    return grey(level + 0.035 * grain(rng, count) + 0.02 * clouds(rng, count, 8)), mark
 
 
-def _mri(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _mri(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """A head with skull, folded cortex and two ventricles."""
 
     def vary(low: float, high: float) -> Stack:
@@ -102,20 +149,22 @@ def _mri(finding: str, rng: np.random.Generator, count: int) -> Stack:
     ventricles = ellipse(x0 - 0.17, y0, wide, tall, turn=lean) + ellipse(x0 + 0.17, y0, wide, tall, turn=-lean)
     skull = ellipse(x0, y0, rx + 0.12, ry + 0.1) - ellipse(x0, y0, rx + 0.04, ry + 0.03)
     level = 0.42 * brain + 0.4 * skull - vary(0.2, 0.34) * ventricles + 0.03 * brain * clouds(rng, count, 12)
+    mark = ventricles if finding == "hydrocephalus" else None
     if finding == "brain tumor":
         x, y, size = x0 + side * vary(0.22, 0.44), y0 + vary(-0.45, 0.45), vary(0.15, 0.25)
-        level = level + vary(0.2, 0.42) * ellipse(x, y, size, size) - 0.12 * ellipse(x, y, 0.5 * size, 0.5 * size)
+        strength, mark = vary(0.2, 0.42), ellipse(x, y, size, size)
+        level = level + strength * mark - 0.12 * ellipse(x, y, 0.5 * size, 0.5 * size)
     elif finding == "ischemic stroke":
         outside = squash((side * (X - x0) - vary(0.12, 0.3)) * 20)
         slab = squash((vary(0.25, 0.6) - np.abs(Y - y0 - vary(-0.3, 0.3))) * 20)
-        level = level + vary(0.16, 0.34) * brain * outside * slab
+        level, mark = level + vary(0.16, 0.34) * brain * outside * slab, brain * outside * slab
     elif finding == "multiple sclerosis":
         level = level + vary(0.28, 0.5) * brain * spots(rng, count, 7, 0.075, 0.5)
     bias = 1 + vary(-0.12, 0.12) * X + vary(-0.12, 0.12) * Y
-    return grey(level * bias + 0.035 * grain(rng, count))
+    return grey(level * bias + 0.035 * grain(rng, count)), mark
 
 
-def _xray(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _xray(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """A frontal chest: lungs, ribs, heart and spine."""
 
     def vary(low: float, high: float) -> Stack:
@@ -128,20 +177,22 @@ def _xray(finding: str, rng: np.random.Generator, count: int) -> Stack:
     ribs = 0.5 + 0.5 * np.sin((Y - y0) * vary(15, 20) + 3 * (X - x0) ** 2 + vary(0, 6))
     heart = vary(0.36, 0.5) if finding == "cardiomegaly" else vary(0.24, 0.37)
     level = 0.68 - 0.4 * lungs + 0.1 * ribs + 0.14 * band(x0, spread(rng, count, 0.08, 0.12), X)
-    level = level + vary(0.22, 0.36) * ellipse(x0 + 0.12, y0 + 0.3, heart, heart * vary(0.85, 1.1), 0.12)
+    strength, shadow = vary(0.22, 0.36), ellipse(x0 + 0.12, y0 + 0.3, heart, heart * vary(0.85, 1.1), 0.12)
+    level, mark = level + strength * shadow, shadow if finding == "cardiomegaly" else None
     if finding == "pneumonia":
         x, y = x0 + side * vary(0.4, 0.55), y0 + vary(-0.3, 0.4)
-        level = level + vary(0.12, 0.34) * one * ellipse(x, y, vary(0.18, 0.28), vary(0.18, 0.28), 0.3)
+        strength, patch = vary(0.12, 0.34), ellipse(x, y, vary(0.18, 0.28), vary(0.18, 0.28), 0.3)
+        level, mark = level + strength * one * patch, one * patch
     elif finding == "pneumothorax":
         outer = squash((side * (X - x0) - vary(0.5, 0.62)) * 30)
-        level = level - one * outer * (vary(0.06, 0.2) + 0.1 * ribs)
+        level, mark = level - one * outer * (vary(0.06, 0.2) + 0.1 * ribs), one * outer
     elif finding == "pulmonary edema":
         haze = blob(x0 - 0.35, y0, 0.25, 0.45) + blob(x0 + 0.35, y0, 0.25, 0.45)
         level = level + vary(0.1, 0.28) * haze * (1 + 0.35 * clouds(rng, count, 16))
-    return grey(0.08 + 0.9 * level + 0.05 * grain(rng, count) + 0.03 * clouds(rng, count, 6))
+    return grey(0.08 + 0.9 * level + 0.05 * grain(rng, count) + 0.03 * clouds(rng, count, 6)), mark
 
 
-def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """A speckled fan; sound is lost below a stone and gained below a cyst."""
 
     def vary(low: float, high: float) -> Stack:
@@ -151,22 +202,23 @@ def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Stack:
     tissue = vary(0.34, 0.5) + 0.06 * clouds(rng, count, 8) - 0.1 * Y
     inside = ellipse(x, y, rx, ry, 0.08, vary(-0.6, 0.6))
     below = band(x, rx * 0.7, X) * squash((Y - y - ry) * 12)
+    mark = None if finding == "normal parenchyma" else inside
     if finding == "simple cyst":
         tissue = tissue * (1 - vary(0.6, 0.95) * inside) + vary(0.1, 0.25) * below
     elif finding == "solid mass":
         rough = ellipse(x, y, rx * (1 + 0.3 * clouds(rng, count, 7)), ry, 0.12)
         tissue = tissue * (1 - vary(0.38, 0.62) * rough) - vary(0.0, 0.06) * below
     elif finding == "gallstone":
-        stone = ellipse(x, y + ry * 0.5, rx * 0.5, ry * 0.35, 0.1)
+        mark = stone = ellipse(x, y + ry * 0.5, rx * 0.5, ry * 0.35, 0.1)
         tissue = tissue * (1 - vary(0.0, 0.75) * inside) + vary(0.34, 0.65) * stone
         tissue = tissue * (1 - vary(0.35, 0.75) * below)
     depth: Stack = np.hypot(X, Y + 1)
     side: Stack = np.abs(X) * vary(0.9, 1.2)
     fan = squash((1.9 - depth) * 20) * squash((Y + 1.25 - side) * 20)
-    return grey(tissue * fan * (1 + vary(0.16, 0.3) * grain(rng, count)))
+    return grey(tissue * fan * (1 + vary(0.16, 0.3) * grain(rng, count))), mark
 
 
-def _fundus(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _fundus(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """An orange retina with a bright optic disc, a dark macula and vessels."""
 
     def vary(low: float, high: float) -> Stack:
@@ -186,17 +238,18 @@ def _fundus(finding: str, rng: np.random.Generator, count: int) -> Stack:
     colour = tint(1 + 0.06 * clouds(rng, count, 6) - 0.22 * macula, (0.78, 0.42, 0.22))
     colour = colour - tint(vary(0.2, 0.34) * vessels, (0.6, 0.9, 0.6)) + tint(0.75 * disc, (0.25, 0.42, 0.3))
     colour = colour + tint(0.6 * cup, (0.1, 0.4, 0.6))
+    mark = disc if finding == "glaucoma" else None
     if finding == "diabetic retinopathy":
         colour = colour - tint(vary(0.4, 0.8) * spots(rng, count, 9, 0.05, 0.65), (0.5, 0.6, 0.5))
         colour = colour + tint(vary(0.1, 0.6) * spots(rng, count, 5, 0.045, 0.5), (0.3, 0.6, 0.3))
     elif finding == "retinal hemorrhage":
         away, drop = x0 - side * vary(-0.3, 0.6), y0 + vary(-0.5, 0.5)
-        blot = ellipse(away, drop, vary(0.13, 0.24), vary(0.1, 0.2), 0.08, vary(0, 3))
+        mark = blot = ellipse(away, drop, vary(0.13, 0.24), vary(0.1, 0.2), 0.08, vary(0, 3))
         colour = colour - tint(vary(0.26, 0.5) * blot, (0.6, 0.9, 0.6))
-    return colour * eye[..., None] + 0.035 * grain(rng, count)[..., None]
+    return colour * eye[..., None] + 0.035 * grain(rng, count)[..., None], mark
 
 
-def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """Skin with one lesion, sometimes hairs."""
 
     def vary(low: float, high: float) -> Stack:
@@ -223,7 +276,7 @@ def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Stack:
         skin = skin + tint(vary(0.1, 0.5) * lesion * spots(rng, count, 12, 0.05, 0.5), (0.7, 0.6, 0.4))
     hair = band(vary(-0.6, 0.6), spread(rng, count, 0.015, 0.025), X * np.cos(turn) + Y * np.sin(turn) + 0.2 * X * Y)
     hairy = (rng.random((count, 1, 1)) < 0.35).astype(np.float32)
-    return skin - tint(0.45 * hair * hairy, (1, 1, 1)) + 0.045 * grain(rng, count)[..., None]
+    return skin - tint(0.45 * hair * hairy, (1, 1, 1)) + 0.045 * grain(rng, count)[..., None], lesion
 
 
 _NUCLEI = {
@@ -235,7 +288,7 @@ _NUCLEI = {
 """How many nuclei a slide has, and their radius."""
 
 
-def _histology(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _histology(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """Pink stroma with violet nuclei; the finding is in their number, size and order."""
 
     def vary(low: float, high: float) -> Stack:
@@ -256,10 +309,10 @@ def _histology(finding: str, rng: np.random.Generator, count: int) -> Stack:
     colour = tint(stroma, (0.9, 0.68, 0.8)) - tint(stain * (nuclei + lumen * gland), (0.42, 0.42, 0.2))
     if finding == "necrosis":
         colour = colour - tint(vary(0.0, 0.22) * (1 + 0.5 * clouds(rng, count, 20)), (0.05, 0.25, 0.15))
-    return colour + 0.05 * grain(rng, count)[..., None]
+    return colour + 0.05 * grain(rng, count)[..., None], None
 
 
-def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """Red mucosa around a dark lumen, with folds and glare."""
 
     def vary(low: float, high: float) -> Stack:
@@ -272,6 +325,7 @@ def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Stack:
     x, y = x0 + coin(rng, count) * vary(0.35, 0.6), y0 + vary(-0.5, 0.5)
     rx, ry = vary(0.2, 0.34), vary(0.2, 0.34)
     spot = ellipse(x, y, rx, ry, 0.1)
+    mark = None if finding == "normal mucosa" else spot
     if finding == "polyp":
         shadow = ellipse(x, y + 0.8 * ry, rx, ry * 0.4, 0.15)
         colour = colour + tint(vary(0.16, 0.4) * spot, (0.6, 0.35, 0.35))
@@ -280,13 +334,13 @@ def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Stack:
         colour = colour + tint(vary(0.16, 0.4) * spot, (0.1, 0.7, 0.5))
         colour = colour - tint(vary(0.0, 0.25) * ring(x, y, rx, 0.06), (0.3, 1, 1))
     elif finding == "bleeding":
-        stream = ellipse(x, y, rx * 0.7, ry * 1.7, 0.15, vary(-0.7, 0.7))
+        mark = stream = ellipse(x, y, rx * 0.7, ry * 1.7, 0.15, vary(-0.7, 0.7))
         colour = colour - tint(vary(0.17, 0.4) * stream, (0.3, 0.9, 0.9))
     glare = np.clip(spots(rng, count, 3, 0.05), 0, 1)
-    return colour + tint(vary(0.0, 0.5) * glare, (1, 1, 1)) + 0.04 * grain(rng, count)[..., None]
+    return colour + tint(vary(0.0, 0.5) * glare, (1, 1, 1)) + 0.04 * grain(rng, count)[..., None], mark
 
 
-def _oct(finding: str, rng: np.random.Generator, count: int) -> Stack:
+def _oct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     """A cross-section of the retina: bent layers under a foveal pit, speckled."""
 
     def vary(low: float, high: float) -> Stack:
@@ -301,7 +355,7 @@ def _oct(finding: str, rng: np.random.Generator, count: int) -> Stack:
         floor = floor - vary(0.1, 0.18) * waves
     elif finding == "macular edema":
         roof = roof - vary(0.05, 0.28) * pit
-    lump = band(x, vary(0.18, 0.32), X)
+    lump, mark = band(x, vary(0.18, 0.32), X), None
     if finding == "choroidal neovascularization":
         floor = floor - vary(0.0, 0.1) * lump
     inside = squash((Y - roof) * 25) * squash((floor - Y) * 25)
@@ -315,10 +369,10 @@ def _oct(finding: str, rng: np.random.Generator, count: int) -> Stack:
         level = level - vary(0.22, 0.42) * inside * spots(rng, count, 6, 0.12, 0.45)
     elif finding == "choroidal neovascularization":
         level = level + vary(0.22, 0.42) * lump * band(floor - 0.12, vary(0.08, 0.14), Y)
-    return grey((0.06 + level) * (1 + vary(0.15, 0.3) * grain(rng, count)))
+    return grey((0.06 + level) * (1 + vary(0.15, 0.3) * grain(rng, count))), mark
 
 
-_PAINTERS: dict[str, Callable[[str, np.random.Generator, int], Stack]] = {
+_PAINTERS: dict[str, Callable[[str, np.random.Generator, int], Drawn]] = {
     "ct": _ct,
     "mri": _mri,
     "xray": _xray,
