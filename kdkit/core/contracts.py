@@ -98,7 +98,8 @@ class SignalSource(Protocol):
         """The CPU work for one sample; called from several threads. ``image`` is RGB."""
 
     def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
-        """Signal name -> (B, *shape), for ``items`` made by :meth:`prepare`. No gradient, eval mode."""
+        """Signal name -> (B, *shape), for ``items`` made by :meth:`prepare`. No gradient, eval mode, no random
+        numbers; where the teacher is live, in a thread beside the one that trains."""
 
 
 @runtime_checkable
