@@ -158,7 +158,9 @@ def open_live(
 
     names = [name for name in live_devices(workspace) if name in teachers]
     for name in names:
-        _device(workspace, name, device)
+        where = _device(workspace, name, device)
+        parked = ", parked on the CPU between uses" if workspace.registry.teachers[name].parked else ""
+        reporter.say(f"{name}: live on {where}{parked}")
     opened = {}
     for name in names:
         try:

@@ -127,8 +127,8 @@ def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
 
 
 def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_features: Path, tmp_path: Path) -> None:
-    _, root = two(without_features, tmp_path)
-    change(root, ("from: local:models/two\n    loader: toy\n    license: mit\n    signals: live", STORED_TWO))
+    _, root = two(without_features, tmp_path, "parked: true")
+    change(root, (STORED_TWO + "\n    signals: live\n    parked: true", STORED_TWO))
     heard = Heard()
     done = {one.teacher: one.new for one in extract_missing(open_project(root), load_table(open_project(root)))}
     assert done == {"one": 9 * 20, "two": 9 * 28}
@@ -140,7 +140,8 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     status = {one.teacher: one for one in column_statuses(open_project(root), table)}
     assert (status["one"].live, status["one"].complete, status["one"].domains["ct"]) == (True, True, (60, 60))
     assert (status["two"].live, status["two"].complete, status["two"].domains["ct"]) == (False, True, (84, 84))
-    plan, estimate = dry_run(open_project(root), Options(cpu=True), Silent())
+    plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)
+    assert "one: live on cpu, parked on the CPU between uses" in heard.lines
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
     rows = [line.split() for line in plan_text(plan, estimate).splitlines()]
     assert ["one", "new,", "live"] in [row[:3] for row in rows]
