@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
-from kdkit.core.data.load import file_cache, find_duplicates, name_some, read_sources, stat_images
+from kdkit.core.data.load import file_cache, find_duplicates, further_images, name_some, read_sources, stat_images
 from kdkit.core.data.table import SampleTable
 from kdkit.core.workspace import Workspace
 
@@ -112,6 +113,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     pixels = dict(zip(there, _pixels(workspace).get(there, reporter, "decoding"), strict=True))
     readable = [key for key in there if isinstance(pixels[key], int)]
     files = dict(zip(readable, file_cache(workspace).get(readable, reporter), strict=True))
+    broken = _broken(workspace, {path for s in samples for path in further_images(s)}, reporter)
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
     good: list[_Read] = []
@@ -120,9 +122,11 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         value = pixels.get(key, "no such file")
         if isinstance(value, int):
             good.append(_Read(sample, entry, files[key], value))
-        else:
+        wrong = [] if isinstance(value, int) else [(str(sample.image), value)]
+        wrong += [(str(path), broken[path]) for path in further_images(sample) if path in broken]
+        if wrong:
             skip = skip_unreadable or sourced[entry].skip_unreadable
-            (skipped if skip else bad).append(Unreadable(sample.id, str(sample.image), value))
+            (skipped if skip else bad).append(Unreadable(sample.id, *wrong[0]))
     return DataReport(
         samples=len(samples),
         counts=_counts(samples),
@@ -137,15 +141,24 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
 
 
 def skipped_images(workspace: Workspace, table: SampleTable, reporter: Reporter | None = None) -> NDArray[np.bool_]:
-    """(N,) samples whose image cannot be read and whose data entry says to skip it.
+    """(N,) samples of which an image cannot be read and whose data entry says to skip them.
 
     For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.
     """
     skipped, rows = np.zeros(len(table), dtype=bool), np.flatnonzero(table.may_skip)
-    samples = [table.samples[row] for row in rows]
-    keys = [(str(s.image), stamp) for s, stamp in zip(samples, stat_images(samples)[0], strict=True)]
-    skipped[rows] = [isinstance(found, str) for found in _pixels(workspace).get(keys, reporter, "decoding")]
+    images = [(table.samples[row].image, *further_images(table.samples[row])) for row in rows]
+    broken = _broken(workspace, {path for paths in images for path in paths}, reporter)
+    skipped[rows] = [any(path in broken for path in paths) for paths in images]
     return skipped
+
+
+def _broken(workspace: Workspace, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
+    """Why each of these images cannot be read; those that can be are left out."""
+    there = [path for path in sorted(paths) if path.is_file()]
+    keys = [(str(path), (path.stat().st_size, path.stat().st_mtime_ns)) for path in there]
+    found = zip(there, _pixels(workspace).get(keys, reporter, "decoding"), strict=True)
+    wrong = {path: value for path, value in found if isinstance(value, str)}
+    return {path: "no such file" for path in paths if not path.is_file()} | wrong
 
 
 def _pixels(workspace: Workspace) -> DigestCache:

@@ -48,10 +48,12 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
     samples = tuple(sample for part in sourced for sample in part.samples)
     _refuse_duplicates(samples)
     stamps, missing = stat_images(samples)
-    if missing:
+    absent = [(sample, sample.image) for sample in missing]
+    absent += [(sample, path) for sample in samples for path in further_images(sample) if not path.is_file()]
+    if absent:
         raise KdkitError(
-            f"{_count(len(missing), 'image file')} missing: {name_some(str(s.image) for s in missing)}",
-            where=missing[0].origin,
+            f"{_count(len(absent), 'image file')} missing: {name_some(str(path) for _, path in absent)}",
+            where=absent[0][0].origin,
             fix="put the files there, or correct the manifest",
             code=ExitCode.MISSING,
         )
@@ -97,6 +99,11 @@ def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
         found = workspace.catalogue.make("source", entry.source, location=location, **options)
         parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
     return tuple(parts)
+
+
+def further_images(sample: Sample) -> tuple[Path, ...]:
+    """Images of a sample beside its first."""
+    return tuple(Path(path) for path in sample.extra.get("images") or ())
 
 
 def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,7 @@ from kdkit.core.evaluate.compare import evaluate_views
 from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.evaluate.judging import judge_of
 from kdkit.core.evaluate.retention import Retention, retention
+from kdkit.core.features.advice import who_adds
 from kdkit.core.licences import FACTS, LicenceFacts
 from kdkit.core.pseudo.manifest import write_manifest
 from kdkit.core.registry.chosen import chosen_teacher
@@ -148,7 +150,9 @@ def evaluate_student(
     views = [judge.teacher(name, survey.columns[name]) for name in asked]
     live = judge.student(STUDENT, student, device=str(next(student.parameters()).device))
     trust = survey.trust if teachers else None
-    return evaluate_views(judge.task, [live], views, samples, trust=trust, reporter=reporter)
+    return evaluate_views(
+        judge.task, [live], views, samples, trust=trust, advice=partial(who_adds, workspace), reporter=reporter
+    )
 
 
 def known_domains(version: Version) -> set[str]:

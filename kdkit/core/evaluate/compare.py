@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,7 @@ def evaluate_views(
     trust: TrustTable | None = None,
     choose_by: str = "accuracy",
     settings: Mapping[str, Any] | None = None,
+    advice: Callable[[str], str] | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score every view on ``samples`` and compare.
@@ -49,6 +50,7 @@ def evaluate_views(
         trust: what the oracle chooses by; without it there is no oracle, only the one on test.
         choose_by: the metric by which the oracle on test chooses.
         settings: recorded in the result.
+        advice: teacher -> who adds what it lacks, for warnings.
 
     Raises:
         KdkitError: when no domain can be scored.
@@ -59,7 +61,7 @@ def evaluate_views(
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
     for number, (view, role) in enumerate(roles):
         reporter.progress("evaluating", number, len(roles), view.name)
-        able = _covered(view, samples, reporter)
+        able = _covered(view, samples, reporter, advice)
         scored.append((view.name, role, {score.domain: score for score in task.evaluate(view, able)}))
     reporter.progress("evaluating", len(roles), len(roles))
 
@@ -95,7 +97,9 @@ class Stored(Protocol):
         """Those that it can be asked about, by whole domains."""
 
 
-def _covered(view: View, samples: Sequence[Sample], reporter: Reporter) -> Sequence[Sample]:
+def _covered(
+    view: View, samples: Sequence[Sample], reporter: Reporter, advice: Callable[[str], str] | None
+) -> Sequence[Sample]:
     """The samples that a view can be asked about; says which domains it lacks."""
     if not isinstance(view, Stored):
         return samples
@@ -104,8 +108,8 @@ def _covered(view: View, samples: Sequence[Sample], reporter: Reporter) -> Seque
         known = {sample.domain for sample in able}
         lacking = dict.fromkeys(s.domain for s in samples if s.domain not in known)
         reporter.warn(
-            f"teacher '{view.name}' lacks some samples or prompts in {', '.join(lacking)}: "
-            f"not evaluated there; 'kdkit features extract {view.name}' adds them"
+            f"teacher '{view.name}' lacks some samples or prompts in {', '.join(lacking)}: not evaluated there"
+            + (f"; {advice(view.name)}" if advice else "")
         )
     return able
 

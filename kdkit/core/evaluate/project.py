@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.evaluate.judging import Judge, judge_of
 from kdkit.core.evaluate.retention import Retention, retention
 from kdkit.core.features import FeatureStore
+from kdkit.core.features.advice import who_adds
 from kdkit.core.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ def evaluate_project(
         samples,
         trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
         settings=judge.settings,
+        advice=partial(who_adds, workspace),
         reporter=reporter,
     )
     history = tuple(item.name for item in chain)

@@ -29,10 +29,10 @@ def fingerprint(judge: AnswerJudge, column: Column) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def measure(judge: AnswerJudge, column: Column, scores: str, reporter: Reporter) -> dict[str, Measured]:
+def measure(judge: AnswerJudge, column: Column, scores: str, reporter: Reporter, advice: str) -> dict[str, Measured]:
     """Domain -> summed scores, for those of which every calibration sample was answered.
 
-    Each sample's score goes beside the column under the name ``scores``.
+    Each sample's score goes beside the column under the name ``scores``; ``advice`` says who adds what is missing.
     """
     table = judge.table
     samples = [table.samples[row] for row in judge.rows("calibration")]
@@ -43,7 +43,7 @@ def measure(judge: AnswerJudge, column: Column, scores: str, reporter: Reporter)
     if lacking:
         reporter.warn(
             f"teacher '{column.teacher}' has not answered all calibration samples of {', '.join(lacking)} and is not "
-            f"trusted there; 'kdkit features extract {column.teacher}' asks it"
+            f"trusted there; {advice}"
         )
     places = dict(zip(table.ids, column.locate(table).tolist(), strict=True))
     found: dict[str, Measured] = {}

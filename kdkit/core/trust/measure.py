@@ -21,6 +21,7 @@ from kdkit.core.evaluate.zero_shot import (
     class_probabilities,
     unit_rows,
 )
+from kdkit.core.features.advice import who_adds
 from kdkit.core.registry.lock import Lock
 from kdkit.core.trust import answers
 from kdkit.core.trust.saved import Measured, TeacherTrust, as_table, load_measured, save_measured
@@ -80,7 +81,7 @@ def measure_trust(
         fingerprint = examiner.fingerprint(column)
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
-        measured[teacher] = TeacherTrust(fingerprint, examiner.measure(column))
+        measured[teacher] = TeacherTrust(fingerprint, examiner.measure(column, who_adds(workspace, teacher)))
         save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return as_table(measured, teachers, table.domains, level)
@@ -96,8 +97,8 @@ class _Features:
     def fingerprint(self, column: Column) -> str:
         return _fingerprint(column, self._table, self._prompts)
 
-    def measure(self, column: Column) -> dict[str, Measured]:
-        return _measure(column, self._table, self._domains, self._reporter)
+    def measure(self, column: Column, advice: str) -> dict[str, Measured]:
+        return _measure(column, self._table, self._domains, self._reporter, advice)
 
 
 class _Answers:
@@ -109,8 +110,8 @@ class _Answers:
     def fingerprint(self, column: Column) -> str:
         return answers.fingerprint(self._judge, column)
 
-    def measure(self, column: Column) -> dict[str, Measured]:
-        return answers.measure(self._judge, column, SCORES, self._reporter)
+    def measure(self, column: Column, advice: str) -> dict[str, Measured]:
+        return answers.measure(self._judge, column, SCORES, self._reporter, advice)
 
 
 def column_of(workspace: Workspace, store: FeatureStore, teacher: str) -> Column:
@@ -163,13 +164,15 @@ def _fingerprint(column: Column, table: SampleTable, prompts: Prompts) -> str:
     return digest.hexdigest()
 
 
-def _measure(column: Column, table: SampleTable, domains: Prompts, reporter: Reporter) -> dict[str, Measured]:
+def _measure(
+    column: Column, table: SampleTable, domains: Prompts, reporter: Reporter, advice: str
+) -> dict[str, Measured]:
     """Domain -> counts, for those of which the column has features; the scores go beside the column."""
     places = column.locate(table)
     result, scored, scores = {}, [], []
     for domain, prompts in domains.items():
         rows = table.select(domains=[domain], labelled=True)
-        if not _has_features(column, table, places, domain, prompts, reporter):
+        if not _has_features(column, table, places, domain, prompts, reporter, advice):
             continue
         rows = rows[places[rows] >= 0]
         true, right = _judge(column, places[rows], table.label_index[rows], prompts, domain)
@@ -205,8 +208,9 @@ def _has_features(
     domain: str,
     prompts: Mapping[str, Sequence[str]],
     reporter: Reporter,
+    advice: str,
 ) -> bool:
-    """Whether the domain can be measured; says what is missing (a teacher may exist no more)."""
+    """Whether the domain can be measured; says what is missing (a teacher may exist no more), and who adds it."""
     calibration = table.select(split="calibration", domains=[domain], labelled=True)
     absent = int((places[calibration] < 0).sum())
     texts = [text for group in prompts.values() for text in group]
@@ -217,8 +221,7 @@ def _has_features(
         problem = "no features of its prompts"
     if problem:
         reporter.warn(
-            f"teacher '{column.teacher}' has {problem} in domain '{domain}' and is not trusted there; "
-            f"'kdkit features extract {column.teacher}' adds them"
+            f"teacher '{column.teacher}' has {problem} in domain '{domain}' and is not trusted there; {advice}"
         )
     elif absent:
         reporter.warn(

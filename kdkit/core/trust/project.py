@@ -12,6 +12,7 @@ from kdkit.core.contracts import Reporter, Silent, TrustTable
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features import FeatureStore
+from kdkit.core.features.advice import who_adds
 from kdkit.core.recipe import load_recipe
 from kdkit.core.trust.measure import measure_trust
 from kdkit.core.trust.saved import load_measured
@@ -108,7 +109,7 @@ def project_trust(
     teachers = [name for name in workspace.registry.teachers if name in known]
     for name in workspace.registry.teachers:
         if name not in known:
-            reporter.warn(f"teacher '{name}' has no features yet: 'kdkit features extract {name}'")
+            reporter.warn(f"teacher '{name}' has no features yet; {who_adds(workspace, name)}")
     if not teachers:
         raise KdkitError(
             "no teacher has features, so there is nothing to measure trust on",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kdkit.core.contracts import SPLITS, Sample
 from kdkit.core.data import SampleTable, load_table, prompt_sets
-from kdkit.core.data.check import Leak, check_data
+from kdkit.core.data.check import Leak, check_data, skipped_images
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.images import decode, open_image
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES, all_prompts
@@ -223,6 +223,21 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
     skipping = check_data(workspace, skip_unreadable=True)
     assert len(skipping.problems) == 5
     assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
+
+
+def test_further_images_of_a_sample_are_looked_at_too(tmp_path: Path) -> None:
+    rows = [row(0), row(1, extra={"images": ["0.png", "bad.png"]}), row(2, extra={"images": ["gone.png"]})]
+    workspace = make_project(tmp_path, rows)
+    (tmp_path / "data" / "bad.png").write_bytes(b"no image")
+    report = check_data(workspace)
+    assert [(bad.id, Path(bad.image).name) for bad in report.unreadable] == [("s1", "bad.png"), ("s2", "gone.png")]
+    assert report.unreadable[1].why == "no such file"
+    with pytest.raises(KdkitError, match=r"1 image file is missing: \S*gone.png") as caught:
+        load_table(workspace)
+    assert caught.value.where.endswith("samples.jsonl:3")
+    paint(tmp_path / "data" / "gone.png", seed=0)
+    skipping = make_project(tmp_path, rows, {"skip_unreadable": True})
+    assert skipped_images(skipping, load_table(skipping)).tolist() == [False, True, False]
 
 
 def test_data_check_is_content_with_good_data(tmp_path: Path) -> None:

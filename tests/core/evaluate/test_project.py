@@ -102,18 +102,29 @@ def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Pat
     assert found.evaluation.model("radio").means == findings.evaluation.model("radio").means
 
 
-def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(learnt_twice: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("published", [True, False])
+def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(
+    learnt_twice: Path, tmp_path: Path, published: bool
+) -> None:
+    """Who pulled a student has no files of a teacher that was a folder of the author, and is not told to ask it."""
     root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
     shutil.copy(root / "images" / "ct-mass-0-0.png", root / "images" / "extra.png")
     with (root / "images" / "samples.jsonl").open("a") as manifest:
         manifest.write(
             '{"id": "extra", "image": "extra.png", "text": "t", "domain": "ct", "label": "mass", "split": "test"}\n'
         )
+    if not published:
+        lock = Lock.load(root / "registry.lock")
+        held = lock.teacher("radio").model_copy(update={"source": "local:(not published)"})
+        lock.with_teacher("radio", held).save(root / "registry.lock")
     reporter = Warned([])
     found = evaluate_project(open_project(root), ancestors=False, reporter=reporter)
     assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
     assert found.evaluation.model("v2").domains["ct"].count == 31
-    assert any("'radio' lacks some samples or prompts in ct" in w for w in reporter.warnings)
+    (said,) = (w for w in reporter.warnings if "'radio' lacks some samples or prompts in ct" in w)
+    assert said.endswith(
+        "'kdkit features extract radio' adds them" if published else "only who has its files adds them"
+    )
 
 
 def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""What would fill in what a column lacks, for messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdkit.core.registry.lock import Lock
+
+if TYPE_CHECKING:
+    from kdkit.core.workspace import Workspace
+
+
+def who_adds(workspace: Workspace, teacher: str) -> str:
+    """``... adds them``: the command, or, of a teacher whose files are not here (that of a pulled student), who can."""
+    from kdkit.core.publish.layout import NOT_PUBLISHED
+
+    locked = Lock.load(workspace.lock_path).teachers.get(teacher)
+    published = locked is None or not locked.source.endswith(NOT_PUBLISHED)
+    if teacher in workspace.registry.teachers and published:
+        return f"'kdkit features extract {teacher}' adds them"
+    return "only who has its files adds them"
