@@ -76,6 +76,6 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     assert {step for entry in lineage["training"]["log"] for step in entry} >= {"answer-ce", "token-kd"}
     found = json.loads(run(kdkit_cli, "evaluate", "--json"))
     assert {"v1", "v2", "first", "second"} <= {model["name"] for model in found["models"]}
-    refused = kdkit_cli("export", "--to", "out")
-    assert refused.code == 2
-    assert "no dual encoder" in refused.stderr
+    exported = json.loads(run(kdkit_cli, "export", "--to", "out", "--json"))
+    assert exported["checks"]["transformers"]["logit_difference"] <= 1e-5
+    assert f'from_pretrained("{folder / "out"}", dtype="float32")' in exported["load"]["transformers"]

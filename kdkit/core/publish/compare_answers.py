@@ -142,14 +142,14 @@ def ask(student: Any, pictures: Sequence[Image.Image], folder: Path) -> list[Ask
         logits = outputs["answer_hidden"][0, 0].float() @ outputs["output_embedding"].float().T
         (answer,) = student.answer([picture], [sample], Decoding(max_new=_LONGEST, scored=True))[0]
         ids, log_probs = torch.tensor(answer.ids), torch.tensor(answer.log_probs)
-        found.append(Asked(_stock_messages(turns, images), logits, ids, log_probs))
+        found.append(Asked(stock_messages(turns, images), logits, ids, log_probs))
     if not found:
         assert refused is not None
         raise refused
     return found
 
 
-def _stock_messages(turns: Turns, images: Sequence[int]) -> list[dict[str, Any]]:
+def stock_messages(turns: Turns, images: Sequence[int]) -> list[dict[str, Any]]:
     """Messages with ``<image>`` marks as transformers has them."""
     numbers, messages = iter(images), []
     for role, content in turns:

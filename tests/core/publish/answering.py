@@ -44,7 +44,7 @@ def write_questions(folder: Path, modality: str) -> None:
     for number, split in enumerate(["train"] * 2 + ["calibration"] * 2 + ["test"]):
         for word, corner in PLACES.items():
             name = f"{modality}-{number}-{word}.png"
-            image = Image.new("RGB", (56, 56), (8 * number, 0, 0))
+            image = Image.new("RGB", (56, 56), (8 * number, 0, 20 * len(modality)))
             image.paste((255, 255, 255), (*corner, corner[0] + 14, corner[1] + 14))
             image.save(folder / name)
             messages = [{"role": "user", "content": "<image>Where is it?"}, {"role": "assistant", "content": word}]
