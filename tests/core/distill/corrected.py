@@ -156,8 +156,10 @@ class Course:
 
 
 def main() -> None:
-    """``python -m tests.core.distill.corrected FOLDER``: distil the project in a process of its own."""
-    distill(Workspace(Path(sys.argv[1])), Options(cpu=True), reporter=Lines(every=0.0))
+    """``python -m tests.core.distill.corrected FOLDER SECONDS``: distil the project in a process of its own, with
+    so many seconds between checkpoints."""
+    options = Options(cpu=True, checkpoint_seconds=float(sys.argv[2]))
+    distill(Workspace(Path(sys.argv[1])), options, reporter=Lines(every=0.0))
 
 
 if __name__ == "__main__":
