@@ -136,7 +136,7 @@ class CorrectionPart(Part):
 class Recipe(Part):
     """The whole file.
 
-    ``space: heads`` puts the student's outputs into each teacher's own space through linear heads;
+    ``space: heads`` puts the student's outputs into each teacher's own space through linear or orthogonal heads;
     ``space: shared`` brings the teachers into the student's space through fitted aligners.
     """
 
@@ -145,6 +145,9 @@ class Recipe(Part):
     source: str = ""
     """The paper or code that it follows."""
     space: Literal["heads", "shared"] = "heads"
+    heads: Literal["linear", "orthogonal"] = "linear"
+    """``orthogonal``: heads stay orthogonal while they are trained, so that the student's own geometry must become the
+    teacher's (V_kD)."""
     shared_towers: bool = False
     """One head per teacher for all outputs (image and text) instead of one per output."""
     aligner: NamedPart | None = None
@@ -164,8 +167,9 @@ class Recipe(Part):
             raise ValueError("'space: shared' needs an 'aligner'")
         if self.space == "heads" and self.aligner is not None:
             raise ValueError("'aligner' belongs to 'space: shared'; 'space: heads' has none")
-        if self.space == "shared" and self.shared_towers:
-            raise ValueError("'shared_towers' belongs to 'space: heads'; 'space: shared' has no heads")
+        if self.space == "shared" and (self.shared_towers or self.heads != "linear"):
+            key = "shared_towers" if self.shared_towers else "heads"
+            raise ValueError(f"'{key}' belongs to 'space: heads'; 'space: shared' has no heads")
         return self
 
     def with_optimiser(self, changes: OptimiserEntry) -> Recipe:

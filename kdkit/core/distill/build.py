@@ -16,7 +16,7 @@ from kdkit.core.alignment.shared import subsample
 from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.aligning import aligners_of
 from kdkit.core.distill.batches import Indices
-from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, linear_heads, module_key
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, fit_heads, make_heads, module_key
 from kdkit.core.distill.coordinates import require_same_coordinates
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 ROWS = 4096
 """Rows read from the store at a time when something is fitted on it."""
-FIT_ROWS = 2048
-"""Samples on which a new teacher's heads are fitted."""
+FIT_ROWS, FIT_ANSWERS = 2048, 256
+"""Samples on which a new teacher's heads are fitted; answers, which have a row for each token."""
 TASK_FILE = "task.safetensors"
 """Inside a version: the task without the student (heads, aligners, norms, parameters of losses)."""
 
@@ -74,6 +74,8 @@ def build(
         live.join()
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     require_same_coordinates(survey, teachings, cast(Student, student))
+    _require_heads(plan, teachings)
+    _warn_of_idle(workspace, plan, teachings, reporter)
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous
     if parent is not None and previous.weight:
@@ -148,6 +150,26 @@ def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Co
     return teaching
 
 
+def _require_heads(plan: Plan, teachings: Sequence[Teaching]) -> None:
+    """Aligners are fitted on rows of samples, not of tokens."""
+    places = [teaching.name for teaching in teachings if teaching.places]
+    if places and plan.recipe.space == "shared":
+        raise KdkitError(
+            f"what teacher '{places[0]}' says of each token cannot be brought into a shared space",
+            where=f"recipe {plan.recipe.name}",
+            fix="space: heads",
+        )
+
+
+def _warn_of_idle(workspace: Workspace, plan: Plan, teachings: Sequence[Teaching], reporter: Reporter) -> None:
+    """A loss that finds nothing to compare is 0, which nobody would notice."""
+    given = {name for t in teachings for name in (*t.widths, *(spec.name for spec in t.raw))}
+    for part in plan.recipe.losses:
+        lacking = [name for name in workspace.catalogue.get("loss", part.name).spec.signals if name not in given]
+        if lacking and teachings:
+            reporter.warn(f"the loss '{part.name}' reads {', '.join(lacking)}, which no teacher gives")
+
+
 def _bridges(
     plan: Plan,
     teachings: Sequence[Teaching],
@@ -163,7 +185,8 @@ def _bridges(
             unit = {signal: TargetNorm(width, "unit") for signal, width in teaching.widths.items()}
             bridges[PREVIOUS] = Bridge(norms=unit)
         elif recipe.space == "heads":
-            heads = linear_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers)
+            orthogonal = recipe.heads == "orthogonal"
+            heads = make_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
             bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, train))
     if recipe.space == "shared":
         teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
@@ -181,7 +204,7 @@ def _fit_heads(
         taught = train[teacher.weight[train] > 0]
         if not teacher.widths or not len(taught):
             continue
-        chosen = subsample(taught, FIT_ROWS, seed=0)
+        chosen = subsample(taught, FIT_ANSWERS if teacher.places else FIT_ROWS, seed=0)
         student = student_features(task.student, inputs, chosen, reporter, f"fitting the heads of {teacher.name}")
         targets = teacher.targets(chosen, teacher.weight[chosen])
         bridge = cast(Bridge, task.bridges[module_key(teacher.name)])
@@ -204,10 +227,16 @@ def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None, train: Ind
 def taught_rows(
     teaching: Teaching, signal: str, samples: Indices, aligner: Any = None
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """(n, D) float32 chunks of what the teacher teaches about ``samples``, through its aligner if it has one."""
+    """(n, D) float32 chunks of what the teacher teaches about ``samples``, through its aligner if it has one.
+
+    Of answers with a row for each token, the rows of the tokens that there are (those that are not zero)."""
     rows = teaching.rows[samples][teaching.weight[samples] > 0]
-    for start in range(0, len(rows), ROWS):
-        chunk = np.asarray(teaching.gather(signal, rows[start : start + ROWS]), dtype=np.float32)
+    step = max(1, ROWS // teaching.places.get(signal, 1))
+    for start in range(0, len(rows), step):
+        chunk = np.asarray(teaching.gather(signal, rows[start : start + step]), dtype=np.float32)
+        if signal in teaching.places:
+            chunk = chunk.reshape(-1, chunk.shape[-1])
+            chunk = chunk[chunk.any(axis=1)]
         yield chunk if aligner is None else aligner.encode(signal, torch.from_numpy(chunk)).numpy()
 
 
@@ -226,6 +255,8 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
         ) from None
     before = parent.lineage["recipe"]
     now = plan.recipe.model_dump(mode="json")
+    if before.get("heads", "linear") != now["heads"]:
+        return {}
     if any(before[part] != now[part] for part in ("space", "shared_towers", "aligner", "targets")):
         return {}
     changed = tuple(f"bridges.{module_key(name)}." for name in plan.new_teachers)

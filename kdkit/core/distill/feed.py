@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -36,6 +36,7 @@ class Teaching:
         gather: (signal, rows) -> (len(rows), *shape).
         raw: other signals that a loss reads, which reach it as they are stored.
         visit: makes ready what ``gather`` gives for the rows of several batches; None where it need not be.
+        places: signals of ``widths`` that have a row for each token of an answer -> how many tokens.
     """
 
     name: str
@@ -45,16 +46,17 @@ class Teaching:
     gather: Callable[[str, Indices], np.ndarray[Any, Any]]
     raw: tuple[SignalSpec, ...] = ()
     visit: Callable[[Sequence[Indices]], None] | None = None
+    places: Mapping[str, int] = field(default_factory=dict)
 
     def wanted(self, indices: Indices, weight: Floats) -> Indices:
         """Rows of the samples that are taught."""
         return self.rows[indices[weight > 0]]
 
     def targets(self, indices: Indices, weight: Floats) -> dict[str, Tensor]:
-        """Signal -> (B, width) float32, raw ones (B, *shape); zeros where ``weight`` is 0."""
+        """Signal -> (B, width) or (B, places, width) float32, raw ones (B, *shape); zeros where ``weight`` is 0."""
         taught = np.flatnonzero(weight > 0)
         out: dict[str, Tensor] = {}
-        layouts: dict[str, tuple[tuple[int, ...], str]] = {s: ((w,), "float32") for s, w in self.widths.items()}
+        layouts: dict[str, tuple[tuple[int, ...], str]] = {s: (self._shape(s), "float32") for s in self.widths}
         layouts |= {spec.name: (spec.shape, spec.dtype) for spec in self.raw}
         for signal, (shape, dtype) in layouts.items():
             full = np.zeros((len(indices), *shape), dtype=dtype)
@@ -62,6 +64,10 @@ class Teaching:
                 full[taught] = self.gather(signal, self.wanted(indices, weight))
             out[signal] = torch.from_numpy(full)
         return out
+
+    def _shape(self, signal: str) -> tuple[int, ...]:
+        width = self.widths[signal]
+        return (self.places[signal], width) if signal in self.places else (width,)
 
 
 class StudentInputs:

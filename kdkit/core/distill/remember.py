@@ -65,13 +65,14 @@ def remember(
 def student_features(
     student: nn.Module, inputs: StudentInputs, indices: Indices, reporter: Reporter, label: str
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Output name -> (len(indices), D) float32 of the student in eval mode."""
+    """Output name -> (len(indices), D), of answers (len(indices), A, D), float32 of the student in eval mode."""
     mode, parts = student.training, list[Mapping[str, Tensor]]()
+    step = ANSWERS if isinstance(student, Answering) else ROWS
     student.eval()
-    for start in range(0, len(indices), ROWS):
-        outputs = _outputs(student, inputs, indices[start : start + ROWS])
+    for start in range(0, len(indices), step):
+        outputs = _outputs(student, inputs, indices[start : start + step])
         parts.append({name: outputs[name].float().cpu() for name in cast(Student, student).outputs})
-        reporter.progress(label, min(start + ROWS, len(indices)), len(indices))
+        reporter.progress(label, min(start + step, len(indices)), len(indices))
     student.train(mode)
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 

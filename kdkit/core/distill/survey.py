@@ -79,11 +79,14 @@ class Survey:
         column, live = self.columns[teacher], self.live.get(teacher)
         rows, read = self._rows(teacher), [spec for spec in column.signals if spec.name in signals]
         per_sample: Floats = np.where(rows >= 0, self.per_sample(teacher), 0).astype(np.float32)
-        widths = {spec.name: spec.shape[0] for spec in read if spec.name in outputs and len(spec.shape) == 1}
+        compared = [spec for spec in read if spec.name in outputs and len(spec.shape) in (1, 2)]
+        widths = {spec.name: spec.shape[-1] for spec in compared}
+        places = {spec.name: spec.shape[0] for spec in compared if len(spec.shape) == 2}
         raw = tuple(spec for spec in read if spec.name not in widths)
         if live is None:
-            return Teaching(teacher, widths, rows, per_sample, column.gather, raw)
-        return Teaching(teacher, widths, rows, per_sample, live.gather, raw, live.visit if live.parked else None)
+            return Teaching(teacher, widths, rows, per_sample, column.gather, raw, places=places)
+        visit = live.visit if live.parked else None
+        return Teaching(teacher, widths, rows, per_sample, live.gather, raw, visit, places)
 
     def per_sample(self, teacher: str) -> np.ndarray[Any, Any]:
         """(N,) the teacher's weight on each sample's domain."""

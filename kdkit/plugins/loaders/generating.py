@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
 from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import NAMED, token_signals, token_specs
+from kdkit.core.token_signals import HIDDEN, NAMED, token_signals, token_specs
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.folder import SAVED
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
@@ -25,22 +25,29 @@ class GeneratingTeacher(nn.Module):
     and ``topk`` (A, k), the likeliest tokens and their log probabilities; ``tail`` (A, 3), the log mass of all others
     at the temperatures 0.5, 1 and 2. That is 4 + 6 k + 6 bytes a token: 394 for k = 64.
 
+    With ``hidden``, also ``answer_hidden`` (A, H), the states that predict these tokens, zeros after the end: 2 H bytes
+    a token, 7 KB for Qwen2-VL-7B.
+
     Args:
         model: reads prompts and images as the student of this family does.
         k: how many tokens are named.
+        hidden: whether states are given.
     """
 
-    def __init__(self, model: ClinkdStudent, *, k: int) -> None:
+    def __init__(self, model: ClinkdStudent, *, k: int, hidden: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.hidden = model, hidden
         self.k = min(k, model.base.lm_head.out_features)
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
-        return token_specs(self.model.settings.max_answer, self.k)
+        places = self.model.settings.max_answer
+        states = (SignalSpec(HIDDEN, (places, self.model.outputs[HIDDEN])),) if self.hidden else ()
+        return (*token_specs(places, self.k), *states)
 
     def identity(self) -> Mapping[str, str]:
-        return {**self.model.identity(), "answer": f"{self.model.settings.max_answer} tokens, {self.k} named"}
+        answer = f"{self.model.settings.max_answer} tokens, {self.k} named{', states' * self.hidden}"
+        return {**self.model.identity(), "answer": answer}
 
     def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
         return self.model.prepare(image, sample)
@@ -50,7 +57,9 @@ class GeneratingTeacher(nn.Module):
         device = self.model.base.lm_head.weight.device
         inputs = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
         with torch.inference_mode():
-            return token_signals(self.model(inputs), self.k)
+            outputs = self.model(inputs)
+            states = {HIDDEN: outputs[HIDDEN].cpu()} if self.hidden else {}
+            return {**token_signals(outputs, self.k), **states}
 
     def answer(
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
@@ -60,17 +69,24 @@ class GeneratingTeacher(nn.Module):
 
 
 def load_generating(
-    folder: Path, *, k: int = NAMED, max_answer: int | None = None, max_tokens: int | None = None, **settings: Any
+    folder: Path,
+    *,
+    k: int = NAMED,
+    hidden: bool = False,
+    max_answer: int | None = None,
+    max_tokens: int | None = None,
+    **settings: Any,
 ) -> GeneratingTeacher:
     """A teacher from a folder of a Qwen2-VL or Qwen2.5-VL model, or of a student of family ``clinkd``.
 
     Args:
         folder: with ``config.json``, weights, tokenizer and, for a published model, its image settings.
         k: likeliest tokens that are named per answer token, at least 1.
+        hidden: give the states at the answer's tokens too, for ``answer-vkd``; they are large.
         max_answer, max_tokens: answer, and prompt with image and answer, at most; by default those that a saved student
             was made with, else 64 and 2048.
         settings: others of a ``clinkd`` student's config that change what the model sees (``question``, ``system``,
-            ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``).
+            ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``, ``boxes``).
 
     Raises:
         KdkitError: k below 1; as the student's factory.
@@ -82,4 +98,4 @@ def load_generating(
         if given is not None or not saved:
             settings[name] = usual if given is None else given
     model = create_student(init=str(folder), **settings)
-    return GeneratingTeacher(model.eval(), k=k)
+    return GeneratingTeacher(model.eval(), k=k, hidden=hidden)

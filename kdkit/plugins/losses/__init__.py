@@ -34,6 +34,11 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
         ),
         LossSpec(
+            name="vkd",
+            summary="V_kD: distance to each teacher's standardised features, for orthogonal heads",
+            factory="kdkit.plugins.losses.vkd:OrthogonalDistillation",
+        ),
+        LossSpec(
             name="answer-ce",
             summary="cross entropy of the answer's tokens (the task of a generating student)",
             factory="kdkit.plugins.losses.tokens.losses:AnswerCrossEntropy",
@@ -53,5 +58,11 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.tokens.losses:UniversalLogitDistillation",
             signals=TOKEN_SIGNALS,
             per_sample=True,
+        ),
+        LossSpec(
+            name="answer-vkd",
+            summary="V_kD of the states that predict the answer's tokens, for orthogonal heads",
+            factory="kdkit.plugins.losses.vkd:AnswerOrthogonalDistillation",
+            signals=("tokens", "answer_hidden"),
         ),
     )

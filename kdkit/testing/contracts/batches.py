@@ -11,6 +11,7 @@ from kdkit.core.contracts import LossInput, TeacherView
 
 POOLED = ("image", "text")
 TOKENS = ("tokens", "topk_ids", "topk", "tail")
+STATES = ("tokens", "answer_hidden")
 SIZE = 7
 ABSENT = {"a": (1, 4), "b": (4, 6)}
 """Teacher -> samples that it has no weight for."""
@@ -46,6 +47,8 @@ def example_batch(signals: Sequence[str], dtype: torch.dtype) -> LossInput | Non
         views = tuple(_pooled_view(drawn, name, width, signals or POOLED) for name, width in widths.items())
     elif set(signals) <= set(TOKENS):
         views = tuple(_token_view(drawn, name) for name in ABSENT)
+    elif set(signals) <= set(STATES):
+        views = tuple(_states_view(drawn, name, width) for name, width in {"a": 6, "b": 9}.items())
     else:
         return None
     return LossInput(_student(drawn), views, torch.arange(SIZE) % 3)
@@ -83,6 +86,17 @@ def _token_view(drawn: Drawn, name: str) -> TeacherView:
         "tail": torch.where(spoken, tail, 0),
     }
     return TeacherView(name, weight, target, {})
+
+
+def _states_view(drawn: Drawn, name: str, width: int) -> TeacherView:
+    """The states at an answer's tokens, and the student's through this teacher's heads."""
+    weight, tokens = drawn.weight(name), _answers()
+    spoken = ((weight > 0)[:, None] & (tokens >= 0))[..., None]
+    target = {
+        "tokens": torch.where(weight[:, None] > 0, tokens, 0).to(torch.int32),
+        "answer_hidden": torch.where(spoken, drawn.rows(SIZE, max(LENGTHS), width), 0),
+    }
+    return TeacherView(name, weight, target, {"answer_hidden": drawn.rows(SIZE, max(LENGTHS), width).requires_grad_()})
 
 
 def _answers() -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdkit.core.contracts import LossInput
-from kdkit.core.distill.bridge import PREVIOUS, Bridge, linear_heads
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, make_heads
 from kdkit.core.distill.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
 from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.distill.train import TrainSettings, learning_rate, make_optimiser
@@ -68,8 +68,9 @@ def make_task(pull: float = 0.0) -> DistillTask:
     torch.manual_seed(0)
     student = Speaker(width=6)
     bridges = {
-        "a.b": Bridge(linear_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
-        "values": Bridge(linear_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
+        "a.b": Bridge(make_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
+        "values": Bridge(make_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
+        "rigid": Bridge(make_heads(student.outputs, {"image": 7, "text": 7}, shared_towers=False, orthogonal=True)),
         PREVIOUS: Bridge(),
     }
     terms = [Term("contrast", 1.0, Contrast()), Term("keep", 0.5, Contrast(), previous=True)]
@@ -79,7 +80,7 @@ def make_task(pull: float = 0.0) -> DistillTask:
 def make_batch(size: int = 8) -> dict[str, dict[str, Tensor] | dict[str, dict[str, Tensor]] | Tensor]:
     generator = torch.Generator().manual_seed(1)
     weight = torch.rand(size, generator=generator)
-    widths = {"a.b": 9, "values": 4, PREVIOUS: 6}
+    widths = {"a.b": 9, "values": 4, "rigid": 7, PREVIOUS: 6}
     return {
         "inputs": {
             "pixels": torch.rand(size, 3, SIDE, SIDE, generator=generator),
@@ -201,7 +202,7 @@ def test_fitted_heads_are_the_ridge_regression() -> None:
     generator = torch.Generator().manual_seed(3)
     student = {s: torch.randn(50, 6, generator=generator) for s in ("image", "text")}
     target = {s: torch.randn(50, 9, generator=generator) for s in ("image", "text")}
-    bridge = Bridge(linear_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
+    bridge = Bridge(make_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
     fit_heads(bridge, student, target)
     x = torch.cat([F.normalize(student[s], dim=-1) for s in ("image", "text")]).double().numpy()
     y = torch.cat([target[s] for s in ("image", "text")]).double().numpy()
