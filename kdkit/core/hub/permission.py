@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.hub.ask import ask
 from kdkit.core.hub.conflict import conflict
-from kdkit.core.hub.connection import Hub
+from kdkit.core.hub.connection import Hub, Kind
 from kdkit.core.hub.plan import UploadPlan
 from kdkit.core.hub.remote import Repository, look_at
 from kdkit.core.hub.retry import patiently
@@ -43,33 +43,41 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
         KdkitError: no token or permission; another visibility; somebody pushed or made the repository since; the tag
             names another commit.
     """
-    account, there = hub.account, look_at(hub, plan.repo, plan.kind, plan.revision)
-    if account.role == "read" and not pull_request:
+    there = look_at(hub, plan.repo, plan.kind, plan.revision)
+    if there is None and plan.parent is not None:
         raise KdkitError(
-            f"the token of '{account.name}' may only read",
+            "the repository has disappeared since the push was planned",
             where=plan.repo,
-            fix=hub.how_to_log_in,
-            code=ExitCode.DENIED,
+            fix="run the push again to make it anew",
+            code=ExitCode.MISSING,
         )
+    check_token(hub, plan.repo, plan.kind, there, pull_request=pull_request)
     if there is None:
-        if plan.parent is not None:
-            raise KdkitError(
-                "the repository has disappeared since the push was planned",
-                where=plan.repo,
-                fix="run the push again to make it anew",
-                code=ExitCode.MISSING,
-            )
-        _may_create(hub, plan)
         return True
-    if not pull_request:
-        # A Hub without this question answers 404; the commit then tells.
-        ask(hub, "GET", f"/api/{plan.kind}s/{plan.repo}/auth-check/write", accept=(404,))
     same_visibility(hub, plan, there, private)
     if there.commit != plan.parent:
         raise conflict(hub, plan, there, plan.parent)
     if tag:
         _tag_is_free(hub, plan, tag)
     return False
+
+
+def check_token(hub: Hub, repo: str, kind: Kind, there: Repository | None, *, pull_request: bool) -> None:
+    """Whether the token may push to ``repo``, which is ``there``, or make it where there is none.
+
+    Raises:
+        KdkitError: no token, one that may only read, another's repository or namespace (exit 4).
+    """
+    account = hub.account
+    if account.role == "read" and not pull_request:
+        raise KdkitError(
+            f"the token of '{account.name}' may only read", where=repo, fix=hub.how_to_log_in, code=ExitCode.DENIED
+        )
+    if there is None:
+        _may_create(hub, repo)
+    elif not pull_request:
+        # A Hub without this question answers 404; the commit then tells.
+        ask(hub, "GET", f"/api/{kind}s/{repo}/auth-check/write", accept=(404,))
 
 
 def tags_of(hub: Hub, plan: UploadPlan) -> dict[str, str]:
@@ -89,13 +97,13 @@ def tag_is_taken(hub: Hub, plan: UploadPlan, tag: str, commit: str, *, done: str
     )
 
 
-def _may_create(hub: Hub, plan: UploadPlan) -> None:
-    namespace, account = plan.repo.partition("/")[0], hub.account
+def _may_create(hub: Hub, repo: str) -> None:
+    namespace, account = repo.partition("/")[0], hub.account
     if namespace.lower() not in map(str.lower, (account.name, *account.organisations)):
         names = ", ".join((account.name, *account.organisations))
         raise KdkitError(
             f"'{account.name}' may not make repositories of '{namespace}'",
-            where=plan.repo,
+            where=repo,
             why=f"a token of '{account.name}' can write to: {names}",
             fix=f"push to one of them, or ask '{namespace}' to let you in",
             code=ExitCode.DENIED,

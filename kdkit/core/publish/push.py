@@ -109,11 +109,11 @@ def push_student(
     check_repository(repo)
     chosen = Versions(workspace).get(version)
     _require_promoted(chosen, refused)
-    if not dry_run:
-        hub.account  # noqa: B018  # a token that is missing or wrong is known before the work
-    elif hub.token is None:
+    if dry_run and hub.token is None:
         report.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
-    _require_visibility(hub, repo, public=public)
+    else:
+        hub.require_token()
+    _require_access(hub, repo, public=public, pull_request=pull_request)
     with workspace.exclusive("push"), _room(workspace) as folder:
         release = assemble_release(
             workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, reporter=report
@@ -160,13 +160,19 @@ def _require_promoted(version: Version, refused: bool) -> None:
     )
 
 
-def _require_visibility(hub: Hub, repo: str, *, public: bool) -> None:
-    """Private by default; kdkit never changes who may see a repository."""
+def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) -> None:
+    """What can be known before the work: a token that may push there, and who may see what is there.
+
+    Private by default; kdkit never changes who may see a repository.
+    """
     from kdkit.core.hub import explained
+    from kdkit.core.hub.permission import check_token
     from kdkit.core.hub.remote import look_at
 
     with explained(repo, hub):
         there = look_at(hub, repo, "model", "main")
+        if hub.token is not None:
+            check_token(hub, repo, "model", there, pull_request=pull_request)
     if there is None or there.private != public:
         return
     raise KdkitError(

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdkit.core.contracts import DualEncoder
+from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation
 from kdkit.core.hub import connect, plan_upload, upload
@@ -156,6 +156,27 @@ def test_without_a_token_nothing_is_done(world: World) -> None:
         push_student(world.workspace, REPO, hub=connect(world.hub.url, environment={}))
     assert caught.value.code == ExitCode.DENIED
     assert len(world.hub.requests) == requests
+
+
+def test_permission_is_known_before_the_work(world: World) -> None:
+    """In a dry run too: nothing is assembled for somebody who may not push it."""
+    client, said = connect(world.hub.url, ALICE.token), Said()
+    world.hub.create("stranger/student", private=True)
+    for repo in ("stranger/student", "stranger/new"):
+        with pytest.raises(KdkitError) as caught:
+            push_student(world.workspace, repo, hub=client, dry_run=True, reporter=said)
+        assert caught.value.code == ExitCode.DENIED
+    assert said.lines == []
+
+
+class Said(Silent):
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_licences_stop_a_push_before_the_work(world: World) -> None:
