@@ -133,6 +133,28 @@ class HiddenState(Distance):
         return self.factor * super().rows(student, target)
 
 
+class Share(Distance):
+    """Right: the same, of one process's samples."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        self.total = batch.total
+        return super().forward(batch)
+
+    def mean(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return (weight * rows).sum() / self.total(weight.sum()).clamp_min(1e-30)
+
+
+class OwnMean(Distance):
+    """The mean over one process's samples; that of the batch is not the sum of such."""
+
+
+class Hasty(Share):
+    """Does not ask where it thinks that it need not."""
+
+    def mean(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return super().mean(rows, weight) if len(rows) > 3 else (weight * rows).sum() * 0
+
+
 MISTAKES = [
     (Vector, "test_scalar", "expected a scalar of shape (), got (1,)"),
     (Double, "test_scalar", "expected float32 from float32 rows, got torch.float64"),
@@ -147,6 +169,8 @@ MISTAKES = [
     (NoGraph, "test_no_weight_at_all", "expected a graph, got none"),
     (Greedy, "test_other_signals", "KeyError: 'of another loss'"),
     (NeedsBoth, "test_other_signals", "KeyError: 'image'"),
+    (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
+    (Hasty, "test_shares_add_up", "totals: processes would wait for ever"),
     (HalfGradient, "test_gradcheck", "not that of finite differences"),
     (HiddenState, "test_state_round_trip", "value after a state round trip"),
 ]
@@ -156,11 +180,15 @@ def test_a_loss_that_is_right_passes() -> None:
     checks = found_by(LossContract, HERE + "Distance")
     assert failed(checks) == {}
     assert skipped(checks) == set()
+    checks = found_by(LossContract, HERE + "Share", spec={"per_sample": True})
+    assert failed(checks) == {}
+    assert skipped(checks) == set()
 
 
 @pytest.mark.parametrize(("loss", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(loss: type[Any], check: str, message: str) -> None:
-    found = failed(found_by(LossContract, HERE + loss.__name__))
+    spec = {"per_sample": check == "test_shares_add_up"}
+    found = failed(found_by(LossContract, HERE + loss.__name__, spec=spec))
     assert message in found.get(check, f"passed; failed: {found}")
 
 

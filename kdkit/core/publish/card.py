@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,14 @@ def _data(facts: CardFacts) -> Iterator[str]:
         yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
 
 
+def _taught_how(recipe: Mapping[str, Any], teachers: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    if not teachers:
+        yield "teachers", "none: its losses read the samples alone"
+        return
+    yield "space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"
+    yield "trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()
+
+
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
@@ -165,8 +173,7 @@ def _making(facts: CardFacts) -> Iterator[str]:
     rows = (
         ("recipe", f"{recipe['name']}: {recipe['summary']}" + (f" ({recipe['source']})" if recipe["source"] else "")),
         ("losses", " + ".join(f"{part['weight']:g} {part['name']}" for part in recipe["losses"])),
-        ("space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"),
-        ("trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()),
+        *_taught_how(recipe, lineage["teachers"]),
         ("training", f"{schedule}, seed {training['seed']}"),
         ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),
         ("made with", ", ".join(f"{name} {environment[name]}" for name in ("kdkit", "python", "torch"))),

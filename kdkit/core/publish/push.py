@@ -207,4 +207,4 @@ def _room(workspace: Workspace) -> Iterator[Path]:
 def _message(release: Release) -> str:
     record = release.record
     teachers = ", ".join(teacher["name"] for teacher in record.lineage["teachers"])
-    return f"{record.version} of the student\n\nTaught by {teachers}. Pushed with kdkit {record.kdkit}."
+    return f"{record.version} of the student\n\nTaught by {teachers or 'no teacher'}. Pushed with kdkit {record.kdkit}."

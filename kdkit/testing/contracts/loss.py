@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -107,6 +108,24 @@ class LossContract(Contract):
             what = f"a teacher that gives only signals {', '.join(target)}"
             assert value.isfinite(), f"{what}: expected a finite value, got {value.item()}"
 
+    def test_shares_add_up(self) -> None:
+        """Values of two shares of a batch add up to its own, where the spec says ``per_sample``."""
+        batch, size = self.batch(), len(self.batch().domain)
+        if not cast(LossSpec, self.entry.spec).per_sample:
+            return  # it promises nothing
+        shares = [_share(batch, slice(0, size // 2)), _share(batch, slice(size // 2, size))]
+        asked: list[list[Tensor]] = [[], []]
+        for share, numbers in zip(shares, asked, strict=True):
+            self.make()(replace(share, total=partial(_noted, numbers)))
+        counts = [len(numbers) for numbers in asked]
+        assert counts[0] == counts[1], (
+            f"shares ask for {counts[0]} and {counts[1]} totals: processes would wait for ever"
+        )
+        totals = [torch.stack(parts).sum() for parts in zip(*asked, strict=True)]
+        values = [self.make()(replace(share, total=partial(_given_back, iter(totals)))) for share in shares]
+        advice = "divide by batch.total(...) of what is counted, not by what this share has"
+        assert_near("sum of two shares' values", values[0] + values[1], self.make()(batch), 1e-5, fix=advice)
+
     def test_gradcheck(self) -> None:
         """The gradient is that of finite differences, in float64."""
         loss, batch = self.make().double(), self.batch(torch.float64)
@@ -162,6 +181,35 @@ def _with_student(batch: LossInput, rows: Mapping[str, Tensor]) -> LossInput:
 
     views = tuple(replace(view, student=renewed(view.name, view.student)) for view in batch.teachers)
     return replace(batch, student=renewed("student", batch.student), teachers=views)
+
+
+def _noted(numbers: list[Tensor], x: Tensor) -> Tensor:
+    numbers.append(x)
+    return x
+
+
+def _given_back(totals: Iterator[Tensor], _: Tensor) -> Tensor:
+    return next(totals)
+
+
+def _share(batch: LossInput, rows: slice) -> LossInput:
+    """What one of several processes sees; the output embedding and the scale are the same for all."""
+    size = len(batch.domain)
+
+    def cut(x: Tensor) -> Tensor:
+        return x[rows] if x.ndim and len(x) == size else x
+
+    views = tuple(
+        replace(
+            view,
+            weight=view.weight[rows],
+            target={name: cut(x) for name, x in view.target.items()},
+            student={name: cut(x) for name, x in view.student.items()},
+        )
+        for view in batch.teachers
+    )
+    student = {name: cut(x) for name, x in batch.student.items()}
+    return replace(batch, student=student, teachers=views, domain=batch.domain[rows])
 
 
 def _given(batch: LossInput) -> dict[str, Tensor]:

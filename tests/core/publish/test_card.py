@@ -189,6 +189,8 @@ def test_what_is_not_known_is_said() -> None:
     text = card_text(facts(results=empty, teachers=()))
     assert "This version was not evaluated." in text
     assert "None: it learnt from the data alone." in text
+    assert "trained with kdkit on the samples' own texts, without a teacher, in " in text
+    assert "`oracle` asks" not in card_text(facts(results={**results(), "ratios": {}}))
     assert "model-index" not in text
     assert "flatter" in card_text(facts(results=results("calibration")))
     assert "flatter" not in card_text(facts())
