@@ -48,7 +48,7 @@ def _json(done: Pulled) -> dict[str, Any]:
     return {
         "project": done.root,
         "version": done.version,
-        "origin": {**vars(done.origin), "endpoint": done.endpoint},
+        "origin": vars(done.origin),
         "teachers": list(done.teachers),
         "unpublished_teachers": list(done.unpublished),
         "features": [asdict(column) for column in done.columns],

@@ -21,7 +21,7 @@ from kdkit.core.publish.card_tables import (
     table,
     teachers_table,
 )
-from kdkit.core.publish.layout import README, RECORD, RESULTS
+from kdkit.core.publish.layout import HOME, README, RECORD, RESULTS
 from kdkit.core.publish.licence import UNDETERMINED
 
 _HEADLINES = ("accuracy", "auc")
@@ -57,7 +57,8 @@ def _what(facts: CardFacts) -> Iterator[str]:
         yield f"{figures_text(own['mean'], _HEADLINES)} ({means})."
     if record.origin is not None:
         it = record.origin
-        yield f"It goes on from version {cell(it.version)} of {link(it.repository)}, commit `{it.commit[:12]}`."
+        place = link(it.repository, it.endpoint)
+        yield f"It goes on from version {cell(it.version)} of {place}, commit `{it.commit[:12]}`."
     guard = (lineage.get("retention") or {}).get("guard")
     if guard is not None and not guard["promoted"]:
         yield (
@@ -93,7 +94,7 @@ def _proof(facts: CardFacts) -> str:
     worst = max(value for figures in differences for name, value in figures if name.endswith("_difference"))
     known = ", ".join(f"{library} {version}" for library, version in form.environment.items())
     kdkit = "" if "kdkit" in form.needs else " and without kdkit"
-    needs = ["this repository", *([link(form.base.repository)] if form.base is not None else [])]
+    needs = ["this repository", *([link(form.base.repository, facts.endpoint)] if form.base is not None else [])]
     needs += [f"`pip install {' '.join(form.needs)}`"] if form.needs else []
     return (
         f"These lines were run on these files before they were published, without network{kdkit}. They gave the "
@@ -143,7 +144,7 @@ def _teachers(facts: CardFacts) -> Iterator[str]:
             "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
             "teacher may teach. The teachers' weights are not in this repository."
         )
-    yield teachers_table(facts.teachers)
+    yield teachers_table(facts.teachers, facts.endpoint)
 
 
 def _data(facts: CardFacts) -> Iterator[str]:
@@ -244,7 +245,9 @@ def _citation(facts: CardFacts) -> Iterator[str]:
     fields = {
         "title": f"{facts.title}, version {record.version}",
         "year": year,
-        "howpublished": f"Hugging Face Hub, {record.repository}",
+        "howpublished": f"Hugging Face Hub, {record.repository}"
+        if facts.endpoint == HOME
+        else f"{facts.endpoint}/{record.repository}",
         "note": f"Distilled with kdkit {record.kdkit}",
     }
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdkit.core.publish.ancestry import Taught
 from kdkit.core.publish.form import StudentForm
-from kdkit.core.publish.layout import README, Record
+from kdkit.core.publish.layout import HOME, README, Record
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
 
 HUB_LICENCES = frozenset(
@@ -37,6 +37,7 @@ class CardFacts:
         results: what ``eval/results.json`` holds.
         base: the repository of the model that its adapters belong to, of the release that it goes on from, or of its
             initial checkpoint; or empty.
+        endpoint: address of the Hub that it is published on, and where the repositories that it names are.
         taught: how many different training samples it has been taught, over all versions.
     """
 
@@ -47,6 +48,7 @@ class CardFacts:
     results: Mapping[str, Any]
     base: str
     taught: int
+    endpoint: str = HOME
 
     @property
     def title(self) -> str:

@@ -112,7 +112,7 @@ def _scored(model: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     return str(total) if scored == total else f"{scored} of {total}"
 
 
-def teachers_table(teachers: Sequence[Taught]) -> str:
+def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
     """Repository, commit, licence, where it may teach, trust with intervals, since when."""
     rows = []
     for teacher in teachers:
@@ -121,7 +121,7 @@ def teachers_table(teachers: Sequence[Taught]) -> str:
         rows.append(
             (
                 cell(teacher.name),
-                _source(entry["source"]),
+                _source(entry["source"], endpoint),
                 f"`{entry['commit'][:12]}`" if entry.get("commit") else "-",
                 cell(teacher.facts.shown),
                 "<br>".join(trust) or "nothing",
@@ -137,17 +137,17 @@ def _trust(figures: Mapping[str, float | None] | None) -> str:
     return interval({"value": figures.get("accuracy"), "low": figures.get("lower"), "high": figures.get("upper")})
 
 
-def _source(source: str) -> str:
+def _source(source: str, endpoint: str) -> str:
     kind, _, place = source.partition(":")
     if kind == "hf":
-        return link(place.partition("@")[0])
+        return link(place.partition("@")[0], endpoint)
     return "not published" if kind == "local" else cell(source)
 
 
-def link(repository: str) -> str:
-    """To a repository on the Hub, where it is a name of one."""
+def link(repository: str, endpoint: str) -> str:
+    """To a repository on the Hub at ``endpoint``, where it is a name of one."""
     plain = re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
-    return f"[{cell(repository)}](https://huggingface.co/{repository})" if plain else cell(repository)
+    return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
 
 
 def data_table(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:

@@ -92,10 +92,13 @@ def _export_release(
     merged: bool,
     reporter: Reporter | None,
 ) -> Exported:
+    from kdkit.core.hub import connect
     from kdkit.core.publish.release import assemble_release
 
     with new_folder(to, replace=overwrite) as draft:
-        release = assemble_release(workspace, version, repo, draft, merged=merged, reporter=reporter)
+        release = assemble_release(
+            workspace, version, repo, draft, merged=merged, endpoint=connect().endpoint, reporter=reporter
+        )
         size = release.size
     for warning in release.warnings:
         (reporter or Silent()).warn(warning)

@@ -33,22 +33,27 @@ LOCK = f"{KDKIT}/registry.lock"
 RECIPE = f"{KDKIT}/recipe.yaml"
 """Only where the recipe was a file of the project."""
 
+HOME = "https://huggingface.co"
+"""The Hub, where no other is meant."""
+
 NOT_PUBLISHED = "(not published)"
 """Stands where a path of the machine stood, e.g. ``local:(not published)``."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The release that a project was pulled from."""
+    """The release that a project was pulled from; ``endpoint`` is the address of its Hub."""
 
     repository: str
     commit: str
     version: str
+    endpoint: str = HOME
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Origin:
-        """Of a mapping that may hold more; raises KeyError where one is missing."""
-        return cls(str(data["repository"]), str(data["commit"]), str(data["version"]))
+        """Of a mapping that may hold more; raises KeyError where one is missing. Records of old have no endpoint."""
+        named = (str(data[name]) for name in ("repository", "commit", "version"))
+        return cls(*named, endpoint=str(data.get("endpoint", HOME)))
 
 
 @dataclass(frozen=True)

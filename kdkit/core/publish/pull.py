@@ -37,7 +37,7 @@ class Pulled:
     Attributes:
         root: its folder.
         version: its current version, under the name that it had.
-        origin: repository, commit and version; ``endpoint`` is the Hub that it came from.
+        origin: repository, commit and version, and the Hub that it came from.
         teachers: in its registry; ``unpublished`` are those that only the author has, which stand there as comments.
         columns: features that came with it.
         lacking: what no installed plugin provides.
@@ -46,7 +46,6 @@ class Pulled:
     root: Path
     version: str
     origin: Origin
-    endpoint: str
     teachers: tuple[str, ...]
     unpublished: tuple[str, ...]
     columns: tuple[PulledColumn, ...]
@@ -84,16 +83,17 @@ def pull_student(
 
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
     _require_empty(into)
+    # Of one name, so that a pull that was cut off finds what it has fetched already.
     staging = into.with_name(f".{into.name}.pulled")
     with disk_errors(str(into)):
         try:
             shutil.rmtree(staging, ignore_errors=True)
             got = download(hub, repo, "model", revision, staging, reporter=reporter)
             record = checked_record(got, repo)
-            origin = Origin(repository=repo, commit=got.commit, version=record.version)
+            origin = Origin(repo, got.commit, record.version, hub.endpoint)
             release = _Release(got.folder, record, origin, load_registry(staging / REGISTRY), Lock.load(staging / LOCK))
             with new_folder(into) as draft:
-                _write_project(draft, release, hub.endpoint)
+                _write_project(draft, release)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     if record.base is not None:
@@ -107,7 +107,6 @@ def pull_student(
         root=into,
         version=record.version,
         origin=origin,
-        endpoint=hub.endpoint,
         teachers=tuple(name for name in release.registry.teachers if name not in hidden),
         unpublished=hidden,
         columns=columns,
@@ -162,7 +161,7 @@ def _require_empty(into: Path) -> None:
         )
 
 
-def _write_project(root: Path, release: _Release, endpoint: str) -> None:
+def _write_project(root: Path, release: _Release) -> None:
     record, lineage = release.record, release.record.lineage
     (root / PROJECT_REGISTRY).write_text(release.registry_text(), encoding="utf-8")
     shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))
@@ -175,8 +174,9 @@ def _write_project(root: Path, release: _Release, endpoint: str) -> None:
             shutil.copyfile(release.folder / name, folder / "student" / name)
         for name in (TASK, SAMPLES):
             shutil.copyfile(release.folder / name, folder / below_kdkit(name))
-        origin = {**vars(release.origin), "endpoint": endpoint}
-        _write_json(folder / HISTORY, {"origin": origin, "history": [dict(item) for item in record.history[:-1]]})
+        _write_json(
+            folder / HISTORY, {"origin": vars(release.origin), "history": [dict(item) for item in record.history[:-1]]}
+        )
         _write_json(folder / "lineage.json", lineage)
     versions.make_current(record.version)
 

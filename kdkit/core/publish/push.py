@@ -116,7 +116,15 @@ def push_student(
     _require_access(hub, repo, public=public, pull_request=pull_request)
     with workspace.exclusive("push"), _room(workspace) as folder:
         release = assemble_release(
-            workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, reporter=report
+            workspace,
+            chosen,
+            repo,
+            folder,
+            public=public,
+            merged=merged,
+            licence=licence,
+            endpoint=hub.endpoint,
+            reporter=report,
         )
         for warning in release.warnings:
             report.warn(warning)

@@ -20,8 +20,10 @@ from kdkit.core.publish.card import write_card
 from kdkit.core.publish.card_facts import CardFacts
 from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import (
+    HOME,
     KDKIT,
     LOCK,
+    NOT_PUBLISHED,
     RECIPE,
     RECORD,
     REGISTRY,
@@ -77,6 +79,7 @@ def assemble_release(
     public: bool = False,
     merged: bool = False,
     licence: str | None = None,
+    endpoint: str = HOME,
     reporter: Reporter | None = None,
 ) -> Release:
     """Make the release of ``version`` for the repository ``repo`` in the new or empty folder ``to``.
@@ -87,6 +90,7 @@ def assemble_release(
         public: everybody will read it: nothing may be unknown about licences.
         merged: whole weights where the student has adapters.
         licence: what a person states; at least as strict as what the teachers ask for.
+        endpoint: address of the Hub where ``repo`` is, for the card's links.
         reporter: where progress is told.
 
     Raises:
@@ -109,6 +113,7 @@ def assemble_release(
         results=results,
         base=_base_model(record, ancestry.start),
         taught=len(version.known_samples()),
+        endpoint=endpoint,
     )
     write_card(to, facts)
     record = replace(record, files=file_facts(to))
@@ -176,10 +181,21 @@ def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str],
     if named is None:
         (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
     data = public_registry(workspace.registry, recipe=named or f"./{Path(RECIPE).name}")
-    data["teachers"] = {name: entry for name, entry in data["teachers"].items() if name in teachers}
+    lock = Lock.load(workspace.lock_path)
+    known = {**_held_by_others(lock), **data["teachers"]}
+    data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
     about = f"The registry of {version.name} as it was published: without data and without paths."
     (to / REGISTRY).write_text(_yaml(data, about), encoding="utf-8")
-    public_lock(Lock.load(workspace.lock_path), list(data["teachers"])).save(to / LOCK)
+    public_lock(lock, list(data["teachers"])).save(to / LOCK)
+
+
+def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
+    """Teachers that only an earlier author has: comments in the registry of a pulled project, facts in its lock."""
+    held = {name: facts for name, facts in lock.teachers.items() if facts.source.endswith(NOT_PUBLISHED)}
+    return {
+        name: {"from": facts.source, "loader": facts.loader, **({"options": facts.options} if facts.options else {})}
+        for name, facts in held.items()
+    }
 
 
 def _named_recipe(workspace: Workspace, version: Version) -> str | None:

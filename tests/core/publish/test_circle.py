@@ -15,6 +15,7 @@ from kdkit.core.hub import Hub
 from kdkit.core.publish.layout import Record
 from kdkit.core.publish.pull import pull_student
 from kdkit.core.publish.push import push_student
+from kdkit.core.registry.lock import Lock
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from kdkit.testing.hub import ALICE, Account, LocalHub, local_hub
@@ -84,6 +85,12 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pushed.uploaded.commit)
         third = pull_student(MINE, tmp_path / "third", hub=bob, catalogue=toy_catalogue())
         assert third.version == "v3"
+        assert set(third.unpublished) == {"radio", "chest", "mine"}, "those of the first author too"
+        assert {"radio", "chest"} <= Lock.load(third.root / "registry.lock").teachers.keys()
+        assert third.origin.endpoint == record.origin.endpoint == server.url
+        readme = server.head(MINE).files["README.md"]
+        card = server.store.path(readme.sha256 or readme.oid).read_text(encoding="utf-8")
+        assert f"[{THEIRS}]({server.url}/{THEIRS})" in card
         assert torch.equal(features(workspace), features(open_project(tmp_path / "third")))
         version = Versions(open_project(tmp_path / "third")).get()
         assert [item["version"] for item in Versions(workspace).history(version)] == ["v1", "v2", "v3"]

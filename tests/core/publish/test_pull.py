@@ -77,7 +77,7 @@ def test_the_project_holds_the_student_and_its_history(author: Path, local: Loca
     done = pull(local, tmp_path / "p")
     there, here = open_project(author), open_project(tmp_path / "p")
     assert all(torch.equal(a, b) for a, b in zip(features(there), features(here), strict=True))
-    assert (done.version, done.origin.version, done.endpoint) == ("v2", "v2", local.url)
+    assert (done.version, done.origin.version, done.origin.endpoint) == ("v2", "v2", local.url)
     assert (done.teachers, done.unpublished, done.lacking) == ((), ("radio", "more"), ())
     version = Versions(here).get()
     assert version.pulled is not None
