@@ -20,9 +20,11 @@ from kdkit.core.distill.plan import make_plan
 from kdkit.core.distill.survey import survey
 from kdkit.core.errors import KdkitError
 from kdkit.core.features import FeatureStore
+from kdkit.core.features.live import live_devices
 from kdkit.core.features.upkeep import column_statuses, extract_missing
 from kdkit.core.pseudo.label import pseudo_label
 from kdkit.core.recipe import load_recipe
+from kdkit.core.registry.lock import Lock
 from kdkit.core.token_signals import compress, tail_of
 from kdkit.core.workspace import Workspace
 from kdkit.plugins.loaders import endpoint_requests
@@ -295,6 +297,20 @@ def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: 
         batch, {"remote": stored}, {"remote": torch.ones(len(rows))}, torch.zeros(len(rows), dtype=torch.int64)
     )
     assert float(out["token-kd"]) > 0.01
+
+
+def test_it_is_admitted_when_it_answers_and_cannot_be_live(
+    running: LocalEndpoint, served: Served, tmp_path: Path
+) -> None:
+    workspace = project(tmp_path / "p", running, served)
+    assert len(running.requests) == 1, "admitting it asks one question"
+    assert set(Lock.load(workspace.lock_path).teacher("remote").signals) == {"tokens", "topk_ids", "topk", "tail"}
+    assert live_devices(workspace) == {}
+    path = workspace.registry_path
+    text = path.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(KdkitError, match="cannot be live: it tells of nothing but its own answers"):
+        live_devices(Workspace(workspace.root))
 
 
 def test_an_answer_that_was_changed_is_not_what_was_told(
