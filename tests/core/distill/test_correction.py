@@ -16,7 +16,7 @@ from kdkit.cli.distill import outcome_text, plan_text
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction import CorrectedFeed
 from kdkit.core.distill.estimate import dry_run
-from kdkit.core.distill.run import Options
+from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import KdkitError
 from kdkit.core.pseudo.review import Reviewed
 from kdkit.core.workspace import Workspace
@@ -47,6 +47,16 @@ def endpoint() -> Iterator[LocalEndpoint]:
 
 
 # ------------------------------------------------------------------------------------- a whole run
+
+
+class Heard(Silent):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 def test_what_was_wrong_is_a_file_that_the_lineage_names(tmp_path: Path) -> None:
@@ -99,6 +109,11 @@ def test_where_nothing_is_wrong_the_run_is_as_without_correction(tmp_path: Path)
     again = run(root)
     assert [part["step"] for part in again.version.lineage["correction"]["rounds"]] == [3]
     assert same(weights(root, "v1"), weights(root, "v3"))
+    set_correction(root, {"every": 3})
+    heard = Heard()
+    assert distill(Workspace(root), Options(cpu=True), reporter=heard) is not None
+    assert "the run of 14 steps ends before the first correction: nothing is corrected" in heard.warnings
+    assert same(weights(root, "v1"), weights(root, "v4"))
 
 
 # ------------------------------------------------------------------------ what the batches are made of
