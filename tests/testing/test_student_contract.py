@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import Published, Sample
 from kdkit.testing import StudentContract, checks
 from tests.testing.harness import failed, found_by, skipped
 from tests.toys import ToyEncoder, load_toy
@@ -132,6 +134,7 @@ MISTAKES = [
     (PathConfig, "test_config", "config is not JSON"),
     (ForgetsScale, "test_saves_and_loads", "'logit_scale' after saving and loading"),
     (Pickles, "test_saves_no_pickle", "expected safetensors and JSON, got pytorch_model.bin"),
+    (Right, "test_publishes", "the lines do not load the repository"),
     (OtherTokens, "test_evaluates_as_it_trains", "'text' by encode_*: expected the same"),
 ]
 
@@ -140,13 +143,23 @@ def load(folder: Path) -> ToyEncoder:
     return load_toy(folder)
 
 
-def student_checks(kind: type[Any]) -> Any:
-    spec = {"loader": HERE + "load", "options": CONFIG}
+def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
+    shutil.copytree(folder, to)
+    names = tuple(path.name for path in folder.iterdir())
+    return Published("A toy", "toys", (), "small", names, f"model = load({name!r})\n", needs=("kdkit",) * merged)
+
+
+def publish_nameless(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
+    return replace(publish(folder, to, name, merged=merged), lines="model = load('x')\n")
+
+
+def student_checks(kind: type[Any], publisher: str = "publish_nameless") -> Any:
+    spec = {"loader": HERE + "load", "options": CONFIG, "publisher": HERE + publisher}
     return found_by(StudentContract, HERE + kind.__name__, spec=spec)
 
 
 def test_a_student_that_is_right_passes() -> None:
-    found = student_checks(Right)
+    found = student_checks(Right, "publish")
     assert failed(found) == {}
     assert skipped(found) == set()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,6 +139,24 @@ class StudentContract(Contract):
         assert files, "expected files, save() wrote none"
         found = [path.name for path in files if path.suffix in PICKLES]
         assert not found, f"expected safetensors and JSON, got {', '.join(found)}"
+
+    def test_publishes(self) -> None:
+        """A publisher that its spec names writes files that load and compute the same, and lines that are Python."""
+        spec = cast(StudentSpec, self.entry.spec)
+        if not spec.publisher:
+            return
+        release, pulled = self.scratch() / "release", self.scratch() / "pulled"
+        pulled.mkdir()
+        with offline():
+            published = resolve(spec.publisher)(self._saved(), release, "lab/student", merged=False)
+            for name in published.names:
+                assert (release / name).is_file(), f"'{name}' is named, but not written"
+                shutil.copyfile(release / name, pulled / name)
+            again = resolve(spec.loader)(pulled).eval()
+            found = self._forward(again, _stack(self._prepared(again)))
+        assert_all_near("after publishing", found, self._forward(self.student()), 1e-6)
+        ast.parse(published.lines)
+        assert "lab/student" in published.lines, "the lines do not load the repository that they are for"
 
     def test_evaluates_as_it_trains(self) -> None:
         """A dual encoder's ``encode_image`` and ``encode_text`` give what ``forward`` gives."""
