@@ -64,5 +64,6 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             summary="V_kD of the states that predict the answer's tokens, for orthogonal heads",
             factory="kdkit.plugins.losses.vkd:AnswerOrthogonalDistillation",
             signals=("tokens", "answer_hidden"),
+            per_sample=True,
         ),
     )

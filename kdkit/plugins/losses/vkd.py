@@ -95,7 +95,7 @@ class AnswerOrthogonalDistillation(nn.Module):
         if not views:
             return nothing(batch)
         values, weights = zip(*(self._sum(view, batch.student[TOKENS].long()) for view in views), strict=True)
-        mass = torch.stack(weights).sum()
+        mass = batch.total(torch.stack(weights).sum())
         return torch.stack(values).sum() / torch.where(mass > 0, mass, 1)
 
     def _sum(self, view: TeacherView, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput
-from kdkit.core.distill.bridge import PREVIOUS, Bridge
+from kdkit.core.distill.bridge import PREVIOUS, Bridge, make_heads
 from kdkit.core.distill.task import DistillTask, Term
-from kdkit.core.token_signals import compress
+from kdkit.core.token_signals import HIDDEN, compress
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
+from kdkit.plugins.losses.vkd import AnswerOrthogonalDistillation
 
 BATCH, PLACES, WIDTH, VOCABULARY, WORLD = 6, 5, 4, 11, 2
 LENGTHS = ((5, 1, 3, 2, 0, 4), (3, 5, 2, 0, 0, 0))
@@ -61,10 +62,12 @@ def make_task() -> DistillTask:
     terms = [
         Term("ce", 0.5, Counted(), per_sample=True),
         Term("kd", 2.0, TokenDistillation(), per_sample=True),
+        Term("states", 1.5, AnswerOrthogonalDistillation(), per_sample=True),
         Term("keep", 1.0, TokenDistillation(divergence="jsd"), previous=True, per_sample=True),
         Term("spread", 0.3, Spread()),
     ]
-    return DistillTask(Teller(), {"teacher": Bridge(), PREVIOUS: Bridge()}, terms)
+    heads = make_heads({HIDDEN: WIDTH}, {HIDDEN: WIDTH + 2}, shared_towers=False, orthogonal=True)
+    return DistillTask(Teller(), {"teacher": Bridge(heads), PREVIOUS: Bridge()}, terms)
 
 
 def make_batch(lengths: tuple[int, ...]) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def make_batch(lengths: tuple[int, ...]) -> dict[str, Any]:
         stored = compress(torch.randn(BATCH * PLACES, VOCABULARY, generator=generator), 3)
         parts = zip(("topk_ids", "topk", "tail"), stored, strict=True)
         targets[name] = {"tokens": ids, **{key: x.reshape(BATCH, PLACES, -1) for key, x in parts}}
+    targets["teacher"][HIDDEN] = torch.randn(BATCH, PLACES, WIDTH + 2, generator=generator)
     weight = torch.rand(BATCH, generator=generator)
     known = torch.tensor([1.0, 0, 0, 0, 1, 0])
     return {
