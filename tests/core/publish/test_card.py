@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from kdkit.core.contracts import PinnedBase
 from kdkit.core.licences import LicenceFacts
 from kdkit.core.publish.ancestry import Taught
 from kdkit.core.publish.card import card_text
 from kdkit.core.publish.card_facts import HUB_LICENCES, CardFacts
-from kdkit.core.publish.card_tables import cell, table
+from kdkit.core.publish.card_tables import cell, metrics_table, table
 from kdkit.core.publish.form import StudentForm
 from kdkit.core.publish.layout import Origin, Record
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
@@ -216,6 +217,52 @@ def test_where_it_was_pulled_from_is_said() -> None:
     given = facts()
     text = card_text(replace(given, record=replace(given.record, origin=Origin("lab/first", "0123456789abcdef", "v1"))))
     assert "version v1 of [lab/first](https://huggingface.co/lab/first), commit `0123456789ab`" in text
+
+
+def test_what_is_on_another_hub_is_linked_there() -> None:
+    given, home = facts(), "https://hub.lab"
+    origin = Origin("lab/first", "0123456789abcdef", "v1", endpoint="https://hub.other")
+    text = card_text(replace(given, endpoint=home, record=replace(given.record, origin=origin)))
+    assert "[lab/first](https://hub.other/lab/first)" in text
+    assert f"[lab/biomedclip]({home}/lab/biomedclip)" in text
+    assert f"howpublished = {{{home}/lab/student}}" in text
+    assert "huggingface.co" not in text
+
+
+def test_a_student_that_answers() -> None:
+    """Adapters with a variant of RoPE, of two tasks whose figures and notes differ."""
+    given = facts()
+    form = replace(
+        given.form,
+        library="peft",
+        pipeline="image-text-to-text",
+        lines={"peft": "model = 1\n"},
+        checks={"peft": {"tolerance": 1e-5, "logit_difference": 4e-7}},
+        compared="logits",
+        taught="question-answer pair",
+        judged="questions",
+        needs=("kdkit", "kdkit-rope-x"),
+        notes=("**Its RoPE variant is x.** Plain transformers gives other answers.",),
+        base=PinnedBase("vendor/VL", "c" * 40, Path("here")),
+    )
+    own = model("v2", "student", **{"vg/ct": (0.9, 200), "rc/ct": (0.7, 60)})
+    own["domains"]["vg/ct"]["metrics"]["recall_strict"] = figure(0.8)
+    own["domains"]["rc/ct"]["notes"] = ["accuracy is ROUGE-L"]
+    found = {**results(), "models": [own], "domains": ["vg/ct", "rc/ct"], "ratios": {}}
+    text = card_text(replace(given, form=form, results=found, base="vendor/VL"))
+    data = Card(text).data
+    assert (data.base_model, data.library_name, data.pipeline_tag) == ("vendor/VL", "peft", "image-text-to-text")
+    assert data.to_dict()["base_model_relation"] == "adapter"
+    assert "They gave the version's logits (largest relative difference 4e-07)" in text
+    needed = "[vendor/VL](https://huggingface.co/vendor/VL) and `pip install kdkit kdkit-rope-x`"
+    assert f"They need nothing but this repository and {needed}." in text
+    assert "without kdkit" not in text
+    assert form.notes[0] in text
+    assert "| vg/ct | Accuracy 90.0 (88.0-92.0) %, AUC 0.950 (0.930-0.970), recall\\_strict 0.800" in text
+    assert "| accuracy is ROUGE-L |" in text
+    assert "76 question-answer pairs" in text
+    assert "Few questions to judge by: rc/ct (60)" in text
+    assert metrics_table(facts().own) == "", "the same in all domains: the other tables have it"
 
 
 def test_names_cannot_break_the_page() -> None:
