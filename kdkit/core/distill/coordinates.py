@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kdkit.core.contracts import Student
+from kdkit.core.contracts import Sample, Student
 from kdkit.core.distill.feed import Teaching
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.answers import TOKENS
@@ -17,8 +15,10 @@ if TYPE_CHECKING:
 
 COORDINATES = "boxes"
 """The part of a teacher's and a student's identity that says how they write the same box."""
-BOXES = "boxes"
-"""What ``Sample.extra`` holds where the answer has some."""
+AS_IS = "as-is"
+"""Of those who take texts as the data has them: their coordinates are the sample's own."""
+BOXES, BOX_FAMILY = "boxes", "box_family"
+"""What ``Sample.extra`` holds where the answer has some, and who wrote them."""
 
 
 def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], student: Student) -> None:
@@ -33,15 +33,22 @@ def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], stud
     for teaching in teachings:
         column = survey.columns.get(teaching.name)
         theirs = column.header.parts.get(COORDINATES) if column is not None else None
-        taught = boxed[teaching.weight[boxed] > 0]
-        if theirs in (None, own) or not len(taught) or TOKENS not in {spec.name for spec in teaching.raw}:
+        if own is None or theirs is None or TOKENS not in {spec.name for spec in teaching.raw}:
             continue
-        sample = survey.table.samples[int(np.min(taught))]
+        taught = [survey.table.samples[row] for row in boxed[teaching.weight[boxed] > 0]]
+        others = [sample for sample in taught if _of(theirs, sample) != _of(own, sample)]
+        if not others:
+            continue
+        example = others[0]
         raise KdkitError(
             f"teacher '{teaching.name}' stored what it says of answers whose boxes the student writes otherwise",
-            where=sample.origin,
-            why=f"{len(taught)} samples such as '{sample.id}': the teacher's boxes are {theirs}, the student's {own}",
-            fix="give the teacher the student's coordinates (option boxes of the loader qwen2-vl, with its min_pixels "
-            "and max_pixels), or other domains ('domains' of its entry); its pseudo-labels are translated",
+            where=example.origin,
+            why=f"{len(others)} samples such as '{example.id}': the teacher's boxes are {theirs}, the student's {own}",
+            fix="give the teacher the student's coordinates (its option boxes, with min_pixels and max_pixels "
+            "where they are pixels), or other domains ('domains' of its entry); its pseudo-labels are translated",
             code=ExitCode.FOUND,
         )
+
+
+def _of(coordinates: str, sample: Sample) -> str:
+    return str(sample.extra.get(BOX_FAMILY, coordinates)) if coordinates == AS_IS else coordinates

@@ -118,7 +118,7 @@ def test_identity_and_config_say_them(tmp_path: Path) -> None:
     assert SMALL["max_answer"] != LARGE["max_answer"]
 
 
-def project(root: Path) -> Workspace:
+def project(root: Path, **options: Any) -> Workspace:
     """Two grounding questions and one without a box, for a student of Qwen2.5-VL's kind."""
     root.mkdir()
     rows = []
@@ -129,7 +129,7 @@ def project(root: Path) -> Workspace:
         row = {"id": name, "image": f"{name}.png", "text": text, "domain": domain, "split": "train", "extra": told}
         rows.append(json.dumps(row) + "\n")
     (root / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
-    config = {"sizes": {**SIZES, "family": "qwen2_5_vl"}, **SMALL, **LARGE}
+    config = {"sizes": {**SIZES, "family": "qwen2_5_vl"}, **SMALL, **LARGE, **options}
     document = {
         "version": 1,
         "student": {"family": "clinkd", "config": config},
@@ -152,11 +152,11 @@ def taught_by(workspace: Workspace, teacher: GeneratingTeacher, weight: np.ndarr
 
 
 def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
-    workspace = project(tmp_path / "project")
+    workspace, like_the_data = project(tmp_path / "project"), project(tmp_path / "other", boxes="qwen-vl")
     make(**LARGE).save(tmp_path / "teacher")
     recipe, one = load_recipe("clinkd", workspace.catalogue), np.ones((1, 2))
 
-    def built(weight: np.ndarray[Any, Any], **options: Any) -> None:
+    def built(weight: np.ndarray[Any, Any], workspace: Workspace = workspace, **options: Any) -> None:
         teacher = load_generating(tmp_path / "teacher", k=4, **options)
         survey = taught_by(workspace, teacher, weight)
         assert [sample.extra["boxes"] != [] for sample in survey.table.samples] == [True, True, False]
@@ -174,3 +174,6 @@ def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
     assert caught.value.where == f"{workspace.root}/rows.jsonl:1"
     built(np.array([[float(domain == "vqa/ct") for domain in load_table(workspace).domains]]))
     built(one, boxes="qwen2.5-vl")
+    built(one, like_the_data, boxes="as-is")
+    with pytest.raises(KdkitError, match=refusal):
+        built(one, like_the_data)
