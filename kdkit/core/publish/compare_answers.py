@@ -78,7 +78,8 @@ def compare_answers(
         for number, picture in enumerate(pictures):
             picture.save(scratch / f"{number}.png")
         pictures[0].save(scratch / "image.png")
-        ours = ask(student, pictures, scratch)
+        ours, allowed = ask(student, pictures, scratch), tolerance(student)
+        del student  # the other process has one of its own
         asked = {
             "questions": [item.messages for item in ours],
             "longest": _LONGEST,
@@ -97,7 +98,6 @@ def compare_answers(
     if errors:
         raise cannot_load(published.library, where, errors["lines"])
     difference = max(_difference(item, theirs, number) for number, item in enumerate(ours))
-    allowed = tolerance(student)
     judge(difference, allowed, library=published.library, where=where)
     return difference, allowed, environment
 
