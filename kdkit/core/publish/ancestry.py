@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
     from kdkit.core.workspace import Workspace
 
+START = "start"
+"""Key of a published lineage's student: its initial weights, and what is known about their licence."""
 _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/[0-9a-f]{40}")
 """A folder of the Hub's cache."""
 PUBLISHED_UNDER = "published_under"
@@ -80,7 +82,10 @@ def teachers_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> t
 
 
 def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Start | None:
-    """What the student of the project's own first version started from; None for random weights."""
+    """What the student of the first version started from; None for random weights, and where nobody wrote it down."""
+    told = history[0]["student"].get(START)
+    if told is not None:
+        return Start(told["repository"], LicenceFacts(**told[FACTS]))
     registry = history[0]["student"].get("registry") or {}
     init = registry.get("config", {}).get("init")
     if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its licence counts
@@ -149,6 +154,12 @@ def with_facts(lineage: Mapping[str, Any], teachers: Sequence[Taught]) -> dict[s
     known = {(t.entry["name"], public_source(t.entry["source"])): asdict(t.facts) for t in teachers}
     entries = [{**entry, FACTS: known[entry["name"], public_source(entry["source"])]} for entry in lineage["teachers"]]
     return {**lineage, "teachers": entries}
+
+
+def with_start(lineage: Mapping[str, Any], start: Start) -> dict[str, Any]:
+    """The first lineage with what is known about the initial weights, for those who pull it."""
+    told = {"repository": start.repository, FACTS: asdict(start.facts)}
+    return {**lineage, "student": {**lineage["student"], START: told}}
 
 
 def _facts(workspace: Workspace, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:

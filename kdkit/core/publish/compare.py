@@ -134,9 +134,9 @@ def _difference(a: Tensor, b: Tensor) -> float:
 def put_into_cache(scratch: Path, repo: str, folder: Path, commit: str = _COMMIT) -> None:
     """Lay ``folder`` out below ``scratch`` as the Hub's client would have after downloading all of ``repo``."""
     place = scratch / _CACHE / f"models--{repo.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
+    (place / "refs").mkdir(parents=True, exist_ok=True)
     (place / "refs" / "main").write_text(commit, encoding="utf-8")
-    (place / "snapshots").mkdir()
+    (place / "snapshots").mkdir(exist_ok=True)
     (place / "snapshots" / commit).symlink_to(folder.absolute(), target_is_directory=True)
 
 

@@ -87,17 +87,18 @@ def compare_answers(
         }
         (scratch / "questions.json").write_text(json.dumps(asked), encoding="utf-8")
         (scratch / "card.lines").write_text(published.lines, encoding="utf-8")
-        if repo != str(folder):
-            put_into_cache(scratch, repo, folder)
         if published.base is not None:
             base = published.base
             put_into_cache(scratch, base.repository, base.folder, base.commit)
+        if repo != str(folder):
+            put_into_cache(scratch, repo, folder)
         run_check(_CHECK, scratch, where)
         theirs = load_file(scratch / "answers.safetensors")
         errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
     if errors:
         raise cannot_load(published.library, where, errors["lines"])
-    difference = max(_difference(item, theirs, number) for number, item in enumerate(ours))
+    # torch's maximum, which is NaN where one of them is.
+    difference = float(torch.tensor([_difference(item, theirs, number) for number, item in enumerate(ours)]).max())
     judge(difference, allowed, library=published.library, where=where)
     return difference, allowed, environment
 

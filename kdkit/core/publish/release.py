@@ -15,7 +15,7 @@ import kdkit
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.publish import answering, dual_encoder
-from kdkit.core.publish.ancestry import PUBLISHED_UNDER, Ancestry, Start, ancestry_of, origin_of, with_facts
+from kdkit.core.publish.ancestry import PUBLISHED_UNDER, Ancestry, Start, ancestry_of, origin_of, with_facts, with_start
 from kdkit.core.publish.card import write_card
 from kdkit.core.publish.card_facts import CardFacts
 from kdkit.core.publish.form import StudentForm
@@ -133,6 +133,8 @@ def _form(
 def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
     """The record, without the files."""
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
+    if ancestry.start is not None:
+        lineages[0] = with_start(lineages[0], ancestry.start)
     if ancestry.licence.name != UNDETERMINED:
         lineages[-1][PUBLISHED_UNDER] = ancestry.licence.name
     return Record(

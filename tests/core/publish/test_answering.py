@@ -77,6 +77,8 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         record, before = record_of(server, MINE), record_of(server, THEIRS)
         assert [item["version"] for item in record.history] == ["v1", "v2"]
         assert list(record.history[:1]) == list(before.history)
+        assert record.history[0]["student"]["start"]["repository"] == REPO
+        assert record.history[0]["student"]["start"]["licence_facts"]["seen"] == "cc-by-nc-4.0"
         assert record.base == before.base == {"repository": REPO, "commit": commit}
         assert record.origin is not None
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)
