@@ -52,8 +52,8 @@ class Origin:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Origin:
         """Of a mapping that may hold more; raises KeyError where one is missing. Records of old have no endpoint."""
-        named = (str(data[name]) for name in ("repository", "commit", "version"))
-        return cls(*named, endpoint=str(data.get("endpoint", HOME)))
+        repository, commit, version = (str(data[name]) for name in ("repository", "commit", "version"))
+        return cls(repository, commit, version, str(data.get("endpoint", HOME)))
 
 
 @dataclass(frozen=True)
