@@ -57,18 +57,43 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="A new folder for the demo's project.")] = "kdkit-demo",
+    what: Annotated[
+        str, typer.Argument(metavar="[clinkd]", help="'clinkd': a student that answers questions about images.")
+    ] = "",
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="A new folder for the demo's project.")] = "",
     seed: Annotated[int, typer.Option(help="Of the pictures and of the student.")] = 0,
-    train: Annotated[int, typer.Option(help="Training pictures of each domain.")] = 1200,
-    calibration: Annotated[int, typer.Option(help="Calibration pictures of each domain.")] = 200,
-    test: Annotated[int, typer.Option(help="Test pictures of each domain.")] = 300,
+    train: Annotated[int, typer.Option(help="Training pictures of each domain [1200; clinkd: 300].")] = 0,
+    calibration: Annotated[int, typer.Option(help="Calibration pictures of each domain [200; clinkd: 40].")] = 0,
+    test: Annotated[int, typer.Option(help="Test pictures of each domain [300; clinkd: 60].")] = 0,
 ) -> None:
-    """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate, export, in minutes."""
-    root = Path(folder)
-    if root.exists():
+    """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate, export, in minutes.
+
+    'kdkit demo clinkd' does it with teachers and a student that answer: baseline, Pseudo-KD, RoPE variants, selective
+    generation side by side, then a second teacher with a new modality.
+    """
+    if what != "clinkd":
+        if folder:
+            raise KdkitError(f"there is no demo '{what}'", fix="'kdkit demo [DIR]' or 'kdkit demo clinkd [DIR]'")
+        dual_encoder_demo(what or "kdkit-demo", seed, train or 1200, calibration or 200, test or 300)
+        return
+    from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
+
+    folder = folder or "kdkit-demo-clinkd"
+    refuse_existing(folder)
+    clinkd_demo(folder, Sizes(seed, train or 300, calibration or 40, test or 60))
+
+
+def refuse_existing(folder: str) -> None:
+    if Path(folder).exists():
         raise KdkitError(
             f"'{folder}' exists already", fix="name another folder: 'kdkit demo DIR'; or remove it to start again"
         )
+
+
+def dual_encoder_demo(folder: str, seed: int, train: int, calibration: int, test: int) -> None:
+    """The demo of dual encoders, into a new folder."""
+    refuse_existing(folder)
+    root = Path(folder)
     begun = time.monotonic()
     console.say(BANNER)
     sizes = {"seed": seed, "train": train, "calibration": calibration, "test": test}

@@ -107,6 +107,15 @@ class Procedural(kit.SourceContract):
         return other
 
 
+class ProceduralQuestions(Procedural):
+    name = "procedural-questions"
+
+    def test_missing_location(self) -> None:
+        """Where there is nothing it draws, and asks four questions a picture."""
+        nowhere = self.scratch() / "nowhere"
+        assert len(list(self.catalogue.make("source", self.name, location=nowhere, **self.options))) == 16
+
+
 class Transformers(kit.LoaderContract):
     name = "transformers"
 
@@ -135,6 +144,13 @@ class Clinkd(kit.StudentContract):
         return kit.samples(texts=("a nodule", "", "Zebra! 冠状", "yes"))
 
 
+class DemoAnswerer(Clinkd):
+    """Its defaults are for the demo's questions, which are shorter."""
+
+    name = "demo-answerer"
+    options: ClassVar[Mapping[str, Any]] = {"max_tokens": 128, "max_answer": 20}
+
+
 class Qwen2Vl(kit.LoaderContract):
     """A tiny student of the family ``clinkd`` as a teacher."""
 
@@ -148,6 +164,19 @@ class Qwen2Vl(kit.LoaderContract):
 
     def samples(self) -> list[Sample]:
         return Clinkd.samples(self)  # type: ignore[arg-type]  # the same four
+
+
+class DemoReader(kit.TeacherContract):
+    """On answers that are as short as those of the demo."""
+
+    name = "demo-reader"
+
+    def samples(self) -> list[Sample]:
+        return kit.samples(texts=("a nodule", "", "polyp", "yes"))
+
+
+class DemoScanner(DemoReader):
+    name = "demo-scanner"
 
 
 class OpenAI(kit.LoaderContract):
@@ -169,11 +198,15 @@ KINDS: tuple[type[kit.Contract], ...] = (
     Jsonl,
     Folder,
     Procedural,
+    ProceduralQuestions,
     Transformers,
     Qwen2Vl,
     OpenAI,
     OpenClipStudent,
     Clinkd,
+    DemoAnswerer,
+    DemoReader,
+    DemoScanner,
     *ANSWERS,
 )
 EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {(kind.family, kind.name): kind for kind in KINDS}

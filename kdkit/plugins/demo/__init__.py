@@ -1,20 +1,25 @@
-"""A self-contained demonstration world: procedural images, captions, five tiny specialists and a student."""
+"""A self-contained demonstration world: procedural images, captions, questions, tiny specialists and students."""
 
 from __future__ import annotations
 
 from kdkit.core.contracts import SourceSpec, StudentSpec, TeacherSpec
 from kdkit.core.hookspecs import hookimpl
+from kdkit.plugins.demo.answerers import ANSWERERS, TASKS, Answerer
 from kdkit.plugins.demo.teachers import SPECIALISTS, Specialist
 
 STAND_IN = (
     "A stand-in for a real specialist: a network of 0.1 million parameters, trained on procedural pictures by "
     "benchmarks/train_demo_teachers.py. It knows nothing about real images."
 )
+ANSWERING_STAND_IN = (
+    "A stand-in for a vision-language specialist: Qwen2-VL's architecture with 0.55 million parameters, trained on "
+    "procedural pictures by benchmarks/train_demo_answerers.py. It knows nothing about real images."
+)
 
 
 @hookimpl
 def kdkit_teachers() -> tuple[TeacherSpec, ...]:
-    return tuple(_teacher(specialist) for specialist in SPECIALISTS)
+    return (*map(_teacher, SPECIALISTS), *map(_answerer, ANSWERERS))
 
 
 def _teacher(specialist: Specialist) -> TeacherSpec:
@@ -34,6 +39,19 @@ def _teacher(specialist: Specialist) -> TeacherSpec:
     )
 
 
+def _answerer(answerer: Answerer) -> TeacherSpec:
+    return TeacherSpec(
+        name=f"demo-{answerer.name}",
+        summary=f"stand-in that answers questions about made-up pictures: {', '.join(answerer.modalities)}",
+        source=f"package:kdkit.plugins.demo/weights/{answerer.name}",
+        loader="qwen2-vl",
+        domains=tuple(f"{task}/{modality}" for modality in answerer.modalities for task in TASKS),
+        license="apache-2.0",
+        distillation="allowed",
+        notes=ANSWERING_STAND_IN,
+    )
+
+
 @hookimpl
 def kdkit_students() -> tuple[StudentSpec, ...]:
     return (
@@ -42,6 +60,13 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="the demo's student: an open_clip dual encoder of 0.3 million parameters",
             factory="kdkit.plugins.demo.student:create_student",
             loader="kdkit.plugins.students.open_clip:load_student",
+        ),
+        StudentSpec(
+            name="demo-answerer",
+            summary="the demo's student that answers questions: Qwen2-VL's architecture, 0.3 million parameters",
+            factory="kdkit.plugins.demo.answerers:create_answerer",
+            loader="kdkit.plugins.students.clinkd.create:load_student",
+            task="answers",
         ),
     )
 
@@ -53,5 +78,10 @@ def kdkit_sources() -> tuple[SourceSpec, ...]:
             name="procedural",
             summary="made-up pictures of nine imaging modalities, drawn on first use (the demo's data)",
             factory="kdkit.plugins.demo.source:read_procedural",
+        ),
+        SourceSpec(
+            name="procedural-questions",
+            summary="questions with boxes about made-up pictures of seven modalities (the data of 'kdkit demo clinkd')",
+            factory="kdkit.plugins.demo.source:read_questions",
         ),
     )

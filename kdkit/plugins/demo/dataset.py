@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ from kdkit.plugins.demo.captions import CaptionMix, write_captions
 from kdkit.plugins.demo.images import DOMAINS, FINDINGS, render
 
 SPLITS: tuple[str, ...] = ("train", "calibration", "test")
+MANIFEST = "samples.jsonl"
 HONEST = CaptionMix(generic=0.0, wrong=0.0)
 """Captions of calibration and test rows always name the true finding."""
 
@@ -42,13 +44,25 @@ def write_dataset(
     The bytes depend on the arguments alone.  The folder appears complete or not at all: everything is written under a
     temporary name beside it and renamed at the end.  An existing folder is refused.
     """
+    chosen = _check_domains(domains)
+    with new_folder(folder) as draft:
+        _write_all(draft, seed, {"train": train, "calibration": calibration, "test": test}, chosen)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the name ``folder`` at the end, or is removed on an error.
+
+    Raises:
+        FileExistsError: when ``folder`` exists.
+    """
     if folder.exists():
         raise FileExistsError(f"{folder} already exists; choose another folder or remove it first")
-    chosen = _check_domains(domains)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
     try:
-        _write_all(draft, seed, {"train": train, "calibration": calibration, "test": test}, chosen)
+        draft.mkdir()
+        yield draft
         os.rename(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -63,8 +77,7 @@ def _check_domains(domains: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _write_all(draft: Path, seed: int, sizes: dict[str, int], domains: Sequence[str]) -> None:
-    draft.mkdir()
-    with (draft / "samples.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
+    with (draft / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
         for domain in domains:
             (draft / "images" / domain).mkdir(parents=True)
             for split in SPLITS:

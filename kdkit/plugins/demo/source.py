@@ -1,17 +1,27 @@
-"""The data source ``procedural``: draws the demo's pictures into a folder once, then reads them like any manifest."""
+"""The data sources ``procedural`` and ``procedural-questions``: drawn into a folder once, then read as manifests."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from kdkit.core.contracts import Sample
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.demo.dataset import write_dataset
+from kdkit.plugins.demo.dataset import MANIFEST, write_dataset
+from kdkit.plugins.demo.questions import write_questions
 from kdkit.plugins.sources.manifest import JsonlManifest
 
-MANIFEST, MADE_WITH = "samples.jsonl", "procedural.json"
+MADE_WITH = "procedural.json"
+
+
+class Writer(Protocol):
+    """Draws pictures into a new folder."""
+
+    def __call__(
+        self, folder: Path, *, seed: int, train: int, calibration: int, test: int, domains: Sequence[str] | None
+    ) -> None: ...
 
 
 def read_procedural(
@@ -28,18 +38,38 @@ def read_procedural(
     Raises:
         KdkitError: when the folder holds something else than pictures that were drawn with these options.
     """
-    wanted = {
-        "seed": seed,
-        "train": train,
-        "calibration": calibration,
-        "test": test,
-        "domains": None if domains is None else list(domains),
-    }
+    sizes = {"train": train, "calibration": calibration, "test": test}
+    return _drawn_once("procedural", write_dataset, location, seed=seed, domains=domains, **sizes)
+
+
+def read_questions(
+    location: Path,
+    *,
+    seed: int = 0,
+    train: int = 300,
+    calibration: int = 60,
+    test: int = 100,
+    domains: Sequence[str] | None = None,
+) -> Iterable[Sample]:
+    """Questions about ``train``, ``calibration`` and ``test`` pictures of each of ``domains`` (modalities with
+    findings that have a place, all seven by default): four a picture, in the domains ``vg/mri``, ``roc/mri``, ...
+
+    Raises:
+        KdkitError: as :func:`read_procedural`.
+    """
+    sizes = {"train": train, "calibration": calibration, "test": test}
+    return _drawn_once("procedural-questions", write_questions, location, seed=seed, domains=domains, **sizes)
+
+
+def _drawn_once(
+    source: str, write: Writer, location: Path, *, seed: int, domains: Sequence[str] | None, **sizes: int
+) -> Iterable[Sample]:
+    wanted = {"seed": seed, **sizes, "domains": None if domains is None else list(domains)}
     if not location.exists():
         try:
-            write_dataset(location, seed=seed, train=train, calibration=calibration, test=test, domains=domains)
+            write(location, seed=seed, domains=domains, **sizes)
         except ValueError as error:
-            raise KdkitError(str(error), where="source 'procedural'") from None
+            raise KdkitError(str(error), where=f"source '{source}'") from None
         (location / MADE_WITH).write_text(json.dumps(wanted) + "\n", encoding="utf-8")
     try:
         found = json.loads((location / MADE_WITH).read_text(encoding="utf-8"))

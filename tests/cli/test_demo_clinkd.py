@@ -1,0 +1,40 @@
+"""``kdkit demo clinkd``, small: the whole way through the public commands."""
+
+from __future__ import annotations
+
+import json
+
+from tests.conftest import Cli
+
+
+def test_the_whole_way(kdkit_cli: Cli) -> None:
+    sizes = ("--train", "12", "--calibration", "2", "--test", "2")
+    done = kdkit_cli("demo", "clinkd", "here", *sizes, timeout=600)
+    assert done.code == 0, done.stderr[-3000:]
+    project = kdkit_cli.folder / "here"
+    assert "STAND-INS" in done.stderr
+    figures = json.loads((project / "figures.json").read_text(encoding="utf-8"))
+    methods = ["chance", "teacher demo-reader", "answers alone", "Pseudo-KD"]
+    methods += ["Pseudo-KD, mcg-rope", "Pseudo-KD, clinkd-repo", "Pseudo-KD, SASG of 5"]
+    assert list(figures["methods"]) == methods
+    table = done.stdout[done.stdout.index("Test split") :]
+    assert "VG   ROC" in table
+    assert all(f"\n{name} " in table for name in [*methods, "increment with retention", "plain fine-tuning"])
+
+    ropes = []
+    for version in ("v1", "v2", "v3", "v4", "v5", "v6"):
+        folder = next(project.glob(f"versions/**/{version}"))
+        lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+        ropes.append(lineage["student"]["registry"]["config"]["rope"])
+        if version in ("v5", "v6"):
+            assert lineage["parent"] == "v2"
+            assert "vg/ct" in lineage["data"]["known"]
+            assert (lineage["data"]["replayed"] > 0) == (version == "v6")
+    assert ropes == ["mrope", "mrope", "mcg-rope", "clinkd-repo", "mrope", "mrope"]
+
+    again = kdkit_cli("demo", "clinkd", "here")
+    assert again.code == 2
+    assert "'here' exists already" in again.stderr
+    wrong = kdkit_cli("demo", "klinkd", "here")
+    assert wrong.code == 2
+    assert "no demo 'klinkd'" in wrong.stderr
