@@ -42,10 +42,17 @@ def pixel_digest(path: Path) -> int | str:
     return int.from_bytes(state.digest(), "big")
 
 
-def content_digest(file: int, text: str, extra: Mapping[str, Any]) -> int:
-    """64 bits that change when the image file, the text or the sample's ``extra`` (its question) does."""
+def content_digest(file: int, text: str, extra: Mapping[str, Any], further: Sequence[int] = ()) -> int:
+    """64 bits that change when an image file, the text or the sample's ``extra`` (its question) does.
+
+    Args:
+        file: digest of the image file; ``further``: of the sample's other images, in their order.
+    """
     content = text + json.dumps(extra, sort_keys=True, default=_told) if extra else text
-    return int.from_bytes(blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big")).digest(), "big")
+    state = blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big"))
+    for other in further:
+        state.update(other.to_bytes(8, "big"))
+    return int.from_bytes(state.digest(), "big")
 
 
 def _told(value: Any) -> str:

@@ -58,13 +58,18 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
             code=ExitCode.MISSING,
         )
     files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
-    hashed = cache.get(files, reporter or Silent())
-    for sample, value in zip(samples, hashed, strict=True):
+    further = [(str(path), _stamp(path)) for sample in samples for path in further_images(sample)]
+    hashed = dict(zip([*files, *further], cache.get([*files, *further], reporter or Silent()), strict=True))
+    origins = {str(path): s.origin for s in samples for path in (s.image, *further_images(s))}
+    for (path, _), value in hashed.items():
         if isinstance(value, str):
-            raise KdkitError(f"cannot read {sample.image}: {value}", where=sample.origin, code=ExitCode.MISSING)
-    image_digests = np.array(hashed, dtype=np.uint64)
-    pairs = zip(image_digests.tolist(), samples, strict=True)
-    contents = (content_digest(file, sample.text, sample.extra) for file, sample in pairs)
+            raise KdkitError(f"cannot read {path}: {value}", where=origins[path], code=ExitCode.MISSING)
+    image_digests = np.array([hashed[file] for file in files], dtype=np.uint64)
+    others = iter([int(hashed[file]) for file in further])
+    contents = (
+        content_digest(file, sample.text, sample.extra, [next(others) for _ in further_images(sample)])
+        for file, sample in zip(image_digests.tolist(), samples, strict=True)
+    )
     return SampleTable(
         samples=samples,
         digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),
@@ -112,13 +117,16 @@ def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:
     missing = []
     for sample in samples:
         try:
-            found = os.stat(sample.image)
+            stamps.append(_stamp(sample.image))
         except OSError:
             missing.append(sample)
             stamps.append((-1, -1))
-        else:
-            stamps.append((found.st_size, found.st_mtime_ns))
     return stamps, missing
+
+
+def _stamp(path: Path) -> Stamp:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
 
 
 def file_cache(workspace: Workspace) -> DigestCache:

@@ -102,6 +102,18 @@ def test_digests_follow_the_content(tmp_path: Path) -> None:
     assert (before.image_digests == after.image_digests).tolist() == [True, False, True, True]
 
 
+def test_digests_follow_further_images(tmp_path: Path) -> None:
+    """What a model sees of a sample is all of its images, not their names."""
+    paint(tmp_path / "data/more.png", seed=50)
+    paint(tmp_path / "data/other.png", seed=51)
+    rows = [row(i, extra={"images": images}) for i, images in enumerate([["more.png"], ["other.png", "more.png"], []])]
+    before = load_table(make_project(tmp_path, rows))
+    paint(tmp_path / "data/more.png", seed=52)
+    after = load_table(make_project(tmp_path, rows))
+    assert (before.digests == after.digests).tolist() == [False, False, True]
+    assert (before.image_digests == after.image_digests).all()
+
+
 def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     workspace = make_project(tmp_path, [row(i) for i in range(4)])
     first = load_table(workspace)
