@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import Reporter, Silent
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
 
 
+PATIENCE = timedelta(days=7)
+"""How long processes wait for one that extracts or corrects; one that fails ends them all before, by its launcher."""
 PRECISIONS = ("no", "bf16")
 """Of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in the checkpoints.)"""
 
@@ -277,8 +280,9 @@ def accelerate(options: Options) -> Accelerator:
             fix=did_you_mean(options.precision, PRECISIONS),
         )
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=options.precision, cpu=options.cpu, kwargs_handlers=[unused])
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerator(mixed_precision=options.precision, cpu=options.cpu, kwargs_handlers=[unused, patient])
