@@ -125,7 +125,7 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     registry = workspace.registry
     if not signals_read(recipe, workspace.catalogue):
         return _without_teachers(workspace, recipe, reporter)
-    teachers = _with_signals(workspace, reporter)
+    teachers = _with_signals(workspace, recipe, reporter)
     if not teachers:
         raise KdkitError(
             "no teacher is chosen that gives signals" if registry.teachers else "no teacher is chosen",
@@ -156,8 +156,8 @@ def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) 
     from kdkit.core.trust.measure import LEVEL
     from kdkit.core.trust.saved import as_table
 
-    if workspace.registry.teachers:
-        reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(workspace.registry.teachers)}")
+    if idle := [name for name in workspace.registry.teachers if name != _corrector(recipe)]:
+        reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(idle)}")
     table = load_table(workspace, reporter)
     _warn_of_unknown_domains(workspace.registry, table, reporter)
     nobody = as_table({}, (), table.domains, LEVEL)
@@ -165,15 +165,19 @@ def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) 
     return Survey(table, FeatureStore(workspace.features), {}, nobody, nobody.accuracy, skipped)
 
 
-def _with_signals(workspace: Workspace, reporter: Reporter) -> tuple[str, ...]:
-    """Teachers that losses can learn from; one that only answers teaches by its pseudo-labels."""
+def _with_signals(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:
+    """Teachers that losses can learn from; one that only answers corrects, or teaches by its pseudo-labels."""
     from kdkit.core.registry.lock import Lock
 
     lock = Lock.load(workspace.lock_path)
     silent = [name for name in workspace.registry.teachers if name in lock.teachers and not lock.teacher(name).signals]
-    if silent:
-        reporter.say(f"{', '.join(silent)}: gives no signals and teaches by 'kdkit pseudo-label' alone")
+    if idle := [name for name in silent if name != _corrector(recipe)]:
+        reporter.say(f"{', '.join(idle)}: gives no signals and teaches by 'kdkit pseudo-label' alone")
     return tuple(name for name in workspace.registry.teachers if name not in silent)
+
+
+def _corrector(recipe: Recipe) -> str | None:
+    return recipe.correction.corrector if recipe.correction else None
 
 
 def _warn_of_unknown_domains(registry: Registry, table: SampleTable, reporter: Reporter) -> None:

@@ -16,7 +16,7 @@ from kdkit.cli.distill import outcome_text, plan_text
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction import CorrectedFeed
 from kdkit.core.distill.estimate import dry_run
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import KdkitError
 from kdkit.core.pseudo.review import Reviewed
 from kdkit.core.workspace import Workspace
@@ -50,10 +50,14 @@ def endpoint() -> Iterator[LocalEndpoint]:
 
 
 class Heard(Silent):
-    """Keeps the warnings."""
+    """Keeps warnings and what is said."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -114,6 +118,21 @@ def test_where_nothing_is_wrong_the_run_is_as_without_correction(tmp_path: Path)
     assert distill(Workspace(root), Options(cpu=True), reporter=heard) is not None
     assert "the run of 14 steps ends before the first correction: nothing is corrected" in heard.warnings
     assert same(weights(root, "v1"), weights(root, "v4"))
+
+
+def test_a_corrector_is_not_said_to_take_no_part(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote"})
+    add_server(root, endpoint.url)
+
+    def told(corrector: str) -> list[str]:
+        heard = Heard()
+        set_correction(root, {"corrector": corrector})
+        prepare(Workspace(root), Options(cpu=True), heard)
+        return [line for line in heard.told if "remote" in line]
+
+    assert told("remote") == []
+    assert told("reference") == ["remote: gives no signals and teaches by 'kdkit pseudo-label' alone"]
 
 
 # ------------------------------------------------------------------------ what the batches are made of
