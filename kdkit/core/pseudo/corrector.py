@@ -25,7 +25,7 @@ ASK = (
 )
 MARK = "<image>"
 _TOKEN = re.compile(r"<\|\w+\|>")
-"""Special tokens, which a bad answer may hold and no prompt may."""
+"""Special tokens, which a bad answer may hold and no prompt may, but for those of the reference: a box's."""
 NEAR = 0.005
 """Of the image, or of 1000 units."""
 _NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
@@ -137,7 +137,8 @@ def _nearest(numbers: Sequence[str], rows: Sequence[list[str]]) -> list[str] | N
 def _reproached(sample: Sample, answer: str) -> Sample:
     """The sample's conversation, the student's answer in it, and what is asked of the corrector."""
     before = sample.extra.get("messages") or [{"role": "user", "content": MARK}]
-    said = _TOKEN.sub(" ", answer.replace(MARK, " ")).strip() or "(nothing)"
+    plain = _TOKEN.sub(lambda token: token[0] if token[0] in sample.text else " ", answer.replace(MARK, " "))
+    said = plain.strip() or "(nothing)"
     asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(MARK, " "))}
     messages = [*before, {"role": "assistant", "content": said}, asked]
     return replace(sample, text="", extra={**sample.extra, "messages": messages})

@@ -107,6 +107,16 @@ def test_a_correctors_words_need_meaning_coordinates_and_a_student_that_takes_th
     assert BOX in messages[2]["content"]
 
 
+def test_a_corrector_reads_boxes_in_the_answer_as_in_the_reference(picture: Path) -> None:
+    """In prompts, coordinates are translated by what is around them: special tokens in some families."""
+    box, wrong = (f"<|box_start|>(0,0),(100,{y})<|box_end|>" for y in (100, 20))
+    model = Rewrites({"a": box, "b": "left"})
+    says = Says({"a": f"<|im_end|>{wrong}<image>", "b": f"right {wrong}"})
+    samples = [sample("a", box, picture), sample("b", "left", picture, "vqa/ct")]
+    assert [part.wrong for part in reviewer(says, model).review(samples)] == [True, True]
+    assert [asked.extra["messages"][1]["content"] for asked in model.seen] == [wrong, "right  (0,0),(100,20)"]
+
+
 def test_accept_is_a_threshold_of_its_own(picture: Path) -> None:
     samples = [sample("a", "left lung", picture, "vqa/ct")]
     half = Rewrites({"a": "on the left"})
