@@ -145,6 +145,7 @@ def _worker(rank: int, world: int, folder: str) -> None:
     found = {name: live.gather(name, rows).tolist() for name in ("image", "ids")}
     empty = live.gather("image", rows[:1]).shape
     (Path(folder) / f"{rank}.json").write_text(json.dumps([found, source.asked, empty]), encoding="utf-8")
+    dist.barrier()
     dist.destroy_process_group()
 
 

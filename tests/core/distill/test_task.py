@@ -173,6 +173,7 @@ def _worker(rank: int, world: int, folder: str) -> None:
     model(**{**batch, "inputs": mine})["loss"].backward()
     if rank == 0:
         torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients")
+    dist.barrier()  # the group of one that is still at work must not be gone
     dist.destroy_process_group()
 
 
