@@ -58,6 +58,9 @@ def _text(report: DataReport) -> str:
         lines.append(f"note: {report.repeated} images repeat another of their split")
     if report.unlabelled:
         lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabelled)}")
+    if report.unasked:
+        missing = ", ".join(report.unasked)
+        lines.append(f"note: no calibration questions, so neither trust nor the guard can judge, in: {missing}")
     if report.skipped:
         lines.append(f"note: {len(report.skipped)} unreadable images are skipped")
     lines += [f"problem: {problem}" for problem in report.problems]

@@ -61,7 +61,9 @@ class DataReport:
         leaks: samples that share an image or a group across splits.
         repeated: samples whose image occurs more than once within a split (said, but no problem).
         uncalibrated: (domain, class) without a calibration sample: trust cannot be measured on them.
-        unlabelled: domains without any label: trust cannot be measured there at all (said, but no problem).
+        unlabelled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
+        unasked: domains with questions to train on but no answered one to calibrate with: neither trust nor the guard
+            can judge there (said, but no problem).
     """
 
     samples: int
@@ -73,6 +75,7 @@ class DataReport:
     repeated: int
     uncalibrated: tuple[tuple[str, str], ...]
     unlabelled: tuple[str, ...]
+    unasked: tuple[str, ...]
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -136,7 +139,8 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         leaks=_leaks(good),
         repeated=sum(n - 1 for n in Counter((read.pixels, read.sample.split) for read in good).values()),
         uncalibrated=_uncalibrated(samples),
-        unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label})),
+        unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
+        unasked=_unasked(samples),
     )
 
 
@@ -205,6 +209,17 @@ def _uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
     classes = {(s.domain, s.label) for s in samples if s.label}
     calibrated = {(s.domain, s.label) for s in samples if s.label and s.split == "calibration"}
     return tuple(sorted(classes - calibrated))
+
+
+def _asks(sample: Sample) -> bool:
+    """Is it a question, judged by its answer instead of a label?"""
+    return bool(sample.extra.get("messages"))
+
+
+def _unasked(samples: Sequence[Sample]) -> tuple[str, ...]:
+    questions = [s for s in samples if _asks(s) and not s.label]
+    calibrated = {s.domain for s in questions if s.split == "calibration" and s.text}
+    return tuple(sorted({s.domain for s in questions if s.split == "train"} - calibrated))
 
 
 def _n(things: Sequence[object] | Mapping[str, object], what: str) -> str:

@@ -237,6 +237,22 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
     assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
 
 
+def test_questions_are_judged_by_answers_and_need_some_for_calibration(tmp_path: Path) -> None:
+    asked = {"label": None, "extra": {"messages": [{"role": "user", "content": "<image>Which?"}]}}
+    rows = [
+        row(0, domain="vqa/ct", split="train", **asked),
+        row(1, domain="vqa/ct", split="calibration", **asked),
+        row(2, domain="vqa/mr", split="train", **asked),
+        row(3, domain="vqa/mr", split="calibration", text=None, **asked),
+        row(4, domain="vqa/us", split="test", **asked),
+        row(5, domain="captions", split="train", label=None),
+    ]
+    report = check_data(make_project(tmp_path, rows))
+    assert report.unlabelled == ("captions",)
+    assert report.unasked == ("vqa/mr",)
+    assert not report.problems
+
+
 def test_further_images_of_a_sample_are_looked_at_too(tmp_path: Path) -> None:
     rows = [row(0), row(1, extra={"images": ["0.png", "bad.png"]}), row(2, extra={"images": ["gone.png"]})]
     workspace = make_project(tmp_path, rows)
