@@ -61,6 +61,7 @@ def _text(done: Labelled, dry_run: bool) -> str:
         return console.table((done.teacher, "questions"), rows, "lr")
     rows += [("asked now", done.asked), ("answered before", done.known), ("- empty answers", done.empty)]
     rows += [("- not confident enough", done.unsure), ("- of unknown confidence", done.unknown)]
+    rows += [("- that the student cannot learn", done.unlearnable)]
     rows += [(f"pseudo-labels in {name}", count) for name, count in done.kept.items()] or [("pseudo-labels", 0)]
     entry = data_entry(done.file, done.image_root)
     return console.table((done.teacher, "questions"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from kdkit.core.pseudo.asked import Said, ask, read_said, settings_of
 from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, write_manifest
 from kdkit.core.trust.measure import column_of
 from kdkit.core.trust.project import TrustFindings, project_trust
+from kdkit.core.versions import Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
@@ -61,7 +64,8 @@ class Labelled:
         over_limit: questions that the limit left out.
         asked: answered now; ``known``: answered before.
         empty: answers without a word; ``unsure``: less confident than asked for; ``unknown``: without a confidence
-            though one was asked for.
+            though one was asked for; ``unlearnable``: longer than the student's answers may be, with a box outside of
+            the image, or else of no use to it.
         kept: pseudo-labels in the manifest, by domain; in a dry run none.
     """
 
@@ -76,6 +80,7 @@ class Labelled:
     empty: int
     unsure: int
     unknown: int
+    unlearnable: int
     kept: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +127,7 @@ def pseudo_label(
         said = read_said(column.folder, DECODING)
     answered = [] if dry_run else [(sample, said[key]) for key, sample in chosen]
     faults = [_fault(answer, wanted) for _, answer in answered]
+    _mark_unlearnable(workspace, answered, faults, reporter)
     kept = [pair for pair, fault in zip(answered, faults, strict=True) if fault is None]
     root = image_root(workspace, table)
     if not dry_run:
@@ -141,6 +147,7 @@ def pseudo_label(
         empty=faults.count("empty"),
         unsure=faults.count("unsure"),
         unknown=faults.count("unknown"),
+        unlearnable=faults.count("unlearnable"),
         kept=count_domains([sample for sample, _ in kept]),
     )
 
@@ -205,6 +212,25 @@ def _fault(said: Said, wanted: Wanted) -> str | None:
     if said.confidence is None:
         return "unknown"
     return "unsure" if said.confidence < wanted.min_confidence else None
+
+
+def _mark_unlearnable(
+    workspace: Workspace, answered: Sequence[tuple[Sample, Said]], faults: list[str | None], reporter: Reporter
+) -> None:
+    """Find those of the other answers that the project's student could not be taught: one would stop a whole run."""
+    from kdkit.core.distill.build import make_student
+    from kdkit.core.pseudo.review import can_learn
+
+    good = [number for number, fault in enumerate(faults) if fault is None]
+    if not good:
+        return
+    current = Versions(workspace).current()
+    student: Any = load_student(current, workspace.catalogue) if current else make_student(workspace, None)
+    with ThreadPoolExecutor(4) as pool:
+        texts = [replace(sample, text=said.answer) for sample, said in (answered[number] for number in good)]
+        for done, able in enumerate(pool.map(partial(can_learn, student), texts), start=1):
+            faults[good[done - 1]] = None if able else "unlearnable"
+            reporter.progress("checking answers", done, len(good))
 
 
 def _row(sample: Sample, said: Said, about: Mapping[str, Any], root: Path) -> dict[str, Any]:

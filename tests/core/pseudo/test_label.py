@@ -23,6 +23,7 @@ from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.test_generating import add_vlm, reopened
 from tests.core.pseudo import project as example
 from tests.core.pseudo.project import Oracle
+from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 
 
 @dataclass
@@ -99,6 +100,28 @@ def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) ->
     assert int(table.unanswered.sum()) == 18
     assert not any(table.unanswered[row] for row, sample in enumerate(table.samples) if sample.text)
     assert scene.label().unanswered == 18  # what was answered is no question, and the file may be data already
+
+
+def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene) -> None:
+    """Models write boxes that are none. A manifest with one is refused, and a run with a long answer stops."""
+    root = scene.workspace.root
+    registry, path = scene.workspace.registry_path, root / "images" / "open.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["extra"]["box_family"] = "qwen2-vl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    student = f"student: {{family: clinkd, config: {json.dumps({'sizes': SIZES, **SMALL})}}}"
+    text = "\n".join(student if x.startswith("student:") else x for x in registry.read_text("utf-8").splitlines())
+    everybody = "{policy: all, options: {unmeasured: true}}"
+    registry.write_text(text.replace("{policy: threshold, options: {value: 0.8}}", everybody) + "\n", encoding="utf-8")
+    said = ["<|box_start|>(9,1),(3,4)<|box_end|>", "word " * 30, "<|box_start|>(1,2),(3,4)<|box_end|>", "<|im_end|>"]
+    for number, (key, (_, sure)) in enumerate(list(scene.oracle.known.items())[-18:-9]):
+        scene.oracle.known[key] = (said[number % 4], sure)
+    done = scene.label(domains=("ct",))
+    assert (done.unlearnable, done.kept) == (7, {"ct": 2})
+    entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
+    registry.write_text(registry.read_text("utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
+    assert {s.text for s in load_table(reopened(root)).samples if "pseudo" in s.extra} == {said[2]}
 
 
 def test_it_goes_on_after_a_kill(scene: Scene) -> None:
