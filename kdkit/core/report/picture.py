@@ -20,6 +20,7 @@ from kdkit.core.atomic import new_file
 from kdkit.core.evaluate.evaluation import ModelScores
 from kdkit.core.evaluate.project import Findings
 from kdkit.core.evaluate.retention import Retention
+from kdkit.core.report.text import headline
 
 STUDENT, INK, FAINT, GRID = "#D55E00", "#222222", "#8A8A8A", "#E4E4E4"
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5D5D9C")
@@ -125,7 +126,7 @@ def _domains(axes: Axes, findings: Findings) -> None:
     for number, teacher in enumerate(teachers):
         x = teacher.values("accuracy", domains)
         axes.scatter(x, rows + spread[number], s=38, zorder=3, label=teacher.name, **_look(number))
-    axes.set(ylim=(-0.5, len(domains) - 0.5), title="Zero-shot accuracy on each domain")
+    axes.set(ylim=(-0.5, len(domains) - 0.5), title=f"{headline(evaluation)} on each domain")
     axes.set_yticks(rows, domains)
     _percent(axes.xaxis)
     _stripes(axes, rows)
@@ -179,7 +180,7 @@ def _ranked(findings: Findings) -> list[ModelScores]:
 
 
 def _means(axes: Axes, findings: Findings) -> None:
-    """Mean accuracy and AUC of every model, with intervals and the numbers."""
+    """Mean accuracy of every model, and AUC where there is one, with intervals and the numbers."""
     order = {t.name: n for n, t in enumerate(findings.evaluation.of_role("teacher"))}
     models = _ranked(findings)
     for row, model in zip(range(len(models))[::-1], models, strict=True):
@@ -195,7 +196,8 @@ def _means(axes: Axes, findings: Findings) -> None:
             axes.scatter(model.means[metric], row, s=46, color=face, edgecolors=colour, lw=1.4, zorder=4)
         numbers = "".join(f"{100 * model.means[m]:8.1f}" for m in ("accuracy", "auc") if m in model.means)
         _beside(axes, numbers, row, STUDENT if model.role == "student" else INK)
-    _beside(axes, "  ● acc   ○ AUC", len(models) - 0.45, FAINT)
+    named = "  ● acc   ○ AUC" if any("auc" in model.means for model in models) else "  ● acc"
+    _beside(axes, named, len(models) - 0.45, FAINT)
     names = [f"student {m.name}" if m.role == "student" else m.name for m in models]
     axes.set_yticks(range(len(models))[::-1], names)
     axes.set(ylim=(-0.6, len(models) - 0.4), title="Mean over domains")

@@ -12,12 +12,15 @@ from kdkit.core.evaluate.retention import Change, Retention
 Table = Callable[[Sequence[str], Sequence[Sequence[object]], str], str]
 """(headers, rows, alignment) -> text; the terminal's way of writing a table."""
 
+WIDE = 4
+"""So many metrics have room beside each other on a terminal."""
+
 
 def findings_text(findings: Findings, table: Table) -> str:
     """Domains by models, means, the oracle, what was kept, and what a reader must know."""
     evaluation = findings.evaluation
     parts = [
-        f"{_headline(evaluation)} in %, {evaluation.split} split",
+        f"{headline(evaluation)} in %, {evaluation.split} split",
         _domains(evaluation, table),
         f"Mean over domains in %, with {100 * _level(evaluation):g} % intervals",
         _means(evaluation, table),
@@ -88,6 +91,9 @@ def _domains(evaluation: Evaluation, table: Table) -> str:
 
 
 def _means(evaluation: Evaluation, table: Table) -> str:
+    """A row per model; where metrics are many (a task of answers has a dozen), a row per metric."""
+    if len(evaluation.metrics) > WIDE:
+        return _metrics(evaluation, table)
     rows = [
         (
             model.name,
@@ -98,6 +104,21 @@ def _means(evaluation: Evaluation, table: Table) -> str:
         for model in evaluation.models
     ]
     return table(("model", "role", *evaluation.metrics, ""), rows, "ll")
+
+
+def _metrics(evaluation: Evaluation, table: Table) -> str:
+    """A row per metric, with the number of domains that have it; a model without some of them says so in its head."""
+    rows = [
+        (metric, *(_with_interval(model, metric) for model in evaluation.models), str(_having(evaluation, metric)))
+        for metric in evaluation.metrics
+    ]
+    heads = [f"{m.name} ({note})" if (note := _scored(m, evaluation)) else m.name for m in evaluation.models]
+    return table(("metric", *heads, "domains"), rows, "l" * (len(heads) + 1) + "r")
+
+
+def _having(evaluation: Evaluation, metric: str) -> int:
+    """How many domains have this metric, of any model."""
+    return len({d for m in evaluation.models for d, score in m.domains.items() if metric in score.metrics})
 
 
 def _scored(model: ModelScores, evaluation: Evaluation) -> str:
@@ -112,22 +133,27 @@ def _oracle_lines(evaluation: Evaluation) -> list[str]:
             chosen = ", ".join(f"{domain} {teacher}" for domain, teacher in model.chosen.items())
             lines.append(f"oracle: the best teacher per domain on the calibration split: {chosen}")
     for student, ratio in evaluation.ratios.items():
-        figures = ", ".join(f"{100 * value:.1f} % of its {metric}" for metric, value in ratio.items())
+        shown = ratio if len(evaluation.metrics) <= WIDE else {m: x for m, x in ratio.items() if m == "accuracy"}
+        figures = ", ".join(f"{100 * value:.1f} % of its {metric}" for metric, value in shown.items())
         lines.append(f"{student} against the oracle: {figures or 'its means are 0'}")
     return lines
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
     notes = [f"note: {domain} is not evaluated: {why}" for domain, why in evaluation.skipped.items()]
+    domains: dict[str, list[str]] = {}
     for domain in evaluation.domains:
         said = (m.domains[domain].notes for m in evaluation.models if domain in m.domains)
-        notes += [f"note: {domain}: {note}" for note in dict.fromkeys(n for group in said for n in group)]
+        for note in dict.fromkeys(n for group in said for n in group):
+            domains.setdefault(note, []).append(domain)
+    notes += [f"note: {', '.join(where)}: {note}" for note, where in domains.items()]
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes
 
 
-def _headline(evaluation: Evaluation) -> str:
+def headline(evaluation: Evaluation) -> str:
+    """What ``accuracy`` is here: the zero-shot one, or that of another task, which is named."""
     task = evaluation.settings.get("task", "zero-shot")
     return "Zero-shot accuracy" if task == "zero-shot" else f"Accuracy (task '{task}')"
 

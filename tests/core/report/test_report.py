@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from kdkit.core.contracts import DomainScore, FeatureView, Sample, TrustTable
 from kdkit.core.evaluate import Evaluation, evaluate_views, retention
 from kdkit.core.evaluate.project import Findings, _continual
 from kdkit.core.report import write_report
-from kdkit.core.report.picture import _apart, draw
+from kdkit.core.report.picture import _apart, _figure, draw
 from kdkit.core.report.text import findings_text
 from kdkit.core.workspace import Workspace
 from tests.core.evaluate.test_compare import Named
@@ -46,17 +48,22 @@ class Fixed:
         return scores
 
 
-def make(history: tuple[str, ...], teachers: tuple[str, ...] = ("radio", "eye")) -> Findings:
+def make(
+    history: tuple[str, ...],
+    teachers: tuple[str, ...] = ("radio", "eye"),
+    task: Fixed | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Findings:
     samples = [Sample(f"{d}{n}", Path("/x"), "", d, "ab"[n % 2], "test") for d in DOMAINS for n in range(COUNT)]
     accuracy = np.array([[RIGHT[t][d] for d in DOMAINS] for t in teachers]).reshape(len(teachers), 3)
     counts, chance = np.full(3, COUNT), np.full(3, 0.5)
     evaluation = evaluate_views(
-        Fixed(),
+        task or Fixed(),
         [Named(name) for name in reversed(history)],
         [Named(name) for name in teachers],
         samples,
         trust=TrustTable(teachers, DOMAINS, accuracy, accuracy, accuracy, counts, chance),
-        settings={"logit_scale": 100.0},
+        settings=settings or {"logit_scale": 100.0},
     )
     learned = {"ct": "v1", "oct": history[-1], "skin": "v1"}
     kept = None
@@ -143,3 +150,29 @@ def test_a_first_version_has_no_change(tmp_path: Path) -> None:
     assert "Change since" not in findings_text(first, console.table)
     content = write_report(Workspace(tmp_path), first)
     assert (content["retention"], content["continual"]) == (None, None)
+
+
+def test_an_evaluation_of_many_metrics_is_told_by_metric_and_calls_nothing_zero_shot() -> None:
+    class Answers(Fixed):
+        def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+            return [replace(score, **self.more(score), notes=("rough",)) for score in super().evaluate(view, samples)]
+
+        def more(self, score: DomainScore) -> dict[str, Any]:
+            value, bounds = score.metrics["accuracy"], score.intervals["accuracy"]
+            names = ["accuracy", "similarity", "recall", "closed", *(["boxes"] if score.domain == "ct" else [])]
+            return {"metrics": dict.fromkeys(names, value), "intervals": dict.fromkeys(names, bounds)}
+
+    made = make(("v1",), task=Answers(), settings={"task": "answers"})
+    lines = findings_text(made, console.table).splitlines()
+    assert lines[0] == "Accuracy (task 'answers') in %, test split"
+    rows = {line.split()[0]: line.split() for line in lines if line.startswith(("metric", "similarity", "boxes"))}
+    assert rows["metric"] == ["metric", "v1", "radio", "eye", "oracle", "oracle-on-test", "domains"]
+    assert rows["similarity"][-1] == "3"
+    assert rows["boxes"][-1] == "1"
+    assert [line for line in lines if line.startswith("note")] == ["note: ct, oct, skin: rough"]
+    figure = _figure(made)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Accuracy (task 'answers') on each domain",
+        "Mean over domains",
+    ]
+    assert not any("AUC" in text.get_text() for axes in figure.axes for text in axes.texts)
