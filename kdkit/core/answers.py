@@ -9,6 +9,13 @@ from typing import Any
 
 from kdkit.core.errors import KdkitError
 
+IMAGE_MARK = "<image>"
+"""Where an image is in the content of one of a sample's ``extra["messages"]``."""
+BOX_FAMILY = "box_family"
+"""In the ``extra`` of a sample whose texts hold boxes: the family that wrote them."""
+AS_IS = "as-is"
+"""The coordinates of a model that takes texts as the data has them."""
+
 
 @dataclass(frozen=True)
 class Decoding:

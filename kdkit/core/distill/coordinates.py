@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdkit.core.contracts import Sample, Student
+from kdkit.core.contracts import AS_IS, BOX_FAMILY, Sample, Student
 from kdkit.core.distill.feed import Teaching
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.answers import TOKENS
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 COORDINATES = "boxes"
 """The part of a teacher's and a student's identity that says how they write the same box."""
-AS_IS = "as-is"
-"""Of those who take texts as the data has them: their coordinates are the sample's own."""
-BOXES, BOX_FAMILY = "boxes", "box_family"
-"""What ``Sample.extra`` holds where the answer has some, and who wrote them."""
+BOXES = "boxes"
+"""What ``Sample.extra`` holds where the answer has some."""
 
 
 def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], student: Student) -> None:
@@ -51,4 +49,5 @@ def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], stud
 
 
 def _of(coordinates: str, sample: Sample) -> str:
+    """Of those who take texts as they are, the sample's own."""
     return str(sample.extra.get(BOX_FAMILY, coordinates)) if coordinates == AS_IS else coordinates

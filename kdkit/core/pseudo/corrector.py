@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kdkit.core.contracts import Answering, Reporter, Sample, SignalSpec
+from kdkit.core.contracts import IMAGE_MARK, Answering, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.core.features.answers import tells_texts
@@ -23,7 +23,6 @@ ASK = (
     "Write the right answer again, in your own words. Keep its meaning and its names, and its coordinates as they are. "
     "Write nothing else."
 )
-MARK = "<image>"
 _TOKEN = re.compile(r"<\|\w+\|>")
 """Special tokens, which a bad answer may hold and no prompt may, but for those of the reference: a box's."""
 NEAR = 0.005
@@ -136,10 +135,10 @@ def _nearest(numbers: Sequence[str], rows: Sequence[list[str]]) -> list[str] | N
 
 def _reproached(sample: Sample, answer: str) -> Sample:
     """The sample's conversation, the student's answer in it, and what is asked of the corrector."""
-    before = sample.extra.get("messages") or [{"role": "user", "content": MARK}]
-    plain = _TOKEN.sub(lambda token: token[0] if token[0] in sample.text else " ", answer.replace(MARK, " "))
+    before = sample.extra.get("messages") or [{"role": "user", "content": IMAGE_MARK}]
+    plain = _TOKEN.sub(lambda token: token[0] if token[0] in sample.text else " ", answer.replace(IMAGE_MARK, " "))
     said = plain.strip() or "(nothing)"
-    asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(MARK, " "))}
+    asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(IMAGE_MARK, " "))}
     messages = [*before, {"role": "assistant", "content": said}, asked]
     return replace(sample, text="", extra={**sample.extra, "messages": messages})
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from kdkit.core.contracts import OWN_ANSWERS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
+from kdkit.core.contracts import IMAGE_MARK, OWN_ANSWERS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
@@ -27,8 +27,6 @@ from kdkit.plugins.loaders.endpoint_tokens import Vocabulary, made_signals, read
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARK = "<image>"
-"""Where an image is in a message's content."""
 PROMPT = "chat messages, images as PNG where they are marked 1"
 """Part of the teacher's identity; it changes with what the same sample sends."""
 TOKENIZER = "tokenizer.json"
@@ -79,7 +77,7 @@ class EndpointTeacher:
         told: Mapping[str, Any] | None = sample.extra.get(TOLD)
         if told is None:
             return None
-        pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images", ()))]
+        pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images") or ())]
         same = OwnBoxes(self.settings.boxes).answer(sample, self._sizes(pictures)) == told["text"]
         return told if same else None
 
@@ -177,7 +175,7 @@ class EndpointTeacher:
         return body
 
     def _question(self, image: Image, sample: Sample) -> _Question:
-        pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images", ()))]
+        pictures = [image, *(decode(Path(path)) for path in sample.extra.get("images") or ())]
         try:
             sizes = self._sizes(pictures)
         except KdkitError as error:
@@ -194,11 +192,11 @@ class EndpointTeacher:
         return tuple(images.resized(*picture.size) for picture in pictures)
 
     def _messages(self, sample: Sample, pictures: Sequence[Image]) -> list[dict[str, Any]]:
-        given = sample.extra.get("messages") or [{"role": "user", "content": MARK + self.settings.question}]
-        marks = sum(str(message["content"]).count(MARK) for message in given)
+        given = sample.extra.get("messages") or [{"role": "user", "content": IMAGE_MARK + self.settings.question}]
+        marks = sum(str(message["content"]).count(IMAGE_MARK) for message in given)
         if marks != len(pictures):
             raise KdkitError(
-                f"{marks} {MARK} marks for {len(pictures)} images of sample '{sample.id}'", where=sample.origin
+                f"{marks} {IMAGE_MARK} marks for {len(pictures)} images of sample '{sample.id}'", where=sample.origin
             )
         addresses = iter([data_url(picture) for picture in pictures])
         told = [{"role": str(m["role"]), "content": _content(str(m["content"]), addresses)} for m in given]
@@ -216,7 +214,7 @@ def data_url(image: Image) -> str:
 
 def _content(text: str, addresses: Any) -> str | list[dict[str, Any]]:
     """Text alone as it is; around marks, parts in their order."""
-    pieces = text.split(MARK)
+    pieces = text.split(IMAGE_MARK)
     if len(pieces) == 1:
         return text
     parts: list[dict[str, Any]] = []

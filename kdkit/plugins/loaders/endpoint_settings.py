@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from kdkit.core.errors import KdkitError
-from kdkit.plugins.answers.boxes.own import AS_IS, OwnBoxes
+from kdkit.core.contracts import AS_IS
+from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.loaders.endpoint_tokens import MOST
 
 FILE = "endpoint.json"
@@ -64,10 +65,13 @@ class Settings:
         except ValueError as error:
             raise KdkitError("not valid JSON", where=str(path), why=str(error)) from error
         kinds = {field.name: field.type for field in fields(cls)}
-        if not isinstance(given, dict) or {"endpoint", "model"} - set(given) or set(given) - set(kinds):
+        if not isinstance(given, dict) or {"endpoint", "model"} - set(given):
             raise KdkitError(
                 f"{FILE} is an object with endpoint and model", where=str(path), why=f"it may have {', '.join(kinds)}"
             )
+        for name in given:
+            if name not in kinds:
+                raise KdkitError(f"unknown key '{name}'", where=str(path), fix=did_you_mean(name, tuple(kinds)))
         for name, value in given.items():
             wanted = {"str": (str,), "int": (int,), "float": (int, float)}[str(kinds[name])]
             if not isinstance(value, wanted) or isinstance(value, bool):

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdkit.core.contracts import Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Split
 from kdkit.core.errors import KdkitError
-from kdkit.plugins.sources.questions import MARK, Boxes, Question, SplitRule, check_task, read_all, sample_of
+from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_records, text_of
 
 _PICTURE = re.compile(r"(?:Picture \d+:\s*)?<img>.*?</img>\s*")
@@ -101,5 +101,5 @@ def _pairs(record: Record, where: str) -> list[tuple[str, str]]:
 
 
 def _marked(asked: str, *, first: bool) -> str:
-    text = _PICTURE.sub(f"{MARK}\n", asked)
-    return f"{MARK}\n{text}" if first and MARK not in text else text
+    text = _PICTURE.sub(f"{IMAGE_MARK}\n", asked)
+    return f"{IMAGE_MARK}\n{text}" if first and IMAGE_MARK not in text else text

@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.contracts import SPLITS, Sample, Split
+from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, SPLITS, Sample, Split
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.codec import BoxCodec
-from kdkit.plugins.answers.boxes.own import BOX_FAMILY
 from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.sources.records import Record
 from kdkit.plugins.sources.splits import read_fractions, stable_split
-
-MARK = "<image>"
-"""Where an image is in a message."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +120,15 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
         KdkitError: with ``where``: marks and images differ in number, roles do not alternate, boxes make no sense.
     """
     _check_turns([role for role, _ in question.messages], where)
-    marks = sum(content.count(MARK) for _, content in question.messages)
+    marks = sum(content.count(IMAGE_MARK) for _, content in question.messages)
     if marks != len(question.images) or not question.images:
         raise KdkitError(
-            f"{marks} {MARK} marks for {len(question.images)} images",
+            f"{marks} {IMAGE_MARK} marks for {len(question.images)} images",
             where=where,
-            fix=f"a record has at least one image, and {MARK} once for each",
+            fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
         )
-    if MARK in question.answer:
-        raise KdkitError(f"the answer contains {MARK}", where=where)
+    if IMAGE_MARK in question.answer:
+        raise KdkitError(f"the answer contains {IMAGE_MARK}", where=where)
     corners = boxes.corners(question, where)
     extra: dict[str, Any] = {
         "task": question.task,

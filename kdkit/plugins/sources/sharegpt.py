@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.contracts import Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Split
 from kdkit.core.errors import KdkitError, did_you_mean
-from kdkit.plugins.sources.questions import MARK, Boxes, Question, SplitRule, check_task, read_all, sample_of
+from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_object, json_records, text_of
 
 UNREAD = ("videos", "audios", "tools", "chosen", "rejected", "kto_tag")
@@ -153,18 +153,18 @@ class _Reader:
             if record.get(name):
                 raise KdkitError(f"kdkit does not read '{name}'", where=where)
         turns, images = self._turns(record, where), self._images(record, where)
-        marks = sum(content.count(MARK) for _, content in turns)
+        marks = sum(content.count(IMAGE_MARK) for _, content in turns)
         if marks != len(images) or not images:
             raise KdkitError(
-                f"{marks} {MARK} marks for {len(images)} images",
+                f"{marks} {IMAGE_MARK} marks for {len(images)} images",
                 where=where,
-                fix=f"a record has at least one image, and {MARK} once for each",
+                fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
             )
         key = self._field(record, "id", where) or fingerprint(record)
         places = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
         for number in places:
             before = turns[:number]
-            seen = sum(content.count(MARK) for _, content in before)
+            seen = sum(content.count(IMAGE_MARK) for _, content in before)
             question = Question(
                 id=self.ids(key if len(places) == 1 else f"{key}/{places.index(number) + 1}"),
                 images=images[:seen],

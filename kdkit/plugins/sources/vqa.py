@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.contracts import Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Split
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.plugins.sources.questions import MARK, Boxes, Question, read_all, sample_of
+from kdkit.plugins.sources.questions import Boxes, Question, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
 from kdkit.plugins.sources.splits import stable_split
 
@@ -120,11 +120,11 @@ def read_llava_med_qa(
         flags = record.get("domain")
         if not isinstance(flags, dict) or not any(flags.values()):
             raise KdkitError("domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}")
-        asked = text_of(record, "text", where).removesuffix(MARK).strip()
+        asked = text_of(record, "text", where).removesuffix(IMAGE_MARK).strip()
         question = Question(
             id=ids(text_of(record, "question_id", where)),
             images=[file_below(root, record.get("image"), where)],
-            messages=[("user", f"{MARK}\n{asked}")],
+            messages=[("user", f"{IMAGE_MARK}\n{asked}")],
             answer=text_of(record, "gpt4_answer", where),
             task="mia",
             modality="+".join(name for name, flag in flags.items() if flag),
@@ -141,7 +141,7 @@ def _question(ids: Ids, record: Record, key: Any, image: Path, modality: str, wh
     return Question(
         id=ids(str(key)),
         images=[image],
-        messages=[("user", f"{MARK}\n{text_of(record, 'question', where)}")],
+        messages=[("user", f"{IMAGE_MARK}\n{text_of(record, 'question', where)}")],
         answer=text_of(record, "answer", where),
         task="vqa",
         modality=modality,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import AS_IS, Sample
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
-from kdkit.plugins.answers.boxes.own import AS_IS, OwnBoxes
+from kdkit.plugins.answers.boxes.own import OwnBoxes
 from tests.plugins.answers.test_boxes import boxes
 
 GIVEN = tuple(name for name in FAMILIES if name != "qwen2.5-vl")

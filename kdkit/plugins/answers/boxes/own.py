@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import AS_IS, BOX_FAMILY, IMAGE_MARK, Sample
 from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.codec import FAMILIES, BoxCodec
 
-BOX_FAMILY, BOX_IMAGE = "box_family", "box_image"
-AS_IS = "as-is"
-"""The coordinates of a model that takes texts as the data has them."""
-MARK = "<image>"
-"""Where an image is in a message's content."""
+BOX_IMAGE = "box_image"
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -67,10 +63,10 @@ class OwnBoxes:
         shown, messages = 0, []
         for message in sample.extra["messages"]:
             parts = []
-            for number, part in enumerate(str(message.get("content")).split(MARK)):
+            for number, part in enumerate(str(message.get("content")).split(IMAGE_MARK)):
                 shown += number > 0
                 parts.append(given.reencode_said(part, self._codec(sample, sizes, shown)))
-            messages.append({**message, "content": MARK.join(parts)} if "content" in message else message)
+            messages.append({**message, "content": IMAGE_MARK.join(parts)} if "content" in message else message)
         return replace(sample, extra={**sample.extra, "messages": messages})
 
     def answer(self, sample: Sample, sizes: Sequence[Size]) -> str:

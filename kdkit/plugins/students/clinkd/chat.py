@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import IMAGE_MARK, Sample
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.tokens import END, IMAGE, IMAGE_END, IMAGE_START, START, STRUCTURE
 
-MARK = "<image>"
-"""Where an image is in a message's content."""
 TEMPLATE = "ChatML of Qwen2-VL 1"
 """Part of the student's identity; it changes with the prompt that the same messages give."""
 
@@ -33,15 +31,15 @@ def prompt_of(sample: Sample, *, images: int, system: str, question: str) -> str
     messages = _messages(sample, question)
     if messages[0][0] != "system" and system:
         messages = [("system", system), *messages]
-    marks = sum(content.count(MARK) for _, content in messages)
+    marks = sum(content.count(IMAGE_MARK) for _, content in messages)
     if marks != images:
         raise _refused(
             sample,
-            f"{marks} {MARK} marks for {images} image{'s' * (images != 1)}",
-            fix=f"write {MARK} once for each image, where it belongs in the messages",
+            f"{marks} {IMAGE_MARK} marks for {images} image{'s' * (images != 1)}",
+            fix=f"write {IMAGE_MARK} once for each image, where it belongs in the messages",
         )
     picture = f"{IMAGE_START}{IMAGE}{IMAGE_END}"
-    turns = (f"{START}{role}\n{content.replace(MARK, picture)}{END}\n" for role, content in messages)
+    turns = (f"{START}{role}\n{content.replace(IMAGE_MARK, picture)}{END}\n" for role, content in messages)
     return "".join(turns) + f"{START}assistant\n"
 
 
@@ -61,7 +59,7 @@ def _messages(sample: Sample, question: str) -> list[tuple[str, str]]:
             raise _refused(sample, "a message needs a 'role' and a 'content', both text")
         check_text(sample, content)
         messages.append((role, content))
-    messages = messages or [("user", f"{MARK}{question}")]
+    messages = messages or [("user", f"{IMAGE_MARK}{question}")]
     turns = [role for role, _ in messages]
     turns = turns[1:] if turns[0] == "system" else turns
     wanted = ["user", "assistant"] * (len(turns) // 2) + ["user"]
