@@ -106,11 +106,11 @@ def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
     """Say which domains of ``parent`` nobody teaches any more, and what is done about it."""
     here = [domain for domain in plan.unguarded if domain in plan.uncovered]
     absent = [domain for domain in plan.unguarded if domain not in plan.uncovered]
-    advice = (
-        "set 'increment: {previous: {weight: 1.0}}' in the recipe, and the previous version speaks for them"
-        if not plan.previous.weight
-        else ""
-    )
+    advice = ""
+    if not plan.previous.weight:
+        given = bool(plan.recipe.increment.without_replay.weight)
+        how = "what the recipe has as 'without_replay'" if given else "{weight: 1.0}"
+        advice = f"set 'increment.previous' of the recipe to {how}, and the previous version speaks for them"
     if here and advice:
         reporter.warn(
             f"{parent.name} knows {', '.join(here)}, where no teacher may teach any more, and will forget: {advice}"
