@@ -58,7 +58,7 @@ MORE_DATA = """\
     options: {{seed: {seed}, train: {train}, calibration: {calibration}, test: {test}, domains: [{domain}]}}
 """
 
-INCREMENT = {"replay": 0.5, "steps": 0.8, "lr_factor": 0.5}
+INCREMENT = {"replay": 0.3, "steps": 0.8, "lr_factor": 0.5}
 """Replaces that of the recipes, which is made for students that start from a pretrained model."""
 PLAIN = {**INCREMENT, "replay": 0.0, "without_replay": {"weight": 0.0}}
 
