@@ -2,7 +2,7 @@
 
 from kdkit.core.artifacts.admit import Addition, add_teacher, check_lock, lock_teachers, plan_addition, remove_teacher
 from kdkit.core.artifacts.fetch import Materialised
-from kdkit.core.artifacts.opened import OpenTeacher, materialise, open_teacher, verify
+from kdkit.core.artifacts.opened import OpenTeacher, materialise, open_answering, open_teacher, verify
 from kdkit.core.artifacts.permission import permission
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_lock",
     "lock_teachers",
     "materialise",
+    "open_answering",
     "open_teacher",
     "permission",
     "plan_addition",

@@ -16,7 +16,7 @@ from kdkit.core.artifacts.probe import frozen, identity_of
 from kdkit.core.artifacts.select import is_licence_or_card
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.atomic import disk_errors, new_folder
-from kdkit.core.contracts import Reporter, SignalSource, Silent, Teacher
+from kdkit.core.contracts import Answering, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
@@ -70,6 +70,20 @@ def open_teacher(workspace: Workspace, name: str, *, reporter: Reporter | None =
         )
     parts = fingerprint_parts(materialised.files, locked.loader, chosen.options, identity_of(model))
     return OpenTeacher(name, model, signals, fingerprint, parts)
+
+
+def open_answering(workspace: Workspace, name: str, device: str, *, reporter: Reporter | None = None) -> Answering:
+    """Load a chosen teacher to be asked questions, on ``device``.
+
+    Raises:
+        KdkitError: one that does not answer; as :func:`open_teacher`.
+    """
+    from torch import nn
+
+    model = open_teacher(workspace, name, reporter=reporter).model
+    if not isinstance(model, Answering):
+        raise KdkitError(f"teacher '{name}' does not answer questions", fix="take one that does: docs/models.md")
+    return model.to(device) if isinstance(model, nn.Module) else model
 
 
 def materialise(

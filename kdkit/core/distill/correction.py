@@ -113,11 +113,12 @@ class CorrectedFeed:
             self._accelerator.wait_for_everyone()
         found = self._read(number)
         if len(found) < len(self._rounds.chosen(number)):
+            shared = "the processes of the run do not see each other's answers: they need a common disk"
             raise KdkitError(
                 f"the corrections after step {self._rounds.steps[number]} are not complete",
                 where=str(self._round(number)),
-                why="the run is further than that already, and the student is another one now",
-                fix="start again with 'kdkit distill --restart'",
+                why=shared if here else "the run is further than that already, and the student is another one now",
+                fix="" if here else "start again with 'kdkit distill --restart'",
                 code=ExitCode.MISSING,
             )
         return found

@@ -66,14 +66,9 @@ def corrector_of(workspace: Workspace, name: str, device: str, reporter: Reporte
         return None
 
     def load() -> Answering:
-        from torch import nn
+        from kdkit.core.artifacts import open_answering
 
-        from kdkit.core.artifacts import open_teacher
-
-        model = open_teacher(workspace, name, reporter=reporter).model
-        if not isinstance(model, Answering):
-            raise _silent(name)
-        return model.to(device) if isinstance(model, nn.Module) else model
+        return open_answering(workspace, name, device, reporter=reporter)
 
     return Corrector(name, load)
 
@@ -97,7 +92,7 @@ def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
         )
     locked = Lock.load(workspace.lock_path).teacher(name)
     if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
-        raise _silent(name)
+        raise KdkitError(f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md")
     return locked
 
 
@@ -141,7 +136,3 @@ def _reproached(sample: Sample, answer: str) -> Sample:
     asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(IMAGE_MARK, " "))}
     messages = [*before, {"role": "assistant", "content": said}, asked]
     return replace(sample, text="", extra={**sample.extra, "messages": messages})
-
-
-def _silent(name: str) -> KdkitError:
-    return KdkitError(f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent
+from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features import FeatureStore
@@ -123,7 +123,10 @@ def pseudo_label(
     said = read_said(column.folder, DECODING)
     todo = [pair for pair in chosen if pair[0] not in said]
     if todo and not dry_run:
-        ask(_opened(workspace, teacher, device, reporter), column.folder, todo, DECODING, reporter, teacher)
+        from kdkit.core.artifacts import open_answering
+
+        model = open_answering(workspace, teacher, device, reporter=reporter)
+        ask(model, column.folder, todo, DECODING, reporter, teacher)
         said = read_said(column.folder, DECODING)
     answered = [] if dry_run else [(sample, said[key]) for key, sample in chosen]
     faults = [_fault(answer, wanted) for _, answer in answered]
@@ -190,17 +193,6 @@ def _trust_of(findings: TrustFindings, teacher: str) -> dict[str, dict[str, Any]
 def _number(value: float) -> float | None:
     """JSON has no NaN: policies may admit what was not measured."""
     return None if np.isnan(value) else float(value)
-
-
-def _opened(workspace: Workspace, teacher: str, device: str, reporter: Reporter) -> Answering:
-    from torch import nn
-
-    from kdkit.core.artifacts import open_teacher
-
-    model = open_teacher(workspace, teacher, reporter=reporter).model
-    if not isinstance(model, Answering):
-        raise KdkitError(f"teacher '{teacher}' does not answer questions", fix="take one that does: docs/models.md")
-    return model.to(device) if isinstance(model, nn.Module) else model
 
 
 def _fault(said: Said, wanted: Wanted) -> str | None:

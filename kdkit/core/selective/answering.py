@@ -136,7 +136,10 @@ def answer_project(
         raise KdkitError(f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)
     reranker = None
     if asked.rerank:
-        reranker = Reranker(asked.rerank, _teacher(workspace, asked.rerank, reporter), device=device)
+        from kdkit.core.artifacts import open_teacher
+
+        opened = open_teacher(workspace, asked.rerank, reporter=reporter)
+        reranker = Reranker(asked.rerank, opened.model, device=device)
     model = _answering(workspace, asked, device, reporter)
     return select(model, [table.samples[row] for row in rows], decoding, reranker, reporter)
 
@@ -144,17 +147,13 @@ def answer_project(
 def _answering(workspace: Workspace, asked: Asked, device: str, reporter: Reporter) -> Answering:
     from torch import nn
 
+    from kdkit.core.artifacts import open_answering
+
     if asked.teacher:
-        name, model = f"teacher '{asked.teacher}'", _teacher(workspace, asked.teacher, reporter)
-    else:
-        version = Versions(workspace).get(asked.version)
-        name, model = version.name, load_student(version, workspace.catalogue)
+        return open_answering(workspace, asked.teacher, device, reporter=reporter)
+    version = Versions(workspace).get(asked.version)
+    model = load_student(version, workspace.catalogue)
     if not isinstance(model, Answering):
-        raise KdkitError(f"{name} does not answer questions", fix="dual encoders are judged by 'kdkit evaluate'")
+        fix = "dual encoders are judged by 'kdkit evaluate'"
+        raise KdkitError(f"{version.name} does not answer questions", fix=fix)
     return model.to(device).eval() if isinstance(model, nn.Module) else model
-
-
-def _teacher(workspace: Workspace, name: str, reporter: Reporter) -> Any:
-    from kdkit.core.artifacts import open_teacher
-
-    return open_teacher(workspace, name, reporter=reporter).model
