@@ -25,7 +25,7 @@ from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.targets import TargetNorm
 from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.recipe import signals_read
+from kdkit.core.recipe import Recipe, signals_read
 from kdkit.core.versions import Version, load_student
 
 if TYPE_CHECKING:
@@ -185,14 +185,22 @@ def _bridges(
             unit = {signal: TargetNorm(width, "unit") for signal, width in teaching.widths.items()}
             bridges[PREVIOUS] = Bridge(norms=unit)
         elif recipe.space == "heads":
-            orthogonal = recipe.heads == "orthogonal"
-            heads = make_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
+            heads = _heads(recipe, teaching, outputs)
             bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, train))
     if recipe.space == "shared":
         teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
         for teacher, aligner in zip(teachers, aligners, strict=True):
             bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner, train))
     return bridges
+
+
+def _heads(recipe: Recipe, teaching: Teaching, outputs: Mapping[str, int]) -> dict[str, nn.Module]:
+    orthogonal = recipe.heads == "orthogonal"
+    try:
+        return make_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
+    except KdkitError as error:
+        what, where = f"teacher '{teaching.name}': {error.what}", f"recipe {recipe.name}, {error.where}"
+        raise KdkitError(what, where=where, fix=error.fix) from error
 
 
 def _fit_heads(

@@ -62,10 +62,9 @@ class Outcome:
 
 def interpolate(student: nn.Module, previous: nn.Module, kept: float) -> None:
     """Weights := (1 - kept) previous + kept trained, in place (WiSE-FT, arXiv 2109.01903, eq. 1)."""
-    if kept < 1:
-        with torch.no_grad():
-            for mine, theirs in zip(student.parameters(), previous.parameters(), strict=True):
-                mine.lerp_(theirs.to(mine), 1 - kept)
+    with torch.no_grad():
+        for mine, theirs in zip(student.parameters(), previous.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine), 1 - kept)
 
 
 def finish(

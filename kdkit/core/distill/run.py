@@ -157,7 +157,7 @@ def train_and_finish(
     accelerator.wait_for_everyone()
     begun = time.monotonic()
     made = build(workspace, plan, prepared.survey, parent, reporter, accelerator.device)
-    building = round(time.monotonic() - begun, 3)
+    machine = _machine(accelerator, options, time.monotonic() - begun)
     settings = plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
     corrected = corrected_feed(workspace, prepared, made, accelerator, schedule, run_folder, reporter)
@@ -174,15 +174,9 @@ def train_and_finish(
     part(accelerator)
     if not accelerator.is_main_process:
         return None
-    if parent is not None:
+    if parent is not None and plan.recipe.increment.interpolate < 1:
         before: Any = load_student(parent, workspace.catalogue)
         interpolate(made.task.student, before, plan.recipe.increment.interpolate)
-    machine = {
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "precision": options.precision,
-        "building_seconds": building,
-    }
     outcome = finish(
         workspace,
         plan,
@@ -196,6 +190,16 @@ def train_and_finish(
     )
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
+
+
+def _machine(accelerator: Accelerator, options: Options, building: float) -> dict[str, Any]:
+    """For the lineage; ``building`` in seconds."""
+    return {
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "precision": options.precision,
+        "building_seconds": round(building, 3),
+    }
 
 
 def part(accelerator: Accelerator) -> None:

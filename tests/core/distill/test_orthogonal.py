@@ -107,13 +107,15 @@ def test_versions_and_increments(tmp_path: Path) -> None:
     """Saved, inherited, and new ones fitted; a change of their kind starts them anew."""
     root = tmp_path / "p"
     make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"), train=6, held_out=8)
-    registry = root / "registry.yaml"
-    registry.write_text(
-        registry.read_text().replace("width: 12", "width: 8").replace("tolerance: 10", "tolerance: 100")
-    )
     text = RECIPE.replace("space: heads", "space: heads\nheads: orthogonal").replace("steps: 40", "steps: 12")
     text = text.replace("{name: fd, weight: 1.0}", "{name: vkd, weight: 1.0}")
     (root / "toy.yaml").write_text(text, encoding="utf-8")
+    registry = root / "registry.yaml"
+    entries = registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100")
+    registry.write_text(entries.replace("width: 12", "width: 24"), encoding="utf-8")
+    with pytest.raises(KdkitError, match="teacher 'radio': no projection from 24 to"):
+        distill(open_project(root), Options(cpu=True))
+    registry.write_text(entries.replace("width: 12", "width: 8"), encoding="utf-8")
     assert distill(open_project(root), Options(cpu=True)) is not None
     before = head_tensors(root, "v1")
     assert list(before) == ["bridges.@radio.heads.image.weight", "bridges.@radio.heads.text.weight"]
