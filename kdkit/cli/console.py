@@ -28,6 +28,7 @@ ProjectOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 EVERY_SECONDS = 5.0
 """How often progress is written where there is no terminal."""
 
@@ -65,8 +66,11 @@ def _finite(data: Any) -> Any:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
-    """A plain text table; ``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter)."""
-    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    """A plain text table; ``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter).
+
+    Control characters, which a model's answer may hold, are shown (``\\x1b``): a terminal would obey them.
+    """
+    cells = [[str(cell).translate(CONTROLS) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     right = [align[column : column + 1] == "r" for column in range(len(headers))]
     cells.insert(1, ["-" * width for width in widths])

@@ -72,12 +72,12 @@ def extract(
             workers=workers,
             reporter=reporter,
         )
-    rows = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts) for d in done]
-    headers = ("teacher", "fingerprint", "new", "there before", "unreadable", "new prompts")
+    rows = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts, d.answers) for d in done]
+    headers = ("teacher", "fingerprint", "new", "there before", "unreadable", "new prompts", "new answers")
     console.emit(
         [asdict(one) for one in done],
         json=json,
-        text=lambda: console.table(headers, rows, "llrrrr") if rows else "nothing is missing",
+        text=lambda: console.table(headers, rows, "llrrrrr") if rows else "nothing is missing",
     )
 
 
@@ -200,6 +200,13 @@ def _text(statuses: Sequence[ColumnStatus]) -> str:
     domains = list(statuses[0].domains)
     if not domains:
         return text
-    cells = [(s.teacher, *(f"{have}/{total}" for have, total in s.domains.values()), s.unreadable) for s in statuses]
-    counted = console.table(("teacher", *domains, "unreadable"), cells, "l" + "r" * (len(domains) + 1))
-    return f"{text}\n\nsamples with features\n{counted}"
+    cells = [[s.teacher, *(_share(counts) for counts in s.domains.values()), s.unreadable] for s in statuses]
+    heads, what = ["teacher", *domains, "unreadable"], "samples with features"
+    if any(s.answers for s in statuses):
+        heads, what = [*heads, "answers"], f"{what}; answers to calibration and test samples"
+        cells = [[*row, _share(s.answers)] for row, s in zip(cells, statuses, strict=True)]
+    return f"{text}\n\n{what}\n{console.table(heads, cells, 'l' + 'r' * len(heads))}"
+
+
+def _share(counts: tuple[int, int] | None) -> str:
+    return "-" if counts is None else f"{counts[0]}/{counts[1]}"

@@ -63,5 +63,7 @@ def _text(done: Labelled, dry_run: bool) -> str:
     rows += [("- not confident enough", done.unsure), ("- of unknown confidence", done.unknown)]
     rows += [("- that the student cannot learn", done.unlearnable)]
     rows += [(f"pseudo-labels in {name}", count) for name, count in done.kept.items()] or [("pseudo-labels", 0)]
-    entry = data_entry(done.file, done.image_root)
-    return console.table((done.teacher, "questions"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"
+    told = console.table((done.teacher, "questions"), rows, "lr")
+    if not done.kept:
+        return told
+    return f"{told}\n\nin registry.yaml, under data:\n  {data_entry(done.file, done.image_root)}"

@@ -79,7 +79,9 @@ def add_teacher(
         console.emit(_plan_data(planned), json=json, text=lambda: _plan_text(planned))
         return
     locked = artifacts.add_teacher(workspace, name, fields, offline=offline, reporter=reporter)
-    console.emit({"name": name, **locked.model_dump(mode="json")}, json=json, text=lambda: _locked_text(name, locked))
+    console.emit(
+        {"name": name, **locked.model_dump(mode="json")}, json=json, text=lambda: _locked_text(name, locked, license)
+    )
 
 
 def list_teachers(
@@ -141,7 +143,7 @@ def lock(
         raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
     locked = artifacts.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
     for name, facts in locked.items():
-        console.say(_locked_text(name, facts))
+        console.say(_locked_text(name, facts, workspace.registry.teachers[name].license))
     if not (locked or names):
         console.say("every teacher is locked already; name one to lock it afresh")
     for family, providers in Lock.load(workspace.lock_path).providers.items():
@@ -167,9 +169,11 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _locked_text(name: str, locked: LockedTeacher) -> str:
+def _locked_text(name: str, locked: LockedTeacher, stated: str | None) -> str:
+    """``stated``: the licence that the registry asserts."""
     dims = ", ".join(f"{signal} {dim}" for signal, dim in locked.dims.items())
-    licence = f"{locked.licence.name} ({locked.licence.evidence})" if locked.licence else "not stated in its files"
+    seen = f"{locked.licence.name} ({locked.licence.evidence})" if locked.licence else "not stated in its files"
+    licence = f"{stated} (you say so); {seen}" if stated else seen
     size = sum(file.size for file in locked.files.values())
     commit = f" at {locked.commit[:12]}" if locked.commit else ""
     return (

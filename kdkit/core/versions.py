@@ -203,7 +203,9 @@ class Versions:
         if name not in self.candidates():
             raise KdkitError(
                 f"'{name}' is not a candidate",
-                fix=did_you_mean(name, list(self.candidates())),
+                fix=f"'kdkit rollback {name}' makes a promoted version current"
+                if name in self.names()
+                else did_you_mean(name, list(self.candidates())),
                 code=ExitCode.MISSING,
             )
         os.replace(self.root / CANDIDATES / name, self.root / name)

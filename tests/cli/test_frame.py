@@ -319,6 +319,7 @@ def test_a_table_aligns_its_columns() -> None:
         "long  1234",
     ]
     assert console.table(["none"], []) == "none\n----"
+    assert console.table(["answer"], [["a\x1b[2Jé\x9b"]]).splitlines()[-1] == r"a\x1b[2Jé\x9b"
 
 
 # ----------------------------------------------------------------------------------- plugins

@@ -76,8 +76,9 @@ def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> 
         versions.make_current("v2")
     versions.promote("v2")
     assert (versions.get().name, versions.get().refused) == ("v2", False)
-    with pytest.raises(KdkitError, match="'v2' is not a candidate"):
+    with pytest.raises(KdkitError, match="'v2' is not a candidate") as error:
         versions.promote("v2")
+    assert "kdkit rollback v2" in error.value.fix
 
 
 def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> None:

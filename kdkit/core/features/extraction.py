@@ -59,6 +59,7 @@ class Extracted:
         new: rows that were added, ``kept``: samples of the table that were there already.
         unreadable: samples of the table whose image cannot be read.
         prompts: texts whose features were added.
+        answers: of a teacher that answers, how many it gave to calibration and test samples.
     """
 
     teacher: str
@@ -67,6 +68,7 @@ class Extracted:
     kept: int
     unreadable: int
     prompts: int
+    answers: int
 
 
 def extract(
@@ -127,11 +129,10 @@ def extract(
     signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
         _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
-    for teacher, column in zip(teachers, columns, strict=True):
-        ask(teacher, column.folder, table, asked(table), reporter)
+    told = [ask(t, c.folder, table, asked(table), reporter) for t, c in zip(teachers, columns, strict=True)]
     done = tuple(
-        _extracted(store.column(c.teacher, c.fingerprint), table, k, p)
-        for c, k, p in zip(columns, kept, added, strict=True)
+        _extracted(store.column(c.teacher, c.fingerprint), table, k, p, a)
+        for c, k, p, a in zip(columns, kept, added, told, strict=True)
     )
     _tell_unreadable(store, columns, table, reporter)
     return done
@@ -288,10 +289,10 @@ def usable_device(name: str, fix: str = "choose another by --device, for example
     return device
 
 
-def _extracted(column: Column, table: SampleTable, kept: int, prompts: int) -> Extracted:
+def _extracted(column: Column, table: SampleTable, kept: int, prompts: int, answers: int) -> Extracted:
     found = int((column.locate(table) >= 0).sum())
     unreadable = int(column.unreadable(table).sum())
-    return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts)
+    return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts, answers)
 
 
 def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: SampleTable, reporter: Reporter) -> None:

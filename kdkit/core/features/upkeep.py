@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.features.answers import unanswered
+from kdkit.core.features.answers import asked, tells_texts, unanswered
 from kdkit.core.features.column import Column
 from kdkit.core.features.header import TEXT
 from kdkit.core.features.live import live_devices, to_store
@@ -34,7 +34,8 @@ class ColumnStatus:
         domains: domain -> (samples with features, samples); empty where the data could not be read.
         unreadable: samples whose image could not be read.
         rows, texts: rows and prompts stored; ``shards`` and ``bytes`` on disk.
-        complete: every readable sample has features and nothing was interrupted.
+        answers: of a teacher that answers, (test and calibration samples answered, all of them); else None.
+        complete: every readable sample has features, every answer is there, and nothing was interrupted.
     """
 
     teacher: str
@@ -48,6 +49,7 @@ class ColumnStatus:
     texts: int
     shards: int
     bytes: int
+    answers: tuple[int, int] | None
     complete: bool
 
 
@@ -196,7 +198,10 @@ def _lacking(column: Column, table: SampleTable, live: bool) -> int:
 def _status(column: Column, table: SampleTable | None, current: bool, live: bool) -> ColumnStatus:
     domains: dict[str, tuple[int, int]] = {}
     unreadable = lacking = 0
+    answers: tuple[int, int] | None = None
     if table is not None:
+        if tells_texts(column.signals):
+            answers = len(asked(table)) - unanswered(column, table), len(asked(table))
         here, counted = column.locate(table) >= 0, (to_store(table, live=live) | (not live)) & tellable(column, table)
         for i, domain in enumerate(table.domains):
             of_domain = (table.domain_index == i) & counted
@@ -214,5 +219,6 @@ def _status(column: Column, table: SampleTable | None, current: bool, live: bool
         texts=len(column.texts),
         shards=len(column.shards),
         bytes=column.nbytes,
-        complete=(column.complete or live) and lacking == 0,
+        answers=answers,
+        complete=(column.complete or live) and lacking == 0 and (answers is None or answers[0] == answers[1]),
     )

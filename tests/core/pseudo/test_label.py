@@ -56,6 +56,19 @@ def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None
     assert scene.oracle.open == 0
 
 
+def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
+    table = load_table(scene.workspace)
+    told = FeatureStore(scene.workspace.features).column("remote").folder / "answers.jsonl"
+    lines = told.read_bytes().splitlines(keepends=True)
+    told.write_bytes(b"".join(lines[:-2]))
+    (status,) = column_statuses(scene.workspace, table)
+    assert (status.answers, status.complete) == ((len(lines) - 2, len(lines)), False)
+    (done,) = extract_missing(reopened(scene.workspace.root), table)
+    assert (done.new, done.answers) == (0, 2)
+    (status,) = column_statuses(scene.workspace, table)
+    assert (status.answers, status.complete) == ((len(lines), len(lines)), True)
+
+
 def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None:
     planned = scene.label(dry_run=True)
     assert (planned.unanswered, planned.not_trusted, planned.asked, planned.kept) == (18, {"mri": 9}, 0, {})

@@ -178,7 +178,7 @@ def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypat
     [
         ("{", "not valid JSON"),
         ('{"model": "m"}', "an object with endpoint and model"),
-        ('{"endpoint": "http://x/v1", "model": "m", "key": "sk"}', "an object with endpoint and model"),
+        ('{"endpoint": "http://x/v1", "model": "m", "key": "sk"}', "unknown key 'key'"),
         ('{"endpoint": "file:///etc/passwd", "model": "m"}', "not an address"),
         ('{"endpoint": "http://user:pass@x/v1", "model": "m"}', "holds a password"),
         ('{"endpoint": "http://x/v1", "model": "m", "tries": 0}', "below 1"),
