@@ -223,14 +223,16 @@ def _previous(recipe: Recipe, *, replays: bool, unguarded: Sequence[str]) -> Pre
 def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...]) -> KdkitError:
     idle = [teacher.name for teacher in teachers if teacher.new]
     why = f"{parent.name} has learnt from every teacher and every training sample of the registry"
+    fix = "'kdkit add-teacher NAME' or add data; 'kdkit trust' shows what the policy admits"
     if not teachers:
         why = f"the recipe reads no teacher, and {parent.name} has seen every training sample"
+        fix = "add data, or name a recipe that reads teachers: 'kdkit recipes'"
     if idle:
         why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
     return KdkitError(
         f"there is nothing new since {parent.name}",
         why=why,
-        fix="'kdkit add-teacher NAME' or add data; 'kdkit trust' shows what the policy admits",
+        fix=fix,
     )
 
 

@@ -87,6 +87,7 @@ def test_an_increment_brings_samples_that_are_new(project: Path) -> None:
     with pytest.raises(KdkitError, match="nothing new since v1") as caught:
         plan(project, incremental=True)
     assert "v1 has seen every training sample" in caught.value.why
+    assert "add-teacher" not in caught.value.fix
     add_xray(project)
     made = plan(project, incremental=True)
     assert (made.fresh, made.replayed, made.unguarded, made.uncovered) == (36, 72, (), ())
