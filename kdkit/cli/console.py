@@ -130,6 +130,7 @@ class Lines:
 
     def __init__(self, every: float = EVERY_SECONDS) -> None:
         self.every = every
+        self._warned: set[str] = set()
         self._started: dict[str, float] = {}
         self._written: dict[str, float] = {}
 
@@ -137,7 +138,9 @@ class Lines:
         say(text)
 
     def warn(self, text: str) -> None:
-        say(f"warning: {text}")
+        if text not in self._warned:  # each once, however many parts of a command notice it
+            self._warned.add(text)
+            say(f"warning: {text}")
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
@@ -157,6 +160,7 @@ class Bars:
     """A reporter for terminals: one rich bar per piece of work. Colour is off where ``NO_COLOR`` is set."""
 
     def __init__(self) -> None:
+        self._warned: set[str] = set()
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -164,7 +168,9 @@ class Bars:
         self._print(text)
 
     def warn(self, text: str) -> None:
-        self._print(f"warning: {text}")
+        if text not in self._warned:
+            self._warned.add(text)
+            self._print(f"warning: {text}")
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         bar = self._progress or self._start()

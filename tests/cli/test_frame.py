@@ -303,11 +303,14 @@ def test_lines_come_every_few_seconds_and_at_the_end(
         now = float(done)
         lines.progress("work", done, 12)
     lines.progress("short", 1, 1)
+    lines.warn("rough")
+    lines.warn("rough")
     assert capsys.readouterr().err.splitlines() == [
         "work: 6/12  5 s",
         "work: 11/12  10 s",
         "work: 12/12  11 s",
         "short: 1/1  0 s",
+        "warning: rough",
     ]
 
 

@@ -20,6 +20,7 @@ from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent
 from kdkit.core.errors import KdkitError
+from kdkit.core.publish.layout import NOT_PUBLISHED
 from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text
@@ -174,7 +175,9 @@ def check_lock(workspace: Workspace) -> list[str]:
         except KdkitError as error:
             problems.append(f"{error.headline}. {error.why}".rstrip(". "))
     problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(workspace, lock)]
-    extra = [name for name in lock.teachers if name not in workspace.registry.teachers]
+    # A pulled project keeps the facts of teachers whose files only their author has: nothing is wrong with that.
+    here = [name for name, facts in lock.teachers.items() if facts.source != f"local:{NOT_PUBLISHED}"]
+    extra = [name for name in here if name not in workspace.registry.teachers]
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 
 

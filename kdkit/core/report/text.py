@@ -60,14 +60,15 @@ def retention_text(kept: Retention, table: Table) -> str:
         for change in kept.domains.values()
     ]
     headers = ("domain", "before", "after", "points", "interval", "may lose", "")
-    parts = [table(headers, rows, "lrrrlrl")]
+    parts = [table(headers, rows, "lrrrlrl")] if rows else ["no domain of before can be compared here"]
     if kept.teachers:
         held = [
             (item.teacher, f"{100 * item.before:.1f}", f"{100 * item.after:.1f}", ", ".join(item.domains))
             for item in kept.teachers.values()
         ]
         parts.append(table(("teacher", "held before, %", "held after, %", "in"), held, "lrrl"))
-    parts.append(f"mean change {kept.mean:+.2f} points ({kept.low:+.2f} to {kept.high:+.2f})")
+    if rows:
+        parts.append(f"mean change {kept.mean:+.2f} points ({kept.low:+.2f} to {kept.high:+.2f})")
     if kept.unjudged:
         parts.append(f"not measured, for want of labelled samples: {', '.join(kept.unjudged)}; they may be forgotten")
     return "\n".join(parts)

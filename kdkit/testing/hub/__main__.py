@@ -18,6 +18,8 @@ def main() -> None:
     with local_hub(given.folder.resolve(), port=given.port, xet=given.xet) as hub:
         for name, value in hub.environment(ALICE).items():
             print(f"export {name}={value}", flush=True)
+        if not given.xet:
+            print("export HF_HUB_DISABLE_XET=1", flush=True)  # 'hf upload' does not ask whether there is any
         print("# you are alice, who may write to 'alice' and to the organisation 'lab'; Ctrl-C ends it", flush=True)
         try:
             threading.Event().wait()

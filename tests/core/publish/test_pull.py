@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.artifacts.admit import add_teacher, check_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.distill.run import Options, distill, prepare
@@ -115,6 +115,7 @@ def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub,
     train_teacher(["ct"], width=8, seed=3).save(tmp_path / "models" / "new")
     add_teacher(open_project(tmp_path / "p"), "new", {"from": "local:../models/new", "loader": "toy"})
     assert list(open_project(tmp_path / "p").registry.teachers) == ["new"]
+    assert check_lock(open_project(tmp_path / "p")) == []  # the author's teachers stand in the lock alone
     assert "  # radio:" in registry.read_text(encoding="utf-8")
 
 

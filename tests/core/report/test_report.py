@@ -18,7 +18,7 @@ from kdkit.core.evaluate import Evaluation, evaluate_views, retention
 from kdkit.core.evaluate.project import Findings, _continual
 from kdkit.core.report import write_report
 from kdkit.core.report.picture import _apart, _figure, draw
-from kdkit.core.report.text import findings_text
+from kdkit.core.report.text import findings_text, retention_text
 from kdkit.core.workspace import Workspace
 from tests.core.evaluate.test_compare import Named
 
@@ -150,6 +150,12 @@ def test_a_first_version_has_no_change(tmp_path: Path) -> None:
     assert "Change since" not in findings_text(first, console.table)
     content = write_report(Workspace(tmp_path), first)
     assert (content["retention"], content["continual"]) == (None, None)
+
+
+def test_a_change_that_nothing_can_tell_of_has_no_figures(findings: Findings) -> None:
+    kept = retention(findings.evaluation, findings.evaluation, student=("v1", "v2"), domains=())
+    told = retention_text(kept, console.table)
+    assert told == "no domain of before can be compared here"
 
 
 def test_an_evaluation_of_many_metrics_is_told_by_metric_and_calls_nothing_zero_shot() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kdkit.core.errors import KdkitError
+from kdkit.core.features.answers import TOKENS
 from kdkit.core.publish.layout import RECIPE, Origin
 from kdkit.core.publish.pulled.check import below_kdkit
 from kdkit.core.publish.redact import public_registry
@@ -97,11 +98,17 @@ def _teachers(
     for name, fields in entries.items():
         about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
         if name in hidden:
-            about, entry = [*_HIDDEN, *about], [f"  # {line[2:]}" for line in entry]
+            told = _HIDDEN_ANSWERING if _answers(lock.teachers.get(name)) else _HIDDEN
+            about, entry = [*told, *about], [f"  # {line[2:]}" for line in entry]
         elif name in held_by_author:
             about = [*_HELD_BY_FEATURES, *about]
         lines += [*(f"  # {line}" for line in about), *entry]
     return lines if lines[1:] else ["teachers: {}"]
+
+
+def _answers(facts: LockedTeacher | None) -> bool:
+    """Whether it is a generating teacher, whose features hold tokens of texts and are never shared."""
+    return facts is not None and (not facts.dims or TOKENS in facts.dims)
 
 
 def _known(facts: LockedTeacher | None) -> list[str]:
@@ -127,6 +134,10 @@ _WITH_TEACHERS = (
 _HIDDEN = (
     "Its files were a folder of the author's and are not published. If you have its features",
     "('kdkit features pull ORG/DATASET'), take away '# ' before its lines: it then teaches what they hold.",
+)
+_HIDDEN_ANSWERING = (
+    "Its files were a folder of the author's and are not published; what it said of answers cannot be shared either.",
+    "If you have that folder, take away '# ' before its lines and name it.",
 )
 _HELD_BY_FEATURES = ("Its files are not published: it teaches what its features hold.",)
 _DATA = (
