@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -85,6 +87,24 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str =
 def say(text: str) -> None:
     """One line for people, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def tell_warnings() -> None:
+    """Let what kdkit and sources that it calls warn of (``warnings.warn``) read like any other warning of a command."""
+    ours, others = str(Path(__file__).parents[1]) + os.sep, warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        if category is not UserWarning or not filename.startswith(ours):
+            others(message, category, filename, lineno, file, line)
+        elif _bars:
+            _bars.warn(str(message))
+        else:
+            say(f"warning: {message}")
+
+    warnings.showwarning = show
 
 
 def show_error(error: KdkitError) -> None:

@@ -144,6 +144,7 @@ def frame(
 
 def run() -> None:
     """Entry point: every ending of a command becomes a message for people and an exit code (docs/cli.md)."""
+    console.tell_warnings()
     try:
         try:
             app(prog_name="kdkit")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,9 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     origin = Origin(None if sizes is None else Sizes.of(sizes), init)
     network = read_network(weights, settings.dtype)
     if settings.lora is not None:
-        network = _peft().PeftModel.from_pretrained(network, folder, is_trainable=True)
+        peft = _peft()
+        with _quiet():
+            network = peft.PeftModel.from_pretrained(network, folder, is_trainable=True)
     return _assemble(folder, network, settings, origin, saved=True).eval()
 
 
@@ -139,9 +143,18 @@ def _with_adapters(network: Any, lora: Lora) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return peft.get_peft_model(network, config)
+        with _quiet():
+            return peft.get_peft_model(network, config)
     except ValueError as error:
         raise KdkitError("the adapters fit nowhere", where=f"{WHERE}.lora", why=str(error)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' deprecation of a name that peft reads: nobody who trains here can do anything about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`?is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def _peft() -> Any:
