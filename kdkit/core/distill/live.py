@@ -14,6 +14,7 @@ from torch import nn
 
 from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
 from kdkit.core.distill.batches import Indices
+from kdkit.core.distill.processes import PATIENCE
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.encode import Encoder
 from kdkit.core.features.extraction import LIVE_FIX, OpenedTeacher, usable_device
@@ -74,7 +75,7 @@ class LiveTeacher:
         The shares are exchanged on the CPU, apart from the gradients, in whatever thread asks for rows.
         """
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def gather(self, signal: str, rows: Indices) -> Array:
         """(len(rows), *shape) as :meth:`kdkit.core.features.Column.gather`; rows are numbers of table samples.

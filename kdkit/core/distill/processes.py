@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for one that extracts or corrects; one that fails ends them all before, by its launcher."""
 
 
 def world_size() -> int:

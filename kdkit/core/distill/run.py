@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import Reporter, Silent
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
 
 
-PATIENCE = timedelta(days=7)
-"""How long processes wait for one that extracts or corrects; one that fails ends them all before, by its launcher."""
 PRECISIONS = ("no", "bf16")
 """Of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in the checkpoints.)"""
 
@@ -285,6 +282,8 @@ def accelerate(options: Options) -> Accelerator:
         )
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    from kdkit.core.distill.processes import PATIENCE
 
     # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
