@@ -31,9 +31,10 @@ def trust(
 
     from kdkit.core.trust.project import project_trust
 
+    task = workspace.catalogue.get("student", workspace.registry.student.family).spec.task
     with workspace.exclusive("kdkit trust"):
         findings = project_trust(workspace, policy, options, reporter=reporter)
-    console.emit(findings.to_json(), json=json, text=lambda: _text(findings))
+    console.emit(findings.to_json(), json=json, text=lambda: _text(findings, task))
     for domain in findings.chosen.uncovered:
         reporter.warn(domain.message)
     for teacher in findings.chosen.idle:
@@ -55,7 +56,9 @@ def named_option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _text(findings: TrustFindings) -> str:
+def _text(findings: TrustFindings, task: str) -> str:
+    from kdkit.core.report.text import accuracy_of, counted_in
+
     table = findings.table
     rows = [
         (
@@ -66,14 +69,14 @@ def _text(findings: TrustFindings) -> str:
         )
         for m, domain in enumerate(table.domains)
     ]
-    headers = ("domain", *table.teachers, "chance", "images")
+    headers = ("domain", *table.teachers, "chance", counted_in(task))
     who = [
         (domain, *(_admitted(findings, admission, m) for admission in (findings.chosen, *findings.others)))
         for m, domain in enumerate(table.domains)
     ]
     return "\n".join(
         (
-            f"Zero-shot accuracy in % on the calibration split, {100 * table.level:g} % interval; "
+            f"{accuracy_of(task)} in % on the calibration split, {100 * table.level:g} % interval; "
             f"* may teach by {_options(findings.chosen)}",
             console.table(headers, rows, "l" + "l" * len(table.teachers) + "rr"),
             "",

@@ -77,7 +77,8 @@ def describe(findings: Findings) -> str:
 
 def _figure(findings: Findings) -> Figure:
     rows, models = len(findings.evaluation.domains), len(_ranked(findings))
-    increment = findings.retention is not None
+    kept = findings.retention if findings.retention and findings.retention.domains else None
+    increment = kept is not None  # with something to compare: a pulled student may know none of the domains here
     means, curve = 0.8 + 0.3 * models, 3.2
     height = max(3.4, 1.8 + 0.44 * rows, 0.9 + means + (curve if increment else 0.0))
     figure = Figure(figsize=(13.5 if increment else 12.0, height), layout=_layout())
@@ -87,8 +88,8 @@ def _figure(findings: Findings) -> Figure:
     _domains(left, findings)
     right = grid[len(widths) - 1].subgridspec(2 if increment else 1, 1, height_ratios=(means, curve)[: 1 + increment])
     _means(figure.add_subplot(right[0]), findings)
-    if findings.retention is not None:
-        _changes(figure.add_subplot(grid[1], sharey=left), findings, findings.retention)
+    if kept is not None:
+        _changes(figure.add_subplot(grid[1], sharey=left), findings, kept)
         _curve(figure.add_subplot(right[1]), findings)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(

@@ -88,7 +88,8 @@ def _domains(evaluation: Evaluation, table: Table) -> str:
         cells = [_percent(m.values("accuracy", (domain,))[0]) for m in shown]
         rows.append((domain, *cells, str(count)))
     rows.append(("mean", *(_percent(m.means.get("accuracy", math.nan)) for m in shown), ""))
-    return table(("domain", *(m.name for m in shown), "images"), rows, "l" + "r" * (len(shown) + 1))
+    counted = counted_in(_task(evaluation))
+    return table(("domain", *(m.name for m in shown), counted), rows, "l" + "r" * (len(shown) + 1))
 
 
 def _means(evaluation: Evaluation, table: Table) -> str:
@@ -155,8 +156,21 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 def headline(evaluation: Evaluation) -> str:
     """What ``accuracy`` is here: the zero-shot one, or that of another task, which is named."""
-    task = evaluation.settings.get("task", "zero-shot")
+    return accuracy_of(_task(evaluation))
+
+
+def accuracy_of(task: str) -> str:
+    """How a task's ``accuracy`` is called."""
     return "Zero-shot accuracy" if task == "zero-shot" else f"Accuracy (task '{task}')"
+
+
+def counted_in(task: str) -> str:
+    """What its counts are of: several questions may be about one image."""
+    return "images" if task == "zero-shot" else "samples"
+
+
+def _task(evaluation: Evaluation) -> str:
+    return str(evaluation.settings.get("task", "zero-shot"))
 
 
 def _level(evaluation: Evaluation) -> float:

@@ -156,6 +156,8 @@ def test_a_change_that_nothing_can_tell_of_has_no_figures(findings: Findings) ->
     kept = retention(findings.evaluation, findings.evaluation, student=("v1", "v2"), domains=())
     told = retention_text(kept, console.table)
     assert told == "no domain of before can be compared here"
+    assert len(_figure(findings).axes) == 4
+    assert len(_figure(replace(findings, retention=kept)).axes) == 2
 
 
 def test_an_evaluation_of_many_metrics_is_told_by_metric_and_calls_nothing_zero_shot() -> None:
