@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from kdkit.core.registry.lock import LockedTeacher
 
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the Hub's cache alone.")]
+SHOWN = 4
+"""Domains of a teacher that its row shows."""
 TeacherName = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -222,13 +225,19 @@ def _teachers_text(chosen: list[TeacherRow], others: list[TeacherRow], use: str,
     return "\n".join(parts)
 
 
+def _some(domains: Sequence[str]) -> str:
+    """As many as keep the table narrow; ``--json`` has all."""
+    more = len(domains) - SHOWN
+    return (", ".join(domains[:SHOWN]) + (f", {more} more" if more > 0 else "")) or "-"
+
+
 def _table(rows: list[TeacherRow]) -> str:
     cells = [
         [
             row.name,
             row.state,
             "/".join("?" if dim is None else str(dim) for dim in dict.fromkeys(row.dims.values())) or "?",
-            ", ".join(row.domains) or "-",
+            _some(row.domains),
             row.licence,
             row.distillation,
             row.summary or row.source,

@@ -150,3 +150,10 @@ def test_a_mistake_in_the_registry_is_named_with_its_line(kdkit_cli: Cli, comman
     assert outcome.code == 2
     assert "registry.yaml:3: unknown key 'teachers.a.form'" in outcome.stderr
     assert "'from'" in outcome.stderr
+
+
+def test_a_row_of_a_teacher_of_many_domains_stays_narrow(kdkit_cli: Cli) -> None:
+    (row,) = [line for line in kdkit_cli("teachers").stdout.splitlines() if line.startswith("demo-reader ")]
+    assert "vg/mri, roc/mri, rc/mri, mia/mri, 8 more  " in row
+    (full,) = [t for t in json.loads(kdkit_cli("teachers", "--json").stdout)["teachers"] if t["name"] == "demo-reader"]
+    assert len(full["domains"]) == 12
