@@ -50,6 +50,7 @@ data:
 
 optimiser: {{lr: 0.004, batch_size: 48, epochs: {epochs}}}   # the student is tiny and starts from nothing
 recipe: ./pseudo-kd.yaml
+guard: {{tolerance: 15}}     # points; a student this short of training swings by 10 from run to run. Default: 1
 """
 
 MORE_DATA = """\
