@@ -242,7 +242,7 @@ def _curve(axes: Axes, findings: Findings) -> None:
     axes.axhline(0, color=FAINT, lw=1.0, zorder=2)
     axes.set_xticks(x, history)
     axes.set_xlim(-0.08 * x[-1], x[-1] * 1.45)
-    axes.set_title("Points since a domain was first taught")
+    axes.set_title("Points since first taught")
     axes.grid(axis="y", color=GRID, zorder=1)
     _end_labels(axes, sorted(ends), float(x[-1]), broken)
 
