@@ -13,7 +13,7 @@ from kdkit.core.distill.build import anchored
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.licences import FACTS, LicenceFacts, allowed
 from kdkit.core.publish.layout import NOT_PUBLISHED, Origin
-from kdkit.core.publish.licence import StudentLicence, derive_licence
+from kdkit.core.publish.licence import UNDETERMINED, StudentLicence, derive_licence
 from kdkit.core.publish.redact import public_source
 from kdkit.core.registry.chosen import chosen_teacher
 from kdkit.core.registry.lock import Lock
@@ -208,14 +208,27 @@ class Ancestry:
     warnings: tuple[str, ...]
 
 
+def _unknown_start() -> KdkitError:
+    return KdkitError(
+        "nobody knows whether what became of the student's initial weights may be published",
+        where="licence of the student",
+        why="their licence is unknown",
+        fix="find out and state the student's: --license NAME; or push to a private repository",
+        code=ExitCode.DENIED,
+    )
+
+
 def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, public: bool) -> Ancestry:
     """Find it out; see :func:`require_permissions` and :func:`derive_licence` for what they raise."""
     history = Versions(workspace).history(version)
     teachers, start = teachers_of(workspace, history), start_of(workspace, history)
     warnings = require_permissions(workspace, teachers)
     others = releases_of(history) | correctors_of(history)
-    if start is not None and start.facts.strictest == "unknown":
+    unknown_start = start is not None and start.facts.strictest == "unknown"
+    if unknown_start:
         warnings.append("nobody knows what the student's initial weights allow")
+        if public and stated is None:
+            raise _unknown_start()
     elif start is not None:
         others["its initial weights"] = start.facts
     data = [name for lineage in history for name in lineage["data"].get("licences", ())]
@@ -227,4 +240,8 @@ def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, p
         stated=stated,
         public=public,
     )
+    if unknown_start and stated is None:
+        others_unknown = licence.because if licence.name == UNDETERMINED else ()
+        because = (*others_unknown, "its initial weights")
+        licence = replace(licence, name=UNDETERMINED, kind="unknown", because=because)
     return Ancestry(history, teachers, start, licence, tuple(dict.fromkeys((*warnings, *licence.warnings))))

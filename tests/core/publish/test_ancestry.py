@@ -33,8 +33,8 @@ def project(root: Path, *lineages: dict[str, Any], pulled: dict[str, Any] | None
     return Workspace(root)
 
 
-def ancestry(workspace: Workspace, name: str, *, public: bool = False) -> Ancestry:
-    return ancestry_of(workspace, Versions(workspace).get(name), stated=None, public=public)
+def ancestry(workspace: Workspace, name: str, *, stated: str | None = None, public: bool = False) -> Ancestry:
+    return ancestry_of(workspace, Versions(workspace).get(name), stated=stated, public=public)
 
 
 def names(found: Ancestry) -> list[str]:
@@ -112,14 +112,20 @@ def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("card", "licence", "warned"),
-    [("---\nlicense: gpl-3.0\n---\n", "gpl-3.0", False), ("nothing", "apache-2.0", True)],
+    [("---\nlicense: gpl-3.0\n---\n", "gpl-3.0", False), ("nothing", "undetermined", True)],
 )
 def test_initial_weights_bind_too(card: str, licence: str, warned: bool, tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "README.md").write_text(card)
     student = {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "./start"}}}
-    found = ancestry(project(tmp_path, lineage("v1", student=student)), "v1")
+    workspace = project(tmp_path, lineage("v1", student=student))
+    found = ancestry(workspace, "v1")
     assert found.licence.name == licence
+    if warned:
+        with pytest.raises(KdkitError, match="initial weights may be published") as caught:
+            ancestry(workspace, "v1", public=True)
+        assert (caught.value.code, "--license" in caught.value.fix) == (ExitCode.DENIED, True)
+        assert ancestry(workspace, "v1", public=True, stated="mit").licence.name == "mit"
     assert any("initial weights" in warning for warning in found.warnings) == warned
     assert found.start is not None
     assert found.start.repository == ""
