@@ -15,16 +15,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--xet", action="store_true", help="offer Xet storage besides LFS")
     given = parser.parse_args()
-    with local_hub(given.folder.resolve(), port=given.port, xet=given.xet) as hub:
-        for name, value in hub.environment(ALICE).items():
-            print(f"export {name}={value}", flush=True)
-        if not given.xet:
-            print("export HF_HUB_DISABLE_XET=1", flush=True)  # 'hf upload' does not ask whether there is any
-        print("# you are alice, who may write to 'alice' and to the organisation 'lab'; Ctrl-C ends it", flush=True)
-        try:
+    try:
+        with local_hub(given.folder.resolve(), port=given.port, xet=given.xet) as hub:
+            for name, value in hub.environment(ALICE).items():
+                print(f"export {name}={value}", flush=True)
+            if not given.xet:
+                print("export HF_HUB_DISABLE_XET=1", flush=True)  # 'hf upload' does not ask whether there is any
+            print("# you are alice, who may write to 'alice' and to the organisation 'lab'; Ctrl-C ends it", flush=True)
             threading.Event().wait()
-        except KeyboardInterrupt:
-            print()
+    except KeyboardInterrupt:  # whenever it comes: a reader of the last line may be quicker than the wait
+        print()
 
 
 if __name__ == "__main__":
