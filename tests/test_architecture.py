@@ -140,6 +140,12 @@ def test_core_knows_neither_plugins_nor_terminal() -> None:
             assert wrong == []
 
 
+def test_what_is_published_knows_its_parts_and_they_not_it() -> None:
+    for source in PACKAGE:
+        if source.under("kdkit/core/") and not source.under("kdkit/core/publish/", "kdkit/core/features/share/"):
+            assert [i.place for i in imports(source) if within(i.module, "kdkit.core.publish")] == []
+
+
 def test_plugins_know_only_the_public_contracts() -> None:
     for source in PACKAGE:
         if source.under("kdkit/plugins/"):

@@ -35,12 +35,13 @@ def show(
 ) -> None:
     """Print a recipe; '> mine.yaml' copies it, and 'recipe: mine.yaml' in registry.yaml uses the copy.
 
-    A file is checked first, so that this also tells what is wrong with a recipe of one's own.
+    A file is checked first, so that this also tells what is wrong with a recipe of one's own. Inside a project names
+    mean what they mean there.
     """
-    from kdkit.core.discovery import load_catalogue
     from kdkit.core.recipe import load_recipe, recipe_file
+    from kdkit.core.workspace import Workspace
 
-    catalogue = load_catalogue()
+    catalogue = Workspace.catalogue_at()
     recipe = load_recipe(name, catalogue)
     text = recipe_file(name, catalogue).text
     console.emit(recipe.model_dump(mode="json"), json=json, text=text.rstrip("\n"))

@@ -109,7 +109,8 @@ def list_teachers(
         workspace = None  # the catalogue can be read anywhere
     chosen = chosen_rows(workspace) if workspace else []
     use = workspace.registry.use if workspace else "research"
-    others = available_rows(load_catalogue(), use, frozenset(row.name for row in chosen))
+    catalogue = workspace.catalogue if workspace else load_catalogue()
+    others = available_rows(catalogue, use, frozenset(row.name for row in chosen))
     rows = others if available else [*chosen, *others]
     data = {"use": use, "teachers": [asdict(row) for row in rows]}
     console.emit(data, json=json, text=lambda: _teachers_text([] if available else chosen, others, use, available))

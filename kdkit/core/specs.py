@@ -39,6 +39,8 @@ class LoaderSpec(FactorySpec):
 
     marks: tuple[str, ...] = ()
     """File names by which a folder of this kind is recognised, e.g. ``open_clip_config.json``."""
+    model_types: tuple[str, ...] = ()
+    """Values of ``model_type`` in a folder's ``config.json`` by which it is recognised too, whatever its marks."""
     asks_network: bool = False
     """Whether its teachers send samples to an address that the folder names; only a ``local:`` folder may then."""
 

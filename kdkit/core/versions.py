@@ -229,12 +229,13 @@ class Versions:
 def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:
     """The student of a version (or of a version's folder), in eval mode, on the CPU.
 
-    ``catalogue`` knows the student's family; by default everything that is installed.
+    ``catalogue`` knows the student's family; by default that of the project that the version lies in, which keeps
+    names to the plugins that they were pinned to; elsewhere everything that is installed.
     """
-    from kdkit.core.discovery import load_catalogue, resolve
+    from kdkit.core.discovery import resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
-    family = (catalogue or load_catalogue()).get("student", version.lineage["student"]["family"])
+    family = (catalogue or Workspace.catalogue_at(version.folder)).get("student", version.lineage["student"]["family"])
     student: Any = resolve(family.spec.loader)(version.student_folder)
     student.eval()
     return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

@@ -97,6 +97,17 @@ class Workspace:
 
         return pinned(load_catalogue(), Lock.load(self.lock_path))
 
+    @staticmethod
+    def catalogue_at(place: Path | str = ".") -> Catalogue:
+        """The catalogue of the project that ``place`` lies in; where it lies in none, everything that is installed."""
+        from kdkit.core.discovery import load_catalogue
+
+        try:
+            workspace = Workspace.find(place)
+        except KdkitError:
+            return load_catalogue()
+        return workspace.catalogue
+
     @contextmanager
     def exclusive(self, command: str) -> Iterator[None]:
         """Hold the project for a command that writes.

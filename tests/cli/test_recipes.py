@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from kdkit.core.errors import ExitCode
+from kdkit.core.registry.lock import Lock
 from tests.conftest import Cli
 
 
@@ -29,6 +31,14 @@ def test_list_show_copy_and_check(kdkit_cli: Cli) -> None:
     assert wrong.stdout == ""
     assert f"mine.yaml:{line}: unknown key 'targets.normalize'" in wrong.stderr
     assert "did you mean 'normalise'?" in wrong.stderr
+
+
+def test_inside_a_project_a_recipe_comes_from_where_it_was_pinned(kdkit_cli: Cli) -> None:
+    (kdkit_cli.folder / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
+    Lock(providers={"recipe": {"clipkd": "kdkit-gone"}}).save(kdkit_cli.folder / "registry.lock")
+    refused = kdkit_cli("recipes", "show", "clipkd")
+    assert refused.code == ExitCode.MISSING
+    assert "the recipe 'clipkd' comes from kdkit-gone in this project" in refused.stderr
 
 
 def test_listing_needs_no_torch(kdkit_cli: Cli) -> None:

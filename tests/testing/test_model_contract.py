@@ -216,8 +216,14 @@ def test_marks_are_files_of_the_example() -> None:
     assert found == {"test_marks": "the example has no 'config.json', by which it would be recognised"}
 
 
+def test_model_types_have_that_of_the_example() -> None:
+    found = failed(found_by(Example, HERE + "right", spec={"marks": (), "model_types": ("clip",)}))
+    assert found == {"test_model_types": "the example's config.json has model_type None: not in model_types"}
+
+
 def test_every_check_finds_a_mistake() -> None:
-    assert {name for name, _ in checks(LoaderContract)} == {check for _, check, _ in MISTAKES} | {"test_marks"}
+    by_files = {"test_marks", "test_model_types"}
+    assert {name for name, _ in checks(LoaderContract)} == {check for _, check, _ in MISTAKES} | by_files
 
 
 def test_when_it_does_not_load_the_other_checks_say_so() -> None:

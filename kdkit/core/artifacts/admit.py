@@ -15,12 +15,12 @@ from kdkit.core.artifacts.hub import look
 from kdkit.core.artifacts.opened import fingerprint_of, load_model, verify
 from kdkit.core.artifacts.permission import require_permission
 from kdkit.core.artifacts.probe import identity_of, probe
+from kdkit.core.artifacts.recognise import recognise
 from kdkit.core.artifacts.select import select_files
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.atomic import disk_errors, new_folder, write_atomically
-from kdkit.core.contracts import LoaderSpec, Reporter, Silent
+from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import KdkitError
-from kdkit.core.publish.layout import NOT_PUBLISHED
 from kdkit.core.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text
@@ -176,7 +176,7 @@ def check_lock(workspace: Workspace) -> list[str]:
             problems.append(f"{error.headline}. {error.why}".rstrip(". "))
     problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(workspace, lock)]
     # A pulled project keeps the facts of teachers whose files only their author has: nothing is wrong with that.
-    here = [name for name, facts in lock.teachers.items() if facts.source != f"local:{NOT_PUBLISHED}"]
+    here = [name for name, facts in lock.teachers.items() if not facts.held_by_author]
     extra = [name for name in here if name not in workspace.registry.teachers]
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 
@@ -199,7 +199,7 @@ def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter:
     final = workspace.artifacts / chosen.name
     with disk_errors(str(workspace.artifacts)), new_folder(final, replace=True) as stage:
         found = fetch(chosen, workspace.root, stage, reporter, offline=offline)
-        loader = chosen.loader or recognise(workspace.catalogue, found.files, chosen.source)
+        loader = chosen.loader or recognise(workspace.catalogue, found.folder, chosen.source)
         require_permission(chosen, workspace.registry.use, reporter, found.licence, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
         return _facts(workspace.catalogue, chosen, loader, found)
@@ -224,31 +224,6 @@ def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Mate
         identity=identity,
         fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
         locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def recognise(catalogue: Catalogue, files: Mapping[str, object], source: str) -> str:
-    """The only loader whose marks are all there.
-
-    Raises:
-        KdkitError: none recognises the files, or several do.
-    """
-    loaders: list[LoaderSpec] = [entry.spec for entry in catalogue.entries("loader")]
-    fitting = [spec.name for spec in loaders if spec.marks and all(mark in files for mark in spec.marks)]
-    if len(fitting) == 1:
-        return fitting[0]
-    known = "; ".join(f"{spec.name} needs {', '.join(spec.marks)}" for spec in loaders if spec.marks)
-    if fitting:
-        raise KdkitError(
-            "several loaders know this kind of folder",
-            where=source,
-            fix="say which: " + " or ".join(f"--loader {name}" for name in fitting),
-        )
-    raise KdkitError(
-        "no loader recognises these files as a model",
-        where=source,
-        why=known or "no installed plugin has a loader",
-        fix="is it the right folder? else say how to load it: --loader LOADER",
     )
 
 

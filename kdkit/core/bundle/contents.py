@@ -13,7 +13,6 @@ from kdkit.core.bundle.manifest import REQUIREMENTS
 from kdkit.core.bundle.needs import plugin_pins, without_wheel
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.publish.layout import NOT_PUBLISHED
 
 if TYPE_CHECKING:
     from kdkit.core.features import Column, FeatureStore
@@ -159,7 +158,7 @@ def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
 
 def held_by_author(workspace: Workspace, name: str, locked: LockedTeacher) -> bool:
     """Whether a teacher came with a pulled student from a folder of its author, so that its files cannot be had."""
-    return locked.source == f"local:{NOT_PUBLISHED}" and not (workspace.artifacts / name).is_dir()
+    return locked.held_by_author and not (workspace.artifacts / name).is_dir()
 
 
 def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:

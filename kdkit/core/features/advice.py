@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 def who_adds(workspace: Workspace, teacher: str) -> str:
     """``... adds them``: the command, or, of a teacher whose files are not here (that of a pulled student), who can."""
-    from kdkit.core.publish.layout import NOT_PUBLISHED
-
     locked = Lock.load(workspace.lock_path).teachers.get(teacher)
-    published = locked is None or not locked.source.endswith(NOT_PUBLISHED)
-    if teacher in workspace.registry.teachers and published:
+    if teacher in workspace.registry.teachers and not (locked and locked.held_by_author):
         return f"'kdkit features extract {teacher}' adds them"
     return "only who has its files adds them"

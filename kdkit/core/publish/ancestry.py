@@ -12,11 +12,11 @@ from kdkit.core.artifacts.card import licence_seen
 from kdkit.core.distill.build import anchored
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.licences import FACTS, LicenceFacts, allowed
-from kdkit.core.publish.layout import NOT_PUBLISHED, Origin
+from kdkit.core.publish.layout import Origin
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence, derive_licence
 from kdkit.core.publish.redact import public_source
 from kdkit.core.registry.chosen import chosen_teacher
-from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.lock import NOT_PUBLISHED, Lock
 from kdkit.core.versions import Version, Versions
 
 if TYPE_CHECKING:

@@ -36,9 +36,6 @@ RECIPE = f"{KDKIT}/recipe.yaml"
 HOME = "https://huggingface.co"
 """The Hub, where no other is meant."""
 
-NOT_PUBLISHED = "(not published)"
-"""Stands where a path of the machine stood, e.g. ``local:(not published)``."""
-
 
 @dataclass(frozen=True)
 class Origin:

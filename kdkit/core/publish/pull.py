@@ -19,6 +19,7 @@ from kdkit.core.publish.pulled.plugins import Lacking, lacking_plugins
 from kdkit.core.publish.pulled.registry import registry_text, unpublished
 from kdkit.core.registry.load import load_registry
 from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.pins import pinned
 from kdkit.core.registry.schema import Registry
 from kdkit.core.versions import HISTORY, Versions
 from kdkit.core.workspace import REGISTRY as PROJECT_REGISTRY
@@ -110,7 +111,7 @@ def pull_student(
         teachers=tuple(name for name in release.registry.teachers if name not in hidden),
         unpublished=hidden,
         columns=columns,
-        lacking=lacking_plugins(catalogue or load_catalogue(), record.lineage, release.registry, release.lock),
+        lacking=release.lacking(catalogue or load_catalogue()),
     )
 
 
@@ -127,6 +128,10 @@ class _Release:
     @property
     def unpublished(self) -> tuple[str, ...]:
         return unpublished(self.registry, self.lock)
+
+    def lacking(self, catalogue: Catalogue) -> tuple[Lacking, ...]:
+        """See :func:`lacking_plugins`; each name must come from where the release pins it to."""
+        return lacking_plugins(pinned(catalogue, self.lock), self.record.lineage, self.registry, self.lock)
 
     def registry_text(self, with_features: Collection[str] = ()) -> str:
         """See :func:`registry_text`."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.publish.layout import NOT_PUBLISHED
-from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.lock import NOT_PUBLISHED, Lock
 from kdkit.core.registry.schema import Registry
 
 _PATH = re.compile(r"(\.{1,2}|~\w*|[A-Za-z]:)?[/\\].*\w.*", re.DOTALL)

@@ -23,7 +23,6 @@ from kdkit.core.publish.layout import (
     HOME,
     KDKIT,
     LOCK,
-    NOT_PUBLISHED,
     RECIPE,
     RECORD,
     REGISTRY,
@@ -193,7 +192,7 @@ def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str],
 
 def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
     """Teachers that only an earlier author has: comments in the registry of a pulled project, facts in its lock."""
-    held = {name: facts for name, facts in lock.teachers.items() if facts.source.endswith(NOT_PUBLISHED)}
+    held = {name: facts for name, facts in lock.teachers.items() if facts.held_by_author}
     return {
         name: {"from": facts.source, "loader": facts.loader, **({"options": facts.options} if facts.options else {})}
         for name, facts in held.items()

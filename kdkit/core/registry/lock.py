@@ -15,6 +15,8 @@ from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.schema import Name, Options
 
 LOCK_VERSION: Literal[1] = 1
+NOT_PUBLISHED = "(not published)"
+"""Stands where a path of the machine stood before it was published, e.g. ``local:(not published)``."""
 
 
 def safe_relative(path: str) -> str:
@@ -86,6 +88,11 @@ class LockedTeacher(_Fact):
     identity: dict[str, str]
     fingerprint: Sha256
     locked_at: str
+
+    @property
+    def held_by_author(self) -> bool:
+        """It was a folder of whoever published the student that it taught: its files cannot be had from there."""
+        return self.source == f"local:{NOT_PUBLISHED}"
 
     @property
     def dims(self) -> dict[str, int]:

@@ -5,6 +5,25 @@ from __future__ import annotations
 from kdkit.core.contracts import LoaderSpec
 from kdkit.core.hookspecs import hookimpl
 
+DUAL_ENCODERS = (
+    "aimv2",
+    "align",
+    "altclip",
+    "blip",
+    "chinese_clip",
+    "clip",
+    "clipseg",
+    "flava",
+    "groupvit",
+    "metaclip_2",
+    "siglip",
+    "siglip2",
+    "tipsv2",
+    "vision-text-dual-encoder",
+)
+"""The model types of transformers 5.23 that have ``get_image_features`` and ``get_text_features`` and read whole
+images and texts."""
+
 
 @hookimpl
 def kdkit_loaders() -> tuple[LoaderSpec, ...]:
@@ -19,13 +38,14 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             name="transformers",
             summary="CLIP-style models of transformers (CLIP, SigLIP, ...), without remote code",
             factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
-            marks=("config.json", "preprocessor_config.json"),
+            model_types=DUAL_ENCODERS,
         ),
         LoaderSpec(
             name="qwen2-vl",
             summary="models that answer (Qwen2-VL, Qwen2.5-VL, clinkd students): token distributions and answers",
             factory="kdkit.plugins.loaders.generating:load_generating",
             marks=("clinkd.json",),
+            model_types=("qwen2_vl", "qwen2_5_vl"),
         ),
         LoaderSpec(
             name="openai",

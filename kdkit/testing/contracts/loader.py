@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from kdkit.core.artifacts.recognise import CONFIG
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.catalogue import Family
 from kdkit.core.contracts import LoaderSpec, TeacherSpec
@@ -34,6 +36,13 @@ class LoaderContract(ModelContract):
         for mark in cast(LoaderSpec, self.entry.spec).marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
             assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognised"
+
+    def test_model_types(self) -> None:
+        """``model_types`` has what the example's ``config.json`` says, unless its marks tell what it is."""
+        spec, config = cast(LoaderSpec, self.entry.spec), self.folder() / CONFIG
+        if spec.model_types and not spec.marks:
+            said = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+            assert said in spec.model_types, f"the example's {CONFIG} has model_type {said!r}: not in model_types"
 
     def test_empty_folder(self) -> None:
         """An empty folder is an error for people that names the folder."""

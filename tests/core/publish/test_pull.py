@@ -19,7 +19,7 @@ from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features.share import push_features
 from kdkit.core.hub import Hub
-from kdkit.core.publish.layout import RECORD, Origin, Record
+from kdkit.core.publish.layout import LOCK, RECORD, Origin, Record
 from kdkit.core.publish.pull import Pulled, pull_student
 from kdkit.core.publish.pulled.registry import registry_text
 from kdkit.core.registry.lock import Lock
@@ -276,6 +276,20 @@ def test_missing_plugins_are_named(local: LocalHub, release: tuple[Path, Record]
     assert [str(item) for item in done.lacking] == [
         "student 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
         "loader 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
+    ]
+
+
+def test_a_name_of_the_release_that_another_plugin_has_here_is_missing(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+    lock = Lock.load(changed / LOCK)
+    lock.model_copy(update={"providers": {**lock.providers, "student": {"toy": "kdkit-other"}}}).save(changed / LOCK)
+    seal(changed, record)
+    local.add(REPO, contents(changed))
+    assert [str(item) for item in pull(local, tmp_path / "p").lacking] == [
+        "student 'toy' is provided by no installed plugin: kdkit install kdkit-other"
     ]
 
 

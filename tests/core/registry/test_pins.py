@@ -15,6 +15,7 @@ from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.lock import Lock
 from kdkit.core.registry.pins import pin_names, pinned
+from kdkit.core.versions import LINEAGE_FORMAT, load_student
 from kdkit.core.workspace import Workspace
 from tests.conftest import Cli, InstallPlugin
 from tests.core.artifacts import stub
@@ -167,6 +168,21 @@ def test_every_family_can_be_pinned() -> None:
         moved = replace(known, pins={family: {name: "kdkit-gone"}})
         with pytest.raises(KdkitError, match="comes from kdkit-gone"):
             moved.get(family, name)
+
+
+def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    inside, outside = root / "versions" / "v1", tmp_path_factory.mktemp("outside") / "v1"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+        lineage = {"format": LINEAGE_FORMAT, "student": {"family": "toy"}}
+        (folder / "lineage.json").write_text(json.dumps(lineage))
+    Lock(providers={"student": {"toy": "kdkit-gone"}}).save(root / "registry.lock")
+    assert Workspace.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
+    assert Workspace.catalogue_at(outside) is load_catalogue()
+    with pytest.raises(KdkitError, match="the student 'toy' comes from kdkit-gone in this project"):
+        load_student(inside)
+    with pytest.raises(KdkitError, match="unknown student 'toy'"):
+        load_student(outside)
 
 
 # ----------------------------------------------------------------------------------- teachers
