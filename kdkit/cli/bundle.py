@@ -95,13 +95,14 @@ def unbundle(
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
-    from kdkit.core.bundle import shares
+    from kdkit.core.bundle import senders, shares
 
     return {
         "fingerprint": manifest.fingerprint,
         "kdkit": manifest.kdkit,
         "created": manifest.created,
         "requirements": list(manifest.requirements),
+        "sends_samples": list(senders(manifest)),
         "contents": _rows(shares((file.path, file.size) for file in manifest.files)),
     }
 

@@ -55,7 +55,7 @@ def _text(report: DataReport) -> str:
         f"{report.samples} samples, {len(report.counts)} domains",
     ]
     if report.repeated:
-        lines.append(f"note: {report.repeated} images repeat another of their split")
+        lines.append(f"note: {report.repeated} samples have an image that another of their split has")
     if report.unlabelled:
         lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabelled)}")
     if report.unasked:

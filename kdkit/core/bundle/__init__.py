@@ -7,7 +7,7 @@ that the manifest's sizes bound what unpacking can write. No image and no captio
 
 from kdkit.core.bundle.contents import PARTS, Item, collect
 from kdkit.core.bundle.manifest import Manifest, Share, shares
-from kdkit.core.bundle.needs import missing_here
+from kdkit.core.bundle.needs import missing_here, senders
 from kdkit.core.bundle.packing import Packed, pack
 from kdkit.core.bundle.unpacking import check, check_target, unpack
 
@@ -22,6 +22,7 @@ __all__ = [
     "collect",
     "missing_here",
     "pack",
+    "senders",
     "shares",
     "unpack",
 ]

@@ -1,4 +1,4 @@
-"""The plugins that a bundle's project was made with, and which of them are missing."""
+"""What a bundle's project needs besides its files: the plugins that it was made with, and hosts that it would ask."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from kdkit.core.discovery import installed
+from kdkit.core.bundle.manifest import Manifest
+from kdkit.core.discovery import installed, load_catalogue
 
 
 def plugin_pins() -> tuple[str, ...]:
@@ -27,6 +28,16 @@ def missing_here(required: Iterable[str]) -> tuple[str, ...]:
             return []
 
     return _unmet(required, here)
+
+
+def senders(manifest: Manifest) -> tuple[str, ...]:
+    """The files by which a teacher sends images and questions to an address that they name, wherever they lie.
+
+    They are known by the marks of the installed loaders; some disks do not tell ``A`` from ``a``.
+    """
+    asking = [entry.spec for entry in load_catalogue().entries("loader") if entry.spec.asks_network]
+    marks = {mark.casefold() for spec in asking for mark in spec.marks}
+    return tuple(file.path for file in manifest.files if file.path.rpartition("/")[2].casefold() in marks)
 
 
 def without_wheel(required: Iterable[str], wheels: Iterable[str]) -> tuple[str, ...]:

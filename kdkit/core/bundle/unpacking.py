@@ -11,6 +11,7 @@ from kdkit.core.atomic import disk_errors, new_folder
 from kdkit.core.bundle import tar
 from kdkit.core.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
 from kdkit.core.bundle.meter import CHUNK, Meter
+from kdkit.core.bundle.needs import senders
 from kdkit.core.bundle.packing import require_space, tar_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
@@ -25,20 +26,21 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
         archive: what :func:`kdkit.core.bundle.packing.pack` wrote.
         to: a folder that does not exist yet.
         max_size: refuse what would take more bytes on disk.
-        reporter: where progress is told.
+        reporter: where progress is told, and which files would have images sent to a host.
 
     Raises:
         KdkitError: ``to`` exists; too little disk space; an archive that is cut off or damaged, of a newer
             kdkit, or that holds anything but the plain files of its manifest, with their sizes and hashes, at places
             that a project may have. Nothing is left then.
     """
-    archive, to = Path(archive), Path(to).absolute()
+    archive, to, reporter = Path(archive), Path(to).absolute(), reporter or Silent()
     with _opened(archive) as handle:
         manifest = _read_manifest(handle, archive)
         check_target(to, manifest, max_size)
+        _warn(manifest, reporter)
         try:
             with disk_errors(str(to)), new_folder(to) as draft:
-                _read_files(handle, archive, manifest, draft, reporter or Silent())
+                _read_files(handle, archive, manifest, draft, reporter)
                 load_registry(draft / REGISTRY)
         except OSError as error:  # a disk that is breaking, or one that does not take such names
             why = error.strerror or str(error)
@@ -50,6 +52,7 @@ def check(archive: Path, *, reporter: Reporter | None = None) -> Manifest:
     """The manifest of a bundle of which everything is as it says; writes nothing. Raises: as :func:`unpack`."""
     with _opened(Path(archive)) as handle:
         manifest = _read_manifest(handle, Path(archive))
+        _warn(manifest, reporter or Silent())
         _read_files(handle, Path(archive), manifest, None, reporter or Silent())
     return manifest
 
@@ -72,6 +75,15 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
             fix="allow more with --max-size, if you trust whoever made it",
         )
     require_space(to.parent, manifest.total)
+
+
+def _warn(manifest: Manifest, reporter: Reporter) -> None:
+    """A bundle is a folder of one's own once it is unpacked: what :func:`load_model` refuses elsewhere works there."""
+    for path in senders(manifest):
+        reporter.warn(
+            f"a teacher of this bundle sends images and questions to a host: '{path}' says to which, and with which of "
+            "your keys; read it before you use the project"
+        )
 
 
 def _opened(archive: Path) -> BinaryIO:

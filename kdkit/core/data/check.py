@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
-from kdkit.core.data.load import file_cache, find_duplicates, further_images, name_some, read_sources, stat_images
+from kdkit.core.data.load import file_cache, find_duplicates, images_of, name_some, read_sources, stamp_of
 from kdkit.core.data.table import SampleTable
 from kdkit.core.workspace import Workspace
 
@@ -21,12 +21,12 @@ UNLABELLED = "(no label)"
 
 
 class _Read(NamedTuple):
-    """A sample whose image could be decoded, with what it may share with others."""
+    """A sample of which an image could be decoded, and what it may share with others: digests of all such images."""
 
     sample: Sample
     entry: int
-    file: int | str
-    pixels: int | str
+    files: set[int | str]
+    pixels: set[int | str]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class DataReport:
         counts: domain -> class -> split -> samples; the class of samples without a label is ``(no label)``.
         unreadable: images that cannot be read, and ``skipped`` those that a data entry says to skip.
         duplicates: ids that occur more than once, with the places.
-        leaks: samples that share an image or a group across splits.
-        repeated: samples whose image occurs more than once within a split (said, but no problem).
+        leaks: samples that share an image, any of theirs, or a group across splits.
+        repeated: samples with an image that an earlier one of their split has (said, but no problem).
         uncalibrated: (domain, class) without a calibration sample: trust cannot be measured on them.
         unlabelled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
         unasked: domains with questions to train on but no answered one to calibrate with: neither trust nor the guard
@@ -110,26 +110,21 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     sourced = read_sources(workspace)
     samples = [sample for part in sourced for sample in part.samples]
     entries = [number for number, part in enumerate(sourced) for _ in part.samples]
-    stamps, missing = stat_images(samples)
-    gone = {id(sample) for sample in missing}
-    there = [(str(s.image), stamp) for s, stamp in zip(samples, stamps, strict=True) if id(s) not in gone]
-    pixels = dict(zip(there, _pixels(workspace).get(there, reporter, "decoding"), strict=True))
-    readable = [key for key in there if isinstance(pixels[key], int)]
-    files = dict(zip(readable, file_cache(workspace).get(readable, reporter), strict=True))
-    broken = _broken(workspace, {path for s in samples for path in further_images(s)}, reporter)
+    paths = {path for sample in samples for path in images_of(sample)}
+    broken = _broken(workspace, paths, reporter)
+    files, pixels = _digests(workspace, paths - set(broken), reporter)
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
     good: list[_Read] = []
-    for sample, stamp, entry in zip(samples, stamps, entries, strict=True):
-        key = (str(sample.image), stamp)
-        value = pixels.get(key, "no such file")
-        if isinstance(value, int):
-            good.append(_Read(sample, entry, files[key], value))
-        wrong = [] if isinstance(value, int) else [(str(sample.image), value)]
-        wrong += [(str(path), broken[path]) for path in further_images(sample) if path in broken]
+    for sample, entry in zip(samples, entries, strict=True):
+        images = images_of(sample)
+        wrong = [path for path in images if path in broken]
         if wrong:
             skip = skip_unreadable or sourced[entry].skip_unreadable
-            (skipped if skip else bad).append(Unreadable(sample.id, *wrong[0]))
+            (skipped if skip else bad).append(Unreadable(sample.id, str(wrong[0]), broken[wrong[0]]))
+        right = [path for path in images if path not in broken]
+        if right:
+            good.append(_Read(sample, entry, {files[path] for path in right}, {pixels[path] for path in right}))
     return DataReport(
         samples=len(samples),
         counts=_counts(samples),
@@ -137,7 +132,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         skipped=tuple(skipped),
         duplicates=_duplicates(samples),
         leaks=_leaks(good),
-        repeated=sum(n - 1 for n in Counter((read.pixels, read.sample.split) for read in good).values()),
+        repeated=_repeated(good),
         uncalibrated=_uncalibrated(samples),
         unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
         unasked=_unasked(samples),
@@ -150,7 +145,7 @@ def skipped_images(workspace: Workspace, table: SampleTable, reporter: Reporter 
     For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.
     """
     skipped, rows = np.zeros(len(table), dtype=bool), np.flatnonzero(table.may_skip)
-    images = [(table.samples[row].image, *further_images(table.samples[row])) for row in rows]
+    images = [images_of(table.samples[row]) for row in rows]
     broken = _broken(workspace, {path for paths in images for path in paths}, reporter)
     skipped[rows] = [any(path in broken for path in paths) for paths in images]
     return skipped
@@ -159,10 +154,20 @@ def skipped_images(workspace: Workspace, table: SampleTable, reporter: Reporter 
 def _broken(workspace: Workspace, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
     """Why each of these images cannot be read; those that can be are left out."""
     there = [path for path in sorted(paths) if path.is_file()]
-    keys = [(str(path), (path.stat().st_size, path.stat().st_mtime_ns)) for path in there]
+    keys = [(str(path), stamp_of(path)) for path in there]
     found = zip(there, _pixels(workspace).get(keys, reporter, "decoding"), strict=True)
     wrong = {path: value for path, value in found if isinstance(value, str)}
     return {path: "no such file" for path in paths if not path.is_file()} | wrong
+
+
+def _digests(
+    workspace: Workspace, paths: Collection[Path], reporter: Reporter | None
+) -> tuple[dict[Path, int | str], dict[Path, int | str]]:
+    """(of the bytes, of the pixels) of each image that can be decoded."""
+    keys = [(str(path), stamp_of(path)) for path in sorted(paths)]
+    caches = (file_cache(workspace), _pixels(workspace))
+    files, pixels = (dict(zip(sorted(paths), cache.get(keys, reporter), strict=True)) for cache in caches)
+    return files, pixels
 
 
 def _pixels(workspace: Workspace) -> DigestCache:
@@ -186,9 +191,11 @@ def _duplicates(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
 
 def _leaks(good: Sequence[_Read]) -> tuple[Leak, ...]:
     by_file, by_pixels, by_group = (defaultdict[object, list[Sample]](list) for _ in range(3))
-    for sample, entry, file, pixels in good:
-        by_file[file].append(sample)
-        by_pixels[pixels].append(sample)
+    for sample, entry, files, pixels in good:
+        for digest in files:
+            by_file[digest].append(sample)
+        for digest in pixels:
+            by_pixels[digest].append(sample)
         if "group" in sample.extra:  # the same name in another data entry is another patient
             by_group[entry, sample.extra["group"]].append(sample)
     same_file = _spanning("file", by_file)
@@ -198,11 +205,23 @@ def _leaks(good: Sequence[_Read]) -> tuple[Leak, ...]:
 
 
 def _spanning(same: Literal["file", "pixels", "group"], groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
-    return [
+    """A leak is named once, also where samples share several images."""
+    leaks = (
         Leak(same, tuple(s.id for s in found), tuple(split for split in SPLITS if split in splits))
         for found in groups.values()
         if len(splits := {s.split for s in found}) > 1
-    ]
+    )
+    return list(dict.fromkeys(leaks))
+
+
+def _repeated(good: Sequence[_Read]) -> int:
+    seen: set[tuple[str, int | str]] = set()
+    count = 0
+    for read in good:
+        own = {(read.sample.split, digest) for digest in read.pixels}
+        count += not seen.isdisjoint(own)
+        seen |= own
+    return count
 
 
 def _uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:

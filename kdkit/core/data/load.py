@@ -58,9 +58,9 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
             code=ExitCode.MISSING,
         )
     files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
-    further = [(str(path), _stamp(path)) for sample in samples for path in further_images(sample)]
+    further = [(str(path), stamp_of(path)) for sample in samples for path in further_images(sample)]
     hashed = dict(zip([*files, *further], cache.get([*files, *further], reporter or Silent()), strict=True))
-    origins = {str(path): s.origin for s in samples for path in (s.image, *further_images(s))}
+    origins = {str(path): s.origin for s in samples for path in images_of(s)}
     for (path, _), value in hashed.items():
         if isinstance(value, str):
             raise KdkitError(f"cannot read {path}: {value}", where=origins[path], code=ExitCode.MISSING)
@@ -106,6 +106,11 @@ def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
     return tuple(parts)
 
 
+def images_of(sample: Sample) -> tuple[Path, ...]:
+    """All images of a sample, the first one first."""
+    return (sample.image, *further_images(sample))
+
+
 def further_images(sample: Sample) -> tuple[Path, ...]:
     """Images of a sample beside its first."""
     return tuple(Path(path) for path in sample.extra.get("images") or ())
@@ -117,14 +122,15 @@ def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:
     missing = []
     for sample in samples:
         try:
-            stamps.append(_stamp(sample.image))
+            stamps.append(stamp_of(sample.image))
         except OSError:
             missing.append(sample)
             stamps.append((-1, -1))
     return stamps, missing
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
+    """Size in bytes and modification time in ns; raises OSError where there is no file."""
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.bundle import check, unpack
+from kdkit.core.bundle import check, senders, unpack
 from kdkit.core.bundle.manifest import MANIFEST
+from kdkit.core.contracts import Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from tests.core.bundle.forged import PROJECT, entry, forge, manifest_of
 
@@ -45,6 +46,33 @@ def test_a_right_one_is_unpacked(tmp_path: Path, form: int) -> None:
     assert tree(tmp_path / "out") == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "out"]
     assert not (tmp_path / "out" / "registry.yaml").stat().st_mode & 0o111
+
+
+class Notes(Silent):
+    """Remembers the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_teacher_that_would_send_images_to_a_host_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    hidden, open_ = ".kdkit/artifacts/far/endpoint.json", "served/Endpoint.json"
+    settings = json.dumps({"endpoint": "http://192.0.2.1/v1", "model": "m"}).encode()
+    files = {**PROJECT, hidden: settings, open_: settings, "endpoint.json.md": b""}
+    archive = forge(tmp_path / "a.tar", files)
+    checked, unpacked = Notes(), Notes()
+    assert senders(check(archive, reporter=checked)) == (hidden, open_)
+    assert senders(unpack(archive, tmp_path / "p", reporter=unpacked)) == (hidden, open_)
+    assert unpacked.warnings == checked.warnings
+    assert [path in text for path, text in zip((hidden, open_), checked.warnings, strict=True)] == [True, True]
+    (tmp_path / "damaged.tar").write_bytes(archive.read_bytes().replace(b"192.0.2.1", b"192.0.2.2", 1))
+    notes = Notes()
+    with pytest.raises(KdkitError, match="damaged"):
+        unpack(tmp_path / "damaged.tar", tmp_path / "q", reporter=notes)
+    assert len(notes.warnings) == 2
 
 
 MEMBERS: dict[str, tuple[tuple[tarfile.TarInfo, bytes], str]] = {

@@ -268,6 +268,28 @@ def test_further_images_of_a_sample_are_looked_at_too(tmp_path: Path) -> None:
     assert skipped_images(skipping, load_table(skipping)).tolist() == [False, True, False]
 
 
+def test_a_leak_through_any_image_of_a_sample_is_found_once(tmp_path: Path) -> None:
+    rows = [
+        row(0, extra={"images": ["9.png", "same.bmp"]}),  # train
+        row(1, extra={"images": ["8.png", "0.png"]}),  # calibration: the first image of s0
+        row(2, extra={"images": ["same.png", "2.png"]}),  # test: one of s0 in another format
+        row(5, extra={"images": ["2.png"]}),  # test: that of s2, and its own
+    ]
+    (tmp_path / "data").mkdir()
+    for number in (8, 9):
+        paint(tmp_path / "data" / f"{number}.png", seed=100 + number)
+    Image.open(paint(tmp_path / "data" / "same.png", seed=200)).convert("RGB").save(tmp_path / "data" / "same.bmp")
+    report = check_data(make_project(tmp_path, rows))
+    assert report.leaks == (
+        Leak("file", ("s0", "s1"), ("train", "calibration")),
+        Leak("pixels", ("s0", "s2"), ("train", "test")),
+    )
+    assert report.repeated == 1
+    twice = [row(0, extra={"images": ["9.png"]}), row(1, image="0.png", extra={"images": ["9.png"]})]
+    both = check_data(make_project(tmp_path, twice))
+    assert both.leaks == (Leak("file", ("s0", "s1"), ("train", "calibration")),)
+
+
 def test_data_check_is_content_with_good_data(tmp_path: Path) -> None:
     report = check_data(make_project(tmp_path, [row(i) for i in range(24)]))
     assert report.problems == ()
