@@ -72,6 +72,7 @@ def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple
 def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Estimate:
     from kdkit.core.distill.build import build
     from kdkit.core.distill.checkpoint import Checkpoints
+    from kdkit.core.distill.remember import forget
     from kdkit.core.distill.train import train
 
     plan = prepared.plan
@@ -93,6 +94,8 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     made.inputs.close()
     teachers = sum(teacher.nbytes for teacher in prepared.survey.live.values())
     prepared.survey.close()
+    if accelerator.is_main_process:
+        forget(workspace)
     part(accelerator)
     per_step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) if len(ticks) > 1 else 0.0
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor
 from kdkit.core.contracts import Sample, SignalSpec, Student
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.batches import Indices
+from kdkit.core.distill.bridge import PREVIOUS
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
@@ -37,6 +38,7 @@ class Teaching:
         raw: other signals that a loss reads, which reach it as they are stored.
         visit: makes ready what ``gather`` gives for the rows of several batches; None where it need not be.
         places: signals of ``widths`` that have a row for each token of an answer -> how many tokens.
+        together: the processes of a run share the work of ``gather``, so all must ask for the same rows.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Teaching:
     raw: tuple[SignalSpec, ...] = ()
     visit: Callable[[Sequence[Indices]], None] | None = None
     places: Mapping[str, int] = field(default_factory=dict)
+    together: bool = False
 
     def wanted(self, indices: Indices, weight: Floats) -> Indices:
         """Rows of the samples that are taught."""
@@ -157,8 +160,10 @@ class Feed:
     """The batch of any step; the next one is made while the current one is used.
 
     Args:
-        one_teacher: each sample is taught by one of its teachers, drawn uniformly (MMKD-CLIP's released code).
-        rank, world: this process prepares its share of the student inputs; teacher rows are for the whole batch.
+        one_teacher: each sample is taught by one of its teachers, drawn uniformly (MMKD-CLIP's released code). The
+            previous version is none of them: it speaks of all that it knows, or nobody would keep what is not drawn.
+        own: teachers of which a process needs the rows of its share alone (``DistillTask.own``).
+        rank, world: this process prepares its share of the student inputs; other teachers' rows are of the whole batch.
     """
 
     pauses: frozenset[int] = frozenset()
@@ -173,36 +178,44 @@ class Feed:
         *,
         one_teacher: bool,
         seed: int,
+        own: Collection[str] = (),
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._schedule, self._inputs, self._teachings, self._domain = schedule, inputs, teachings, domain
-        self._one_teacher, self._seed, self._rank, self._world = one_teacher, seed, rank, world
+        self._drawn = [t.name for t in teachings if t.name != PREVIOUS] if one_teacher else []
+        self._seed, self._own, self._rank, self._world = seed, own, rank, world
 
     def make(self, step: int) -> Batch:
         """The batch of ``step``: a pure function of the run's seed and the step."""
         indices = self._schedule[step]
         weights = self._weights(indices, step)
         share = len(indices) // self._world
-        mine = indices[self._rank * share : (self._rank + 1) * share]
+        mine = slice(self._rank * share, (self._rank + 1) * share)
         return Batch(
-            inputs=self._inputs.batch(mine),
-            targets={t.name: t.targets(indices, weights[t.name]) for t in self._teachings},
+            inputs=self._inputs.batch(indices[mine]),
+            targets={t.name: self._targets(t, indices, weights[t.name], mine) for t in self._teachings},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
         )
 
+    def _targets(self, teaching: Teaching, indices: Indices, weight: Floats, mine: slice) -> dict[str, Tensor]:
+        """Rows of the whole batch, or where this process needs no others, of its share."""
+        if teaching.name not in self._own:
+            return teaching.targets(indices, weight)
+        if teaching.together:
+            return {signal: x[mine] for signal, x in teaching.targets(indices, weight).items()}
+        return teaching.targets(indices[mine], weight[mine])
+
     def _weights(self, indices: Indices, step: int) -> dict[str, Floats]:
         weights = {t.name: t.weight[indices] for t in self._teachings}
-        if not self._one_teacher or not weights:
+        if not self._drawn:
             return weights
-        able = np.stack([weights[t.name] > 0 for t in self._teachings])
+        able = np.stack([weights[name] > 0 for name in self._drawn])
         draw = np.random.default_rng([self._seed, 2, step]).random(able.shape)
         chosen = np.where(able, draw, -1.0).argmax(axis=0)
-        return {
-            t.name: np.where(chosen == number, weights[t.name], np.float32(0))
-            for number, t in enumerate(self._teachings)
-        }
+        only = {name: np.where(chosen == n, weights[name], np.float32(0)) for n, name in enumerate(self._drawn)}
+        return {**weights, **only}
 
     def run(self, start: int) -> Iterator[tuple[int, Batch]]:
         """(step, batch) from ``start`` to the end of the schedule, one batch ahead of the caller.

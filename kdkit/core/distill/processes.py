@@ -18,6 +18,17 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def own_rank() -> int:
+    """Number of this process among them; 0 for the main one."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def meet() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def whole_batch(x: Tensor) -> Tensor:
     """A student's output as the losses see it: float32 (ids stay integers), rows of all processes.
 
@@ -42,7 +53,7 @@ def all_rows(x: Tensor) -> Tensor:
 def own_rows(x: Tensor) -> Tensor:
     """(B, ...) of the whole batch -> (b, ...), those of this process's share."""
     share = len(x) // world_size()
-    return x[dist.get_rank() * share :][:share]
+    return x[own_rank() * share :][:share]
 
 
 def over_processes(x: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.row_files import make_together
 from kdkit.core.errors import KdkitError
 from kdkit.core.token_signals import EMBEDDING, HIDDEN, NAMED, TOKENS, token_signals, token_specs
 
@@ -27,6 +29,8 @@ ROWS = 256
 """Samples of a dual encoder at a time."""
 ANSWERS = 16
 """Samples of a generating student at a time: each is hundreds of tokens."""
+FOLDER = "remembered"
+"""Below the workspace's state, while a run lasts: 25 KB a sample of 64 answer tokens."""
 LABEL = "remembering the previous version"
 
 
@@ -37,12 +41,13 @@ def remember(
 
     Without replay it speaks about the new samples instead (LwF, arXiv 1606.09282), which is all there is. A dual
     encoder teaches its outputs; a student that answers its next-token distributions, as a column would hold them.
+    Of several processes each asks it about a share of the samples; the rows are on disk, for all, until :func:`forget`.
 
     Args:
         total: samples of the table.
 
     Raises:
-        KdkitError: a loss that reads something else, or a student that gives neither.
+        KdkitError: a loss that reads something else, or a student that gives neither; no room on the disk.
     """
     answers = isinstance(student, Answering)
     given = [spec.name for spec in token_specs(1, 1)] if answers else list(cast(Student, student).outputs)
@@ -52,61 +57,65 @@ def remember(
     rows = np.full(total, -1, dtype=np.int64)
     rows[used] = np.arange(len(used))
     weight = (rows >= 0).astype(np.float32)
+    with _asked(student):
+        kept = make_together(
+            workspace.state / FOLDER,
+            used,
+            partial(_next_tokens if answers else _features, student, inputs),
+            size=ANSWERS if answers else ROWS,
+            progress=partial(reporter.progress, LABEL),
+        )
     if answers:
-        said = _token_rows(student, inputs, used, workspace.state, reporter)
-        raw = token_specs(*said["topk"].shape[1:])
-        return Teaching(PREVIOUS, {}, rows, weight, lambda signal, chosen: said[signal][chosen], raw)
-    features = student_features(student, inputs, used, reporter, LABEL)
-    widths = {signal: array.shape[1] for signal, array in features.items()}
-    return Teaching(PREVIOUS, widths, rows, weight, lambda signal, chosen: features[signal][chosen])
+        return Teaching(PREVIOUS, {}, rows, weight, kept.gather, token_specs(*kept.shape("topk")))
+    return Teaching(PREVIOUS, {name: kept.shape(name)[-1] for name in given}, rows, weight, kept.gather)
 
 
-@torch.no_grad()
+def forget(workspace: Workspace) -> None:
+    """Remove what was remembered: nobody reads it any more."""
+    shutil.rmtree(workspace.state / FOLDER, ignore_errors=True)
+
+
 def student_features(
     student: nn.Module, inputs: StudentInputs, indices: Indices, reporter: Reporter, label: str
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Output name -> (len(indices), D), of answers (len(indices), A, D), float32 of the student in eval mode."""
-    mode, parts = student.training, list[Mapping[str, Tensor]]()
+    parts = list[dict[str, np.ndarray[Any, Any]]]()
     step = ANSWERS if isinstance(student, Answering) else ROWS
+    with _asked(student):
+        for start in range(0, len(indices), step):
+            parts.append(_features(student, inputs, indices[start : start + step]))
+            reporter.progress(label, min(start + step, len(indices)), len(indices))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@contextmanager
+def _asked(student: nn.Module) -> Iterator[None]:
+    """The student in eval mode and without gradients, and then in the mode that it was in."""
+    mode = student.training
     student.eval()
-    for start in range(0, len(indices), step):
-        outputs = _outputs(student, inputs, indices[start : start + step])
-        parts.append({name: outputs[name].float().cpu() for name in cast(Student, student).outputs})
-        reporter.progress(label, min(start + step, len(indices)), len(indices))
+    with torch.no_grad():
+        yield
     student.train(mode)
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
-@torch.no_grad()
-def _token_rows(
-    student: nn.Module, inputs: StudentInputs, indices: Indices, scratch: Path, reporter: Reporter
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Signal -> (len(indices), *shape) as :mod:`kdkit.core.token_signals` stores them, of the student in eval mode.
+def _features(student: nn.Module, inputs: StudentInputs, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
+    outputs = _outputs(student, inputs, indices)
+    return {name: outputs[name].float().cpu().numpy() for name in cast(Student, student).outputs}
 
-    On disk, read as they are needed: 25 KB a sample of 64 places.
-    """
-    mode, said = student.training, dict[str, np.ndarray[Any, Any]]()
-    scratch.mkdir(parents=True, exist_ok=True)
-    student.eval()
-    for start in range(0, len(indices), ANSWERS):
-        chosen = indices[start : start + ANSWERS]
-        outputs = _outputs(student, inputs, chosen)
-        if lacking := [name for name in (HIDDEN, TOKENS, EMBEDDING) if name not in outputs]:
-            raise KdkitError(
-                "the previous version of this student cannot be its teacher",
-                where="increment.previous",
-                why=f"a student that answers is compared by its next tokens, and it gives no {', '.join(lacking)}",
-                fix="leave it out; what the project still has is replayed from the store",
-            )
-        made = token_signals(outputs, min(NAMED, len(outputs[EMBEDDING])))
-        for spec in () if said else token_specs(*made["topk"].shape[1:]):
-            with tempfile.TemporaryFile(dir=scratch) as file:  # without a name: it goes with the last who maps it
-                said[spec.name] = np.memmap(file, spec.dtype, "w+", shape=(len(indices), *spec.shape))
-        for name, rows in said.items():
-            rows[start : start + len(chosen)] = made[name].numpy()
-        reporter.progress(LABEL, start + len(chosen), len(indices))
-    student.train(mode)
-    return said
+
+def _next_tokens(student: nn.Module, inputs: StudentInputs, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
+    """Signal -> (len(indices), *shape) as :mod:`kdkit.core.token_signals` stores them."""
+    outputs = _outputs(student, inputs, indices)
+    if lacking := [name for name in (HIDDEN, TOKENS, EMBEDDING) if name not in outputs]:
+        raise KdkitError(
+            "the previous version of this student cannot be its teacher",
+            where="increment.previous",
+            why=f"a student that answers is compared by its next tokens, and it gives no {', '.join(lacking)}",
+            fix="leave it out; what the project still has is replayed from the store",
+        )
+    made = token_signals(outputs, min(NAMED, len(outputs[EMBEDDING])))
+    specs = token_specs(*made["topk"].shape[1:])
+    return {spec.name: made[spec.name].numpy().astype(spec.dtype, copy=False) for spec in specs}
 
 
 def _outputs(student: nn.Module, inputs: StudentInputs, indices: Indices) -> Mapping[str, Tensor]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from kdkit.core.distill.batches import Indices
     from kdkit.core.distill.build import Build
-    from kdkit.core.distill.correction import CorrectedFeed
+    from kdkit.core.distill.checkpoint import Progress
+    from kdkit.core.distill.correction import CorrectedFeed, Corrections
     from kdkit.core.distill.feed import Feed, Schedule
     from kdkit.core.distill.finish import Outcome
     from kdkit.core.workspace import Workspace
@@ -141,9 +142,8 @@ def train_and_finish(
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
     from kdkit.core.distill.build import build
-    from kdkit.core.distill.checkpoint import Checkpoints
     from kdkit.core.distill.finish import finish, interpolate
-    from kdkit.core.distill.train import train
+    from kdkit.core.distill.remember import forget
 
     plan, parent = prepared.plan, prepared.parent
     run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
@@ -155,19 +155,13 @@ def train_and_finish(
     begun = time.monotonic()
     made = build(workspace, plan, prepared.survey, parent, reporter, accelerator.device)
     machine = _machine(accelerator, options, time.monotonic() - begun)
-    settings = plan.settings
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
-    corrected = corrected_feed(workspace, prepared, made, accelerator, schedule, run_folder, reporter)
-    progress = train(
-        made.task,
-        corrected or make_feed(prepared, made, accelerator, schedule),
-        dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
-        accelerator=accelerator,
-        checkpoints=Checkpoints(run_folder),
-        reporter=reporter,
-    )
-    made.inputs.close()
-    prepared.survey.close()
+    try:
+        progress, corrections = _train(workspace, prepared, made, options, accelerator, run_folder, reporter)
+    finally:
+        made.inputs.close()
+        prepared.survey.close()
+        if accelerator.is_main_process:
+            forget(workspace)
     part(accelerator)
     if not accelerator.is_main_process:
         return None
@@ -182,11 +176,38 @@ def train_and_finish(
         parent,
         progress,
         machine=machine,
-        corrections=corrected.made() if corrected else None,
+        corrections=corrections,
         reporter=reporter,
     )
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
+
+
+def _train(
+    workspace: Workspace,
+    prepared: Prepared,
+    made: Build,
+    options: Options,
+    accelerator: Accelerator,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[Progress, Corrections | None]:
+    """The steps of the plan, with its rounds of correction if it has any."""
+    from kdkit.core.distill.checkpoint import Checkpoints
+    from kdkit.core.distill.train import train
+
+    plan, settings = prepared.plan, prepared.plan.settings
+    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
+    corrected = corrected_feed(workspace, prepared, made, accelerator, schedule, folder, reporter)
+    progress = train(
+        made.task,
+        corrected or make_feed(prepared, made, accelerator, schedule),
+        dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
+        accelerator=accelerator,
+        checkpoints=Checkpoints(folder),
+        reporter=reporter,
+    )
+    return progress, corrected.made() if corrected else None
 
 
 def _machine(accelerator: Accelerator, options: Options, building: float) -> dict[str, Any]:
@@ -263,6 +284,7 @@ def make_feed(
         prepared.survey.table.domain_index if domain is None else domain,
         one_teacher=plan.recipe.teachers_per_sample == "one",
         seed=plan.settings.seed,
+        own=made.task.own,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )

@@ -86,7 +86,7 @@ class Survey:
         if live is None:
             return Teaching(teacher, widths, rows, per_sample, column.gather, raw, places=places)
         visit = live.visit if live.parked else None
-        return Teaching(teacher, widths, rows, per_sample, live.gather, raw, visit, places)
+        return Teaching(teacher, widths, rows, per_sample, live.gather, raw, visit, places, together=True)
 
     def per_sample(self, teacher: str) -> np.ndarray[Any, Any]:
         """(N,) the teacher's weight on each sample's domain."""

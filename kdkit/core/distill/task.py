@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,6 +51,8 @@ class DistillTask(nn.Module):
         self.bridges = nn.ModuleDict({module_key(name): bridge for name, bridge in bridges.items()})
         self.losses = nn.ModuleList([term.loss for term in terms])
         self.terms = tuple(terms)
+        self.own = frozenset(name for name in self.teachers if self._is_own(name))
+        """Teachers that only losses read of which each process computes its own share: it needs their rows alone."""
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
@@ -68,19 +70,22 @@ class DistillTask(nn.Module):
 
         Args:
             inputs: this process's share of the batch, as the student prepared it.
-            targets: teacher -> signal -> (B, D) of the *whole* batch, zeros where absent.
+            targets: teacher -> signal -> (B, D) of the *whole* batch, zeros where absent; of teachers in
+                :attr:`own` (b, D), this process's share.
             weights: teacher -> (B,) of the whole batch.
             domain: (B,) of the whole batch.
         """
         outputs = cast(Student, self.student)(inputs)
         # Losses are computed in float32 whatever the precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            apart = {self._apart(term) for term in self.terms}
-            return self._sum({own: self._seen(outputs, targets, weights, domain, own=own) for own in apart})
+            return self._sum(self._seen(outputs, targets, weights, domain))
 
     @staticmethod
     def _apart(term: Term) -> bool:
         return term.per_sample and world_size() > 1
+
+    def _is_own(self, teacher: str) -> bool:
+        return all(term.per_sample for term in self.terms if term.previous == (teacher == PREVIOUS))
 
     def _seen(
         self,
@@ -88,25 +93,38 @@ class DistillTask(nn.Module):
         targets: Mapping[str, Mapping[str, Tensor]],
         weights: Mapping[str, Tensor],
         domain: Tensor,
-        *,
-        own: bool,
-    ) -> dict[bool, LossInput]:
-        """What losses see, of the teachers (False) and of the previous version (True); ``own``: of this process."""
-        rows, total = (own_rows, over_processes) if own else (all_rows, all_rows)
-        student = {name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()}
-        views: dict[bool, list[TeacherView]] = {False: [], True: []}
-        for name in self.teachers:
-            target = {signal: rows(y) for signal, y in targets[name].items()}
-            bridge = cast(Bridge, self.bridges[module_key(name)])
-            views[name == PREVIOUS].append(bridge(name, student, target, rows(weights[name])))
-        return {previous: LossInput(student, tuple(part), rows(domain), total) for previous, part in views.items()}
+    ) -> dict[tuple[bool, bool], LossInput]:
+        """(of this process alone, of the previous version instead of the teachers) -> what such losses see."""
+        seen: dict[tuple[bool, bool], LossInput] = {}
+        for own in sorted({self._apart(term) for term in self.terms}):
+            rows, total = (own_rows, over_processes) if own else (all_rows, all_rows)
+            student = {name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()}
+            for previous in sorted({term.previous for term in self.terms if self._apart(term) == own}):
+                views = tuple(
+                    self._view(name, student, targets[name], weights[name], rows)
+                    for name in self.teachers
+                    if (name == PREVIOUS) == previous
+                )
+                seen[own, previous] = LossInput(student, views, rows(domain), total)
+        return seen
 
-    def _sum(self, seen: Mapping[bool, Mapping[bool, LossInput]]) -> dict[str, Tensor]:
+    def _view(
+        self,
+        name: str,
+        student: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        weight: Tensor,
+        rows: Callable[[Tensor], Tensor],
+    ) -> TeacherView:
+        here = target if name in self.own else {signal: rows(y) for signal, y in target.items()}
+        return cast(TeacherView, self.bridges[module_key(name)](name, student, here, rows(weight)))
+
+    def _sum(self, seen: Mapping[tuple[bool, bool], LossInput]) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}
         values: list[Tensor] = []
         for term in self.terms:
             own = self._apart(term)
-            value = cast(Loss, term.loss)(seen[own][term.previous])
+            value = cast(Loss, term.loss)(seen[own, term.previous])
             value = of_all(value) if own else value
             values.append(term.weight * value)
             log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()

@@ -105,9 +105,11 @@ def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
     share, found = BATCH // WORLD, []
+    assert model.module.own == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
     for lengths in LENGTHS:
         batch = make_batch(lengths)
-        batch["inputs"] = {name: x[rank * share :][:share] for name, x in batch["inputs"].items()}
+        for part in (batch["inputs"], batch["targets"][PREVIOUS]):
+            part |= {name: x[rank * share :][:share] for name, x in part.items()}
         found.append(step(model, batch))
         assert cast(Counted, model.module.losses[0]).seen == share
     torch.save(found, f"{folder}/{rank}")

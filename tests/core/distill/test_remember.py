@@ -16,6 +16,7 @@ from kdkit.core.contracts import LossInput, Silent
 from kdkit.core.data import load_table
 from kdkit.core.distill.bridge import PREVIOUS
 from kdkit.core.distill.build import build
+from kdkit.core.distill.estimate import dry_run
 from kdkit.core.distill.feed import StudentInputs
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import KdkitError
@@ -123,11 +124,11 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(project:
 
 def test_nothing_of_it_stays_on_disk(project: Path) -> None:
     write_recipe(project, previous=PREVIOUS_PART)
+    dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
+    with pytest.raises(InterruptedError):
+        increment(project, reporter=Killed(7))
     increment(project)
-    assert {path.name for path in (project / ".kdkit").iterdir()} <= {
-        "busy",
-        "digests.json",
-    }
+    assert {path.name for path in (project / ".kdkit").iterdir()} <= {"busy", "digests.json"}
 
 
 @pytest.mark.parametrize(("loss", "reads"), [("fd", "image, text"), ("answer-ce", "no teacher")])
