@@ -154,7 +154,8 @@ class Recipe(Part):
     targets: TargetsPart = TargetsPart()
     losses: Annotated[tuple[LossPart, ...], Field(min_length=1)]
     teachers_per_sample: Literal["all", "one"] = "all"
-    """``one``: each sample draws, at every step, one of the teachers that may teach it."""
+    """``one``: each sample draws, at every step, one of the teachers that may teach it. The previous version
+    (``increment.previous``) is not drawn: it speaks of every sample that it knows."""
     trust: TrustEntry
     sampling: SamplingPart = SamplingPart()
     optimiser: OptimiserPart
