@@ -44,12 +44,12 @@ def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
         )
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     vocabulary = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges: list[tuple[str, str]] = []
-    for word in dict.fromkeys((*_ROLES, *words)):
-        for text in (word, f" {word}"):
-            for part, _ in cut.pre_tokenize_str(text):
-                _learn(part, vocabulary, merges)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    merges: dict[tuple[str, str], int] = {}
+    texts = [text for word in dict.fromkeys((*_ROLES, *words)) for text in (word, f" {word}")]
+    parts = [part for text in texts for part, _ in cut.pre_tokenize_str(text)]
+    while parts:  # until all are whole: a merge joins its pair wherever it stands, as that of 'papa' makes 'pa pa'
+        parts = [part for part in parts if _learn(part, vocabulary, merges)]
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges)))
     tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL))
@@ -59,15 +59,17 @@ def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
     }
 
 
-def _learn(part: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Make ``part`` one token: join the pieces into which the merges so far put it. Later merges come last in
-    encoding too, so those of earlier words stay as they were."""
-    pieces = _encode(part, {pair: rank for rank, pair in enumerate(merges)})
+def _learn(part: str, vocabulary: dict[str, int], merges: dict[tuple[str, str], int]) -> bool:
+    """Join the pieces into which the merges (pair -> rank) so far put ``part``; False where it is one already. Later
+    merges come last in encoding too, so words that are whole stay so."""
+    pieces = _encode(part, merges)
+    learns = len(pieces) > 1
     while len(pieces) > 1:
         pair = (pieces[0], pieces[1])
         vocabulary.setdefault("".join(pair), len(vocabulary))
-        merges.append(pair)
+        merges.setdefault(pair, len(merges))
         pieces[:2] = ["".join(pair)]
+    return learns
 
 
 def _encode(part: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:

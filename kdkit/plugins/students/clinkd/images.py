@@ -74,7 +74,8 @@ class ImageSettings:
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) near the original, multiples of :attr:`unit`, within the limits of pixels.
 
-        Qwen's ``smart_resize``.
+        Qwen's ``smart_resize``, but never more than ``max_pixels``, which our fixed shapes need: Qwen goes beyond where
+        it rounds up to ``min_pixels`` that are nearly as many, and where a side is one unit.
 
         Raises:
             KdkitError: one side is more than 200 times the other.
@@ -85,13 +86,13 @@ class ImageSettings:
             )
         unit = self.unit
         w, h = (round(side / unit) * unit for side in (width, height))
+        if w * h < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (width * height))
+            w, h = (math.ceil(side * scale / unit) * unit for side in (width, height))
         if w * h > self.max_pixels:
             scale = math.sqrt(width * height / self.max_pixels)
             w, h = (max(unit, math.floor(side / scale / unit) * unit) for side in (width, height))
-        elif w * h < self.min_pixels:
-            scale = math.sqrt(self.min_pixels / (width * height))
-            w, h = (math.ceil(side * scale / unit) * unit for side in (width, height))
-        longest = self.max_pixels // unit // unit * unit  # beside a side of one unit; Qwen goes beyond max_pixels there
+        longest = self.max_pixels // unit // unit * unit  # beside a side of one unit
         return min(w, longest), min(h, longest)
 
     def patches(self, image: Image.Image) -> tuple[Tensor, tuple[int, int, int]]:

@@ -1,0 +1,34 @@
+"""Sizes of images: those of Qwen's own processor, as long as these keep to the limit."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from kdkit.plugins.students.clinkd.images import ImageSettings
+
+LIMITS = st.integers(1, 40).map(lambda tokens: tokens * 28 * 28)
+
+
+@given(width=st.integers(1, 2000), stretch=st.floats(1 / 100, 100), least=LIMITS, most=LIMITS)
+def test_sizes_are_those_of_stock_transformers_within_the_limit(
+    width: int, stretch: float, least: int, most: int
+) -> None:
+    height = max(1, round(width * stretch))
+    if max(width, height) > 200 * min(width, height):
+        return
+    settings = ImageSettings.from_config({}, min_pixels=least, max_pixels=most)
+    w, h = settings.resized(width, height)
+    assert w % 28 == h % 28 == 0
+    assert 0 < w * h <= most
+    theirs = smart_resize(height, width, 28, min_pixels=settings.min_pixels, max_pixels=most)
+    if theirs[0] * theirs[1] <= most:
+        assert (h, w) == theirs
+
+
+def test_a_picture_that_qwen_makes_too_large() -> None:
+    assert smart_resize(60, 30, 28, min_pixels=56 * 56, max_pixels=56 * 56) == (84, 56)
+    settings = ImageSettings.from_config({}, max_pixels=56 * 56)
+    assert settings.min_pixels == settings.max_pixels
+    assert settings.resized(30, 60) == (28, 56)
