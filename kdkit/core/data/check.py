@@ -42,12 +42,19 @@ class Unreadable:
 class Leak:
     """Samples of different splits that share something that they must not.
 
-    ``same`` is ``file`` (equal bytes), ``pixels`` (equal once decoded) or ``group`` (one patient).
+    ``same`` is ``file`` (equal bytes), ``pixels`` (equal once decoded) or ``group`` (one patient). The first ``ids``
+    are one of each of the ``splits``, in their order.
     """
 
     same: Literal["file", "pixels", "group"]
     ids: tuple[str, ...]
     splits: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = len(self.ids) - len(self.splits)
+        return " = ".join(
+            f"{name} ({split})" for name, split in zip(self.ids, self.splits, strict=False)
+        ) + f" = {more} more" * (more > 0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class DataReport:
         for same, words in {"file": "the same file", "pixels": "the same pixels", "group": "one group"}.items():
             leaks = [leak for leak in self.leaks if leak.same == same]
             if leaks:
-                named = name_some(f"{' = '.join(leak.ids)} ({'/'.join(leak.splits)})" for leak in leaks)
+                named = name_some(map(str, leaks))
                 lines.append(f"{_n(leaks, 'leak')} between splits, {words}: {named}")
         if self.uncalibrated:
             named = name_some(f"{domain}/{label}" for domain, label in self.uncalibrated)
@@ -206,11 +213,13 @@ def _leaks(good: Sequence[_Read]) -> tuple[Leak, ...]:
 
 def _spanning(same: Literal["file", "pixels", "group"], groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
     """A leak is named once, also where samples share several images."""
-    leaks = (
-        Leak(same, tuple(s.id for s in found), tuple(split for split in SPLITS if split in splits))
-        for found in groups.values()
-        if len(splits := {s.split for s in found}) > 1
-    )
+    leaks = []
+    for found in groups.values():
+        splits = tuple(split for split in SPLITS if any(s.split == split for s in found))
+        if len(splits) > 1:
+            first = [next(s for s in found if s.split == split) for split in splits]
+            others = [s for s in found if all(s is not other for other in first)]
+            leaks.append(Leak(same, tuple(s.id for s in (*first, *others)), splits))
     return list(dict.fromkeys(leaks))
 
 

@@ -195,9 +195,8 @@ class EndpointTeacher:
         given = sample.extra.get("messages") or [{"role": "user", "content": IMAGE_MARK + self.settings.question}]
         marks = sum(str(message["content"]).count(IMAGE_MARK) for message in given)
         if marks != len(pictures):
-            raise KdkitError(
-                f"{marks} {IMAGE_MARK} marks for {len(pictures)} images of sample '{sample.id}'", where=sample.origin
-            )
+            images = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
+            raise KdkitError(f"sample '{sample.id}': {marks} {IMAGE_MARK} marks for {images}", where=sample.origin)
         addresses = iter([data_url(picture) for picture in pictures])
         told = [{"role": str(m["role"]), "content": _content(str(m["content"]), addresses)} for m in given]
         if self.settings.system and told[0]["role"] != "system":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,27 @@ from kdkit.core.errors import KdkitError
 from kdkit.plugins.sources.rows import RowReader
 
 
+@dataclass(frozen=True)
 class CsvManifest(RowReader):
-    """A CSV file with a header line, UTF-8."""
+    """A CSV file with a header line, UTF-8.
+
+    Attributes:
+        delimiter: the character between two fields.
+    """
+
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.delimiter, str) or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise KdkitError(
+                f"delimiter must be one character, not {self.delimiter!r}",
+                where=str(self.location),
+                fix="';', or a tab: \"\\t\" in double quotes",
+            )
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        return _csv_rows(self.location)
+        return _csv_rows(self.location, self.delimiter)
 
 
 class JsonlManifest(RowReader):
@@ -26,24 +43,53 @@ class JsonlManifest(RowReader):
         return jsonl_rows(self.location)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number of its first line, row) pairs: a row may have several lines, and a wrong one swallows others."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
-        reader = csv.reader(handle)
+        reader = csv.reader(handle, delimiter=delimiter, strict=True)
+        line = 1
         try:
             header = next(reader, [])
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if twice:
-                raise KdkitError(f"column '{twice[0]}' occurs twice", where=f"{path}:1")
+            _check_header(header, path)
+            line = reader.line_num + 1
             for row in reader:
                 if len(row) not in (0, len(header)):
-                    raise KdkitError(
-                        f"{len(row)} fields, but the header has {len(header)}",
-                        where=f"{path}:{reader.line_num}",
-                    )
+                    raise KdkitError(f"{len(row)} fields, but the header has {len(header)}", where=f"{path}:{line}")
                 if row:
-                    yield reader.line_num, dict(zip(header, row, strict=True))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise KdkitError("not a UTF-8 CSV file", where=f"{path}:{reader.line_num}", why=str(error)) from error
+                    yield line, dict(zip(header, row, strict=True))
+                line = reader.line_num + 1
+        except UnicodeDecodeError as error:
+            where = f"{path}:{_undecodable_line(path)}"
+            fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
+            raise KdkitError("not UTF-8 text", where=where, why=str(error), fix=fix) from error
+        except csv.Error as error:
+            fix = 'a field with a " in it is written in quotes, with that " doubled; every quote is closed'
+            raise KdkitError("not a CSV row", where=f"{path}:{line}", why=str(error), fix=fix) from error
+
+
+def _check_header(header: Sequence[str], path: Path) -> None:
+    where = f"{path}:1"
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise KdkitError(f"column '{twice[0]}' occurs twice", where=where)
+    for other, written in ((";", "';'"), ("\t", '"\\t"')):
+        if len(header) == 1 and other in header[0]:
+            raise KdkitError(
+                f"the header has one column: {header[0]}",
+                where=where,
+                fix=f"say what is between the fields by the option delimiter: {written}",
+            )
+
+
+def _undecodable_line(path: Path) -> int:
+    """The first line that is no UTF-8; the reader's own number is behind, since it reads ahead."""
+    with open(path, "rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -123,7 +123,7 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
     marks = sum(content.count(IMAGE_MARK) for _, content in question.messages)
     if marks != len(question.images) or not question.images:
         raise KdkitError(
-            f"{marks} {IMAGE_MARK} marks for {len(question.images)} images",
+            f"{marks} {IMAGE_MARK} marks for {len(question.images)} image{'s' * (len(question.images) != 1)}",
             where=where,
             fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class RowReader:
             KdkitError: with ``file:line`` of the row that is wrong.
         """
         if not self.location.is_file():
-            raise KdkitError("no such file", where=str(self.location), code=ExitCode.MISSING)
+            raise _no_file(self.location)
         fractions = None
         if self.split_fractions is not None:
             fractions = read_fractions(self.split_fractions, str(self.location))
@@ -158,7 +159,7 @@ class RowReader:
         raise KdkitError(
             f"'{name}' is not a split ({', '.join(SPLITS)})",
             where=where,
-            fix=f"translate it by the option splits: {{{name}: calibration}}",
+            fix=f"translate it by the option splits: {{{name}: {_meant(name)}}}",
         )
 
     def _required(self, row: Mapping[str, Any], name: str, where: str) -> str:
@@ -181,9 +182,31 @@ class RowReader:
                 f"no column '{column}'",
                 where=where,
                 why=f"columns: {', '.join(row)}",
-                fix="say which column holds which field by the option columns: {text: caption, ...}",
+                fix=_column_fix(column, tuple(row)),
             )
         return row[column]
+
+
+def _no_file(path: Path) -> KdkitError:
+    near = get_close_matches(path.name, [found.name for found in path.parent.glob("*") if found.is_file()], n=1)
+    return KdkitError(
+        "not a file" if path.exists() else "no such file",
+        where=str(path),
+        fix=f"did you mean '{near[0]}'?" if near else "",
+        code=ExitCode.MISSING,
+    )
+
+
+def _meant(name: str) -> str:
+    """The split that people mean by a name: ``Train`` and ``training`` teach, ``val`` and ``dev`` calibrate."""
+    word = name.lower()
+    return "train" if word.startswith("train") else "test" if word.startswith("test") else "calibration"
+
+
+def _column_fix(column: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(column, known, n=1, cutoff=0.6)
+    meant = f"did you mean '{near[0]}'? " if near else ""
+    return meant + "The option columns says which column holds which field: {text: caption, ...}"
 
 
 def _corners(extra: Mapping[str, Any], text: str, where: str) -> list[tuple[float, float, float, float]]:
@@ -197,6 +220,8 @@ def _corners(extra: Mapping[str, Any], text: str, where: str) -> list[tuple[floa
 
 def _text(value: Any, name: str, where: str) -> str | None:
     if isinstance(value, str):
+        if "\0" in value:
+            raise KdkitError(f"{name} has a NUL character", where=where, fix="the file is damaged; write it anew")
         return value.strip() or None
     if value is None:
         return None

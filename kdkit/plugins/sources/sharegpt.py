@@ -156,7 +156,7 @@ class _Reader:
         marks = sum(content.count(IMAGE_MARK) for _, content in turns)
         if marks != len(images) or not images:
             raise KdkitError(
-                f"{marks} {IMAGE_MARK} marks for {len(images)} images",
+                f"{marks} {IMAGE_MARK} marks for {len(images)} image{'s' * (len(images) != 1)}",
                 where=where,
                 fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
             )

@@ -120,7 +120,7 @@ def read_llava_med_qa(
         flags = record.get("domain")
         if not isinstance(flags, dict) or not any(flags.values()):
             raise KdkitError("domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}")
-        asked = text_of(record, "text", where).removesuffix(IMAGE_MARK).strip()
+        asked = text_of(record, "text", where).replace(IMAGE_MARK, "").strip()
         question = Question(
             id=ids(text_of(record, "question_id", where)),
             images=[file_below(root, record.get("image"), where)],

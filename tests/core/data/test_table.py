@@ -218,7 +218,7 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
     assert list(report.duplicates) == ["s4"]
     assert report.duplicates["s4"][1].endswith(f"samples.jsonl:{len(rows)}")
     assert report.leaks == (
-        Leak("file", ("s0", "s20"), ("train", "calibration")),
+        Leak("file", ("s20", "s0"), ("train", "calibration")),
         Leak("pixels", ("s1", "s21"), ("calibration", "test")),
         Leak("group", ("s22", "s23"), ("train", "test")),
     )

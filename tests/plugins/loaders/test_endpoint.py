@@ -165,7 +165,7 @@ def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypat
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
     with pytest.raises(KdkitError, match="no beam search"):
         made.answer([picture(1)], [sample()], Decoding(beams=2))
-    with pytest.raises(KdkitError, match="0 <image> marks for 1 images"):
+    with pytest.raises(KdkitError, match=r"0 <image> marks for 1 image$"):
         made.answer([picture(1)], [sample("s", ("user", "no mark"))])
     monkeypatch.delenv("SECRET")
     with pytest.raises(KdkitError, match="SECRET is not set"):

@@ -152,7 +152,7 @@ USER, MODEL = ("user", "<image>Where?"), ("assistant", BOX)
     [
         (record(USER, MODEL, images=[]), "1 <image> marks for 0 images"),
         (record(USER, MODEL, images=["a.png", "b.png"]), "1 <image> marks for 2 images"),
-        (record(("user", "Where?"), MODEL), "0 <image> marks for 1 images"),
+        (record(("user", "Where?"), MODEL), "0 <image> marks for 1 image$"),
         (record(("user", "Where?"), ("assistant", "<image>")), "0 <image> marks|marks for 0 images"),
         (record(USER, USER, MODEL), "roles are user, user, assistant"),
         (record(USER), "roles are user"),
@@ -316,6 +316,8 @@ def test_llava_med_qa(tmp_path: Path) -> None:
     assert (sample.id, sample.domain, sample.split) == ("llava-med-qa/0", "mia/histology+gross", "test")
     assert sample.extra["messages"] == [{"role": "user", "content": "<image>\nWhat is the organ in the image?"}]
     assert (sample.text, sample.image) == ("The organ is the conjunctiva.", tmp_path / "images" / "18063892_F3.jpg")
+    path.write_text(json.dumps({**row, "text": "<image>\nWhat is the organ in the image?"}) + "\n", encoding="utf-8")
+    assert read("llava-med-qa", path)[0].extra == sample.extra  # their own code takes the mark away wherever it is
     path.write_text(json.dumps({**row, "domain": {}}) + "\n", encoding="utf-8")
     with pytest.raises(KdkitError, match="one flag set") as error:
         read("llava-med-qa", path)
