@@ -81,6 +81,7 @@ class CorrectedFeed:
         self._folder, self._reporter = folder / FOLDER, reporter
         assert plan.rounds is not None
         self._rounds: Rounds = plan.rounds
+        self._corrector = corrector_of(workspace, plan.rounds.corrector, str(accelerator.device), Silent())
 
     @property
     def pauses(self) -> frozenset[int]:
@@ -110,6 +111,7 @@ class CorrectedFeed:
         """A complete round. ``here``: the student is as it was trained to be at this round, and may be asked."""
         if here:
             self._review(number)
+            self._dismiss(last=number + 1 == len(self._rounds.steps))
             self._accelerator.wait_for_everyone()
         found = self._read(number)
         if len(found) < len(self._rounds.chosen(number)):
@@ -136,16 +138,20 @@ class CorrectedFeed:
         with stops_at_once(), place.autocast():
             review(reviewer, path, pairs, known, self._reporter, label)
 
+    def _dismiss(self, *, last: bool) -> None:
+        """Training needs the corrector's place on the device."""
+        if self._corrector is not None:
+            self._corrector.close() if last else self._corrector.park()
+
     def _reviewer(self) -> Reviewer:
         part = self._plan.recipe.correction
         assert part is not None
         student: Any = self._build.task.student
-        device = str(self._accelerator.device)
         return Reviewer(
-            StudentAnswers("student", student, device=device),
+            StudentAnswers("student", student, device=str(self._accelerator.device)),
             scoring_task(self._workspace, part.options),
             Rules(part.threshold, part.accept),
-            corrector_of(self._workspace, part.corrector, device, Silent()),
+            self._corrector,
             student,
         )
 

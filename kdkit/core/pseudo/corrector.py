@@ -37,10 +37,11 @@ class Corrector:
     Args:
         name: in the registry.
         load: makes the model.
+        device: where it rewrites, if it is a model of this machine.
     """
 
-    def __init__(self, name: str, load: Callable[[], Answering]) -> None:
-        self.name, self._load = name, load
+    def __init__(self, name: str, load: Callable[[], Answering], device: str = "cpu") -> None:
+        self.name, self._load, self._device = name, load, device
         self._model: Answering | None = None
 
     def rewrite(self, wrong: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, str]:
@@ -51,9 +52,25 @@ class Corrector:
         """
         if self._model is None:
             self._model = self._load()
+        self._move(self._device)
         asked = [_reproached(sample, answers[sample.id]) for sample in wrong]
         found = self._model.answer([open_image(sample) for sample in asked], asked)
         return {sample.id: said[0].text.strip() for sample, said in zip(wrong, found, strict=True)}
+
+    def park(self) -> None:
+        """Leave the device to others: until the next question its weights are on the CPU."""
+        self._move("cpu")
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
+
+    def _move(self, device: str) -> None:
+        from torch import nn
+
+        model: object = self._model
+        if isinstance(model, nn.Module):  # not one behind a server
+            model.to(device)
 
 
 def corrector_of(workspace: Workspace, name: str, device: str, reporter: Reporter) -> Corrector | None:
@@ -70,7 +87,7 @@ def corrector_of(workspace: Workspace, name: str, device: str, reporter: Reporte
 
         return open_answering(workspace, name, device, reporter=reporter)
 
-    return Corrector(name, load)
+    return Corrector(name, load, device)
 
 
 def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:

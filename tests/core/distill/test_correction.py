@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from kdkit.cli.distill import outcome_text, plan_text
+from kdkit.core.artifacts import open_answering
+from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction import CorrectedFeed
 from kdkit.core.distill.estimate import dry_run
@@ -24,6 +29,7 @@ from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.corrected import (
     BOX,
     EPOCH,
+    SIZES,
     Course,
     add_server,
     in_other_words,
@@ -38,6 +44,7 @@ from tests.core.distill.corrected import (
     weights,
     write_samples,
 )
+from tests.plugins.students.clinkd.tiny import make
 
 
 @pytest.fixture
@@ -239,6 +246,24 @@ def test_a_correctors_words_count_where_they_keep_meaning_and_coordinates(
         assert (row["text"], row["corrector"]) == ((words(reference), "remote") if taken else (reference, "reference"))
     (counts,) = made.rounds
     assert (counts["rewritten"], counts["refused"]) == (5, 7)
+
+
+def test_a_local_corrector_is_opened_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, opened = tmp_path / "p", []
+    make_project(root, {"corrector": "own", "limit": 4})
+    make(seed=2, sizes=SIZES, max_tokens=512, max_answer=48, system="").save(root / "models" / "own")
+    add_teacher(Workspace(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
+
+    def open_and_note(*args: Any, **options: Any) -> Any:
+        opened.append(weakref.ref(model := open_answering(*args, **options)))
+        return model
+
+    monkeypatch.setattr("kdkit.core.artifacts.open_answering", open_and_note)
+    course = Course(root, tmp_path / "run")
+    course.batches()
+    assert [part["wrong"] for part in course.feed.made().rounds] == [4, 4]
+    gc.collect()
+    assert [model() for model in opened] == [None], "opened once, and let go after the last round"
 
 
 class Place:

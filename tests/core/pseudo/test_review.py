@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from kdkit.core.contracts import Answer, Decoding, Sample, Silent
 from kdkit.core.errors import KdkitError
@@ -105,6 +106,33 @@ def test_a_correctors_words_need_meaning_coordinates_and_a_student_that_takes_th
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     assert (messages[1]["content"], first.text) == ("x", "")
     assert BOX in messages[2]["content"]
+
+
+class Local(Rewrites, nn.Module):
+    """One of this machine, which notes where it is asked to be."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        Rewrites.__init__(self, {"a": "left"})
+        self.places: list[str] = []
+
+    def to(self, device: str) -> Local:  # type: ignore[override]
+        self.places.append(device)
+        return self
+
+
+def test_a_corrector_is_opened_once_and_on_its_device_while_it_is_asked(picture: Path) -> None:
+    opened: list[Local] = []
+    corrector = Corrector("big", lambda: opened.append(Local()) or opened[-1], "cuda:3")  # type: ignore[func-returns-value]
+    corrector.park()
+    assert not opened
+    for _ in range(2):
+        assert corrector.rewrite([sample("a", "left", picture)], {"a": "right"}) == {"a": "left"}
+        corrector.park()
+    assert [model.places for model in opened] == [["cuda:3", "cpu"] * 2]
+    corrector.close()
+    corrector.rewrite([sample("a", "left", picture)], {"a": "right"})
+    assert len(opened) == 2
 
 
 def test_a_corrector_reads_boxes_in_the_answer_as_in_the_reference(picture: Path) -> None:
