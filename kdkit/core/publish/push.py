@@ -128,6 +128,8 @@ def push_student(
         )
         for warning in release.warnings:
             report.warn(warning)
+        if release.record.base is not None:
+            look_for_base(hub, release.record.base, report)
         report.say(f"comparing with {repo}")
         plan = plan_upload(hub, repo, "model", folder)
         tag = None if pull_request else _tag(workspace, hub, plan, release, report)
@@ -192,6 +194,16 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
         else "add --public, or choose another name",
         code=ExitCode.DENIED,
     )
+
+
+def look_for_base(hub: Hub, base: Mapping[str, str], reporter: Reporter) -> None:
+    """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
+    from kdkit.core.hub import explained
+    from kdkit.core.hub.remote import look_at
+
+    with explained(f"{base['repository']}@{base['commit']}", hub):
+        if look_at(hub, base["repository"], "model", base["commit"]) is None:
+            reporter.warn(f"{base['repository']}, which the adapters belong to, is not to be seen at {hub.endpoint}")
 
 
 def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:

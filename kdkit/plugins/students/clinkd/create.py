@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_images, read_tokens, read_turns
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
-from kdkit.plugins.students.clinkd.origin import Origin
+from kdkit.plugins.students.clinkd.origin import ORIGIN, Base, Origin
 from kdkit.plugins.students.clinkd.rotary import complete
 from kdkit.plugins.students.clinkd.settings import WHERE, Choice, Lora, Settings
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
@@ -21,7 +22,7 @@ from kdkit.plugins.students.clinkd.tokens import Tokens
 
 
 def create_student(
-    *, init: str | None = None, sizes: Mapping[str, Any] | None = None, **settings: Any
+    *, init: str | None = None, sizes: Mapping[str, Any] | None = None, base: str | None = None, **settings: Any
 ) -> ClinkdStudent:
     """A new student, in training mode; give exactly one of ``init`` and ``sizes``.
 
@@ -29,11 +30,14 @@ def create_student(
         init: a folder with a Qwen2-VL or Qwen2.5-VL model (a snapshot of the Hub's cache too), or one that a
             student of this family was saved in; it is continued with the RoPE variants that it was trained with.
         sizes: for random weights from torch's global generator and a tokenizer of bytes; see ``Sizes``.
+        base: with ``lora``, the repository ``ORG/NAME`` that the folder ``init`` was downloaded from (by ``hf download
+            --local-dir``, which writes down the commit alone), so that the adapters can be published with it. A
+            snapshot of the Hub's cache says it itself.
         settings: see ``Settings``.
 
     Raises:
-        KdkitError: a config that means nothing, a folder that holds no such model, a RoPE variant that the model
-            cannot take or that is not the one that it was trained with.
+        KdkitError: a config that means nothing, a folder that holds no such model, or not the download of ``base``, a
+            RoPE variant that the model cannot take or that is not the one that it was trained with.
     """
     if (init is None) == (sizes is None):
         raise KdkitError(
@@ -41,8 +45,10 @@ def create_student(
             where=WHERE,
             fix="for example 'config: {init: ./Qwen2-VL-2B-Instruct}', or '{sizes: {}}' for a tiny one",
         )
+    if base is not None:
+        _check_base(init, base, settings)
     if init is not None:
-        return _from_folder(Path(init), settings).train()
+        return _from_folder(Path(init), settings, base).train()
     chosen = Settings.of(settings)
     if chosen.lora is not None:
         raise KdkitError("adapters need a base model", where=f"{WHERE}.lora", fix="give init, or leave lora out")
@@ -69,14 +75,14 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     config = dict(saved.config)
     if rope is not None:
         _require_same("rope", Choice.of(rope), Choice.of(config["rope"]), folder)
-    sizes, init = config.pop("sizes", None), config.pop("init", None)
+    sizes, init, base = (config.pop(name, None) for name in ORIGIN)
     settings, weights = Settings.of(config), folder
     if saved.base is not None:
         weights = saved.base.find(str(folder))
         init = str(weights)
     elif init is not None:
         init = str(folder)
-    origin = Origin(None if sizes is None else Sizes.of(sizes), init)
+    origin = Origin(None if sizes is None else Sizes.of(sizes), init, base)
     network = read_network(weights, settings.dtype)
     if settings.lora is not None:
         peft = _peft()
@@ -85,14 +91,26 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     return _assemble(folder, network, settings, origin, saved=True).eval()
 
 
-def _from_folder(folder: Path, given: Mapping[str, Any]) -> ClinkdStudent:
+def _check_base(init: str | None, base: str, settings: Mapping[str, Any]) -> None:
+    """Before anything is trained on it."""
+    where = f"{WHERE}.base"
+    if init is None or settings.get("lora") is None:
+        raise KdkitError(
+            "base says what adapters belong to", where=where, fix="give init and lora as well, or leave base out"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base):
+        raise KdkitError(f"'{base}' is no repository", where=where, fix="write base: ORG/NAME")
+    Base.of(Path(init), base)
+
+
+def _from_folder(folder: Path, given: Mapping[str, Any], base: str | None = None) -> ClinkdStudent:
     """A new student that starts from the whole weights in ``folder``."""
     saved = Saved.read(folder)
     settings = Settings.of(given if saved is None else _continued(folder, saved, given))
     network = read_network(folder, settings.dtype)
     if settings.lora is not None:
         network = _with_adapters(network, settings.lora)
-    return _assemble(folder, network, settings, Origin(init=str(folder)), saved=saved is not None)
+    return _assemble(folder, network, settings, Origin(init=str(folder), base=base), saved=saved is not None)
 
 
 def _assemble(folder: Path, network: Any, settings: Settings, origin: Origin, *, saved: bool) -> ClinkdStudent:
@@ -112,7 +130,7 @@ def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str
             why="a student starts from whole weights",
             fix=f"start from their base, {saved.base.folder or saved.base.repo}, or load the student itself",
         )
-    before = {name: value for name, value in saved.config.items() if name not in ("init", "sizes")}
+    before = {name: value for name, value in saved.config.items() if name not in ORIGIN}
     for name in ("rope", "vision_rope"):
         if given.get(name) is not None:
             trained = before.get(name)

@@ -12,7 +12,7 @@ from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import quiet
-from kdkit.plugins.students.clinkd.origin import Base
+from kdkit.plugins.students.clinkd.origin import ORIGIN, Base
 from kdkit.plugins.students.clinkd.settings import Settings
 from kdkit.plugins.students.clinkd.tokens import FILES, Tokens
 
@@ -35,7 +35,7 @@ class Saved:
     @property
     def settings(self) -> Settings:
         """Everything but where the weights are from."""
-        return Settings.of({name: value for name, value in self.config.items() if name not in ("init", "sizes")})
+        return Settings.of({name: value for name, value in self.config.items() if name not in ORIGIN})
 
     @classmethod
     def read(cls, folder: Path) -> Saved | None:
@@ -67,7 +67,7 @@ def save(student: ClinkdStudent, folder: Path) -> None:
         if student.origin.init is not None:
             config["init"] = "."  # its own weights by now
     else:
-        base = Base.of(Path(str(student.origin.init)))
+        base = Base.of(Path(str(student.origin.init)), student.origin.base)
         content["base"] = vars(base)
         del config["init"]
         _save_adapters(student.network, base, folder)

@@ -6,11 +6,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.students.clinkd.download import downloaded_commit, sha256_of
 from kdkit.plugins.students.clinkd.network import Sizes
 
 _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
@@ -18,14 +18,24 @@ _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})
 
 @dataclass(frozen=True)
 class Origin:
-    """Exactly one of both: random weights in ``sizes``, or the folder ``init``."""
+    """Exactly one of both: random weights in ``sizes``, or the folder ``init``.
+
+    ``base``: the repository ``ORG/NAME`` that ``init`` is a download of, where a person says it.
+    """
 
     sizes: Sizes | None = None
     init: str | None = None
+    base: str | None = None
 
     def config(self) -> dict[str, Any]:
         """The part of the student's config that says it."""
-        return {"sizes": self.sizes.config()} if self.sizes is not None else {"init": self.init}
+        if self.sizes is not None:
+            return {"sizes": self.sizes.config()}
+        return {"init": self.init, **({} if self.base is None else {"base": self.base})}
+
+
+ORIGIN = tuple(Origin.__dataclass_fields__)
+"""Names in a student's config that say where its weights are from; the others are its settings."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Base:
     Attributes:
         folder: where it was; None in a student that was published, which then has a repository.
         digest: sha256 over its config and weights.
-        repo, commit: on the Hub, if that folder is a snapshot of the Hub's cache.
+        repo, commit: on the Hub, if that folder is a snapshot of the Hub's cache, or a download of what a person says.
     """
 
     folder: str | None
@@ -44,11 +54,24 @@ class Base:
     commit: str | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> Base:
-        """Pin ``folder``, reading all of its weights once."""
+    def of(cls, folder: Path, said: str | None = None) -> Base:
+        """Pin ``folder``, reading all of its weights once.
+
+        Args:
+            said: the repository that it is a download of, as a person says.
+
+        Raises:
+            KdkitError: a repository is said, and the folder is a snapshot of another one, or not the download of any.
+        """
         snapshot = _SNAPSHOT.search(folder.resolve().as_posix()) or _SNAPSHOT.search(folder.absolute().as_posix())
-        repo = snapshot["repo"].replace("--", "/", 1) if snapshot else None
-        return cls(str(folder.absolute()), weights_digest(folder), repo, snapshot["commit"] if snapshot else None)
+        repo, commit = (snapshot["repo"].replace("--", "/", 1), snapshot["commit"]) if snapshot else (None, None)
+        if said is not None and repo is None:
+            repo, commit = said, downloaded_commit(folder, _weights(folder))
+        if said not in (None, repo):
+            raise KdkitError(
+                f"the base model is said to be {said}, and is {repo}", where=str(folder), fix=f"say base: {repo}"
+            )
+        return cls(str(folder.absolute()), weights_digest(folder), repo, commit)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Base:
@@ -96,13 +119,10 @@ class Base:
 def weights_digest(folder: Path) -> str:
     """``sha256:...`` over ``config.json`` and all safetensors files, with their names."""
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        stat = path.stat()
-        digest.update(f"{path.name}\0{_file_digest(path, stat.st_size, stat.st_mtime_ns)}\0".encode())
+    for path in _weights(folder):
+        digest.update(f"{path.name}\0{sha256_of(path)}\0".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
-@lru_cache(maxsize=64)
-def _file_digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (they tell when to read again)
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _weights(folder: Path) -> list[Path]:
+    return sorted([folder / "config.json", *folder.glob("*.safetensors")])

@@ -16,6 +16,7 @@ from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
 from kdkit.plugins.students.clinkd.images import STRETCH, ImageSettings
+from kdkit.plugins.students.clinkd.origin import Base
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
 from kdkit.plugins.students.clinkd.tokens import PAD, Tokens
 
@@ -88,13 +89,16 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
 def _pinned(saved: Saved, folder: Path) -> PinnedBase:
     base = saved.base
     assert base is not None
+    if base.repo is None:  # it may have been said since, or its folder
+        base = Base.of(base.find(str(folder)), saved.config.get("base"))
     if base.repo is None or base.commit is None:
         raise KdkitError(
             "the base model of these adapters is in no known repository, so that it cannot be pinned to a commit",
             where=str(folder),
             why=f"it came from the folder {base.folder}; others could not find it",
-            fix="publish whole weights: --merge; or train on a snapshot folder of the Hub's cache ('hf download' "
-            "prints it), whose repository and commit are known",
+            fix="publish whole weights: --merge; or, where it is what 'hf download ORG/NAME --local-dir DIR' made, say "
+            f'so: "base": "ORG/NAME" within "config" of {folder / SAVED}, and base: ORG/NAME in student.config for '
+            "students to come",
         )
     return PinnedBase(base.repo, base.commit, base.find(str(folder)))
 
@@ -120,7 +124,8 @@ def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
     """Name the base by repository and commit alone."""
     assert saved.base is not None
     content = _read(to / SAVED)
-    write_json(to / SAVED, {**content, "base": {**vars(saved.base), "folder": None}})
+    pinned = Base(None, saved.base.digest, base.repository, base.commit)
+    write_json(to / SAVED, {**content, "base": vars(pinned)})
     adapters = _read(to / _ADAPTERS)
     named = {"base_model_name_or_path": base.repository, "revision": base.commit}
     write_json(to / _ADAPTERS, {**adapters, **named})

@@ -1,0 +1,71 @@
+"""What ``hf download ORG/NAME --local-dir DIR`` writes down in DIR: each file's commit, and its hash at the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from kdkit.core.errors import KdkitError
+
+RECORDS = ".cache/huggingface/download"
+"""Below DIR: ``NAME.metadata``, a line each for commit, hash and time."""
+_SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+
+
+def downloaded_commit(folder: Path, files: Sequence[Path]) -> str:
+    """The commit that ``files`` at the top of ``folder`` are of, each compared with its hash at the Hub.
+
+    Raises:
+        KdkitError: no such record of a file, records of several commits, a file that is not what was downloaded.
+    """
+    commits = set()
+    for path in files:
+        commit, told = _record(folder, path)
+        found = sha256_of(path) if _SHA256.fullmatch(told) else _git_sha1(path)
+        if found != told:
+            raise _unknown(folder, f"{path.name} was changed since: the Hub has {told}, here is {found}")
+        commits.add(commit)
+    if len(commits) != 1:
+        raise _unknown(folder, f"its files are of several commits: {', '.join(sorted(commits))}")
+    return commits.pop()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex, remembered while the file has this size and time."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (they tell when to read again)
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _git_sha1(path: Path) -> str:
+    """The name of a small file's content in git, which is the Hub's hash of it."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _record(folder: Path, path: Path) -> tuple[str, str]:
+    try:
+        lines = (folder / RECORDS / f"{path.name}.metadata").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise _unknown(folder, f"{RECORDS} tells nothing of {path.name}") from None
+    commit, told = (*lines, "", "")[:2]
+    if not (_SHA1.fullmatch(commit) and (_SHA1.fullmatch(told) or _SHA256.fullmatch(told))):
+        raise _unknown(folder, f"{RECORDS}/{path.name}.metadata is not what 'hf download' writes")
+    return commit, told
+
+
+def _unknown(folder: Path, why: str) -> KdkitError:
+    return KdkitError(
+        "the commit of this base model is not known",
+        where=str(folder),
+        why=why,
+        fix="download it anew (hf download ORG/NAME --local-dir DIR), or leave base out of student.config",
+    )
