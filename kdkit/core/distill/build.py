@@ -22,7 +22,7 @@ from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
 from kdkit.core.distill.remember import remember, student_features
 from kdkit.core.distill.survey import Survey
-from kdkit.core.distill.targets import TargetNorm
+from kdkit.core.distill.targets import TargetNorm, fit_norms
 from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import Recipe, signals_read
@@ -186,11 +186,11 @@ def _bridges(
             bridges[PREVIOUS] = Bridge(norms=unit)
         elif recipe.space == "heads":
             heads = _heads(recipe, teaching, outputs)
-            bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, train))
+            bridges[teaching.name] = Bridge(heads, norms=_norms(plan, teaching, None, outputs, train))
     if recipe.space == "shared":
         teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
         for teacher, aligner in zip(teachers, aligners, strict=True):
-            bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner, train))
+            bridges[teacher.name] = Bridge(None, aligner, _norms(plan, teacher, aligner, outputs, train))
     return bridges
 
 
@@ -219,33 +219,35 @@ def _fit_heads(
         fit_heads(bridge, {name: torch.from_numpy(x) for name, x in student.items()}, targets)
 
 
-def _norms(plan: Plan, teaching: Teaching, aligner: nn.Module | None, train: Indices) -> dict[str, nn.Module]:
-    norms: dict[str, nn.Module] = {}
-    for signal, width in teaching.widths.items():
-        kind = plan.recipe.targets.normalise
-        chunks = taught_rows(teaching, signal, train, aligner)
-        if aligner is not None:
-            width = next(chunks).shape[1]
-            chunks = taught_rows(teaching, signal, train, aligner)
-        norms[signal] = TargetNorm(width, kind).fit(chunks)
+def _norms(
+    plan: Plan, teaching: Teaching, aligner: nn.Module | None, outputs: Mapping[str, int], train: Indices
+) -> dict[str, TargetNorm]:
+    """Per signal; an aligner brings it to the width of the student's output."""
+    kind = plan.recipe.targets.normalise
+    widths = teaching.widths if aligner is None else {signal: outputs[signal] for signal in teaching.widths}
+    norms = {signal: TargetNorm(width, kind) for signal, width in widths.items()}
+    fit_norms(norms, taught_rows(teaching, train, aligner))
     return norms
 
 
 @torch.no_grad()
-def taught_rows(
-    teaching: Teaching, signal: str, samples: Indices, aligner: Any = None
-) -> Iterator[np.ndarray[Any, Any]]:
-    """(n, D) float32 chunks of what the teacher teaches about ``samples``, through its aligner if it has one.
+def taught_rows(teaching: Teaching, samples: Indices, aligner: Any = None) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    """Chunks of what the teacher teaches about ``samples``, through its aligner if it has one.
 
-    Of answers with a row for each token, the rows of the tokens that there are (those that are not zero)."""
+    All signals of a chunk come together, so that a live teacher is asked once: signal -> (n, D) float32. Of answers
+    with a row for each token, the rows of the tokens that there are (those that are not zero).
+    """
     rows = teaching.rows[samples][teaching.weight[samples] > 0]
-    step = max(1, ROWS // teaching.places.get(signal, 1))
+    step = max(1, ROWS // max(teaching.places.values(), default=1))
     for start in range(0, len(rows), step):
-        chunk = np.asarray(teaching.gather(signal, rows[start : start + step]), dtype=np.float32)
-        if signal in teaching.places:
-            chunk = chunk.reshape(-1, chunk.shape[-1])
-            chunk = chunk[chunk.any(axis=1)]
-        yield chunk if aligner is None else aligner.encode(signal, torch.from_numpy(chunk)).numpy()
+        chunk: dict[str, np.ndarray[Any, Any]] = {}
+        for signal in teaching.widths:
+            x = np.asarray(teaching.gather(signal, rows[start : start + step]), dtype=np.float32)
+            if signal in teaching.places:
+                x = x.reshape(-1, x.shape[-1])
+                x = x[x.any(axis=1)]
+            chunk[signal] = x if aligner is None else aligner.encode(signal, torch.from_numpy(x)).numpy()
+        yield chunk
 
 
 def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:

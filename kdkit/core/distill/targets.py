@@ -6,8 +6,8 @@ the same variance, then divides by one number: balanced like standardisation, ye
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Self, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,25 +47,24 @@ class TargetNorm(nn.Module):
     def __init__(self, dim: int, kind: Normalise) -> None:
         super().__init__()
         self.dim, self.kind = dim, kind
-        if kind in ("standardise", "phi-s"):
+        if self.fitted:
             self.register_buffer("mean", torch.zeros(dim))
         if kind == "standardise":
             self.register_buffer("std", torch.ones(dim))
         if kind == "phi-s":
             self.register_buffer("matrix", torch.eye(dim))
 
-    def fit(self, chunks: Iterable[Array]) -> Self:
-        """Estimate the buffers in one pass, in float64.
+    @property
+    def fitted(self) -> bool:
+        """Whether there is anything to fit."""
+        return self.kind in ("standardise", "phi-s")
 
-        Args:
-            chunks: arrays (n, D) that together are the teacher's features of the training samples.
+    def fit(self, mean: Float64, covariance: Float64) -> None:
+        """Set the buffers from :meth:`Moments.found` of the teacher's features (``full`` for ``phi-s``).
 
         Raises:
-            KdkitError: NaN or infinite features, fewer than two rows, or rows that are all the same.
+            KdkitError: features that are all the same.
         """
-        if self.kind in ("none", "unit"):
-            return self
-        mean, covariance = moments(chunks, self.dim, full=self.kind == "phi-s")
         variance = covariance.diagonal() if self.kind == "phi-s" else covariance
         phi = float(np.sqrt(variance.mean()))
         if phi == 0:
@@ -79,7 +78,6 @@ class TargetNorm(nn.Module):
         else:
             eigenvalues, vectors = np.linalg.eigh(covariance)
             self._set("matrix", equaliser(eigenvalues) @ vectors.T / phi)
-        return self
 
     def forward(self, y: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
@@ -96,31 +94,65 @@ class TargetNorm(nn.Module):
         self.get_buffer(name).copy_(torch.from_numpy(value))
 
 
-def moments(chunks: Iterable[Array], dim: int, *, full: bool) -> tuple[Float64, Float64]:
-    """Mean (D,) and sample covariance, (D, D) or with ``full=False`` its diagonal (D,).
+def fit_norms(norms: Mapping[str, TargetNorm], chunks: Iterable[Mapping[str, Array]]) -> None:
+    """Fit the norms of a teacher's signals in one pass over its features, which are not looked at if none is fitted.
+
+    Args:
+        chunks: signal -> (n, D); together the teacher's features of the training samples.
+
+    Raises:
+        KdkitError: NaN or infinite features, fewer than two rows, or rows that are all the same.
+    """
+    moments = {signal: Moments(norm.dim, full=norm.kind == "phi-s") for signal, norm in norms.items() if norm.fitted}
+    if not moments:
+        return
+    for chunk in chunks:
+        for signal, seen in moments.items():
+            seen.add(chunk[signal])
+    for signal, seen in moments.items():
+        norms[signal].fit(*seen.found())
+
+
+class Moments:
+    """Mean and sample covariance of rows that come in chunks, in float64.
 
     Chunks are merged as in Chan, Golub, LeVeque (1979): no sum of squares of uncentred values.
 
-    Raises:
-        KdkitError: NaN or infinite features, or fewer than two rows.
+    Args:
+        dim: width D of a row.
+        full: the covariance (D, D), or else its diagonal (D,) alone.
     """
-    count, mean = 0, np.zeros(dim)
-    scatter = np.zeros((dim, dim) if full else dim)
-    for chunk in chunks:
+
+    def __init__(self, dim: int, *, full: bool) -> None:
+        self._full, self._count, self._mean = full, 0, np.zeros(dim)
+        self._scatter = np.zeros((dim, dim) if full else dim)
+
+    def add(self, chunk: Array) -> None:
+        """(n, D) rows.
+
+        Raises:
+            KdkitError: NaN or infinite features.
+        """
         x = np.asarray(chunk, dtype=np.float64)
         if not np.isfinite(x).all():
             raise KdkitError("NaN or infinite features", fix="'kdkit features verify' says where")
         if not len(x):
-            continue
-        own = x.mean(axis=0)
-        x, step, total = x - own, own - mean, count + len(x)
-        between = count * len(x) / total
-        scatter += x.T @ x + between * np.outer(step, step) if full else (x**2).sum(0) + between * step**2
-        mean = mean + step * len(x) / total
-        count = total
-    if count < 2:
-        raise KdkitError(f"target normalisation needs at least two samples, there are {count}")
-    return mean, scatter / (count - 1)
+            return
+        own, total = x.mean(axis=0), self._count + len(x)
+        x, step, between = x - own, own - self._mean, self._count * len(x) / total
+        self._scatter += x.T @ x + between * np.outer(step, step) if self._full else (x**2).sum(0) + between * step**2
+        self._mean = self._mean + step * len(x) / total
+        self._count = total
+
+    def found(self) -> tuple[Float64, Float64]:
+        """Mean (D,), and covariance or variances.
+
+        Raises:
+            KdkitError: fewer than two rows.
+        """
+        if self._count < 2:
+            raise KdkitError(f"target normalisation needs at least two samples, there are {self._count}")
+        return self._mean, self._scatter / (self._count - 1)
 
 
 def equaliser(variances: Float64) -> Float64:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.table import SampleTable
 from kdkit.core.distill.batches import BatchSchedule, Pool
+from kdkit.core.distill.build import taught_rows
 from kdkit.core.distill.feed import Feed, StudentInputs, Teaching
 from kdkit.core.distill.live import MICRO_BATCH, LiveTeacher
+from kdkit.core.distill.targets import TargetNorm, fit_norms
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extraction import extract
+from kdkit.core.recipe import Normalise
 from kdkit.core.workspace import Workspace
 from tests.core.features.small import Opened, picture_samples, table_of
 from tests.toys import ToyEncoder
@@ -134,6 +137,22 @@ def test_teachers_are_asked_about_what_they_teach_alone(tmp_path: Path) -> None:
             silent = batch.weights[name] == 0
             assert bool((rows["image"][silent] == 0).all())
             assert bool((rows["image"][~silent] != 0).any(dim=1).all())
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("standardise", 40), ("phi-s", 40), ("unit", 0), ("none", 0)])
+def test_targets_are_fitted_in_one_pass_for_all_signals(
+    tmp_path: Path, kind: Normalise, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdkit.core.distill.build.ROWS", 16)
+    live, source, _, _ = watched(tmp_path)
+    teaching = Teaching("t", {"image": 5, "ids": 2}, live.rows, np.ones(40, np.float32), live.gather)
+    norms = {signal: TargetNorm(width, kind) for signal, width in teaching.widths.items()}
+    fit_norms(norms, taught_rows(teaching, np.arange(40)))
+    assert sum(source.asked) == asked
+    if asked:
+        for signal, norm in norms.items():
+            expected = live.gather(signal, np.arange(40)).astype(np.float64).mean(axis=0)
+            np.testing.assert_allclose(norm.get_buffer("mean"), expected, rtol=1e-5)
 
 
 def _worker(rank: int, world: int, folder: str) -> None:
