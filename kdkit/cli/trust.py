@@ -29,16 +29,14 @@ def trust(
     workspace, reporter = console.workspace(project), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
+    from kdkit.core.trust import warn_of_gaps
     from kdkit.core.trust.project import project_trust
 
     task = workspace.catalogue.get("student", workspace.registry.student.family).spec.task
     with workspace.exclusive("kdkit trust"):
         findings = project_trust(workspace, policy, options, reporter=reporter)
     console.emit(findings.to_json(), json=json, text=lambda: _text(findings, task))
-    for domain in findings.chosen.uncovered:
-        reporter.warn(domain.message)
-    for teacher in findings.chosen.idle:
-        reporter.warn(teacher.message)
+    warn_of_gaps(findings.chosen.uncovered, findings.chosen.idle, reporter)
 
 
 def named_option(text: str) -> tuple[str, Any]:

@@ -120,7 +120,7 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     from kdkit.core.distill.columns import complete_columns
     from kdkit.core.distill.live import live_teachers, open_live
     from kdkit.core.features import FeatureStore
-    from kdkit.core.trust import measure_trust, policy_weights, warn_of_gaps
+    from kdkit.core.trust import idle_teachers, measure_trust, policy_weights, uncovered_domains, warn_of_gaps
 
     registry = workspace.registry
     if not signals_read(recipe, workspace.catalogue):
@@ -141,7 +141,7 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
-    warn_of_gaps(trust, weights, reporter, limits)
+    warn_of_gaps(uncovered_domains(trust, weights, limits), idle_teachers(trust, weights, limits), reporter)
     _warn_of_unknown_domains(registry, table, reporter)
     skipped = skipped_images(workspace, table, reporter) if opened else None
     live = live_teachers(workspace, opened, table, skipped, device=device)

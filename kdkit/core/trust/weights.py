@@ -33,24 +33,26 @@ class Uncovered:
     @property
     def message(self) -> str:
         """What is wrong and what would change it."""
-        head = f"domain '{self.domain}': no teacher may teach it"
+        return f"domain '{self.domain}': no teacher may teach it; {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why, and what would change it."""
         if self.best is None:
-            return f"{head}, since trust could not be measured there; label some of its calibration samples"
+            return "trust could not be measured there: label some calibration samples"
         bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
         score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
         if self.lower <= self.chance:
             return (
-                f"{head}; the best is {score}, not clearly better than guessing: "
+                f"the best is {score}, not clearly better than guessing: "
                 "add a teacher that knows this domain, or label more calibration samples"
             )
         if self.limited:
-            return (
-                f"{head}; {score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"
-            )
+            return f"{score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"
         # Rounded down, so that the named threshold does admit it.
         value, lower = math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100
         return (
-            f"{head}; the best is {score}. Policy 'threshold' with value {value:g} would admit it "
+            f"the best is {score}. Policy 'threshold' with value {value:g} would admit it "
             f"({lower:g} on the lower bound), as would fallback: best, or policy 'top-k'"
         )
 
@@ -158,13 +160,18 @@ def idle_teachers(
     return tuple(found)
 
 
-def warn_of_gaps(
-    table: TrustTable, weights: Array, reporter: Reporter, limits: Mapping[str, Sequence[str]] | None = None
-) -> None:
-    """Say loudly which domains and teachers the policy, or the registry's ``limits``, leave out."""
-    for domain in uncovered_domains(table, weights, limits):
-        reporter.warn(domain.message)
-    for teacher in idle_teachers(table, weights, limits):
+def warn_of_gaps(uncovered: Sequence[Uncovered], idle: Sequence[Idle], reporter: Reporter) -> None:
+    """Say loudly which domains and teachers are left out; all domains in one warning."""
+    if len(uncovered) == 1:
+        reporter.warn(uncovered[0].message)
+    elif uncovered:
+        domains: dict[str, list[str]] = {}
+        for gap in uncovered:
+            domains.setdefault(gap.reason, []).append(gap.domain)
+        named = ", ".join(f"'{gap.domain}'" for gap in uncovered)
+        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in domains.items())
+        reporter.warn(f"domains {named}: no teacher may teach them{reasons}")
+    for teacher in idle:
         reporter.warn(teacher.message)
 
 

@@ -118,8 +118,21 @@ def test_a_teacher_that_passes_nowhere_is_named_with_its_best() -> None:
 
 def test_all_gaps_are_warned_of() -> None:
     found, reporter = table([[95, 50], [40, 50]]), Warned([])
-    warn_of_gaps(found, policy_weights(found, Threshold()), reporter)
-    assert [warning.split(":")[0].split(" passes")[0] for warning in reporter.warnings] == [
-        "domain 'oct'",
-        "teacher 't1'",
+    weights = policy_weights(found, Threshold())
+    gaps, idle = uncovered_domains(found, weights), idle_teachers(found, weights)
+    warn_of_gaps(gaps, idle, reporter)
+    assert reporter.warnings == [gaps[0].message, idle[0].message]
+    assert reporter.warnings[0].startswith("domain 'oct': no teacher may teach it; the best is t0 with 0.50")
+    assert reporter.warnings[1].startswith("teacher 't1' passes")
+
+
+def test_many_uncovered_domains_are_one_warning() -> None:
+    found, reporter = table([[NAN, 50, NAN]]), Warned([])
+    warn_of_gaps(uncovered_domains(found, np.zeros((1, 3))), (), reporter)
+    (warning,) = reporter.warnings
+    assert warning.splitlines() == [
+        "domains 'ct', 'oct', 'skin': no teacher may teach them",
+        "  ct, skin: trust could not be measured there: label some calibration samples",
+        "  oct: the best is t0 with 0.50 (0.40-0.60, chance 0.25). Policy 'threshold' with value 0.5 would admit it "
+        "(0.4 on the lower bound), as would fallback: best, or policy 'top-k'",
     ]
