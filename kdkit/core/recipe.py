@@ -90,7 +90,10 @@ class IncrementPart(Part):
     """What ``distill --incremental`` does differently from a run from scratch."""
 
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.75
-    """Share of every batch drawn from samples of the domains that the previous version already knew."""
+    """Share of every batch drawn from samples of the domains that the previous version already knew, at least."""
+    oversample: Annotated[float, Field(ge=1)] = 1.0
+    """How many times as often as in a run from scratch a new sample may be shown. It caps the share of new samples in
+    a batch, below ``1 - replay`` where they are few."""
     steps: Positive = 0.5
     """Length as a fraction of the run from scratch."""
     lr_factor: Positive = 1.0

@@ -181,7 +181,7 @@ def _pools(
 
     Fresh are samples that the version has not seen; without any, those that a new teacher may teach. (What a
     new teacher says about samples that are known reaches the student in the replay pool as well.) No fresh
-    sample is shown more often than a run from scratch would show it.
+    sample is shown more than ``increment.oversample`` times as often as a run from scratch would show it.
     """
     if parent is None:
         return (_pool(recipe, survey, train, np.ones(len(train), dtype=bool), 1.0),)
@@ -195,7 +195,7 @@ def _pools(
         raise _nothing_new(parent, teachers)
     if not recipe.increment.replay or unseen.all():
         return (_pool(recipe, survey, train, unseen | newly, 1.0),)
-    share = min(1 - recipe.increment.replay, fresh.mean() / recipe.increment.steps)
+    share = min(1 - recipe.increment.replay, recipe.increment.oversample * fresh.mean() / recipe.increment.steps)
     return (
         _pool(recipe, survey, train, ~unseen, 1 - share),
         _pool(recipe, survey, train, fresh, share),

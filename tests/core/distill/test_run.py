@@ -206,6 +206,20 @@ def test_new_samples_alone_are_an_increment(project: Path) -> None:
         run(open_project(project), incremental=True)
 
 
+@pytest.mark.parametrize(("oversample", "times"), [(None, 1.0), (2.0, 2.0), (4.0, 0.9 * 3)])
+def test_new_samples_are_shown_no_more_often_than_asked_for(
+    with_xray: Path, oversample: float | None, times: float
+) -> None:
+    """Of the training samples a third is new: 0.9 of a batch, which replay leaves, is 2.7 times as often."""
+    more = "" if oversample is None else f", oversample: {oversample}"
+    recipe(with_xray, ("replay: 0.5, steps: 0.5", f"replay: 0.1, steps: 1.0{more}"))
+    plan = prepare(open_project(with_xray), Options(incremental=True), Silent()).plan
+    from_scratch = 40 * 24 / (9 * 12)  # steps * batch_size / samples
+    shown = plan.settings.steps * plan.batch_size * plan.pools[-1].share / plan.fresh
+    assert shown / from_scratch == pytest.approx(times)
+    assert sum(pool.share for pool in plan.pools) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("change", "term"),
     [
