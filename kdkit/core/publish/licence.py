@@ -94,7 +94,8 @@ def derive_licence(
     terms += [_term_of(what, facts) for what, facts in (others or {}).items()]
     terms += [_Term(f"data under {name}", normalise(name), classify(name)) for name in dict.fromkeys(data)]
     _refuse(terms, use, public=public)
-    warnings = [f"{term}: its licence is unknown" for term in terms if term.kind == "unknown"]
+    # Of teachers, the permission to distil has warned of that already (kdkit.core.licences.allowed).
+    warnings = [f"{term}: its licence is unknown" for term in terms[len(teachers) :] if term.kind == "unknown"]
     warnings += [f"{term}: your agreement must allow publishing" for term in terms if term.kind == "agreement"]
     derived = _strictest([term for term in terms if term.kind in ORDER])
     if stated is not None:

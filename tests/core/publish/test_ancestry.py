@@ -87,6 +87,13 @@ def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) 
     assert set(bio.entry["domains"]) == set(bio.entry["trust"]) == {"ct", "mri", "oct"}
 
 
+def test_an_unknown_licence_is_warned_of_once(tmp_path: Path) -> None:
+    workspace = project(tmp_path, lineage("v1", teachers=[teacher("bio", "hf:lab/bio", {"ct": 1.0}, licence="weird")]))
+    found = ancestry(workspace, "v1")
+    assert found.licence.name == "undetermined"
+    assert found.warnings == ("teacher 'bio': licence weird: nobody knows whether this is allowed",)
+
+
 def test_two_teachers_of_one_name_are_two(tmp_path: Path) -> None:
     other = teacher("bio", "hf:else/bio", {"ct": 1.0}, licence="cc-by-4.0", since="v2")
     workspace = project(tmp_path, lineage("v1", teachers=[BIO]), lineage("v2", "v1", teachers=[other]))

@@ -84,7 +84,9 @@ def test_nothing_freer_than_any_teacher_comes_out(names: list[str], public: bool
 def test_unknown_is_for_private_repositories_alone() -> None:
     private = derive("mit", "weird")
     assert (private.kind, private.because) == ("unknown", ("teacher 't1' (weird)",))
-    assert any("t1" in warning for warning in private.warnings)
+    assert not private.warnings, "the permission to distil has said it"
+    others = {"corrector 'big'": LicenceFacts(seen="weird")}
+    assert derive("mit", "weird", others=others).warnings == ("corrector 'big' (weird): its licence is unknown",)
     with pytest.raises(KdkitError, match="t1"):
         derive("mit", "weird", public=True)
     with pytest.raises(KdkitError, match="t1"):
