@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.publish.layout import LOCK, RECIPE, REGISTRY, SAMPLES, TASK, Origin, Record
+from kdkit.core.publish.layout import LOCK, RECIPE, SAMPLES, TASK, Origin
 from kdkit.core.publish.pulled.base import fetch_base
 from kdkit.core.publish.pulled.check import below_kdkit, checked_record
-from kdkit.core.publish.pulled.plugins import Lacking, lacking_plugins
-from kdkit.core.publish.pulled.registry import registry_text, unpublished
-from kdkit.core.registry.load import load_registry
-from kdkit.core.registry.lock import Lock
-from kdkit.core.registry.pins import pinned
-from kdkit.core.registry.schema import Registry
+from kdkit.core.publish.pulled.plugins import Lacking
+from kdkit.core.publish.pulled.release import PulledRelease, forget_pending, pending_release
 from kdkit.core.versions import HISTORY, Versions
 from kdkit.core.workspace import REGISTRY as PROJECT_REGISTRY
 from kdkit.core.workspace import Workspace
@@ -65,6 +61,9 @@ def pull_student(
 ) -> Pulled:
     """Make the project ``into`` from the release in ``repo``; it appears whole, or not at all.
 
+    What comes after it, the base of adapters and features, is fetched when it is there; cut off then, the same call
+    goes on with the release that it began with.
+
     Args:
         repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
         into: a folder that does not exist, or is empty.
@@ -80,10 +79,34 @@ def pull_student(
             with features, the project is there.
     """
     from kdkit.core.discovery import load_catalogue
-    from kdkit.core.hub import connect, download
+    from kdkit.core.hub import connect
 
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
-    _require_empty(into)
+    release = pending_release(Workspace(into))
+    if release is not None and release.origin.repository == repo:
+        reporter.say(f"going on with {repo} at {release.origin.commit[:12]}: the project is there")
+    else:
+        _require_empty(into)
+        release = _fetch_project(hub, repo, revision, into, reporter, keep=bool(features))
+    columns: tuple[PulledColumn, ...] = ()
+    if release.record.base is not None or features:
+        columns = _fetch_rest(hub, release, into, features, reporter)
+    hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
+    return Pulled(
+        root=into,
+        version=release.record.version,
+        origin=release.origin,
+        teachers=tuple(name for name in release.registry.teachers if name not in hidden),
+        unpublished=hidden,
+        columns=columns,
+        lacking=release.lacking(catalogue or load_catalogue()),
+    )
+
+
+def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
+    """``keep``: more comes after it, also where the release has a base."""
+    from kdkit.core.hub import download
+
     # Of one name, so that a pull that was cut off finds what it has fetched already.
     staging = into.with_name(f".{into.name}.pulled")
     with disk_errors(str(into)):
@@ -92,64 +115,48 @@ def pull_student(
             got = download(hub, repo, "model", revision, staging, reporter=reporter)
             record = checked_record(got, repo)
             origin = Origin(repo, got.commit, record.version, hub.endpoint)
-            release = _Release(got.folder, record, origin, load_registry(staging / REGISTRY), Lock.load(staging / LOCK))
+            release = PulledRelease.read(got.folder, record, origin)
             with new_folder(into) as draft:
                 _write_project(draft, release)
+                if keep or record.base is not None:
+                    release.keep(Workspace(draft))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    if record.base is not None:
-        fetch_base(hub, record.base, into, reporter)
-    columns = _columns(into, features, hub, reporter) if features else ()
-    if columns:
-        text = release.registry_text([column.teacher for column in columns])
-        write_atomically(into / PROJECT_REGISTRY, text.encode())
-    hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
-    return Pulled(
-        root=into,
-        version=record.version,
-        origin=origin,
-        teachers=tuple(name for name in release.registry.teachers if name not in hidden),
-        unpublished=hidden,
-        columns=columns,
-        lacking=release.lacking(catalogue or load_catalogue()),
-    )
+    return release
 
 
-@dataclass(frozen=True)
-class _Release:
-    """A downloaded release, checked."""
+def _fetch_rest(
+    hub: Hub, release: PulledRelease, into: Path, features: str | None, reporter: Reporter
+) -> tuple[PulledColumn, ...]:
+    with Workspace(into).exclusive("kdkit pull"):
+        if release.record.base is not None:
+            fetch_base(hub, release.record.base, into, reporter)
+        columns = _columns(into, features, hub, reporter) if features else ()
+        if columns:
+            _name_their_teachers(into, release, [column.teacher for column in columns], reporter)
+        forget_pending(Workspace(into))
+    return columns
 
-    folder: Path
-    record: Record
-    origin: Origin
-    registry: Registry
-    lock: Lock
 
-    @property
-    def unpublished(self) -> tuple[str, ...]:
-        return unpublished(self.registry, self.lock)
-
-    def lacking(self, catalogue: Catalogue) -> tuple[Lacking, ...]:
-        """See :func:`lacking_plugins`; each name must come from where the release pins it to."""
-        return lacking_plugins(pinned(catalogue, self.lock), self.record.lineage, self.registry, self.lock)
-
-    def registry_text(self, with_features: Collection[str] = ()) -> str:
-        """See :func:`registry_text`."""
-        recipe_file = RECIPE in self.record.files
-        return registry_text(
-            self.registry, self.lock, self.origin, recipe_file=recipe_file, with_features=with_features
-        )
+def _name_their_teachers(root: Path, release: PulledRelease, teachers: Collection[str], reporter: Reporter) -> None:
+    """Teachers that only the author has are comments in ``registry.yaml`` until their features are here."""
+    path = root / PROJECT_REGISTRY
+    if path.read_text(encoding="utf-8") == release.registry_text():
+        write_atomically(path, release.registry_text(teachers).encode())
+    else:  # a pull that was cut off, and a person who has worked on the project since
+        reporter.warn(f"registry.yaml was edited: take away '# ' before the lines of {', '.join(teachers)} there")
 
 
 def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[PulledColumn, ...]:
     """Columns for the new project; where they cannot be had, the error says that the project is there."""
     from kdkit.core.features.share import pull_features
 
+    reporter.say(f"{root} is there, its features follow; if this is cut off, the same command goes on")
     try:
         return pull_features(Workspace(root), features, hub=hub, reporter=reporter)
     except KdkitError as error:
         error.why = "; ".join(filter(None, (error.why, f"the project is there: {root}")))
-        error.fix = "; ".join(filter(None, (error.fix, f"then in it: kdkit features pull {features}")))
+        error.fix = "; ".join(filter(None, (error.fix, "the same command again goes on with the features")))
         raise
 
 
@@ -166,7 +173,7 @@ def _require_empty(into: Path) -> None:
         )
 
 
-def _write_project(root: Path, release: _Release) -> None:
+def _write_project(root: Path, release: PulledRelease) -> None:
     record, lineage = release.record, release.record.lineage
     (root / PROJECT_REGISTRY).write_text(release.registry_text(), encoding="utf-8")
     shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from kdkit.core.bundle import check, senders, unpack
 from kdkit.core.bundle.manifest import MANIFEST
-from kdkit.core.contracts import Silent
 from kdkit.core.errors import ExitCode, KdkitError
+from tests.core.artifacts.stub import Notes
 from tests.core.bundle.forged import PROJECT, entry, forge, manifest_of
 
 
@@ -46,16 +46,6 @@ def test_a_right_one_is_unpacked(tmp_path: Path, form: int) -> None:
     assert tree(tmp_path / "out") == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "out"]
     assert not (tmp_path / "out" / "registry.yaml").stat().st_mode & 0o111
-
-
-class Notes(Silent):
-    """Remembers the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_a_teacher_that_would_send_images_to_a_host_is_told_before_anything_is_written(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdkit.core.contracts import Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.hub import Hub, plan_upload, upload
 from kdkit.core.publish.compare_answers import COARSE, TOLERANCE, judge, tolerance
@@ -20,6 +19,7 @@ from kdkit.core.publish.push import look_for_base, push_student
 from kdkit.core.publish.release import assemble_release
 from kdkit.core.versions import Versions
 from kdkit.testing.hub import ALICE, Account, LocalHub, local_hub
+from tests.core.artifacts.stub import Notes
 from tests.core.publish.answering import (
     LORA,
     REPO,
@@ -112,17 +112,15 @@ def assert_without_its_base_the_project_is_there(
 
 
 def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
-    warnings: list[str] = []
-    reporter = Silent()
-    reporter.warn = warnings.append  # type: ignore[method-assign]
+    notes = Notes()
     with local_hub(tmp_path / "hub", accounts=[ALICE]) as server:
         hub, commit = Hub(server.url, ALICE.token), server.add(REPO, {"config.json": b"{}"})
-        look_for_base(hub, {"repository": REPO, "commit": commit}, reporter)
-        assert warnings == []
-        look_for_base(hub, {"repository": "vendor/gone", "commit": commit}, reporter)
-        assert warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
+        look_for_base(hub, {"repository": REPO, "commit": commit}, notes)
+        assert notes.warnings == []
+        look_for_base(hub, {"repository": "vendor/gone", "commit": commit}, notes)
+        assert notes.warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
         with pytest.raises(KdkitError, match=f"{REPO}@{'0' * 40}"):
-            look_for_base(hub, {"repository": REPO, "commit": "0" * 40}, reporter)
+            look_for_base(hub, {"repository": REPO, "commit": "0" * 40}, notes)
 
 
 def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> None:

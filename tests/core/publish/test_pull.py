@@ -27,6 +27,7 @@ from kdkit.core.registry.schema import Registry
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from kdkit.testing.hub import LocalHub, local_hub
+from tests.core.artifacts.stub import Notes
 from tests.core.publish.toy_release import contents, seal, write_release
 from tests.tiny_models import pictures
 from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher, write_images
@@ -135,8 +136,35 @@ def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_pa
     with pytest.raises(KdkitError, match="not found on the Hub") as caught:
         pull(local, tmp_path / "p", features="alice/nothing")
     assert "the project is there" in caught.value.why
-    assert "kdkit features pull alice/nothing" in caught.value.fix
+    assert "the same command again" in caught.value.fix
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
+
+
+def test_features_that_were_cut_off_are_fetched_by_the_same_command(
+    author: Path, local: LocalHub, tmp_path: Path
+) -> None:
+    push_features(open_project(author), COLUMNS, hub=Hub(local.url, "hf_alice"))
+    pull(local, tmp_path / "whole", features=COLUMNS)
+    for name in ("cut", "edited"):
+        local.fail("GET .*/resolve/.*shard-0000.h5", status=404, code="EntryNotFound")
+        with pytest.raises(KdkitError, match="no such file there"):
+            pull(local, tmp_path / name, features=COLUMNS)
+        assert open_project(tmp_path / name).registry.teachers == {}
+    cut, edited = tmp_path / "cut" / "registry.yaml", tmp_path / "edited" / "registry.yaml"
+    edited.write_text(edited.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    local.add(REPO, {"README.md": b"a newer one"})
+    before, notes = len(local.requests), Notes()
+    done = pull(local, tmp_path / "cut", features=COLUMNS, reporter=notes)
+    assert (done.version, done.teachers, done.unpublished) == ("v2", ("radio", "more"), ())
+    assert [column.rows > 0 for column in done.columns] == [True, True]
+    assert not [request.line for request in local.requests[before:] if REPO in request.line]
+    text = cut.read_text(encoding="utf-8")
+    assert text == (tmp_path / "whole" / "registry.yaml").read_text(encoding="utf-8")
+    with pytest.raises(KdkitError, match="in use"):
+        pull(local, tmp_path / "cut", features=COLUMNS)
+    pull(local, tmp_path / "edited", features=COLUMNS, reporter=notes)
+    assert notes.warnings == ["registry.yaml was edited: take away '# ' before the lines of radio, more there"]
+    assert edited.read_text(encoding="utf-8").endswith("# mine\n")
 
 
 def change(name: str, content: bytes | None) -> Callable[[dict[str, bytes]], None]:
