@@ -201,7 +201,6 @@ def _lineage(
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     entry = workspace.registry.student
-    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     return {
         "format": LINEAGE_FORMAT,
         "version": name,
@@ -214,14 +213,7 @@ def _lineage(
         },
         "teachers": _teachers(workspace, plan, survey, parent, name),
         "recipe": plan.recipe.model_dump(mode="json"),
-        "data": {
-            "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-            "known": sorted(_taught_domains(workspace, plan, survey) | (known_domains(parent) if parent else set())),
-            "fresh": plan.fresh,
-            "replayed": plan.replayed,
-            "uncovered": list(plan.uncovered),
-            "unguarded": list(plan.unguarded),
-        },
+        "data": _data(workspace, plan, survey, parent),
         "training": {
             "steps": plan.settings.steps,
             "batch_size": plan.batch_size,
@@ -239,6 +231,20 @@ def _lineage(
             "platform": platform.platform(),
             "plugins": {r.distribution: r.version for r in workspace.catalogue.records if r.status == "ok"},
         },
+    }
+
+
+def _data(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
+    """What it was taught on, and what it knows with what its parents knew."""
+    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
+    inherited = known_domains(parent) if parent else set()
+    return {
+        "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+        "known": sorted(_taught_domains(workspace, plan, survey) | inherited),
+        "fresh": plan.fresh,
+        "replayed": plan.replayed,
+        "uncovered": list(plan.uncovered),
+        "unguarded": list(plan.unguarded),
     }
 
 

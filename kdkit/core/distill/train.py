@@ -128,9 +128,8 @@ def train(
             if average is not None:
                 average.update_parameters(task)
             if _is_logged(step, settings.steps):
-                log.append({"step": float(step), **{name: float(value.detach()) for name, value in parts.items()}})
-                note = "  ".join(f"{name} {value:.3f}" for name, value in log[-1].items() if name != "step")
-                reporter.progress("distil", step + 1, settings.steps, note)
+                log.append(_point(step, parts))
+                reporter.progress("distil", step + 1, settings.steps, _in_words(log[-1]))
             if due and accelerator.is_main_process:
                 checkpoints.save(task, optimiser, Progress(step + 1, clock.seconds(), log), average)
                 clock.saved()
@@ -150,6 +149,15 @@ def _average(task: nn.Module, decay: float | None) -> AveragedModel | None:
 def _is_logged(step: int, steps: int) -> bool:
     every = max(1, steps // LOG_POINTS)
     return step % every == 0 or step == steps - 1
+
+
+def _point(step: int, parts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of the loss curve."""
+    return {"step": float(step), **{name: float(value.detach()) for name, value in parts.items()}}
+
+
+def _in_words(point: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name != "step")
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

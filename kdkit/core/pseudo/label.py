@@ -15,8 +15,8 @@ import numpy as np
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.features import FeatureStore
-from kdkit.core.pseudo.asked import Said, ask, read_said, settings_of
+from kdkit.core.features import Column, FeatureStore
+from kdkit.core.pseudo.asked import Key, Said, ask, read_said, settings_of
 from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, write_manifest
 from kdkit.core.trust.measure import column_of
 from kdkit.core.trust.project import TrustFindings, project_trust
@@ -111,9 +111,7 @@ def pseudo_label(
             not exist; what asking raises.
     """
     reporter, wanted = reporter or Silent(), wanted or Wanted()
-    if teacher not in workspace.registry.teachers:
-        known = tuple(workspace.registry.teachers)
-        raise KdkitError(f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
+    _require_registered(workspace, teacher)
     table = load_table(workspace, reporter)
     rows = _open_questions(table, wanted.domains)
     trust = _trust_of(project_trust(workspace, reporter=reporter), teacher)
@@ -123,21 +121,14 @@ def pseudo_label(
     said = read_said(column.folder, DECODING)
     todo = [pair for pair in chosen if pair[0] not in said]
     if todo and not dry_run:
-        from kdkit.core.artifacts import open_answering
-
-        model = open_answering(workspace, teacher, device, reporter=reporter)
-        ask(model, column.folder, todo, DECODING, reporter, teacher)
-        said = read_said(column.folder, DECODING)
+        said = _ask(workspace, column, todo, device, reporter)
     answered = [] if dry_run else [(sample, said[key]) for key, sample in chosen]
     faults = [_fault(answer, wanted) for _, answer in answered]
     _mark_unlearnable(workspace, answered, faults, reporter)
     kept = [pair for pair, fault in zip(answered, faults, strict=True) if fault is None]
     root = image_root(workspace, table)
     if not dry_run:
-        about = {"teacher": teacher, "fingerprint": column.fingerprint, "decoding": settings_of(DECODING)}
-        write_manifest(
-            to, [_row(sample, answer, {**about, "trust": trust[sample.domain]}, root) for sample, answer in kept]
-        )
+        _write(to, kept, column, trust, root)
     return Labelled(
         teacher=teacher,
         file=os.path.relpath(to.resolve(), workspace.root.resolve()),
@@ -153,6 +144,12 @@ def pseudo_label(
         unlearnable=faults.count("unlearnable"),
         kept=count_domains([sample for sample, _ in kept]),
     )
+
+
+def _require_registered(workspace: Workspace, teacher: str) -> None:
+    known = tuple(workspace.registry.teachers)
+    if teacher not in known:
+        raise KdkitError(f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
 
 
 def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
@@ -195,6 +192,17 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def _ask(
+    workspace: Workspace, column: Column, todo: Sequence[tuple[Key, Sample]], device: str, reporter: Reporter
+) -> dict[Key, Said]:
+    """All that the teacher has said, with its answers to ``todo``."""
+    from kdkit.core.artifacts import open_answering
+
+    model = open_answering(workspace, column.teacher, device, reporter=reporter)
+    ask(model, column.folder, todo, DECODING, reporter, column.teacher)
+    return read_said(column.folder, DECODING)
+
+
 def _fault(said: Said, wanted: Wanted) -> str | None:
     """Why an answer is no pseudo-label."""
     if not said.answer:
@@ -225,6 +233,17 @@ def _mark_unlearnable(
             reporter.progress("checking answers", done, len(good))
 
 
-def _row(sample: Sample, said: Said, about: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    origin = {**about, "confidence": said.confidence, "sample": sample.id}
-    return manifest_row(sample, f"{sample.id}#{about['teacher']}", said.answer, {"pseudo": origin}, root)
+def _write(
+    to: Path,
+    kept: Sequence[tuple[Sample, Said]],
+    column: Column,
+    trust: Mapping[str, Mapping[str, Any]],
+    root: Path,
+) -> None:
+    """The manifest; ``trust``: domain -> what is known of the teacher there."""
+    about = {"teacher": column.teacher, "fingerprint": column.fingerprint, "decoding": settings_of(DECODING)}
+    rows = []
+    for sample, said in kept:
+        origin = {**about, "trust": trust[sample.domain], "confidence": said.confidence, "sample": sample.id}
+        rows.append(manifest_row(sample, f"{sample.id}#{column.teacher}", said.answer, {"pseudo": origin}, root))
+    write_manifest(to, rows)

@@ -45,6 +45,20 @@ class Pushed:
     plan: UploadPlan
     uploaded: Uploaded | None
 
+    @classmethod
+    def of(cls, release: Release, plan: UploadPlan, uploaded: Uploaded | None) -> Pushed:
+        """What became of a release."""
+        return cls(
+            version=release.record.version,
+            licence=release.licence.name,
+            lines=release.lines,
+            warnings=release.warnings,
+            checks=release.record.checks,
+            size=release.size,
+            plan=plan,
+            uploaded=uploaded,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
         done = self.uploaded
@@ -109,22 +123,12 @@ def push_student(
     check_repository(repo)
     chosen = Versions(workspace).get(version)
     _require_promoted(chosen, refused)
-    if dry_run and hub.token is None:
-        report.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
-    else:
-        hub.require_token()
+    _require_token(hub, repo, report, dry_run=dry_run)
     _require_access(hub, repo, public=public, pull_request=pull_request)
     with workspace.exclusive("push"), _room(workspace) as folder:
+        at = hub.endpoint
         release = assemble_release(
-            workspace,
-            chosen,
-            repo,
-            folder,
-            public=public,
-            merged=merged,
-            licence=licence,
-            endpoint=hub.endpoint,
-            reporter=report,
+            workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
         )
         for warning in release.warnings:
             report.warn(warning)
@@ -133,27 +137,21 @@ def push_student(
         report.say(f"comparing with {repo}")
         plan = plan_upload(hub, repo, "model", folder)
         tag = None if pull_request else _tag(workspace, hub, plan, release, report)
-        uploaded = None
-        if not dry_run:
-            uploaded = upload(
-                hub,
-                plan,
-                private=not public,
-                pull_request=pull_request,
-                message=_message(release),
-                tag=tag,
-                reporter=report,
-            )
-        return Pushed(
-            version=chosen.name,
-            licence=release.licence.name,
-            lines=release.lines,
-            warnings=release.warnings,
-            checks=release.record.checks,
-            size=release.size,
-            plan=plan,
-            uploaded=uploaded,
+        if dry_run:
+            return Pushed.of(release, plan, None)
+        private, message = not public, _message(release)
+        uploaded = upload(
+            hub, plan, private=private, pull_request=pull_request, message=message, tag=tag, reporter=report
         )
+        return Pushed.of(release, plan, uploaded)
+
+
+def _require_token(hub: Hub, repo: str, reporter: Reporter, *, dry_run: bool) -> None:
+    """Without one only a dry run goes on: it compares with what everybody can see."""
+    if dry_run and hub.token is None:
+        reporter.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
+    else:
+        hub.require_token()
 
 
 def _require_promoted(version: Version, refused: bool) -> None:
