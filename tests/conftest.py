@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,8 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before anything imports torch: tests share few cores, and threads that wait for one another cost more than they give.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything imports torch: tests share few cores, threads that wait for one another cost more than they give, and
+# the last bits of a sum depend on their number, which is to be the same in every process.
+os.environ["OMP_NUM_THREADS"] = "1"
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]  # all servers of the tests are on this machine
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background, and in all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("kdkit", deadline=None)  # a slow example on a busy machine is no failure
 settings.load_profile("kdkit")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from threading import Thread, get_ident
+from threading import Thread, current_thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -97,8 +97,7 @@ class _Muted:
         self._real = real
 
     def __getattr__(self, name: str) -> Any:
-        here = get_ident()
-        return getattr(_NOWHERE if any(thread.ident == here for thread in _left) else self._real, name)
+        return getattr(_NOWHERE if current_thread() in _left else self._real, name)
 
 
 class _Nowhere:
