@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.discovery import Catalogue, discover, installed
+from kdkit.core.hangs import Hang, remember
 from tests.conftest import write_distribution
 from tests.installed_plugins import GOOD, IMPORTS, record_of
 
@@ -22,13 +23,13 @@ def test_a_plugin_that_hangs_is_left_out_and_remembered(site: Path) -> None:
     write_distribution(site, "kdkit-hang", "import time\ntime.sleep(10**6)", version="2.5")
     write_distribution(site, "kdkit-z", GOOD.format(name="z"))
     for waited in (True, False):
-        catalogue = discover(installed(), seconds=1)
+        catalogue = discover(installed(), seconds=3)
         record = record_of(catalogue, "kdkit-hang")
         assert (record.status, record.version) == ("broken", "2.5")
-        place = f"did not finish importing in 1 s ({site / 'kdkit_hang.py'}:2); left out for a day"
+        place = f"did not finish importing in 3 s ({site / 'kdkit_hang.py'}:2); left out for a day"
         assert record.error.startswith(place)
         assert "'kdkit plugins verify kdkit-hang' tries again" in record.error
-        assert (record.milliseconds >= 1000) == waited
+        assert (record.milliseconds >= 3000) == waited
         assert {"a", "z"} <= set(catalogue.names("loss"))
 
 
@@ -46,13 +47,12 @@ def test_it_is_tried_again_when_its_code_changes_or_the_limit_is_raised(site: Pa
     write_distribution(site, "kdkit-late", "import time\ntime.sleep(1)\n" + GOOD.format(name="late"))
     assert "in 0.2 s" in error(seconds=0.2)
     assert "in 0.2 s" in error(seconds=0.1)
-    assert error(seconds=30) == ""
-    sys.modules.pop("kdkit_late")
-    assert "in 0.2 s" in error(seconds=0.2)
-    while not hasattr(sys.modules.get("kdkit_late"), "kdkit_losses"):
-        time.sleep(0.05)
+    assert error(seconds=60) == ""
+    (late,) = [plugin for plugin in installed() if plugin.distribution == "kdkit-late"]
+    remember(late, Hang(time.time(), 60, ""))
+    assert "in 60 s" in error(seconds=60)
     (site / "kdkit_late.py").write_text(GOOD.format(name="late"))
-    assert error(seconds=0.2) == ""
+    assert error(seconds=60) == ""
 
 
 # ------------------------------------------------------------------ incomplete installations

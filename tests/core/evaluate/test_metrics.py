@@ -155,6 +155,6 @@ def test_ten_models_on_nine_domains_take_seconds() -> None:
     def auc(counts: Array) -> Array:
         return metrics.macro_auc(labels, scores, counts)
 
-    start = time.perf_counter()
+    start = time.process_time()
     metrics.bootstrap(labels, auc)
-    assert (time.perf_counter() - start) * 90 < 60
+    assert (time.process_time() - start) * 90 < 60  # of processor time: others may be busy
