@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,6 +135,19 @@ class Workspace:
                 handle.write(json.dumps({"pid": os.getpid(), "command": command}))
                 handle.flush()
                 yield
+
+    @contextmanager
+    def room(self, name: str) -> Iterator[Path]:
+        """``.kdkit/<name>``, where nothing is, for a command that holds the project; it is gone afterwards.
+
+        What a killed command has left there goes first.
+        """
+        room = self.state / name
+        shutil.rmtree(room, ignore_errors=True)
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
 
     def _busy(self, path: str) -> KdkitError:
         try:

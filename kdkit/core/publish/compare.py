@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +90,14 @@ def compare_with_stock(
     }
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
-        for number, picture in enumerate(pictures):
-            picture.save(scratch / f"{number}.png")
-        pictures[0].save(scratch / "image.png")
+        save_pictures(pictures, scratch)
         (scratch / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
         for library, code in lines.items():
             (scratch / f"{library}.lines").write_text(code, encoding="utf-8")
         if folder is not None:
             put_into_cache(scratch, repo, folder)
-        run_check(_CHECK, scratch, where)
+        errors, environment = run_check(_CHECK, scratch, where)
         theirs = load_file(scratch / "features.safetensors")
-        errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
     differences = {}
     for library in lines:
         if library in errors:
@@ -140,8 +137,18 @@ def put_into_cache(scratch: Path, repo: str, folder: Path, commit: str = _COMMIT
     (place / "snapshots" / commit).symlink_to(folder.absolute(), target_is_directory=True)
 
 
-def run_check(check: Path, scratch: Path, where: str) -> None:
+def save_pictures(pictures: Sequence[Image.Image], scratch: Path) -> None:
+    """As ``0.png``, ``1.png``, ...; the first one is the ``image.png`` of a card's lines, too."""
+    for number, picture in enumerate(pictures):
+        picture.save(scratch / f"{number}.png")
+    pictures[0].save(scratch / "image.png")
+
+
+def run_check(check: Path, scratch: Path, where: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Run the file ``check`` on ``scratch``, in a process without network and with the cache in ``scratch`` alone.
+
+    Returns:
+        What it could not load and why, and the versions of the libraries: its ``errors.json``, ``environment.json``.
 
     Raises:
         KdkitError: exit code 1 when it fails.
@@ -159,6 +166,8 @@ def run_check(check: Path, scratch: Path, where: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["it ended without a message"]
         raise cannot_load("libraries", where, lines[-1])
+    errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
+    return errors, environment
 
 
 def cannot_load(what: str, where: str, why: str) -> KdkitError:

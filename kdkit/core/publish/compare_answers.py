@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import Decoding, Published, Sample
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.publish.compare import cannot_load, fixed_pictures, put_into_cache, run_check
+from kdkit.core.publish.compare import cannot_load, fixed_pictures, put_into_cache, run_check, save_pictures
 
 TOLERANCE = 1e-5
 """Largest difference of a logit from the version's own, relative to the question's largest (at least to 1)."""
@@ -75,9 +75,7 @@ def compare_answers(
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         pictures = fixed_pictures()
-        for number, picture in enumerate(pictures):
-            picture.save(scratch / f"{number}.png")
-        pictures[0].save(scratch / "image.png")
+        save_pictures(pictures, scratch)
         ours, allowed = ask(student, pictures, scratch), tolerance(student)
         del student  # the other process has one of its own
         asked = {
@@ -92,9 +90,8 @@ def compare_answers(
             put_into_cache(scratch, base.repository, base.folder, base.commit)
         if repo != str(folder):
             put_into_cache(scratch, repo, folder)
-        run_check(_CHECK, scratch, where)
+        errors, environment = run_check(_CHECK, scratch, where)
         theirs = load_file(scratch / "answers.safetensors")
-        errors, environment = (json.loads((scratch / f"{name}.json").read_text()) for name in ("errors", "environment"))
     if errors:
         raise cannot_load(published.library, where, errors["lines"])
     # torch's maximum, which is NaN where one of them is.

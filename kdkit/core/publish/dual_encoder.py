@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,7 +13,7 @@ from kdkit.core.contracts import DualEncoder, Reporter
 from kdkit.core.errors import KdkitError
 from kdkit.core.publish.compare import TOLERANCE, Compared, compare_with_stock
 from kdkit.core.publish.form import StudentForm
-from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, WEIGHTS
+from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, WEIGHTS, write_json
 from kdkit.core.publish.redact import strip_names
 from kdkit.core.publish.transformers_form import why_not, write_transformers_form
 from kdkit.core.versions import Version, load_student
@@ -142,19 +141,19 @@ def write_for_hub(student_folder: Path, to: Path, repo: str, *, without: str = "
     for key in ("hf_model_name", "hf_tokenizer_name"):
         if text_cfg.get(key):
             text_cfg[key] = repo
-    _write(to / CONFIG, config)
+    write_json(to / CONFIG, config)
     if tower:
-        _write(to / MODEL_CONFIG, strip_names(_read(to / _TEXT_TOWER)))
+        write_json(to / MODEL_CONFIG, strip_names(_read(to / _TEXT_TOWER)))
         shutil.rmtree(to / "text")
     names = tuple(sorted(path.name for path in to.iterdir()))
     if _TOKENIZER_CONFIG in names and strip_names(tokenizer := _read(to / _TOKENIZER_CONFIG)) != tokenizer:
-        _write(to / _TOKENIZER_CONFIG, strip_names(tokenizer))
+        write_json(to / _TOKENIZER_CONFIG, strip_names(tokenizer))
     missing_form = without or why_not(config)
     if not missing_form:
         write_transformers_form(to)
     elif text_cfg.get("hf_tokenizer_name") and not tower:
         # transformers asks for it before it reads the tokenizer; offline it must be there, whatever it says.
-        _write(to / MODEL_CONFIG, {"library_name": "open_clip"})
+        write_json(to / MODEL_CONFIG, {"library_name": "open_clip"})
     return StudentFiles(names, tower, missing_form)
 
 
@@ -177,7 +176,7 @@ def point_text_tower(folder: Path, at: Path) -> None:
     """Make ``hf_model_name`` of the model in ``folder`` the path ``at/text``."""
     config = _read(folder / CONFIG)
     config["model_cfg"]["text_cfg"]["hf_model_name"] = str(at / "text")
-    _write(folder / CONFIG, config)
+    write_json(folder / CONFIG, config)
 
 
 def card_lines(name: str, folder: Path, files: StudentFiles | None = None) -> dict[str, str]:
@@ -233,7 +232,3 @@ def _copy(student_folder: Path, to: Path) -> str | None:
 def _read(path: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return data
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,12 +115,21 @@ class Record:
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
 
+    def save(self, folder: Path) -> None:
+        """Write the record of the release in ``folder``."""
+        (folder / RECORD).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Read a file that :meth:`save` wrote. Raises: OSError, and as :meth:`from_json`."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read what :meth:`to_json` wrote; the paths in ``files`` are not trusted here.
 
         Raises:
-            KeyError, TypeError, ValueError: anything else, or a format of another kdkit.
+            AttributeError, KeyError, TypeError, ValueError: anything else, or a format of another kdkit.
         """
         if data["format"] != RECORD_FORMAT:
             raise ValueError(f"format {data['format']!r}; this kdkit reads {RECORD_FORMAT}")
@@ -144,6 +154,11 @@ class Record:
 
 def _base(given: Mapping[str, Any] | None) -> dict[str, str] | None:
     return None if given is None else {name: str(given[name]) for name in ("repository", "commit")}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """As transformers and open_clip lay their configs out."""
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def file_facts(folder: Path) -> dict[str, dict[str, Any]]:

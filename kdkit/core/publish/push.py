@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import Reporter, Silent
@@ -125,7 +122,7 @@ def push_student(
     _require_promoted(chosen, refused)
     _require_token(hub, repo, report, dry_run=dry_run)
     _require_access(hub, repo, public=public, pull_request=pull_request)
-    with workspace.exclusive("push"), _room(workspace) as folder:
+    with workspace.exclusive("push"), workspace.room("release") as folder:
         at = hub.endpoint
         release = assemble_release(
             workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
@@ -209,17 +206,6 @@ def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release, rep
     versions = Versions(workspace)
     own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
     return tag_of_successor(hub, plan, release.record, [*release.record.history, *own], reporter)
-
-
-@contextmanager
-def _room(workspace: Workspace) -> Iterator[Path]:
-    """A folder for the release; what a killed push has left in it goes first (the project is held by one command)."""
-    room = workspace.state / "release"
-    shutil.rmtree(room, ignore_errors=True)
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def _message(release: Release) -> str:

@@ -24,7 +24,6 @@ from kdkit.core.publish.layout import (
     KDKIT,
     LOCK,
     RECIPE,
-    RECORD,
     REGISTRY,
     RESULTS,
     SAMPLES,
@@ -116,7 +115,7 @@ def assemble_release(
     )
     write_card(to, facts)
     record = replace(record, files=file_facts(to))
-    (to / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
+    record.save(to)
     check_nothing_leaks(to, [*_places(workspace), str(to)])
     return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
 

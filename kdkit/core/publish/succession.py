@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -64,7 +63,7 @@ def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
     with tempfile.TemporaryDirectory() as folder, explained(plan.repo, hub):
         path = hub.api.hf_hub_download(plan.repo, RECORD, revision=plan.parent, cache_dir=folder)
         try:
-            return Record.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return Record.load(Path(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _foreign(hub, plan, f"{RECORD}: {error}") from None
 

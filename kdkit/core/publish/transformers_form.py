@@ -10,7 +10,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, TRANSFORMERS_PROCESSOR, TRANSFORMERS_WEIGHTS, WEIGHTS
+from kdkit.core.publish.layout import (
+    CONFIG,
+    MODEL_CONFIG,
+    TRANSFORMERS_PROCESSOR,
+    TRANSFORMERS_WEIGHTS,
+    WEIGHTS,
+    write_json,
+)
 
 # What open_clip's config may say without leaving the architecture of CLIPModel (open_clip 3.3, model.py).
 _VISION = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout"}
@@ -73,8 +80,8 @@ def write_transformers_form(folder: Path) -> None:
         _write_bpe_tokenizer(folder, context_length=config["model_cfg"]["text_cfg"].get("context_length", 77))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(folder / MODEL_CONFIG, _model_config(config["model_cfg"], ids))
-    _write_json(folder / TRANSFORMERS_PROCESSOR, _image_processor(config))
+    write_json(folder / MODEL_CONFIG, _model_config(config["model_cfg"], ids))
+    write_json(folder / TRANSFORMERS_PROCESSOR, _image_processor(config))
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -173,7 +180,3 @@ def _write_bpe_tokenizer(folder: Path, *, context_length: int) -> None:
     vocabulary = {special.get(token, token): index for token, index in simple.encoder.items()}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)
     tokenizer.save_pretrained(folder)
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,9 +14,9 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
-from transformers.utils import logging as hf_logging
 
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -109,7 +108,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     try:
-        with torch.random.fork_rng(devices=[]), _without_bars():
+        with torch.random.fork_rng(devices=[]), without_bars():
             model, info = AutoModel.from_pretrained(
                 folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
             )
@@ -131,18 +130,6 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         raise _not_a_model(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}")
     digest = digest_files(read_tokenizer_files(folder))
     return TransformersEncoder(model, image_processor, tokenizer, digest).requires_grad_(False).eval()
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Loading takes a moment; transformers' own bars would mix with ours."""
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
 
 
 def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> KdkitError:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import AverageOver, coefficients, kept, nothing
+from kdkit.plugins.losses.rows import AverageOver, kept, mean_distance
 
 
 class FeatureDistillation(nn.Module):
@@ -35,10 +35,7 @@ class FeatureDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Every signal that a teacher gives is compared with the student's output of that name, if any -> ()."""
-        if not batch.teachers:
-            return nothing(batch)
-        share = coefficients([view.weight for view in batch.teachers], self.average_over)
-        return (share * torch.stack([self._distance(view) for view in batch.teachers])).sum()
+        return mean_distance(batch, self._distance, self.average_over)
 
     def _distance(self, view: TeacherView) -> Tensor:
         """(B,); 0 in rows that do not count."""

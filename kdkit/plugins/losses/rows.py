@@ -6,7 +6,7 @@ not multiplied by 0 after it, so that neither the value nor a gradient ever sees
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -49,6 +49,14 @@ def coefficients(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
     if over != "pairs":
         w = w / _or_one(w.sum(dim=0 if over == "samples" else 1, keepdim=True))
     return w / _or_one(w.sum())
+
+
+def mean_distance(batch: LossInput, distance: Callable[[TeacherView], Tensor], over: AverageOver) -> Tensor:
+    """The average of ``distance(teacher)``, (B,) and 0 in rows that do not count, over teachers and samples -> ()."""
+    if not batch.teachers:
+        return nothing(batch)
+    share = coefficients([view.weight for view in batch.teachers], over)
+    return (share * torch.stack([distance(view) for view in batch.teachers])).sum()
 
 
 def _or_one(total: Tensor) -> Tensor:

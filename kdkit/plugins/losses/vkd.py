@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.errors import KdkitError
 from kdkit.core.token_signals import HIDDEN, TOKENS
-from kdkit.plugins.losses.rows import AverageOver, coefficients, kept, nothing
+from kdkit.plugins.losses.rows import AverageOver, kept, mean_distance, nothing
 
 Normalise = Literal["teacher", "both", "none"]
 NORMALISE: tuple[Normalise, ...] = ("teacher", "both", "none")
@@ -54,10 +54,7 @@ class OrthogonalDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Image and text rows of every teacher that gives them -> ()."""
-        if not batch.teachers:
-            return nothing(batch)
-        share = coefficients([view.weight for view in batch.teachers], self.average_over)
-        return (share * torch.stack([self._distance(view) for view in batch.teachers])).sum()
+        return mean_distance(batch, self._distance, self.average_over)
 
     def _distance(self, view: TeacherView) -> Tensor:
         """(B,); 0 in rows that do not count."""

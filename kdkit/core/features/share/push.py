@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,8 +74,7 @@ def push_features(
     licences = {name: _licence(workspace, name, public=public) for name in names}
     for name in (name for name, licence in licences.items() if licence == "unknown"):
         reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its licence is unknown")
-    with _scratch(workspace) as scratch:
-        folder = scratch / "push"
+    with workspace.room("features-pushed") as folder:
         table = load_table(workspace, reporter)
         columns = {}
         for done, name in enumerate(names, start=1):
@@ -187,14 +183,3 @@ def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:
             fix="name all teachers that it is to hold, choose another repository, or add --delete",
             code=ExitCode.FOUND,
         )
-
-
-@contextmanager
-def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder on the project's disk that is gone afterwards."""
-    workspace.state.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="features-", dir=workspace.state))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

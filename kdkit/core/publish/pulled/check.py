@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +54,7 @@ def _read(path: Path, repo: str) -> Record:
             code=ExitCode.MISSING,
         )
     try:
-        return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Record.load(path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _bad(repo, f"{type(error).__name__}: {error}") from None
 

@@ -71,10 +71,10 @@ def pending_release(workspace: Workspace) -> PulledRelease | None:
     """The release of a project whose pull was cut off; None where nothing is to come."""
     kept = workspace.state / PENDING
     try:
-        record = Record.from_json(json.loads((kept / RECORD).read_text(encoding="utf-8")))
+        record = Record.load(kept / RECORD)
         origin = Origin.from_json(json.loads((kept / _ORIGIN).read_text(encoding="utf-8")))
         return PulledRelease.read(kept, record, origin)
-    except (OSError, ValueError, KeyError, TypeError, KdkitError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, KdkitError):
         return None
 
 

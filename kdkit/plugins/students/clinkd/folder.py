@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.errors import KdkitError
+from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
-from kdkit.plugins.students.clinkd.network import quiet
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base
 from kdkit.plugins.students.clinkd.settings import Settings
 from kdkit.plugins.students.clinkd.tokens import FILES, Tokens
@@ -62,7 +62,7 @@ def save(student: ClinkdStudent, folder: Path) -> None:
     config = {**student.origin.config(), **settings.config()}
     content: dict[str, Any] = {"format": FORMAT, "config": config}
     if settings.lora is None:
-        with quiet():
+        with without_bars():
             student.base.save_pretrained(folder)
         if student.origin.init is not None:
             config["init"] = "."  # its own weights by now

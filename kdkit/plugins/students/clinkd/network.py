@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
 
@@ -134,7 +134,7 @@ def read_network(folder: Path, dtype: str) -> Any:
             why=f"the student clinkd takes {' and '.join(CLASSES)}",
         )
     model_class = getattr(transformers, CLASSES[config.model_type][1])
-    with torch.random.fork_rng(devices=[]), quiet():
+    with torch.random.fork_rng(devices=[]), without_bars():
         try:
             model, info = model_class.from_pretrained(
                 folder,
@@ -152,20 +152,6 @@ def read_network(folder: Path, dtype: str) -> Any:
             f"{len(wrong)} weights are missing or have another shape", where=str(folder), why=", ".join(wrong[:3])
         )
     return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bars of transformers: what the terminal shows is the command line's business."""
-    from transformers.utils import logging
-
-    before = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if before:
-            logging.enable_progress_bar()
 
 
 def freeze(network: Any, *, vision: bool) -> None:
