@@ -351,6 +351,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
         [sys.executable, *command],
         cwd=REPOSITORY,
         env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -358,14 +359,14 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 def interrupt_at(project: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
-    """Start a run that writes a checkpoint at every step and stop it once ``step`` is reached."""
-    process = start(["-m", "tests.run_toy", str(project), "--every", "0"])
+    """Start a run that writes a checkpoint at every step and stop it at ``step``."""
+    process = start(["-m", "tests.run_toy", str(project), "--every", "0", "--wait-at", str(step)])
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(f"distil: {step}/"):
             send(process)
             break
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     return int(process.returncode)
 
 
