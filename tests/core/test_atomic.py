@@ -19,6 +19,18 @@ from kdkit.core.workspace import Workspace
 FULL = Path("/dev/full")
 
 
+def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    left = workspace.state / "release" / "of-a-killed-push"
+    left.mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), workspace.room("release") as room:
+        assert room == left.parent
+        assert not room.exists()
+        (room / "deep").mkdir(parents=True)
+        raise ZeroDivisionError
+    assert list(workspace.state.iterdir()) == []
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
 def test_a_full_disk() -> None:
     with pytest.raises(KdkitError, match="no disk space left") as caught, disk_errors("here"):
