@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from kdkit.core.atomic import disk_errors
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.processes import meet, own_rank, world_size
+from kdkit.core.errors import ExitCode, KdkitError
 
 Array = np.ndarray[Any, Any]
 Rows = Mapping[str, Array]
@@ -23,15 +24,14 @@ class RowFiles:
     """What :func:`make_together` made; row ``n`` is that of the n-th index.
 
     Args:
-        folder: has a file per process, of records with a field per signal.
+        paths: a file per process that made any, of records with a field per signal.
         size: rows of one group; groups were dealt to the processes one by one.
     """
 
-    def __init__(self, folder: Path, size: int, world: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, world: int) -> None:
         self._size, self._world = size, world
-        paths = [_file(folder, rank) for rank in range(world)]
-        # A process that there was no group for has no file. Mapped: on one machine, memory holds them once.
-        self._parts: list[Array] = [np.load(path, mmap_mode="r") for path in paths if path.exists()]
+        # Mapped: on one machine, memory holds them once.
+        self._parts: list[Array] = [np.load(_seen(path), mmap_mode="r") for path in paths]
 
     def shape(self, signal: str) -> tuple[int, ...]:
         """Of one row."""
@@ -66,7 +66,7 @@ def make_together(
         progress: called after each group with how many of this process's rows are made, and how many there are.
 
     Raises:
-        KdkitError: no room on the disk, or no permission.
+        KdkitError: no room on the disk, or no permission; processes that do not see each other's files.
     """
     with disk_errors(str(folder)):
         if own_rank() == 0:
@@ -76,10 +76,11 @@ def make_together(
         groups = [indices[start : start + size] for start in range(0, len(indices), size)]
         mine = groups[own_rank() :: world_size()]
         if mine:
-            with open(_file(folder, own_rank()), "wb") as file:
+            with open(_file(_seen(folder), own_rank()), "wb") as file:
                 _write(file, mine, rows_of, progress)
         meet()
-        return RowFiles(folder, size, world_size())
+        makers = range(min(world_size(), len(groups)))
+        return RowFiles([_file(folder, rank) for rank in makers], size, world_size())
 
 
 def _write(
@@ -97,6 +98,17 @@ def _write(
         file.write(record.tobytes())
         done += len(group)
         progress(done, total)
+
+
+def _seen(path: Path) -> Path:
+    if path.exists():
+        return path
+    raise KdkitError(
+        "the processes of the run do not see each other's files",
+        where=str(path),
+        fix="put the project on a disk that all of them share",
+        code=ExitCode.MISSING,
+    )
 
 
 def _file(folder: Path, rank: int) -> Path:

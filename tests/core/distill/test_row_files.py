@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from kdkit.core.distill.row_files import RowFiles, make_together
+from kdkit.core.errors import KdkitError
 
 SIZE, COUNT, WORLD = 4, 22, 2
 """Six groups, the last one shorter."""
@@ -50,6 +52,13 @@ def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
     assert (near.dtype, near.shape) == (np.float16, (5, 3))
     assert files.shape("near") == (3,)
     assert files.gather("near", wanted[:0]).shape == (0, 3)
+
+
+def test_processes_need_a_common_disk(tmp_path: Path) -> None:
+    made(tmp_path / "rows")
+    with pytest.raises(KdkitError, match="do not see each other's files") as caught:
+        RowFiles([tmp_path / "rows" / "rows-0.npy", tmp_path / "rows" / "rows-1.npy"], SIZE, WORLD)
+    assert caught.value.where.endswith("rows-1.npy")
 
 
 def _worker(rank: int, folder: str) -> None:
