@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kdkit.core import atomic
 from kdkit.core.atomic import disk_errors, new_file, new_folder, write_atomically
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.workspace import Workspace
@@ -23,11 +24,12 @@ def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     left = workspace.state / "release" / "of-a-killed-push"
     left.mkdir(parents=True)
-    with pytest.raises(ZeroDivisionError), workspace.room("release") as room:
+    with workspace.room("release") as room:
         assert room == left.parent
         assert not room.exists()
         (room / "deep").mkdir(parents=True)
-        raise ZeroDivisionError
+    with pytest.raises(IsADirectoryError), workspace.room("release"):
+        workspace.state.write_text("a folder cannot be written like a file", encoding="utf-8")
     assert list(workspace.state.iterdir()) == []
 
 
@@ -189,3 +191,18 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_makes_is_n
         other.send_signal(signal.SIGKILL)
     fill(tmp_path / "a", "again", replace=True)
     assert names(tmp_path) == ["a", "a/again"]
+
+
+def test_a_draft_is_not_swept_up_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes the same file just then."""
+    lock = atomic._try_to_lock
+
+    def after_another(descriptor: int) -> bool:
+        monkeypatch.undo()
+        write_atomically(tmp_path / "a", b"theirs")
+        return lock(descriptor)
+
+    monkeypatch.setattr(atomic, "_try_to_lock", after_another)
+    write_atomically(tmp_path / "a", b"mine")
+    assert (tmp_path / "a").read_bytes() == b"mine"
+    assert names(tmp_path) == ["a"]

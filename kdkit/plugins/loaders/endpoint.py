@@ -186,10 +186,10 @@ class EndpointTeacher:
         """Of the images as the model sees them, where that matters."""
         if not OwnBoxes(self.settings.boxes).pixels:
             return tuple(picture.size for picture in pictures)
-        from kdkit.plugins.students.clinkd.images import ImageSettings  # it needs torch
+        from kdkit.plugins.students.clinkd.images import smart_resize  # it needs torch
 
-        images = ImageSettings(self.settings.min_pixels, self.settings.max_pixels)
-        return tuple(images.resized(*picture.size) for picture in pictures)
+        least, most = self.settings.min_pixels, self.settings.max_pixels
+        return tuple(smart_resize(*picture.size, unit=UNIT, least=least, most=most) for picture in pictures)
 
     def _messages(self, sample: Sample, pictures: Sequence[Image]) -> list[dict[str, Any]]:
         given = sample.extra.get("messages") or [{"role": "user", "content": IMAGE_MARK + self.settings.question}]

@@ -72,26 +72,14 @@ class ImageSettings:
         }
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) near the original, multiples of :attr:`unit`, within the limits of pixels.
+        """:func:`smart_resize`, but never more than ``max_pixels``, which our fixed shapes need.
 
-        Qwen's ``smart_resize``, but never more than ``max_pixels``, which our fixed shapes need: Qwen goes beyond where
-        it rounds up to ``min_pixels`` that are nearly as many, and where a side is one unit.
-
-        Raises:
-            KdkitError: one side is more than 200 times the other.
+        Qwen goes beyond where it rounds up to ``min_pixels`` that are nearly as many, and where a side is one unit.
         """
-        if max(width, height) > STRETCH * min(width, height):
-            raise KdkitError(
-                f"an image of {width} x {height} pixels is too thin", why=f"Qwen takes sides up to 1 : {STRETCH}"
-            )
         unit = self.unit
-        w, h = (round(side / unit) * unit for side in (width, height))
-        if w * h < self.min_pixels:
-            scale = math.sqrt(self.min_pixels / (width * height))
-            w, h = (math.ceil(side * scale / unit) * unit for side in (width, height))
+        w, h = smart_resize(width, height, unit=unit, least=self.min_pixels, most=self.max_pixels)
         if w * h > self.max_pixels:
-            scale = math.sqrt(width * height / self.max_pixels)
-            w, h = (max(unit, math.floor(side / scale / unit) * unit) for side in (width, height))
+            w, h = _shrunk(width, height, unit, self.max_pixels)
         longest = self.max_pixels // unit // unit * unit  # beside a side of one unit
         return min(w, longest), min(h, longest)
 
@@ -110,3 +98,29 @@ class ImageSettings:
         mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (self.image_mean, self.image_std))
         x = (x / 255 - mean) / std
         return x.expand(-1, -1, self.temporal_patch_size, -1).reshape(len(patches), -1)
+
+
+def smart_resize(width: int, height: int, *, unit: int, least: int, most: int) -> tuple[int, int]:
+    """(width, height) as Qwen's processor resizes an image: near the original, in multiples of ``unit``, and between
+    ``least`` and ``most`` pixels where that can be.
+
+    Raises:
+        KdkitError: one side is more than 200 times the other.
+    """
+    if max(width, height) > STRETCH * min(width, height):
+        raise KdkitError(
+            f"an image of {width} x {height} pixels is too thin", why=f"Qwen takes sides up to 1 : {STRETCH}"
+        )
+    w, h = (round(side / unit) * unit for side in (width, height))
+    if w * h > most:
+        return _shrunk(width, height, unit, most)
+    if w * h < least:
+        scale = math.sqrt(least / (width * height))
+        w, h = (math.ceil(side * scale / unit) * unit for side in (width, height))
+    return w, h
+
+
+def _shrunk(width: int, height: int, unit: int, most: int) -> tuple[int, int]:
+    scale = math.sqrt(width * height / most)
+    w, h = (max(unit, math.floor(side / scale / unit) * unit) for side in (width, height))
+    return w, h

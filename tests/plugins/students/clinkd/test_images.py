@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as stock
 
-from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.images import ImageSettings, smart_resize
 
 LIMITS = st.integers(1, 40).map(lambda tokens: tokens * 28 * 28)
 
@@ -22,13 +22,14 @@ def test_sizes_are_those_of_stock_transformers_within_the_limit(
     w, h = settings.resized(width, height)
     assert w % 28 == h % 28 == 0
     assert 0 < w * h <= most
-    theirs = smart_resize(height, width, 28, min_pixels=settings.min_pixels, max_pixels=most)
+    theirs = stock(height, width, 28, min_pixels=settings.min_pixels, max_pixels=most)[::-1]
+    assert smart_resize(width, height, unit=28, least=settings.min_pixels, most=most) == theirs
     if theirs[0] * theirs[1] <= most:
-        assert (h, w) == theirs
+        assert (w, h) == theirs
 
 
 def test_a_picture_that_qwen_makes_too_large() -> None:
-    assert smart_resize(60, 30, 28, min_pixels=56 * 56, max_pixels=56 * 56) == (84, 56)
+    assert stock(60, 30, 28, min_pixels=56 * 56, max_pixels=56 * 56) == (84, 56)
     settings = ImageSettings.from_config({}, max_pixels=56 * 56)
     assert settings.min_pixels == settings.max_pixels
     assert settings.resized(30, 60) == (28, 56)
