@@ -80,8 +80,9 @@ def _draft(path: Path) -> Iterator[Path]:
         _remove_if_abandoned(left)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
     try:
-        with open(room / _LOCK, "w", encoding="utf-8") as lock:
+        with open(room / "lock", "w", encoding="utf-8") as lock:
             _try_to_lock(lock.fileno())
+            os.replace(room / "lock", room / _LOCK)  # locked before it has the name by which others try it
             yield room / _NEW
     finally:
         shutil.rmtree(room, ignore_errors=True)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """Unlike Python's own HTTP server it looks up no names, and lets many clients knock at once."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
 
 
 @contextmanager
@@ -16,12 +25,11 @@ def serving(connection: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator
         connection: answers the requests, several at a time.
         port: 0 for a free one.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", port), connection)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", port), connection)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
