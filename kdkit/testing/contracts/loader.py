@@ -32,14 +32,11 @@ class LoaderContract(ModelContract):
         return self.catalogue.make(self.family, self.name, folder=folder, **self.options)  # its errors are its own
 
     def test_marks(self) -> None:
-        """``marks`` are names of files, and the example has them all."""
-        for mark in cast(LoaderSpec, self.entry.spec).marks:
+        """``marks`` are names of files that the example has; without them its config has one of ``model_types``."""
+        spec, config = cast(LoaderSpec, self.entry.spec), self.folder() / CONFIG
+        for mark in spec.marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
             assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognised"
-
-    def test_model_types(self) -> None:
-        """``model_types`` has what the example's ``config.json`` says, unless its marks tell what it is."""
-        spec, config = cast(LoaderSpec, self.entry.spec), self.folder() / CONFIG
         if spec.model_types and not spec.marks:
             said = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
             assert said in spec.model_types, f"the example's {CONFIG} has model_type {said!r}: not in model_types"
