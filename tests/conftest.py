@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before anything imports torch: tests share few cores, threads that wait for one another cost more than they give, and
 # the last bits of a sum depend on their number, which is to be the same in every process.
@@ -20,7 +20,8 @@ for variable in [name for name in os.environ if name.lower().endswith("_proxy")]
     del os.environ[variable]  # all servers of the tests are on this machine
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background, and in all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile("kdkit", deadline=None)  # a slow example on a busy machine is no failure
+# The same examples in every run (others: --hypothesis-profile=default); a slow one on a busy machine is no failure.
+settings.register_profile("kdkit", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kdkit")
 
 
