@@ -57,6 +57,9 @@ class Decoding:
         return self.samples or self.beams
 
 
+SETTINGS = "settings"
+"""Key of the identity of a teacher that says itself what of a file of settings changes its answers: the file's name.
+Its hash is locked and checked like any other, and is no part of the fingerprint."""
 TELLS, OWN_ANSWERS = "tells", "its own answers"
 """A part of a teacher's identity, and what it says where the teacher's signals are of nothing but answers that it gave
 itself. Its column holds rows of such answers, when they have become samples."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from kdkit.core.answers import AS_IS, BOX_FAMILY, IMAGE_MARK, OWN_ANSWERS, TELLS, TOLD, Answer, Decoding
+from kdkit.core.answers import AS_IS, BOX_FAMILY, IMAGE_MARK, OWN_ANSWERS, SETTINGS, TELLS, TOLD, Answer, Decoding
 from kdkit.core.published import PinnedBase, Published
 from kdkit.core.specs import (
     AlignerSpec,

@@ -16,7 +16,7 @@ from kdkit.core.artifacts.probe import frozen, identity_of
 from kdkit.core.artifacts.select import is_licence_or_card
 from kdkit.core.artifacts.source import parse_source, source_folder
 from kdkit.core.atomic import disk_errors, new_folder
-from kdkit.core.contracts import Answering, Reporter, SignalSource, Silent, Teacher
+from kdkit.core.contracts import SETTINGS, Answering, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.registry.lock import FileFact, Lock, LockedTeacher
@@ -147,9 +147,10 @@ def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder:
 def fingerprint_of(
     files: Mapping[str, FileFact], loader: str, options: Mapping[str, Any], identity: Mapping[str, str]
 ) -> str:
-    """sha256 (hex) over everything that changes a teacher's signals; cards and licence texts do not."""
+    """sha256 (hex) over everything that changes a teacher's signals and answers: cards and licence texts do not, and of
+    the file that its identity has as ``SETTINGS`` only what the identity says."""
     parts = {
-        "files": {name: fact.sha256 for name, fact in files.items() if not is_licence_or_card(name)},
+        "files": _hashes(files, identity),
         "loader": loader,
         "options": dict(options),
         "identity": dict(identity),
@@ -161,13 +162,19 @@ def fingerprint_parts(
     files: Mapping[str, FileFact], loader: str, options: Mapping[str, Any], identity: Mapping[str, str]
 ) -> dict[str, str]:
     """The parts of :func:`fingerprint_of`, each short enough to be shown."""
-    hashes = json.dumps({name: fact.sha256 for name, fact in sorted(files.items()) if not is_licence_or_card(name)})
+    hashes = json.dumps(_hashes(files, identity), sort_keys=True)
     return {
         "weights": hashlib.sha256(hashes.encode()).hexdigest(),
         "loader": loader,
         "options": json.dumps(dict(options), sort_keys=True),
         **identity,
     }
+
+
+def _hashes(files: Mapping[str, FileFact], identity: Mapping[str, str]) -> dict[str, str]:
+    """File -> sha256, of those whose every byte counts."""
+    told = identity.get(SETTINGS)
+    return {name: fact.sha256 for name, fact in files.items() if not is_licence_or_card(name) and name != told}
 
 
 def _changes(locked: LockedTeacher, identity: Mapping[str, str]) -> str:

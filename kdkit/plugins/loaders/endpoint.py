@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from kdkit.core.contracts import IMAGE_MARK, OWN_ANSWERS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
+from kdkit.core.contracts import IMAGE_MARK, OWN_ANSWERS, SETTINGS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_requests import Garbage, Requests
-from kdkit.plugins.loaders.endpoint_settings import Settings
+from kdkit.plugins.loaders.endpoint_settings import FILE, Settings
 from kdkit.plugins.loaders.endpoint_tokens import Vocabulary, made_signals, read_told
 
 if TYPE_CHECKING:
@@ -65,12 +65,9 @@ class EndpointTeacher:
         return token_specs(self.settings.max_answer, self.settings.top_logprobs)
 
     def identity(self) -> Mapping[str, str]:
-        settings = self.settings
-        identity = {"model": settings.model, "prompt": PROMPT}
-        if settings.top_logprobs:
-            boxes = OwnBoxes(settings.boxes).told(settings.min_pixels, settings.max_pixels, UNIT)
-            identity |= {TELLS: OWN_ANSWERS, "boxes": boxes}
-        return identity
+        """What changes an answer, or what is stored of it; not who is asked, and how."""
+        identity = {SETTINGS: FILE, "prompt": PROMPT, **self.settings.identity(UNIT)}
+        return {**identity, TELLS: OWN_ANSWERS} if self.settings.top_logprobs else identity
 
     def prepare(self, image: Image, sample: Sample) -> Mapping[str, Any] | None:
         """What was told with the sample's answer, if its text is that answer still."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,11 +19,12 @@ FILE = "endpoint.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``endpoint.json`` says. Another model, question or address is another teacher: its fingerprint changes.
+    """What ``endpoint.json`` says: what is asked (:meth:`identity`), and whom and how patiently, which makes no other teacher.
 
     Attributes:
         endpoint: base address, such as ``http://127.0.0.1:8000/v1``.
         model: the name that the server knows it by.
+        revision: any word; another one is another teacher, for a server that loads other weights under the same name.
         key_variable: environment variable that holds the key; empty where the server asks for none.
         question: what is asked about samples without messages.
         system: the system message where a sample has none; empty for no such message.
@@ -38,6 +40,7 @@ class Settings:
 
     endpoint: str
     model: str
+    revision: str = ""
     key_variable: str = ""
     question: str = "Describe this image."
     system: str = ""
@@ -49,6 +52,25 @@ class Settings:
     max_answer: int = 256
     min_pixels: int = 4 * 28 * 28
     max_pixels: int = 16384 * 28 * 28
+
+    def identity(self, unit: int) -> dict[str, str]:
+        """What decides the answers and what is stored of them; no text or address of the user's, for locks and features
+        are published.
+
+        Args:
+            unit: pixels along the side of a token, where boxes are pixels.
+        """
+        told = {
+            "model": self.model,
+            "question": _digest(self.question),
+            "system": _digest(self.system),
+            "boxes": OwnBoxes(self.boxes).told(self.min_pixels, self.max_pixels, unit),
+        }
+        if self.revision:
+            told["revision"] = self.revision
+        if self.top_logprobs:
+            told["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens"
+        return told
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -97,3 +119,7 @@ class Settings:
             OwnBoxes(self.boxes)
         except KdkitError as error:
             raise KdkitError(error.what, where=where, fix=error.fix) from error
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

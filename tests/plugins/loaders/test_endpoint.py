@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.artifacts.admit import add_teacher, lock_teachers
+from kdkit.core.artifacts.opened import open_teacher, verify
 from kdkit.core.artifacts.probe import probe
 from kdkit.core.contracts import Answering, Decoding, Sample, SignalSource
 from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.lock import LockedTeacher
 from kdkit.plugins.loaders import endpoint_requests
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
 from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint
@@ -167,6 +169,39 @@ def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path
     endpoint.faults.append(404)
     with pytest.raises(KdkitError, match="404"):
         probe(made, "teacher")
+
+
+def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    workspace = generating_project(tmp_path / "p")
+    folder = workspace.root / "models" / "remote"
+    folder.mkdir(parents=True)
+    teacher(folder, endpoint.url)
+    first = add_teacher(workspace, "remote", {"from": "local:models/remote", "license": "mit"})
+
+    def locked(url: str = endpoint.url, **more: object) -> LockedTeacher:
+        teacher(folder, url, **more)
+        with pytest.raises(KdkitError, match=r"'endpoint.json' of .* changed since it was locked"):
+            verify(workspace, "remote")
+        return lock_teachers(workspace, ["remote"])["remote"]
+
+    elsewhere = endpoint.url.replace("127.0.0.1", "localhost")
+    how = {"tries": 9, "timeout": 9.5, "parallel": 1, "key_variable": "SECRET", "max_answer": 9, "min_pixels": 9}
+    moved = locked(elsewhere, **how)
+    assert moved.files != first.files
+    assert moved.fingerprint == first.fingerprint
+    assert open_teacher(workspace, "remote").fingerprint == first.fingerprint
+    what = ({"model": "b"}, {"revision": "b"}, {"question": "b"}, {"system": "b"}, {"boxes": "qwen2.5-vl"},
+            {"boxes": "qwen2.5-vl", "min_pixels": 9})  # fmt: skip
+    assert len({first.fingerprint, *(locked(**other).fingerprint for other in what)}) == 1 + len(what)
+    assert not {elsewhere, "SECRET", "Describe this image."} & set(moved.identity.values())
+
+
+def test_what_is_stored_of_answers_is_part_of_the_teacher(tmp_path: Path) -> None:
+    fields = ({}, {"top_logprobs": 5}, {"top_logprobs": 6}, {"top_logprobs": 5, "max_answer": 9})
+    told = [teacher(tmp_path, "http://127.0.0.1/v1", **more).identity() for more in fields]
+    assert [one.get("stored") for one in told] == [
+        None, "5 alternatives of 256 tokens", "6 alternatives of 256 tokens", "5 alternatives of 9 tokens"
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
