@@ -19,7 +19,7 @@ FILE = "endpoint.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``endpoint.json`` says: what is asked (:meth:`identity`), and whom and how patiently, which makes no other teacher.
+    """What ``endpoint.json`` says: what is asked (:meth:`identity`); whom, and how patiently, makes no other teacher.
 
     Attributes:
         endpoint: base address, such as ``http://127.0.0.1:8000/v1``.
