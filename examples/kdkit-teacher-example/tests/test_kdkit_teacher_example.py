@@ -39,7 +39,7 @@ def test_the_weights_are_what_the_script_makes(tmp_path: Path) -> None:
     made, shipped = load_encoder(write_folder(tmp_path)).state_dict(), load_encoder(SHIPPED).state_dict()
     assert made.keys() == shipped.keys()
     for name, tensor in made.items():
-        assert torch.allclose(tensor, shipped[name])
+        assert torch.allclose(tensor, shipped[name], atol=1e-6)  # processors differ in the last bits
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
