@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 # Before anything imports torch: tests share few cores, threads that wait for one another cost more than they give, and
 # the last bits of a sum depend on their number, which is to be the same in every process.
 os.environ["OMP_NUM_THREADS"] = "1"
-for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
-    del os.environ[variable]  # all servers of the tests are on this machine
+for variable in [name for name in os.environ if name.startswith("KDKIT_") or name.lower().endswith("_proxy")]:
+    del os.environ[variable]  # what would change kdkit; and all servers of the tests are on this machine
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background, and in all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run (others: --hypothesis-profile=default); a slow one on a busy machine is no failure.

@@ -144,7 +144,7 @@ class PluginContract:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         said = done.stderr.strip().splitlines()

@@ -284,7 +284,7 @@ def test_every_process_asks_its_share_and_reads_those_of_all(tmp_path: Path) -> 
     make_project(root, {"steps": [1]}, steps=3)
     alone = Course(root, tmp_path / "alone")
     alone.batches()
-    meet = threading.Barrier(2, timeout=60)
+    meet = threading.Barrier(2, timeout=300)
     both = [Course(root, tmp_path / "both", Place(index, meet)) for index in range(2)]
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda course: course.batches(), both)

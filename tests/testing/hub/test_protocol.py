@@ -176,4 +176,4 @@ def test_by_hand(tmp_path: Path) -> None:
         assert api.whoami()["name"] == "alice"
     finally:
         running.send_signal(2)
-        assert running.wait(timeout=60) == 0
+        assert running.wait(timeout=300) == 0
