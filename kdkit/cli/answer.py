@@ -41,7 +41,10 @@ def answer(
     json: console.JsonOption = False,
     project: console.ProjectOption = None,
 ) -> None:
-    """Answers of the student (or of a teacher) to samples, the best of several chosen by a dual encoder."""
+    """Answers of the student (or of a teacher) to samples, the best of several chosen by a dual encoder.
+
+    May be interrupted at any time; run again, it goes on.
+    """
     workspace, reporter = console.workspace(project), console.reporter()
 
     from kdkit.core.contracts import SPLITS, Decoding
@@ -54,19 +57,10 @@ def answer(
 
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
     asked = Asked(version, teacher, rerank, split, tuple(domain or ()), limit)
+    console.may_be_interrupted()
     with workspace.exclusive("kdkit answer"):
-        found = answer_project(workspace, asked, decoding, device=device, reporter=reporter)
-        if to:
-            _write(found, to)
+        found = answer_project(workspace, asked, decoding, to=to, device=device, reporter=reporter)
     console.emit([one.to_json() for one in found], json=json, text=lambda: _text(found))
-
-
-def _write(found: list[Selected], to: Path) -> None:
-    from json import dumps
-
-    from kdkit.core.atomic import write_atomically
-
-    write_atomically(to, "".join(dumps(one.to_json(), ensure_ascii=False) + "\n" for one in found).encode())
 
 
 def _text(found: list[Selected]) -> str:

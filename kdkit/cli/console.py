@@ -35,6 +35,7 @@ EVERY_SECONDS = 5.0
 """How often progress is written where there is no terminal."""
 
 _bars: Bars | None = None
+_goes_on = False
 
 
 def workspace(project: str | None) -> Workspace:
@@ -114,6 +115,17 @@ def show_error(error: KdkitError) -> None:
         say(f"  why: {error.why}")
     if error.fix:
         say(f"  do: {error.fix}")
+
+
+def may_be_interrupted() -> None:
+    """From here on the command goes on where it was when it is given again; Ctrl-C will say so."""
+    global _goes_on
+    _goes_on = True
+
+
+def show_interrupt() -> None:
+    """That Ctrl-C ended the command, and what is left to do."""
+    say("interrupted: given again, the same command goes on from there" if _goes_on else "interrupted")
 
 
 def debugging() -> bool:

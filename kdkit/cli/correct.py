@@ -50,6 +50,7 @@ def correct(
     from kdkit.core.pseudo.correct import correct as write_corrections
 
     wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
+    console.may_be_interrupted()
     with workspace.exclusive("kdkit correct"):
         done = write_corrections(workspace, to, wanted, version=version, device=device, reporter=reporter)
     console.emit(done.to_json(), json=json, text=lambda: _text(done))

@@ -58,6 +58,8 @@ def distill(
     )
     workspace = console.workspace(project)
     reporter = console.reporter()
+    if not restart:
+        console.may_be_interrupted()
     with workspace.exclusive("kdkit distill"):
         if dry_run:
             from kdkit.core.distill.estimate import dry_run as plan_only

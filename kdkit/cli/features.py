@@ -62,6 +62,7 @@ def extract(
     from kdkit.core.features.upkeep import extract_missing
 
     workspace, reporter = console.workspace(project), console.reporter()
+    console.may_be_interrupted()
     with workspace.exclusive("kdkit features extract"):
         done = extract_missing(
             workspace,
@@ -114,6 +115,8 @@ def push(
     from kdkit.core.features.share import push_features
 
     workspace, reporter = console.workspace(project), console.reporter()
+    if not dry_run:
+        console.may_be_interrupted()
     with workspace.exclusive("kdkit features push"):
         done = push_features(
             workspace,

@@ -170,7 +170,7 @@ def _end(error: BaseException) -> int:
                 traceback.print_exception(error)
             return error.code
         case KeyboardInterrupt():
-            console.say("interrupted")
+            console.show_interrupt()
             return ExitCode.INTERRUPTED
         case BrokenPipeError():  # the reader of our output has left; nobody is there to be told
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

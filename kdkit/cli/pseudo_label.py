@@ -42,6 +42,7 @@ def pseudo_label(
     from kdkit.core.pseudo.label import pseudo_label as label
 
     wanted = Wanted(tuple(domain or ()), min_confidence, limit)
+    console.may_be_interrupted()
     with workspace.exclusive("kdkit pseudo-label"):
         done = label(workspace, teacher, to, wanted, dry_run=dry_run, device=device, reporter=reporter)
     console.emit({**done.to_json(), "dry_run": dry_run}, json=json, text=lambda: _text(done, dry_run))

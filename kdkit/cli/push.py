@@ -42,6 +42,8 @@ def push(
     """
     from kdkit.core.publish.push import push_student
 
+    if not dry_run:
+        console.may_be_interrupted()
     done = push_student(
         console.workspace(project),
         repo,

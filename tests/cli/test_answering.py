@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -54,8 +55,14 @@ def scene(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Iterator[Scene]:
         yield Scene(kdkit_cli, endpoint, oracle)
 
 
-def killed(scene: Scene, *arguments: str, asked: int, counted: Callable[[], int]) -> None:
-    """Run the command, and kill it when the server got so many more questions: some beyond the first batch."""
+def stopped(
+    scene: Scene, *arguments: str, asked: int, counted: Callable[[], int], how: signal.Signals = signal.SIGKILL
+) -> str:
+    """Run the command, and stop it when the server got so many more questions: some beyond the first batch.
+
+    Returns:
+        what it said on stderr.
+    """
     quick, before, over = scene.endpoint.answer, counted(), threading.Event()
 
     def answer(body: object) -> object:
@@ -66,13 +73,15 @@ def killed(scene: Scene, *arguments: str, asked: int, counted: Callable[[], int]
     scene.endpoint.answer = answer  # type: ignore[assignment]
     command = [sys.executable, "-m", "kdkit.cli.main", *arguments]
     environment = {**clean_environment(), **scene.cli.environment}
-    with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
         while counted() - before < asked:
             assert process.poll() is None, "it ended by itself"
             time.sleep(0.01)
-        process.kill()
-    over.set()
+        process.send_signal(how)
+        over.set()
+        said = process.communicate()[1]
     scene.endpoint.answer = quick
+    return said
 
 
 def more_questions(project: Path, times: int) -> None:
@@ -86,7 +95,7 @@ def more_questions(project: Path, times: int) -> None:
 def test_labels_survive_a_kill_and_become_data(scene: Scene) -> None:
     more_questions(scene.cli.folder, 3)
     arguments = ("pseudo-label", "--teacher", "remote", "--to", "labels.jsonl", "--min-confidence", "0.5")
-    killed(scene, *arguments, asked=18, counted=lambda: scene.oracle.open)
+    stopped(scene, *arguments, asked=18, counted=lambda: scene.oracle.open)
     assert not scene.labels.exists()
     done = scene.cli(*arguments, "--json")
     assert done.code == 0, done.stderr
@@ -129,6 +138,19 @@ def test_answers_are_chosen_and_written(scene: Scene) -> None:
     assert "not both" in wrong.stderr
 
 
+def test_ctrl_c_says_that_the_same_command_goes_on_and_it_does(scene: Scene) -> None:
+    arguments = ("answer", "--teacher", "remote", "--split", "train", "--domain", "ct", "--json")
+    said = stopped(scene, *arguments, asked=18, counted=lambda: len(scene.endpoint.requests), how=signal.SIGINT)
+    assert said.splitlines()[-1] == "interrupted: given again, the same command goes on from there"
+    before = len(scene.endpoint.requests)
+    done = scene.cli(*arguments)
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    kept = len(found) - (len(scene.endpoint.requests) - before)
+    assert (kept >= 16, kept % 16) == (True, 0)
+    assert list((scene.cli.folder / ".kdkit" / "answers").iterdir()) == []
+
+
 def test_what_the_student_gets_wrong_is_corrected(scene: Scene) -> None:
     root = scene.cli.folder
     (root / "toy.yaml").write_text(
@@ -140,7 +162,7 @@ def test_what_the_student_gets_wrong_is_corrected(scene: Scene) -> None:
     distill(reopened(root), Options(cpu=True))
     arguments = ("correct", "--to", "wrong.jsonl", "--threshold", "1", "--corrector", "remote")
     scene.endpoint.answer = lambda _: [("rubbish", [])]
-    killed(scene, *arguments, asked=20, counted=lambda: len(scene.endpoint.requests))
+    stopped(scene, *arguments, asked=20, counted=lambda: len(scene.endpoint.requests))
     assert not (root / "wrong.jsonl").exists()
     done = scene.cli(*arguments, "--json")
     assert done.code == 0, done.stderr

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
+from kdkit.core.atomic import disk_errors, write_atomically
 from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.images import open_image
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.lock import Lock
+from kdkit.core.selective.kept import Kept
 from kdkit.core.selective.rerank import Reranker
 from kdkit.core.versions import Versions, load_student
 
@@ -56,6 +62,11 @@ class Selected:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "text": self.text}
 
+    @classmethod
+    def from_kept(cls, kept: Mapping[str, Any]) -> Self:
+        """From what ``asdict`` made of it, and JSON of that."""
+        return cls(**{**kept, "answers": tuple(Choice(**choice) for choice in kept["answers"])})
+
 
 def select(
     model: Answering,
@@ -63,31 +74,46 @@ def select(
     decoding: Decoding,
     reranker: Reranker | None = None,
     reporter: Reporter | None = None,
+    kept: Kept | None = None,
 ) -> list[Selected]:
     """Answer all samples; with a re-ranker the answer nearest to the image is chosen, without one the first.
 
     The same samples, decoding and models give the same answers and choices.
 
+    Args:
+        kept: has the groups of an earlier call alike, which are not asked for again, and gets those of this one.
+
     Raises:
         KdkitError: what the model raises, and unreadable images.
     """
-    reporter, found = reporter or Silent(), list[Selected]()
-    for start in range(0, len(samples), BATCH):
+    reporter, groups = reporter or Silent(), list(kept.read()) if kept else []
+    for start in range(len(groups) * BATCH, len(samples), BATCH):
         part = samples[start : start + BATCH]
-        images = [open_image(sample) for sample in part]
-        answers = model.answer(images, part, decoding)
-        texts = [[answer.text for answer in group] for group in answers]
-        scores: list[list[float]] | None = reranker.scores(images, texts) if reranker else None
-        for number, (sample, group) in enumerate(zip(part, answers, strict=True)):
-            own = scores[number] if scores else [None] * len(group)
-            choices = tuple(Choice(a.text, a.confidence, s) for a, s in zip(group, own, strict=True))
-            best = max(range(len(group)), key=scores[number].__getitem__) if scores else 0
-            found.append(Selected(sample.id, sample.domain, sample.text, best, choices))
+        before = set(reranker.unread) if reranker else set()
+        found = _answer(model, part, decoding, reranker)
+        unread = sorted(reranker.unread - before) if reranker else []
+        groups.append({"found": [asdict(one) for one in found], "unread": unread})
+        if kept:
+            kept.append(groups[-1])
         reporter.progress("answering", start + len(part), len(samples))
-    if reranker and reranker.unread:
-        reporter.warn(
-            f"{len(reranker.unread)} answers are longer than what {reranker.name} reads: cut off in its scores"
-        )
+    cut_off = {text for group in groups for text in group["unread"]}
+    if reranker and cut_off:
+        reporter.warn(f"{len(cut_off)} answers are longer than what {reranker.name} reads: cut off in its scores")
+    return [Selected.from_kept(one) for group in groups for one in group["found"]]
+
+
+def _answer(model: Answering, part: Sequence[Sample], decoding: Decoding, reranker: Reranker | None) -> list[Selected]:
+    """The answers to one group."""
+    images = [open_image(sample) for sample in part]
+    answers = model.answer(images, part, decoding)
+    texts = [[answer.text for answer in group] for group in answers]
+    scores: list[list[float]] | None = reranker.scores(images, texts) if reranker else None
+    found = []
+    for number, (sample, group) in enumerate(zip(part, answers, strict=True)):
+        own = scores[number] if scores else [None] * len(group)
+        choices = tuple(Choice(a.text, a.confidence, s) for a, s in zip(group, own, strict=True))
+        best = max(range(len(group)), key=scores[number].__getitem__) if scores else 0
+        found.append(Selected(sample.id, sample.domain, sample.text, best, choices))
     return found
 
 
@@ -120,10 +146,16 @@ def answer_project(
     asked: Asked,
     decoding: Decoding,
     *,
+    to: Path | None = None,
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> list[Selected]:
     """Answers to samples of the project, in the table's order.
+
+    May be stopped at any moment, and goes on where it was when it is called again alike.
+
+    Args:
+        to: written whole at the end, JSON Lines.
 
     Raises:
         KdkitError: an unknown version, teacher or domain; no sample; a model that does not answer, or one to re-rank
@@ -141,7 +173,26 @@ def answer_project(
         opened = open_teacher(workspace, asked.rerank, reporter=reporter)
         reranker = Reranker(asked.rerank, opened.model, device=device)
     model = _answering(workspace, asked, device, reporter)
-    return select(model, [table.samples[row] for row in rows], decoding, reranker, reporter)
+    keys = [(table.ids[row], int(table.digests[row])) for row in rows]
+    kept = Kept(workspace.state / "answers" / f"{_name(workspace, asked, decoding, keys)}.jsonl")
+    with disk_errors(str(workspace.state)):
+        found = select(model, [table.samples[row] for row in rows], decoding, reranker, reporter, kept)
+    if to:
+        lines = (json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in found)
+        write_atomically(to, "".join(lines).encode())
+    kept.remove()
+    return found
+
+
+def _name(workspace: Workspace, asked: Asked, decoding: Decoding, keys: Sequence[tuple[str, int]]) -> str:
+    """Of everything that decides the answers and their order; the models are known to be there."""
+    lock = Lock.load(workspace.lock_path)
+    who = [lock.teacher(name).fingerprint if name else None for name in (asked.teacher, asked.rerank)]
+    if not asked.teacher:
+        version = Versions(workspace).get(asked.version)
+        who.append(f"{version.name} {version.lineage['created']}")
+    about = [who, asdict(decoding), BATCH, keys]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _answering(workspace: Workspace, asked: Asked, device: str, reporter: Reporter) -> Answering:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ from kdkit.core.discovery import load_catalogue
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.answer_views import StudentAnswers
-from kdkit.core.selective.answering import Asked, answer_project, select
+from kdkit.core.selective.answering import BATCH, Asked, answer_project, select
 from kdkit.core.selective.rerank import Reranker
 from kdkit.core.versions import Versions, load_student
-from kdkit.testing.endpoint import local_endpoint
+from kdkit.testing.endpoint import Reply, local_endpoint
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.core.pseudo import project as example
 from tests.plugins.students.clinkd.tiny import PICTURES, make, samples
@@ -110,6 +112,37 @@ def test_a_project_is_asked_and_the_best_answer_is_near_its_image(tmp_path: Path
             answer_project(reopened(root), Asked(), Decoding())
         with pytest.raises(KdkitError, match="either a version"):
             Asked(version="v1", teacher="remote")
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    """The second group fails: the first is kept, and the end is as if nothing had happened."""
+    root, oracle, wanted = tmp_path / "p", example.Oracle(), Asked(teacher="remote", split="train", domains=("ct",))
+    with local_endpoint(oracle) as endpoint:
+        example.make(root, endpoint, oracle, extracted=False)
+        reply: Reply = [("mass", [-0.3]), ("cyst", [-0.7])]
+        endpoint.answer = lambda _: reply
+        whole = answer_project(reopened(root), wanted, Decoding(samples=2, scored=True))
+        each = len(endpoint.requests) - 1
+        assert each == len(whole) > 2 * BATCH
+
+        def fail(_: Mapping[str, Any]) -> Reply:
+            endpoint.faults.extend([400] * (len(endpoint.requests) > 1 + each + BATCH))
+            return reply
+
+        endpoint.answer = fail
+        with pytest.raises(KdkitError, match="status 400"):
+            answer_project(reopened(root), wanted, Decoding(samples=2, scored=True))
+        (kept,) = (root / ".kdkit" / "answers").iterdir()
+        with open(kept, "ab") as file:
+            file.write(b'{"found": [{"id"')  # a kill
+        endpoint.answer, before = lambda _: reply, len(endpoint.requests)
+        endpoint.faults.clear()
+        to = root / "answers.jsonl"
+        assert answer_project(reopened(root), wanted, Decoding(samples=2, scored=True), to=to) == whole
+        assert len(endpoint.requests) - before == each - BATCH
+        lines = [json.dumps(one.to_json(), ensure_ascii=False) for one in whole]
+        assert to.read_text(encoding="utf-8").splitlines() == lines
+        assert not kept.exists()
 
 
 def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_pat
 
 
 def test_what_is_stored_of_answers_is_part_of_the_teacher(tmp_path: Path) -> None:
-    fields = ({}, {"top_logprobs": 5}, {"top_logprobs": 6}, {"top_logprobs": 5, "max_answer": 9})
+    fields = [{"top_logprobs": 0}, {"top_logprobs": 5}, {"top_logprobs": 6}, {"top_logprobs": 5, "max_answer": 9}]
     told = [teacher(tmp_path, "http://127.0.0.1/v1", **more).identity() for more in fields]
     assert [one.get("stored") for one in told] == [
         None, "5 alternatives of 256 tokens", "6 alternatives of 256 tokens", "5 alternatives of 9 tokens"
