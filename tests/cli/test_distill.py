@@ -104,7 +104,7 @@ def test_two_commands_on_one_project(toy: Cli) -> None:
 
 def test_two_processes_as_documented_make_the_student_of_one(toy: Cli) -> None:
     assert toy("distill", "--cpu").code == 0
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     both = toy.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--json")
     assert both.code == 0, both.stderr[-3000:]
     assert json.loads(both.stdout)["version"] == "v2"  # one process speaks
@@ -121,7 +121,7 @@ def test_two_processes_teach_a_student_that_answers_what_one_does(kdkit_cli: Cli
     make_speaking(root)
     add_domain(root)
     write_recipe(root, previous={"weight": 1.0, "loss": "token-kd"})
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29572"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     both = kdkit_cli.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--incremental", "--json")
     assert both.code == 0, both.stderr[-3000:]
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
