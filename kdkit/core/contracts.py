@@ -179,6 +179,15 @@ class Answering(Protocol):
         """
 
 
+@runtime_checkable
+class ChecksAnswers(Protocol):
+    """A generating student that knows, without its image, which samples it cannot be taught."""
+
+    def check_answer(self, sample: Sample) -> None:
+        """Raise ``KdkitError``, naming the sample, for an answer that ``prepare`` would refuse; what needs the image
+        passes."""
+
+
 # ------------------------------------------------------------------------- losses and aligners
 
 

@@ -24,6 +24,7 @@ from kdkit.core.distill.remember import remember, student_features
 from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.targets import TargetNorm, fit_norms
 from kdkit.core.distill.task import DistillTask, Term
+from kdkit.core.distill.teachable import require_teachable
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import Recipe, signals_read
 from kdkit.core.versions import Version, load_student
@@ -63,11 +64,12 @@ def build(
         device: where the student looks at samples, if what it gives for them is needed beforehand, and stays.
 
     Raises:
-        KdkitError: when the student's family or architecture is not the parent's, or when a teacher gives
-            no signal that the student has an output for.
+        KdkitError: an answer that the student cannot be taught; when the student's family or architecture is not the
+            parent's, or when a teacher gives no signal that the student has an output for.
     """
     torch.manual_seed(plan.settings.seed)
     student = make_student(workspace, parent).to(device)
+    require_teachable(student, [survey.table.samples[row] for pool in plan.pools for row in pool.indices])
     outputs = cast(Student, student).outputs
     signals = signals_read(plan.recipe, workspace.catalogue)
     for live in survey.live.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter
@@ -25,12 +25,13 @@ def complete_columns(
     teachers: Sequence[str],
     *,
     live: Mapping[str, OpenTeacher] | None = None,
+    before: Callable[[], None] = lambda: None,
     device: str,
     reporter: Reporter,
 ) -> dict[str, Column]:
     """Teacher -> column; what is missing is extracted first, each image decoded once for all teachers.
 
-    Columns of ``live`` teachers need no training samples.
+    Columns of ``live`` teachers need no training samples; ``before`` is called if anything is going to be extracted.
 
     A teacher whose files cannot be had any more, but whose column exists, teaches what the column holds: that
     is said as a warning.
@@ -56,6 +57,7 @@ def complete_columns(
     if opened:
         from kdkit.core.features.extraction import extract
 
+        before()
         own = {name: workspace.registry.teachers[name].device or device for name in live}
         extract(workspace, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}

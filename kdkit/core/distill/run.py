@@ -91,7 +91,7 @@ def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: 
             f"this makes a new student from scratch; it is not compared with {current.name} ('kdkit rollback "
             f"{current.name}' goes back). --incremental would continue {current.name}"
         )
-    found = survey(workspace, recipe, device=device, reporter=reporter)
+    found = survey(workspace, recipe, parent=parent, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, found, parent, student, seed=options.seed)
     plan = with_rounds(workspace, plan, found.table, reporter)

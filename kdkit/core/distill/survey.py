@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.live import LiveTeacher
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.registry.schema import Registry
+    from kdkit.core.versions import Version
     from kdkit.core.workspace import Workspace
 
 
@@ -106,19 +108,24 @@ class Survey:
             teacher.close()
 
 
-def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Reporter) -> Survey:
+def survey(
+    workspace: Workspace, recipe: Recipe, *, parent: Version | None = None, device: str, reporter: Reporter
+) -> Survey:
     """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
 
     A teacher whose column is complete is not loaded; its files need not even exist any more. Where no loss of the
-    recipe reads a teacher's signals, no teacher takes part and nothing is extracted.
+    recipe reads a teacher's signals, no teacher takes part and nothing is extracted. Before an extraction, the answers
+    are tried on the student: a new one, or that of ``parent``.
 
     Raises:
-        KdkitError: without data, or without teachers where a loss reads them; what extraction and trust raise.
+        KdkitError: an answer that the student cannot be taught; without data, or without teachers where a loss reads
+            them; what extraction and trust raise.
     """
     from kdkit.core.data import load_table
     from kdkit.core.data.check import skipped_images
     from kdkit.core.distill.columns import complete_columns
     from kdkit.core.distill.live import live_teachers, open_live
+    from kdkit.core.distill.teachable import require_teachable_table
     from kdkit.core.features import FeatureStore
     from kdkit.core.trust import idle_teachers, measure_trust, policy_weights, uncovered_domains, warn_of_gaps
 
@@ -135,7 +142,8 @@ def survey(workspace: Workspace, recipe: Recipe, *, device: str, reporter: Repor
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
     opened = open_live(workspace, teachers, device=device, reporter=reporter)
-    columns = complete_columns(workspace, table, teachers, live=opened, device=device, reporter=reporter)
+    before = partial(require_teachable_table, workspace, parent, table)
+    columns = complete_columns(workspace, table, teachers, live=opened, before=before, device=device, reporter=reporter)
     trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
     chosen = registry.trust or recipe.trust
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdkit.core.contracts import RopeVariant, Sample
+from kdkit.core.contracts import BOX_FAMILY, RopeVariant, Sample
 from kdkit.core.data.images import decode
 from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes
@@ -102,13 +102,7 @@ class Preparation:
             KdkitError: naming the sample.
         """
         settings, prompt = self.settings, self.prompt(image, sample)
-        text = self.boxes.answer(sample, prompt.sizes)
-        check_text(sample, text)
-        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
-        if len(answer) > settings.max_answer:
-            raise _refused(
-                sample, f"the answer has {len(answer)} tokens, the student takes {settings.max_answer}", "max_answer"
-            )
+        answer = self._answer(sample, prompt.sizes)
         start, length = len(prompt.ids), len(prompt.ids) + len(answer)
         self._check_length(sample, prompt.ids, length)
         after = prompt.positions[:, -1:] + torch.arange(1, len(answer)).to(prompt.positions.dtype)
@@ -122,6 +116,24 @@ class Preparation:
             "patches": padded(prompt.patches.T, most).T.contiguous(),
             "grids": padded(prompt.grids.T, settings.max_images).T.contiguous(),
         }
+
+    def check_answer(self, sample: Sample) -> None:
+        """What can be said of an answer without its image: nothing, where its boxes become pixels.
+
+        Raises:
+            KdkitError: naming the sample.
+        """
+        if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
+            self._answer(sample, ())
+
+    def _answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
+        """(A,) its tokens with the end."""
+        text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
+        check_text(sample, text)
+        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
+        if len(answer) > most:
+            raise _refused(sample, f"the answer has {len(answer)} tokens, the student takes {most}", "max_answer")
+        return answer
 
 
 def padded(x: Tensor, size: int, value: int = 0, *, left: bool = False) -> Tensor:

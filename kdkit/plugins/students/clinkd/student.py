@@ -93,6 +93,10 @@ class ClinkdStudent(nn.Module):
         """See :meth:`Preparation.inputs`."""
         return self.preparation.inputs(image, sample)
 
+    def check_answer(self, sample: Sample) -> None:
+        """See :meth:`Preparation.check_answer`."""
+        self.preparation.check_answer(sample)
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.
 

@@ -1,0 +1,57 @@
+"""Answers that the student cannot be taught, found before anything is computed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from kdkit.core.contracts import ChecksAnswers, Sample, StudentSpec, TaskSpec
+from kdkit.core.errors import KdkitError
+
+if TYPE_CHECKING:
+    from kdkit.core.data import SampleTable
+    from kdkit.core.versions import Version
+    from kdkit.core.workspace import Workspace
+
+
+def require_teachable_table(workspace: Workspace, parent: Version | None, table: SampleTable) -> None:
+    """Try the table's training answers on the student that is to be made, or on the parent's.
+
+    Raises:
+        KdkitError: as :func:`require_teachable`; a student that cannot be made.
+    """
+    from kdkit.core.distill.build import make_student
+
+    catalogue = workspace.catalogue
+    family = cast(StudentSpec, catalogue.get("student", workspace.registry.student.family).spec)
+    if cast(TaskSpec, catalogue.get("task", family.task).spec).reads == "answers":
+        rows = table.select(split="train")
+        taught = [table.samples[row] for row in rows[~table.unanswered[rows]]]
+        require_teachable(make_student(workspace, parent), taught)
+
+
+def require_teachable(student: object, samples: Iterable[Sample]) -> None:
+    """Try answers on a student that checks them; any other one is not asked.
+
+    Raises:
+        KdkitError: about the first that it refuses, with the number of all.
+    """
+    if not isinstance(student, ChecksAnswers):
+        return
+    refused = [error for sample in samples if (error := _error(student, sample)) is not None]
+    if refused:
+        first, count = refused[0], len(refused)
+        raise KdkitError(
+            first.what,
+            where=first.where,
+            why=f"the student cannot be taught the answers of {count} training sample{'s' * (count > 1)}",
+            fix=" ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"])),
+        )
+
+
+def _error(student: ChecksAnswers, sample: Sample) -> KdkitError | None:
+    try:
+        student.check_answer(sample)
+    except KdkitError as error:
+        return error
+    return None
