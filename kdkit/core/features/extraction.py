@@ -199,7 +199,7 @@ def _fill(
 ) -> None:
     """One pass over the images that any of the writers wants."""
     wants = _who_wants(table, writers)
-    work: list[Work] = [(sample, [writer.source.prepare for writer in takers]) for sample, takers in wants]
+    work: list[Work] = [(sample, [writer.prepare for writer in takers]) for sample, takers in wants]
     began = time.monotonic()
     with closing(prepare_ahead(work, workers, ahead=2 * batch_size)) as results:
         for done, ((sample, takers), result) in enumerate(zip(wants, results, strict=True), start=1):

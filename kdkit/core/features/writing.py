@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.contracts import Sample, SignalSource
+from kdkit.core.errors import KdkitError
 from kdkit.core.features.encode import Encoder
 from kdkit.core.features.shard import PRESENT, UNREADABLE, Shard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Indices = NDArray[np.int64]
 KEPT = "nothing of this block was stored; what was committed before is kept"
@@ -32,6 +36,7 @@ class ShardWriter:
     def __init__(self, source: SignalSource, shard: Shard, table_index: Indices, batch_size: int) -> None:
         self.source, self._shard, self._batch_size = source, shard, batch_size
         header = shard.header
+        self._teacher = header.teacher
         self._encode = Encoder(source, header.teacher, header.signals, where=str(shard.path), kept=KEPT)
         self._blocks = deque((block, table_index[shard.rows_of(block)]) for block in shard.pending())
         self.wanted: Indices = np.concatenate(
@@ -41,6 +46,19 @@ class ShardWriter:
         self._samples: list[Sample] = []
         self._rows: list[int] = []
         self._begin()
+
+    def prepare(self, image: Image, sample: Sample) -> Any:
+        """The teacher's input; an error of its names it, since several share a pass."""
+        try:
+            return self.source.prepare(image, sample)
+        except KdkitError as error:
+            raise KdkitError(
+                f"teacher '{self._teacher}': {error.what}",
+                where=error.where,
+                why=error.why,
+                fix=error.fix,
+                code=error.code,
+            ) from error
 
     def take(self, sample: Sample, item: Any) -> None:
         """The next sample, prepared."""

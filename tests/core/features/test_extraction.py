@@ -315,7 +315,7 @@ def test_killed_at_any_write_it_resumes_to_the_same_bytes(tmp_path: Path) -> Non
         [sys.executable, "-c", KILLED, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         cwd=Path(__file__).parents[3],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -324,3 +324,14 @@ def test_killed_at_any_write_it_resumes_to_the_same_bytes(tmp_path: Path) -> Non
     points, steps = (int(number) for number in done.stdout.split())
     assert points > 20
     assert steps > 1
+
+
+def test_a_sample_that_a_teacher_cannot_read_names_both(tmp_path: Path, folder: Path) -> None:
+    class Choosy(TopAnswers):
+        def prepare(self, image: Image.Image, sample: Sample) -> tuple[int, int]:
+            raise KdkitError(f"'{sample.id}' is too long for {image.size}", where="data:7", fix="raise max_tokens")
+
+    choosy, table = Choosy(), table_of(picture_samples(folder, 4), tmp_path)
+    with pytest.raises(KdkitError, match=r"data:7: teacher 'b': '[^']+' is too long") as caught:
+        extract(Workspace(tmp_path), [opened("a"), Opened("b", choosy, choosy)], table)
+    assert caught.value.fix == "raise max_tokens"

@@ -62,7 +62,7 @@ class Preparation:
         settings = self.settings
         pictures = [image, *(_open(path, sample) for path in sample.extra.get("images") or ())]
         if len(pictures) > settings.max_images:
-            raise _refused(sample, f"{len(pictures)} images, the student takes {settings.max_images}", "max_images")
+            raise _refused(sample, f"{len(pictures)} images, the model takes {settings.max_images}", "max_images")
         try:
             sizes = tuple(self.images.resized(*picture.size) for picture in pictures)
             patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
@@ -87,7 +87,7 @@ class Preparation:
     def _check_length(self, sample: Sample, ids: Tensor, length: int) -> None:
         most, count = self.settings.max_tokens, int((ids == self.tokens.id(IMAGE)).sum())
         if length > most:
-            what = f"{length} tokens ({count} of them image tokens), the student takes {most}"
+            what = f"{length} tokens ({count} of them image tokens), the model takes {most}"
             raise _refused(sample, what, "max_tokens, or lower max_pixels")
 
     def inputs(self, image: Image.Image, sample: Sample) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ class Preparation:
         check_text(sample, text)
         answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
         if len(answer) > most:
-            raise _refused(sample, f"the answer has {len(answer)} tokens, the student takes {most}", "max_answer")
+            raise _refused(sample, f"the answer has {len(answer)} tokens, the model takes {most}", "max_answer")
         return answer
 
 
@@ -160,4 +160,5 @@ def _open(path: Any, sample: Sample) -> Image.Image:
 
 
 def _refused(sample: Sample, what: str, option: str) -> KdkitError:
-    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=f"raise student.config.{option}")
+    fix = f"raise {option}: in student.config, or in the options of the teacher that reads it"
+    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)

@@ -42,8 +42,8 @@ USER = ("user", "<image>Where?")
         (sample("lung", messages=[{"from": "human", "value": "x"}]), "needs a 'role' and a 'content'"),
         (sample("lung", "<image>Where?<|im_end|>"), "contains <|im_end|>"),
         (sample("a <|image_pad|>"), "contains <|image_pad|>"),
-        (sample("lung" * 25), "the answer has 26 tokens, the student takes 20"),
-        (sample("lung", "<image>" + "x" * 100), "tokens (4 of them image tokens), the student takes 96"),
+        (sample("lung" * 25), "the answer has 26 tokens, the model takes 20"),
+        (sample("lung", "<image>" + "x" * 100), "tokens (4 of them image tokens), the model takes 96"),
     ],
 )
 def test_a_sample_that_is_refused(student: ClinkdStudent, wrong: Sample, message: str) -> None:
@@ -56,13 +56,13 @@ def test_a_sample_that_is_refused(student: ClinkdStudent, wrong: Sample, message
 def test_too_many_images(student: ClinkdStudent, tmp_path: Path) -> None:
     picture(28, 28).save(tmp_path / "a.png")
     wrong = sample("lung", "<image>" * 3, images=[tmp_path / "a.png"] * 2)
-    with pytest.raises(KdkitError, match="3 images, the student takes 2") as caught:
+    with pytest.raises(KdkitError, match="3 images, the model takes 2") as caught:
         student.prepare(picture(28, 28), wrong)
     assert "max_images" in caught.value.fix
 
 
 def test_a_prompt_without_room_for_an_answer(student: ClinkdStudent) -> None:
-    with pytest.raises(KdkitError, match="the student takes 96"):
+    with pytest.raises(KdkitError, match="the model takes 96"):
         student.answer([picture(56, 56)], [sample("lung", "<image>" + "x" * 100)])
 
 
