@@ -57,11 +57,14 @@ def build(
     parent: Version | None,
     reporter: Reporter,
     device: torch.device | str = "cpu",
+    *,
+    shown: Indices | None = None,
 ) -> Build:
     """Make the task of a plan; an increment starts from the parent's student, heads and losses.
 
     Args:
         device: where the student looks at samples, if what it gives for them is needed beforehand, and stays.
+        shown: of a run of a few steps, all samples that it shows: the previous version is asked about no others.
 
     Raises:
         KdkitError: an answer that the student cannot be taught; when the student's family or architecture is not the
@@ -81,7 +84,7 @@ def build(
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous
     if parent is not None and previous.weight:
-        teachings.append(remember(workspace, student, inputs, plan, len(survey.table), reporter))
+        teachings.append(remember(workspace, student, inputs, plan, len(survey.table), reporter, shown))
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
     known = None if parent is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
 from kdkit.core.distill.plan import Plan
@@ -36,6 +38,7 @@ class Estimate:
     free: bytes free on the project's disk.
     correcting: seconds of the student's answers in all rounds of correction, from a few answers of the student as it
         starts: one that has not learnt yet where to end takes longest. A corrector's time comes on top.
+    remembering: seconds in which the previous version is asked what it knows, from the samples of those steps.
     """
 
     seconds: float
@@ -43,17 +46,19 @@ class Estimate:
     disk: int
     free: int
     correcting: float = 0.0
+    remembering: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
         """One line for people."""
+        training = f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps)"
         answers = f"{self.correcting:.0f} s of answers to be corrected at most, " if self.correcting else ""
+        asking = f"{self.remembering:.0f} s of the previous version's signals, " if self.remembering else ""
         return (
-            f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps), {answers}"
-            f"{self.memory / 2**20:.0f} MiB of memory besides activations, {self.disk / 2**20:.0f} MiB on disk "
-            f"({self.free / 2**30:.1f} GiB free)"
+            f"{training}, {answers}{asking}{self.memory / 2**20:.0f} MiB of memory besides activations, "
+            f"{self.disk / 2**20:.0f} MiB on disk ({self.free / 2**30:.1f} GiB free)"
         )
 
 
@@ -72,16 +77,18 @@ def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple
 def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Estimate:
     from kdkit.core.distill.build import build
     from kdkit.core.distill.checkpoint import Checkpoints
-    from kdkit.core.distill.remember import forget
+    from kdkit.core.distill.remember import LABEL, forget, remembered
     from kdkit.core.distill.train import train
 
     plan = prepared.plan
-    made = build(workspace, plan, prepared.survey, prepared.parent, Silent(), accelerator.device)
     few = min(PROBE_STEPS, plan.settings.steps)
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
+    shown = np.unique(np.concatenate([schedule[step] for step in range(few)]))
+    asking = _Clock(LABEL)
+    made = build(workspace, plan, prepared.survey, prepared.parent, asking, accelerator.device, shown=shown)
     feed = make_feed(prepared, made, accelerator, schedule)
     settings = dataclasses.replace(plan.settings, steps=few, ema=None)
-    ticks: list[float] = []
+    stepping = _Clock("distil")
     with tempfile.TemporaryDirectory() as scratch:
         train(
             made.task,
@@ -89,7 +96,7 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
             settings,
             accelerator=accelerator,
             checkpoints=Checkpoints(Path(scratch)),
-            reporter=_Ticking(ticks),
+            reporter=stepping,
         )
     made.inputs.close()
     teachers = sum(teacher.nbytes for teacher in prepared.survey.live.values())
@@ -97,14 +104,14 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     if accelerator.is_main_process:
         forget(workspace)
     part(accelerator)
-    per_step = (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1) if len(ticks) > 1 else 0.0
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(
-        seconds=per_step * plan.settings.steps,
+        seconds=stepping.each() * plan.settings.steps,
         memory=4 * parameters + teachers + made.inputs.expected_bytes(prepared.survey.samples("train")),
         disk=parameters * (1 + 2 * 3),
         free=shutil.disk_usage(workspace.root).free,
         correcting=_correcting(prepared, made, accelerator),
+        remembering=asking.each() * len(remembered(plan)) / int(accelerator.num_processes),
     )
 
 
@@ -125,11 +132,19 @@ def _correcting(prepared: Prepared, made: Build, accelerator: Any) -> float:
     return each * rounds.asked * len(rounds.steps) / int(accelerator.num_processes)
 
 
-class _Ticking(Silent):
-    """Notes when each step ended."""
+class _Clock(Silent):
+    """Notes when how much was done of what has this label."""
 
-    def __init__(self, ticks: list[float]) -> None:
-        self._ticks = ticks
+    def __init__(self, label: str) -> None:
+        self._label, self._told = label, list[tuple[float, int]]()
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
-        self._ticks.append(time.monotonic())
+        if label == self._label:
+            self._told.append((time.monotonic(), done))
+
+    def each(self) -> float:
+        """Seconds a piece, between the first report and the last; 0 where there are not two."""
+        if len(self._told) < 2:
+            return 0.0
+        (begun, before), (ended, after) = self._told[0], self._told[-1]
+        return (ended - begun) / (after - before)

@@ -34,17 +34,33 @@ FOLDER = "remembered"
 LABEL = "remembering the previous version"
 
 
-def remember(
-    workspace: Workspace, student: nn.Module, inputs: StudentInputs, plan: Plan, total: int, reporter: Reporter
-) -> Teaching:
-    """The student as it is now, as a teacher of what it knows: the replayed samples.
+def remembered(plan: Plan) -> Indices:
+    """The samples of which the previous version speaks: the replayed ones.
 
-    Without replay it speaks about the new samples instead (LwF, arXiv 1606.09282), which is all there is. A dual
-    encoder teaches its outputs; a student that answers its next-token distributions, as a column would hold them.
-    Of several processes each asks it about a share of the samples; the rows are on disk, for all, until :func:`forget`.
+    Without replay the new ones instead (LwF, arXiv 1606.09282), which are all there is.
+    """
+    pools = plan.pools[:-1] or plan.pools
+    return cast(Indices, np.unique(np.concatenate([pool.indices for pool in pools])))
+
+
+def remember(
+    workspace: Workspace,
+    student: nn.Module,
+    inputs: StudentInputs,
+    plan: Plan,
+    total: int,
+    reporter: Reporter,
+    shown: Indices | None = None,
+) -> Teaching:
+    """The student as it is now, as a teacher of the :func:`remembered` samples.
+
+    A dual encoder teaches its outputs; a student that answers its next-token distributions, as a column would hold
+    them. Of several processes each asks it about a share of the samples; the rows are on disk, for all, until
+    :func:`forget`.
 
     Args:
         total: samples of the table.
+        shown: it is asked about no others.
 
     Raises:
         KdkitError: a loss that reads something else, or a student that gives neither; no room on the disk.
@@ -52,8 +68,9 @@ def remember(
     answers = isinstance(student, Answering)
     given = [spec.name for spec in token_specs(1, 1)] if answers else list(cast(Student, student).outputs)
     _require_fitting(plan.previous.loss, given, workspace.catalogue, answers=answers)
-    pools = plan.pools[:-1] or plan.pools
-    used = np.unique(np.concatenate([pool.indices for pool in pools]))
+    used = remembered(plan)
+    if shown is not None:
+        used = np.union1d(np.intersect1d(used, shown), used[:1])  # a row at least, which tells the shapes
     rows = np.full(total, -1, dtype=np.int64)
     rows[used] = np.arange(len(used))
     weight = (rows >= 0).astype(np.float32)

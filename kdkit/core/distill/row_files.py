@@ -63,7 +63,8 @@ def make_together(
     Args:
         folder: what is in it goes; a place that every process sees.
         rows_of: the rows of a group.
-        progress: called after each group with how many of this process's rows are made, and how many there are.
+        progress: called before the first group and after each with how many of this process's rows are made, and how
+            many there are.
 
     Raises:
         KdkitError: no room on the disk, or no permission; processes that do not see each other's files.
@@ -87,6 +88,7 @@ def _write(
     file: BinaryIO, groups: Sequence[Indices], rows_of: Callable[[Indices], Rows], progress: Callable[[int, int], None]
 ) -> None:
     total, done = sum(map(len, groups)), 0
+    progress(done, total)
     for group in groups:
         rows = rows_of(group)
         record = np.empty(len(group), [(name, x.dtype, x.shape[1:]) for name, x in rows.items()])

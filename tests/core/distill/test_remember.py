@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
 from kdkit.core.artifacts.admit import add_teacher
@@ -18,6 +19,7 @@ from kdkit.core.distill.bridge import PREVIOUS
 from kdkit.core.distill.build import build
 from kdkit.core.distill.estimate import dry_run
 from kdkit.core.distill.feed import StudentInputs
+from kdkit.core.distill.remember import remembered
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import KdkitError
 from kdkit.core.features import FeatureStore
@@ -120,6 +122,35 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(project:
     assert resumed.keys() == whole.keys()
     for name, x in resumed.items():
         assert torch.equal(x, whole[name]), name
+
+
+def test_a_run_of_a_few_steps_asks_about_what_it_shows(project: Path) -> None:
+    write_recipe(project, previous=PREVIOUS_PART)
+    workspace = open_project(project)
+    prepared = prepare(workspace, Options(cpu=True, incremental=True), Silent(), "cpu")
+    known = remembered(prepared.plan)
+    shown = np.array([known[3], known[7], prepared.plan.pools[-1].indices[0]])
+
+    def rows(shown: np.ndarray[Any, Any] | None) -> tuple[list[int], np.ndarray[Any, Any]]:
+        made = build(workspace, prepared.plan, prepared.survey, prepared.parent, Silent(), shown=shown)
+        previous = made.teachings[-1]
+        assert previous.name == PREVIOUS
+        return np.flatnonzero(previous.weight).tolist(), previous.gather("topk", previous.rows[known[[3, 7]]])
+
+    everything, told = rows(None)
+    few, same = rows(shown)
+    assert everything == known.tolist()
+    assert few == known[[0, 3, 7]].tolist()
+    assert_allclose(same.astype(float), told.astype(float), atol=1e-2)
+
+
+def test_a_dry_run_says_how_long_asking_takes(project: Path) -> None:
+    _, without = dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
+    write_recipe(project, previous=PREVIOUS_PART)
+    _, estimate = dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
+    assert without.remembering == 0.0
+    assert estimate.remembering > 0
+    assert "s of the previous version's signals" in estimate.text()
 
 
 def test_nothing_of_it_stays_on_disk(project: Path) -> None:
