@@ -137,7 +137,12 @@ def test_wrong_options(manifest: Path, options: Mapping[str, Any], message: str)
     [
         ("a.csv", b"id,image,id\n1,2,3\n", "column 'id' occurs twice", 1),
         ("a.csv", b"id,image,text,domain,split\n1,2,3,4,test\n1,2\n", "2 fields, but the header has 5", 3),
-        ("a.csv", b"id,image\n1,\xff\n", "not a UTF-8 CSV file", None),
+        ("a.csv", b'id,image\n"a\nb",2,3\n', "3 fields, but the header has 2", 2),
+        ("a.csv", b"id,image\n1,2\n1,\xff\n", "not UTF-8 text", 3),
+        ("a.csv", b'id,image,text,domain,split\n1,2,3,4,test\n"1,2,3,4,test\n1,2,3,4,test\n', "not a CSV row", 3),
+        ("a.csv", b"id;image\n1;2\n", "the header has one column: id;image", 1),
+        ("a.csv", b"id,image,text,domain,split\n1,a\0b,3,4,test\n", "image has a NUL character", 2),
+        ("a.jsonl", b'{"id": "a\\u0000b"}\n', "id has a NUL character", 1),
         ("a.jsonl", b'{"id": 1,\n', "not valid JSON", 1),
         ("a.jsonl", b"\n[1]\n", "not a JSON object", 2),
         ("a.jsonl", b'{"id": "\xff"}\n', "not valid JSON", 1),
@@ -155,6 +160,39 @@ def test_files_that_are_not_manifests(
         read(path.suffix[1:], path)
     if line:
         assert error.value.where == f"{path}:{line}"
+
+
+def test_what_is_between_the_fields(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeff" + ";".join(ROW) + "\r\n" + ";".join(ROW.values()) + "\r\n", encoding="utf-8", newline="")
+    (sample,) = read("csv", path, delimiter=";")
+    assert (sample.id, sample.text, sample.label) == ("a", "a picture", "normal")
+    with pytest.raises(KdkitError, match="one character, not ';;'"):
+        read("csv", path, delimiter=";;")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "fix"),
+    [
+        ({"split": "Train"}, {}, "splits: {Train: train}"),
+        ({"split": "val"}, {}, "splits: {val: calibration}"),
+        ({"split": "Testing"}, {}, "splits: {Testing: test}"),
+        ({}, {"columns": {"text": "labl"}}, "did you mean 'label'?"),
+    ],
+)
+def test_what_to_do_about_a_row(
+    manifest: Path, change: Mapping[str, str], options: Mapping[str, Any], fix: str
+) -> None:
+    with pytest.raises(KdkitError) as error:
+        read_manifest(manifest, [{**ROW, **change}], **options)
+    assert fix in error.value.fix
+
+
+def test_a_manifest_that_is_called_otherwise(manifest: Path) -> None:
+    write(manifest, [ROW])
+    with pytest.raises(KdkitError, match="no such file") as error:
+        read(manifest.suffix[1:], manifest.with_stem("sampels"))
+    assert error.value.fix == f"did you mean '{manifest.name}'?"
 
 
 @pytest.mark.parametrize("source", ["csv", "jsonl", "folder"])
