@@ -189,8 +189,8 @@ def test_a_student_can_become_a_teacher(student: OpenClipStudent, tmp_path: Path
     student.eval().save(tmp_path)
     teacher = load_open_clip(tmp_path)
     pixels = batch(student)["pixels"]
-    assert torch.equal(teacher.encode_image(pixels), student.encode_image(pixels))
-    assert torch.equal(teacher.encode_text(TEXTS), student.encode_text(TEXTS))
+    torch.testing.assert_close(teacher.encode_image(pixels), student.encode_image(pixels))
+    torch.testing.assert_close(teacher.encode_text(TEXTS), student.encode_text(TEXTS))  # other memory: other last bits
 
 
 # ---------------------------------------------------------------------------------------------- creation
@@ -209,7 +209,7 @@ def test_init_starts_from_the_folders_weights(tmp_path: Path) -> None:
     folder = make_open_clip_folder(tmp_path)
     student = create_student(init=str(folder))
     assert student.training
-    assert torch.equal(student.eval().encode_text(TEXTS), load_open_clip(folder).encode_text(TEXTS))
+    torch.testing.assert_close(student.eval().encode_text(TEXTS), load_open_clip(folder).encode_text(TEXTS))
 
 
 def test_architecture_by_name(tmp_path: Path) -> None:
