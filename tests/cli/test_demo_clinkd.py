@@ -10,7 +10,7 @@ from tests.conftest import Cli
 
 def test_the_whole_way(kdkit_cli: Cli) -> None:
     sizes = ("--train", "12", "--calibration", "2", "--test", "2")
-    done = kdkit_cli("demo", "clinkd", "here", *sizes, timeout=600)
+    done = kdkit_cli("demo", "clinkd", "here", *sizes, timeout=1500)
     assert done.code == 0, done.stderr[-3000:]
     project = kdkit_cli.folder / "here"
     assert "STAND-INS" in done.stderr
