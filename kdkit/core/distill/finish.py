@@ -201,6 +201,7 @@ def _lineage(
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     entry = workspace.registry.student
+    trust = workspace.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
     return {
         "format": LINEAGE_FORMAT,
         "version": name,
@@ -212,7 +213,7 @@ def _lineage(
             "identity": dict(cast(Student, task.student).identity()),
         },
         "teachers": _teachers(workspace, plan, survey, parent, name),
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "recipe": {**plan.recipe.model_dump(mode="json"), "trust": trust.model_dump(mode="json")},
         "data": _data(workspace, plan, survey, parent),
         "training": {
             "steps": plan.settings.steps,

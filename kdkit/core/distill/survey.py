@@ -149,7 +149,9 @@ def survey(
     policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
-    warn_of_gaps(uncovered_domains(trust, weights, limits), idle_teachers(trust, weights, limits), reporter)
+    taught = {sample.domain for sample in table.samples if sample.split == "train"}
+    missed = [gap for gap in uncovered_domains(trust, weights, limits) if gap.domain in taught]
+    warn_of_gaps(missed, idle_teachers(trust, weights, limits), reporter)
     _warn_of_unknown_domains(registry, table, reporter)
     skipped = skipped_images(workspace, table, reporter) if opened else None
     live = live_teachers(workspace, opened, table, skipped, device=device)

@@ -39,13 +39,13 @@ class Uncovered:
     def reason(self) -> str:
         """Why, and what would change it."""
         if self.best is None:
-            return "trust could not be measured there: label some calibration samples"
+            return "trust could not be measured there: label or answer some calibration samples"
         bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
         score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
         if self.lower <= self.chance:
             return (
                 f"the best is {score}, not clearly better than guessing: "
-                "add a teacher that knows this domain, or label more calibration samples"
+                "add a teacher that knows this domain, or more calibration samples"
             )
         if self.limited:
             return f"{score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"

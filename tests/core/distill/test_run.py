@@ -290,6 +290,13 @@ def test_a_moving_average_is_what_is_kept(project: Path) -> None:
     assert not torch.equal(weights(project, "v2")["log_scale"], weights(project, "v1")["log_scale"])
 
 
+def test_the_lineage_says_the_policy_that_the_registry_chose(project: Path) -> None:
+    with (project / "registry.yaml").open("a", encoding="utf-8") as registry:
+        registry.write("\ntrust: {policy: all, options: {unmeasured: true}}\n")
+    recipe = run(open_project(project)).version.lineage["recipe"]
+    assert recipe["trust"] == {"policy": "all", "options": {"unmeasured": True}}
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run(project: Path) -> None:
     recipe(project, ("lr: 0.01", "lr: 1.0e+30"), ("steps: 40", "steps: 41"))
     with pytest.raises(KdkitError, match=r"not a number at step \d+ \(fd = "):

@@ -132,7 +132,7 @@ def test_many_uncovered_domains_are_one_warning() -> None:
     (warning,) = reporter.warnings
     assert warning.splitlines() == [
         "domains 'ct', 'oct', 'skin': no teacher may teach them",
-        "  ct, skin: trust could not be measured there: label some calibration samples",
+        "  ct, skin: trust could not be measured there: label or answer some calibration samples",
         "  oct: the best is t0 with 0.50 (0.40-0.60, chance 0.25). Policy 'threshold' with value 0.5 would admit it "
         "(0.4 on the lower bound), as would fallback: best, or policy 'top-k'",
     ]
