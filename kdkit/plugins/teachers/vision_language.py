@@ -9,9 +9,8 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         name="qwen2-vl-7b",
         summary="Qwen2-VL-7B-Instruct",
         source="hf:Qwen/Qwen2-VL-7B-Instruct",
-        loader="",
+        loader="qwen2-vl",
         paper="arXiv:2502.05928",
         notes="the most consistent reading of ClinKD's paper, not confirmed by its authors or code",
-        unavailable="it teaches by token logits, for which there is no loader yet",
     ),
 )
