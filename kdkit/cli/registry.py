@@ -175,14 +175,14 @@ def _names(text: str) -> list[str]:
 
 def _locked_text(name: str, locked: LockedTeacher, stated: str | None) -> str:
     """``stated``: the licence that the registry asserts."""
-    dims = ", ".join(f"{signal} {dim}" for signal, dim in locked.dims.items())
+    dims = ", ".join(f"{signal} {dim}" for signal, dim in locked.dims.items()) or "answers, no signals"
     seen = f"{locked.licence.name} ({locked.licence.evidence})" if locked.licence else "not stated in its files"
     licence = f"{stated} (you say so); {seen}" if stated else seen
     size = sum(file.size for file in locked.files.values())
     commit = f" at {locked.commit[:12]}" if locked.commit else ""
+    files = f"{len(locked.files)} file{'s' * (len(locked.files) != 1)}"
     return (
-        f"{name}: {locked.source}{commit}, {len(locked.files)} files, {_bytes(size)}; loader {locked.loader}; "
-        f"{dims}; licence: {licence}"
+        f"{name}: {locked.source}{commit}, {files}, {_bytes(size)}; loader {locked.loader}; {dims}; licence: {licence}"
     )
 
 
