@@ -142,9 +142,13 @@ def allowed(facts: LicenceFacts, use: Use) -> Verdict:
 
     An agreement of one's own overrules everything. No derivatives, or outputs that the owner calls
     derivatives: never. Non-commercial: for research. Unknown: for research, with a warning. Gated: as its
-    licence says, with a reminder that the accepted terms may say more.
+    licence says, with a reminder that the accepted terms may say more. A person's licence that is not recognised
+    (a typing error?) is said, and judged by the others.
     """
     verdict = _judge(facts, use)
+    if verdict.allowed and facts.asserted and facts.strictest != "unknown" and classify(facts.asserted) == "unknown":
+        said = f"{verdict.reason}; what '{facts.asserted}' allows, which you say it has, is not known to kdkit"
+        verdict = replace(verdict, reason=said, warning=True)
     if not facts.gated or not verdict.allowed:
         return verdict
     return replace(verdict, reason=f"{verdict.reason}; gated: its terms must be accepted", warning=True)

@@ -82,3 +82,9 @@ def test_gated_is_always_said_and_denials_stay() -> None:
     assert gated.warning
     assert "gated" in gated.reason
     assert not allowed(LicenceFacts("cc-by-nc-nd-4.0", gated=True), "research").allowed
+
+
+def test_a_persons_licence_that_is_not_recognised_is_said() -> None:
+    verdict = allowed(LicenceFacts(asserted="by-nc 4", seen="mit"), "commercial")
+    assert (verdict.allowed, verdict.warning) == (True, True)
+    assert "'by-nc 4'" in verdict.reason
