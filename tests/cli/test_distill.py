@@ -105,7 +105,7 @@ def test_two_commands_on_one_project(toy: Cli) -> None:
 def test_two_processes_as_documented_make_the_student_of_one(toy: Cli) -> None:
     assert toy("distill", "--cpu").code == 0
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = toy.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--json")
+    both = toy.python(*launch, "-m", "kdkit.cli.main", "distill", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
     assert both.code == 0, both.stderr[-3000:]
     assert json.loads(both.stdout)["version"] == "v2"  # one process speaks
     assert json.loads(toy("versions", "show").stdout)["training"]["processes"] == 2

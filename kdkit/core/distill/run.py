@@ -294,7 +294,8 @@ def accelerate(options: Options) -> Accelerator:
     """The process's place: device, precision, one process or many.
 
     Raises:
-        KdkitError: for a precision that is not one of :data:`PRECISIONS`.
+        KdkitError: for a precision that is not one of :data:`PRECISIONS`, or processes that accelerate cannot
+            bring together on this machine's accelerator (Apple's).
     """
     if options.precision not in PRECISIONS:
         raise KdkitError(
@@ -302,12 +303,20 @@ def accelerate(options: Options) -> Accelerator:
             where="--precision",
             fix=did_you_mean(options.precision, PRECISIONS),
         )
+    import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    from kdkit.core.distill.processes import PATIENCE
+    from kdkit.core.distill.processes import PATIENCE, world_size
 
     # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     patient = InitProcessGroupKwargs(timeout=PATIENCE)
-    return Accelerator(mixed_precision=options.precision, cpu=options.cpu, kwargs_handlers=[unused, patient])
+    # Where there is no accelerator, accelerate takes each of several processes for the only one, unless it is told.
+    cpu = options.cpu or not torch.accelerator.is_available()
+    accelerator = Accelerator(mixed_precision=options.precision, cpu=cpu, kwargs_handlers=[unused, patient])
+    if accelerator.num_processes != world_size():
+        raise KdkitError(
+            f"{world_size()} processes cannot share a batch on '{accelerator.device.type}'", fix="add --cpu"
+        )
+    return accelerator
