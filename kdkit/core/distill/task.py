@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from kdkit.core.contracts import Loss, LossInput, Student, TeacherView
 from kdkit.core.distill.bridge import PREVIOUS, Bridge, module_key
 from kdkit.core.distill.processes import all_rows, as_seen, of_all, over_processes, own_rows, whole_batch, world_size
+from kdkit.core.errors import KdkitError
+
+
+class Outputs(dict[str, Tensor]):
+    """What the student gave; a loss that looks for anything else is of another kind of student."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise KdkitError(
+            f"a loss of the recipe needs the output '{name}', which the student does not give",
+            why=f"the student gives {', '.join(sorted(self))}",
+            fix="name a recipe for such students: 'kdkit recipes'",
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class DistillTask(nn.Module):
         seen: dict[tuple[bool, bool], LossInput] = {}
         for own in sorted({self._apart(term) for term in self.terms}):
             rows, total = (own_rows, over_processes) if own else (all_rows, all_rows)
-            student = {name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()}
+            student = Outputs({name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()})
             for previous in sorted({term.previous for term in self.terms if self._apart(term) == own}):
                 views = tuple(
                     self._view(name, student, targets[name], weights[name], rows)

@@ -20,6 +20,8 @@ from kdkit.core.distill.bridge import PREVIOUS, Bridge, make_heads
 from kdkit.core.distill.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
 from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.distill.train import TrainSettings, learning_rate, make_optimiser
+from kdkit.core.errors import KdkitError
+from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
 from tests.toys import LETTERS, SIDE, ToyEncoder
 
 SETTINGS = TrainSettings(
@@ -211,3 +213,10 @@ def test_fitted_heads_are_the_ridge_regression() -> None:
     assert bridge.heads is not None
     fitted = cast(nn.Linear, bridge.heads["text"]).weight.detach()
     torch.testing.assert_close(fitted.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_for_another_kind_of_student_is_told_what_this_one_gives() -> None:
+    task = DistillTask(ToyEncoder(8), {}, [Term("answer-ce", 1.0, AnswerCrossEntropy())])
+    with pytest.raises(KdkitError, match="needs the output 'answer_ids'") as caught:
+        task(**{**make_batch(), "targets": {}, "weights": {}})
+    assert "image" in str(caught.value.why)
