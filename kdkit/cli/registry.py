@@ -149,7 +149,8 @@ def lock(
     for name, facts in locked.items():
         console.say(_locked_text(name, facts, workspace.registry.teachers[name].license))
     if not (locked or names):
-        console.say("every teacher is locked already; name one to lock it afresh")
+        here = "every teacher is locked already; name one to lock it afresh"
+        console.say(here if workspace.registry.teachers else "there are no teachers; 'kdkit add-teacher NAME' adds one")
     for family, providers in Lock.load(workspace.lock_path).providers.items():
         for name in names or ():
             if name in providers:

@@ -98,7 +98,8 @@ def _percent(value: float) -> str:
 
 
 def _options(admission: Admission) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in admission.options.items())
+    # What is switched off has no figure to show.
+    values = ", ".join(f"{name} {value}" for name, value in admission.options.items() if value is not False)
     return f"{admission.policy} ({values})" if values else admission.policy
 
 

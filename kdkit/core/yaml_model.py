@@ -103,6 +103,8 @@ def _explain(model: type[BaseModel], located: Located, error: ValidationError) -
             for name, field in part.model_fields.items()
         ]
         what, fix = f"unknown key '{key}'", did_you_mean(str(place[-1]), known)
+        if fix.startswith("known") and "options" in known:
+            fix += "; if it is an option of the plugin that is named there, it belongs under 'options'"
     elif first["type"] == "missing":
         what, fix = f"the key '{key}' is missing", ""
     else:

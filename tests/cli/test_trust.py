@@ -26,6 +26,7 @@ def test_the_trust_of_a_project(toy: Cli) -> None:
     assert (nothing.code, nothing.stdout) == (3, "")
     assert "no teacher has features" in nothing.stderr
     assert "kdkit features extract" in nothing.stderr
+    assert "add teachers" not in nothing.stderr  # there is one
     workspace = open_project(toy.folder)
     extract_missing(workspace, load_table(workspace))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.artifacts.card import licence_seen
 from kdkit.core.artifacts.fetch import Materialised, fetch
 from kdkit.core.artifacts.files import list_folder
 from kdkit.core.artifacts.hub import look
@@ -26,6 +27,7 @@ from kdkit.core.registry.edit import add_entry, remove_entry
 from kdkit.core.registry.load import check_registry, read_text
 from kdkit.core.registry.lock import Lock, LockedTeacher
 from kdkit.core.registry.pins import moved_names, pin_names, unpin
+from kdkit.core.registry.schema import valid_name
 
 if TYPE_CHECKING:
     from kdkit.core.catalogue import Catalogue
@@ -74,7 +76,8 @@ def add_teacher(
     """
     reporter = reporter or Silent()
     with workspace.exclusive(f"kdkit add-teacher {name}"):
-        chosen, _, after = _planned(workspace, name, fields, Silent())
+        chosen, _, after = _planned(workspace, name, fields)
+        _check_domains(workspace, chosen, reporter)
         facts = _admit(workspace, chosen, offline, reporter)
         with disk_errors(str(workspace.root)):
             Lock.load(workspace.lock_path).with_teacher(name, facts).save(workspace.lock_path)
@@ -93,18 +96,26 @@ def plan_addition(
     reporter: Reporter | None = None,
 ) -> Addition:
     """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
-    chosen, before, after = _planned(workspace, name, fields, reporter or Silent())
-    source = parse_source(chosen.source, f"teacher '{name}'")
-    sizes: dict[str, int | None]
-    if source.kind == "hf" and offline:
-        sizes = {}  # nothing would be fetched
-    elif source.kind == "hf":
-        sizes = dict(look(source, select_files).sizes)
-    else:
+    reporter = reporter or Silent()
+    chosen, before, after = _planned(workspace, name, fields)
+    _check_domains(workspace, chosen, reporter)
+    return Addition(chosen, before, after, _looked_at(workspace, chosen, offline, reporter))
+
+
+def _looked_at(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
+    """What would be fetched; says of the licence what can be known before."""
+    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), workspace.registry.use
+    if source.kind != "hf":
         folder = source_folder(source, workspace.root)
         names = select_files(list_folder(folder, str(source)), str(source))
-        sizes = {file: (folder / file).stat().st_size for file in names}
-    return Addition(chosen, before, after, sizes)
+        seen, gated = licence_seen(folder)
+        require_permission(chosen, use, reporter, seen, gated=gated)
+        return {file: (folder / file).stat().st_size for file in names}
+    if _known_before(chosen):
+        require_permission(chosen, use, reporter)
+    else:
+        reporter.say("its licence is read from its files, once they are fetched")
+    return {} if offline else dict(look(source, select_files).sizes)  # offline: nothing would be fetched
 
 
 def remove_teacher(workspace: Workspace, name: str) -> None:
@@ -157,7 +168,8 @@ def lock_teachers(
                 reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
                 continue
             chosen.require_available()
-            require_permission(chosen, workspace.registry.use, Silent())
+            if _known_before(chosen):
+                require_permission(chosen, workspace.registry.use, Silent())
             done[name] = _admit(workspace, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
             lock.save(workspace.lock_path)
@@ -181,17 +193,32 @@ def check_lock(workspace: Workspace) -> list[str]:
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 
 
-def _planned(
-    workspace: Workspace, name: str, fields: Mapping[str, Any], reporter: Reporter
-) -> tuple[ChosenTeacher, str, str]:
+def _planned(workspace: Workspace, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
     """(the teacher, ``registry.yaml`` before, and after)."""
+    try:
+        valid_name(name)
+    except ValueError as error:
+        raise KdkitError(str(error), where="the new teacher's name") from None
     before = read_text(workspace.registry_path)
     after = add_entry(before, name, fields)
     registry = check_registry(after)
     chosen = choose(workspace.catalogue, name, registry.teachers[name])
-    require_permission(chosen, registry.use, reporter)  # first: what is denied need not be made possible
+    if _known_before(chosen):
+        require_permission(chosen, registry.use, Silent())  # first: what is denied need not be made possible
     chosen.require_available()
     return chosen, before, after
+
+
+def _known_before(chosen: ChosenTeacher) -> bool:
+    """Whether anything is known of the licence before the files are here."""
+    return chosen.spec is not None or chosen.license is not None
+
+
+def _check_domains(workspace: Workspace, chosen: ChosenTeacher, reporter: Reporter) -> None:
+    from kdkit.core.data.domains import domains_of, warn_of_unknown
+
+    if chosen.domains and workspace.registry.data and (known := domains_of(workspace)):
+        warn_of_unknown(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
 
 
 def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:

@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
-from kdkit.core.data.load import file_cache, find_duplicates, images_of, name_some, read_sources, stamp_of
+from kdkit.core.data.load import (
+    Sourced,
+    file_cache,
+    find_duplicates,
+    images_of,
+    name_some,
+    read_sources,
+    stamp_of,
+)
 from kdkit.core.data.table import SampleTable
+from kdkit.core.registry.load import line_of
 from kdkit.core.workspace import Workspace
 
 UNLABELLED = "(no label)"
@@ -64,6 +73,7 @@ class DataReport:
     Attributes:
         counts: domain -> class -> split -> samples; the class of samples without a label is ``(no label)``.
         unreadable: images that cannot be read, and ``skipped`` those that a data entry says to skip.
+        elsewhere: ``registry.yaml:LINE`` of data entries of which no image is where it should be -> one such path.
         duplicates: ids that occur more than once, with the places.
         leaks: samples that share an image, any of theirs, or a group across splits.
         repeated: samples with an image that an earlier one of their split has (said, but no problem).
@@ -77,6 +87,7 @@ class DataReport:
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]
     unreadable: tuple[Unreadable, ...]
     skipped: tuple[Unreadable, ...]
+    elsewhere: Mapping[str, str]
     duplicates: Mapping[str, tuple[str, ...]]
     leaks: tuple[Leak, ...]
     repeated: int
@@ -90,6 +101,8 @@ class DataReport:
         lines = []
         if self.unreadable:
             lines.append(f"{_n(self.unreadable, 'unreadable image')}: {name_some(u.id for u in self.unreadable)}")
+        for where, path in self.elsewhere.items():
+            lines.append(f"{where}: no image of this entry is there, as {path}; does its option image_root fit?")
         if self.duplicates:
             lines.append(f"{_n(self.duplicates, 'duplicate id')}: {name_some(self.duplicates)}")
         for same, words in {"file": "the same file", "pixels": "the same pixels", "group": "one group"}.items():
@@ -137,6 +150,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         counts=_counts(samples),
         unreadable=tuple(bad),
         skipped=tuple(skipped),
+        elsewhere=_elsewhere(workspace, sourced),
         duplicates=_duplicates(samples),
         leaks=_leaks(good),
         repeated=_repeated(good),
@@ -165,6 +179,14 @@ def _broken(workspace: Workspace, paths: Collection[Path], reporter: Reporter | 
     found = zip(there, _pixels(workspace).get(keys, reporter, "decoding"), strict=True)
     wrong = {path: value for path, value in found if isinstance(value, str)}
     return {path: "no such file" for path in paths if not path.is_file()} | wrong
+
+
+def _elsewhere(workspace: Workspace, sourced: Sequence[Sourced]) -> dict[str, str]:
+    return {
+        line_of(workspace.registry_path, "data", number): str(part.samples[0].image)
+        for number, part in enumerate(sourced)
+        if part.samples and not any(path.is_file() for sample in part.samples for path in images_of(sample))
+    }
 
 
 def _digests(

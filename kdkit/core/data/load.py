@@ -13,6 +13,7 @@ from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
 from kdkit.core.data.table import SampleTable
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.registry.load import line_of, placed
 from kdkit.core.workspace import Workspace
 
 SHOWN = 3
@@ -54,7 +55,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
         raise KdkitError(
             f"{_count(len(absent), 'image file')} missing: {name_some(str(path) for _, path in absent)}",
             where=absent[0][0].origin,
-            fix="put the files there, or correct the manifest",
+            fix="put the files there, or correct the manifest or the entry's option image_root",
             code=ExitCode.MISSING,
         )
     files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
@@ -95,13 +96,15 @@ def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/data.md",
         )
     parts = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
         options = dict(entry.options)
         skip = options.pop("skip_unreadable", False)
         if not isinstance(skip, bool):
-            raise KdkitError("skip_unreadable must be true or false", where=str(workspace.registry_path))
+            where = line_of(workspace.registry_path, "data", number, "options", "skip_unreadable")
+            raise KdkitError("skip_unreadable must be true or false", where=where)
         location = Path(os.path.abspath(workspace.root / entry.path))
-        found = workspace.catalogue.make("source", entry.source, location=location, **options)
+        with placed(workspace.registry_path, "data", number):
+            found = workspace.catalogue.make("source", entry.source, location=location, **options)
         parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
     return tuple(parts)
 

@@ -27,6 +27,7 @@ from kdkit.core.distill.task import DistillTask, Term
 from kdkit.core.distill.teachable import require_teachable
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import Recipe, signals_read
+from kdkit.core.registry.load import placed
 from kdkit.core.versions import Version, load_student
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
     """A new student of the registry's family, or the parent's."""
     entry = workspace.registry.student
     if parent is None:
-        config = anchored(entry.config, workspace.root)
-        return cast(nn.Module, workspace.catalogue.make("student", entry.family, **config))
+        with placed(workspace.registry_path, "student"):
+            config = anchored(entry.config, workspace.root)
+            return cast(nn.Module, workspace.catalogue.make("student", entry.family, **config))
     written = {"family": entry.family, "config": entry.config}
     made_from = parent.lineage["student"]["registry"]
     if written != made_from:

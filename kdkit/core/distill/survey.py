@@ -12,7 +12,7 @@ import numpy as np
 from kdkit.core.contracts import Reporter, Split, TrustTable
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.feed import Floats, Teaching
-from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.errors import KdkitError
 from kdkit.core.recipe import Recipe, signals_read
 
 if TYPE_CHECKING:
@@ -192,11 +192,10 @@ def _corrector(recipe: Recipe) -> str | None:
 
 def _warn_of_unknown_domains(registry: Registry, table: SampleTable, reporter: Reporter) -> None:
     """A domain that is misspelt in the registry would silently mean nothing."""
+    from kdkit.core.data.domains import warn_of_unknown
+
     named = {f"teachers.{name}.domains": entry.domains or [] for name, entry in registry.teachers.items()}
     named["guard.domains"] = list(registry.guard.domains)
     named["prompts"] = [domain for domain in registry.prompts if domain != "default"]
     for place, domains in named.items():
-        for domain in domains:
-            if domain not in table.domains:
-                hint = did_you_mean(domain, table.domains)
-                reporter.warn(f"registry.yaml, {place}: no sample has the domain '{domain}'; {hint}")
+        warn_of_unknown(domains, table.domains, f"registry.yaml, {place}", reporter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.licences import LicenceFacts
-from kdkit.core.registry.load import entry_lines
+from kdkit.core.registry.load import line_of
 from kdkit.core.registry.lock import LicenceSeen
 from kdkit.core.registry.schema import TeacherEntry
 
@@ -145,5 +145,5 @@ def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:
             why=did_you_mean(name, tuple(teachers)),
             fix=f"kdkit add-teacher {name}",
         )
-    where = entry_lines(workspace.registry_path).get(name, "")
+    where = line_of(workspace.registry_path, "teachers", name)
     return choose(workspace.catalogue, name, teachers[name], where)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdkit.core.errors import ExitCode, KdkitError
@@ -24,10 +26,21 @@ def check_registry(text: str, name: str = "registry.yaml") -> Registry:
     return read_model(Registry, text, name)[0]
 
 
-def entry_lines(path: Path) -> dict[str, str]:
-    """Teacher -> ``registry.yaml:LINE`` of its entry."""
-    registry, located = read_model(Registry, read_text(path), path.name)
-    return {name: located.where(("teachers", name)) for name in registry.teachers}
+def line_of(path: Path, *place: str | int) -> str:
+    """``registry.yaml:LINE`` of what lies at ``place`` (keys and indices from the top)."""
+    return read_model(Registry, read_text(path), path.name)[1].where(place)
+
+
+@contextmanager
+def placed(path: Path, *place: str | int) -> Iterator[None]:
+    """An error inside that names no place of its own gets that of the part of the registry that asked for it."""
+    try:
+        yield
+    except KdkitError as error:
+        if error.where:
+            raise
+        where = line_of(path, *place)
+        raise KdkitError(error.what, where=where, why=error.why, fix=error.fix, code=error.code) from error
 
 
 def read_text(path: Path) -> str:

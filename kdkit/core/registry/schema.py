@@ -37,13 +37,14 @@ def _template(text: str) -> str:
     return text
 
 
-def _name(text: str) -> str:
+def valid_name(text: str) -> str:
+    """``text``, where it can name a teacher; raises ValueError that says what names may be."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
         raise ValueError(f"'{text}' is not a name: lower-case letters, digits, '.', '_' and '-'")
     return text
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(valid_name)]
 Options = Annotated[dict[str, Any], BeforeValidator(_empty_if_null), AfterValidator(_json_able)]
 Template = Annotated[str, AfterValidator(_template)]
 

@@ -111,10 +111,11 @@ def project_trust(
         if name not in known:
             reporter.warn(f"teacher '{name}' has no features yet; {who_adds(workspace, name)}")
     if not teachers:
+        first = "" if workspace.registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
         raise KdkitError(
             "no teacher has features, so there is nothing to measure trust on",
             where=str(workspace.features),
-            fix="add teachers ('kdkit add-teacher NAME'), then run 'kdkit features extract'",
+            fix=f"{first}run 'kdkit features extract'",
             code=ExitCode.MISSING,
         )
     measured = measure_trust(workspace, table, store, teachers, reporter=reporter)

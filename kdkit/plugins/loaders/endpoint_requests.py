@@ -88,7 +88,7 @@ class Requests:
             f"the endpoint did not answer in {failed.total()} tries",
             where=self._url,
             why=_told(failed),
-            fix="is it running, and does it serve this model? What was answered so far is kept: run the command again",
+            fix="is it running, and does it serve this model? The same command, given again, goes on from what it kept",
             code=ExitCode.MISSING,
         )
 

@@ -93,7 +93,7 @@ def builtin_model_cfg(arch: str) -> dict[str, Any]:
     """The ``model_cfg`` that open_clip ships under the name ``arch``."""
     model_cfg: dict[str, Any] | None = get_model_config(arch) if ":" not in arch else None
     if model_cfg is None:
-        raise KdkitError(f"open_clip has no architecture '{arch}'", where="arch", fix=did_you_mean(arch, list_models()))
+        raise KdkitError(f"open_clip has no architecture '{arch}'", fix=did_you_mean(arch, list_models()))
     return model_cfg
 
 

@@ -20,10 +20,12 @@ from kdkit.core.artifacts import (
     remove_teacher,
 )
 from kdkit.core.contracts import Sample, SignalSource, TeacherSpec
+from kdkit.core.discovery import load_catalogue
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.lock import Lock
 from kdkit.core.workspace import Workspace
 from tests.core.artifacts import stub
+from tests.core.features.small import paint
 
 
 def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -> None:
@@ -267,6 +269,44 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
     assert stub.tree(tmp_path) == before
     assert set(planned.sizes) == {"stub.json", "pytorch_model.bin"}
     assert "+  a:\n+    from: local:a\n" in planned.diff
+
+
+def test_a_plan_speaks_of_the_licence_as_the_addition_would(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    for notes, add in ((stub.Notes(), plan_addition), (stub.Notes(), plan_addition), (stub.Notes(), add_teacher)):
+        add(workspace, "a", {"from": "local:a"}, reporter=notes)
+        assert [("licence" in said) for said in notes.warnings] == ([] if (folder / "README.md").exists() else [True])
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+
+
+def test_a_name_that_cannot_be_one_is_refused_before_the_file_is_touched(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    stub.write(tmp_path / "a")
+    error = stub.refused(workspace, "Gewebe", **{"from": "local:a"})
+    assert error.headline == (
+        "the new teacher's name: 'Gewebe' is not a name: lower-case letters, digits, '.', '_' and '-'"
+    )
+
+
+def test_domains_that_no_sample_has_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "data" / "fundus").mkdir(parents=True)
+    entry = "{source: folder, path: data, options: {domain: retina, split: train}}"
+    workspace = stub.project(tmp_path, registry=f"version: 1\ndata:\n- {entry}\nteachers:\n")
+    sources = load_catalogue().contents["source"]
+    contents = {**workspace.catalogue.contents, "source": sources}
+    vars(workspace)["catalogue"] = replace(workspace.catalogue, contents=contents)
+    stub.write(tmp_path / "a")
+    fields = {"from": "local:a", "domains": ["retin", "retina"]}
+    notes = stub.Notes()
+    plan_addition(workspace, "a", fields, reporter=notes)  # no image yet: the data cannot be read
+    assert not [said for said in notes.warnings if "domain" in said]
+    paint(tmp_path / "data" / "fundus" / "0.png", seed=0)
+    for add in (plan_addition, add_teacher):
+        notes = stub.Notes()
+        add(workspace, "a", fields, reporter=notes)
+        assert "teacher 'a': no sample has the domain 'retin'; did you mean 'retina'?" in notes.warnings
+        assert len([said for said in notes.warnings if "domain" in said]) == 1
 
 
 def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.artifacts import add_teacher, open_teacher
+from kdkit.core.artifacts import add_teacher, lock_teachers, open_teacher
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.errors import ExitCode, KdkitError
 from tests.core.artifacts import stub
@@ -55,6 +55,17 @@ def test_the_licence_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> No
     error = stub.refused(workspace, "a", **{"from": "local:a", "license": "mit"})
     assert error.code == ExitCode.DENIED
     assert "cc-by-nc-nd-4.0" in error.why
+
+
+def test_a_commercial_project_reads_the_files_of_what_no_catalogue_knows(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path, registry="version: 1\nuse: commercial\n")
+    folder = stub.write(tmp_path / "a")
+    assert stub.refused(workspace, "a", **{"from": "local:a"}).code == ExitCode.DENIED  # nothing is stated
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n", encoding="utf-8")
+    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    assert facts.licence is not None
+    assert facts.licence.name == "mit"
+    assert lock_teachers(workspace, ["a"])["a"].licence == facts.licence
 
 
 def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path: Path) -> None:

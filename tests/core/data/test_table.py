@@ -237,6 +237,33 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
     assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
 
 
+def test_an_entry_without_any_image_is_told_once_with_its_line(tmp_path: Path) -> None:
+    make_project(tmp_path, [row(i) for i in range(24)])
+    good = {"source": "jsonl", "path": "data/samples.jsonl"}
+    bad = {**good, "options": {"image_root": "imgs", "id_prefix": "again/"}}
+    (tmp_path / "registry.yaml").write_text(
+        f"version: 1\ndata:\n- {json.dumps(good)}\n- {json.dumps(bad)}\n", encoding="utf-8"
+    )
+    report = check_data(Workspace(tmp_path))
+    path = str(tmp_path / "data/imgs/0.png")
+    assert report.elsewhere == {"registry.yaml:4": path}
+    said = f"registry.yaml:4: no image of this entry is there, as {path}; does its option image_root fit?"
+    assert said in report.problems
+    with pytest.raises(KdkitError, match="24 image files are missing") as error:
+        load_table(Workspace(tmp_path))
+    assert "image_root" in error.value.fix
+
+
+@pytest.mark.parametrize(("option", "what"), [("colums", "no option 'colums'"), ("skip_unreadable", "true or false")])
+def test_a_wrong_option_is_told_with_the_line_of_its_entry(tmp_path: Path, option: str, what: str) -> None:
+    (tmp_path / "registry.yaml").write_text(
+        f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}: 1}}\n", encoding="utf-8"
+    )
+    with pytest.raises(KdkitError, match=what) as error:
+        load_table(Workspace(tmp_path))
+    assert error.value.where == f"registry.yaml:{5 if option == 'skip_unreadable' else 3}"
+
+
 def test_questions_are_judged_by_answers_and_need_some_for_calibration(tmp_path: Path) -> None:
     asked = {"label": None, "extra": {"messages": [{"role": "user", "content": "<image>Which?"}]}}
     rows = [

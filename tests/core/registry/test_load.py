@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.load import check_registry, entry_lines, load_registry
+from kdkit.core.registry.load import check_registry, line_of, load_registry, placed
 
 GOOD = """\
 version: 1
@@ -41,11 +41,8 @@ def test_a_whole_registry(tmp_path: Path) -> None:
     assert (mine.source, mine.loader, mine.domains) == ("local:models/mine", "transformers", ["ct", "mri"])
     assert registry.teachers["later"] == registry.teachers["biomedclip"]
     assert (registry.use, registry.guard.domains) == ("commercial", {"ct": 2.0})
-    assert entry_lines(path) == {
-        "biomedclip": "registry.yaml:7",
-        "mine": "registry.yaml:8",
-        "later": "registry.yaml:14",
-    }
+    lines = {name: line_of(path, "teachers", name) for name in registry.teachers}
+    assert lines == {"biomedclip": "registry.yaml:7", "mine": "registry.yaml:8", "later": "registry.yaml:14"}
 
 
 def test_sections_with_nothing_under_them_are_empty() -> None:
@@ -70,6 +67,7 @@ def test_sections_with_nothing_under_them_are_empty() -> None:
         ("version: 1\nteachers:\n  a:\n    options:\n      when: 2020-01-01\n", 4, ["options"]),
         ("version: 1\nteachers:\n  a: {}\n  a: {}\n", 4, ["'a'", "twice"]),
         ("version: 1\nteachers:\n  a: {\n", 4, ["YAML"]),
+        ("version: 1\ndata:\n- source: csv\n  path: x\n  columns: {}\n", 5, ["columns", "under 'options'"]),
         ("version: 1\nteachers:\n\ta: {}\n", 3, ["YAML"]),
         ("version: 1\nprompts:\n  ct:\n  - no class\n", 4, ["{label}"]),
         ("version: 1\nprompts:\n  ct: ['{label} {x}']\n", 3, ["{label}"]),
@@ -95,3 +93,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_bytes(b"version: 1 # \xff\n")
     with pytest.raises(KdkitError, match="UTF-8"):
         load_registry(tmp_path / "registry.yaml")
+
+
+def test_an_error_without_a_place_gets_that_of_the_entry_that_asked(tmp_path: Path) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text("version: 1\nstudent:\n  family: x\n", encoding="utf-8")
+    for place, expected in (("", "registry.yaml:2"), ("x.csv:7", "x.csv:7")):
+        with pytest.raises(KdkitError) as caught, placed(path, "student"):
+            raise KdkitError("no", where=place, why="because", fix="do", code=ExitCode.MISSING)
+        error = caught.value
+        assert (error.where, error.what, error.why, error.fix, error.code) == (expected, "no", "because", "do", 3)

@@ -1,0 +1,31 @@
+"""Domains that somebody names and no sample has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdkit.core.contracts import Reporter
+from kdkit.core.data.load import read_sources
+from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.workspace import Workspace
+
+
+def domains_of(workspace: Workspace) -> tuple[str, ...]:
+    """The domains of the project's samples, sorted; none while its data cannot be read (other commands say why)."""
+    try:
+        sourced = read_sources(workspace)
+    except KdkitError:
+        return ()
+    return tuple(sorted({sample.domain for part in sourced for sample in part.samples}))
+
+
+def warn_of_unknown(domains: Iterable[str], known: tuple[str, ...], place: str, reporter: Reporter) -> None:
+    """A domain that is misspelt would silently mean nothing.
+
+    Args:
+        domains: what is named, at ``place``.
+        known: those of the samples.
+    """
+    for domain in domains:
+        if domain not in known:
+            reporter.warn(f"{place}: no sample has the domain '{domain}'; {did_you_mean(domain, known)}")
