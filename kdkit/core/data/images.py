@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +12,14 @@ from kdkit.core.errors import ExitCode, KdkitError
 
 _DEEP = ("I", "F")
 """First letters of PIL's modes of more than 8 bits: ``convert("RGB")`` would silently clip them to white."""
+
+
+def decoding_threads() -> int:
+    """How many threads should decode and prepare images: one for each processor that this process may use, shared
+    with the other processes of a run on this machine (``LOCAL_WORLD_SIZE``); 4 at least, 16 at most."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(4, min(16, processors // max(1, int(beside) if beside.isdigit() else 1)))
 
 
 def open_image(sample: Sample) -> Image.Image:

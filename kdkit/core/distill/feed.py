@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdkit.core.contracts import Sample, SignalSpec, Student
-from kdkit.core.data.images import open_image
+from kdkit.core.data.images import decoding_threads, open_image
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.bridge import PREVIOUS
 
@@ -80,12 +80,12 @@ class StudentInputs:
     are decoded again every time beyond it.
     """
 
-    def __init__(self, student: Student, table: SampleTable, *, budget: int = 2 * GIB, workers: int = 4) -> None:
+    def __init__(self, student: Student, table: SampleTable, *, budget: int = 2 * GIB) -> None:
         self._student, self._table = student, table
         self._budget = self._room = budget
         self._kept: dict[int, Mapping[str, Tensor]] = {}
         self._added: tuple[Sample, ...] = ()
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = ThreadPoolExecutor(decoding_threads())
 
     def add(self, samples: Sequence[Sample]) -> int:
         """Samples beside those of the table, in the place of any that were added before; the index of the first."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import DualEncoder, Sample
-from kdkit.core.data.images import open_image
+from kdkit.core.data.images import decoding_threads, open_image
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.zero_shot import Prompts, unit_rows
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 BATCH = 128
 TEXT_BATCH = 256
-THREADS = 4
 
 
 class CachedView:
@@ -134,7 +133,7 @@ class StudentView:
             return self._student.preprocess(open_image(sample))
 
         groups = [samples[start : start + self._batch] for start in range(0, len(samples), self._batch)]
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(decoding_threads()) as pool:
             ahead = [pool.submit(prepare, sample) for sample in groups[0]] if groups else []
             for number in range(len(groups)):
                 now = ahead

@@ -17,7 +17,7 @@ from kdkit.core.contracts import SPLITS, Sample
 from kdkit.core.data import SampleTable, load_table, prompt_sets
 from kdkit.core.data.check import Leak, check_data, skipped_images
 from kdkit.core.data.digests import DigestCache, file_digest
-from kdkit.core.data.images import decode, open_image
+from kdkit.core.data.images import decode, decoding_threads, open_image
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES, all_prompts
 from kdkit.core.errors import KdkitError
 from kdkit.core.registry.schema import Registry
@@ -352,6 +352,20 @@ def prompts_of(tmp_path: Path, prompts: dict[str, list[str]]) -> tuple[Registry,
     rows = [row(0, domain="brain_mr", label="no_tumour"), row(1, domain="ct"), row(2, domain="x", label=None)]
     workspace = make_project(tmp_path, rows, prompts=prompts)
     return workspace.registry, load_table(workspace)
+
+
+@pytest.mark.parametrize(
+    ("processors", "beside", "expected"),
+    [(1, None, 4), (2, "1", 4), (12, "1", 12), (64, "8", 8), (64, None, 16), (8, "4", 4), (12, "0", 12)],
+)
+def test_processes_of_a_machine_share_its_processors_for_decoding(
+    monkeypatch: pytest.MonkeyPatch, processors: int, beside: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if beside is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+    assert decoding_threads() == expected
 
 
 def test_prompts(tmp_path: Path) -> None:
