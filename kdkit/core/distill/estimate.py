@@ -14,8 +14,9 @@ import numpy as np
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
+from kdkit.core.distill.launch import accelerate, part
 from kdkit.core.distill.plan import Plan
-from kdkit.core.distill.run import Options, Prepared, accelerate, make_feed, part, prepare
+from kdkit.core.distill.run import Options, Prepared, make_feed, prepare
 
 if TYPE_CHECKING:
     from kdkit.core.distill.build import Build
@@ -67,7 +68,7 @@ def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple
 
     Features that are missing are extracted, since trust, and so the plan, cannot be known without them.
     """
-    accelerator = accelerate(options)
+    accelerator = accelerate(options.precision, cpu=options.cpu)
     talk = reporter if accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
         prepared = prepare(workspace, options, talk, str(accelerator.device))

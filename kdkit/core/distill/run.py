@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.batches import BatchSchedule
+from kdkit.core.distill.launch import accelerate, part
 from kdkit.core.distill.plan import Plan, make_plan
 from kdkit.core.distill.rounds import with_rounds
 from kdkit.core.distill.survey import Survey, survey
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.recipe import load_recipe
 from kdkit.core.registry.pins import pin_names
 from kdkit.core.versions import Version, Versions, load_student
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from kdkit.core.workspace import Workspace
 
 
-PRECISIONS = ("no", "bf16")
-"""Of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in the checkpoints.)"""
-
-
 @dataclass(frozen=True)
 class Options:
     """How to run; none of it changes the result, except the seed, the recipe and, in its rounding, the precision.
@@ -44,7 +41,7 @@ class Options:
         incremental: start from the current version and teach what is new.
         recipe: name or path; None for the registry's.
         restart: forget a run of the same plan that was interrupted.
-        precision: ``no`` (float32) or ``bf16``.
+        precision: one of :data:`~kdkit.core.distill.launch.PRECISIONS`.
         cpu: stay on the CPU even where there is a GPU.
         checkpoint_seconds: time between checkpoints.
     """
@@ -130,7 +127,7 @@ def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None
     Raises:
         KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.train.train`.
     """
-    accelerator = accelerate(options)
+    accelerator = accelerate(options.precision, cpu=options.cpu)
     talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
         prepared = prepare(workspace, options, talk, str(accelerator.device))
@@ -220,12 +217,6 @@ def _machine(accelerator: Accelerator, options: Options, building: float) -> dic
     }
 
 
-def part(accelerator: Accelerator) -> None:
-    """End the collaboration of the processes: the main one goes on alone, however long that takes."""
-    accelerator.wait_for_everyone()
-    accelerator.end_training()  # a process that ends with its group alive may abort, and torchrun then ends all
-
-
 def corrected_feed(
     workspace: Workspace,
     prepared: Prepared,
@@ -288,35 +279,3 @@ def make_feed(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-
-
-def accelerate(options: Options) -> Accelerator:
-    """The process's place: device, precision, one process or many.
-
-    Raises:
-        KdkitError: for a precision that is not one of :data:`PRECISIONS`, or processes that accelerate cannot
-            bring together on this machine's accelerator (Apple's).
-    """
-    if options.precision not in PRECISIONS:
-        raise KdkitError(
-            f"there is no precision '{options.precision}'",
-            where="--precision",
-            fix=did_you_mean(options.precision, PRECISIONS),
-        )
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-
-    from kdkit.core.distill.processes import PATIENCE, world_size
-
-    # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    patient = InitProcessGroupKwargs(timeout=PATIENCE)
-    # Where there is no accelerator, accelerate takes each of several processes for the only one, unless it is told.
-    cpu = options.cpu or not torch.accelerator.is_available()
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=cpu, kwargs_handlers=[unused, patient])
-    if accelerator.num_processes != world_size():
-        raise KdkitError(
-            f"{world_size()} processes cannot share a batch on '{accelerator.device.type}'", fix="add --cpu"
-        )
-    return accelerator

@@ -20,7 +20,8 @@ from kdkit.core.distill.build import Build, build
 from kdkit.core.distill.correction import CorrectedFeed
 from kdkit.core.distill.feed import Batch
 from kdkit.core.distill.finish import Outcome
-from kdkit.core.distill.run import Options, Prepared, accelerate, corrected_feed, distill, make_feed, prepare
+from kdkit.core.distill.launch import accelerate
+from kdkit.core.distill.run import Options, Prepared, corrected_feed, distill, make_feed, prepare
 from kdkit.core.workspace import Workspace
 from kdkit.testing.endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
@@ -138,7 +139,7 @@ class Course:
         workspace, options = Workspace(root), Options(cpu=True)
         self.prepared: Prepared = prepare(workspace, options, Silent())
         self.built: Build = build(workspace, self.prepared.plan, self.prepared.survey, None, Silent())
-        place, plan = at or accelerate(options), self.prepared.plan
+        place, plan = at or accelerate(options.precision, cpu=options.cpu), self.prepared.plan
         self.steps = plan.settings.steps
         schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
         self.plain = make_feed(self.prepared, self.built, place, schedule)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.build import build
 from kdkit.core.distill.finish import Outcome
 from kdkit.core.distill.guard import judge
-from kdkit.core.distill.run import Options, accelerate, distill, prepare
+from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.retention import Retention
 from kdkit.core.registry.schema import GuardEntry
@@ -302,13 +301,6 @@ def test_a_loss_that_is_not_a_number_stops_the_run(project: Path) -> None:
     with pytest.raises(KdkitError, match=r"not a number at step \d+ \(fd = "):
         run(open_project(project))
     assert Versions(open_project(project)).names() == ("v1",)
-
-
-def test_processes_wait_for_the_one_that_extracts() -> None:
-    """For hours; by default those of a GPU give up after ten minutes."""
-    handler = accelerate(Options(cpu=True)).init_handler
-    assert handler is not None
-    assert handler.timeout > timedelta(days=1)
 
 
 def test_increment_without_a_version(tmp_path: Path) -> None:
