@@ -34,7 +34,7 @@ class LocalHub:
         xet: Xet storage; None in LFS mode.
         lfs_threshold: bytes above which a file is large.
         page: entries of one page of a listing.
-        lock: held while a commit is checked and made.
+        lock: held while a commit or a repository is checked and made.
     """
 
     def __init__(self, root: Path, accounts: Sequence[Account], *, xet: bool, lfs_threshold: int, page: int) -> None:
@@ -58,9 +58,10 @@ class LocalHub:
 
     def create(self, name: str, kind: Kind = "model", *, private: bool = True, author: str = "alice") -> Repository:
         """A new repository, as the Hub makes it: with one commit that holds ``.gitattributes``."""
-        made = self.repositories[kind, name] = Repository(name, kind, private, author)
+        made = Repository(name, kind, private, author)
         self.store.put_small(ATTRIBUTES)
         made.commit({".gitattributes": File.small(ATTRIBUTES)}, "initial commit", author, "main", None)
+        self.repositories[kind, name] = made  # last: nobody sees it without its commit
         return made
 
     def add(

@@ -17,6 +17,15 @@ class WrongContent(Exception):
     """What arrived does not have the hash under which it was announced."""
 
 
+def put_whole(path: Path, content: bytes) -> None:
+    """Write a file that is named by its content; somebody who reads it meanwhile sees all of it or none."""
+    if not path.is_file():
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".")
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+        os.replace(draft, path)
+
+
 class Store:
     """Contents under ``root``; writing the same content twice is harmless."""
 
@@ -36,7 +45,7 @@ class Store:
     def put_small(self, content: bytes) -> str:
         """Keep a small file; its name."""
         oid = git_sha1(content)
-        self.path(oid).write_bytes(content)
+        put_whole(self.path(oid), content)
         return oid
 
     def put_large(self, sha256: str, content: BinaryIO) -> None:

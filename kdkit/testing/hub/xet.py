@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdkit.testing.hub.store import put_whole
+
 _RECORD = 48
 """Bytes of a shard's header and of each of its records."""
 _END = b"\xff" * 32
@@ -53,7 +55,7 @@ class XetStorage:
         """Keep a xorb; False if it was here already."""
         path = self.root / name
         known = path.is_file()
-        path.write_bytes(content)
+        put_whole(path, content)
         return not known
 
     def put_shard(self, content: bytes) -> None:

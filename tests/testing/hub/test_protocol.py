@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,40 @@ def test_private_repositories_look_like_none_to_strangers(hub: LocalHub) -> None
     with pytest.raises(RepositoryNotFoundError) as nobody:
         as_(hub, None).model_info("alice/s")
     assert (status(stranger), status(nobody)) == (404, 401)
+
+
+def test_a_repository_is_made_once_and_never_seen_without_its_first_commit(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, stop, seen = hub.store.put_small, threading.Event(), set[str | None]()
+
+    def slowly(content: bytes) -> str:
+        time.sleep(0.2)  # time enough for somebody else to come
+        return keep(content)
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                seen.add(as_(hub, ALICE).model_info("lab/s").sha)
+            except RepositoryNotFoundError:
+                seen.add(None)
+
+    def make() -> int:
+        try:
+            as_(hub, ALICE).create_repo("lab/s", private=True)
+        except HfHubHTTPError as error:
+            return int(error.response.status_code)
+        return 200
+
+    monkeypatch.setattr(hub.store, "put_small", slowly)
+    with ThreadPoolExecutor(5) as pool:
+        looking = pool.submit(look)
+        made = [pool.submit(make) for _ in range(4)]
+        statuses = sorted(one.result() for one in made)
+        stop.set()
+        looking.result()
+    assert statuses == [200, 409, 409, 409]
+    assert seen <= {None, hub.head("lab/s").oid}
 
 
 def test_who_may_write(hub: LocalHub) -> None:

@@ -20,10 +20,11 @@ def create(hub: LocalHub, request: Request) -> Answer:
         raise Refusal(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
     name = f"{namespace}/{asked['name']}"
     url = f"{request.base}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    if (kind, name) in hub.repositories:
-        raise Refusal(409, f"You already created this {kind} repo", url=url)
     private = asked.get("visibility") == "private" or bool(asked.get("private"))
-    hub.create(name, kind, private=private, author=account.name)
+    with hub.lock:
+        if (kind, name) in hub.repositories:
+            raise Refusal(409, f"You already created this {kind} repo", url=url)
+        hub.create(name, kind, private=private, author=account.name)
     return Answer({"url": url, "name": name, "id": name})
 
 
