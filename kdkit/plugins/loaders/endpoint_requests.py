@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.plugins.loaders.endpoint_connections import Connections
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before the second try, doubled every time; and at most, also where the server asks for more."""
@@ -45,7 +46,8 @@ class Requests:
 
     def __init__(self, url: str, *, key: str, timeout: float, tries: int) -> None:
         self._url, self._key, self._timeout, self._tries = url, key, timeout, tries
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._connections = Connections()
+        self._opener = self._connections.opener(_NoRedirects())
         self._failed: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -79,6 +81,10 @@ class Requests:
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
                 reason = getattr(error, "reason", error)
                 why = "timeout" if isinstance(reason, TimeoutError) else f"{type(reason).__name__}"
+            except ValueError:
+                if not self._stopped.is_set():
+                    raise
+                why = "stopped"  # a connection under TLS that was broken off while it was read
             failed[why] += 1
             with self._lock:
                 self._failed[why] += 1
@@ -93,8 +99,9 @@ class Requests:
         )
 
     def stop(self) -> None:
-        """Nobody waits any more for a next try."""
+        """Nobody waits any more, neither for a reply nor for a next try."""
         self._stopped.set()
+        self._connections.break_off()
 
     def tell(self, where: str) -> None:
         """Warn of what had to be tried again, if anything."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +128,23 @@ def test_a_server_that_hangs_is_asked_again(endpoint: LocalEndpoint, tmp_path: P
     with pytest.warns(UserWarning, match=r"requests? repeated: .*timeout"):
         (answers,) = made.answer([picture(1)], [sample()])
     assert answers[0].text == "you said Describe this image."
+
+
+def test_who_interrupts_does_not_wait_for_a_server_that_hangs(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, parallel=3, timeout=100, tries=9)
+    endpoint.faults += ["hang"] * 3
+
+    def interrupt() -> None:
+        while len(endpoint.requests) < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        made.answer([picture(n) for n in range(6)], [sample(str(n)) for n in range(6)])
+    assert time.monotonic() - begun < 50
+    assert len(endpoint.requests) == 3
 
 
 def test_it_gives_up_in_the_end(endpoint: LocalEndpoint, tmp_path: Path) -> None:
