@@ -113,8 +113,8 @@ def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
     if absent:
         reporter.warn(
             f"{parent.name} knows {', '.join(absent)}, of which there are no training samples here; what it forgets of "
-            "that can only be measured on labelled calibration samples. "
-            + (advice or "The previous version speaks for itself on the samples that are here, which protects in part")
+            "that can only be measured on labelled calibration samples; "
+            + (advice or "the previous version speaks for itself on the samples that are here, which protects in part")
         )
 
 

@@ -103,7 +103,7 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     heard = Heard()
     plan = prepare(open_project(root), Options(incremental=True), heard).plan
     assert (plan.unguarded, plan.replayed, plan.previous.weight) == (("ct", "mri"), 0, 3.0)
-    assert any("The previous version speaks for itself on the samples that are here" in line for line in heard.lines)
+    assert any("the previous version speaks for itself on the samples that are here" in line for line in heard.lines)
     assert not any("will forget" in line for line in heard.lines)
     outcome = run(root, incremental=True)
     assert "@previous/fd" in outcome.version.lineage["training"]["log"][-1]

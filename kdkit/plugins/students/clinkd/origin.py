@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,15 @@ class Base:
         return cls(**{name: config.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
 
     def find(self, where: str) -> Path:
-        """Its folder: where it was, or in the Hub's cache.
+        """Its folder: where it was, where it is after the student and it were moved together, or in the Hub's cache.
+
+        Args:
+            where: the student's folder.
 
         Raises:
             KdkitError: it is not there, or is not the same any more.
         """
-        folder = self._here()
+        folder = self._here(Path(where))
         if folder is None:
             was = f", which was in {self.folder}" if self.folder else ""
             get = f"get it: hf download {self.repo} --revision {self.commit}" if self.repo else "put it there"
@@ -104,16 +107,29 @@ class Base:
             )
         return folder
 
-    def _here(self) -> Path | None:
-        if self.folder and (Path(self.folder) / "config.json").is_file():
+    def _here(self, student: Path) -> Path | None:
+        if self.folder and _is_model(Path(self.folder)):
             return Path(self.folder)
-        return self._cached() if self.repo else None
+        moved = (
+            folder for folder in self._moved(student) if _is_model(folder) and weights_digest(folder) == self.digest
+        )
+        return next(moved, None) or (self._cached() if self.repo else None)
+
+    def _moved(self, student: Path) -> Iterator[Path]:
+        """The end of its path below each folder that the student is in, longest end first."""
+        parts = Path(self.folder or "").parts
+        for start in range(1, len(parts)):
+            yield from (above.joinpath(*parts[start:]) for above in student.absolute().parents)
 
     def _cached(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(str(self.repo), "config.json", revision=self.commit)
         return Path(found).parent if isinstance(found, str) else None
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def weights_digest(folder: Path) -> str:

@@ -203,6 +203,23 @@ def test_adapters_know_their_base(base: Path, tmp_path: Path) -> None:
         _init(tmp_path / "a")
 
 
+def test_a_project_that_is_moved_whole_takes_its_base_along(base: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "some" / "where" / "there"
+    shutil.copytree(base, here / "models" / "base")
+    student = with_adapters(here / "models" / "base")
+    student.save(here / "versions" / "v1" / "student")
+    shutil.copytree(base, tmp_path / "some" / "base")  # of the same name, farther away, and another one
+    (tmp_path / "some" / "base" / "config.json").write_text("{}")
+    there.parent.mkdir(parents=True, exist_ok=True)
+    here.rename(there)
+    moved = load_student(there / "versions" / "v1" / "student")
+    assert Path(moved.config["init"]) == there / "models" / "base"
+    assert same(moved, student, tmp_path)
+    (there / "models").rename(there / "elsewhere")
+    with pytest.raises(KdkitError, match="base model of these adapters is not there"):
+        load_student(there / "versions" / "v1" / "student")
+
+
 def test_a_base_of_the_hub_is_pinned_by_its_commit(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot of the Hub's cache is named by repository and commit, and found in another cache."""
     commit = "0123456789abcdef0123456789abcdef01234567"
