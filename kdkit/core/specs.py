@@ -111,6 +111,9 @@ class LossSpec(FactorySpec):
     per_sample: bool = False
     """Whether it is a sum over samples, divided by ``LossInput.total`` of something: each of several processes then
     computes its own samples' share, where it would compute the whole batch's."""
+    same_tokens: bool = False
+    """Whether it compares student and teacher at the same tokens of an answer, so that a teacher with another tokenizer
+    is told of, or refused, before it is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

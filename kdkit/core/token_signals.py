@@ -7,13 +7,13 @@ rest's does not, so its log mass is stored for each of :data:`TEMPERATURES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import SignalSpec
+from kdkit.core.contracts import Sample, SignalSpec
 
 TEMPERATURES = (0.5, 1.0, 2.0)
 NEVER = -1e4
@@ -28,6 +28,14 @@ CHUNK = 128
 """Tokens whose logits exist at one time."""
 HIDDEN, TOKENS, EMBEDDING = "answer_hidden", "answer_ids", "output_embedding"
 """What a generating student gives: (B, A, H); (B, A), negative after the end; (V, H)."""
+
+
+@runtime_checkable
+class SplitsAnswers(Protocol):
+    """A generating student or teacher that knows, without the image, into which tokens it splits an answer."""
+
+    def answer_tokens(self, sample: Sample) -> Sequence[int] | None:
+        """Ids as in ``tokens``, up to the end; None where it takes the image, or cannot be taught the answer."""
 
 
 class TopK(NamedTuple):

@@ -169,6 +169,7 @@ MISTAKES = [
     (NoGraph, "test_no_weight_at_all", "expected a graph, got none"),
     (Greedy, "test_other_signals", "KeyError: 'of another loss'"),
     (NeedsBoth, "test_other_signals", "KeyError: 'image'"),
+    (Distance, "test_other_tokens", "expected 'tokens' among its signals"),
     (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
     (Hasty, "test_shares_add_up", "totals: processes would wait for ever"),
     (HalfGradient, "test_gradcheck", "not that of finite differences"),
@@ -187,7 +188,7 @@ def test_a_loss_that_is_right_passes() -> None:
 
 @pytest.mark.parametrize(("loss", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(loss: type[Any], check: str, message: str) -> None:
-    spec = {"per_sample": check == "test_shares_add_up"}
+    spec = {"per_sample": check == "test_shares_add_up", "same_tokens": check == "test_other_tokens"}
     found = failed(found_by(LossContract, HERE + loss.__name__, spec=spec))
     assert message in found.get(check, f"passed; failed: {found}")
 

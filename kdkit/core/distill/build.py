@@ -21,6 +21,7 @@ from kdkit.core.distill.coordinates import require_same_coordinates
 from kdkit.core.distill.feed import StudentInputs, Teaching
 from kdkit.core.distill.plan import Plan
 from kdkit.core.distill.remember import remember, student_features
+from kdkit.core.distill.same_tokens import require_same_stored_tokens, token_losses
 from kdkit.core.distill.survey import Survey
 from kdkit.core.distill.targets import TargetNorm, fit_norms
 from kdkit.core.distill.task import DistillTask, Term
@@ -80,6 +81,8 @@ def build(
         live.join()
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     require_same_coordinates(survey, teachings, cast(Student, student))
+    losses = token_losses(plan.recipe, workspace.catalogue)
+    require_same_stored_tokens(survey, teachings, cast(Student, student), losses)
     _require_heads(plan, teachings)
     _warn_of_idle(workspace, plan, teachings, reporter)
     inputs = StudentInputs(cast(Student, student), survey.table)

@@ -25,13 +25,14 @@ def complete_columns(
     teachers: Sequence[str],
     *,
     live: Mapping[str, OpenTeacher] | None = None,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[Sequence[OpenTeacher]], None] = lambda _: None,
     device: str,
     reporter: Reporter,
 ) -> dict[str, Column]:
     """Teacher -> column; what is missing is extracted first, each image decoded once for all teachers.
 
-    Columns of ``live`` teachers need no training samples; ``before`` is called if anything is going to be extracted.
+    Columns of ``live`` teachers need no training samples; ``before`` is called with those who are going to be asked,
+    if anybody is.
 
     A teacher whose files cannot be had any more, but whose column exists, teaches what the column holds: that
     is said as a warning.
@@ -57,7 +58,7 @@ def complete_columns(
     if opened:
         from kdkit.core.features.extraction import extract
 
-        before()
+        before(opened)
         own = {name: workspace.registry.teachers[name].device or device for name in live}
         extract(workspace, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}

@@ -118,8 +118,8 @@ def survey(
     are tried on the student: a new one, or that of ``parent``.
 
     Raises:
-        KdkitError: an answer that the student cannot be taught; without data, or without teachers where a loss reads
-            them; what extraction and trust raise.
+        KdkitError: an answer that the student cannot be taught, or that a teacher splits otherwise; without data, or
+            without teachers where a loss reads them; what extraction and trust raise.
     """
     from kdkit.core.data import load_table
     from kdkit.core.data.check import skipped_images
@@ -142,7 +142,7 @@ def survey(
     table = load_table(workspace, reporter)
     store = FeatureStore(workspace.features)
     opened = open_live(workspace, teachers, device=device, reporter=reporter)
-    before = partial(require_teachable_table, workspace, parent, table)
+    before = partial(require_teachable_table, workspace, recipe, parent, table, reporter)
     columns = complete_columns(workspace, table, teachers, live=opened, before=before, device=device, reporter=reporter)
     trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
     chosen = registry.trust or recipe.trust

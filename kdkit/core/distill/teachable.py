@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from kdkit.core.contracts import ChecksAnswers, Sample, StudentSpec, TaskSpec
+from kdkit.core.contracts import ChecksAnswers, Reporter, Sample, StudentSpec, TaskSpec
 from kdkit.core.errors import KdkitError
 
 if TYPE_CHECKING:
+    from kdkit.core.artifacts import OpenTeacher
     from kdkit.core.data import SampleTable
+    from kdkit.core.recipe import Recipe
     from kdkit.core.versions import Version
     from kdkit.core.workspace import Workspace
 
 
-def require_teachable_table(workspace: Workspace, parent: Version | None, table: SampleTable) -> None:
-    """Try the table's training answers on the student that is to be made, or on the parent's.
+def require_teachable_table(
+    workspace: Workspace,
+    recipe: Recipe,
+    parent: Version | None,
+    table: SampleTable,
+    reporter: Reporter,
+    teachers: Sequence[OpenTeacher],
+) -> None:
+    """Try the table's training answers on the student that is to be made, or on the parent's, and on its teachers.
 
     Raises:
-        KdkitError: as :func:`require_teachable`; a student that cannot be made.
+        KdkitError: as :func:`require_teachable` and :func:`require_same_tokens`; a student that cannot be made.
     """
     from kdkit.core.distill.build import make_student
+    from kdkit.core.distill.same_tokens import require_same_tokens, token_losses
 
     catalogue = workspace.catalogue
     family = cast(StudentSpec, catalogue.get("student", workspace.registry.student.family).spec)
     if cast(TaskSpec, catalogue.get("task", family.task).spec).reads == "answers":
         rows = table.select(split="train")
         taught = [table.samples[row] for row in rows[~table.unanswered[rows]]]
-        require_teachable(make_student(workspace, parent), taught)
+        entries, student = workspace.registry.teachers, make_student(workspace, parent)
+        require_teachable(student, taught)
+        limits = {name: entry.domains for name, entry in entries.items() if entry.domains is not None}
+        require_same_tokens(student, teachers, taught, limits, token_losses(recipe, catalogue), reporter)
 
 
 def require_teachable(student: object, samples: Iterable[Sample]) -> None:

@@ -51,6 +51,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.tokens.losses:TokenDistillation",
             signals=TOKEN_SIGNALS,
             per_sample=True,
+            same_tokens=True,
         ),
         LossSpec(
             name="uld",
@@ -65,5 +66,6 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.vkd:AnswerOrthogonalDistillation",
             signals=("tokens", "answer_hidden"),
             per_sample=True,
+            same_tokens=True,
         ),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdkit.core.catalogue import Family
 from kdkit.core.contracts import LossInput, LossSpec, TeacherView
+from kdkit.core.errors import KdkitError
 from kdkit.testing.contract import Contract, skip
 from kdkit.testing.contracts.batches import example_batch
 from kdkit.testing.tensors import assert_near
@@ -107,6 +108,21 @@ class LossContract(Contract):
             value = _seeded(loss, replace(batch, teachers=(first, replace(last, target=target, student=student))))
             what = f"a teacher that gives only signals {', '.join(target)}"
             assert value.isfinite(), f"{what}: expected a finite value, got {value.item()}"
+
+    def test_other_tokens(self) -> None:
+        """A teacher that splits answers otherwise is refused where the spec says ``same_tokens``, and nowhere else."""
+        spec, batch = cast(LossSpec, self.entry.spec), self.batch()
+        if "tokens" not in spec.signals:
+            assert not spec.same_tokens, "expected 'tokens' among its signals, since the spec says same_tokens"
+            return  # it does not see them
+        others = [{**view.target, "tokens": view.target["tokens"] + 1} for view in batch.teachers]
+        views = tuple(replace(view, target=target) for view, target in zip(batch.teachers, others, strict=True))
+        try:
+            self.make()(replace(batch, teachers=views))
+        except KdkitError:
+            assert spec.same_tokens, "other tokens than the student's: expected a value, or same_tokens in the spec"
+        else:
+            assert not spec.same_tokens, "other tokens than the student's: expected KdkitError, got a value"
 
     def test_shares_add_up(self) -> None:
         """Values of two shares of a batch add up to its own, where the spec says ``per_sample``."""

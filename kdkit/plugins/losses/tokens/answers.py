@@ -77,7 +77,7 @@ def stored(view: TeacherView, answers: Answers, *, same_tokens: bool) -> Stored:
         raise KdkitError(
             f"teacher '{view.name}' and the student split answers into different tokens",
             why="a divergence compares probabilities of the same tokens",
-            fix="use the loss 'uld' for this teacher, which compares sorted probabilities",
+            fix="a recipe with 'uld' in the place of 'token-kd', which compares sorted probabilities",
         )
     at = (answers.sample, place)
     ids = view.target["topk_ids"].long()[at].clamp(min=0)

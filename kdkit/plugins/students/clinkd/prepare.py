@@ -126,6 +126,16 @@ class Preparation:
         if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
             self._answer(sample, ())
 
+    def answer_tokens(self, sample: Sample) -> list[int] | None:
+        """An answer's tokens with the end; None where its boxes become pixels, or where it is refused."""
+        if self.boxes.pixels and sample.extra.get(BOX_FAMILY):
+            return None
+        try:
+            ids: list[int] = self._answer(sample, ()).tolist()
+        except KdkitError:
+            return None
+        return ids
+
     def _answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
         """(A,) its tokens with the end."""
         text, most = self.boxes.answer(sample, sizes), self.settings.max_answer

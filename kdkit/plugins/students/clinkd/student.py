@@ -97,6 +97,10 @@ class ClinkdStudent(nn.Module):
         """See :meth:`Preparation.check_answer`."""
         self.preparation.check_answer(sample)
 
+    def answer_tokens(self, sample: Sample) -> list[int] | None:
+        """See :meth:`Preparation.answer_tokens`."""
+        return self.preparation.answer_tokens(sample)
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.
 
