@@ -53,7 +53,7 @@ def bundle(
     console.emit(
         data,
         json=as_json,
-        text=lambda: f"{_table(inside)}\n\n{done.archive}: {done.size / 1e6:.1f} MB\n{_fingerprint(done.manifest)}",
+        text=lambda: f"{_table(inside)}\n\n{done.archive}: {console.size(done.size)}\n{_fingerprint(done.manifest)}",
     )
     if any(share.part in ("features", "version") for share in inside):
         console.say("features and versions hold ids of samples, as the data names them; no image, no caption")
@@ -112,8 +112,8 @@ def _rows(inside: Sequence[Share]) -> list[dict[str, object]]:
 
 
 def _table(inside: Sequence[Share]) -> str:
-    cells = [(s.part, s.name or "-", s.files, f"{s.bytes / 1e6:.1f} MB") for s in inside]
-    total = ("total", "", sum(s.files for s in inside), f"{sum(s.bytes for s in inside) / 1e6:.1f} MB")
+    cells = [(s.part, s.name or "-", s.files, console.size(s.bytes)) for s in inside]
+    total = ("total", "", sum(s.files for s in inside), console.size(sum(s.bytes for s in inside)))
     return console.table(("part", "name", "files", "size"), [*cells, total], "llrr")
 
 

@@ -85,6 +85,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str =
     )
 
 
+def size(count: int) -> str:
+    """Bytes in words: ``22 bytes``, ``13.0 kB``, ``1.4 MB``."""
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
 def say(text: str) -> None:
     """One line for people, on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,15 +56,20 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
+def _pictures(kind: str, dual_encoder: int, clinkd: int) -> Any:
+    text = f"{kind} pictures of each domain (default: {dual_encoder}; clinkd: {clinkd})."
+    return typer.Option(min=1, show_default=False, help=text)
+
+
 def demo(
     what: Annotated[
         str, typer.Argument(metavar="[clinkd]", help="'clinkd': a student that answers questions about images.")
     ] = "",
     folder: Annotated[str, typer.Argument(metavar="[DIR]", help="A new folder for the demo's project.")] = "",
     seed: Annotated[int, typer.Option(help="Of the pictures and of the student.")] = 0,
-    train: Annotated[int, typer.Option(help="Training pictures of each domain [1200; clinkd: 300].")] = 0,
-    calibration: Annotated[int, typer.Option(help="Calibration pictures of each domain [200; clinkd: 40].")] = 0,
-    test: Annotated[int, typer.Option(help="Test pictures of each domain [300; clinkd: 60].")] = 0,
+    train: Annotated[int | None, _pictures("Training", 1200, 300)] = None,
+    calibration: Annotated[int | None, _pictures("Calibration", 200, 40)] = None,
+    test: Annotated[int | None, _pictures("Test", 300, 60)] = None,
 ) -> None:
     """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate, export, in minutes.
 

@@ -56,7 +56,7 @@ def export(
 
 
 def _text(done: Exported) -> str:
-    lines = [f"{done.folder}: {len(done.files)} files, {done.size / 1e6:.1f} MB"]
+    lines = [f"{done.folder}: {len(done.files)} files, {console.size(done.size)}"]
     for library, check in done.checks.items():
         if "missing" not in check:
             worst = max(value for name, value in check.items() if name.endswith("_difference"))

@@ -166,7 +166,7 @@ def _pushed_text(done: PushedFeatures) -> str:
     rows = [(name, c.rows, c.texts, c.licence) for name, c in done.columns.items()]
     lines = [console.table(("teacher", "samples", "prompts", "licence"), rows, "lrrl"), ""]
     changes = f"{len(plan.adds)} files to add, {len(plan.updates)} to change, {len(plan.deletes)} to delete"
-    lines.append(f"{plan.repo}: {changes}, {len(plan.unchanged)} unchanged; {plan.size / 1e6:.1f} MB to send")
+    lines.append(f"{plan.repo}: {changes}, {len(plan.unchanged)} unchanged; {console.size(plan.size)} to send")
     if uploaded is None:
         return "\n".join([*lines, "nothing was sent"])
     return "\n".join([*lines, uploaded.url, f"  kdkit features pull {plan.repo}"])
@@ -193,7 +193,7 @@ def _text(statuses: Sequence[ColumnStatus]) -> str:
             ", ".join(f"{name} {what}" for name, what in s.signals.items()),
             s.rows,
             s.texts,
-            f"{s.bytes / 1e6:.1f} MB",
+            console.size(s.bytes),
             ("yes" if s.complete else "no") + (" (live)" if s.live else ""),
         )
         for s in statuses

@@ -75,16 +75,12 @@ def _text(done: Pushed) -> str:
 def _plan(plan: UploadPlan) -> list[str]:
     """One line a file, then the sum."""
     marks = [*(("+", f) for f in plan.adds), *(("~", f) for f in plan.updates)]
-    rows = [f"  {mark} {file.path}  {_bytes(file.size)}" for mark, file in marks]
+    rows = [f"  {mark} {file.path}  {console.size(file.size)}" for mark, file in marks]
     rows += [f"  - {path}" for path in plan.deletes]
     more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
     where = f"{plan.repo} ({plan.visibility or 'new'})"
     total = (
         f"{where}: {len(plan.adds)} to add, {len(plan.updates)} to update, {len(plan.deletes)} to delete, "
-        f"{len(plan.unchanged)} unchanged; {_bytes(plan.size)} to send at most"
+        f"{len(plan.unchanged)} unchanged; {console.size(plan.size)} to send at most"
     )
     return [total, *rows[:SHOWN], *more]
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -181,10 +181,8 @@ def _locked_text(name: str, locked: LockedTeacher, stated: str | None) -> str:
     licence = f"{stated} (you say so); {seen}" if stated else seen
     size = sum(file.size for file in locked.files.values())
     commit = f" at {locked.commit[:12]}" if locked.commit else ""
-    files = f"{len(locked.files)} file{'s' * (len(locked.files) != 1)}"
-    return (
-        f"{name}: {locked.source}{commit}, {files}, {_bytes(size)}; loader {locked.loader}; {dims}; licence: {licence}"
-    )
+    files = f"{len(locked.files)} file{'s' * (len(locked.files) != 1)}, {console.size(size)}"
+    return f"{name}: {locked.source}{commit}, {files}; loader {locked.loader}; {dims}; licence: {licence}"
 
 
 def _plan_data(planned: Addition) -> dict[str, Any]:
@@ -199,8 +197,8 @@ def _plan_data(planned: Addition) -> dict[str, Any]:
 
 
 def _plan_text(planned: Addition) -> str:
-    total = _bytes(sum(size or 0 for size in planned.sizes.values()))
-    files = [[name, "?" if size is None else _bytes(size)] for name, size in planned.sizes.items()]
+    total = console.size(sum(size or 0 for size in planned.sizes.values()))
+    files = [[name, "?" if size is None else console.size(size)] for name, size in planned.sizes.items()]
     return "\n".join(
         [
             f"would fetch {total} from {planned.chosen.source}, probe it, and lock it:",
@@ -247,12 +245,3 @@ def _table(rows: list[TeacherRow]) -> str:
         for row in rows
     ]
     return console.table(["teacher", "state", "width", "domains", "licence", "distillation", "what"], cells, "llrllll")
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -74,7 +74,11 @@ def _drawn_once(
     try:
         found = json.loads((location / MADE_WITH).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
+        raise KdkitError(
+            "this folder was not drawn by the demo, or not to its end",
+            where=str(location),
+            fix="give the data entry the path of a folder that is not there yet",
+        ) from None
     if found != wanted:
         raise KdkitError(
             "this folder was not drawn with the options of its data entry",
