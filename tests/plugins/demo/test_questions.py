@@ -131,10 +131,10 @@ def test_the_source_draws_once_and_refuses_other_options(tmp_path: Path) -> None
     assert [s.id for s in read_questions(tmp_path / "data", domains=["endoscopy"], **sizes)] == [s.id for s in samples]
     with pytest.raises(KdkitError, match="not drawn with the options"):
         read_questions(tmp_path / "data", domains=["endoscopy"], **{**sizes, "seed": 4})
+    with pytest.raises(KdkitError, match="no questions about 'histology'"):
+        read_questions(tmp_path / "other", domains=["histology"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
     (tmp_path / "mine").mkdir()
     with pytest.raises(KdkitError, match="not drawn by the demo") as caught:
         read_questions(tmp_path / "mine", domains=["endoscopy"], **sizes)
     assert "delete" not in caught.value.fix
-    with pytest.raises(KdkitError, match="no questions about 'histology'"):
-        read_questions(tmp_path / "other", domains=["histology"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
