@@ -218,6 +218,7 @@ def _lineage(
         "training": {
             "steps": plan.settings.steps,
             "batch_size": plan.batch_size,
+            "lr": plan.settings.lr,
             "seed": plan.settings.seed,
             "previous": plan.previous.model_dump(mode="json") if parent is not None else None,
             "seconds": round(progress.seconds, 3),

@@ -167,13 +167,19 @@ def _taught_how(recipe: Mapping[str, Any], teachers: Sequence[Any]) -> Iterator[
     yield "trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()
 
 
+def _terms(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{part['weight']:g} {part['name']}" for part in recipe["losses"])
+    if (previous := training.get("previous")) and previous["weight"]:
+        yield f"{previous['weight']:g} {previous['loss']} against the previous version"
+
+
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
-    schedule = f"{training['steps']} steps of {training['batch_size']}, learning rate {recipe['optimiser']['lr']:g}"
+    schedule = f"{training['steps']} steps of {training['batch_size']}, learning rate {training['lr']:g}"
     rows = (
         ("recipe", f"{recipe['name']}: {recipe['summary']}" + (f" ({recipe['source']})" if recipe["source"] else "")),
-        ("losses", " + ".join(f"{part['weight']:g} {part['name']}" for part in recipe["losses"])),
+        ("losses", " + ".join(_terms(recipe, training))),
         *_taught_how(recipe, lineage["teachers"]),
         ("training", f"{schedule}, seed {training['seed']}"),
         ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),

@@ -92,7 +92,7 @@ def test_a_version_without_an_evaluation_is_judged_on_the_samples_that_are_here(
 
 
 def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(authors: Path, tmp_path: Path) -> None:
-    stand_in = "replay: 0.5, without_replay: {weight: 3.0, loss: fd}"
+    stand_in = "replay: 0.5, lr_factor: 0.5, without_replay: {weight: 3.0, loss: fd}"
     root = elsewhere(authors, tmp_path / "p", ("ct", "xray"), RECIPE.replace("replay: 0.5", stand_in))
     heard = Heard()
     known = prepare(open_project(root), Options(incremental=True), heard).plan
@@ -108,6 +108,7 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     outcome = run(root, incremental=True)
     assert "@previous/fd" in outcome.version.lineage["training"]["log"][-1]
     assert outcome.version.lineage["training"]["previous"]["weight"] == 3.0
+    assert outcome.version.lineage["training"]["lr"] == pytest.approx(0.01 * 0.5)
     assert outcome.retention is not None
     assert outcome.retention.domains["ct"].after > 0.6, "nobody teaches ct here, and it is kept all the same"
 

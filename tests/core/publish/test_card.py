@@ -86,10 +86,9 @@ def history() -> tuple[dict[str, Any], ...]:
         "replayed": 36,
         "uncovered": ["skin"],
     }
-    return (
-        lineage(teachers=[bio]),
-        lineage("v2", "v1", teachers=[{**bio, "inherited": True}, eye], data=data, retention=kept),
-    )
+    after = lineage("v2", "v1", teachers=[{**bio, "inherited": True}, eye], data=data, retention=kept)
+    after["training"] |= {"steps": 8, "lr": 7.5e-4, "previous": {"weight": 10.0, "loss": "fd", "options": {}}}
+    return lineage(teachers=[bio]), after
 
 
 def facts(**more: Any) -> CardFacts:
