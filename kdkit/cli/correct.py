@@ -63,5 +63,7 @@ def _text(done: Corrected) -> str:
     rows += [("- that the task cannot score", done.unscored)]
     rows += [(f"corrected in {name}", count) for name, count in done.wrong.items()] or [("corrected", 0)]
     rows += [("- in the corrector's words", done.rewritten), ("- its words were not taken", done.refused)]
-    entry = data_entry(done.file, done.image_root)
-    return console.table((done.version, "samples"), rows, "lr") + f"\n\nin registry.yaml, under data:\n  {entry}"
+    told = console.table((done.version, "samples"), rows, "lr")
+    if not done.wrong:
+        return f"{told}\n\nno answer is wrong: nothing was written"
+    return f"{told}\n\nin registry.yaml, under data:\n  {data_entry(done.file, done.image_root)}"

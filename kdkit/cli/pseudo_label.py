@@ -38,7 +38,7 @@ def pseudo_label(
     """
     workspace, reporter = console.workspace(project), console.reporter()
 
-    from kdkit.core.pseudo.label import Wanted
+    from kdkit.core.pseudo.label import Wanted, why_none
     from kdkit.core.pseudo.label import pseudo_label as label
 
     wanted = Wanted(tuple(domain or ()), min_confidence, limit)
@@ -48,6 +48,8 @@ def pseudo_label(
     console.emit({**done.to_json(), "dry_run": dry_run}, json=json, text=lambda: _text(done, dry_run))
     for name, count in done.not_trusted.items():
         reporter.warn(f"domain '{name}': {count} questions stay open, the trust policy does not admit {teacher} there")
+    if not done.kept and not dry_run:
+        raise why_none(done)
 
 
 def _text(done: Labelled, dry_run: bool) -> str:

@@ -16,7 +16,7 @@ from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.answer_views import StudentAnswers
 from kdkit.core.pseudo.corrector import REFERENCE, corrector_of, locked_corrector
-from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, write_manifest
+from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, require_replaceable, write_manifest
 from kdkit.core.pseudo.review import (
     Key,
     Reviewed,
@@ -95,14 +95,16 @@ def correct(
     """Write a manifest of the training samples that a version (by default the current one) answers badly.
 
     Each row has the corrected answer as text and in ``extra.correction`` the ``version``, its ``answer`` and ``score``,
-    the ``corrector`` and the ``sample``. Rows of such manifests are not asked about again. May be stopped at any
-    moment, and goes on where it was when it is called again alike; the manifest is written whole at the end.
+    the ``corrector`` and the ``sample``. Where no answer is wrong, nothing is written. Rows of
+    such manifests are not asked about again. May be stopped at any moment, and goes on where it was when it is called
+    again alike; the manifest is written whole at the end.
 
     Raises:
-        KdkitError: a student that does not answer, no sample with an answer, a corrector that does not answer; what
-            answering and correcting raise.
+        KdkitError: ``to`` holds something else; a student that does not answer, no sample with an answer, a corrector
+            that does not answer; what answering and correcting raise.
     """
     reporter, wanted = reporter or Silent(), wanted or Wrong()
+    require_replaceable(to, lambda row: "correction" in row["extra"])
     table = load_table(workspace, reporter)
     task = scoring_task(workspace, wanted.options)
     pairs = _taught(table, wanted)
@@ -126,7 +128,8 @@ def _write(
 ) -> Corrected:
     root = image_root(workspace, table)
     wrong = [(sample, found) for sample, found in reviewed if found.wrong]
-    write_manifest(to, [_row(sample, found, version, root) for sample, found in wrong])
+    if wrong:
+        write_manifest(to, [_row(sample, found, version, root) for sample, found in wrong])
     return Corrected(
         version=version,
         file=os.path.relpath(to.resolve(), workspace.root.resolve()),

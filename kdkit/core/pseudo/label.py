@@ -17,7 +17,7 @@ from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.pseudo.asked import Key, Said, ask, read_said, settings_of
-from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, write_manifest
+from kdkit.core.pseudo.manifest import count_domains, image_root, manifest_row, require_replaceable, write_manifest
 from kdkit.core.trust.measure import column_of
 from kdkit.core.trust.project import TrustFindings, project_trust
 from kdkit.core.versions import Versions, load_student
@@ -99,19 +99,21 @@ def pseudo_label(
 ) -> Labelled:
     """Let a trusted teacher answer the training split's open questions and write those answers that pass as a manifest.
 
-    May be stopped at any moment and goes on where it was; the manifest is replaced whole at the end. What was answered
-    is kept beside the teacher's column, so other filters cost nothing.
+    May be stopped at any moment and goes on where it was; the manifest is replaced whole at the end, and left as it is
+    where no answer passes (:func:`why_none`). What was answered is kept beside the teacher's column, so other filters
+    cost nothing.
 
     Args:
         to: the manifest, JSON Lines; each row says where its answer comes from in ``extra.pseudo``.
         dry_run: count only; ask nobody and write nothing but measured trust.
 
     Raises:
-        KdkitError: a teacher that is unknown, does not answer or has no features; no open question; a domain that does
-            not exist; what asking raises.
+        KdkitError: ``to`` holds something else; a teacher that is unknown, does not answer or has no features; no open
+            question; a domain that does not exist; what asking raises.
     """
     reporter, wanted = reporter or Silent(), wanted or Wanted()
     _require_registered(workspace, teacher)
+    require_replaceable(to, lambda row: "pseudo" in row["extra"])
     table = load_table(workspace, reporter)
     rows = _open_questions(table, wanted.domains)
     trust = _trust_of(project_trust(workspace, reporter=reporter), teacher)
@@ -127,7 +129,7 @@ def pseudo_label(
     _mark_unlearnable(workspace, answered, faults, reporter)
     kept = [pair for pair, fault in zip(answered, faults, strict=True) if fault is None]
     root = image_root(workspace, table)
-    if not dry_run:
+    if kept:
         _write(to, kept, column, trust, root)
     return Labelled(
         teacher=teacher,
@@ -143,6 +145,26 @@ def pseudo_label(
         unknown=faults.count("unknown"),
         unlearnable=faults.count("unlearnable"),
         kept=count_domains([sample for sample, _ in kept]),
+    )
+
+
+def why_none(done: Labelled) -> KdkitError:
+    """What to tell where no answer became a pseudo-label: what fell where, and what helps most of it."""
+    asked = f"kdkit answer --teacher {done.teacher}"
+    fell = (
+        (sum(done.not_trusted.values()), "in domains that the trust policy does not admit it to", "kdkit trust"),
+        (done.empty, "answered without a word", f"see whether it always does so: {asked}"),
+        (done.unsure, "not confident enough", "lower --min-confidence"),
+        (done.unknown, "of unknown confidence", "leave --min-confidence out: the model tells none"),
+        (done.unlearnable, "that the student cannot learn", f"look at them ({asked} --split train), and at max_answer"),
+    )
+    counted = [part for part in fell if part[0]]
+    return KdkitError(
+        f"no answer of {done.teacher} became a pseudo-label, and nothing was written",
+        where=done.file,
+        why=f"of {done.unanswered} questions: " + ", ".join(f"{count} {what}" for count, what, _ in counted),
+        fix=max(counted)[2],
+        code=ExitCode.FOUND,
     )
 
 

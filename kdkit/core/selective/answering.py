@@ -14,6 +14,7 @@ from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent, 
 from kdkit.core.data.images import open_image
 from kdkit.core.data.load import load_table
 from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.pseudo.manifest import require_replaceable
 from kdkit.core.registry.lock import Lock
 from kdkit.core.selective.kept import Kept
 from kdkit.core.selective.rerank import Reranker
@@ -158,10 +159,12 @@ def answer_project(
         to: written whole at the end, JSON Lines.
 
     Raises:
-        KdkitError: an unknown version, teacher or domain; no sample; a model that does not answer, or one to re-rank
-            that is no dual encoder; what :func:`select` raises.
+        KdkitError: ``to`` holds something else; an unknown version, teacher or domain; no sample; a model that does not
+            answer, or one to re-rank that is no dual encoder; what :func:`select` raises.
     """
     reporter = reporter or Silent()
+    if to:
+        require_replaceable(to, lambda row: "chosen" in row)
     table = load_table(workspace, reporter)
     rows = table.select(split=asked.split, domains=asked.domains or None)[: asked.limit]
     if not len(rows):

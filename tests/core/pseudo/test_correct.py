@@ -67,6 +67,9 @@ def test_what_is_wrong_comes_back_with_the_reference(workspace: Workspace) -> No
     again = reopened(workspace.root)
     assert sum("correction" in sample.extra for sample in load_table(again).samples) == len(found)
     assert correct(again, to, Wrong(threshold=1.0)).answered == 60
+    before = to.read_bytes()
+    assert correct(again, to, Wrong(threshold=1e-9)).wrong == {}
+    assert to.read_bytes() == before  # a data entry without rows would be an error
 
 
 def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(workspace: Workspace, endpoint: LocalEndpoint) -> None:
@@ -96,4 +99,6 @@ def test_what_is_refused(workspace: Workspace) -> None:
         correct(workspace, to, Wrong(options={"overlap": 0.8}))
     with pytest.raises(KdkitError, match="no domain 'xray'"):
         correct(workspace, to, Wrong(domains=("xray",)))
+    with pytest.raises(KdkitError, match="not made by this command"):
+        correct(workspace, workspace.registry_path)
     assert not to.exists()

@@ -13,11 +13,11 @@ import pytest
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_table
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.errors import KdkitError
+from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.evaluate.project import evaluate_project
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.upkeep import column_statuses, extract_missing
-from kdkit.core.pseudo.label import Labelled, Wanted, pseudo_label
+from kdkit.core.pseudo.label import Labelled, Wanted, pseudo_label, why_none
 from kdkit.core.workspace import Workspace
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.test_generating import add_vlm, reopened
@@ -94,6 +94,31 @@ def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None
     assert (limited.over_limit, limited.kept) == (7, {"ct": 2})
 
 
+def test_where_no_answer_passes_an_earlier_manifest_stays(scene: Scene) -> None:
+    scene.label()
+    before = scene.to.read_bytes()
+    none = scene.label(min_confidence=0.95)
+    assert (none.kept, none.unsure, scene.to.read_bytes()) == ({}, 9, before)
+    error = why_none(none)
+    assert error.why == (
+        "of 18 questions: 9 in domains that the trust policy does not admit it to, 9 not confident enough"
+    )
+    assert (error.fix, error.code) == ("lower --min-confidence", ExitCode.FOUND)
+    nobody = why_none(scene.label(domains=("mri",)))
+    assert (nobody.why.partition(": ")[0], nobody.fix) == ("of 9 questions", "kdkit trust")
+
+
+def test_what_is_not_a_manifest_of_ours_is_not_replaced(scene: Scene) -> None:
+    root = scene.workspace.root
+    for name, why in (("images", "folder"), ("registry.yaml", "not made by"), ("images/open.jsonl", "not made by")):
+        before = (root / name).read_bytes() if (root / name).is_file() else b""
+        scene.to = root / name
+        with pytest.raises(KdkitError, match=why):
+            scene.label()
+        assert scene.to.is_dir() or scene.to.read_bytes() == before
+    assert scene.oracle.open == 0
+
+
 def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) -> None:
     done = scene.label()
     registry = scene.workspace.registry_path
@@ -164,7 +189,7 @@ def test_a_server_that_tells_no_probabilities(scene: Scene) -> None:
     scene.endpoint.answer = lambda body: [(text, []) for text, _ in oracle(body)]
     done = scene.label(min_confidence=0.5)
     assert (done.unknown, done.kept) == (9, {})
-    assert scene.rows() == []
+    assert why_none(done).fix == "leave --min-confidence out: the model tells none"
     assert scene.label().kept == {"ct": 9}
     assert {row["extra"]["pseudo"]["confidence"] for row in scene.rows()} == {None}
 

@@ -158,5 +158,7 @@ def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> Non
     chosen = [table.samples[row] for row in table.select(split="calibration")[:4]]
     assert [(one.id, one.reference) for one in found] == [(sample.id, sample.text) for sample in chosen]
     assert [one.text for one in found] == StudentAnswers("v1", student).answer(chosen)
+    with pytest.raises(KdkitError, match="not made by this command"):
+        answer_project(reopened(root), Asked(version="v1"), Decoding(), to=root / "registry.yaml")
     with pytest.raises(KdkitError, match="at least one sample"):
         Asked(limit=0)
