@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -141,7 +142,7 @@ def outcome_text(outcome: Outcome) -> str:
     scores = f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"
     corrected = version.lineage["correction"]
     if corrected:
-        scores += f"\n{corrected['corrected']} answers were corrected: {version.folder / corrected['file']}"
+        scores += f"\n{_corrected_text(corrected)}: {version.folder / corrected['file']}"
     if verdict is None or verdict.promoted:
         return "\n".join([f"{version.name} is current now", scores, *_retention_lines(outcome), "next: kdkit evaluate"])
     return "\n".join(
@@ -154,6 +155,15 @@ def outcome_text(outcome: Outcome) -> str:
             f"it is kept in {version.folder}; 'kdkit versions promote {version.name}' makes it current all the same",
         ]
     )
+
+
+def _corrected_text(corrected: Mapping[str, Any]) -> str:
+    """A corrector may have been asked, and paid, for words that were not taken."""
+    text = f"{corrected['corrected']} answers were corrected"
+    if "fingerprint" not in corrected:
+        return text
+    rewritten, refused = (sum(part[name] for part in corrected["rounds"]) for name in ("rewritten", "refused"))
+    return f"{text}, {rewritten} in the words of {corrected['corrector']} ({refused} of its answers were not taken)"
 
 
 def _retention_lines(outcome: Outcome) -> list[str]:

@@ -246,6 +246,8 @@ def test_a_correctors_words_count_where_they_keep_meaning_and_coordinates(
         assert (row["text"], row["corrector"]) == ((words(reference), "remote") if taken else (reference, "reference"))
     (counts,) = made.rounds
     assert (counts["rewritten"], counts["refused"]) == (5, 7)
+    told = "\n12 answers were corrected, 5 in the words of remote (7 of its answers were not taken): "
+    assert told in outcome_text(run(root))
 
 
 def test_a_local_corrector_is_opened_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
