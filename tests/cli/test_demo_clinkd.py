@@ -33,6 +33,10 @@ def test_the_whole_way(kdkit_cli: Cli) -> None:
             assert (lineage["data"]["replayed"] > 0) == (version == "v6")
     assert ropes == ["mrope", "mrope", "mcg-rope", "clinkd-repo", "mrope", "mrope"]
 
+    exported = kdkit_cli("export", "--project", "here", "--to", "student", timeout=300)
+    assert exported.code == 0, exported.stderr
+    assert "With transformers:" in exported.stdout
+
     again = kdkit_cli("demo", "clinkd", "here")
     assert again.code == 2
     assert "'here' exists already" in again.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kdkit.core.publish.layout import HOME, README, RECORD, RESULTS
 from kdkit.core.publish.licence import UNDETERMINED
 
 _HEADLINES = ("accuracy", "auc")
+"""What every domain has; where tasks differ, the other figures are of some domains only."""
 FEW = 100
 """Images of a domain below which the limits say that there are few."""
 
@@ -115,7 +116,8 @@ def _results(facts: CardFacts) -> Iterator[str]:
         f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
     )
     yield results_table(results, facts.form.judged)
-    if detail := metrics_table(facts.own):
+    detail = metrics_table(facts.own)
+    if detail:
         yield f"All that was measured of {cell(facts.record.version)}, per domain."
         yield detail
     oracles = (
@@ -123,10 +125,11 @@ def _results(facts: CardFacts) -> Iterator[str]:
         "that is best on the very images that are reported: an upper bound."
     )
     yield "Means over the domains." + (oracles if results["ratios"] else "")
-    yield means_table(results)
-    if ratio := results["ratios"].get(facts.record.version):
-        told = " and ".join(f"{100 * value:.1f} % of its {metric_name(name)}" for name, value in ratio.items())
-        yield f"Against the oracle the student has {told}."
+    shown = _HEADLINES if detail else results["metrics"]
+    yield means_table(results, shown)
+    ratio = results["ratios"].get(facts.record.version, {})
+    if told := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
+        yield f"Against the oracle the student has {' and '.join(told)}."
     if increments := increments_table(facts.record.history):
         one = facts.form.judged.removesuffix("s")
         yield "### What each increment kept"
@@ -159,11 +162,13 @@ def _data(facts: CardFacts) -> Iterator[str]:
         yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
 
 
-def _taught_how(recipe: Mapping[str, Any], teachers: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    if not teachers:
+def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    recipe = facts.record.lineage["recipe"]
+    if not facts.record.lineage["teachers"]:
         yield "teachers", "none: its losses read the samples alone"
         return
-    yield "space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"
+    if facts.form.compared == "features":
+        yield "space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"
     yield "trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()
 
 
@@ -178,9 +183,9 @@ def _making(facts: CardFacts) -> Iterator[str]:
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
     schedule = f"{training['steps']} steps of {training['batch_size']}, learning rate {training['lr']:g}"
     rows = (
-        ("recipe", f"{recipe['name']}: {recipe['summary']}" + (f" ({recipe['source']})" if recipe["source"] else "")),
+        ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
         ("losses", " + ".join(_terms(recipe, training))),
-        *_taught_how(recipe, lineage["teachers"]),
+        *_taught_how(facts),
         ("training", f"{schedule}, seed {training['seed']}"),
         ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),
         ("made with", ", ".join(f"{name} {environment[name]}" for name in ("kdkit", "python", "torch"))),
@@ -266,6 +271,11 @@ def _citation(facts: CardFacts) -> Iterator[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _source(source: str) -> str:
+    """Where a recipe is from, but for a page of kdkit's own docs, which a reader of the card does not have."""
+    return f" ({source})" if source and not source.startswith("docs/") else ""
 
 
 def _options(options: Mapping[str, Any]) -> str:

@@ -71,9 +71,9 @@ def _accuracy(model: Mapping[str, Any], score: Mapping[str, Any] | None) -> str:
     return interval(figure if model["role"] == "student" else {"value": figure["value"]})
 
 
-def means_table(results: Mapping[str, Any]) -> str:
-    """Models by metrics, with intervals."""
-    metrics = results["metrics"]
+def means_table(results: Mapping[str, Any], names: Collection[str]) -> str:
+    """Models by those of the metrics that are in ``names``, with intervals."""
+    metrics = [name for name in results["metrics"] if name in names]
     rows = [
         (
             cell(model["name"]),

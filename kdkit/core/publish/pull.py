@@ -91,6 +91,8 @@ def pull_student(
     columns: tuple[PulledColumn, ...] = ()
     if release.record.base is not None or features:
         columns = _fetch_rest(hub, release, into, features, reporter)
+    else:  # the features of a pull that was cut off are not asked for any more
+        forget_pending(Workspace(into))
     hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
     return Pulled(
         root=into,

@@ -67,6 +67,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             factory="kdkit.plugins.demo.answerers:create_answerer",
             loader="kdkit.plugins.students.clinkd.create:load_student",
             task="answers",
+            publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),
     )
 

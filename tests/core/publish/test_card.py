@@ -212,6 +212,16 @@ def test_a_refused_version_says_so_at_its_top() -> None:
     assert "refused this version" in text.partition("## How to load it")[0]
 
 
+@pytest.mark.parametrize(
+    ("source", "said"), [("arXiv 2506.1", "mine: short (arXiv 2506.1)"), ("docs/recipes.md", "mine: short")]
+)
+def test_a_recipe_is_not_from_a_page_that_the_reader_lacks(source: str, said: str) -> None:
+    past = list(history())
+    past[-1]["recipe"] = {**past[-1]["recipe"], "source": source}
+    text = card_text(replace(facts(), record=replace(facts().record, history=tuple(past))))
+    assert f"| recipe | {said} |" in text
+
+
 def test_where_it_was_pulled_from_is_said() -> None:
     given = facts()
     text = card_text(replace(given, record=replace(given.record, origin=Origin("lab/first", "0123456789abcdef", "v1"))))
@@ -247,7 +257,8 @@ def test_a_student_that_answers() -> None:
     own = model("v2", "student", **{"vg/ct": (0.9, 200), "rc/ct": (0.7, 60)})
     own["domains"]["vg/ct"]["metrics"]["recall_strict"] = figure(0.8)
     own["domains"]["rc/ct"]["notes"] = ["accuracy is ROUGE-L"]
-    found = {**results(), "models": [own], "domains": ["vg/ct", "rc/ct"], "ratios": {}}
+    found = {**results(), "models": [own], "domains": ["vg/ct", "rc/ct"], "metrics": ["accuracy", "recall_strict"]}
+    found["ratios"] = {"v2": {"accuracy": 0.92, "recall_strict": 0.5}}
     text = card_text(replace(given, form=form, results=found, base="vendor/VL"))
     data = Card(text).data
     assert (data.base_model, data.library_name, data.pipeline_tag) == ("vendor/VL", "peft", "image-text-to-text")
@@ -259,6 +270,9 @@ def test_a_student_that_answers() -> None:
     assert form.notes[0] in text
     assert "| vg/ct | Accuracy 90.0 (88.0-92.0) %, AUC 0.950 (0.930-0.970), recall\\_strict 0.800" in text
     assert "| accuracy is ROUGE-L |" in text
+    assert "| model | role | accuracy, % | domains |" in text, "what only some domains have is no mean over domains"
+    assert "Against the oracle the student has 92.0 % of its accuracy." in text
+    assert "heads" not in text
     assert "76 question-answer pairs" in text
     assert "Few questions to judge by: rc/ct (60)" in text
     assert metrics_table(facts().own) == "", "the same in all domains: the other tables have it"

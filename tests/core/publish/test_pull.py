@@ -138,6 +138,9 @@ def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_pa
     assert "the project is there" in caught.value.why
     assert "the same command again" in caught.value.fix
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
+    assert pull(local, tmp_path / "p").version == "v2"  # without them: then nothing is to come
+    with pytest.raises(KdkitError, match="in use"):
+        pull(local, tmp_path / "p")
 
 
 def test_features_that_were_cut_off_are_fetched_by_the_same_command(
