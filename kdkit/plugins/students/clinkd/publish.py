@@ -96,7 +96,7 @@ def _pinned(saved: Saved, folder: Path) -> PinnedBase:
             "the base model of these adapters is in no known repository, so that it cannot be pinned to a commit",
             where=str(folder),
             why=f"it came from the folder {base.folder}; others could not find it",
-            fix="publish whole weights: --merge; or, where it is what 'hf download ORG/NAME --local-dir DIR' made, say "
+            fix="whole weights instead: --merge; or, where it is what 'hf download ORG/NAME --local-dir DIR' made, say "
             f'so: "base": "ORG/NAME" within "config" of {folder / SAVED}, and base: ORG/NAME in student.config for '
             "students to come",
         )
