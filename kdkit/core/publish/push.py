@@ -122,7 +122,7 @@ def push_student(
     _require_promoted(chosen, refused)
     _require_token(hub, repo, report, dry_run=dry_run)
     _require_access(hub, repo, public=public, pull_request=pull_request)
-    with workspace.exclusive("push"), workspace.room("release") as folder:
+    with workspace.exclusive("kdkit push"), workspace.room("release") as folder:
         at = hub.endpoint
         release = assemble_release(
             workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
