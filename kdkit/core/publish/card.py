@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.licences import FACTS, LicenceFacts
+from kdkit.core.publish.ancestry import START
 from kdkit.core.publish.card_facts import CardFacts, front_matter
 from kdkit.core.publish.card_tables import (
     cell,
@@ -178,13 +180,23 @@ def _terms(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[s
         yield f"{previous['weight']:g} {previous['loss']} against the previous version"
 
 
+def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    """Of the first version; nothing where its weights were random, or nobody wrote it down."""
+    start = facts.record.history[0]["student"].get(START)
+    if start is not None:
+        base = facts.form.base.repository if facts.form.base is not None else ""
+        licence = LicenceFacts(**start[FACTS]).shown
+        yield "initial weights", f"{start['repository'] or base or 'not published'}; licence: {licence}"
+
+
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
-    schedule = f"{training['steps']} steps of {training['batch_size']}, learning rate {training['lr']:g}"
+    schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {training['lr']:g}"
     rows = (
         ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
         ("losses", " + ".join(_terms(recipe, training))),
+        *_started_from(facts),
         *_taught_how(facts),
         ("training", f"{schedule}, seed {training['seed']}"),
         ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),

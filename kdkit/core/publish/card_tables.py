@@ -182,7 +182,7 @@ def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
                 "-"
                 if worst is None
                 else f"{cell(worst['domain'])} {_points(worst['points'], worst['low'], worst['high'])}",
-                _verdict(kept.get("guard")),
+                _verdict(kept.get("guard")) if kept["domains"] else "nothing to judge by",
                 ", ".join(map(cell, kept.get("unjudged") or ())) or "-",
             )
         )

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from kdkit.core.contracts import PinnedBase
 from kdkit.core.licences import LicenceFacts
-from kdkit.core.publish.ancestry import Taught
+from kdkit.core.publish.ancestry import Start, Taught, with_start
 from kdkit.core.publish.card import card_text
 from kdkit.core.publish.card_facts import HUB_LICENCES, CardFacts
 from kdkit.core.publish.card_tables import cell, metrics_table, table
@@ -212,6 +212,14 @@ def test_a_refused_version_says_so_at_its_top() -> None:
     assert "refused this version" in text.partition("## How to load it")[0]
 
 
+def test_a_guard_without_figures_passed_nothing() -> None:
+    given = facts()
+    kept = {**given.record.lineage["retention"], "domains": {}, "mean": None, "unjudged": ["ct"]}
+    last = {**given.record.lineage, "retention": kept}
+    text = card_text(replace(given, record=replace(given.record, history=(given.record.history[0], last))))
+    assert "| v1 to v2 | eye\\_net | oct | - | - | nothing to judge by | ct |" in text
+
+
 @pytest.mark.parametrize(
     ("source", "said"), [("arXiv 2506.1", "mine: short (arXiv 2506.1)"), ("docs/recipes.md", "mine: short")]
 )
@@ -220,6 +228,15 @@ def test_a_recipe_is_not_from_a_page_that_the_reader_lacks(source: str, said: st
     past[-1]["recipe"] = {**past[-1]["recipe"], "source": source}
     text = card_text(replace(facts(), record=replace(facts().record, history=tuple(past))))
     assert f"| recipe | {said} |" in text
+
+
+@pytest.mark.parametrize(("repository", "said"), [("openai/clip", "openai/clip"), ("", "not published")])
+def test_what_it_started_from_is_said(repository: str, said: str) -> None:
+    assert "initial weights" not in card_text(facts()), "they were random"
+    first, last = facts().record.history
+    first = with_start(first, Start(repository, LicenceFacts(seen="mit")))
+    text = card_text(replace(facts(), record=replace(facts().record, history=(first, last))))
+    assert f"| initial weights | {said}; licence: mit |" in text
 
 
 def test_where_it_was_pulled_from_is_said() -> None:
