@@ -61,6 +61,11 @@ def _text(report: DataReport) -> str:
     if report.unasked:
         missing = ", ".join(report.unasked)
         lines.append(f"note: no calibration questions, so neither trust nor the guard can judge, in: {missing}")
+    for domain, splits in report.unanswered.items():
+        counts = ", ".join(f"{count} in {split}" for split, count in splits.items() if count)
+        lines.append(
+            f"note: questions without an answer, which nobody learns from or is judged by, in {domain}: {counts}"
+        )
     if report.skipped:
         lines.append(f"note: {len(report.skipped)} unreadable images are skipped")
     lines += [f"problem: {problem}" for problem in report.problems]

@@ -81,6 +81,8 @@ class DataReport:
         unlabelled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
         unasked: domains with questions to train on but no answered one to calibrate with: neither trust nor the guard
             can judge there (said, but no problem).
+        unanswered: domain -> split -> questions without an answer, which nobody learns from or is judged by (said, but
+            no problem: they may wait for pseudo-labels).
     """
 
     samples: int
@@ -94,6 +96,7 @@ class DataReport:
     uncalibrated: tuple[tuple[str, str], ...]
     unlabelled: tuple[str, ...]
     unasked: tuple[str, ...]
+    unanswered: Mapping[str, Mapping[str, int]]
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -157,6 +160,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         uncalibrated=_uncalibrated(samples),
         unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
         unasked=_unasked(samples),
+        unanswered=_unanswered(samples),
     )
 
 
@@ -270,6 +274,11 @@ def _unasked(samples: Sequence[Sample]) -> tuple[str, ...]:
     questions = [s for s in samples if _asks(s) and not s.label]
     calibrated = {s.domain for s in questions if s.split == "calibration" and s.text}
     return tuple(sorted({s.domain for s in questions if s.split == "train"} - calibrated))
+
+
+def _unanswered(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    found = Counter((s.domain, s.split) for s in samples if _asks(s) and not s.text)
+    return {domain: {split: found[domain, split] for split in SPLITS} for domain in sorted({d for d, _ in found})}
 
 
 def _n(things: Sequence[object] | Mapping[str, object], what: str) -> str:

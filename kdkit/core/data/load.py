@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent
+from kdkit.core.catalogue import resolve
+from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent, SourceSpec
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
+from kdkit.core.data.option_types import check_types
 from kdkit.core.data.table import SampleTable
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.registry.load import line_of, placed
@@ -68,7 +71,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
     image_digests = np.array([hashed[file] for file in files], dtype=np.uint64)
     others = iter([int(hashed[file]) for file in further])
     contents = (
-        content_digest(file, sample.text, sample.extra, [next(others) for _ in further_images(sample)])
+        _content(sample, file, [next(others) for _ in further_images(sample)])
         for file, sample in zip(image_digests.tolist(), samples, strict=True)
     )
     return SampleTable(
@@ -80,6 +83,17 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
             [len(part.samples) for part in sourced],
         ),
     )
+
+
+def _content(sample: Sample, file: int, others: Sequence[int]) -> int:
+    try:
+        return content_digest(file, sample.text, sample.extra, others)
+    except UnicodeEncodeError as error:
+        raise KdkitError(
+            f"sample '{sample.id}' has a character that no text can have",
+            where=sample.origin,
+            why=f"{error.object[error.start : error.end]!r} is half a character",
+        ) from error
 
 
 def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
@@ -104,6 +118,8 @@ def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
             raise KdkitError("skip_unreadable must be true or false", where=where)
         location = Path(os.path.abspath(workspace.root / entry.path))
         with placed(workspace.registry_path, "data", number):
+            spec = cast(SourceSpec, workspace.catalogue.get("source", entry.source).spec)
+            check_types(f"source '{entry.source}'", resolve(spec.factory), options)
             found = workspace.catalogue.make("source", entry.source, location=location, **options)
         parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
     return tuple(parts)
@@ -126,7 +142,7 @@ def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:
     for sample in samples:
         try:
             stamps.append(stamp_of(sample.image))
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             missing.append(sample)
             stamps.append((-1, -1))
     return stamps, missing

@@ -100,7 +100,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:  # the latter: nested too deeply
                 raise KdkitError("not valid JSON", where=f"{path}:{number}", why=str(error)) from error
             if not isinstance(row, dict):
                 raise KdkitError("not a JSON object", where=f"{path}:{number}")

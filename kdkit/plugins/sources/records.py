@@ -82,6 +82,8 @@ def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
             value, end = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
             raise refuse(error.msg, error.pos) from error
+        except (RecursionError, ValueError) as error:  # nested too deeply, a number of too many digits
+            raise refuse(str(error), place) from error
         yield place, value
         place = skip(end)
         if text[place : place + 1] == ",":

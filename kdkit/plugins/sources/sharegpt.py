@@ -45,6 +45,9 @@ class Entry:
         if "file_name" not in entry:
             raise KdkitError("this entry has no file_name", where=where, fix="download the data set first")
         columns, tags = entry.get("columns"), entry.get("tags")
+        for name, part in (("columns", columns), ("tags", tags)):
+            if part is not None and not isinstance(part, dict):
+                raise KdkitError(f"'{name}' of this entry must be an object, not {part!r}", where=where)
         given: dict[str, Any] = {}
         for field in fields(cls):
             group = tags if field.name.endswith("_tag") else columns
@@ -108,7 +111,7 @@ def read_sharegpt(
         root=location.parent / image_root,
         constants={k: v for k, v in (("task", task), ("modality", modality), ("split", split)) if v is not None},
         columns=named,
-        pattern=re.compile(modality_pattern) if modality_pattern else None,
+        pattern=_pattern(modality_pattern, str(location)) if modality_pattern else None,
         fractions=split_fractions,
         boxes=Boxes(boxes, boxes_as, str(location)),
         ids=Ids(id_prefix),
@@ -117,6 +120,13 @@ def read_sharegpt(
         SplitRule(split, split_fractions, str(location))
     data = location.parent / file if file else _data_file(location, entry["file_name"])
     return read_all(json_records(data), reader.samples, data, skip_broken=skip_broken)
+
+
+def _pattern(text: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise KdkitError(f"modality_pattern '{text}' is no regular expression", where=where, why=str(error)) from error
 
 
 def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]:
@@ -220,9 +230,10 @@ class _Reader:
         if self.pattern is None:
             return self._needed(record, "modality", where).lower()
         found = self.pattern.search(image.name)
-        if found is None or not found.groups():
+        if found is None or not found.groups() or found.group(1) is None:
             raise KdkitError(
-                f"modality_pattern '{self.pattern.pattern}' has no group, or does not match '{image.name}'", where=where
+                f"modality_pattern '{self.pattern.pattern}' has no group, or its first does not match '{image.name}'",
+                where=where,
             )
         return str(found.group(1)).lower()
 

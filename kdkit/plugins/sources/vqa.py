@@ -8,7 +8,7 @@ from typing import Any
 
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
 from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.plugins.sources.questions import Boxes, Question, read_all, sample_of
+from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
 from kdkit.plugins.sources.splits import stable_split
 
@@ -81,7 +81,7 @@ def read_slake(
         raise KdkitError(
             "no SLAKE here", where=str(location), fix=f"it has {', '.join(SLAKE_FILES)}", code=ExitCode.MISSING
         )
-    ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root
+    ids, boxes, root, count = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, 0
     for file in files:
 
         def samples(record: Record, where: str, split: Split = SLAKE_FILES[file.name]) -> Iterator[Sample]:
@@ -92,7 +92,12 @@ def read_slake(
             modality = text_of(record, "modality", where).lower()
             yield sample_of(_question(ids, record, record.get("qid"), image, modality, where), split, boxes, where)
 
-        yield from read_all(json_records(file), samples, file, skip_broken=skip_broken)
+        for count, sample in enumerate(read_all(json_records(file), samples, file, skip_broken=skip_broken), count + 1):
+            yield sample
+    if not count:
+        raise KdkitError(
+            f"no question in the language '{language}'", where=str(location), fix="language: en, zh or all"
+        )
 
 
 def read_llava_med_qa(
@@ -115,6 +120,7 @@ def read_llava_med_qa(
         skip_broken: leave broken records out and warn of them, instead of stopping.
     """
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
+    split_of = SplitRule(split, None, str(location))
 
     def samples(record: Record, where: str) -> Iterator[Sample]:
         flags = record.get("domain")
@@ -129,7 +135,7 @@ def read_llava_med_qa(
             task="mia",
             modality="+".join(name for name, flag in flags.items() if flag),
         )
-        yield sample_of(question, split, boxes, where)
+        yield sample_of(question, split_of(question.id), boxes, where)
 
     return read_all(json_records(location), samples, location, skip_broken=skip_broken)
 

@@ -277,6 +277,7 @@ def test_questions_are_judged_by_answers_and_need_some_for_calibration(tmp_path:
     report = check_data(make_project(tmp_path, rows))
     assert report.unlabelled == ("captions",)
     assert report.unasked == ("vqa/mr",)
+    assert report.unanswered == {"vqa/mr": {"train": 0, "calibration": 1, "test": 0}}
     assert not report.problems
 
 

@@ -187,6 +187,7 @@ def test_broken_records_are_named_or_counted(tmp_path: Path, broken: dict[str, A
         ({"file_name": None}, "this entry has no file_name"),
         ({"columns": {"messages": "messages"}}, "does not say what 'images' is"),
         ({"tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user"}}, "'assistant_tag'"),
+        ({"tags": "chatml"}, "'tags' of this entry must be an object"),
     ],
 )
 def test_entries_that_are_not_read(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -201,7 +202,9 @@ def test_entries_that_are_not_read(tmp_path: Path, change: dict[str, Any], messa
         ({"task": "grounding"}, "'grounding' is not a task of answers"),
         ({"task": None}, "nothing says the task"),
         ({"modality": None}, "nothing says the modality"),
-        ({"modality": None, "modality_pattern": "^x_"}, "has no group, or does not match"),
+        ({"modality": None, "modality_pattern": "^x_"}, "has no group, or its first does not match"),
+        ({"modality": None, "modality_pattern": "^(x)?ct"}, "has no group, or its first does not match"),
+        ({"modality": None, "modality_pattern": "(["}, "is no regular expression"),
         ({"split": None}, "are both missing"),
         ({"split_fractions": {"train": 1.0}}, "exclude each other"),
         ({"split": "val"}, "'val' is not a split"),
@@ -225,6 +228,8 @@ def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any], mes
         ('{"a": 1}', "a list of objects is expected", 1),
         ("", "a list of objects is expected", 1),
         ("[]", "no records", None),
+        ("[" * 100_000, "not valid JSON: maximum recursion depth", 1),
+        (f'[{{"a": {"9" * 5000}}}]', "not valid JSON: Exceeds the limit", 1),
     ],
 )
 def test_files_that_are_no_records(tmp_path: Path, content: str, message: str, line: int | None) -> None:
@@ -299,6 +304,11 @@ def test_slake(tmp_path: Path) -> None:
     assert len(read("slake", tmp_path, language="all")) == 4
     with pytest.raises(KdkitError, match="no SLAKE here"):
         read("slake", tmp_path / "nowhere")
+    (tmp_path / "validate.json").unlink()
+    (tmp_path / "test.json").unlink()
+    write(tmp_path / "train.json", SLAKE)
+    with pytest.raises(KdkitError, match="no question in the language 'zh'"):
+        read("slake", tmp_path, language="zh")
     with pytest.raises(KdkitError, match="no language 'de'"):
         read("slake", tmp_path, language="de")
 
@@ -322,6 +332,8 @@ def test_llava_med_qa(tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="one flag set") as error:
         read("llava-med-qa", path)
     assert error.value.where == f"{path}:1"
+    with pytest.raises(KdkitError, match="'val' is not a split"):
+        read("llava-med-qa", path, split="val")
 
 
 @pytest.mark.parametrize("source", ["sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa"])

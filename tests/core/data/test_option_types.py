@@ -1,0 +1,84 @@
+"""Options of data entries are told by their type, and texts that no file can hold by their record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from kdkit.core.data import load_table
+from kdkit.core.data.option_types import check_types
+from kdkit.core.errors import KdkitError
+from kdkit.core.workspace import Workspace
+from tests.core.features.small import paint
+
+
+def factory(
+    location: Path,
+    *,
+    task: str | None = None,
+    share: float = 0.1,
+    limit: int = 3,
+    skip: bool = False,
+    split: Literal["train", "test"] | None = None,
+    columns: Mapping[str, str] | None = None,
+    names: Sequence[str] = (),
+    anything: Any = None,
+    path: Path | str = "x",
+) -> None:
+    """A source, as far as its options go."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("task", 3, "not a text"),
+        ("share", "0.1", "not a number"),
+        ("limit", 0.5, "not a whole number"),
+        ("limit", True, "not a whole number"),
+        ("skip", "yes", "not true or false"),
+        ("split", 1, "not a text"),
+        ("columns", ["task"], "not names with values"),
+        ("names", "abc", "not a list"),
+    ],
+)
+def test_another_type_is_refused(option: str, value: object, wanted: str) -> None:
+    with pytest.raises(KdkitError, match=f"source 'x': option '{option}' is .*, {wanted}"):
+        check_types("source 'x'", factory, {option: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": None, "share": 1, "limit": 2, "skip": True, "split": "train", "columns": {"a": "b"}, "names": ["a"]},
+        {"anything": 3, "path": 7, "names": ("a",), "unknown": 1},  # not plain, or not of this check
+    ],
+)
+def test_what_fits_or_is_not_known_passes(options: Mapping[str, Any]) -> None:
+    check_types("source 'x'", factory, options)
+
+
+def project(root: Path, options: str, record: Mapping[str, Any]) -> Workspace:
+    paint(root / "a.png", seed=0)
+    (root / "data.json").write_text(json.dumps([record]), encoding="utf-8")
+    (root / "registry.yaml").write_text(
+        f"version: 1\ndata:\n- source: med-grit\n  path: data.json\n  options: {{{options}}}\n", encoding="utf-8"
+    )
+    return Workspace(root)
+
+
+def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None:
+    good = {"id": "a", "conversations": [["Where?", "left"]]}
+    workspace = project(tmp_path, "task: vqa, split: train, modality: 3", good)
+    with pytest.raises(KdkitError, match="option 'modality' is 3, not a text") as caught:
+        load_table(workspace)
+    assert caught.value.where == "registry.yaml:3"
+    half = {"id": "a", "conversations": [["Where?", "left \ud800"]]}
+    with pytest.raises(KdkitError, match="has a character that no text can have") as caught:
+        load_table(project(tmp_path, "task: vqa, split: train", half))
+    assert caught.value.where == f"{tmp_path / 'data.json'}:1"
+    with pytest.raises(KdkitError, match="1 image file is missing"):
+        load_table(project(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
