@@ -1,4 +1,4 @@
-"""Whether options of a data entry are of the types that its source names: a text where a number belongs, and the like."""
+"""Whether options of a data entry are of the types that its source names: no text where a number belongs."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def read_slake(
         raise KdkitError(
             "no SLAKE here", where=str(location), fix=f"it has {', '.join(SLAKE_FILES)}", code=ExitCode.MISSING
         )
-    ids, boxes, root, count = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, 0
+    ids, boxes, root, found = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, False
     for file in files:
 
         def samples(record: Record, where: str, split: Split = SLAKE_FILES[file.name]) -> Iterator[Sample]:
@@ -92,9 +92,10 @@ def read_slake(
             modality = text_of(record, "modality", where).lower()
             yield sample_of(_question(ids, record, record.get("qid"), image, modality, where), split, boxes, where)
 
-        for count, sample in enumerate(read_all(json_records(file), samples, file, skip_broken=skip_broken), count + 1):
+        for sample in read_all(json_records(file), samples, file, skip_broken=skip_broken):
+            found = True
             yield sample
-    if not count:
+    if not found:
         raise KdkitError(
             f"no question in the language '{language}'", where=str(location), fix="language: en, zh or all"
         )
