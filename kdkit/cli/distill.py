@@ -160,7 +160,7 @@ def outcome_text(outcome: Outcome) -> str:
 def _corrected_text(corrected: Mapping[str, Any]) -> str:
     """A corrector may have been asked, and paid, for words that were not taken."""
     text = f"{corrected['corrected']} answers were corrected"
-    if "fingerprint" not in corrected:
+    if "fingerprint" not in corrected or not corrected["corrected"]:
         return text
     rewritten, refused = (sum(part[name] for part in corrected["rounds"]) for name in ("rewritten", "refused"))
     return f"{text}, {rewritten} in the words of {corrected['corrector']} ({refused} of its answers were not taken)"
