@@ -192,7 +192,8 @@ def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
-    schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {training['lr']:g}"
+    rate = training.get("lr", recipe["optimiser"]["lr"])  # the first lineages have the recipe's alone
+    schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {rate:g}"
     rows = (
         ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
         ("losses", " + ".join(_terms(recipe, training))),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kdkit
-from kdkit.core.atomic import new_folder
+from kdkit.core.atomic import disk_errors, new_folder
 from kdkit.core.contracts import DualEncoder, Reporter, Silent
 from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.publish.layout import RECORD, Origin, Record, file_facts
@@ -170,7 +170,7 @@ def export_student(
 @contextmanager
 def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
     try:
-        with new_folder(to, replace=overwrite) as draft:
+        with disk_errors(str(to)), new_folder(to, replace=overwrite) as draft:
             yield draft
     except OSError as error:
         raise KdkitError("the export cannot be written", where=str(to), why=str(error)) from error

@@ -17,6 +17,7 @@ from kdkit.core.publish.pulled.base import fetch_base
 from kdkit.core.publish.pulled.check import below_kdkit, checked_record
 from kdkit.core.publish.pulled.plugins import Lacking
 from kdkit.core.publish.pulled.release import PulledRelease, forget_pending, pending_release
+from kdkit.core.publish.pulled.staging import staging
 from kdkit.core.versions import HISTORY, Versions
 from kdkit.core.workspace import REGISTRY as PROJECT_REGISTRY
 from kdkit.core.workspace import Workspace
@@ -109,21 +110,16 @@ def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Rep
     """``keep``: more comes after it, also where the release has a base."""
     from kdkit.core.hub import download
 
-    # Of one name, so that a pull that was cut off finds what it has fetched already.
-    staging = into.with_name(f".{into.name}.pulled")
-    with disk_errors(str(into)):
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            got = download(hub, repo, "model", revision, staging, reporter=reporter)
-            record = checked_record(got, repo)
-            origin = Origin(repo, got.commit, record.version, hub.endpoint)
-            release = PulledRelease.read(got.folder, record, origin)
-            with new_folder(into) as draft:
-                _write_project(draft, release)
-                if keep or record.base is not None:
-                    release.keep(Workspace(draft))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with disk_errors(str(into)), staging(into) as files:
+        _require_empty(into)  # another pull may have ended just now
+        got = download(hub, repo, "model", revision, files, reporter=reporter)
+        record = checked_record(got, repo)
+        origin = Origin(repo, got.commit, record.version, hub.endpoint)
+        release = PulledRelease.read(got.folder, record, origin)
+        with new_folder(into) as draft:
+            _write_project(draft, release)
+            if keep or record.base is not None:
+                release.keep(Workspace(draft))
     return release
 
 

@@ -220,6 +220,14 @@ def test_a_guard_without_figures_passed_nothing() -> None:
     assert "| v1 to v2 | eye\\_net | oct | - | - | nothing to judge by | ct |" in text
 
 
+def test_a_lineage_that_knows_the_rate_of_its_recipe_alone() -> None:
+    first, last = facts().record.history
+    assert "learning rate 0.00075," in card_text(facts())
+    last = {**last, "training": {name: value for name, value in last["training"].items() if name != "lr"}}
+    text = card_text(replace(facts(), record=replace(facts().record, history=(first, last))))
+    assert "learning rate 0.001," in text
+
+
 @pytest.mark.parametrize(
     ("source", "said"), [("arXiv 2506.1", "mine: short (arXiv 2506.1)"), ("docs/recipes.md", "mine: short")]
 )

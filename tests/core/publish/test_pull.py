@@ -22,6 +22,7 @@ from kdkit.core.hub import Hub
 from kdkit.core.publish.layout import LOCK, RECORD, Origin, Record
 from kdkit.core.publish.pull import Pulled, pull_student
 from kdkit.core.publish.pulled.registry import registry_text
+from kdkit.core.publish.pulled.staging import staging
 from kdkit.core.registry.lock import Lock
 from kdkit.core.registry.schema import Registry
 from kdkit.core.versions import Versions, load_student
@@ -130,6 +131,16 @@ def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_
     assert pull(local, tmp_path / "p").version == "v2"
     assert [request.line for request in local.requests if "kdkit/task.safetensors" in request.line] == fetched
     assert [path.name for path in tmp_path.iterdir()] == ["hub", "p"]
+
+
+def test_of_two_pulls_at_once_one_makes_the_project(local: LocalHub, tmp_path: Path) -> None:
+    with staging(tmp_path / "p"):
+        with pytest.raises(KdkitError, match="another 'kdkit pull' is making this project") as caught:
+            pull(local, tmp_path / "p")
+        assert caught.value.code == ExitCode.FOUND
+        assert pull(local, tmp_path / "q").version == "v2"
+    assert pull(local, tmp_path / "p").version == "v2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "p", "q"]
 
 
 def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
