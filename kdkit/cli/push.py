@@ -56,11 +56,11 @@ def push(
         refused=refused,
         reporter=console.reporter(),
     )
-    console.emit(done.to_json(), json=as_json, text=lambda: _text(done))
+    console.emit(done.to_json(), json=as_json, text=lambda: _text(done, public=public))
 
 
-def _text(done: Pushed) -> str:
-    lines = [*_plan(done.plan), f"licence: {done.licence}"]
+def _text(done: Pushed, *, public: bool) -> str:
+    lines = [*_plan(done.plan, "public" if public else "private"), f"licence: {done.licence}"]
     if done.uploaded is None:
         return "\n".join([*lines, "nothing was sent (--dry-run)"])
     it = done.uploaded
@@ -68,17 +68,22 @@ def _text(done: Pushed) -> str:
     at = f" (tag {it.tag})" if it.tag else ""
     lines += [f"{done.version} {state}: {it.url}", f"commit {it.commit[:12]}{at}"]
     for library, code in done.lines.items():
-        lines += ["", f"With {library}:", "", *(f"  {line}".rstrip() for line in code.splitlines())]
+        lines += [
+            "",
+            f"{'Once it is merged, with' if it.pull_request else 'With'} {library}:",
+            "",
+            *(f"  {line}".rstrip() for line in code.splitlines()),
+        ]
     return "\n".join(lines)
 
 
-def _plan(plan: UploadPlan) -> list[str]:
+def _plan(plan: UploadPlan, visibility: str) -> list[str]:
     """One line a file, then the sum."""
     marks = [*(("+", f) for f in plan.adds), *(("~", f) for f in plan.updates)]
     rows = [f"  {mark} {file.path}  {console.size(file.size)}" for mark, file in marks]
     rows += [f"  - {path}" for path in plan.deletes]
     more = [f"  and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-    where = f"{plan.repo} ({plan.visibility or 'new'})"
+    where = f"{plan.repo} ({plan.visibility or f'new, {visibility}'})"
     total = (
         f"{where}: {len(plan.adds)} to add, {len(plan.updates)} to update, {len(plan.deletes)} to delete, "
         f"{len(plan.unchanged)} unchanged; {console.size(plan.size)} to send at most"
