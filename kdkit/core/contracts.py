@@ -181,7 +181,7 @@ class Answering(Protocol):
 
 @runtime_checkable
 class ChecksAnswers(Protocol):
-    """A generating student that knows, without its image, which samples it cannot be taught."""
+    """A generating student, or teacher, that knows without the image which samples it cannot be taught, or asked."""
 
     def check_answer(self, sample: Sample) -> None:
         """Raise ``KdkitError``, naming the sample, for an answer that ``prepare`` would refuse; what needs the image

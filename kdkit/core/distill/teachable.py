@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from kdkit.core.contracts import ChecksAnswers, Reporter, Sample, StudentSpec, TaskSpec
+from kdkit.core.contracts import Reporter, Sample, StudentSpec, TaskSpec
 from kdkit.core.errors import KdkitError
+from kdkit.core.features.readable import refusals
 
 if TYPE_CHECKING:
     from kdkit.core.artifacts import OpenTeacher
@@ -49,9 +50,7 @@ def require_teachable(student: object, samples: Iterable[Sample]) -> None:
     Raises:
         KdkitError: about the first that it refuses, with the number of all.
     """
-    if not isinstance(student, ChecksAnswers):
-        return
-    refused = [error for sample in samples if (error := _error(student, sample)) is not None]
+    refused = refusals(student, samples)
     if refused:
         first, count = refused[0], len(refused)
         raise KdkitError(
@@ -60,11 +59,3 @@ def require_teachable(student: object, samples: Iterable[Sample]) -> None:
             why=f"the student cannot be taught the answers of {count} training sample{'s' * (count > 1)}",
             fix=" ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"])),
         )
-
-
-def _error(student: ChecksAnswers, sample: Sample) -> KdkitError | None:
-    try:
-        student.check_answer(sample)
-    except KdkitError as error:
-        return error
-    return None

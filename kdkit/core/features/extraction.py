@@ -25,6 +25,7 @@ from kdkit.core.features.column import Column
 from kdkit.core.features.header import Header
 from kdkit.core.features.live import to_store
 from kdkit.core.features.own_answers import source_of, tellable
+from kdkit.core.features.readable import require_readable
 from kdkit.core.features.readahead import Prepared, Work, prepare_ahead
 from kdkit.core.features.shard import BLOCK_ROWS, Shard
 from kdkit.core.features.store import FeatureStore
@@ -105,8 +106,9 @@ def extract(
         block_rows: rows that are committed together.
 
     Raises:
-        KdkitError: no such device; no room on the disk; a teacher that gives NaN (naming the sample); images
-            that cannot be read, after all the others have been stored, unless their data entry skips them.
+        KdkitError: no such device; no room on the disk; an answer that a teacher refuses; a teacher that gives NaN
+            (naming the sample); images that cannot be read, after all the others have been stored, unless their data
+            entry skips them.
     """
     reporter = reporter or Silent()
     live = live or {}
@@ -125,6 +127,8 @@ def extract(
         for teacher, column in zip(teachers, columns, strict=True)
     ]
     plans = [_Plan(column, table, live=column.teacher in live) for column in columns]
+    for teacher, plan in zip(teachers, plans, strict=True):
+        require_readable(teacher.name, teacher.model, [table.samples[row] for row in plan.rows])
     _check_space(workspace.features, plans)
     signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
@@ -161,6 +165,11 @@ class _Plan:
         self.new: Indices = np.flatnonzero(lacking).astype(np.int64)
         self._ids = [table.ids[i] for i in self.new]
         self._digests: NDArray[np.uint64] = table.digests[self.new]
+
+    @property
+    def rows(self) -> Indices:
+        """The samples that are going to be asked about, begun shards first."""
+        return np.concatenate([*(index[index >= 0] for _, index in self.resume), self.new])
 
     @property
     def new_bytes(self) -> int:

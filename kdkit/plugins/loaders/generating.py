@@ -49,6 +49,10 @@ class GeneratingTeacher(nn.Module):
         answer = f"{self.model.settings.max_answer} tokens, {self.k} named{', states' * self.hidden}"
         return {**self.model.identity(), "answer": answer}
 
+    def check_answer(self, sample: Sample) -> None:
+        """``contracts.ChecksAnswers``."""
+        self.model.check_answer(sample)
+
     def answer_tokens(self, sample: Sample) -> list[int] | None:
         """``core.token_signals.SplitsAnswers``."""
         return self.model.answer_tokens(sample)
