@@ -16,7 +16,7 @@ from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.compare import View, evaluate_views
 from kdkit.core.evaluate.continual import Continual, continual_metrics
 from kdkit.core.evaluate.evaluation import Evaluation
-from kdkit.core.evaluate.judging import Judge, judge_of
+from kdkit.core.evaluate.judging import FeatureJudge, Judge, judge_of
 from kdkit.core.evaluate.retention import Retention, retention
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.advice import who_adds
@@ -89,7 +89,7 @@ def evaluate_project(
         samples,
         trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
         settings=judge.settings,
-        advice=partial(who_adds, workspace),
+        advice=partial(_advice, workspace, asked=split != "train" or isinstance(judge, FeatureJudge)),
         reporter=reporter,
     )
     history = tuple(item.name for item in chain)
@@ -104,6 +104,11 @@ def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version
     wanted = dict.fromkeys([*workspace.registry.teachers, *taught])
     stored = set(store.teachers)
     return [name for name in wanted if name in stored]
+
+
+def _advice(workspace: Workspace, teacher: str, *, asked: bool) -> str:
+    """About what a teacher lacks; ``asked``: whether it is asked about samples of this split at all."""
+    return who_adds(workspace, teacher) if asked else "teachers answer the calibration and test splits alone"
 
 
 def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:

@@ -59,9 +59,9 @@ def describe(findings: Findings) -> str:
         + ", ".join(f"{d} {100 * s.metrics['accuracy']:.0f} %" for d, s in student.domains.items())
         + f"; mean {100 * student.means['accuracy']:.1f} %."
     ]
-    teachers = evaluation.of_role("teacher")
+    teachers = [teacher for teacher in evaluation.of_role("teacher") if "accuracy" in teacher.means]
     if teachers:
-        best = max(teachers, key=lambda t: t.means.get("accuracy", 0.0))
+        best = max(teachers, key=lambda teacher: teacher.means["accuracy"])
         parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means['accuracy']:.1f} %.")
     ratio = evaluation.ratios.get(student.name, {})
     if "accuracy" in ratio:  # not where the oracle has none
