@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.contracts import DualEncoder, Reporter
+from kdkit.core.data.prompts import DEFAULT_TEMPLATES
 from kdkit.core.errors import KdkitError
+from kdkit.core.publish.card_tables import cell
 from kdkit.core.publish.compare import TOLERANCE, Compared, compare_with_stock
 from kdkit.core.publish.form import StudentForm
-from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, WEIGHTS, write_json
+from kdkit.core.publish.layout import CONFIG, MODEL_CONFIG, REGISTRY, WEIGHTS, write_json
 from kdkit.core.publish.redact import strip_names
 from kdkit.core.publish.transformers_form import why_not, write_transformers_form
 from kdkit.core.versions import Version, load_student
 
 if TYPE_CHECKING:
+    from kdkit.core.registry.schema import Registry
     from kdkit.core.workspace import Workspace
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -103,7 +106,16 @@ def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporte
         lines=card_lines(f"hf-hub:{repo}", to, files),
         checks=checks,
         environment=compared.environment,
+        notes=(_sentences(workspace.registry),),
     )
+
+
+def _sentences(registry: Registry) -> str:
+    """What a class was called when figures were measured: without it nobody can measure them again."""
+    own = [name for name, templates in registry.prompts.items() if name != "default" and templates]
+    others = f"; of its own for {', '.join(map(cell, own))} ([{REGISTRY}]({REGISTRY}))" if own else ""
+    usual = ", ".join(f'"{cell(template)}"' for template in registry.prompts.get("default") or DEFAULT_TEMPLATES)
+    return f"Its figures are for classes put as sentences, each class the mean over these templates: {usual}{others}."
 
 
 def _compare(to: Path, repo: str, student: DualEncoder, files: StudentFiles, reporter: Reporter) -> Compared:

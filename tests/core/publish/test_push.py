@@ -23,11 +23,13 @@ from kdkit.core.licences import FACTS, LicenceFacts
 from kdkit.core.publish import dual_encoder
 from kdkit.core.publish.ancestry import PUBLISHED_UNDER
 from kdkit.core.publish.compare import TEXTS, fixed_pictures
-from kdkit.core.publish.layout import LOCK, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record, file_facts
+from kdkit.core.publish.dual_encoder import _sentences
+from kdkit.core.publish.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record, file_facts
 from kdkit.core.publish.push import Pushed, push_student
 from kdkit.core.recipe import load_recipe
 from kdkit.core.registry.load import load_registry
 from kdkit.core.registry.lock import Lock
+from kdkit.core.registry.schema import Registry
 from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from kdkit.plugins.students.open_clip import create_student
@@ -124,6 +126,15 @@ def test_the_figures_are_those_of_the_evaluation(world: World) -> None:
             assert score["metrics"]["accuracy"]["value"] == pytest.approx(expected.metrics["accuracy"], abs=1e-6)
             low, high = (score["metrics"]["auc"][key] for key in ("low", "high"))
             assert (low, high) == pytest.approx(expected.intervals["auc"], abs=1e-6)
+
+
+def test_the_card_says_how_classes_were_called(world: World) -> None:
+    card = (world.release / README).read_text(encoding="utf-8")
+    assert 'the mean over these templates: "a {domain} image of {label}.".' in card
+    prompts = {"ct": ["{label} on a scan"]}
+    assert _sentences(Registry(version=1, prompts=prompts)).endswith(
+        '"{label} presented in {domain}."; of its own for ct ([kdkit/registry.yaml](kdkit/registry.yaml)).'
+    )
 
 
 def test_the_same_version_gives_the_same_bytes(world: World) -> None:
