@@ -27,6 +27,8 @@ START = "start"
 """Key of a published lineage's student: its initial weights, and what is known about their licence."""
 _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/[0-9a-f]{40}")
 """A folder of the Hub's cache."""
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""``ORG/NAME``, and no path."""
 PUBLISHED_UNDER = "published_under"
 """Key of a published lineage: the licence of that release, which binds what is made of it."""
 
@@ -87,7 +89,8 @@ def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Star
     if told is not None:
         return Start(told["repository"], LicenceFacts(**told[FACTS]))
     registry = history[0]["student"].get("registry") or {}
-    init = registry.get("config", {}).get("init")
+    config = registry.get("config", {})
+    init = config.get("init")
     if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its licence counts
         return None
     folder = Path(anchored(init, workspace.root)).absolute()
@@ -100,7 +103,8 @@ def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Star
             return Start(_repository(facts.source), known)
     seen, gated = licence_seen(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
-    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else ""
+    said = str(config.get("base", ""))  # by a person, of a download
+    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else said if _NAME.fullmatch(said) else ""
     return Start(repository, LicenceFacts(seen=seen.name if seen else None, gated=gated))
 
 

@@ -138,6 +138,17 @@ def test_initial_weights_bind_too(card: str, licence: str, warned: bool, tmp_pat
     assert found.start.repository == ""
 
 
+@pytest.mark.parametrize(("base", "repository"), [("vendor/VL", "vendor/VL"), ("./models/VL", ""), (None, "")])
+def test_a_person_says_what_the_initial_weights_are_a_download_of(
+    base: str | None, repository: str, tmp_path: Path
+) -> None:
+    config = {"init": "./start", "base": base}
+    workspace = project(tmp_path, lineage("v1", student={"family": "x", "registry": {"family": "x", "config": config}}))
+    found = ancestry(workspace, "v1")
+    assert found.start is not None
+    assert found.start.repository == repository
+
+
 def test_licences_of_data_bind(tmp_path: Path) -> None:
     data = {**lineage()["data"], "licences": ["cc-by-4.0"]}
     entry = "data: [{source: jsonl, path: a.jsonl, license: CC BY-NC 4.0}]\n"
