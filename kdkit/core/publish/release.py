@@ -33,7 +33,7 @@ from kdkit.core.publish.layout import (
 )
 from kdkit.core.publish.licence import UNDETERMINED, StudentLicence
 from kdkit.core.publish.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
-from kdkit.core.publish.results import results_of, write_results
+from kdkit.core.publish.results import results_of, warn_of_split, write_results
 from kdkit.core.recipe import load_recipe
 from kdkit.core.registry.lock import Lock
 
@@ -97,9 +97,11 @@ def assemble_release(
             no repository that is known.
     """
     check_repository(repo)
+    reporter = reporter or Silent()
     ancestry = ancestry_of(workspace, version, stated=licence, public=public)
-    form = _form(workspace, version, to, repo, reporter or Silent(), merged=merged)
     results = results_of(workspace, version)
+    warn_of_split(results, reporter)
+    form = _form(workspace, version, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
     _write_for_pull(workspace, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
     record = _record(workspace, version, repo, ancestry, form)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.contracts import Reporter
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
 
@@ -41,6 +42,15 @@ def results_of(workspace: Workspace, version: Version) -> dict[str, Any]:
     if not saved.is_file():
         return _results(version.name, Evaluation("none", (), ()), continual=None)
     return _results(version.name, Evaluation.load(saved), continual=None)
+
+
+def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:
+    """Say before it is published that nobody has looked at the test split."""
+    if results["split"] == "calibration":
+        reporter.warn(
+            f"{results['version']} was never evaluated on the test split, so its card has the figures of the "
+            f"calibration split, which flatter it; 'kdkit evaluate {results['version']}' first"
+        )
 
 
 def write_results(folder: Path, name: str, results: Mapping[str, Any]) -> None:

@@ -137,7 +137,7 @@ def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
     count = -1
     while count != len(running.requests):  # those that were broken off may still be on their way
         count = len(running.requests)
-        time.sleep(0.3)
+        time.sleep(1.0)
     running.answer = in_other_words
     running.faults.clear()
     running.requests.clear()

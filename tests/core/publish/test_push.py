@@ -34,6 +34,7 @@ from kdkit.core.versions import Versions, load_student
 from kdkit.core.workspace import Workspace
 from kdkit.plugins.students.open_clip import create_student
 from kdkit.testing.hub import ALICE, LocalHub, local_hub
+from tests.core.artifacts.stub import Notes
 from tests.core.publish.projects import make_distilled
 from tests.tiny_models import WORDS, make_biomedclip_folder, open_clip_config
 from tests.toy_project import open_project
@@ -138,7 +139,9 @@ def test_the_card_says_how_classes_were_called(world: World) -> None:
 
 
 def test_the_same_version_gives_the_same_bytes(world: World) -> None:
-    again = push_student(world.workspace, REPO, hub=connect(world.hub.url, ALICE.token), dry_run=True)
+    notes = Notes()
+    again = push_student(world.workspace, REPO, hub=connect(world.hub.url, ALICE.token), dry_run=True, reporter=notes)
+    assert notes.warnings == []
     assert again.plan.empty
     assert again.uploaded is None
 

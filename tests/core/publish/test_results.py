@@ -13,9 +13,10 @@ from kdkit.core.contracts import DomainScore
 from kdkit.core.errors import KdkitError
 from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
 from kdkit.core.publish.layout import RESULTS
-from kdkit.core.publish.results import EVALUATION, results_of, write_results
+from kdkit.core.publish.results import EVALUATION, results_of, warn_of_split, write_results
 from kdkit.core.versions import Version
 from kdkit.core.workspace import Workspace
+from tests.core.artifacts.stub import Notes
 
 
 def evaluation(split: str, student: str, accuracy: float = 0.5) -> Evaluation:
@@ -47,8 +48,10 @@ def version(tmp_path: Path) -> Version:
 
 def test_calibration_figures_until_the_version_is_evaluated(version: Version, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    results = results_of(workspace, version)
+    results, notes = results_of(workspace, version), Notes()
+    warn_of_split(results, notes)
     assert (results["split"], "flatter" in results["note"]) == ("calibration", True)
+    assert ["'kdkit evaluate v3' first" in said for said in notes.warnings] == [True]
     assert [(m["name"], m["role"]) for m in results["models"]] == [("v3", "student"), ("radio", "teacher")]
     assert results["ratios"] == {"v3": {"accuracy": 0.9}}
     report = workspace.reports / "evaluation-v3-test.json"
@@ -56,6 +59,8 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
     content = evaluation("test", "v3").to_json() | {"version": "v3", "continual": {"last": 0.5}}
     report.write_text(json.dumps(content))
     results = results_of(workspace, version)
+    warn_of_split(results, notes)
+    assert len(notes.warnings) == 1
     assert (results["split"], results["continual"]) == ("test", {"last": 0.5})
     assert results["models"][0]["domains"]["ct"] == {
         "count": 2,
