@@ -1,4 +1,4 @@
-"""Every ``kdkit`` line that the README and the documentation show is a command with these options."""
+"""Every ``kdkit`` line that the README, the documentation and the messages show is a command with these options."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def test_a_shown_command_exists_with_its_options(file: str, line: str) -> None:
     named = [word for word in words if not word.startswith(("-", "NAME", "..."))]
     assert not hasattr(command, "commands") or not named, f"{file}: there is no command as in '{line}'"
     assert used <= known | {"-h", "--help"}, f"{file}: '{line}'"
+
+
+def advised() -> Iterator[tuple[str, str]]:
+    """(file, line) of each command that the source names in single quotes, as messages do."""
+    for path in sorted((ROOT / "kdkit").rglob("*.py")):
+        for line in re.findall(r"'(kdkit [a-z][^'{}\n]*)'", path.read_text(encoding="utf-8")):
+            yield str(path.relative_to(ROOT)), line
+
+
+def test_a_command_that_a_message_names_can_be_run_as_it_is() -> None:
+    """Not a group that only prints its usage: 'kdkit data check', not 'kdkit data'."""
+    found = list(advised())
+    assert found
+    for file, line in found:
+        command: Any = get_command(app)
+        for word in line.split()[1:]:
+            if not hasattr(command, "commands") or word.startswith("-"):
+                break
+            command = command.commands.get(word)
+            assert command is not None, f"{file}: there is no command as in '{line}'"
+        assert not hasattr(command, "commands") or command.invoke_without_command, f"{file}: '{line}' is a group"

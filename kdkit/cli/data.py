@@ -55,7 +55,8 @@ def _text(report: DataReport) -> str:
         f"{report.samples} samples, {len(report.counts)} domains",
     ]
     if report.repeated:
-        lines.append(f"note: {report.repeated} samples have an image that another of their split has")
+        those = "1 sample has" if report.repeated == 1 else f"{report.repeated} samples have"
+        lines.append(f"note: {those} an image that another of their split has")
     if report.unlabelled:
         lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabelled)}")
     if report.unasked:

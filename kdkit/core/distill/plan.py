@@ -145,7 +145,7 @@ def _training_samples(survey: Survey) -> Indices:
         raise KdkitError(
             "no training sample has an answer or a caption",
             why="the losses of the recipe read no teacher, and there is nothing else to learn from",
-            fix="'kdkit data' counts the samples; 'kdkit pseudo-label' lets a teacher answer open questions",
+            fix="'kdkit data check' counts the samples; 'kdkit pseudo-label' lets a teacher answer open questions",
             code=ExitCode.FOUND,
         )
     return told

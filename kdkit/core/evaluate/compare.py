@@ -74,7 +74,7 @@ def evaluate_views(
         raise KdkitError(
             "no domain can be evaluated",
             why="; ".join(f"{d}: {why}" for d, why in skipped.items()) or "there is no sample",
-            fix="a domain needs labelled samples of at least two classes in this split; see 'kdkit data'",
+            fix="a domain needs labelled samples of at least two classes in this split; see 'kdkit data check'",
             code=ExitCode.MISSING,
         )
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
