@@ -101,6 +101,8 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     ]
     if plan.uncovered:
         lines.append(f"No teacher may teach: {', '.join(plan.uncovered)}")
+    if plan.left_out:
+        lines.append(f"{plan.left_out} samples are left out: nobody speaks of them.")
     if plan.unguarded:
         lines.append(f"{plan.parent} knows, and no teacher repeats here: {', '.join(plan.unguarded)}")
     if plan.parent and plan.previous.weight:

@@ -250,6 +250,11 @@ def signals_read(recipe: Recipe, catalogue: Catalogue) -> frozenset[str]:
     return frozenset(signal for spec in specs for signal in spec.signals)
 
 
+def learns_alone(recipe: Recipe, catalogue: Catalogue) -> bool:
+    """Whether some loss reads no teacher: it learns from the text of every sample."""
+    return any(not cast(LossSpec, catalogue.get("loss", part.name).spec).signals for part in recipe.losses)
+
+
 def is_path(name_or_path: str) -> bool:
     """Whether a registry's ``recipe`` is a file rather than a name of the catalogue."""
     return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))

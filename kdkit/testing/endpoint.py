@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
@@ -41,6 +42,13 @@ class LocalEndpoint:
         self.faults: list[Fault] = []
         self.headers: dict[str, str] = {}
         self.ended = threading.Event()
+
+    def settle(self) -> None:
+        """Come back when no request arrives any more: those that a client broke off may still be on their way."""
+        count = -1
+        while count != len(self.requests):
+            count = len(self.requests)
+            time.sleep(1.0)
 
 
 class _Connection(BaseHTTPRequestHandler):

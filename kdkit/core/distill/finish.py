@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdkit
-from kdkit.core.contracts import LossSpec, Reporter, Student
+from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.build import TASK_FILE
 from kdkit.core.distill.checkpoint import Progress, task_tensors
 from kdkit.core.distill.guard import Verdict, judge
@@ -159,11 +159,10 @@ def known_domains(version: Version) -> set[str]:
     return set(version.lineage["data"]["known"])
 
 
-def _taught_domains(workspace: Workspace, plan: Plan, survey: Survey) -> set[str]:
+def _taught_domains(plan: Plan, survey: Survey) -> set[str]:
     """Domains of the run's samples; those that no teacher may teach only where a loss needs no teacher."""
     present = {survey.table.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
-    specs = [cast(LossSpec, workspace.catalogue.get("loss", part.name).spec) for part in plan.recipe.losses]
-    return present if any(not spec.signals for spec in specs) else present - set(plan.uncovered)
+    return present if survey.alone else present - set(plan.uncovered)
 
 
 def _write(
@@ -214,7 +213,7 @@ def _lineage(
         },
         "teachers": _teachers(workspace, plan, survey, parent, name),
         "recipe": {**plan.recipe.model_dump(mode="json"), "trust": trust.model_dump(mode="json")},
-        "data": _data(workspace, plan, survey, parent),
+        "data": _data(plan, survey, parent),
         "training": {
             "steps": plan.settings.steps,
             "batch_size": plan.batch_size,
@@ -236,15 +235,16 @@ def _lineage(
     }
 
 
-def _data(workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
+def _data(plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
     """What it was taught on, and what it knows with what its parents knew."""
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     inherited = known_domains(parent) if parent else set()
     return {
         "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-        "known": sorted(_taught_domains(workspace, plan, survey) | inherited),
+        "known": sorted(_taught_domains(plan, survey) | inherited),
         "fresh": plan.fresh,
         "replayed": plan.replayed,
+        "left_out": plan.left_out,
         "uncovered": list(plan.uncovered),
         "unguarded": list(plan.unguarded),
     }

@@ -52,6 +52,7 @@ class Plan:
         previous: how the parent itself takes part; without weight, not at all.
         pools: where batches are drawn from.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
+        left_out: training samples that nobody speaks of: no teacher may teach them, and no loss needs none.
         digest: of everything that decides the result; a run in progress is continued only under the same one.
         rounds: when the run is corrected; None for never.
     """
@@ -65,6 +66,7 @@ class Plan:
     pools: tuple[Pool, ...]
     fresh: int
     replayed: int
+    left_out: int
     batch_size: int
     settings: TrainSettings
     digest: str
@@ -85,6 +87,7 @@ class Plan:
             "previous": self.previous.model_dump(mode="json"),
             "fresh_samples": self.fresh,
             "replayed_samples": self.replayed,
+            "left_out_samples": self.left_out,
             "batch_size": self.batch_size,
             "steps": self.settings.steps,
             "lr": self.settings.lr,
@@ -114,9 +117,11 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
         )
     present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
     covered = {domain for teacher in teachers for domain in teacher.admitted} if teachers else set(present)
-    pools = _pools(recipe, survey, train, taught, teachers, parent)
     taught_here = covered & set(present)
     unguarded = () if parent is None else tuple(sorted(set(parent.lineage["data"]["known"]) - taught_here))
+    spoken = _spoken_of(recipe, survey, train, taught, parent, unguarded)
+    train, taught, left_out = train[spoken], {name: rows[spoken] for name, rows in taught.items()}, int((~spoken).sum())
+    pools = _pools(recipe, survey, train, taught, teachers, parent, left_out)
     batch_size = min(recipe.optimiser.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
@@ -128,6 +133,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
         pools=pools,
         fresh=len(pools[-1].indices),
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
+        left_out=left_out,
         batch_size=batch_size,
         settings=_settings(recipe, len(train), batch_size, increment=parent is not None, seed=seed),
         digest="",
@@ -169,6 +175,31 @@ def _teachers(
     return planned, taught
 
 
+def _spoken_of(
+    recipe: Recipe,
+    survey: Survey,
+    train: Indices,
+    taught: Mapping[str, np.ndarray[Any, Any]],
+    parent: Version | None,
+    unguarded: Sequence[str],
+) -> np.ndarray[Any, Any]:
+    """(N,) training samples of which somebody speaks: a teacher, a loss that needs none, or the previous version.
+
+    Others would only take places in batches, and count as known when a teacher for them comes. What the parent has
+    seen stays, to be rehearsed; where nothing is rehearsed the previous version, if it takes part, speaks of all.
+    """
+    if survey.alone or not taught:
+        return np.ones(len(train), dtype=bool)
+    able: np.ndarray[Any, Any] = np.logical_or.reduce(list(taught.values()))
+    if parent is None:
+        return able
+    seen = np.isin(survey.table.digests[train], parent.known_samples())
+    rehearses = bool(recipe.increment.replay) and seen.any()
+    if not rehearses and _previous(recipe, replays=False, unguarded=unguarded).weight:
+        return np.ones(len(train), dtype=bool)
+    return able | seen
+
+
 def _pools(
     recipe: Recipe,
     survey: Survey,
@@ -176,6 +207,7 @@ def _pools(
     taught: Mapping[str, np.ndarray[Any, Any]],
     teachers: tuple[PlannedTeacher, ...],
     parent: Version | None,
+    left_out: int,
 ) -> tuple[Pool, ...]:
     """Replayed samples first, those that bring something new last.
 
@@ -192,7 +224,7 @@ def _pools(
             newly |= taught[teacher.name]
     fresh = unseen if unseen.any() else newly
     if not fresh.any():
-        raise _nothing_new(parent, teachers)
+        raise _nothing_new(parent, teachers, left_out)
     if not recipe.increment.replay or unseen.all():
         return (_pool(recipe, survey, train, unseen | newly, 1.0),)
     share = min(1 - recipe.increment.replay, recipe.increment.oversample * fresh.mean() / recipe.increment.steps)
@@ -220,10 +252,12 @@ def _previous(recipe: Recipe, *, replays: bool, unguarded: Sequence[str]) -> Pre
     return increment.without_replay if stand_in and not increment.previous.weight else increment.previous
 
 
-def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...]) -> KdkitError:
+def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...], left_out: int) -> KdkitError:
     idle = [teacher.name for teacher in teachers if teacher.new]
     why = f"{parent.name} has learnt from every teacher and every training sample of the registry"
     fix = "'kdkit add-teacher NAME' or add data; 'kdkit trust' shows what the policy admits"
+    if left_out:
+        why = f"no teacher may teach any of the {left_out} training samples that it has not seen"
     if not teachers:
         why = f"the recipe reads no teacher, and {parent.name} has seen every training sample"
         fix = "add data, or name a recipe that reads teachers: 'kdkit recipes'"

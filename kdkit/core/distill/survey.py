@@ -13,7 +13,7 @@ from kdkit.core.contracts import Reporter, Split, TrustTable
 from kdkit.core.distill.batches import Indices
 from kdkit.core.distill.feed import Floats, Teaching
 from kdkit.core.errors import KdkitError
-from kdkit.core.recipe import Recipe, signals_read
+from kdkit.core.recipe import Recipe, learns_alone, signals_read
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
@@ -38,6 +38,7 @@ class Survey:
         weights: (T, M) what the policy makes of them; rows as ``trust.teachers``, columns as ``trust.domains``.
         skipped: (N,) unreadable images that may be left out, where no column tells.
         live: teachers that are asked about training samples while training; their columns do not have them.
+        alone: some loss of the recipe learns from samples without any teacher.
 
     Without teachers it is of a recipe whose losses read none.
     """
@@ -49,6 +50,7 @@ class Survey:
     weights: np.ndarray[Any, Any]
     skipped: np.ndarray[Any, np.dtype[np.bool_]] | None = None
     live: Mapping[str, LiveTeacher] = field(default_factory=dict)
+    alone: bool = True
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ def survey(
     _warn_of_unknown_domains(registry, table, reporter)
     skipped = skipped_images(workspace, table, reporter) if opened else None
     live = live_teachers(workspace, opened, table, skipped, device=device)
-    return Survey(table, store, columns, trust, weights, skipped, live)
+    return Survey(table, store, columns, trust, weights, skipped, live, learns_alone(recipe, workspace.catalogue))
 
 
 def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:

@@ -134,10 +134,7 @@ def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
     with pytest.raises(KdkitError, match="refuses"):
         run(root)
     assert not (root / "versions").exists()
-    count = -1
-    while count != len(running.requests):  # those that were broken off may still be on their way
-        count = len(running.requests)
-        time.sleep(1.0)
+    running.settle()
     running.answer = in_other_words
     running.faults.clear()
     running.requests.clear()

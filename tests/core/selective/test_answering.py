@@ -135,6 +135,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         (kept,) = (root / ".kdkit" / "answers").iterdir()
         with open(kept, "ab") as file:
             file.write(b'{"found": [{"id"')  # a kill
+        endpoint.settle()
         endpoint.answer, before = lambda _: reply, len(endpoint.requests)
         endpoint.faults.clear()
         to = root / "answers.jsonl"

@@ -1,0 +1,94 @@
+"""Training samples of which nobody speaks take no place in batches, and are new when a teacher for them comes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdkit.cli.distill import plan_text
+from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.estimate import Estimate
+from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.errors import KdkitError
+from tests.toy_project import RECIPE, make_project, open_project, train_teacher
+
+DOMAIN = 3 * 12
+"""Training samples of each domain."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """``radio`` knows ct and mri, and nobody knows xray; an epoch is named instead of steps."""
+    make_project(tmp_path / "p", teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
+    write_recipe(tmp_path / "p")
+    return tmp_path / "p"
+
+
+def write_recipe(root: Path, old: str = "steps: 40", new: str = "epochs: 13") -> None:
+    assert old in RECIPE
+    text = RECIPE.replace(old, new).replace("steps: 40", "epochs: 13")
+    (root / "toy.yaml").write_text(text, encoding="utf-8")
+
+
+def plan_of(root: Path, *, incremental: bool = False) -> Plan:
+    return prepare(open_project(root), Options(incremental=incremental), Silent()).plan
+
+
+def domains(root: Path, plan: Plan, pool: int) -> set[str]:
+    table = prepare(open_project(root), Options(), Silent()).survey.table
+    return {table.samples[row].domain for row in plan.pools[pool].indices}
+
+
+def test_they_take_no_place_in_a_first_run(root: Path) -> None:
+    plan = plan_of(root)
+    assert (plan.fresh, plan.left_out, plan.uncovered) == (2 * DOMAIN, DOMAIN, ("xray",))
+    assert plan.settings.steps == 13 * 2 * DOMAIN // 24, "an epoch is one of the samples that are taught"
+    assert domains(root, plan, 0) == {"ct", "mri"}
+    shown = plan_text(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0))
+    assert "72 samples bring something new" in shown
+    assert "36 samples are left out: nobody speaks of them." in shown
+
+
+def test_a_loss_that_needs_no_teacher_speaks_of_all(root: Path) -> None:
+    write_recipe(
+        root, "  - {name: crd, weight: 1.0}\n", "  - {name: crd, weight: 1.0}\n  - {name: clip, weight: 0.1}\n"
+    )
+    plan = plan_of(root)
+    assert (plan.fresh, plan.left_out, plan.uncovered) == (3 * DOMAIN, 0, ("xray",))
+
+
+def test_they_are_new_when_a_teacher_for_them_comes(root: Path) -> None:
+    outcome = distill(open_project(root), Options(cpu=True))
+    assert outcome is not None
+    data = outcome.version.lineage["data"]
+    assert (data["known"], data["left_out"]) == (["ct", "mri"], DOMAIN)
+    with pytest.raises(KdkitError, match="nothing new since v1") as caught:
+        plan_of(root, incremental=True)
+    assert caught.value.why == f"no teacher may teach any of the {DOMAIN} training samples that it has not seen"
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    plan = plan_of(root, incremental=True)
+    assert (plan.fresh, plan.replayed, plan.left_out) == (DOMAIN, 2 * DOMAIN, 0)
+    assert domains(root, plan, 1) == {"xray"}
+
+
+def test_the_previous_version_speaks_of_all_where_nothing_is_rehearsed(root: Path) -> None:
+    """Only there: beside a replay it speaks of what is replayed."""
+    distill(open_project(root), Options(cpu=True))
+    manifest = root / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    more = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "ct"]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]), encoding="utf-8")
+    assert plan_of(root, incremental=True).left_out == DOMAIN
+    speaks = "previous: {weight: 1.0, loss: crd}"
+    write_recipe(root, "replay: 0.5", f"replay: 0.5, {speaks}")
+    assert plan_of(root, incremental=True).left_out == DOMAIN
+    write_recipe(root, "replay: 0.5", "replay: 0.0")
+    assert plan_of(root, incremental=True).left_out == DOMAIN
+    write_recipe(root, "replay: 0.5", f"replay: 0.0, {speaks}")
+    plan = plan_of(root, incremental=True)
+    assert (plan.left_out, plan.fresh) == (0, 2 * DOMAIN)
