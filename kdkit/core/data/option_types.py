@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from inspect import isclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -27,7 +29,7 @@ def check_types(what: str, factory: Callable[..., Any], options: Mapping[str, An
         KdkitError: naming the option and what it should be.
     """
     try:
-        hints = typing.get_type_hints(factory)
+        hints = typing.get_type_hints(_called(factory))
     except Exception:  # annotations of somebody else's that cannot be read say nothing
         return
     for name, value in options.items():
@@ -39,9 +41,21 @@ def check_types(what: str, factory: Callable[..., Any], options: Mapping[str, An
             raise KdkitError(f"{what}: option '{name}' is {value!r}, not {words}")
 
 
+def _called(factory: Callable[..., Any]) -> Any:
+    """What takes the options: of a class its ``__init__``, whose names its attributes need not share; the fields of a
+    data class are its options, each read where it was written."""
+    return factory.__init__ if isclass(factory) and not is_dataclass(factory) else factory
+
+
 def _wanted(hint: Any) -> list[tuple[str, Callable[[object], bool]]]:
     """What an annotation allows besides None; empty where that is not plain."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    kinds = [get_origin(part) or part for part in parts if part is not NoneType]
-    kinds = [str if kind is typing.Literal else _SAME.get(kind, kind) for kind in kinds]
+    kinds = [_kind(part) for part in parts if part is not NoneType]
     return [_PLAIN[kind] for kind in kinds] if all(kind in _PLAIN for kind in kinds) else []
+
+
+def _kind(part: Any) -> object:
+    kind = get_origin(part) or part
+    if kind is typing.Literal and all(isinstance(value, str) for value in get_args(part)):
+        return str
+    return _SAME.get(kind, kind)

@@ -1,4 +1,5 @@
-"""Connections that another thread can break off, whatever they are waiting for."""
+"""Connections that another thread can break off while they wait for a reply; those that are still being made wait out
+their timeout."""
 
 from __future__ import annotations
 

@@ -82,3 +82,19 @@ def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> 
     assert caught.value.where == f"{tmp_path / 'data.json'}:1"
     with pytest.raises(KdkitError, match="1 image file is missing"):
         load_table(project(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
+
+
+class Reader:
+    """Its attribute is not what its option is."""
+
+    columns: Mapping[str, str]
+
+    def __init__(self, location: Path, columns: str = "", limit: int = 3, level: Literal[1, 2] = 1) -> None:
+        self.columns = dict.fromkeys(columns.split(","), "")
+        self.rest = (location, limit, level)
+
+
+def test_a_class_takes_what_its_init_says() -> None:
+    check_types("source 'x'", Reader, {"columns": "a,b", "limit": 4, "level": 2})
+    with pytest.raises(KdkitError, match="option 'limit' is 'x', not a whole number"):
+        check_types("source 'x'", Reader, {"limit": "x"})
