@@ -6,7 +6,7 @@ Losses refuse other tokens in the batch that has them, which may be the last one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from kdkit.core.contracts import TELLS, LossSpec, Reporter, Sample, Student
 from kdkit.core.data.load import name_some
@@ -56,9 +56,12 @@ def require_same_tokens(
     """
     for teacher in teachers if losses else ():
         speaks = TOKENS in {spec.name for spec in teacher.signals.signals} and TELLS not in teacher.parts
-        if not speaks or _same_tokenizer(teacher.parts, student):
+        theirs, ours = teacher.parts.get(TOKENIZER), _tokenizer(student)
+        if not speaks or (theirs is not None and theirs == ours):
             continue
         if not (isinstance(student, SplitsAnswers) and isinstance(teacher.model, SplitsAnswers)):
+            if theirs is None or ours is None:  # nothing is known
+                continue
             _warn(reporter, teacher.name, f"teacher '{teacher.name}' and the student have different tokenizers", losses)
             continue
         own = [sample for sample in taught if sample.domain in limits.get(teacher.name, (sample.domain,))]
@@ -91,7 +94,8 @@ def require_same_stored_tokens(
         column = survey.columns.get(teaching.name)
         if column is None or teaching.name in survey.live or TOKENS not in {spec.name for spec in teaching.raw}:
             continue
-        if _same_tokenizer(column.header.parts, student):
+        theirs = column.header.parts.get(TOKENIZER)
+        if theirs is not None and theirs == _tokenizer(student):
             continue
         own = train[teaching.weight[train] > 0]
         differ: list[Sample] = []
@@ -104,8 +108,8 @@ def require_same_stored_tokens(
             raise _refused(teaching.name, differ, len(own), losses)
 
 
-def _same_tokenizer(parts: Mapping[str, Any], student: object) -> bool:
-    return parts.get(TOKENIZER) == dict(cast(Student, student).identity()).get(TOKENIZER)
+def _tokenizer(student: object) -> str | None:
+    return cast(Student, student).identity().get(TOKENIZER)
 
 
 def _differ(theirs: Sequence[int] | None, ours: Sequence[int] | None) -> bool:

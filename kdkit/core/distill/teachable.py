@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from kdkit.core.contracts import Reporter, Sample, StudentSpec, TaskSpec
-from kdkit.core.errors import KdkitError
-from kdkit.core.features.readable import refusals
+from kdkit.core.features.readable import first_of, refusals
 
 if TYPE_CHECKING:
     from kdkit.core.artifacts import OpenTeacher
@@ -52,10 +51,5 @@ def require_teachable(student: object, samples: Iterable[Sample]) -> None:
     """
     refused = refusals(student, samples)
     if refused:
-        first, count = refused[0], len(refused)
-        raise KdkitError(
-            first.what,
-            where=first.where,
-            why=f"the student cannot be taught the answers of {count} training sample{'s' * (count > 1)}",
-            fix=" ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"])),
-        )
+        count = f"{len(refused)} training sample{'s' * (len(refused) > 1)}"
+        raise first_of(refused, f"the student cannot be taught the answers of {count}")

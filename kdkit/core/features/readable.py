@@ -23,14 +23,15 @@ def require_readable(teacher: str, model: object, samples: Sequence[Sample]) -> 
     """
     refused = refusals(model, samples)
     if refused:
-        first, count = refused[0], len(refused)
-        raise KdkitError(
-            f"teacher '{teacher}': {first.what}",
-            where=first.where,
-            why=f"it would refuse {count} of the {len(samples)} samples that it is to be asked about",
-            fix=" ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"])),
-            code=first.code,
-        )
+        why = f"it would refuse {len(refused)} of the {len(samples)} samples that it is to be asked about"
+        raise first_of(refused, why, f"teacher '{teacher}': ")
+
+
+def first_of(refused: Sequence[KdkitError], why: str, who: str = "") -> KdkitError:
+    """The first refusal, which stands for all; ``why`` counts them."""
+    first = refused[0]
+    fix = " ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"]))
+    return KdkitError(who + first.what, where=first.where, why=why, fix=fix, code=first.code)
 
 
 def _error(model: ChecksAnswers, sample: Sample) -> KdkitError | None:

@@ -233,7 +233,7 @@ def _yaml(data: Mapping[str, Any], about: str) -> str:
 
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as what it is at first
     stream = io.StringIO()
     yaml.dump(dict(data), stream)
     return f"# {about}\n{stream.getvalue()}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,11 +56,11 @@ class Reranker:
             self._note_unread(read)
             return [[float(image @ read[text]) for text in group] for image, group in zip(seen, texts, strict=True)]
 
-    def _in_parts(self, items: Sequence[object], encode: object) -> list[Tensor]:
+    def _in_parts(self, items: Sequence[object], encode: Callable[[Any], Tensor]) -> list[Tensor]:
         """Unit rows, float32 on the CPU."""
         rows: list[Tensor] = []
         for start in range(0, len(items), BATCH):
-            rows += F.normalize(encode(items[start : start + BATCH]).float().cpu(), dim=-1)  # type: ignore[operator]
+            rows += F.normalize(encode(items[start : start + BATCH]).float().cpu(), dim=-1)
         return rows
 
     def _see(self, images: Sequence[Image]) -> Tensor:

@@ -26,7 +26,7 @@ class Connections:
 
     def opener(self, *handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
         """An opener with ``handlers`` whose connections are these."""
-        return urllib.request.build_opener(_Plain(self._opened), _Secure(self._opened), *handlers)
+        return urllib.request.build_opener(_Handler(self._opened), *handlers)
 
     def break_off(self) -> None:
         """End every connection, and each one that is opened from now on: whoever waits for a reply gets an error."""
@@ -58,29 +58,19 @@ class _PlainConnection(http.client.HTTPConnection):
         self._told(self.sock)
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, opened: Opened, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._told = opened
-
-    def connect(self) -> None:
-        super().connect()
-        self._told(self.sock)
+class _SecureConnection(_PlainConnection, http.client.HTTPSConnection):
+    """Told of when the handshake is done."""
 
 
-class _Plain(urllib.request.HTTPHandler):
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Takes the place of both of urllib's."""
+
     def __init__(self, opened: Opened) -> None:
         super().__init__()
         self._told = opened
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(partial(_PlainConnection, self._told), req)
-
-
-class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, opened: Opened) -> None:
-        super().__init__()
-        self._told = opened
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(partial(_SecureConnection, self._told), req)

@@ -143,6 +143,24 @@ def test_of_two_pulls_at_once_one_makes_the_project(local: LocalHub, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "p", "q"]
 
 
+def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends between the second one's opening of the file and its lock; a third must not have it as well."""
+    first, real = staging(tmp_path / "p"), fcntl.flock
+    first.__enter__()
+
+    def flock(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        first.__exit__(None, None, None)
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+        pass
+    with staging(tmp_path / "p"), pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="not found on the Hub") as caught:
         pull(local, tmp_path / "p", features="alice/nothing")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from kdkit.core.errors import ExitCode, KdkitError
-
-_BUSY, _FILES = "busy", "files"
 
 
 @contextmanager
@@ -24,22 +24,30 @@ def staging(into: Path) -> Iterator[Path]:
         KdkitError: another process is pulling into the same folder.
     """
     room = into.with_name(f".{into.name}.pulled")
-    room.mkdir(parents=True, exist_ok=True)
-    files = room / _FILES
-    with open(room / _BUSY, "a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    busy, files = room.with_name(f"{room.name}.busy"), room / "files"
+    with open(busy, "a", encoding="utf-8") as lock:
+        if not _taken(lock, busy):
             raise KdkitError(
                 "another 'kdkit pull' is making this project",
                 where=str(into),
                 fix="wait for it to end, or choose another folder: --to DIR",
                 code=ExitCode.FOUND,
-            ) from None
+            )
         try:
             shutil.rmtree(files, ignore_errors=True)
+            room.mkdir(exist_ok=True)
             yield files
         finally:
             shutil.rmtree(files, ignore_errors=True)
-            if {path.name for path in room.glob("*")} <= {_BUSY}:
-                shutil.rmtree(room, ignore_errors=True)
+            with suppress(OSError):  # not empty
+                room.rmdir()
+            busy.unlink(missing_ok=True)
+
+
+def _taken(lock: IO[str], path: Path) -> bool:
+    """Whether this process has the lock, and the file is still the one that others find: who had it removes it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
