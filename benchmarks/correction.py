@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
 
 PLACES = {"left": (0, 21), "right": (42, 21), "top": (21, 0), "bottom": (21, 42)}
 SHARES = (0.7, 0.12, 0.1, 0.08)

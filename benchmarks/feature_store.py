@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features import Column, FeatureStore, Header
-from kdkit.core.features.shard import PRESENT, Shard
+from kdkit.core.features.store.shard import PRESENT, Shard
 
 TEACHERS, WIDTH, BATCH = 5, 512, 256
 SIGNALS = ("image", "text")

@@ -31,11 +31,11 @@ from projects import (
 )
 from ruamel.yaml import YAML
 
-from kdkit.core.artifacts import add_teacher
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.recipe import recipe_file
-from kdkit.core.versions import Version
-from kdkit.core.workspace import Workspace
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import recipe_file
+from kdkit.core.project.versions import Version
+from kdkit.core.teachers import add_teacher
 
 CRD = {"weight": 1.0, "options": {"within_domain": True, "temperature": 0.05, "student_temperature": 0.05}}
 FD = {"weight": 10.0, "loss": "fd", "options": {"reduction": "sum", "average_over": "samples"}}

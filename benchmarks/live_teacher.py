@@ -27,13 +27,13 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from kdkit.core.artifacts import add_teacher
 from kdkit.core.contracts import Silent, Student
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.build import build
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.train import make_optimiser
+from kdkit.core.distill.model.build import build
 from kdkit.core.distill.run import Options, make_feed, prepare
-from kdkit.core.distill.train import make_optimiser
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers import add_teacher
 
 SAMPLES, BATCH, SIDE, ANSWER = 32, 8, 224, 20
 """Samples, samples of a batch, pixels of an image's side, words of an answer."""

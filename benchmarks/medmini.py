@@ -29,13 +29,13 @@ from projects import copy_project, print_table, run, score_on_test
 from ruamel.yaml import YAML
 from tokenizers import pre_tokenizers
 
-from kdkit.core.artifacts import add_teacher
 from kdkit.core.contracts import Silent
-from kdkit.core.discovery import load_catalogue
 from kdkit.core.distill.run import Options, prepare
-from kdkit.core.evaluate.evaluation import Evaluation
-from kdkit.core.recipe import recipe_file
-from kdkit.core.workspace import Workspace
+from kdkit.core.evaluation.evaluation import Evaluation
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import recipe_file
+from kdkit.core.teachers import add_teacher
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "medmini"
 DOMAINS = tuple(sorted(domain for specialist in SPECIALISTS for domain in specialist.domains))

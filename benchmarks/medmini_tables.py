@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from projects import print_table, spread
 
-from kdkit.core.evaluate.evaluation import Evaluation, ModelScores
-from kdkit.core.evaluate.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
+from kdkit.core.evaluation.metrics import mean_interval, paired_difference
 
 INCREMENT_COLUMNS = (
     "old: mean accuracy [95 % paired interval]",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdkit.core.artifacts import add_teacher
-from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluate.evaluation import Evaluation
-from kdkit.core.evaluate.project import evaluate_project
-from kdkit.core.workspace import Workspace
+from kdkit.core.evaluation.evaluation import Evaluation
+from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers import add_teacher
 
 OLD = ("ct", "mri", "xray", "ultrasound", "fundus", "dermoscopy", "histology", "endoscopy")
 NEW = "oct"

@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from kdkit.testing.hub import LocalHub, local_hub
+from tests.local_hub import LocalHub, local_hub
 
 MB = 1 << 20
 LIMIT = 0.15
 KDKIT = """
 import sys
 from pathlib import Path
-from kdkit.core.hub import connect, plan_upload, upload
+from kdkit.core.sharing.hub import connect, plan_upload, upload
 hub = connect()
 upload(hub, plan_upload(hub, "lab/s", "model", Path(sys.argv[1])), tag="v1")
 """

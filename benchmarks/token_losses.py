@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.token_signals import compress
+from kdkit.core.contracts.token_signals import compress
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
 from kdkit.plugins.losses.tokens.topk import at_temperature
 

@@ -31,10 +31,10 @@ _CONTRACTS = (
     "TrustTable",
 )
 _WHERE = {
-    "hookimpl": "kdkit.core.hookspecs",
-    "KdkitError": "kdkit.core.errors",
-    "Workspace": "kdkit.core.workspace",
-    "load_student": "kdkit.core.versions",
+    "hookimpl": "kdkit.core.contracts.hookspecs",
+    "KdkitError": "kdkit.core.base.errors",
+    "Workspace": "kdkit.core.project.project",
+    "load_student": "kdkit.core.project.versions",
     **dict.fromkeys(_CONTRACTS, "kdkit.core.contracts"),
 }
 
@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from kdkit.core.base.errors import KdkitError
     from kdkit.core.contracts import (
         AlignerSpec,
         Answer,
@@ -85,10 +86,9 @@ if TYPE_CHECKING:
         TrustPolicySpec,
         TrustTable,
     )
-    from kdkit.core.errors import KdkitError
-    from kdkit.core.hookspecs import hookimpl
-    from kdkit.core.versions import load_student
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.contracts.hookspecs import hookimpl
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.versions import load_student
 
 
 def __getattr__(name: str) -> Any:

@@ -19,12 +19,13 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
-from kdkit.core import contracts, hookspecs
-from kdkit.core.asking import HOOKS
-from kdkit.core.catalogue import Family
-from kdkit.core.discovery import discover
-from kdkit.core.scaffold.naming import names_for
-from kdkit.core.scaffold.write import render
+from kdkit.core import contracts
+from kdkit.core.contracts import hookspecs
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.plugin_system.discovery import discover
+from kdkit.core.plugin_system.loading import HOOKS
+from kdkit.core.plugin_system.scaffold.naming import names_for
+from kdkit.core.plugin_system.scaffold.write import render
 from kdkit.testing.verify import CONTRACTS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "hooks"
@@ -46,8 +47,8 @@ MORE: dict[Family, str] = {
     "vector per image and text) or a `SignalSource` (any named arrays per sample).",
     "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
     "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
-    "task": "A task may use `kdkit.core.evaluate.metrics` (accuracy, macro AUC, stratified bootstrap) and "
-    "`kdkit.core.evaluate.zero_shot` (class embeddings, probabilities). One whose factory takes `prompts` is given "
+    "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
+    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). One whose factory takes `prompts` is given "
     "the project's.",
     "recipe": "[recipes.md](../recipes.md) says what the file may say.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdkit.core.catalogue import Catalogue, PluginRecord
+from kdkit.core.plugin_system.catalogue import Catalogue, PluginRecord
 
 GOOD = """
 from kdkit import LossSpec, hookimpl

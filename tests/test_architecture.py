@@ -32,30 +32,30 @@ HEAVY = {
 }
 LIGHT = {
     "kdkit/__init__.py",
-    "kdkit/core/answers.py",
-    "kdkit/core/apart.py",
-    "kdkit/core/asking.py",
-    "kdkit/core/catalogue.py",
-    "kdkit/core/contracts.py",
-    "kdkit/core/discovery.py",
-    "kdkit/core/errors.py",
-    "kdkit/core/hangs.py",
-    "kdkit/core/hookspecs.py",
-    "kdkit/core/published.py",
-    "kdkit/core/specs.py",
-    "kdkit/core/workspace.py",
+    "kdkit/core/contracts/answers.py",
+    "kdkit/core/plugin_system/time_limit.py",
+    "kdkit/core/plugin_system/loading.py",
+    "kdkit/core/plugin_system/catalogue.py",
+    "kdkit/core/contracts/protocols.py",
+    "kdkit/core/plugin_system/discovery.py",
+    "kdkit/core/base/errors.py",
+    "kdkit/core/plugin_system/hang_cache.py",
+    "kdkit/core/contracts/hookspecs.py",
+    "kdkit/core/contracts/published.py",
+    "kdkit/core/contracts/specs.py",
+    "kdkit/core/project/project.py",
 }
 """Modules that every command imports; also all of ``kdkit/cli`` and the plugins' entry points."""
 PUBLIC = {
     "kdkit",
     "kdkit.core.contracts",
     "kdkit.core.data.images",
-    "kdkit.core.discovery",
-    "kdkit.core.errors",
-    "kdkit.core.hookspecs",
-    "kdkit.core.evaluate.metrics",
-    "kdkit.core.evaluate.zero_shot",
-    "kdkit.core.token_signals",
+    "kdkit.core.plugin_system.discovery",
+    "kdkit.core.base.errors",
+    "kdkit.core.contracts.hookspecs",
+    "kdkit.core.evaluation.metrics",
+    "kdkit.core.evaluation.zero_shot",
+    "kdkit.core.contracts.token_signals",
 }
 """What a plugin, built in or not, may import of kdkit: docs/plugins.md names them."""
 
@@ -142,8 +142,10 @@ def test_core_knows_neither_plugins_nor_terminal() -> None:
 
 def test_what_is_published_knows_its_parts_and_they_not_it() -> None:
     for source in PACKAGE:
-        if source.under("kdkit/core/") and not source.under("kdkit/core/publish/", "kdkit/core/features/share/"):
-            assert [i.place for i in imports(source) if within(i.module, "kdkit.core.publish")] == []
+        if source.under("kdkit/core/") and not source.under(
+            "kdkit/core/sharing/release/", "kdkit/core/sharing/features/"
+        ):
+            assert [i.place for i in imports(source) if within(i.module, "kdkit.core.sharing.release")] == []
 
 
 def test_plugins_know_only_the_public_contracts() -> None:

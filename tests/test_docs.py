@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from kdkit.cli.main import app
-from kdkit.core import hookspecs, specs
-from kdkit.core.discovery import HOOKS, discover, installed
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.contracts import hookspecs, specs
+from kdkit.core.plugin_system.discovery import HOOKS, discover, installed
 from tests import hook_pages
 from tests.conftest import Cli
 from tests.documented_plugin import install_documented_plugin

@@ -1,4 +1,4 @@
-"""The examples are what ``kdkit new-plugin`` writes, and so are tested with it (tests/core/scaffold)."""
+"""The examples are what ``kdkit new-plugin`` writes, and so are tested with it (tests/core/plugin_system/scaffold)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.catalogue import Family
-from kdkit.core.scaffold.naming import Names
-from kdkit.core.scaffold.write import render
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.plugin_system.scaffold.naming import Names
+from kdkit.core.plugin_system.scaffold.write import render
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LEFT_BY_TOOLS = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}

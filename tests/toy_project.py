@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from kdkit.core.catalogue import Catalogue, Entry
 from kdkit.core.contracts import LoaderSpec, StudentSpec
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.workspace import Workspace
+from kdkit.core.plugin_system.catalogue import Catalogue, Entry
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.project import Workspace
 from tests.toys import SIDE, ToyEncoder, count_letters
 
 CLASSES = {"ct": ("mass", "cyst", "clear"), "mri": ("lesion", "edema", "plain"), "xray": ("opaque", "fluid", "bright")}
@@ -100,7 +100,7 @@ def make_project(
     root: Path, *, teachers: dict[str, Sequence[str]], domains: Sequence[str], train: int = 12, held_out: int = 10
 ) -> Workspace:
     """A project whose teachers are added; ``teachers`` maps a name to the domains that it knows."""
-    from kdkit.core.artifacts.admit import add_teacher
+    from kdkit.core.teachers.add import add_teacher
 
     (root / "images").mkdir(parents=True)
     rows = write_images(root / "images", domains, train=train, held_out=held_out, seed=0)

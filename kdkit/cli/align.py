@@ -28,7 +28,7 @@ def align(
     """
     from dataclasses import asdict
 
-    from kdkit.core.alignment.compare import compare_aligners
+    from kdkit.core.distill.alignment.compare import compare_aligners
 
     reporter = console.reporter()
     reports = compare_aligners(

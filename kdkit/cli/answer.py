@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.selective.answering import Selected
+    from kdkit.core.evaluation.best_of_n.answering import Selected
 
 WIDTH = 60
 """Characters of an answer that the table shows."""
@@ -47,13 +47,13 @@ def answer(
     """
     workspace, reporter = console.workspace(project), console.reporter()
 
+    from kdkit.core.base.errors import KdkitError, did_you_mean
     from kdkit.core.contracts import SPLITS, Decoding
-    from kdkit.core.errors import KdkitError, did_you_mean
 
     if split not in SPLITS:
         raise KdkitError(f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
-    from kdkit.core.selective.answering import Asked, answer_project
+    from kdkit.core.evaluation.best_of_n.answering import Asked, answer_project
 
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
     asked = Asked(version, teacher, rerank, split, tuple(domain or ()), limit)

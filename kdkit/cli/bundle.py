@@ -11,7 +11,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.bundle import Manifest, Share
+    from kdkit.core.sharing.bundle import Manifest, Share
 
 EVERYTHING = "teachers,features,versions"
 
@@ -38,7 +38,7 @@ def bundle(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the project as one archive with the hash of every file. Images and captions never go in."""
-    from kdkit.core.bundle import collect, pack, shares
+    from kdkit.core.sharing.bundle import collect, pack, shares
 
     workspace, reporter = console.workspace(project), console.reporter()
     chosen = [part.strip() for part in parts.split(",") if part.strip()]
@@ -71,8 +71,8 @@ def unbundle(
     as_json: console.JsonOption = False,
 ) -> None:
     """Make a project of a bundle, if every file in it is as its manifest says. Nothing is left of one that is not."""
-    from kdkit.core.bundle import check, check_target, missing_here, unpack
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.sharing.bundle import check, check_target, missing_here, unpack
 
     folder, reporter = to or Path(archive.name.partition(".")[0]), console.reporter()
     limit = None if max_size is None else int(max_size * 1e9)
@@ -95,7 +95,7 @@ def unbundle(
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
-    from kdkit.core.bundle import senders, shares
+    from kdkit.core.sharing.bundle import senders, shares
 
     return {
         "fingerprint": manifest.fingerprint,
@@ -122,7 +122,7 @@ def _fingerprint(manifest: Manifest) -> str:
 
 
 def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str], absent: Sequence[str]) -> str:
-    from kdkit.core.bundle import shares
+    from kdkit.core.sharing.bundle import shares
 
     inside = shares((file.path, file.size) for file in manifest.files)
     lines = [_table(inside), "", f"made by kdkit {manifest.kdkit}, {manifest.created}", _fingerprint(manifest)]
@@ -135,7 +135,7 @@ def _unpacked(manifest: Manifest, folder: Path, missing: Sequence[str], absent: 
 
 def _install(manifest: Manifest, folder: Path, missing: Sequence[str]) -> str:
     """The command for a shell; from the wheels that are inside, if there are any."""
-    from kdkit.core.bundle import shares
+    from kdkit.core.sharing.bundle import shares
 
     command = f"kdkit install {' '.join(missing)}"
     if not any(share.part == "wheels" for share in shares((file.path, file.size) for file in manifest.files)):

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from kdkit.core.contracts import Reporter
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.project.project import Workspace
 
 ProjectOption = Annotated[
     str | None,
@@ -44,7 +44,7 @@ def workspace(project: str | None) -> Workspace:
     Raises:
         KdkitError: when there is none.
     """
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.project.project import Workspace
 
     return Workspace.find(project or ".")
 

@@ -11,7 +11,7 @@ from kdkit.cli import console
 from kdkit.cli.trust import named_option
 
 if TYPE_CHECKING:
-    from kdkit.core.pseudo.correct import Corrected
+    from kdkit.core.distill.pseudo_labels.correct import Corrected
 
 
 def register(app: typer.Typer) -> None:
@@ -46,8 +46,8 @@ def correct(
     workspace, reporter = console.workspace(project), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
-    from kdkit.core.pseudo.correct import Wrong
-    from kdkit.core.pseudo.correct import correct as write_corrections
+    from kdkit.core.distill.pseudo_labels.correct import Wrong
+    from kdkit.core.distill.pseudo_labels.correct import correct as write_corrections
 
     wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
     console.may_be_interrupted()
@@ -57,7 +57,7 @@ def correct(
 
 
 def _text(done: Corrected) -> str:
-    from kdkit.core.pseudo.manifest import data_entry
+    from kdkit.core.distill.pseudo_labels.manifest import data_entry
 
     rows = [("training samples asked about", done.answered), ("- before this call", done.known)]
     rows += [("- that the task cannot score", done.unscored)]

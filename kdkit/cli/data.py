@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
 
 if TYPE_CHECKING:
     from kdkit.core.data.check import DataReport

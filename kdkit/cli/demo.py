@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 FIRST_TEACHERS = ("demo-radio", "demo-tissue", "demo-point", "demo-surface")
 LAST_TEACHER = "demo-eye"
@@ -163,7 +163,7 @@ def call(root: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
 
 def summary(root: Path, seconds: float) -> None:
     """What happened, honestly, and what to do next."""
-    from kdkit.core.evaluate.evaluation import Evaluation
+    from kdkit.core.evaluation.evaluation import Evaluation
 
     reports = sorted(root.glob("reports/*.json"), key=lambda path: path.stat().st_mtime)
     evaluation = Evaluation.load(reports[-1])

@@ -15,7 +15,7 @@ from kdkit.cli import console
 from kdkit.cli.demo import call, heading
 
 if TYPE_CHECKING:
-    from kdkit.core.evaluate.evaluation import ModelScores
+    from kdkit.core.evaluation.evaluation import ModelScores
 
 OLD, NEW = ("mri", "dermoscopy", "xray"), "ct"
 TASKS = ("vg", "roc", "rc", "mia")
@@ -115,8 +115,8 @@ def write_recipe(path: Path, base: str, increment: Mapping[str, Any]) -> None:
     """A built-in recipe with another ``increment``, and a warm-up, which a student that starts from nothing needs."""
     from ruamel.yaml import YAML
 
-    from kdkit.core.discovery import load_catalogue
-    from kdkit.core.recipe import recipe_file
+    from kdkit.core.plugin_system.discovery import load_catalogue
+    from kdkit.core.project.recipe import recipe_file
 
     recipe = YAML().load(recipe_file(base, load_catalogue()).text)
     recipe["name"] = path.stem
@@ -179,7 +179,7 @@ def one_more_teacher(root: Path, sizes: Sizes) -> Mapping[str, Mapping[str, floa
 
 def scores(root: Path, version: str, *options: str) -> dict[str, ModelScores]:
     """Models by name, from ``kdkit evaluate --json``."""
-    from kdkit.core.evaluate.evaluation import Evaluation
+    from kdkit.core.evaluation.evaluation import Evaluation
 
     report = json.loads(silent_call(root, "evaluate", version, *options, "--json"))
     return {model.name: model for model in Evaluation.load(root / report["file"]).models}
@@ -230,7 +230,7 @@ def selective(root: Path, version: str) -> dict[str, float]:
 def judged(root: Path, answers: Mapping[str, str]) -> dict[str, float]:
     """Domain -> accuracy of given answers, by the project's own task."""
     from kdkit.core.data.load import load_table
-    from kdkit.core.evaluate.judging import judge_of
+    from kdkit.core.evaluation.judging import judge_of
 
     workspace = console.workspace(str(root))
     table = load_table(workspace)

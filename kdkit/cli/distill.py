@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.estimate import Estimate
-    from kdkit.core.distill.finish import Outcome
-    from kdkit.core.distill.plan import Plan
-    from kdkit.core.distill.rounds import Rounds
+    from kdkit.core.distill.correction.schedule import Rounds
+    from kdkit.core.distill.cost_estimate import Estimate
+    from kdkit.core.distill.plan.plan import Plan
+    from kdkit.core.distill.promotion import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def distill(
         console.may_be_interrupted()
     with workspace.exclusive("kdkit distill"):
         if dry_run:
-            from kdkit.core.distill.estimate import dry_run as plan_only
+            from kdkit.core.distill.cost_estimate import dry_run as plan_only
 
             plan, estimate = plan_only(workspace, options, reporter)
             if not console.first_process():
@@ -136,7 +136,7 @@ def _weighted(domain: str, weight: float) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """What came out, for people."""
-    from kdkit.core.distill.guard import describe
+    from kdkit.core.evaluation.guard import describe
 
     version, verdict = outcome.version, outcome.verdict
     mean = outcome.evaluation.model("student").means
@@ -169,7 +169,7 @@ def _corrected_text(corrected: Mapping[str, Any]) -> str:
 
 
 def _retention_lines(outcome: Outcome) -> list[str]:
-    from kdkit.core.distill.guard import describe
+    from kdkit.core.evaluation.guard import describe
 
     kept, verdict = outcome.retention, outcome.verdict
     if kept is None or verdict is None:

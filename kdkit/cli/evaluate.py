@@ -31,15 +31,15 @@ def evaluate(
     """
     workspace, reporter = console.workspace(project), console.reporter()
 
+    from kdkit.core.base.errors import KdkitError, did_you_mean
     from kdkit.core.contracts import SPLITS
-    from kdkit.core.errors import KdkitError, did_you_mean
 
     if split not in SPLITS:
         raise KdkitError(f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
-    from kdkit.core.evaluate.project import evaluate_project
-    from kdkit.core.report import write_report
-    from kdkit.core.report.text import findings_text
+    from kdkit.core.evaluation.project import evaluate_project
+    from kdkit.core.evaluation.report import write_report
+    from kdkit.core.evaluation.report.text import findings_text
 
     with workspace.exclusive("kdkit evaluate"):
         findings = evaluate_project(

@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.publish.export import Exported
+    from kdkit.core.sharing.release.export import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def export(
 
     Before it appears, the library loads it in a process of its own and must give the version's features, or answers.
     """
-    from kdkit.core.publish.export import export_version
+    from kdkit.core.sharing.release.export import export_version
 
     done = export_version(
         console.workspace(project),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
     from kdkit.core.data import SampleTable
-    from kdkit.core.features.share import PushedFeatures
-    from kdkit.core.features.upkeep import ColumnStatus
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.features.extract.upkeep import ColumnStatus
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.sharing.features import PushedFeatures
 
 Repository = Annotated[str, typer.Argument(metavar="ORG/NAME", help="A data set repository.")]
 Teachers = Annotated[list[str] | None, typer.Argument(metavar="[TEACHER]...", help="By default all.")]
@@ -38,7 +38,7 @@ def show(context: typer.Context, project: console.ProjectOption = None, json: co
         return
     from dataclasses import asdict
 
-    from kdkit.core.features.upkeep import column_statuses
+    from kdkit.core.features.extract.upkeep import column_statuses
 
     workspace, reporter = console.workspace(project), console.reporter()
     statuses = column_statuses(workspace, _table(workspace, reporter), reporter)
@@ -59,7 +59,7 @@ def extract(
     from dataclasses import asdict
 
     from kdkit.core.data import load_table
-    from kdkit.core.features.upkeep import extract_missing
+    from kdkit.core.features.extract.upkeep import extract_missing
 
     workspace, reporter = console.workspace(project), console.reporter()
     console.may_be_interrupted()
@@ -89,7 +89,7 @@ def verify(
     json: console.JsonOption = False,
 ) -> None:
     """Compare every block with its checksum. Exits with 1 when one is damaged."""
-    from kdkit.core.features.upkeep import verify_columns
+    from kdkit.core.features.extract.upkeep import verify_columns
 
     workspace = console.workspace(project)
     found = verify_columns(workspace, teachers or (), deep=not quick, reporter=console.reporter())
@@ -112,7 +112,7 @@ def push(
     as_json: console.JsonOption = False,
 ) -> None:
     """Share columns as a data set: no images, no captions, no labels, no names of samples."""
-    from kdkit.core.features.share import push_features
+    from kdkit.core.sharing.features import push_features
 
     workspace, reporter = console.workspace(project), console.reporter()
     if not dry_run:
@@ -148,7 +148,7 @@ def pull(
     """Add shared columns to the store, verified; the project's own features stay as they are."""
     from dataclasses import asdict
 
-    from kdkit.core.features.share import pull_features
+    from kdkit.core.sharing.features import pull_features
 
     workspace = console.workspace(project)
     with workspace.exclusive("kdkit features pull"):

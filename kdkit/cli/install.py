@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")]
 
@@ -32,7 +32,7 @@ def install(
     json: console.JsonOption = False,
 ) -> None:
     """Install plugins into the environment of this very kdkit (venv, conda, pipx, uv), and say whether they load."""
-    from kdkit.core.installer import distribution_of, install_command
+    from kdkit.core.plugin_system.installer import distribution_of, install_command
 
     if not packages and not editable:
         raise KdkitError("nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
@@ -60,8 +60,8 @@ def uninstall(
     json: console.JsonOption = False,
 ) -> None:
     """Remove plugins from the environment of this very kdkit, whether they work or not."""
-    from kdkit.core.catalogue import BUILT_IN, normal
-    from kdkit.core.installer import uninstall_command
+    from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+    from kdkit.core.plugin_system.installer import uninstall_command
 
     known = [name for name in _versions() if name != BUILT_IN]
     wanted = [normal(name) for name in names]
@@ -90,7 +90,7 @@ def _versions() -> dict[str, str]:
     """Distribution with plugins -> version, at this moment; from metadata alone."""
     from importlib import invalidate_caches
 
-    from kdkit.core.discovery import installed
+    from kdkit.core.plugin_system.discovery import installed
 
     invalidate_caches()
     return {plugin.distribution: plugin.version for plugin in installed()}
@@ -140,7 +140,7 @@ def _shown(command: Sequence[str]) -> str:
     """For people and logs: without what is secret in a URL."""
     from shlex import join
 
-    from kdkit.core.environment import without_credentials
+    from kdkit.core.plugin_system.requirements import without_credentials
 
     return join([without_credentials(word) for word in command])
 

@@ -36,7 +36,7 @@ from kdkit.cli import (
     trust,
     versions,
 )
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 ERROR_LOG = "kdkit-error.log"
 WELCOME = f"""\

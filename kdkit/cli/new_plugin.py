@@ -11,7 +11,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.scaffold.write import NewPlugin
+    from kdkit.core.plugin_system.scaffold.write import NewPlugin
 
 KIND_HELP = "teacher, student, aligner, loss, rope, source, policy, task, recipe or loader."
 
@@ -30,7 +30,7 @@ def new_plugin(
     json: console.JsonOption = False,
 ) -> None:
     """Write a plugin: a package that installs, works and passes its own tests, to be changed into yours."""
-    from kdkit.core.scaffold.write import write_plugin
+    from kdkit.core.plugin_system.scaffold.write import write_plugin
 
     made = write_plugin(name, kind, to)
     data = {
@@ -57,7 +57,7 @@ def next_commands(made: NewPlugin) -> list[str]:
 
 def as_text(made: NewPlugin) -> str:
     """What was written, where the work is, and what to do next."""
-    from kdkit.core.scaffold.kinds import KINDS
+    from kdkit.core.plugin_system.scaffold.kinds import KINDS
 
     package = [file for file in made.files if file.startswith(f"{made.names.module}/") and not file.endswith(".typed")]
     what = f"{made.names.distribution}, {KINDS[made.kind].summary}"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kdkit.core.catalogue import PluginRecord
-    from kdkit.core.environment import Frozen
+    from kdkit.core.plugin_system.catalogue import PluginRecord
+    from kdkit.core.plugin_system.requirements import Frozen
     from kdkit.testing.verify import Report
 
 
@@ -35,7 +35,7 @@ def list_plugins(context: typer.Context, json: console.JsonOption = False) -> No
         return
     from dataclasses import asdict
 
-    from kdkit.core.discovery import load_catalogue
+    from kdkit.core.plugin_system.discovery import load_catalogue
 
     records = load_catalogue().records
     data = {"plugins": [asdict(record) for record in records]}
@@ -69,7 +69,7 @@ def freeze(json: console.JsonOption = False) -> None:
     """Print kdkit and the distributions with plugins as requirements, for pip install -r. Loads none of them."""
     from dataclasses import asdict
 
-    from kdkit.core import environment
+    from kdkit.core.plugin_system import requirements as environment
 
     found = environment.freeze()
     data = {"requirements": [asdict(one) for one in found]}
@@ -83,7 +83,7 @@ def _frozen(one: Frozen) -> str:
 
 def warn_of_broken() -> None:
     """One line on stderr per plugin that does not work, if this command loaded plugins at all."""
-    discovery = sys.modules.get("kdkit.core.discovery")
+    discovery = sys.modules.get("kdkit.core.plugin_system.discovery")
     if discovery is None or not discovery.load_catalogue.cache_info().currsize:
         return
     for record in discovery.load_catalogue().records:
@@ -93,7 +93,7 @@ def warn_of_broken() -> None:
 
 def leave_hung_behind(code: object) -> None:
     """End the process at once, if a plugin that was given up still runs: Python would wait for its threads."""
-    apart = sys.modules.get("kdkit.core.apart")
+    apart = sys.modules.get("kdkit.core.plugin_system.time_limit")
     if apart is None or not apart.left_behind():
         return
     for stream in (sys.stdout, sys.stderr):

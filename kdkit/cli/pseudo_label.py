@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.pseudo.label import Labelled
+    from kdkit.core.distill.pseudo_labels.label import Labelled
 
 
 def register(app: typer.Typer) -> None:
@@ -38,8 +38,8 @@ def pseudo_label(
     """
     workspace, reporter = console.workspace(project), console.reporter()
 
-    from kdkit.core.pseudo.label import Wanted, why_none
-    from kdkit.core.pseudo.label import pseudo_label as label
+    from kdkit.core.distill.pseudo_labels.label import Wanted, why_none
+    from kdkit.core.distill.pseudo_labels.label import pseudo_label as label
 
     wanted = Wanted(tuple(domain or ()), min_confidence, limit)
     console.may_be_interrupted()
@@ -53,7 +53,7 @@ def pseudo_label(
 
 
 def _text(done: Labelled, dry_run: bool) -> str:
-    from kdkit.core.pseudo.manifest import data_entry
+    from kdkit.core.distill.pseudo_labels.manifest import data_entry
 
     rows = [("questions without an answer", done.unanswered)]
     rows += [(f"- not trusted in {name}", count) for name, count in done.not_trusted.items()]

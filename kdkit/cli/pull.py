@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.publish.pull import Pulled
+    from kdkit.core.sharing.release.pull import Pulled
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def pull(
     Every file is compared with the hashes that were published. Add your data and teachers, then run
     'kdkit distill --incremental'.
     """
-    from kdkit.core.publish.pull import pull_student
+    from kdkit.core.sharing.release.pull import pull_student
 
     reporter = console.reporter()
     into = to or Path(repository.rpartition("/")[2])

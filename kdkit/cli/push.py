@@ -9,8 +9,8 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.hub import UploadPlan
-    from kdkit.core.publish.push import Pushed
+    from kdkit.core.sharing.hub import UploadPlan
+    from kdkit.core.sharing.release.push import Pushed
 
 SHOWN = 30
 """Files of a plan that are listed one by one."""
@@ -40,7 +40,7 @@ def push(
     Before anything is sent, stock open_clip (and transformers, for plain CLIP) must load it and give its features;
     transformers (and PEFT, for adapters) must give a clinkd student's answers.
     """
-    from kdkit.core.publish.push import push_student
+    from kdkit.core.sharing.release.push import push_student
 
     if not dry_run:
         console.may_be_interrupted()

@@ -21,7 +21,7 @@ def list_recipes(context: typer.Context, json: console.JsonOption = False) -> No
     """List the recipes that can be named in registry.yaml."""
     if context.invoked_subcommand:
         return
-    from kdkit.core.discovery import load_catalogue
+    from kdkit.core.plugin_system.discovery import load_catalogue
 
     entries = load_catalogue().entries("recipe")
     data = [{"name": e.spec.name, "summary": e.spec.summary, "provider": e.provider} for e in entries]
@@ -38,8 +38,8 @@ def show(
     A file is checked first, so that this also tells what is wrong with a recipe of one's own. Inside a project names
     mean what they mean there.
     """
-    from kdkit.core.recipe import load_recipe, recipe_file
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.recipe import load_recipe, recipe_file
 
     catalogue = Workspace.catalogue_at()
     recipe = load_recipe(name, catalogue)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdkit.cli import console
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
-    from kdkit.core.artifacts import Addition
-    from kdkit.core.registry.listing import TeacherRow
-    from kdkit.core.registry.lock import LockedTeacher
+    from kdkit.core.project.registry.listing import TeacherRow
+    from kdkit.core.project.registry.lock import LockedTeacher
+    from kdkit.core.teachers import Addition
 
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the Hub's cache alone.")]
 SHOWN = 4
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> None:
     """Make a project: write a commented registry.yaml."""
-    from kdkit.core.registry.create import create_project
+    from kdkit.core.project.registry.create import create_project
 
     made = create_project(folder)
     console.say(f"{made.registry_path} is yours to read and edit")
@@ -63,7 +63,7 @@ def add_teacher(
     json: console.JsonOption = False,
 ) -> None:
     """Fetch a teacher, check that it works and may be used, lock it, and write it into registry.yaml."""
-    from kdkit.core import artifacts
+    from kdkit.core import teachers
 
     provider, _, name = name.rpartition(":")
     fields: dict[str, Any] = {
@@ -78,10 +78,10 @@ def add_teacher(
     fields = {key: value for key, value in fields.items() if value not in (None, {})}
     workspace, reporter = console.workspace(project), console.reporter()
     if dry_run:
-        planned = artifacts.plan_addition(workspace, name, fields, offline=offline, reporter=reporter)
+        planned = teachers.plan_addition(workspace, name, fields, offline=offline, reporter=reporter)
         console.emit(_plan_data(planned), json=json, text=lambda: _plan_text(planned))
         return
-    locked = artifacts.add_teacher(workspace, name, fields, offline=offline, reporter=reporter)
+    locked = teachers.add_teacher(workspace, name, fields, offline=offline, reporter=reporter)
     console.emit(
         {"name": name, **locked.model_dump(mode="json")}, json=json, text=lambda: _locked_text(name, locked, license)
     )
@@ -97,9 +97,9 @@ def list_teachers(
     """List the chosen teachers and those that can be added, with what is known about them."""
     from dataclasses import asdict
 
-    from kdkit.core.discovery import load_catalogue
-    from kdkit.core.registry.listing import available_rows, chosen_rows
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.plugin_system.discovery import load_catalogue
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.registry.listing import available_rows, chosen_rows
 
     try:
         workspace = Workspace.find(project or ".")
@@ -118,10 +118,10 @@ def list_teachers(
 
 def remove_teacher(name: TeacherName, project: console.ProjectOption = None) -> None:
     """Take a teacher out of registry.yaml and registry.lock; what it taught, and its cached features, stay."""
-    from kdkit.core import artifacts
+    from kdkit.core import teachers
 
     workspace = console.workspace(project)
-    artifacts.remove_teacher(workspace, name)
+    teachers.remove_teacher(workspace, name)
     console.say(f"removed '{name}'; its cached features stay in {workspace.features / name}")
 
 
@@ -135,17 +135,17 @@ def lock(
 
     A NAME that is pinned (a loss, a loader ...) is taken from whoever provides it now.
     """
-    from kdkit.core import artifacts
-    from kdkit.core.registry.lock import Lock
+    from kdkit.core import teachers
+    from kdkit.core.project.registry.lock import Lock
 
     workspace = console.workspace(project)
     if check:
-        problems = artifacts.check_lock(workspace)
+        problems = teachers.check_lock(workspace)
         for problem in problems:
             console.say(problem)
         console.say(f"{len(problems)} problem(s)" if problems else "registry.yaml, registry.lock and files agree")
         raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
-    locked = artifacts.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
+    locked = teachers.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
     for name, facts in locked.items():
         console.say(_locked_text(name, facts, workspace.registry.teachers[name].license))
     if not (locked or names):

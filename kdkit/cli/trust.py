@@ -9,7 +9,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.trust.project import Admission, TrustFindings
+    from kdkit.core.evaluation.trust.project import Admission, TrustFindings
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +29,8 @@ def trust(
     workspace, reporter = console.workspace(project), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
-    from kdkit.core.trust import warn_of_gaps
-    from kdkit.core.trust.project import project_trust
+    from kdkit.core.evaluation.trust import warn_of_gaps
+    from kdkit.core.evaluation.trust.project import project_trust
 
     task = workspace.catalogue.get("student", workspace.registry.student.family).spec.task
     with workspace.exclusive("kdkit trust"):
@@ -43,7 +43,7 @@ def named_option(text: str) -> tuple[str, Any]:
     """``value=0.8`` -> ("value", 0.8); what is no JSON is a word."""
     from json import loads
 
-    from kdkit.core.errors import KdkitError
+    from kdkit.core.base.errors import KdkitError
 
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -55,7 +55,7 @@ def named_option(text: str) -> tuple[str, Any]:
 
 
 def _text(findings: TrustFindings, task: str) -> str:
-    from kdkit.core.report.text import accuracy_of, counted_in
+    from kdkit.core.evaluation.report.text import accuracy_of, counted_in
 
     table = findings.table
     rows = [

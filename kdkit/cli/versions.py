@@ -9,7 +9,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.versions import Version, Versions
+    from kdkit.core.project.versions import Version, Versions
 
 versions_app = typer.Typer(invoke_without_command=True, help="List the versions of the student.")
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def versions(ctx: typer.Context, project: console.ProjectOption = None, as_json: console.JsonOption = False) -> None:
     """List the versions of the student, and the candidates that the guard kept aside."""
     if ctx.invoked_subcommand is None:
-        from kdkit.core.versions import Versions
+        from kdkit.core.project.versions import Versions
 
         rows = _rows(Versions(console.workspace(project)))
         console.emit(rows, json=as_json, text=lambda: _text(rows))
@@ -36,7 +36,7 @@ def show(
     project: console.ProjectOption = None,
 ) -> None:
     """Print the lineage of a version as JSON: teachers, data, recipe, trust, retention, environment."""
-    from kdkit.core.versions import Versions
+    from kdkit.core.project.versions import Versions
 
     version = Versions(console.workspace(project)).get(name)
     console.emit(dict(version.lineage), json=True, text="")
@@ -48,7 +48,7 @@ def promote(
     project: console.ProjectOption = None,
 ) -> None:
     """Make a candidate current in spite of what it lost."""
-    from kdkit.core.versions import Versions
+    from kdkit.core.project.versions import Versions
 
     workspace = console.workspace(project)
     with workspace.exclusive("kdkit versions promote"):
@@ -61,7 +61,7 @@ def rollback(
     project: console.ProjectOption = None,
 ) -> None:
     """Make an earlier version current again; nothing is deleted."""
-    from kdkit.core.versions import Versions
+    from kdkit.core.project.versions import Versions
 
     workspace = console.workspace(project)
     with workspace.exclusive("kdkit rollback"):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from unittest import SkipTest
 
-from kdkit.core.catalogue import Catalogue, Entry, Family
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.plugin_system.catalogue import Catalogue, Entry, Family
+from kdkit.core.plugin_system.discovery import load_catalogue
 
 T = TypeVar("T")
 PREFIX = "test_"

@@ -7,8 +7,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.catalogue import one_line
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.plugin_system.catalogue import one_line
 from kdkit.testing.contract import Contract
 from kdkit.testing.contracts.plugin import PluginContract
 

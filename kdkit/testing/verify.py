@@ -13,11 +13,11 @@ from typing import Any, Literal
 from unittest import SkipTest
 
 import kdkit.testing
-from kdkit.core.catalogue import Catalogue, Family, PluginRecord, normal, one_line
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.discovery import installed, load_catalogue
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.hangs import forget
+from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, one_line
+from kdkit.core.plugin_system.discovery import installed, load_catalogue
+from kdkit.core.plugin_system.hang_cache import forget
 from kdkit.testing.contract import Contract, checks
 from kdkit.testing.contracts.plugin import PluginContract
 from kdkit.testing.given import contracts_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.conftest import Cli
-from tests.core.alignment.project import make_project
+from tests.core.distill.alignment.project import make_project
 
 
 def test_align_prints_its_judgement(kdkit_cli: Cli) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin, clean_environment
+from tests.core.distill.pseudo_labels import project as example
+from tests.core.distill.pseudo_labels.project import Oracle
 from tests.core.distill.test_generating import add_vlm, reopened
-from tests.core.pseudo import project as example
-from tests.core.pseudo.project import Oracle
 from tests.toy_project import train_teacher
 
 GENERATING = """

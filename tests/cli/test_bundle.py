@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.teachers.add import add_teacher
 from tests.conftest import Cli, InstallPlugin
-from tests.core.bundle.forged import entry, forge
+from tests.core.sharing.bundle.forged import entry, forge
 from tests.toy_project import make_project, open_project, train_teacher
 
 PLUGIN = """

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluate import Evaluation
+from kdkit.core.evaluation import Evaluation
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin
 from tests.toy_project import make_project

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdkit.core.publish.layout import RECORD, Record
+from kdkit.core.sharing.release.layout import RECORD, Record
 from tests.conftest import Cli
-from tests.core.publish.projects import lay_out, lineage
+from tests.core.sharing.release.projects import lay_out, lineage
 from tests.tiny_models import make_open_clip_folder
 
 

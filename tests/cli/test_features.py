@@ -15,7 +15,7 @@ from tests.core.data.test_table import make_project, row
 
 PLUGIN = '''
 from kdkit.core.contracts import LoaderSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 
 @hookimpl
 def kdkit_loaders():

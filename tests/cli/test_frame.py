@@ -24,7 +24,7 @@ import os, signal, sys, time
 from pathlib import Path
 from kdkit.cli import console
 from kdkit.cli.main import app, run
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 @app.command()
 def wrong():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
 from tests.conftest import Cli, Outcome, clean_environment
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.errors import ExitCode
+from kdkit.core.base.errors import ExitCode
 from tests.conftest import Cli, InstallPlugin
 from tests.installed_plugins import GOOD
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from kdkit.core.publish.layout import LOCK, REGISTRY, SAMPLES, TASK, Record
-from kdkit.core.registry.lock import Lock
-from kdkit.testing.hub import LocalHub, local_hub
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.sharing.release.layout import LOCK, REGISTRY, SAMPLES, TASK, Record
 from tests.conftest import Cli, InstallPlugin
 from tests.core.features.sharing import extracted, lock_of, project
-from tests.core.publish.toy_release import contents, seal
+from tests.core.sharing.release.toy_release import contents, seal
+from tests.local_hub import LocalHub, local_hub
 
 TOY = """\
 from kdkit.core.contracts import StudentSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 
 
 @hookimpl

@@ -11,13 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from kdkit.cli.push import _text
-from kdkit.core.hub import Uploaded, connect, plan_upload
-from kdkit.core.publish.layout import README, RECORD, Record
-from kdkit.core.publish.push import Pushed
-from kdkit.core.versions import HISTORY
-from kdkit.testing.hub import ALICE, LocalHub, local_hub
+from kdkit.core.project.versions import HISTORY
+from kdkit.core.sharing.hub import Uploaded, connect, plan_upload
+from kdkit.core.sharing.release.layout import README, RECORD, Record
+from kdkit.core.sharing.release.push import Pushed
 from tests.conftest import Cli
-from tests.core.publish.projects import lay_out, lineage, teacher
+from tests.core.sharing.release.projects import lay_out, lineage, teacher
+from tests.local_hub import ALICE, LocalHub, local_hub
 from tests.tiny_models import make_open_clip_folder
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.testing.hub import local_hub
 from tests.conftest import Cli
-from tests.core.artifacts.stub import tree
+from tests.core.teachers.stub import tree
+from tests.local_hub import local_hub
 from tests.tiny_models import BIOMED_TEXT_TOWER, make_biomedclip_folder
 
 
@@ -97,7 +97,7 @@ def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_networ
 
 OPEN = """
 from kdkit import Workspace
-from kdkit.core.artifacts import open_teacher
+from kdkit.core.teachers import open_teacher
 teacher = open_teacher(Workspace.find(), "biomedclip")
 print(teacher.model.embed_dim, teacher.fingerprint)
 """

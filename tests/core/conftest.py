@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.discovery import Catalogue, load_catalogue
+from kdkit.core.plugin_system.discovery import Catalogue, load_catalogue
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.discovery import Catalogue, discover, installed
-from kdkit.core.hangs import Hang, remember
+from kdkit.core.plugin_system.discovery import Catalogue, discover, installed
+from kdkit.core.plugin_system.hang_cache import Hang, remember
 from tests.conftest import write_distribution
 from tests.installed_plugins import GOOD, IMPORTS, record_of
 

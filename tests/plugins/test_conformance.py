@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import pytest
 
 import kdkit.testing as kit
-from kdkit.core.catalogue import BUILT_IN, FAMILIES
 from kdkit.core.contracts import Sample
-from kdkit.core.discovery import discover, installed
+from kdkit.core.plugin_system.catalogue import BUILT_IN, FAMILIES
+from kdkit.core.plugin_system.discovery import discover, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
 from tests.plugins.answer_examples import EXAMPLES as ANSWERS
 from tests.plugins.students.clinkd.tiny import make as make_clinkd

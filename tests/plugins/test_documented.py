@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.catalogue import resolve
-from kdkit.core.discovery import load_catalogue
+from kdkit.core.plugin_system.catalogue import resolve
+from kdkit.core.plugin_system.discovery import load_catalogue
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"loss": "losses.md", "aligner": "aligners.md", "rope": "clinkd.md"}

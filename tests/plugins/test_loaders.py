@@ -17,8 +17,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DualEncoder
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.loaders.open_clip import OpenClipEncoder, load_open_clip
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustPolicy, TrustTable
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.policies.policies import All, Soft, Threshold, TopK
 
 Array = np.ndarray[Any, Any]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Split
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.sources.splits import stable_split
 
 ROW = {"id": "a", "image": "x/a.png", "text": "a picture", "domain": "ct", "label": "normal", "split": "train"}

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DualEncoder, Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.loaders.open_clip import load_open_clip
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
 from tests.tiny_models import (

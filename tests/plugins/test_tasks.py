@@ -11,10 +11,10 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from kdkit.core.contracts import EvaluationTask, Sample
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.evaluate.zero_shot import unit_rows
+from kdkit.core.evaluation.zero_shot import unit_rows
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.tasks.zero_shot import ZeroShot
-from tests.core.trust.synthetic import direction
+from tests.core.evaluation.trust.synthetic import direction
 
 PROMPTS = {
     "ct": {"cyst": ["a cyst", "cyst"], "nodule": ["a nodule"], "stone": ["a stone", "stone in ct"]},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdkit.core.catalogue import FAMILIES, Catalogue, Entry
-from kdkit.core.discovery import HOOKS, load_catalogue
+from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
+from kdkit.core.plugin_system.discovery import HOOKS, load_catalogue
 from kdkit.testing import Contract
 from kdkit.testing.verify import Check, run_checks
 

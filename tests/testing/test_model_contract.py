@@ -13,8 +13,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, SignalSpec
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.testing import LoaderContract, TeacherContract, checks, skip
 from tests.testing.harness import failed, found_by, skipped
 from tests.toys import ToyEncoder, load_toy

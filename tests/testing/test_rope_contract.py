@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.testing import RopeContract, checks
 from tests.testing.harness import failed, found_by, skipped
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import KdkitError
 from kdkit.testing import SourceContract, checks, pictures
 from tests.testing.harness import failed, found_by, skipped
 

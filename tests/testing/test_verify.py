@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.testing import PluginContract, checks
 from kdkit.testing.verify import CONTRACTS, Report, verify_plugin
 from tests.conftest import write_distribution
@@ -213,7 +213,7 @@ def test_a_plugin_that_was_left_out(install: Install, monkeypatch: pytest.Monkey
 
 
 def test_every_family_has_a_contract() -> None:
-    from kdkit.core.catalogue import FAMILIES
+    from kdkit.core.plugin_system.catalogue import FAMILIES
 
     assert set(CONTRACTS) == set(FAMILIES)
     assert list(checks(PluginContract))

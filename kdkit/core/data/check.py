@@ -23,8 +23,8 @@ from kdkit.core.data.load import (
     stamp_of,
 )
 from kdkit.core.data.table import SampleTable
-from kdkit.core.registry.load import line_of
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.load import line_of
 
 UNLABELLED = "(no label)"
 

@@ -10,10 +10,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.atomic import write_atomically
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data.images import decode
-from kdkit.core.errors import KdkitError
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.load import read_sources
-from kdkit.core.errors import KdkitError, did_you_mean
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
 
 
 def domains_of(workspace: Workspace) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import ExitCode, KdkitError
 
 _DEEP = ("I", "F")
 """First letters of PIL's modes of more than 8 bits: ``convert("RGB")`` would silently clip them to white."""

@@ -10,14 +10,14 @@ from typing import cast
 
 import numpy as np
 
-from kdkit.core.catalogue import resolve
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent, SourceSpec
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
 from kdkit.core.data.option_types import check_types
 from kdkit.core.data.table import SampleTable
-from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.load import line_of, placed
-from kdkit.core.workspace import Workspace
+from kdkit.core.plugin_system.catalogue import resolve
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.load import line_of, placed
 
 SHOWN = 3
 """How many of many equal problems a message names."""

@@ -9,7 +9,7 @@ from inspect import isclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 _PLAIN: Mapping[object, tuple[str, Callable[[object], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),

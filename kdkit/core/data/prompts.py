@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdkit.core.data.table import SampleTable
-from kdkit.core.registry.schema import Registry
+from kdkit.core.project.registry.schema import Registry
 
 DEFAULT_TEMPLATES = (
     "a {domain} image of {label}.",

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS, Sample, Split
-from kdkit.core.errors import KdkitError, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,29 +8,29 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.launch import accelerate, part
-from kdkit.core.distill.plan import Plan, make_plan
-from kdkit.core.distill.rounds import with_rounds
-from kdkit.core.distill.survey import Survey, survey
-from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.recipe import load_recipe
-from kdkit.core.registry.pins import pin_names
-from kdkit.core.versions import Version, Versions, load_student
+from kdkit.core.distill.correction.schedule import with_rounds
+from kdkit.core.distill.loop.accelerator import accelerate, part
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.plan.inventory import Survey, survey
+from kdkit.core.distill.plan.plan import Plan, make_plan
+from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.registry.pins import pin_names
+from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from accelerate import Accelerator
 
-    from kdkit.core.distill.batches import Indices
-    from kdkit.core.distill.build import Build
-    from kdkit.core.distill.checkpoint import Progress
-    from kdkit.core.distill.correction import CorrectedFeed, Corrections
-    from kdkit.core.distill.feed import Feed, Schedule
-    from kdkit.core.distill.finish import Outcome
-    from kdkit.core.workspace import Workspace
+    from kdkit.core.distill.correction.loader import CorrectedFeed, Corrections
+    from kdkit.core.distill.loop.checkpoint import Progress
+    from kdkit.core.distill.loop.dataloader import Feed, Schedule
+    from kdkit.core.distill.loop.sampler import Indices
+    from kdkit.core.distill.model.build import Build
+    from kdkit.core.distill.promotion import Outcome
+    from kdkit.core.project.project import Workspace
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options:
         incremental: start from the current version and teach what is new.
         recipe: name or path; None for the registry's.
         restart: forget a run of the same plan that was interrupted.
-        precision: one of :data:`~kdkit.core.distill.launch.PRECISIONS`.
+        precision: one of :data:`~kdkit.core.distill.loop.accelerator.PRECISIONS`.
         cpu: stay on the CPU even where there is a GPU.
         checkpoint_seconds: time between checkpoints.
     """
@@ -125,7 +125,7 @@ def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None
     writes, and only it returns an outcome.
 
     Raises:
-        KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.train.train`.
+        KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.loop.train.train`.
     """
     accelerator = accelerate(options.precision, cpu=options.cpu)
     talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
@@ -138,9 +138,9 @@ def train_and_finish(
     workspace: Workspace, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
-    from kdkit.core.distill.build import build
-    from kdkit.core.distill.finish import finish, interpolate
-    from kdkit.core.distill.remember import forget
+    from kdkit.core.distill.model.build import build
+    from kdkit.core.distill.model.previous_version import forget
+    from kdkit.core.distill.promotion import finish, interpolate
 
     plan, parent = prepared.plan, prepared.parent
     run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
@@ -190,8 +190,8 @@ def _train(
     reporter: Reporter,
 ) -> tuple[Progress, Corrections | None]:
     """The steps of the plan, with its rounds of correction if it has any."""
-    from kdkit.core.distill.checkpoint import Checkpoints
-    from kdkit.core.distill.train import train
+    from kdkit.core.distill.loop.checkpoint import Checkpoints
+    from kdkit.core.distill.loop.train import train
 
     plan, settings = prepared.plan, prepared.plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
@@ -227,7 +227,7 @@ def corrected_feed(
     reporter: Reporter,
 ) -> CorrectedFeed | None:
     """The batches of a run whose recipe corrects the student meanwhile; None for any other."""
-    from kdkit.core.distill.correction import CorrectedFeed, Part
+    from kdkit.core.distill.correction.loader import CorrectedFeed, Part
 
     def feed_of(part: Part) -> Feed:
         taught = dataclasses.replace(made, teachings=part.teachings)
@@ -260,7 +260,7 @@ def make_feed(
     Raises:
         KdkitError: when a batch cannot be shared evenly by the processes.
     """
-    from kdkit.core.distill.feed import Feed
+    from kdkit.core.distill.loop.dataloader import Feed
 
     plan = prepared.plan
     if plan.batch_size % accelerator.num_processes:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdkit.core.contracts import TaskSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 
 
 @hookimpl

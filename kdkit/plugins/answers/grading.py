@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kdkit.core.evaluate.metrics import Metric
+from kdkit.core.evaluation.metrics import Metric
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, score_boxes
 from kdkit.plugins.answers.cleaning import clean
 from kdkit.plugins.answers.questions import (

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import AnswerView, DomainScore, Sample
-from kdkit.core.errors import KdkitError
-from kdkit.core.evaluate.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
 from kdkit.plugins.answers.grading import GRADERS, Graded, Reply, Tools
 from kdkit.plugins.answers.text.meteor import make_meteor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdkit.core.contracts import SourceSpec, StudentSpec, TeacherSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 from kdkit.plugins.demo.answerers import ANSWERERS, TASKS, Answerer
 from kdkit.plugins.demo.teachers import SPECIALISTS, Specialist
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.demo.dataset import MANIFEST, write_dataset
 from kdkit.plugins.demo.questions import write_questions
 from kdkit.plugins.sources.manifest import JsonlManifest

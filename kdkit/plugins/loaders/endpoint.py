@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import IMAGE_MARK, OWN_ANSWERS, SETTINGS, TELLS, TOLD, Answer, Decoding, Sample, SignalSpec
 from kdkit.core.data.images import decode
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_requests import Garbage, Requests
 from kdkit.plugins.loaders.endpoint_settings import FILE, Settings
@@ -60,7 +60,7 @@ class EndpointTeacher:
         """``tokens``, ``topk_ids``, ``topk`` and ``tail`` as of the loader ``qwen2-vl``, with ``top_logprobs``."""
         if not self.settings.top_logprobs:
             return ()
-        from kdkit.core.token_signals import token_specs  # it needs torch
+        from kdkit.core.contracts.token_signals import token_specs  # it needs torch
 
         return token_specs(self.settings.max_answer, self.settings.top_logprobs)
 

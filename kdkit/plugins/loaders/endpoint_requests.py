@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.loaders.endpoint_connections import Connections
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import AS_IS
-from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.loaders.endpoint_tokens import MOST
 

@@ -13,7 +13,7 @@ from math import exp, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,7 +133,7 @@ def made_signals(told: Mapping[str, Any] | None, answer: int, k: int) -> dict[st
     """
     import torch
 
-    from kdkit.core.token_signals import NO_TOKEN, tail_of, token_specs
+    from kdkit.core.contracts.token_signals import NO_TOKEN, tail_of, token_specs
 
     made = {
         spec.name: torch.full(spec.shape, NO_TOKEN if spec.dtype == "int32" else 0, dtype=getattr(torch, spec.dtype))

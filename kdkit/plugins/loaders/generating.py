@@ -10,9 +10,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import HIDDEN, NAMED, token_signals, token_specs
+from kdkit.core.contracts.token_signals import HIDDEN, NAMED, token_signals, token_specs
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.folder import SAVED
 from kdkit.plugins.students.clinkd.student import ClinkdStudent

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.plugins.loaders.tokenizer_files import read_tokenizer_files
 
 CONFIG = "open_clip_config.json"

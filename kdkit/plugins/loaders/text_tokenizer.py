@@ -12,7 +12,7 @@ from typing import Any
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer, default_bpe
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts
 from kdkit.plugins.loaders.tokenizer_files import digest_files
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
 

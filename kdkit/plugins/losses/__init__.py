@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdkit.core.contracts import LossSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 
 TOKEN_SIGNALS = ("tokens", "topk_ids", "topk", "tail")
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, coefficients, cross_modal, kept, nothing
 
 MAX_LOG_SCALE = math.log(100)

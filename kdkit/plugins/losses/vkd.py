@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import HIDDEN, TOKENS
+from kdkit.core.contracts.token_signals import HIDDEN, TOKENS
 from kdkit.plugins.losses.rows import AverageOver, kept, mean_distance, nothing
 
 Normalise = Literal["teacher", "both", "none"]

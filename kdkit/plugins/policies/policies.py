@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustTable
-from kdkit.core.errors import KdkitError
 
 Array = np.ndarray[Any, Any]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.base.errors import KdkitError, did_you_mean
 
 TIME, ROW, COLUMN = range(3)
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.rope.designs import lattice
 from kdkit.plugins.rope.sequence import Grid, spans
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.rope.designs import (
     Design,
     centred_lattice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 
 def caption_from(template: str, domain: str, label: str | None, where: str) -> str:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Sample, Split
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.plugins.sources.captions import caption_from
 from kdkit.plugins.sources.splits import read_fractions, stable_split
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_records, text_of
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, SPLITS, Sample, Split
-from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.sources.records import Record

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.sources.manifest import jsonl_rows
 
 Record = Mapping[str, Any]

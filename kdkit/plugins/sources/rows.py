@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import BOX_FAMILY, SPLITS, Sample, Split
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.own import declared
 from kdkit.plugins.sources.captions import caption_from
 from kdkit.plugins.sources.splits import read_fractions, stable_split

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
-from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_object, json_records, text_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS, Split
-from kdkit.core.errors import KdkitError, did_you_mean
 
 
 def read_fractions(fractions: Mapping[str, float], where: str) -> dict[Split, float]:

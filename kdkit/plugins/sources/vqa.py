@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
 from kdkit.plugins.sources.splits import stable_split

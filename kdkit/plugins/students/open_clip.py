@@ -15,8 +15,8 @@ from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.plugins.loaders.open_clip import OpenClipEncoder
 from kdkit.plugins.loaders.open_clip_folder import (
     CONFIG,

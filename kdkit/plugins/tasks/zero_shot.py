@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.contracts import DomainScore, FeatureView, Sample
-from kdkit.core.evaluate.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
-from kdkit.core.evaluate.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
+from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
 
 FEW = 30
 

@@ -6,7 +6,7 @@ A fact that could not be confirmed in a primary source is None, ``unknown`` or n
 from __future__ import annotations
 
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 from kdkit.plugins.teachers import eye, mmkd, pathology, radiology, skin, vision_language
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.catalogue import Family
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.tensors import assert_finite, assert_near
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from kdkit.core.artifacts.recognise import CONFIG
-from kdkit.core.artifacts.source import parse_source, source_folder
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import LoaderSpec, TeacherSpec
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.teachers.recognize import CONFIG
+from kdkit.core.teachers.source import parse_source, source_folder
 from kdkit.testing.contract import complaint, skip
 from kdkit.testing.contracts.model import ModelContract
 

@@ -10,9 +10,9 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.catalogue import Family
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, LossSpec, TeacherView
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, skip
 from kdkit.testing.contracts.batches import example_batch
 from kdkit.testing.tensors import assert_near

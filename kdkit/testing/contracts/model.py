@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.artifacts.probe import frozen
 from kdkit.core.contracts import Answering, DualEncoder, Sample, SignalSource
-from kdkit.core.features.signals import as_signal_source
+from kdkit.core.teachers.probe import frozen
+from kdkit.core.teachers.signals import as_signal_source
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
 from kdkit.testing.network import offline

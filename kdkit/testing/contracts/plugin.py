@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from kdkit.core.catalogue import Catalogue, Family, PluginRecord, normal, resolve
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec
-from kdkit.core.discovery import installed, load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, resolve
+from kdkit.core.plugin_system.discovery import installed, load_catalogue
 from kdkit.testing.contract import skip
 
 HEAVY = ("torch", "transformers", "open_clip", "timm", "accelerate", "sklearn", "scipy", "pandas", "huggingface_hub")
@@ -25,12 +25,12 @@ _MEASURE = """
 import json, sys
 from importlib.metadata import EntryPoint
 from time import process_time
-import kdkit.core.contracts, kdkit.core.discovery, kdkit.core.errors
+import kdkit.core.contracts, kdkit.core.plugin_system.discovery, kdkit.core.base.errors
 from kdkit import hookimpl
 before, start = set(sys.modules), process_time()
 for value in sys.argv[2:]:
     module = EntryPoint("plugin", value, "kdkit").load()
-    for name in kdkit.core.discovery.HOOKS:
+    for name in kdkit.core.plugin_system.discovery.HOOKS:
         if callable(hook := getattr(module, name, None)):
             list(hook())
 seconds = process_time() - start

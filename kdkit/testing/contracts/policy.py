@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import TrustTable
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract
 
 Array = np.ndarray[Any, Any]

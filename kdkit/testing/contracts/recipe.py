@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import RecipeSpec
-from kdkit.core.recipe import Recipe, load_recipe
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.project.recipe import Recipe, load_recipe
 from kdkit.testing.contract import Contract
 
 WIDTHS = {"in_dim": 6, "out_dim": 4}

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import RopeVariant
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, complaint, skip
 from kdkit.testing.tensors import assert_near
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, complaint, once, skip
 
 

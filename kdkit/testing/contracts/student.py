@@ -13,8 +13,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.catalogue import Family, resolve
 from kdkit.core.contracts import DualEncoder, Sample, StudentSpec
+from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
 from kdkit.testing.network import offline

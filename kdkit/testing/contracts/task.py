@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdkit.core.catalogue import Family, resolve
 from kdkit.core.contracts import AnswerView, DomainScore, FeatureView, Sample
+from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, skip
 
 Array = np.ndarray[Any, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, cast, get_args
 
-from kdkit.core.artifacts.source import parse_source, source_folder
-from kdkit.core.catalogue import Family
 from kdkit.core.contracts import Distillation, DualEncoder, TeacherSpec
-from kdkit.core.licences import classify
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.project.licenses import classify
+from kdkit.core.teachers.source import parse_source, source_folder
 from kdkit.testing.contract import skip
 from kdkit.testing.contracts.model import ModelContract
 from kdkit.testing.examples import pictures

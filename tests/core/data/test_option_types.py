@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.data import load_table
 from kdkit.core.data.option_types import check_types
-from kdkit.core.errors import KdkitError
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
 from tests.core.features.small import paint
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import SPLITS, Sample
 from kdkit.core.data import SampleTable, load_table, prompt_sets
 from kdkit.core.data.check import Leak, check_data, skipped_images
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.images import decode, decoding_threads, open_image
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES, all_prompts
-from kdkit.core.errors import KdkitError
-from kdkit.core.registry.schema import Registry
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.schema import Registry
 from tests.core.features.small import paint
 
 

@@ -13,16 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kdkit.cli.console import Lines
-from kdkit.core.artifacts.admit import add_teacher
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.build import Build, build
-from kdkit.core.distill.correction import CorrectedFeed
-from kdkit.core.distill.feed import Batch
-from kdkit.core.distill.finish import Outcome
-from kdkit.core.distill.launch import accelerate
+from kdkit.core.distill.correction.loader import CorrectedFeed
+from kdkit.core.distill.loop.accelerator import accelerate
+from kdkit.core.distill.loop.dataloader import Batch
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.model.build import Build, build
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, Prepared, corrected_feed, distill, make_feed, prepare
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
 

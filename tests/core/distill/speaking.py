@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
 from tests.toy_project import make_project, open_project, write_images
 
 STUDENT = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.testing.endpoint import LocalEndpoint, Reply, local_endpoint
 from tests.conftest import clean_environment
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights

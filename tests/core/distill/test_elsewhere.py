@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from kdkit.cli.distill import outcome_text
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.build import build
-from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.evaluate.project import evaluate_project
-from kdkit.core.report.text import findings_text
-from kdkit.core.versions import Versions
+from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.report.text import findings_text
+from kdkit.core.project.versions import Versions
 from tests.toy_project import RECIPE, make_project, open_project
 
 

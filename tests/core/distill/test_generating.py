@@ -12,25 +12,25 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from kdkit.core.artifacts.admit import add_teacher
-from kdkit.core.catalogue import Entry, Family
 from kdkit.core.contracts import LoaderSpec, LossSpec, SignalSource, Silent, StudentSpec, TaskSpec, TrustTable
+from kdkit.core.contracts.specs import Spec
 from kdkit.core.data import load_table
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.build import build
-from kdkit.core.distill.checkpoint import Checkpoints
-from kdkit.core.distill.plan import make_plan
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, Prepared, distill, make_feed
-from kdkit.core.distill.survey import Survey
-from kdkit.core.distill.train import train
-from kdkit.core.evaluate.project import evaluate_project
+from kdkit.core.evaluation.project import evaluate_project
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.answers import asked, read_answers
-from kdkit.core.features.extraction import extract
-from kdkit.core.features.upkeep import extract_missing, missing
-from kdkit.core.recipe import Recipe
-from kdkit.core.specs import Spec
-from kdkit.core.workspace import Workspace
+from kdkit.core.features.extract.answers import asked, read_answers
+from kdkit.core.features.extract.extraction import extract
+from kdkit.core.features.extract.upkeep import extract_missing, missing
+from kdkit.core.plugin_system.catalogue import Entry, Family
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import Recipe
+from kdkit.core.teachers.add import add_teacher
 from tests.toy_project import make_project, toy_catalogue, write_images
 from tests.toy_vlm import ToyVlmTeacher
 

@@ -16,24 +16,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdkit.cli.distill import plan_text
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Silent
 from kdkit.core.data import load_table
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.build import build
-from kdkit.core.distill.checkpoint import Checkpoints
-from kdkit.core.distill.estimate import dry_run
-from kdkit.core.distill.feed import VISIT_STEPS
-from kdkit.core.distill.finish import Outcome
+from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.dataloader import VISIT_STEPS
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, make_feed, prepare
-from kdkit.core.distill.train import train
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.upkeep import column_statuses, extract_missing
+from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
+from tests.core.distill.pseudo_labels import project as asking
+from tests.core.distill.pseudo_labels.project import Oracle
 from tests.core.distill.test_generating import reopened
-from tests.core.pseudo import project as asking
-from tests.core.pseudo.project import Oracle
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make
 from tests.toy_project import RECIPE, make_project, open_project
 

@@ -15,19 +15,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.bridge import Bridge, OrthogonalHead, fit_heads, make_heads
-from kdkit.core.distill.build import build
-from kdkit.core.distill.checkpoint import Checkpoints
-from kdkit.core.distill.plan import make_plan
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.model.projection import Bridge, OrthogonalHead, fit_heads, make_heads
+from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, Prepared, distill, make_feed
-from kdkit.core.distill.survey import Survey
-from kdkit.core.distill.train import train
-from kdkit.core.errors import KdkitError
-from kdkit.core.recipe import Recipe
-from kdkit.core.workspace import Workspace
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import Recipe
+from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher
 from tests.core.distill.speaking import STUDENT
 from tests.plugins.students.clinkd.test_distilling import survey_of

@@ -17,17 +17,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.build import build
-from kdkit.core.distill.finish import Outcome
-from kdkit.core.distill.guard import judge
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.evaluate.retention import Retention
-from kdkit.core.registry.schema import GuardEntry
-from kdkit.core.versions import Versions, load_student
-from kdkit.core.workspace import Workspace
+from kdkit.core.evaluation.guard import judge
+from kdkit.core.evaluation.retention import Retention
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.schema import GuardEntry
+from kdkit.core.project.versions import Versions, load_student
+from kdkit.core.teachers.add import add_teacher
 from tests.conftest import clean_environment
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 
@@ -334,7 +334,7 @@ def test_an_entry_that_changed_since_the_lock_is_said(project: Path) -> None:
 
 
 def test_a_changed_teacher_is_a_new_teacher(project: Path) -> None:
-    from kdkit.core.artifacts.admit import lock_teachers
+    from kdkit.core.teachers.add import lock_teachers
 
     train_teacher(["ct", "mri"], width=8, seed=77).save(project / "models" / "radio")
     lock_teachers(open_project(project), ["radio"])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from kdkit.cli.distill import plan_text
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.estimate import Estimate
-from kdkit.core.distill.plan import Plan
+from kdkit.core.distill.cost_estimate import Estimate
+from kdkit.core.distill.plan.plan import Plan
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.errors import KdkitError
+from kdkit.core.teachers.add import add_teacher
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 
 DOMAIN = 3 * 12

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.estimate import dry_run
-from kdkit.core.distill.finish import Outcome
-from kdkit.core.distill.plan import Plan, make_plan
+from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.plan.plan import Plan, make_plan
+from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.errors import KdkitError
-from kdkit.core.evaluate.project import evaluate_project
-from kdkit.core.workspace import Workspace
+from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
-from tests.core.pseudo import project as example
-from tests.core.pseudo.project import Oracle
+from tests.core.distill.pseudo_labels import project as example
+from tests.core.distill.pseudo_labels.project import Oracle
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 from tests.toy_project import make_project, open_project, train_teacher, write_images
 

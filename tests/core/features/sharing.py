@@ -11,9 +11,9 @@ import numpy as np
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data import load_table
 from kdkit.core.features import Column, FeatureStore, Header
-from kdkit.core.features.shard import PRESENT, Shard
-from kdkit.core.registry.lock import LicenceSeen, Lock, LockedTeacher
-from kdkit.core.workspace import Workspace
+from kdkit.core.features.store.shard import PRESENT, Shard
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.lock import LicenceSeen, Lock, LockedTeacher
 from tests.core.features.small import paint
 
 FINGERPRINT = "ab" * 32

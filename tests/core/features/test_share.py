@@ -12,21 +12,21 @@ import h5py
 import numpy as np
 import pytest
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.table import SampleTable
-from kdkit.core.errors import ExitCode, KdkitError
 from kdkit.core.features import Column, FeatureStore, Header
-from kdkit.core.features.shard import Shard
-from kdkit.core.features.share import PulledColumn, pull_features, push_features
-from kdkit.core.features.share.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
-from kdkit.core.features.share.form import write_shared_form
-from kdkit.core.hub import Hub
-from kdkit.core.licences import LicenceFacts
-from kdkit.core.registry.lock import Lock
-from kdkit.core.workspace import Workspace
-from kdkit.testing.hub import LocalHub, local_hub
+from kdkit.core.features.store.shard import Shard
+from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
+from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
+from kdkit.core.sharing.features.form import write_shared_form
+from kdkit.core.sharing.hub import Hub
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, project
 from tests.core.features.small import keyed_table
+from tests.local_hub import LocalHub, local_hub
 
 REPO = "alice/columns"
 

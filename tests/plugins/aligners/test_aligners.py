@@ -11,9 +11,9 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA, TruncatedSVD
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Aligner
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 
 NAMES = ("autoencoder", "linear", "pca", "procrustes")
 Rows = dict[str, Tensor]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
 from kdkit.plugins.answers.boxes.scoring import written_boxes
 

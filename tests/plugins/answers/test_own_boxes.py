@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import AS_IS, Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from tests.plugins.answers.test_boxes import boxes

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, EvaluationTask, Sample
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
-from kdkit.core.evaluate import evaluate_views, retention
+from kdkit.core.evaluation import evaluate_views, retention
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.answers.grading import Reply, Tools, grade_descriptions
 from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.answers.summary import summarise

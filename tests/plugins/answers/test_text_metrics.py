@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.answers.text.bleu import bleu, bleu_counts
 from kdkit.plugins.answers.text.cider import cider
 from kdkit.plugins.answers.text.meteor import MeteorLite, find_jar, make_meteor

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.demo.answerers import TASKS
 from kdkit.plugins.demo.images import DOMAINS, FINDINGS, PLACED, SIZE, render, render_placed

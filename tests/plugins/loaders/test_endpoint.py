@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kdkit.core.artifacts.admit import add_teacher, lock_teachers
-from kdkit.core.artifacts.opened import open_teacher, verify
-from kdkit.core.artifacts.probe import probe
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Answering, Decoding, Sample, SignalSource
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import ExitCode, KdkitError
-from kdkit.core.registry.lock import LockedTeacher
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.registry.lock import LockedTeacher
+from kdkit.core.teachers.add import add_teacher, lock_teachers
+from kdkit.core.teachers.open import open_teacher, verify
+from kdkit.core.teachers.probe import probe
 from kdkit.plugins.loaders import endpoint_requests
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
 from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint

@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdkit.core.artifacts.admit import add_teacher
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, LossInput, Sample, Silent, TeacherView
+from kdkit.core.contracts.token_signals import compress, tail_of
 from kdkit.core.data import load_table
-from kdkit.core.distill.build import build
-from kdkit.core.distill.plan import make_plan
-from kdkit.core.distill.survey import survey
-from kdkit.core.errors import KdkitError
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.plan.inventory import survey
+from kdkit.core.distill.plan.plan import make_plan
+from kdkit.core.distill.pseudo_labels.label import pseudo_label
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.live import live_devices
-from kdkit.core.features.upkeep import column_statuses, extract_missing
-from kdkit.core.pseudo.label import pseudo_label
-from kdkit.core.recipe import load_recipe
-from kdkit.core.registry.lock import Lock
-from kdkit.core.token_signals import compress, tail_of
-from kdkit.core.workspace import Workspace
+from kdkit.core.features.extract.live import live_devices
+from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders import endpoint_requests
 from kdkit.plugins.loaders.endpoint import EndpointTeacher, load_endpoint
 from kdkit.plugins.loaders.endpoint_tokens import UNKNOWN_TOKEN, Vocabulary, made_signals, read_told

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdkit.core.artifacts.probe import probe
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, LossInput, SignalSource, TeacherView
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import compress
+from kdkit.core.contracts.token_signals import compress
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.teachers.probe import probe
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
 from tests.plugins.students.clinkd.tiny import PICTURES, SMALL, answer_logits, make, samples, stacked

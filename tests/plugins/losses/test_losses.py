@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.crd import RelationalDistillation
 from kdkit.plugins.losses.fd import FeatureDistillation

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import TEMPERATURES, compress
+from kdkit.core.contracts.token_signals import TEMPERATURES, compress
 from kdkit.plugins.losses.tokens.chunked import sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.losses.vkd import NORMALISE, AnswerOrthogonalDistillation, OrthogonalDistillation
 from tests.plugins.losses import reference
 from tests.plugins.losses.test_losses import make_batch, views_of

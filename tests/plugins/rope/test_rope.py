@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from tests.plugins.rope.reference import Piece, released_clinkd, scores, sequence
 
 CATALOGUE = load_catalogue()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.sources.manifest import CsvManifest, JsonlManifest
 
 ROW = {"id": "a", "image": "a.png", "text": "a cyst", "domain": "vqa/ct", "split": "train"}

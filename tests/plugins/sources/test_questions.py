@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.catalogue import resolve
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import FactorySpec, Sample
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.catalogue import resolve
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.sources.questions import read_all
 from kdkit.plugins.sources.records import json_records
 

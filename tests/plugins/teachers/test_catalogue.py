@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kdkit.core.artifacts.source import parse_source
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.licences import LicenceFacts, classify, normalise
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.licenses import LicenceFacts, classify, normalise
+from kdkit.core.teachers.source import parse_source
 from kdkit.plugins.teachers import kdkit_teachers
 from kdkit.plugins.teachers.mmkd import NINE
 

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.notation import NOTATIONS, Piece, Written, foreign_boxes
 
 FAMILIES = {

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import AS_IS, BOX_FAMILY, IMAGE_MARK, Sample
-from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.answers.boxes.codec import FAMILIES, BoxCodec
 
 BOX_IMAGE = "box_image"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.answers.text.stem import stem
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 JAR = "spice-1.0.jar"
 CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import EMBEDDING, HIDDEN, TOKENS
+from kdkit.core.contracts.token_signals import EMBEDDING, HIDDEN, TOKENS
 
 
 @dataclass(frozen=True)

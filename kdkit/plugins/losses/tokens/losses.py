@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import LossInput
-from kdkit.core.errors import KdkitError, did_you_mean
 from kdkit.plugins.losses.tokens.answers import Answers, Stored, speaking, stored
 from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES

@@ -1,6 +1,6 @@
 """A teacher's stored next-token distribution, at a temperature, and the student's over the same classes.
 
-:mod:`kdkit.core.token_signals` says what is stored.
+:mod:`kdkit.core.contracts.token_signals` says what is stored.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
-from kdkit.core.token_signals import NEVER, NOT_KNOWN, TEMPERATURES
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts.token_signals import NEVER, NOT_KNOWN, TEMPERATURES
 
 
 def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:

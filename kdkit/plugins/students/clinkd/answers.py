@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.prepare import Preparation, Prompt, padded
 from kdkit.plugins.students.clinkd.tokens import PAD
 

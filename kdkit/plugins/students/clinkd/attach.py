@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.rotary import AXES, exchange, make_variant, position_rows
 
 

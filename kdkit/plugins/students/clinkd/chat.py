@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import IMAGE_MARK, Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.tokens import END, IMAGE, IMAGE_END, IMAGE_START, START, STRUCTURE
 
 TEMPLATE = "ChatML of Qwen2-VL 1"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_images, read_tokens, read_turns
 from kdkit.plugins.students.clinkd.images import ImageSettings

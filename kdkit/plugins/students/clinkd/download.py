@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 RECORDS = ".cache/huggingface/download"
 """Below DIR: ``NAME.metadata``, a line each for commit, hash and time."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdkit.core.errors import KdkitError
+from kdkit.core.base.errors import KdkitError
 
 CONFIG = "preprocessor_config.json"
 STRETCH = 200

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdkit.core.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START

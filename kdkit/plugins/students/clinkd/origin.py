@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.students.clinkd.download import downloaded_commit, sha256_of
 from kdkit.plugins.students.clinkd.network import Sizes
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import BOX_FAMILY, RopeVariant, Sample
 from kdkit.core.data.images import decode
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings

@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import PinnedBase, Published
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
-from kdkit.core.discovery import BUILT_IN, load_catalogue, resolve
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import BUILT_IN, load_catalogue, resolve
 from kdkit.plugins.rope.layouts import sections
 from kdkit.plugins.rope.variants import LanguageRope
 from kdkit.plugins.students.clinkd.settings import Choice

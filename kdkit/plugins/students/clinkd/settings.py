@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from kdkit.core.errors import KdkitError, did_you_mean
+from kdkit.core.base.errors import KdkitError, did_you_mean
 
 WHERE = "student.config"
 

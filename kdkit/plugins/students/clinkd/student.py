@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.answers import generate
 from kdkit.plugins.students.clinkd.chat import TEMPLATE

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Sample, Silent, TrustTable
 from kdkit.core.data import load_table
-from kdkit.core.distill.build import build
-from kdkit.core.distill.plan import make_plan
-from kdkit.core.distill.survey import Survey
-from kdkit.core.errors import KdkitError
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extraction import extract
-from kdkit.core.recipe import load_recipe
-from kdkit.core.workspace import Workspace
+from kdkit.core.features.extract.extraction import extract
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import load_recipe
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
 from kdkit.plugins.students.clinkd.student import ClinkdStudent

@@ -19,19 +19,19 @@ from torch.nn import functional as F
 
 from kdkit.core.contracts import LossInput, Sample, SignalSpec, Silent, TrustTable
 from kdkit.core.data import load_table
-from kdkit.core.distill.batches import BatchSchedule
-from kdkit.core.distill.bridge import Bridge
-from kdkit.core.distill.build import build
-from kdkit.core.distill.checkpoint import Checkpoints
-from kdkit.core.distill.plan import make_plan
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.model.projection import Bridge
+from kdkit.core.distill.model.task import DistillTask, Term
+from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Prepared, make_feed
-from kdkit.core.distill.survey import Survey
-from kdkit.core.distill.task import DistillTask, Term
-from kdkit.core.distill.train import train
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extraction import extract
-from kdkit.core.recipe import Recipe
-from kdkit.core.workspace import Workspace
+from kdkit.core.features.extract.extraction import extract
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.recipe import Recipe
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 from tests.toy_project import make_project, open_project

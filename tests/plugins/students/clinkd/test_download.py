@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.errors import KdkitError
-from kdkit.core.hub import Hub
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.sharing.hub import Hub
 from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.download import RECORDS
 from kdkit.plugins.students.clinkd.publish import publish
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
-from kdkit.testing.hub import local_hub
+from tests.local_hub import local_hub
 from tests.plugins.students.clinkd.tiny import make
 
 REPO = "vendor/Tiny-VL"

@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Published, Sample
-from kdkit.core.errors import KdkitError
-from kdkit.core.publish import answer_check
-from kdkit.core.publish.compare import fixed_pictures
-from kdkit.core.publish.compare_answers import QUESTIONS, Asked, ask, stock_messages
+from kdkit.core.sharing.release import answer_check
+from kdkit.core.sharing.release.compare import fixed_pictures
+from kdkit.core.sharing.release.compare_answers import QUESTIONS, Asked, ask, stock_messages
 from kdkit.plugins.students.clinkd.chat import prompt_of
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.create import load_student

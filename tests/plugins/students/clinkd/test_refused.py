@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make, picture, sample

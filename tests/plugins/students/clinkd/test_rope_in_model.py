@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Decoding
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.students.clinkd.answers import Padded
 from kdkit.plugins.students.clinkd.attach import attach
 from kdkit.plugins.students.clinkd.rotary import AxisRotary, position_rows

@@ -14,8 +14,8 @@ import pytest
 import torch
 import transformers
 
-from kdkit.core.discovery import load_catalogue
-from kdkit.core.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.conftest import write_distribution
@@ -23,7 +23,7 @@ from tests.plugins.students.clinkd.tiny import FAMILIES, answer_logits, make, sa
 
 ROPE_PLUGIN = """\
 from kdkit.core.contracts import RopeSpec
-from kdkit.core.hookspecs import hookimpl
+from kdkit.core.contracts.hookspecs import hookimpl
 
 @hookimpl
 def kdkit_rope_variants():

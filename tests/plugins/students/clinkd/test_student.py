@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, Decoding
-from kdkit.core.errors import KdkitError
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.chat import prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings

@@ -1,0 +1,128 @@
+"""When a run is corrected, and what the student is asked about then: all of it known before the run starts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import LossSpec, Reporter
+from kdkit.core.distill.loop.sampler import Indices, Pool
+from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_corrector
+from kdkit.core.distill.pseudo_labels.review import correctable, scoring_task
+
+if TYPE_CHECKING:
+    from kdkit.core.data import SampleTable
+    from kdkit.core.distill.plan.plan import Plan
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.recipe import CorrectionPart
+
+
+@dataclass(frozen=True, eq=False)
+class Rounds:
+    """The corrections of a run. In a round the student answers, and from then on is taught what it got wrong as well.
+
+    Attributes:
+        steps: after so many optimiser steps each round is, ascending; none is after the last step.
+        epoch: steps of one epoch, a broken number.
+        samples: rows of the table that rounds draw from; ``asked`` of them each time.
+        corrector: who rewrites, and its fingerprint; empty for the reference.
+        seed: of drawing.
+    """
+
+    steps: tuple[int, ...]
+    epoch: float
+    samples: Indices
+    asked: int
+    corrector: str
+    fingerprint: str
+    seed: int
+
+    def chosen(self, number: int) -> Indices:
+        """(asked,) table rows of round ``number``, ascending."""
+        if self.asked == len(self.samples):
+            return self.samples
+        drawn = np.random.default_rng([self.seed, 5, number]).permutation(self.samples)[: self.asked]
+        return np.sort(drawn)
+
+    def epoch_of(self, number: int) -> float:
+        """How many epochs the run is old at a round."""
+        return round(self.steps[number] / self.epoch, 3)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--dry-run --json`` prints."""
+        return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
+
+
+def with_rounds(workspace: Workspace, plan: Plan, table: SampleTable, reporter: Reporter) -> Plan:
+    """The plan with the corrections that its recipe asks for; the corrector's state is part of the digest.
+
+    Raises:
+        KdkitError: a student that does not answer; a corrector that is not there or does not answer; one whose words
+            no loss would learn; an option that the evaluation task does not have; no sample to be asked about.
+    """
+    part = plan.recipe.correction
+    if part is None:
+        return plan
+    scoring_task(workspace, part.options)
+    locked = locked_corrector(workspace, part.corrector)
+    specs = [cast(LossSpec, workspace.catalogue.get("loss", loss.name).spec) for loss in plan.recipe.losses]
+    if part.corrector != REFERENCE and all(spec.signals for spec in specs):
+        raise KdkitError(
+            "no loss of the recipe learns from a corrected text",
+            where="correction.corrector",
+            why="they all compare with teachers, and what teachers said belongs to the texts of the data",
+            fix="add a loss that reads texts alone (answer-ce), or take the reference as corrector",
+        )
+    rounds = plan_rounds(
+        part,
+        plan.pools,
+        table,
+        batch_size=plan.batch_size,
+        steps=plan.settings.steps,
+        seed=plan.settings.seed,
+        fingerprint=locked.fingerprint if locked else "",
+    )
+    if not rounds.steps:
+        reporter.warn(f"the run of {plan.settings.steps} steps ends before the first correction: nothing is corrected")
+    digest = hashlib.sha256(f"{plan.digest} {rounds.fingerprint}".encode()).hexdigest()
+    return replace(plan, rounds=rounds, digest=digest)
+
+
+def plan_rounds(
+    part: CorrectionPart,
+    pools: Sequence[Pool],
+    table: SampleTable,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    fingerprint: str = "",
+) -> Rounds:
+    """The rounds of a run over ``pools``; an epoch is as many steps as show as many samples as there are.
+
+    Raises:
+        KdkitError: when no sample has an answer to be compared with.
+    """
+    used = np.unique(np.concatenate([pool.indices for pool in pools]))
+    samples: Indices = np.array([row for row in used if correctable(table.samples[row])], dtype=np.int64)
+    if not len(samples):
+        raise KdkitError("there is no training sample with an answer", where="correction")
+    epoch = len(used) / batch_size
+    every = epoch * (part.every or 1.0)
+    regular = (max(1, round(number * every)) for number in range(1, math.ceil(steps / every) + 1))
+    asked = math.ceil(part.share * len(samples))
+    return Rounds(
+        steps=tuple(sorted({step for step in part.steps or regular if step < steps})),
+        epoch=epoch,
+        samples=samples,
+        asked=asked if part.limit is None else min(asked, part.limit),
+        corrector=part.corrector,
+        fingerprint=fingerprint,
+        seed=seed,
+    )

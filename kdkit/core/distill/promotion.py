@@ -1,0 +1,332 @@
+"""After training: what is kept, how it scores, whether it may be promoted, and the version it becomes."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file
+from torch import nn
+
+import kdkit
+from kdkit.core.contracts import Reporter, Student
+from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
+from kdkit.core.distill.model.build import TASK_FILE
+from kdkit.core.distill.model.task import DistillTask
+from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.plan import Plan, PlannedTeacher
+from kdkit.core.distill.pseudo_labels.manifest import write_manifest
+from kdkit.core.evaluation.compare import evaluate_views
+from kdkit.core.evaluation.evaluation import Evaluation
+from kdkit.core.evaluation.guard import Verdict, judge
+from kdkit.core.evaluation.judging import judge_of
+from kdkit.core.evaluation.retention import Retention, retention
+from kdkit.core.features.extract.advice import who_adds
+from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.project.registry.chosen import chosen_teacher
+from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Versions, load_student
+
+if TYPE_CHECKING:
+    from kdkit.core.distill.correction.loader import Corrections
+    from kdkit.core.project.project import Workspace
+
+EVALUATION_FILE = "evaluation.json"
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        version: the new version, promoted or kept aside.
+        evaluation: on the calibration split, student and teachers.
+        retention, verdict: against the parent; None for the first version.
+    """
+
+    version: Version
+    evaluation: Evaluation
+    retention: Retention | None
+    verdict: Verdict | None
+
+
+def interpolate(student: nn.Module, previous: nn.Module, kept: float) -> None:
+    """Weights := (1 - kept) previous + kept trained, in place (WiSE-FT, arXiv 2109.01903, eq. 1)."""
+    with torch.no_grad():
+        for mine, theirs in zip(student.parameters(), previous.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine), 1 - kept)
+
+
+def finish(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    task: DistillTask,
+    parent: Version | None,
+    progress: Progress,
+    *,
+    machine: Mapping[str, Any],
+    corrections: Corrections | None = None,
+    reporter: Reporter,
+) -> Outcome:
+    """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
+
+    ``machine`` (processes, device, precision, seconds of building) goes into the lineage; what was corrected in the
+    run becomes a file of the version.
+
+    The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
+    """
+    reporter.say("evaluating on the calibration split")
+    evaluation = evaluate_student(workspace, survey, task.student, reporter)
+    kept, verdict = None, None
+    if parent is not None:
+        before = _before(workspace, survey, parent, evaluation, reporter)
+        guard = workspace.registry.guard
+        kept = retention(
+            before,
+            evaluation,
+            tolerance=guard.tolerance,
+            tolerances=guard.domains,
+            trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
+            domains=sorted(known_domains(parent)),
+        )
+        verdict = judge(kept, guard)
+    versions = Versions(workspace)
+    name, refused = versions.next_name(), verdict is not None and not verdict.promoted
+    lineage = _lineage(workspace, plan, survey, task, parent, progress, name, machine)
+    lineage["scores"] = _scores(evaluation)
+    lineage["retention"] = None if kept is None else _retention(kept, verdict)
+    lineage["correction"] = None if corrections is None else _correction(workspace, plan, corrections)
+    with versions.writing(name, refused=refused) as folder:
+        _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
+        if corrections is not None:
+            write_manifest(folder / CORRECTIONS, corrections.rows)
+    if not refused:
+        versions.make_current(name)
+    return Outcome(versions.get(name), evaluation, kept, verdict)
+
+
+def _before(workspace: Workspace, survey: Survey, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
+    """How the parent did on the samples of ``after``.
+
+    What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing
+    saved, and the data of a project may have changed since: then the parent answers again.
+    """
+    path = parent.folder / EVALUATION_FILE
+    if path.is_file():
+        before = Evaluation.load(path)
+        if all(_samples(before, domain) == _samples(after, domain) for domain in known_domains(parent)):
+            return before
+    reporter.say(f"evaluating {parent.name} on the same calibration samples")
+    student = cast(nn.Module, load_student(parent, workspace.catalogue))
+    return evaluate_student(workspace, survey, student, reporter, teachers=False)
+
+
+def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
+    """Ids of the samples on which the student was scored; empty where it was not."""
+    score = evaluation.model(STUDENT).domains.get(domain)
+    return () if score is None else score.ids
+
+
+def evaluate_student(
+    workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
+) -> Evaluation:
+    """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
+    judge = judge_of(workspace, survey.table)
+    readable = np.intersect1d(judge.rows("calibration"), survey.samples("calibration"))
+    samples = [survey.table.samples[row] for row in readable]
+    asked = survey.teachers if teachers else ()
+    views = [judge.teacher(name, survey.columns[name]) for name in asked]
+    live = judge.student(STUDENT, student, device=str(next(student.parameters()).device))
+    trust = survey.trust if teachers else None
+    return evaluate_views(
+        judge.task, [live], views, samples, trust=trust, advice=partial(who_adds, workspace), reporter=reporter
+    )
+
+
+def known_domains(version: Version) -> set[str]:
+    """Domains that the version, or one that it comes from, was taught."""
+    return set(version.lineage["data"]["known"])
+
+
+def _taught_domains(plan: Plan, survey: Survey) -> set[str]:
+    """Domains of the run's samples; those that no teacher may teach only where a loss needs no teacher."""
+    present = {survey.table.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
+    return present if survey.alone else present - set(plan.uncovered)
+
+
+def _write(
+    folder: Path,
+    task: DistillTask,
+    lineage: Mapping[str, Any],
+    evaluation: Evaluation,
+    known: np.ndarray[Any, Any],
+) -> None:
+    student = task.student.to("cpu").eval()
+    cast(Student, student).save(folder / "student")
+    rest = {name: x for name, x in task_tensors(task).items() if not name.startswith("student.")}
+    save_file(rest, folder / TASK_FILE)
+    save_arrays({"digests": known.view(np.int64)}, folder / "samples.safetensors")
+    evaluation.save(folder / EVALUATION_FILE)
+    (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any, Any]:
+    """(N,) uint64, sorted: digests of all training samples that this version and its parents were taught."""
+    taught = np.concatenate([survey.table.digests[pool.indices] for pool in plan.pools])
+    if parent is not None:
+        taught = np.concatenate([taught, parent.known_samples()])
+    return np.unique(taught)
+
+
+def _lineage(
+    workspace: Workspace,
+    plan: Plan,
+    survey: Survey,
+    task: DistillTask,
+    parent: Version | None,
+    progress: Progress,
+    name: str,
+    machine: Mapping[str, Any],
+) -> dict[str, Any]:
+    entry = workspace.registry.student
+    trust = workspace.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
+    return {
+        "format": LINEAGE_FORMAT,
+        "version": name,
+        "parent": None if parent is None else parent.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "student": {
+            "family": entry.family,
+            "registry": {"family": entry.family, "config": entry.config},
+            "identity": dict(cast(Student, task.student).identity()),
+        },
+        "teachers": _teachers(workspace, plan, survey, parent, name),
+        "recipe": {**plan.recipe.model_dump(mode="json"), "trust": trust.model_dump(mode="json")},
+        "data": _data(plan, survey, parent),
+        "training": {
+            "steps": plan.settings.steps,
+            "batch_size": plan.batch_size,
+            "lr": plan.settings.lr,
+            "seed": plan.settings.seed,
+            "previous": plan.previous.model_dump(mode="json") if parent is not None else None,
+            "seconds": round(progress.seconds, 3),
+            **machine,
+            "log": progress.log,
+            "digest": plan.digest,
+        },
+        "environment": {
+            "kdkit": kdkit.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "plugins": {r.distribution: r.version for r in workspace.catalogue.records if r.status == "ok"},
+        },
+    }
+
+
+def _data(plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
+    """What it was taught on, and what it knows with what its parents knew."""
+    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
+    inherited = known_domains(parent) if parent else set()
+    return {
+        "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+        "known": sorted(_taught_domains(plan, survey) | inherited),
+        "fresh": plan.fresh,
+        "replayed": plan.replayed,
+        "left_out": plan.left_out,
+        "uncovered": list(plan.uncovered),
+        "unguarded": list(plan.unguarded),
+    }
+
+
+def _teachers(
+    workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None, name: str
+) -> list[dict[str, Any]]:
+    """Those of this run, then those that only earlier versions learnt from."""
+    inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
+    lock = Lock.load(workspace.lock_path)
+    rows = []
+    for teacher in plan.teachers:
+        known = lock.teacher(teacher.name)
+        licence = chosen_teacher(workspace, teacher.name).licence_facts(known.licence, gated=known.gated)
+        rows.append(_teacher(known, licence, survey, teacher, inherited, name))
+    gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
+    return rows + gone
+
+
+def _teacher(
+    facts: LockedTeacher,
+    licence: LicenceFacts,
+    survey: Survey,
+    teacher: PlannedTeacher,
+    inherited: Mapping[str, Any],
+    name: str,
+) -> dict[str, Any]:
+    row = survey.trust.teachers.index(teacher.name)
+    trust = survey.trust
+    return {
+        "name": teacher.name,
+        "fingerprint": teacher.fingerprint,
+        "source": facts.source,
+        "commit": facts.commit,
+        "provider": facts.provider,
+        "licence": None if facts.licence is None else facts.licence.name,
+        FACTS: asdict(licence),
+        "domains": dict(teacher.admitted),
+        "samples": teacher.samples,
+        "signals": "live" if teacher.live else "stored",
+        "trust": {
+            domain: {
+                "accuracy": _number(trust.accuracy[row, m]),
+                "lower": _number(trust.lower[row, m]),
+                "upper": _number(trust.upper[row, m]),
+            }
+            for m, domain in enumerate(trust.domains)
+        },
+        "since": name if teacher.new else inherited[teacher.name]["since"],
+        "inherited": False,
+    }
+
+
+def _correction(workspace: Workspace, plan: Plan, made: Corrections) -> dict[str, Any]:
+    """Who corrected, how much, and the file of the version that shows it."""
+    assert plan.rounds is not None
+    about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
+    if plan.rounds.fingerprint:
+        known = Lock.load(workspace.lock_path).teacher(plan.rounds.corrector)
+        licence = chosen_teacher(workspace, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
+        about |= {"fingerprint": known.fingerprint, FACTS: asdict(licence)}
+    return {**about, "rounds": [dict(part) for part in made.rounds]}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    student = evaluation.model(STUDENT)
+    return {
+        "split": evaluation.split,
+        "mean": dict(student.means),
+        "domains": {domain: dict(score.metrics) for domain, score in student.domains.items()},
+    }
+
+
+def _retention(kept: Retention, verdict: Verdict | None) -> dict[str, Any]:
+    worst = kept.worst
+    return {
+        **kept.to_json(),
+        "worst_change": None if worst is None else worst.points,
+        "guard": None if verdict is None else verdict.to_json(),
+    }

@@ -1,0 +1,90 @@
+"""A model's answers for evaluation: from the store (a teacher), or generated now (the student)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Answering, Sample
+from kdkit.core.features.extract.answers import BATCH, answers_of, greedy
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.features.store.column import Column
+
+
+class CachedAnswers:
+    """A teacher's answers, as stored beside its column; the teacher itself need not exist any more."""
+
+    def __init__(self, name: str, column: Column, table: SampleTable) -> None:
+        self._name = name
+        self._answers = dict(zip(table.ids, answers_of(column.folder, table), strict=True))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def covered(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those of domains of which every sample was answered."""
+        lacking = {sample.domain for sample in samples if self._answers.get(sample.id) is None}
+        return [sample for sample in samples if sample.domain not in lacking]
+
+    def answer(self, samples: Sequence[Sample]) -> list[str]:
+        """One text per sample.
+
+        Raises:
+            KdkitError: when a sample was not answered.
+        """
+        found = [self._answers.get(sample.id) for sample in samples]
+        absent = [sample.id for sample, answer in zip(samples, found, strict=True) if answer is None]
+        if absent:
+            raise KdkitError(
+                f"teacher '{self._name}' has not answered {len(absent)} samples (the first is '{absent[0]}')",
+                fix=f"run 'kdkit features extract {self._name}'",
+            )
+        return [answer for answer in found if answer is not None]
+
+
+class StudentAnswers:
+    """A live model that answers greedily, in evaluation mode.
+
+    Args:
+        name: in the evaluation.
+        student: an ``nn.Module`` too; moved to ``device``, and left in the mode that it was in.
+        device: where it runs.
+        progress: called after every batch with the number of its samples.
+    """
+
+    def __init__(
+        self, name: str, student: Answering, *, device: str = "cpu", progress: Callable[[int], None] | None = None
+    ) -> None:
+        self._name, self._student, self._device, self._progress = name, student, device, progress
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def answer(self, samples: Sequence[Sample]) -> list[str]:
+        """One text per sample.
+
+        Raises:
+            KdkitError: when an image cannot be read, or a sample cannot be asked about.
+        """
+        import torch
+
+        module: Any = self._student
+        was_training = bool(getattr(module, "training", False))
+        if isinstance(module, torch.nn.Module):
+            module.to(self._device).eval()
+        found: list[str] = []
+        try:
+            for start in range(0, len(samples), BATCH):
+                part = samples[start : start + BATCH]
+                found += greedy(self._student, part)
+                if self._progress:
+                    self._progress(len(part))
+        finally:
+            if was_training:
+                module.train()
+        return found

@@ -1,0 +1,206 @@
+"""Models side by side, and beside the oracle that picks the best teacher for every domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import (
+    AnswerView,
+    DomainScore,
+    EvaluationTask,
+    FeatureView,
+    Reporter,
+    Sample,
+    Silent,
+    TrustTable,
+)
+from kdkit.core.evaluation.evaluation import Evaluation, ModelScores, Role
+from kdkit.core.evaluation.metrics import mean_interval
+
+View = FeatureView | AnswerView
+ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
+
+
+def evaluate_views(
+    task: EvaluationTask,
+    students: Sequence[View],
+    teachers: Sequence[View],
+    samples: Sequence[Sample],
+    *,
+    trust: TrustTable | None = None,
+    choose_by: str = "accuracy",
+    settings: Mapping[str, Any] | None = None,
+    advice: Callable[[str], str] | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Score every view on ``samples`` and compare.
+
+    The oracle stands, on each domain, for the teacher with the highest accuracy on the *calibration* split
+    (``trust``): a rule that one could have used, chosen without the samples that it is judged on.
+    ``oracle-on-test`` takes the best teacher on these very samples: an upper bound that nobody can reach
+    knowingly.
+
+    Args:
+        students, teachers: names are unique over both.
+        samples: of one split.
+        trust: what the oracle chooses by; without it there is no oracle, only the one on test.
+        choose_by: the metric by which the oracle on test chooses.
+        settings: recorded in the result.
+        advice: teacher -> who adds what it lacks, for warnings.
+
+    Raises:
+        KdkitError: when no domain can be scored.
+    """
+    reporter = reporter or Silent()
+    roles: list[tuple[View, Role]] = [(view, "student") for view in students]
+    roles += [(view, "teacher") for view in teachers]
+    scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
+    for number, (view, role) in enumerate(roles):
+        reporter.progress("evaluating", number, len(roles), view.name)
+        able = _covered(view, samples, reporter, advice)
+        scored.append((view.name, role, {score.domain: score for score in task.evaluate(view, able)}))
+    reporter.progress("evaluating", len(roles), len(roles))
+
+    present = list(dict.fromkeys(sample.domain for sample in samples))
+    domains = tuple(d for d in present if any(d in scores for _, _, scores in scored))
+    skipped = {d: _why_skipped(d, samples) for d in present if d not in domains}
+    for domain, why in skipped.items():
+        reporter.warn(f"domain '{domain}' is not evaluated: {why}")
+    if scored and not domains:
+        raise KdkitError(
+            "no domain can be evaluated",
+            why="; ".join(f"{d}: {why}" for d, why in skipped.items()) or "there is no sample",
+            fix="a domain needs labelled samples of at least two classes in this split; see 'kdkit data check'",
+            code=ExitCode.MISSING,
+        )
+    models = [_model(name, role, scores, domains) for name, role, scores in scored]
+    models += _oracles([m for m in models if m.role == "teacher"], domains, trust, choose_by)
+    return Evaluation(
+        split=samples[0].split if samples else "",
+        domains=domains,
+        models=tuple(models),
+        settings=dict(settings or {}),
+        skipped=skipped,
+        ratios=_ratios(models),
+    )
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A view that can be asked about some samples only."""
+
+    def covered(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Those that it can be asked about, by whole domains."""
+
+
+def _covered(
+    view: View, samples: Sequence[Sample], reporter: Reporter, advice: Callable[[str], str] | None
+) -> Sequence[Sample]:
+    """The samples that a view can be asked about; says which domains it lacks."""
+    if not isinstance(view, Stored):
+        return samples
+    able = view.covered(samples)
+    if len(able) < len(samples):
+        known = {sample.domain for sample in able}
+        lacking = dict.fromkeys(s.domain for s in samples if s.domain not in known)
+        reporter.warn(
+            f"teacher '{view.name}' lacks some samples or prompts in {', '.join(lacking)}: not evaluated there"
+            + (f"; {advice(view.name)}" if advice else "")
+        )
+    return able
+
+
+def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
+    labels = {s.label for s in samples if s.domain == domain and s.label is not None}
+    if not labels and not any(s.extra for s in samples if s.domain == domain):
+        return "none of its samples is labelled"
+    if len(labels) == 1:
+        return f"all its labelled samples are '{labels.pop()}', so there is nothing to tell apart"
+    return "the task gave no score for it"
+
+
+def _model(
+    name: str,
+    role: Role,
+    scores: Mapping[str, DomainScore],
+    domains: Sequence[str],
+    chosen: Mapping[str, str] | None = None,
+) -> ModelScores:
+    kept = {d: scores[d] for d in domains if d in scores}
+    metrics = tuple(dict.fromkeys(metric for score in kept.values() for metric in score.metrics))
+    means, intervals = {}, {}
+    for metric in metrics:
+        having = [score for score in kept.values() if metric in score.metrics]  # answer tasks differ in metrics
+        values = np.array([score.metrics[metric] for score in having])
+        bounds = np.array([score.intervals[metric] for score in having])
+        known = ~np.isnan(values)
+        if not known.any():
+            continue
+        mean, low, high = mean_interval(values[known], bounds[known, 0], bounds[known, 1])
+        means[metric], intervals[metric] = mean, (low, high)
+    return ModelScores(name, role, kept, means, intervals, dict(chosen or {}))
+
+
+def _oracles(
+    teachers: Sequence[ModelScores], domains: Sequence[str], trust: TrustTable | None, choose_by: str
+) -> list[ModelScores]:
+    if not teachers:
+        return []
+    found = []
+    if trust is not None:
+        found.append((ORACLE, _best_on_calibration(teachers, domains, trust)))
+    found.append((ORACLE_ON_TEST, _best_on_test(teachers, domains, choose_by)))
+    by_name = {teacher.name: teacher for teacher in teachers}
+    return [
+        _model(name, "oracle", {d: by_name[t].domains[d] for d, t in chosen.items()}, domains, chosen)
+        for name, chosen in found
+        if chosen
+    ]
+
+
+def _best_on_calibration(teachers: Sequence[ModelScores], domains: Sequence[str], trust: TrustTable) -> dict[str, str]:
+    """Domain -> teacher; ties go to the first of the table, domains without a measurement are left out."""
+    able = {teacher.name: teacher for teacher in teachers}
+    chosen = {}
+    for column, domain in enumerate(trust.domains):
+        ranked = [
+            (float(trust.accuracy[row, column]), -row, name)
+            for row, name in enumerate(trust.teachers)
+            if name in able and domain in able[name].domains and not np.isnan(trust.accuracy[row, column])
+        ]
+        if domain in domains and ranked:
+            chosen[domain] = max(ranked)[2]
+    return {d: chosen[d] for d in domains if d in chosen}
+
+
+def _best_on_test(teachers: Sequence[ModelScores], domains: Sequence[str], metric: str) -> dict[str, str]:
+    chosen = {}
+    for domain in domains:
+        able = [t for t in teachers if domain in t.domains]
+        if able:
+            chosen[domain] = max(able, key=lambda t: t.domains[domain].metrics[metric]).name
+    return chosen
+
+
+def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
+    """Student -> metric -> mean over the oracle's domains, as a fraction of the oracle's mean."""
+    oracle = next((m for m in models if m.role == "oracle"), None)
+    if oracle is None:
+        return {}
+    ratios = {}
+    for student in (m for m in models if m.role == "student"):
+        shared = [d for d in oracle.domains if d in student.domains]
+        ratios[student.name] = {
+            metric: _mean(student, metric, shared) / best
+            for metric in oracle.means
+            if shared and (best := _mean(oracle, metric, shared)) != 0
+        }
+    return ratios
+
+
+def _mean(model: ModelScores, metric: str, domains: Sequence[str]) -> float:
+    return float(np.nanmean(model.values(metric, tuple(domains))))

@@ -1,0 +1,209 @@
+"""What an evaluation found: plain data that goes to JSON and back without loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import DomainScore
+
+FORMAT = 1
+Role = Literal["student", "teacher", "oracle"]
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One model on every domain.
+
+    Attributes:
+        name: of the model; the two oracles are ``oracle`` and ``oracle-on-test``.
+        role: what it is.
+        domains: domain -> its score.
+        means: metric -> mean over the evaluation's domains.
+        intervals: metric -> bounds of that mean.
+        chosen: for an oracle, domain -> the teacher it stands for there.
+    """
+
+    name: str
+    role: Role
+    domains: Mapping[str, DomainScore]
+    means: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self, metric: str, domains: tuple[str, ...]) -> list[float]:
+        """The metric on each of ``domains``, NaN where there is no score."""
+        return [self.domains[d].metrics.get(metric, math.nan) if d in self.domains else math.nan for d in domains]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models side by side on the same samples.
+
+    Attributes:
+        split: which samples.
+        domains: those that were scored, in the order of the table.
+        models: students first, then teachers, then oracles.
+        settings: what the figures depend on (task, logit scale, resamples, seed, level).
+        skipped: domain -> why it was not scored.
+        ratios: student -> metric -> its mean over the oracle's, on the same domains.
+    """
+
+    split: str
+    domains: tuple[str, ...]
+    models: tuple[ModelScores, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics, in the task's order."""
+        return tuple(dict.fromkeys(name for model in self.models for name in model.means))
+
+    def of_role(self, role: Role) -> tuple[ModelScores, ...]:
+        return tuple(model for model in self.models if model.role == role)
+
+    def model(self, name: str) -> ModelScores:
+        """The scores of one model.
+
+        Raises:
+            KdkitError: when it was not evaluated.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KdkitError(f"'{name}' is not in this evaluation", fix="it has: " + ", ".join(m.name for m in self.models))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers; NaN becomes null."""
+        return {
+            "format": FORMAT,
+            "split": self.split,
+            "settings": dict(self.settings),
+            "domains": list(self.domains),
+            "skipped": dict(self.skipped),
+            "ratios": {name: dict(ratio) for name, ratio in self.ratios.items()},
+            "models": [_model_to_json(model) for model in self.models],
+            "samples": {d: list(_ids(self.models, d)) for d in self.domains},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """The inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on anything else."""
+        if data["format"] != FORMAT:
+            raise ValueError(f"evaluation format {data['format']!r}; this kdkit reads {FORMAT}")
+        ids = {domain: tuple(map(str, names)) for domain, names in data["samples"].items()}
+        return cls(
+            split=data["split"],
+            domains=tuple(data["domains"]),
+            models=tuple(_model_from_json(model, ids) for model in data["models"]),
+            settings=data["settings"],
+            skipped=data["skipped"],
+            ratios=data["ratios"],
+        )
+
+    def save(self, path: Path) -> None:
+        """Write ``path`` in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(self.to_json(), allow_nan=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            KdkitError: when it is missing or is no such file.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KdkitError(
+                "this evaluation cannot be read",
+                where=str(path),
+                why=f"{type(error).__name__}: {error}",
+                fix="run 'kdkit evaluate' to make it again",
+                code=ExitCode.MISSING,
+            ) from None
+
+
+def _ids(models: tuple[ModelScores, ...], domain: str) -> tuple[str, ...]:
+    """Ids of a domain's samples, which all models share."""
+    return next((m.domains[domain].ids for m in models if domain in m.domains), ())
+
+
+def _model_to_json(model: ModelScores) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "role": model.role,
+        "means": _plain(model.means),
+        "intervals": {name: [_number(v) for v in pair] for name, pair in model.intervals.items()},
+        "chosen": dict(model.chosen),
+        "domains": {name: _score_to_json(score) for name, score in model.domains.items()},
+    }
+
+
+def _model_from_json(data: Mapping[str, Any], ids: Mapping[str, tuple[str, ...]]) -> ModelScores:
+    return ModelScores(
+        name=data["name"],
+        role=data["role"],
+        domains={name: _score_from_json(name, score, ids[name]) for name, score in data["domains"].items()},
+        means={name: _float(value) for name, value in data["means"].items()},
+        intervals={name: (_float(low), _float(high)) for name, (low, high) in data["intervals"].items()},
+        chosen=data["chosen"],
+    )
+
+
+def _score_to_json(score: DomainScore) -> dict[str, Any]:
+    return {
+        "count": score.count,
+        "metrics": _plain(score.metrics),
+        "intervals": {name: [_number(v) for v in pair] for name, pair in score.intervals.items()},
+        "level": score.level,
+        "outcomes": {name: _pack(values) for name, values in score.outcomes.items()},
+        "notes": list(score.notes),
+    }
+
+
+def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...]) -> DomainScore:
+    return DomainScore(
+        domain=domain,
+        count=data["count"],
+        metrics={name: _float(value) for name, value in data["metrics"].items()},
+        intervals={name: (_float(low), _float(high)) for name, (low, high) in data["intervals"].items()},
+        level=data["level"],
+        ids=ids,
+        outcomes={name: _unpack(values) for name, values in data["outcomes"].items()},
+        notes=tuple(data["notes"]),
+    )
+
+
+def _pack(values: np.ndarray[Any, Any]) -> str | list[float]:
+    """Right or wrong as a string of 1 and 0; any other outcome as numbers."""
+    if np.isin(values, (0, 1)).all():
+        return "".join("1" if value else "0" for value in values)
+    return [float(value) for value in values]
+
+
+def _unpack(values: str | list[float]) -> np.ndarray[Any, Any]:
+    return np.array([float(value) for value in values], dtype=np.float64)
+
+
+def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)

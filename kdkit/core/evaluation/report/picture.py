@@ -1,0 +1,283 @@
+"""One picture of an evaluation: domains, means, and what was kept over versions.
+
+Colours are Okabe and Ito's (distinguishable with any colour vision); every series also has its own marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from kdkit.core.base.atomic import new_file
+from kdkit.core.evaluation.evaluation import ModelScores
+from kdkit.core.evaluation.project import Findings
+from kdkit.core.evaluation.report.text import headline
+from kdkit.core.evaluation.retention import Retention
+
+STUDENT, INK, FAINT, GRID = "#D55E00", "#222222", "#8A8A8A", "#E4E4E4"
+COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5D5D9C")
+MARKERS = "os^vPXhd"
+STYLE: Any = {
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def draw(findings: Findings, path: Path) -> str:
+    """Write a PNG and return its alternative text."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(findings)
+        with new_file(path) as draft:
+            figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
+    return describe(findings)
+
+
+def describe(findings: Findings) -> str:
+    """What the picture shows, in words."""
+    evaluation, student = findings.evaluation, findings.evaluation.model(findings.version)
+    parts = [
+        f"Accuracy of {student.name} on {len(evaluation.domains)} domains of the {evaluation.split} split: "
+        + ", ".join(f"{d} {100 * s.metrics['accuracy']:.0f} %" for d, s in student.domains.items())
+        + f"; mean {100 * student.means['accuracy']:.1f} %."
+    ]
+    teachers = [teacher for teacher in evaluation.of_role("teacher") if "accuracy" in teacher.means]
+    if teachers:
+        best = max(teachers, key=lambda teacher: teacher.means["accuracy"])
+        parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means['accuracy']:.1f} %.")
+    ratio = evaluation.ratios.get(student.name, {})
+    if "accuracy" in ratio:  # not where the oracle has none
+        parts.append(f"The student reaches {100 * ratio['accuracy']:.1f} % of the oracle's mean accuracy.")
+    if findings.retention is not None and findings.retention.worst is not None:
+        worst = findings.retention.worst
+        parts.append(
+            f"Against {findings.history[-2]}, domains that are not new changed by "
+            f"{findings.retention.mean:+.1f} points on average, {worst.domain} by {worst.points:+.1f} at worst."
+        )
+    return " ".join(parts)
+
+
+def _figure(findings: Findings) -> Figure:
+    rows, models = len(findings.evaluation.domains), len(_ranked(findings))
+    kept = findings.retention if findings.retention and findings.retention.domains else None
+    increment = kept is not None  # with something to compare: a pulled student may know none of the domains here
+    means, curve = 0.8 + 0.3 * models, 3.2
+    height = max(3.4, 1.8 + 0.44 * rows, 0.9 + means + (curve if increment else 0.0))
+    figure = Figure(figsize=(13.5 if increment else 12.0, height), layout=_layout())
+    widths = (1.25, 0.5, 1.0) if increment else (1.25, 1.0)
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
+    left = figure.add_subplot(grid[0])
+    _domains(left, findings)
+    right = grid[len(widths) - 1].subgridspec(2 if increment else 1, 1, height_ratios=(means, curve)[: 1 + increment])
+    _means(figure.add_subplot(right[0]), findings)
+    if kept is not None:
+        _changes(figure.add_subplot(grid[1], sharey=left), findings, kept)
+        _curve(figure.add_subplot(right[1]), findings)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=min(len(labels), 10), frameon=False, handletextpad=0.2,
+        columnspacing=1.4, markerscale=0.95,
+    )  # fmt: skip
+    return figure
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.08)
+
+
+# --------------------------------------------------------------------------------- domains
+
+
+def _domains(axes: Axes, findings: Findings) -> None:
+    """One row per domain: every teacher, the oracle, and the student with its interval."""
+    evaluation = findings.evaluation
+    domains, rows = evaluation.domains, _rows(findings)
+    student = evaluation.model(findings.version)
+    axes.scatter(
+        student.values("accuracy", domains), rows, s=88, marker="D", color=STUDENT, edgecolors="white",
+        zorder=7, label=f"student {student.name}",
+    )  # fmt: skip
+    for domain, row in zip(domains, rows, strict=True):
+        if domain in student.domains:
+            axes.hlines(row, *student.domains[domain].intervals["accuracy"], color=STUDENT, lw=2.4, zorder=6)
+    oracle = next((m for m in evaluation.models if m.role == "oracle"), None)
+    if oracle is not None:
+        x = oracle.values("accuracy", domains)
+        axes.scatter(x, rows, s=330, marker="|", color=INK, linewidths=1.7, zorder=5, label="oracle")
+    teachers = evaluation.of_role("teacher")
+    spread = np.linspace(0.24, -0.24, len(teachers)) if len(teachers) > 1 else np.zeros(len(teachers))
+    for number, teacher in enumerate(teachers):
+        x = teacher.values("accuracy", domains)
+        axes.scatter(x, rows + spread[number], s=38, zorder=3, label=teacher.name, **_look(number))
+    axes.set(ylim=(-0.5, len(domains) - 0.5), title=f"{headline(evaluation)} on each domain")
+    axes.set_yticks(rows, domains)
+    _percent(axes.xaxis)
+    _stripes(axes, rows)
+
+
+def _changes(axes: Axes, findings: Findings, kept: Retention) -> None:
+    """One row per domain: points gained or lost since the parent, with the interval and the tolerance."""
+    for domain, row in zip(findings.evaluation.domains, _rows(findings), strict=True):
+        if findings.learned.get(domain) == findings.version:
+            axes.annotate("new", (0, row), ha="center", va="center", color=COLOURS[0], backgroundcolor="white")
+        if (change := kept.domains.get(domain)) is None:
+            continue
+        colour = STUDENT if change.broken and change.certain else INK
+        axes.hlines(row, change.low, change.high, color=colour, lw=2.0, zorder=4)
+        axes.scatter(change.points, row, s=40, color=colour, zorder=5)
+        axes.vlines(-change.tolerance, row - 0.5, row + 0.5, color=FAINT, lw=1.0, ls=(0, (2, 2)), zorder=2)
+    axes.axvline(0, color=FAINT, lw=1.0, zorder=2)
+    axes.set_title(f"Change since {findings.history[-2]}, in points")
+    axes.tick_params(axis="y", labelleft=False)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.annotate(
+        "dashed: may lose no more", (0.5, 0), xytext=(0, -30), xycoords="axes fraction", textcoords="offset points",
+        ha="center", fontsize=8.5, color=FAINT,
+    )  # fmt: skip
+    _stripes(axes, _rows(findings))
+
+
+def _rows(findings: Findings) -> np.ndarray[Any, Any]:
+    """Height of each domain's row, the first on top."""
+    return np.arange(len(findings.evaluation.domains))[::-1].astype(float)
+
+
+def _stripes(axes: Axes, rows: np.ndarray[Any, Any]) -> None:
+    for row in rows[::2]:
+        axes.axhspan(row - 0.5, row + 0.5, color="#F6F6F6", zorder=0)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=GRID, zorder=1)
+
+
+# ----------------------------------------------------------------------------------- means
+
+
+def _ranked(findings: Findings) -> list[ModelScores]:
+    """Student and oracle above, teachers below, the best first."""
+    evaluation = findings.evaluation
+    teachers = sorted(evaluation.of_role("teacher"), key=lambda m: m.means.get("accuracy", 0.0), reverse=True)
+    students = [evaluation.model(name) for name in reversed(findings.history[-2:])]
+    oracle = [m for m in evaluation.models if m.role == "oracle"][:1]
+    return [*oracle, *students, *teachers]
+
+
+def _means(axes: Axes, findings: Findings) -> None:
+    """Mean accuracy of every model, and AUC where there is one, with intervals and the numbers."""
+    order = {t.name: n for n, t in enumerate(findings.evaluation.of_role("teacher"))}
+    models = _ranked(findings)
+    for row, model in zip(range(len(models))[::-1], models, strict=True):
+        colour = INK if model.role == "oracle" else STUDENT
+        if model.role == "teacher":
+            colour = str(_look(order[model.name])["color"])
+        for metric, filled in (("accuracy", True), ("auc", False)):
+            if metric not in model.means:
+                continue
+            low, high = model.intervals[metric]
+            axes.hlines(row, low, high, color=colour, lw=2.0, zorder=3)
+            face = colour if filled else "white"
+            axes.scatter(model.means[metric], row, s=46, color=face, edgecolors=colour, lw=1.4, zorder=4)
+        numbers = "".join(f"{100 * model.means[m]:8.1f}" for m in ("accuracy", "auc") if m in model.means)
+        _beside(axes, numbers, row, STUDENT if model.role == "student" else INK)
+    named = "  ● acc   ○ AUC" if any("auc" in model.means for model in models) else "  ● acc"
+    _beside(axes, named, len(models) - 0.45, FAINT)
+    names = [f"student {m.name}" if m.role == "student" else m.name for m in models]
+    axes.set_yticks(range(len(models))[::-1], names)
+    axes.set(ylim=(-0.6, len(models) - 0.4), title="Mean over domains")
+    axes.tick_params(axis="y", length=0)
+    _percent(axes.xaxis)
+    axes.grid(axis="x", color=GRID, zorder=1)
+
+
+def _beside(axes: Axes, text: str, row: float, colour: str) -> None:
+    """Right of the axes, in columns."""
+    axes.annotate(
+        text, (1.0, row), xycoords=("axes fraction", "data"), va="center", family="DejaVu Sans Mono",
+        fontsize=8.5, color=colour, annotation_clip=False,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- curve
+
+
+def _curve(axes: Axes, findings: Findings) -> None:
+    """Points gained or lost since a domain was first taught, over versions; the bold line is their mean."""
+    evaluation, history = findings.evaluation, findings.history
+    lines = {}
+    for domain, first in findings.learned.items():
+        start = history.index(first)
+        y = np.full(len(history), np.nan)
+        values = [evaluation.model(name).values("accuracy", (domain,))[0] for name in history[start:]]
+        y[start:] = 100 * (np.array(values) - values[0])
+        lines[domain] = y
+    old = [domain for domain, first in findings.learned.items() if first != findings.version]
+    changes = findings.retention.domains.values() if findings.retention else ()
+    broken = {change.domain for change in changes if change.broken and change.certain}
+    x = np.arange(len(history))
+    for domain, y in lines.items():
+        axes.plot(x, y, "-o", color=STUDENT if domain in broken else FAINT, lw=1.4, ms=4, zorder=3)
+    ends = [(float(lines[domain][-1]), domain) for domain in old]
+    if old:
+        mean = np.nanmean([lines[domain] for domain in old], axis=0)
+        axes.plot(x, mean, "-o", color=INK, lw=2.8, ms=6, zorder=5)
+        ends.append((float(mean[-1]), "mean of old domains"))
+    axes.axhline(0, color=FAINT, lw=1.0, zorder=2)
+    axes.set_xticks(x, history)
+    axes.set_xlim(-0.08 * x[-1], x[-1] * 1.45)
+    axes.set_title("Points since first taught")
+    axes.grid(axis="y", color=GRID, zorder=1)
+    _end_labels(axes, sorted(ends), float(x[-1]), broken)
+
+
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, broken: set[str]) -> None:
+    """Names beside the ends of the lines, moved apart, tied to them by a thin line."""
+    low, high = axes.get_ylim()
+    places = _apart([value for value, _ in ends], (high - low) * 0.085)
+    for place, (value, name) in zip(places, ends, strict=True):
+        colour = STUDENT if name in broken else INK
+        axes.plot([x, x * 1.09], [value, place], color=GRID, lw=0.9, zorder=1, clip_on=False)
+        axes.annotate(
+            f"{name} {value:+.1f}", (x * 1.1, place), va="center", fontsize=8.5, color=colour,
+            weight="bold" if name.startswith("mean") else "normal", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _apart(values: Sequence[float], step: float) -> list[float]:
+    """The values (ascending), moved as little as needed for neighbours to be ``step`` apart.
+
+    Neighbours that would overlap become a group centred on the mean of its values.
+    """
+    groups: list[tuple[float, int]] = []
+    for value in values:
+        centre, size = value, 1
+        while groups and centre - groups[-1][0] < step * (size + groups[-1][1]) / 2:
+            before, count = groups.pop()
+            centre, size = (centre * size + before * count) / (size + count), size + count
+        groups.append((centre, size))
+    return [centre + step * (k - (size - 1) / 2) for centre, size in groups for k in range(size)]
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _percent(axis: Any) -> None:
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))

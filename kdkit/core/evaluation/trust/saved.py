@@ -1,0 +1,115 @@
+"""Measured trust on disk: counts, not decisions, so that policies are chosen afterwards.
+
+``features/trust.json`` holds one entry per teacher with the fingerprint of what it was measured on. It
+outlives the teacher: scores of one that exists no more stay usable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import TrustTable
+from kdkit.core.evaluation.trust.interval import wilson
+from kdkit.core.project.project import Workspace
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One teacher on one domain: ``correct`` of ``count`` calibration samples, ``classes`` candidates.
+
+    Answers are scored in [0, 1], so that ``correct`` is their sum; ``classes`` is 0, and nobody guesses them.
+    """
+
+    correct: float
+    count: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class TeacherTrust:
+    """One teacher: domain -> what was counted (domains that can be measured alone), and on what."""
+
+    fingerprint: str
+    domains: Mapping[str, Measured]
+
+
+def trust_file(workspace: Workspace) -> Path:
+    """Where the measured scores are kept."""
+    return workspace.features / "trust.json"
+
+
+def load_measured(workspace: Workspace) -> dict[str, TeacherTrust]:
+    """Teacher -> saved scores; empty before the first measurement.
+
+    Raises:
+        KdkitError: when the file is damaged.
+    """
+    path = trust_file(workspace)
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r}; this kdkit reads {FORMAT}")
+        return {
+            name: TeacherTrust(
+                entry["fingerprint"],
+                {domain: Measured(**counts) for domain, counts in entry["domains"].items()},
+            )
+            for name, entry in data["teachers"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KdkitError(
+            "the saved trust scores cannot be read",
+            where=str(path),
+            why=f"{type(error).__name__}: {error}",
+            fix="delete the file; 'kdkit trust' measures again from the feature store",
+        ) from None
+
+
+def save_measured(workspace: Workspace, teachers: Mapping[str, TeacherTrust], *, logit_scale: float) -> None:
+    """Write all entries in one step. ``logit_scale``: of the per-sample scores, recorded."""
+    path = trust_file(workspace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {
+        "format": FORMAT,
+        "logit_scale": logit_scale,
+        "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
+    }
+    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def as_table(
+    measured: Mapping[str, TeacherTrust], teachers: Sequence[str], domains: Sequence[str], level: float
+) -> TrustTable:
+    """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
+    shape = (len(teachers), len(domains))
+    count, classes = (np.zeros(shape, dtype=np.int64) for _ in range(2))
+    correct = np.zeros(shape)
+    for row, teacher in enumerate(teachers):
+        for column, domain in enumerate(domains):
+            found = measured[teacher].domains.get(domain)
+            if found is not None:
+                correct[row, column], count[row, column] = found.correct, found.count
+                classes[row, column] = found.classes
+    lower, upper = wilson(correct, count, level)
+    most, most_counted = classes.max(axis=0, initial=0), count.max(axis=0, initial=0)
+    return TrustTable(
+        teachers=tuple(teachers),
+        domains=tuple(domains),
+        accuracy=np.where(count > 0, correct / np.maximum(count, 1), np.nan),
+        lower=lower,
+        upper=upper,
+        count=most_counted,
+        chance=np.where(most > 0, 1 / np.maximum(most, 1), np.where(most_counted > 0, 0.0, np.nan)),
+        level=level,
+    )

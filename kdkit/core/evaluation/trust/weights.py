@@ -1,0 +1,183 @@
+"""From a trust table to weights, and what must be said about the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, TrustPolicy, TrustTable
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Uncovered:
+    """A domain that no teacher may teach.
+
+    ``best`` is None where nothing was measured; ``limited``: the registry's ``domains`` keep it out.
+    """
+
+    domain: str
+    best: str | None
+    accuracy: float
+    lower: float
+    upper: float
+    chance: float
+    limited: bool = False
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what would change it."""
+        return f"domain '{self.domain}': no teacher may teach it; {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why, and what would change it."""
+        if self.best is None:
+            return "trust could not be measured there: label or answer some calibration samples"
+        bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
+        score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
+        if self.lower <= self.chance:
+            return (
+                f"the best is {score}, not clearly better than guessing: "
+                "add a teacher that knows this domain, or more calibration samples"
+            )
+        if self.limited:
+            return f"{score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"
+        # Rounded down, so that the named threshold does admit it.
+        value, lower = math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100
+        return (
+            f"the best is {score}. Policy 'threshold' with value {value:g} would admit it "
+            f"({lower:g} on the lower bound), as would fallback: best, or policy 'top-k'"
+        )
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A teacher that may teach nowhere; ``limited``: the registry has ``domains`` for it."""
+
+    teacher: str
+    best_domain: str | None
+    accuracy: float
+    limited: bool = False
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what would change it."""
+        head = f"teacher '{self.teacher}' passes the trust policy in no domain and will teach nothing"
+        if self.best_domain is None:
+            return f"{head}: it was measured in none{' that the registry lets it teach' if self.limited else ''}"
+        return f"{head}; its best is {self.accuracy:.2f} in '{self.best_domain}'"
+
+
+def policy_weights(
+    table: TrustTable, policy: TrustPolicy, *, limits: Mapping[str, Sequence[str]] | None = None
+) -> Array:
+    """(T, M) float64 weights in [0, 1] that ``policy`` gives; 0 means: may not teach there.
+
+    Args:
+        limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy sees
+            NaN elsewhere, so it chooses among those who may.
+
+    Raises:
+        KdkitError: when the policy returns anything but finite weights in [0, 1] of that shape.
+    """
+    allowed = _allowed(table, limits)
+    seen = replace(
+        table,
+        accuracy=np.where(allowed, table.accuracy, np.nan),
+        lower=np.where(allowed, table.lower, np.nan),
+        upper=np.where(allowed, table.upper, np.nan),
+    )
+    weights = np.asarray(policy(seen), dtype=np.float64)
+    problem = ""
+    if weights.shape != table.accuracy.shape:
+        problem = f"weights of shape {weights.shape} for a table of {table.accuracy.shape}"
+    elif not ((weights >= 0) & (weights <= 1)).all():
+        problem = "weights outside [0, 1] or NaN"
+    if problem:
+        raise KdkitError(
+            f"the trust policy returned {problem}",
+            where=str(getattr(policy, "name", type(policy).__name__)),
+            fix="correct the plugin that provides the policy",
+            code=ExitCode.PLUGIN,
+        )
+    return np.where(allowed, weights, 0.0)
+
+
+def _allowed(table: TrustTable, limits: Mapping[str, Sequence[str]] | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(T, M) whether the registry lets a teacher teach a domain, whatever its trust."""
+    rows = [
+        [domain in (limits or {}).get(teacher, table.domains) for domain in table.domains] for teacher in table.teachers
+    ]
+    return np.array(rows, dtype=bool).reshape(table.accuracy.shape)
+
+
+def uncovered_domains(
+    table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Uncovered, ...]:
+    """Domains in which every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
+    found, allowed = [], _allowed(table, limits)
+    for column in np.flatnonzero(~(weights > 0).any(axis=0)):
+        scores = table.accuracy[:, column]
+        measured = bool((~np.isnan(scores)).any())
+        row = int(np.nanargmax(scores)) if measured else 0
+        found.append(
+            Uncovered(
+                domain=table.domains[column],
+                best=table.teachers[row] if measured else None,
+                accuracy=float(scores[row]) if measured else math.nan,
+                lower=float(table.lower[row, column]) if measured else math.nan,
+                upper=float(table.upper[row, column]) if measured else math.nan,
+                chance=float(table.chance[column]),
+                limited=not allowed[row, column],
+            )
+        )
+    return tuple(found)
+
+
+def idle_teachers(
+    table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Idle, ...]:
+    """Teachers whose every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
+    found, allowed = [], np.where(_allowed(table, limits), table.accuracy, np.nan)
+    for row in np.flatnonzero(~(weights > 0).any(axis=1)):
+        scores = allowed[row]
+        best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
+        found.append(
+            Idle(
+                teacher=table.teachers[row],
+                best_domain=None if best is None else table.domains[best],
+                accuracy=math.nan if best is None else float(scores[best]),
+                limited=table.teachers[row] in (limits or {}),
+            )
+        )
+    return tuple(found)
+
+
+def warn_of_gaps(uncovered: Sequence[Uncovered], idle: Sequence[Idle], reporter: Reporter) -> None:
+    """Say loudly which domains and teachers are left out; all domains in one warning."""
+    if len(uncovered) == 1:
+        reporter.warn(uncovered[0].message)
+    elif uncovered:
+        domains: dict[str, list[str]] = {}
+        for gap in uncovered:
+            domains.setdefault(gap.reason, []).append(gap.domain)
+        named = ", ".join(f"'{gap.domain}'" for gap in uncovered)
+        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in domains.items())
+        reporter.warn(f"domains {named}: no teacher may teach them{reasons}")
+    for teacher in idle:
+        reporter.warn(teacher.message)
+
+
+def trusted_domains(table: TrustTable, weights: Array) -> dict[str, tuple[str, ...]]:
+    """Teacher -> domains in which it may teach."""
+    return {
+        teacher: tuple(table.domains[column] for column in np.flatnonzero(weights[row] > 0))
+        for row, teacher in enumerate(table.teachers)
+    }

@@ -1,0 +1,158 @@
+"""A model's features for evaluation: from the store (a teacher), or computed now (the student)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import DualEncoder, Sample
+from kdkit.core.data.images import decoding_threads, open_image
+from kdkit.core.evaluation.zero_shot import Prompts, unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.features.store.column import Column
+
+Array = np.ndarray[Any, Any]
+BATCH = 128
+TEXT_BATCH = 256
+
+
+class CachedView:
+    """A teacher, from its column of the feature store; the teacher itself need not exist any more.
+
+    Args:
+        name: in the evaluation.
+        column: of the store.
+        table: to which the samples that will be asked for belong.
+        prompts: those that will be asked for, so that :meth:`covered` can tell which are missing.
+    """
+
+    def __init__(self, name: str, column: Column, table: SampleTable, prompts: Prompts | None = None) -> None:
+        self._name, self._column, self._prompts = name, column, prompts or {}
+        places = column.locate(table)
+        self._place = dict(zip(table.ids, places.tolist(), strict=True))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def covered(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those of domains of which the column has every sample and every prompt.
+
+        A domain is compared on all of its samples or on none: a teacher that is gone cannot be asked about
+        new samples, and its accuracy on the old ones alone would stand beside others' on all.
+        """
+        lacking = {sample.domain for sample in samples if self._place.get(sample.id, -1) < 0}
+        for domain, classes in self._prompts.items():
+            if any(text not in self._column.texts for group in classes.values() for text in group):
+                lacking.add(domain)
+        return [sample for sample in samples if sample.domain not in lacking]
+
+    def image(self, samples: Sequence[Sample]) -> Array:
+        """(N, D) float32, unit rows.
+
+        Raises:
+            KdkitError: when a sample is not extracted, or a feature is NaN.
+        """
+        places = np.array([self._place.get(sample.id, -1) for sample in samples], dtype=np.int64)
+        if (places < 0).any():
+            raise KdkitError(
+                f"teacher '{self._name}' has no features of {int((places < 0).sum())} samples "
+                f"(the first is '{samples[int((places < 0).argmax())].id}')",
+                fix=f"run 'kdkit features extract {self._name}'",
+            )
+        rows = self._column.gather("image", places)
+        return unit_rows(rows, what="image features", where=f"teacher '{self._name}'")
+
+    def text(self, texts: Sequence[str]) -> Array:
+        """(N, D) float32, unit rows."""
+        rows = self._column.text_features(texts)
+        return unit_rows(rows, what="prompt features", where=f"teacher '{self._name}'")
+
+
+class StudentView:
+    """A live dual encoder, in evaluation mode and without gradients.
+
+    Args:
+        name: in the evaluation.
+        student: an ``nn.Module`` too; moved to ``device``, and left in the mode that it was in.
+        device: where it runs.
+        batch: images at a time.
+        progress: called after every batch with the number of its images.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        student: DualEncoder,
+        *,
+        device: str = "cpu",
+        batch: int = BATCH,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._name, self._student, self._device, self._batch = name, student, device, batch
+        self._progress = progress
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def image(self, samples: Sequence[Sample]) -> Array:
+        """(N, D) float32, unit rows. Decoding and preprocessing run in threads, one batch ahead.
+
+        Raises:
+            KdkitError: when an image cannot be read, or a feature is NaN.
+        """
+        rows: list[Array] = []
+        with self._evaluating():
+            for pixels in self._batches(samples):
+                rows.append(self._student.encode_image(pixels.to(self._device)).float().cpu().numpy())
+                if self._progress:
+                    self._progress(len(pixels))
+        return unit_rows(np.concatenate(rows), what="image features", where=f"student '{self._name}'")
+
+    def text(self, texts: Sequence[str]) -> Array:
+        """(N, D) float32, unit rows."""
+        parts = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
+        with self._evaluating():
+            rows = [self._student.encode_text(part).float().cpu().numpy() for part in parts]
+        return unit_rows(np.concatenate(rows), what="prompt features", where=f"student '{self._name}'")
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[Tensor]:
+        import torch
+
+        def prepare(sample: Sample) -> Tensor:
+            return self._student.preprocess(open_image(sample))
+
+        groups = [samples[start : start + self._batch] for start in range(0, len(samples), self._batch)]
+        with ThreadPoolExecutor(decoding_threads()) as pool:
+            ahead = [pool.submit(prepare, sample) for sample in groups[0]] if groups else []
+            for number in range(len(groups)):
+                now = ahead
+                following = groups[number + 1] if number + 1 < len(groups) else ()
+                ahead = [pool.submit(prepare, sample) for sample in following]
+                yield torch.stack([item.result() for item in now])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode on the device, without gradients; training mode comes back afterwards."""
+        import torch
+
+        module: Any = self._student
+        was_training = bool(getattr(module, "training", False))
+        if isinstance(module, torch.nn.Module):
+            module.to(self._device).eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            if was_training:
+                module.train()

@@ -1,0 +1,53 @@
+"""Decoding images ahead of the models, once for all of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Sample
+from kdkit.core.data.images import open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Prepare = Callable[["Image", Sample], Any]
+Work = tuple[Sample, Sequence[Prepare]]
+Prepared = list[Any] | KdkitError
+
+
+def prepare_ahead(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
+    """For each piece of work, in order: what its ``prepare`` functions make of the sample's image.
+
+    Each image is decoded once. Not more than ``ahead`` results wait to be taken.
+
+    Args:
+        work: sample and the functions to call with its image.
+        workers: threads.
+        ahead: how far the threads may be ahead.
+
+    Yields:
+        One result per function, or the error when the image cannot be read. A function's errors are raised.
+    """
+    waiting: deque[Future[Prepared]] = deque()
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prepare")
+    try:
+        for sample, functions in work:
+            waiting.append(pool.submit(_prepare, sample, functions))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(sample: Sample, functions: Sequence[Prepare]) -> Prepared:
+    try:
+        image = open_image(sample)
+    except KdkitError as error:
+        return error
+    return [function(image, sample) for function in functions]

@@ -1,0 +1,230 @@
+"""One teacher's features, of all shards: which rows there are, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import SignalSpec
+from kdkit.core.features.store.header import Header, foreign
+from kdkit.core.features.store.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADABLE, Shard, create_shard
+from kdkit.core.features.store.sidecar import read_scores, read_texts, write_scores
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+
+Rows = NDArray[np.int64]
+_UNSIGNED = np.dtype(np.uint64)
+"""Read as unsigned numbers, negative rows are beyond the end: one pass finds both kinds of wrong row."""
+_largest = np.maximum.reduce
+
+
+class Column:
+    """The features that one teacher, under one fingerprint, gave for the samples seen so far.
+
+    Rows are numbered through all shards in the order in which these were made; a row's number never changes.
+    What is open is a snapshot: open the column again after an extraction.
+
+    Raises:
+        KdkitError: when a shard is damaged or belongs elsewhere.
+    """
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        self.folder, self.header = folder, header
+        self.shards = tuple(Shard(path) for path in sorted(folder.glob("shard-*.h5")))
+        for shard in self.shards:
+            if shard.header != header:
+                why = f"it holds '{shard.header.teacher}' {shard.header.fingerprint[:12]}"
+                raise foreign(str(shard.path), f"{why}, not '{header.teacher}' {header.fingerprint[:12]}")
+        self._starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        self._count = int(self._starts[-1])
+        self._only = self.shards[0].arrays if len(self.shards) == 1 else {}
+
+    @property
+    def teacher(self) -> str:
+        return self.header.teacher
+
+    @property
+    def fingerprint(self) -> str:
+        return self.header.fingerprint
+
+    @property
+    def signals(self) -> tuple[SignalSpec, ...]:
+        return self.header.signals
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shards on disk."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block that an extraction began is committed."""
+        return all(shard.complete for shard in self.shards)
+
+    def __len__(self) -> int:
+        """Rows of all shards, present or not."""
+        return self._count
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """(rows,) whether a row holds features."""
+        return self._with(PRESENT)
+
+    def locate(self, table: SampleTable) -> Rows:
+        """(N,) the row of each sample, -1 where it has none or its image or text has changed since.
+
+        Rows that came without ids (from a shared column) are found by the content digest alone.
+        """
+        return _find(table, self._row_of)
+
+    def unreadable(self, table: SampleTable) -> NDArray[np.bool_]:
+        """(N,) samples whose image, as it is now, an extraction has already failed to read."""
+        return _find(table, self._failed) >= 0
+
+    def gather(self, signal: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows of one signal, in the dtype in which they are stored.
+
+        Args:
+            signal: its name.
+            rows: (B,) as :meth:`locate` gives them; none may be negative.
+            out: (B, *shape) of that dtype, to be filled instead of a new array.
+
+        Returns:
+            (B, *shape).
+
+        Raises:
+            KdkitError: for a signal that the column does not have.
+            IndexError: for a row that does not exist.
+        """
+        if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
+            raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
+        if signal in self._only:
+            # "clip" is numpy's fast path: with "raise" it would copy through a buffer
+            return self._only[signal].take(rows, 0, out, "clip")
+        return self._gather_shards(self.spec(signal), rows, out)
+
+    def spec(self, signal: str) -> SignalSpec:
+        """Shape and dtype of a signal.
+
+        Raises:
+            KdkitError: when the column does not have it.
+        """
+        for spec in self.signals:
+            if spec.name == signal:
+                return spec
+        known = tuple(spec.name for spec in self.signals)
+        raise KdkitError(f"'{self.teacher}' has no signal '{signal}'", fix=did_you_mean(signal, known))
+
+    def verify(self, deep: bool = True) -> list[str]:
+        """What is wrong with the column, in words; empty when nothing is.
+
+        Opening has checked structure and ids already. ``deep`` reads everything and compares the checksums.
+        """
+        problems = []
+        for shard in self.shards:
+            for block in shard.damaged() if deep else ():
+                rows = shard.rows_of(block)
+                problems.append(f"{shard.path}: block {block} (rows {rows.start}..{rows.stop - 1}) is damaged")
+        return problems
+
+    def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, D) float32 features of prompts, as stored by :meth:`FeatureStore.put_texts`; not normalised.
+
+        Raises:
+            KdkitError: naming texts that are not stored.
+        """
+        stored = self.texts
+        missing = [text for text in dict.fromkeys(texts) if text not in stored]
+        if missing:
+            raise KdkitError(
+                f"'{self.teacher}' has no features of {len(missing)} texts, such as '{missing[0]}'",
+                where=str(self.folder),
+                fix=f"kdkit features extract {self.teacher}",
+            )
+        width = next(iter(stored.values())).shape[0] if stored else 0
+        return np.stack([stored[text] for text in texts]) if texts else np.zeros((0, width), np.float32)
+
+    @cached_property
+    def texts(self) -> Mapping[str, NDArray[np.float32]]:
+        """Text -> (D,) float32, of all prompts that are stored."""
+        return read_texts(self.folder)
+
+    def put_scores(self, name: str, rows: Rows, values: NDArray[np.floating[Any]]) -> None:
+        """Store one number per row beside the features; rows that are not named keep theirs.
+
+        Raises:
+            IndexError: for a row that does not exist.
+        """
+        if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
+            raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
+        scores = self.scores(name)
+        scores[rows] = values
+        write_scores(self.folder, name, scores)
+
+    def scores(self, name: str) -> NDArray[np.float32]:
+        """(rows,) float32 as stored by :meth:`put_scores`, NaN where there is none."""
+        return read_scores(self.folder, name, len(self))
+
+    def add_shard(self, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int = BLOCK_ROWS) -> Path:
+        """Make a new, empty shard for these samples; open it with ``Shard(path, writable=True)``.
+
+        Raises:
+            KdkitError: when the disk has no room.
+        """
+        path = self.folder / f"shard-{len(self.shards):04d}.h5"
+        create_shard(path, self.header, ids, digests, block_rows)
+        return path
+
+    def _gather_shards(self, spec: SignalSpec, rows: Rows, out: NDArray[Any] | None) -> NDArray[Any]:
+        if out is None:
+            out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, shard in enumerate(self.shards):
+            here = np.flatnonzero(shard_of == number)
+            if len(here):
+                local = rows[here] - self._starts[number]
+                out[here] = shard.arrays[spec.name].take(local, axis=0, mode="clip")
+        return out
+
+    @cached_property
+    def _row_of(self) -> dict[tuple[str, int], int]:
+        return self._index(self.present)
+
+    @cached_property
+    def _failed(self) -> dict[tuple[str, int], int]:
+        return self._index(self._with(UNREADABLE))
+
+    def _with(self, status: int) -> NDArray[np.bool_]:
+        """(rows,) whether a row has this status in a committed block."""
+        parts = [(shard.status == status) & _per_row(shard) for shard in self.shards]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+    def _index(self, wanted: NDArray[np.bool_]) -> dict[tuple[str, int], int]:
+        """(id, content digest) -> row, of the rows that are wanted."""
+        found = {}
+        for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
+            keys = zip(shard.ids, shard.digests.tolist(), strict=True)
+            flags = wanted[start : start + len(shard)].tolist()
+            found.update({key: start + i for i, (key, flag) in enumerate(zip(keys, flags, strict=True)) if flag})
+        return found
+
+
+def _per_row(shard: Shard) -> NDArray[np.bool_]:
+    """(rows of the shard,) whether the row's block is committed."""
+    return np.repeat(shard.committed.astype(bool), shard.block_rows)[: len(shard)]
+
+
+def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
+    def row(key: tuple[str, int]) -> int:
+        own = known.get(key)
+        return known.get((NO_ID, key[1]), -1) if own is None else own
+
+    keys = zip(table.ids, table.digests.tolist(), strict=True)
+    return np.fromiter(map(row, keys), dtype=np.int64, count=len(table))

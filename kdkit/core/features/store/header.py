@@ -1,0 +1,100 @@
+"""What a column is: whose features, under which fingerprint, of which shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import SignalSpec
+
+FORMAT = "kdkit-features"
+FORMAT_VERSION = 1
+IMAGE, TEXT = "image", "text"
+"""The signals of a dual encoder."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The identity of a column, repeated in each of its shards.
+
+    Attributes:
+        teacher: its name.
+        fingerprint: hex SHA-256 of everything that the features depend on besides the data.
+        parts: what went into the fingerprint, by name (weights, preprocessing, tokenizer, ...), so that a
+            mismatch can say what differs.
+        signals: the arrays per sample.
+    """
+
+    teacher: str
+    fingerprint: str
+    parts: Mapping[str, str]
+    signals: tuple[SignalSpec, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample's signals."""
+        return sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for s in self.signals)
+
+    def to_json(self) -> str:
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "teacher": self.teacher,
+            "fingerprint": self.fingerprint,
+            "parts": dict(self.parts),
+            "signals": [asdict(signal) for signal in self.signals],
+        }
+        return json.dumps(document, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Header:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            KdkitError: when it is something else, or of a newer kdkit.
+        """
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT:
+                raise ValueError(f"format is {raw['format']!r}")
+            version = int(raw["format_version"])
+            signals = tuple(SignalSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in raw["signals"])
+            header = cls(raw["teacher"], raw["fingerprint"], dict(raw["parts"]), signals)
+        except (ValueError, KeyError, TypeError) as error:
+            raise foreign(where, str(error)) from error
+        if version > FORMAT_VERSION:
+            raise KdkitError(
+                f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
+                where=where,
+                fix="pip install -U kdkit",
+            )
+        return header
+
+    def differences(self, parts: Mapping[str, str]) -> str:
+        """Which parts are not as here, for an error message."""
+        told = [
+            f"{name} is '{_short(parts.get(name))}', was '{_short(self.parts.get(name))}'"
+            for name in sorted({*parts, *self.parts})
+            if parts.get(name) != self.parts.get(name)
+        ]
+        return "; ".join(told)
+
+
+def foreign(where: str, why: str) -> KdkitError:
+    """The error of a file that kdkit did not write, or that is damaged."""
+    return KdkitError(
+        "not a feature file of kdkit, or a damaged one",
+        where=where,
+        why=why,
+        fix="move the file away and run 'kdkit features extract'",
+    )
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    return value if len(value) <= 60 else value[:57] + "..."

@@ -1,0 +1,133 @@
+"""The feature store: one column per teacher and fingerprint, on disk.
+
+``features/<teacher>/<first 12 of the fingerprint>/`` holds ``column.json``, ``shard-0000.h5`` ...,
+``texts.safetensors`` and ``scores/``; ``features/<teacher>/current`` names the fingerprint that was extracted
+last. A column can be read for as long as its files are there: its teacher need not exist any more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.header import Header, foreign
+from kdkit.core.features.store.sidecar import write_texts
+
+PREFIX = 12
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class FeatureStore:
+    """All columns below ``root``, which need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Teachers that have a column, sorted."""
+        return tuple(sorted({path.parent.parent.name for path in self.root.glob("*/*/column.json")}))
+
+    def headers(self, teacher: str) -> tuple[Header, ...]:
+        """Headers of all columns of a teacher, the current one first."""
+        current = self._current(teacher)
+        found = [_read_header(path) for path in sorted((self.root / teacher).glob("*/column.json"))]
+        return tuple(sorted(found, key=lambda header: header.fingerprint[:PREFIX] != current))
+
+    def column(self, teacher: str, fingerprint: str | None = None, parts: Mapping[str, str] | None = None) -> Column:
+        """Open a teacher's column.
+
+        Args:
+            teacher: its name.
+            fingerprint: the one that is wanted; without it, the one that was extracted last.
+            parts: what went into ``fingerprint``, so that a mismatch can say what differs.
+
+        Raises:
+            KdkitError: when there is no such column (naming both fingerprints), or it is damaged.
+        """
+        headers = self.headers(teacher)
+        if not headers:
+            raise KdkitError(
+                f"no features of '{teacher}'",
+                where=str(self.root),
+                why=did_you_mean(teacher, self.teachers),
+                fix=f"kdkit features extract {teacher}",
+                code=ExitCode.MISSING,
+            )
+        for header in headers:
+            if fingerprint in (None, header.fingerprint):
+                return Column(self._folder(header), header)
+        raise _mismatch(headers[0], str(fingerprint), parts)
+
+    def columns(self) -> Iterator[Column]:
+        """Every column, by teacher, the current one first."""
+        for teacher in self.teachers:
+            for header in self.headers(teacher):
+                yield Column(self._folder(header), header)
+
+    def create(self, header: Header) -> Column:
+        """Open the column of this header, made if it is new, and make it its teacher's current one.
+
+        Raises:
+            KdkitError: for a name that cannot be a folder's, or other signals under the same fingerprint.
+        """
+        if not _NAME.fullmatch(header.teacher) or not re.fullmatch(r"[0-9a-f]{12,64}", header.fingerprint):
+            raise KdkitError(f"'{header.teacher}' ({header.fingerprint}) cannot name a column")
+        folder = self._folder(header)
+        path = folder / "column.json"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(path, header.to_json())
+        elif (existing := _read_header(path)) != header:
+            raise KdkitError(
+                f"'{header.teacher}' has another column under the same fingerprint",
+                where=str(path),
+                why=existing.differences(header.parts) or "its signals differ",
+            )
+        _write(self.root / header.teacher / "current", header.fingerprint[:PREFIX])
+        return Column(folder, header)
+
+    def put_texts(self, teacher: str, fingerprint: str, texts: Mapping[str, NDArray[Any]]) -> None:
+        """Store features of prompts, text -> (D,), beside a column; equal texts are replaced.
+
+        Raises:
+            KdkitError: when there is no such column.
+        """
+        write_texts(self.column(teacher, fingerprint).folder, texts)
+
+    def _folder(self, header: Header) -> Path:
+        return self.root / header.teacher / header.fingerprint[:PREFIX]
+
+    def _current(self, teacher: str) -> str:
+        try:
+            return (self.root / teacher / "current").read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        return Header.from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise foreign(str(path), str(error)) from error
+
+
+def _mismatch(header: Header, wanted: str, parts: Mapping[str, str] | None) -> KdkitError:
+    return KdkitError(
+        f"the features of '{header.teacher}' have fingerprint {header.fingerprint[:PREFIX]}, "
+        f"but the teacher's is {wanted[:PREFIX]}",
+        why=(header.differences(parts) if parts is not None else "") or "the teacher has changed since",
+        fix=f"kdkit features extract {header.teacher}",
+        code=ExitCode.MISSING,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())

@@ -1,0 +1,218 @@
+"""The catalogue: every spec that plugins declare, by family and name, and the objects behind them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+
+BUILT_IN = "kdkit"
+"""The distribution whose plugins are always loaded and whose names nobody can take."""
+
+Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+Status = Literal["ok", "broken", "disabled", "incompatible"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One spec and where it comes from.
+
+    Attributes:
+        spec: the frozen spec, of its family's type (checked when the plugin was loaded).
+        provider: the distribution that declares it.
+        version: that distribution's version.
+    """
+
+    spec: Any
+    provider: str
+    version: str
+
+    @property
+    def qualified(self) -> str:
+        """``distribution:name``, which is never ambiguous."""
+        return f"{self.provider}:{self.spec.name}"
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """What became of one plugin.
+
+    Attributes:
+        name: of the entry point.
+        distribution, version: who installed it.
+        error: one line, with ``file:line`` where known; empty unless broken or incompatible.
+        milliseconds: spent on importing and asking it.
+        hooks: the hooks that it implements.
+        provides: family -> names.
+        notes: what is worth knowing about a plugin that works.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Status
+    error: str = ""
+    milliseconds: float = 0.0
+    hooks: tuple[str, ...] = ()
+    provides: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything that can be named in a registry or a recipe.
+
+    A short name belongs to the built-in of that name, else to the only plugin that offers it. When several
+    offer it, using it is an error that says how to choose: ``distribution:name``.
+    """
+
+    records: tuple[PluginRecord, ...]
+    contents: Mapping[Family, tuple[Entry, ...]]
+    pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Family -> short name -> the distribution that it must come from, in a project that has pinned it."""
+
+    def entries(self, family: str) -> tuple[Entry, ...]:
+        """All entries, sorted by name and provider; a name occurs once per provider."""
+        return self.contents[_known(family)]
+
+    def names(self, family: str) -> tuple[str, ...]:
+        """The short names, sorted."""
+        return tuple(dict.fromkeys(entry.spec.name for entry in self.entries(family)))
+
+    def get(self, family: str, name: str) -> Entry:
+        """The entry called ``name`` or ``distribution:name``.
+
+        Raises:
+            KdkitError: when there is none (with the nearest name), when several plugins offer it, or when it is
+                pinned to one that does not.
+        """
+        provider, _, short = name.rpartition(":")
+        pin = "" if provider else self.pins.get(family, {}).get(short, "")
+        provider = normal(provider or pin)
+        found = [e for e in self.entries(family) if e.spec.name == short and provider in ("", e.provider)]
+        if len(found) > 1:
+            found = [entry for entry in found if entry.provider == BUILT_IN] or found
+        if not found and pin:
+            raise self._moved(family, name, pin)
+        if not found:
+            raise self._unknown(family, name)
+        if len(found) > 1:
+            raise KdkitError(
+                f"several plugins provide the {family} '{name}'",
+                why=", ".join(f"{e.provider} {e.version}" for e in found),
+                fix="say which: " + " or ".join(f"'{e.qualified}'" for e in found),
+            )
+        return found[0]
+
+    def make(self, family: str, name: str, /, **options: Any) -> Any:
+        """Call the factory of ``name`` with the spec's options overridden by ``options``.
+
+        Raises:
+            KdkitError: for an unknown name, a factory that cannot be imported, or an unknown option.
+        """
+        spec = self.get(family, name).spec
+        factory = resolve(spec.factory)
+        merged = {**spec.options, **options}
+        _check_options(f"{family} '{name}'", factory, merged)
+        return factory(**merged)
+
+    def _moved(self, family: str, name: str, pin: str) -> KdkitError:
+        states = sorted({record.status for record in self.records if record.distribution == pin})
+        others = [entry for entry in self.entries(family) if entry.spec.name == name]
+        now = ", ".join(f"{entry.provider} {entry.version}" for entry in others)
+        has = f"{pin} is {' and '.join(states) if states else 'not installed'}"
+        fixes = ["see 'kdkit plugins'" if states else f"kdkit install {pin}"]
+        fixes += [f"say '{entry.qualified}'" for entry in others]
+        if len(others) == 1:
+            fixes.append(f"kdkit lock {name} takes it as it is now")
+        return KdkitError(
+            f"the {family} '{name}' comes from {pin} in this project, and {pin} does not provide it here",
+            where="registry.lock",
+            why=has.replace(" is ok", " no longer has it") + (f"; it would now come from {now}" if now else ""),
+            fix="; or ".join(fixes),
+            code=ExitCode.MISSING,
+        )
+
+    def _unknown(self, family: str, name: str) -> KdkitError:
+        near = did_you_mean(name, self.names(family))
+        return KdkitError(f"unknown {family} '{name}'", why=self.not_loaded(), fix=near)
+
+    def not_loaded(self) -> str:
+        """Why a name may be unknown: the plugins that were left out; empty where there are none."""
+        absent = dict.fromkeys(f"{r.distribution} ({r.status})" for r in self.records if r.status != "ok")
+        return f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'" if absent else ""
+
+
+def _known(family: str) -> Family:
+    for known in FAMILIES:
+        if known == family:
+            return known
+    raise ValueError(f"no such family: {family!r}")
+
+
+def resolve(import_string: str) -> Any:
+    """The object named by ``"package.module:attribute"``.
+
+    Raises:
+        KdkitError: when the module or the attribute cannot be had.
+    """
+    module, _, attribute = import_string.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise KdkitError(
+            "cannot import what a plugin declares",
+            where=import_string,
+            why=one_line(error),
+            fix="'kdkit plugins' shows who declares it",
+            code=ExitCode.PLUGIN,
+        ) from error
+    return found
+
+
+def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Say which option is wrong before the factory does any work."""
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # no signature to be had (written in C): the factory speaks for itself
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        known = [p.name for p in signature.parameters.values() if p.kind not in open_ended]
+        for wrong in (option for option in options if option not in known):
+            raise KdkitError(f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)) from error
+        raise KdkitError(f"{what}: {error}", why="its options are " + ", ".join(known)) from error
+
+
+def one_line(error: BaseException) -> str:
+    """``Type: message (file:line)``; the place is the innermost one outside of import machinery and kdkit."""
+    message = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    place = _place(error.__traceback__)
+    return f"{text} ({place})" if place else text
+
+
+def _place(trace: TracebackType | None) -> str:
+    place = ""
+    while trace:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if not module.startswith(("importlib", "pluggy", "kdkit.core.", "kdkit.testing.")):
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def normal(name: str) -> str:
+    """A distribution's name as packaging tools compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -1,0 +1,59 @@
+"""From the name that a person gives to the names of a plugin's distribution, package and entry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Family, normal
+
+LONGEST = 30
+_SHAPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What one plugin is called: ``kdkit-two-words``, ``kdkit_two_words``, ``two-words``."""
+
+    short: str
+    """In the catalogue, and of the entry point."""
+
+    @property
+    def distribution(self) -> str:
+        """On PyPI."""
+        return f"{BUILT_IN}-{self.short}"
+
+    @property
+    def module(self) -> str:
+        """The importable package."""
+        return self.distribution.replace("-", "_")
+
+
+def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
+    """Normalise ``name`` as packaging tools do (PEP 503); the prefix ``kdkit-`` may be there or not.
+
+    Raises:
+        KdkitError: no usable name, or one that a built-in of this kind has, which nobody else could use.
+    """
+    short = normal(name).removeprefix(f"{BUILT_IN}-")
+    if short == BUILT_IN:
+        raise KdkitError(
+            f"'{name}' is not a name for a plugin",
+            why="it is kdkit's own",
+            fix="for example: kdkit new-plugin stain-teacher --kind teacher",
+        )
+    if not _SHAPE.fullmatch(short) or len(short) > LONGEST:
+        raise KdkitError(
+            f"'{name}' is not a name for a plugin",
+            why=f"a name has ASCII letters, digits and '-', begins with a letter, and has at most {LONGEST} characters",
+            fix="for example: kdkit new-plugin stain-teacher --kind teacher",
+        )
+    for entry in catalogue.entries(kind):
+        if entry.provider == BUILT_IN and normal(entry.spec.name) == short:
+            raise KdkitError(
+                f"'{entry.spec.name}' is a {kind} of kdkit itself",
+                why="a built-in keeps its name, so that nobody could use yours by its short name",
+                fix=f"choose another name, such as 'my-{short}'",
+            )
+    return Names(short)

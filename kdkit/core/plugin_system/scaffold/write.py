@@ -1,0 +1,115 @@
+"""Fills the templates in, and puts the package in its place whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.plugin_system.catalogue import Catalogue, Family
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.plugin_system.scaffold.kinds import KINDS
+from kdkit.core.plugin_system.scaffold.naming import Names, names_for
+
+TEMPLATES = Path(__file__).parent / "templates"
+FILLED_IN = ".tmpl"
+"""Files with this ending are ``string.Template``s and lose it; others are copied as they are."""
+USAGE = "_usage.md.tmpl"
+"""In a kind's own folder: its part of the README."""
+
+
+@dataclass(frozen=True)
+class NewPlugin:
+    """A package that was written.
+
+    Attributes:
+        names: what it is called.
+        kind: the family of what it provides.
+        folder: where it lies.
+        files: relative POSIX paths, sorted.
+    """
+
+    names: Names
+    kind: Family
+    folder: Path
+    files: tuple[str, ...]
+
+
+def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Catalogue | None = None) -> NewPlugin:
+    """Write a package that installs, shows up in ``kdkit plugins`` and passes its own tests.
+
+    Args:
+        name: of the plugin; ``kdkit-`` in front may be left out.
+        kind: one of :data:`~kdkit.core.plugin_system.scaffold.kinds.KINDS`.
+        to: the new folder; by default the distribution's name, in the current folder.
+        catalogue: says which names are built in.
+
+    Raises:
+        KdkitError: unknown kind, unusable name, a folder that exists, a disk that is full; nothing is left behind.
+    """
+    family = _known(kind)
+    names = names_for(name, family, catalogue or load_catalogue())
+    folder = (to or Path(names.distribution)).absolute()
+    if folder.exists() or folder.is_symlink():
+        raise KdkitError(
+            "this folder exists already",
+            where=str(folder),
+            why="nothing is ever overwritten",
+            fix="name another one with --to, or remove it",
+        )
+    contents = render(names, family)
+    with disk_errors(str(folder)), new_folder(folder) as draft:
+        for path, content in contents.items():
+            target = draft / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    return NewPlugin(names, family, folder, tuple(sorted(contents)))
+
+
+def render(names: Names, kind: Family) -> dict[str, bytes]:
+    """Relative POSIX path -> content of every file of a package."""
+    values = _values(names, kind)
+    usage = (TEMPLATES / kind / USAGE).read_text(encoding="utf-8")
+    values["usage"] = Template(usage).substitute(values).strip()
+    contents = {}
+    for layer in ("common", *KINDS[kind].layers, kind):
+        for path, source in _files(TEMPLATES / layer):
+            if path == USAGE:
+                continue
+            content = source.read_bytes()
+            if path.endswith(FILLED_IN):
+                content = Template(content.decode()).substitute(values).encode()
+            contents[Template(path.removesuffix(FILLED_IN)).substitute(values)] = content
+    return contents
+
+
+def _values(names: Names, kind: Family) -> dict[str, str]:
+    """What templates may name."""
+    summary = KINDS[kind].summary
+    requirements = ["kdkit", *KINDS[kind].requires]
+    return {
+        "name": names.short,
+        "distribution": names.distribution,
+        "module": names.module,
+        "kind": kind,
+        "summary": summary,
+        "Summary": summary[0].upper() + summary[1:],
+        "requirements": ", ".join(f'"{requirement}"' for requirement in requirements),
+    }
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(relative POSIX path, file) of a template folder, without what Python leaves behind."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _known(kind: str) -> Family:
+    for family in KINDS:
+        if family == kind:
+            return family
+    raise KdkitError(f"there is no kind of plugin '{kind}'", fix=did_you_mean(kind, tuple(KINDS)))

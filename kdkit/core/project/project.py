@@ -1,0 +1,163 @@
+"""A project on disk: where everything lives, and the lock that keeps two processes from it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.discovery import Catalogue
+    from kdkit.core.project.registry.schema import Registry
+
+REGISTRY = "registry.yaml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds ``registry.yaml``.
+
+    People own ``registry.yaml``; the rest is written by kdkit: ``registry.lock``, ``features/`` (the store),
+    ``versions/`` (the student's history), ``reports/``, and ``.kdkit/`` (fetched files, runs in progress).
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | str = ".") -> Workspace:
+        """The workspace at ``start`` or above it.
+
+        Raises:
+            KdkitError: when no ``registry.yaml`` is found.
+        """
+        here = Path(start).resolve()
+        for folder in (here, *here.parents):
+            if (folder / REGISTRY).is_file():
+                return cls(folder)
+        raise KdkitError(
+            "no registry.yaml here or in any folder above",
+            where=str(start),
+            fix="run 'kdkit init' to make a project in this folder",
+        )
+
+    @property
+    def registry_path(self) -> Path:
+        return self.root / REGISTRY
+
+    @property
+    def lock_path(self) -> Path:
+        return self.root / "registry.lock"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def state(self) -> Path:
+        """Machine state that may be deleted at the price of fetching and computing again."""
+        return self.root / ".kdkit"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.state / "artifacts"
+
+    @property
+    def runs(self) -> Path:
+        return self.state / "runs"
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry as it is on disk now; see :func:`kdkit.core.project.registry.load.load_registry` for errors."""
+        from kdkit.core.project.registry.load import load_registry
+
+        return load_registry(self.registry_path)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Everything that installed plugins declare; names that the project uses come from where they were pinned."""
+        from kdkit.core.plugin_system.discovery import load_catalogue
+        from kdkit.core.project.registry.lock import Lock
+        from kdkit.core.project.registry.pins import pinned
+
+        return pinned(load_catalogue(), Lock.load(self.lock_path))
+
+    @staticmethod
+    def catalogue_at(place: Path | str = ".") -> Catalogue:
+        """The catalogue of the project that ``place`` lies in; where it lies in none, everything that is installed."""
+        from kdkit.core.plugin_system.discovery import load_catalogue
+
+        try:
+            workspace = Workspace.find(place)
+        except KdkitError:
+            return load_catalogue()
+        return workspace.catalogue
+
+    @contextmanager
+    def exclusive(self, command: str) -> Iterator[None]:
+        """Hold the project for a command that writes.
+
+        Of the processes of one ``torchrun`` or ``accelerate launch`` the first one holds it for all.
+
+        Raises:
+            KdkitError: when another kdkit process holds it; when the disk is full or may not be written, whatever
+                the command was writing.
+        """
+        from kdkit.core.base.atomic import disk_errors
+
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
+        with disk_errors(str(self.root)):
+            self.state.mkdir(parents=True, exist_ok=True)
+            with open(self.state / "busy", "a+", encoding="utf-8") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise self._busy(handle.name) from None
+                handle.truncate(0)
+                handle.write(json.dumps({"pid": os.getpid(), "command": command}))
+                handle.flush()
+                yield
+
+    @contextmanager
+    def room(self, name: str) -> Iterator[Path]:
+        """``.kdkit/<name>``, where nothing is, for a command that holds the project; it is gone afterwards.
+
+        What a killed command has left there goes first.
+        """
+        room = self.state / name
+        shutil.rmtree(room, ignore_errors=True)
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def _busy(self, path: str) -> KdkitError:
+        try:
+            holder = json.loads(Path(path).read_text(encoding="utf-8"))
+            who = f"'{holder['command']}' (process {holder['pid']})"
+        except (ValueError, KeyError):
+            who = "another kdkit process"
+        return KdkitError(
+            f"{who} is working on this project",
+            where=str(self.root),
+            fix="wait for it to end, or stop it; what it has done so far is kept",
+            code=ExitCode.FOUND,
+        )

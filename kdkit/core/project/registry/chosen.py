@@ -1,0 +1,149 @@
+"""A chosen teacher: its registry entry on top of what the catalogue knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import TeacherSpec
+from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.registry.load import line_of
+from kdkit.core.project.registry.lock import LicenceSeen
+from kdkit.core.project.registry.schema import TeacherEntry
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue, Entry
+    from kdkit.core.project.project import Workspace
+
+
+@dataclass(frozen=True)
+class ChosenTeacher:
+    """What to load, from where, and how.
+
+    Attributes:
+        name: in this project.
+        source: ``hf:...``, ``local:...`` or ``package:...``.
+        loader: a loader of the catalogue; empty when it must be recognised from the files.
+        options: the loader's, the entry's over the spec's.
+        domains: the only ones it may teach; None for any.
+        license: what a person asserts.
+        provider: ``distribution@version`` of the catalogue entry, or ``registry`` when there is none.
+        spec: the catalogue entry, if there is one.
+        where: what messages name.
+    """
+
+    name: str
+    source: str
+    loader: str
+    options: Mapping[str, Any]
+    domains: tuple[str, ...] | None
+    license: str | None
+    provider: str
+    spec: TeacherSpec | None
+    where: str
+
+    @property
+    def unavailable(self) -> str:
+        """Why no installed plugin can load it; empty when one can."""
+        return self.spec.unavailable if self.spec and not (self.loader and self.source) else ""
+
+    def require_available(self) -> None:
+        """Raises: KdkitError when no installed plugin provides its architecture."""
+        if self.unavailable:
+            raise KdkitError(
+                f"teacher '{self.name}' needs an architecture of its own",
+                where=self.where,
+                why=self.unavailable,
+                fix="install or write a plugin with a loader for it (docs/registry.md), then --loader LOADER",
+                code=ExitCode.MISSING,
+            )
+
+    def licence_facts(self, seen: LicenceSeen | None = None, *, gated: bool = False) -> LicenceFacts:
+        """What is known about its licence.
+
+        Args:
+            seen: what its files say.
+            gated: whether the Hub or its files ask to accept terms.
+        """
+        facts = LicenceFacts(asserted=self.license, seen=seen.name if seen else None, gated=gated)
+        if self.spec is None:
+            return facts
+        explained = self.spec.distillation in ("forbidden", "non-commercial")
+        return replace(
+            facts,
+            catalogue=self.spec.license,
+            distillation=self.spec.distillation,
+            note=self.spec.notes if explained else "",
+            gated=gated or self.spec.gated,
+        )
+
+
+def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = "") -> ChosenTeacher:
+    """Combine ``entry`` with the catalogue.
+
+    Args:
+        where: ``registry.yaml:LINE`` for messages.
+
+    Raises:
+        KdkitError: the name is unknown and the entry does not say where the teacher comes from, its loader
+            is unknown (did you mean), or several plugins provide it.
+    """
+    found = None
+    moved = name in catalogue.pins.get("teacher", {})  # the catalogue knows best what to do about that
+    if name in catalogue.names("teacher") or (moved and entry.source is None):
+        choose_one = "" if moved else f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
+        full_name = f"{entry.provider}:{name}" if entry.provider else name
+        found = _get(catalogue, "teacher", full_name, where, choose_one)
+    if found is None and entry.source is None:
+        near = did_you_mean(name, catalogue.names("teacher"))
+        absent = catalogue.not_loaded()
+        raise KdkitError(
+            f"unknown teacher '{name}'",
+            where=where,
+            why=absent or "no installed plugin knows it, and no source is given",
+            fix=near + (" Or" if near.endswith("?") else "; or") + " say where it is: --from local:DIR or hf:ORG/REPO",
+        )
+    spec: TeacherSpec | None = found.spec if found else None
+    source = entry.source or (spec.source if spec else "")
+    loader = entry.loader or (spec.loader if spec else "")
+    if entry.loader:
+        _get(catalogue, "loader", entry.loader, where)
+    return ChosenTeacher(
+        name=name,
+        source=source,
+        loader=loader,
+        options={**(spec.options if spec and spec.loader == loader else {}), **entry.options},
+        domains=tuple(entry.domains) if entry.domains is not None else None,
+        license=entry.license,
+        provider=f"{found.provider}@{found.version}" if found else "registry",
+        spec=spec,
+        where=where,
+    )
+
+
+def _get(catalogue: Catalogue, family: str, name: str, where: str, fix: str = "") -> Entry:
+    """``catalogue.get``, whose error knows the line."""
+    try:
+        return catalogue.get(family, name)
+    except KdkitError as error:
+        raise KdkitError(error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code) from None
+
+
+def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:
+    """The teacher ``name`` of the workspace's registry.
+
+    Raises:
+        KdkitError: not in the registry (did you mean), or as :func:`choose`.
+    """
+    teachers = workspace.registry.teachers
+    if name not in teachers:
+        raise KdkitError(
+            f"no teacher '{name}' in the registry",
+            where="registry.yaml",
+            why=did_you_mean(name, tuple(teachers)),
+            fix=f"kdkit add-teacher {name}",
+        )
+    where = line_of(workspace.registry_path, "teachers", name)
+    return choose(workspace.catalogue, name, teachers[name], where)

@@ -1,0 +1,126 @@
+"""Teachers as ``kdkit teachers`` lists them: facts, licence, state; nothing is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import TeacherSpec
+from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Entry
+from kdkit.core.project.licenses import Use, allowed
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.chosen import ChosenTeacher, choose
+from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.schema import TeacherEntry
+
+State = Literal["locked", "not locked", "available", "unavailable"]
+
+
+@dataclass(frozen=True)
+class TeacherRow:
+    """One teacher.
+
+    Attributes:
+        chosen: it is in the registry.
+        state: ``locked`` (fetched and probed), ``not locked`` (in the registry only), ``available`` (can be
+            added), ``unavailable`` (no plugin provides its architecture).
+        dims: signal -> width; of the probe run where there was one, else as the catalogue says; None unknown.
+        domains: those it may teach (chosen), or for which its authors made it.
+        distillation: from it, for the project's use; ``reason`` says why.
+        note: what else is worth knowing.
+    """
+
+    name: str
+    chosen: bool
+    state: State
+    dims: dict[str, int | None]
+    domains: tuple[str, ...]
+    licence: str
+    distillation: Literal["allowed", "unclear", "denied"]
+    reason: str
+    source: str
+    loader: str
+    provider: str
+    summary: str
+    note: str
+
+
+def chosen_rows(workspace: Workspace) -> list[TeacherRow]:
+    """The registry's teachers, in its order."""
+    lock, registry = Lock.load(workspace.lock_path), workspace.registry
+    rows = []
+    for name, entry in registry.teachers.items():
+        try:
+            teacher = choose(workspace.catalogue, name, entry)
+        except KdkitError as error:  # its plugin may be gone; the other teachers are there all the same
+            rows.append(_lost(name, entry, error))
+            continue
+        rows.append(_row(teacher, registry.use, lock.teachers.get(name), chosen=True))
+    return rows
+
+
+def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = frozenset()) -> list[TeacherRow]:
+    """Everything that the catalogue knows and that is not in ``without``, by the name with which it can be added."""
+    rows = []
+    for entry in catalogue.entries("teacher"):
+        if entry.spec.name in without:
+            continue
+        try:
+            teacher = choose(catalogue, entry.spec.name, TeacherEntry.model_validate({"provider": entry.provider}))
+        except KdkitError:  # a name that several plugins provide is reported when it is used
+            continue
+        row = _row(teacher, use, None, chosen=False)
+        rows.append(replace(row, name=_name_to_use(catalogue, entry)))
+    return rows
+
+
+def _name_to_use(catalogue: Catalogue, entry: Entry) -> str:
+    """The short name where it means this entry, else ``distribution:name``."""
+    others = [e for e in catalogue.entries("teacher") if e.spec.name == entry.spec.name and e is not entry]
+    return entry.qualified if others and entry.provider != BUILT_IN else str(entry.spec.name)
+
+
+def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
+    """A teacher of the registry that the catalogue cannot complete."""
+    return TeacherRow(
+        name=name,
+        chosen=True,
+        state="unavailable",
+        dims={},
+        domains=tuple(entry.domains or ()),
+        licence=entry.license or "unknown",
+        distillation="unclear",
+        reason=error.what,
+        source=entry.source or "",
+        loader=entry.loader or "",
+        provider=entry.provider or "",
+        summary="",
+        note=". ".join(part for part in (error.what, error.why, error.fix) if part),
+    )
+
+
+def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chosen: bool) -> TeacherRow:
+    spec = teacher.spec
+    facts = teacher.licence_facts(locked.licence if locked else None, gated=bool(locked and locked.gated))
+    verdict = allowed(facts, use)
+    can_be: State = "not locked" if chosen else "available"
+    return TeacherRow(
+        name=teacher.name,
+        chosen=chosen,
+        state="locked" if locked else "unavailable" if teacher.unavailable else can_be,
+        dims=dict(locked.dims) if locked else _declared_dims(spec),
+        domains=teacher.domains or (spec.domains if spec else ()),
+        licence=facts.shown,
+        distillation="denied" if not verdict.allowed else "unclear" if verdict.warning else "allowed",
+        reason=verdict.reason,
+        source=teacher.source,
+        loader=locked.loader if locked else teacher.loader,
+        provider=teacher.provider,
+        summary=spec.summary if spec else "",
+        note=teacher.unavailable or (spec.notes if spec else ""),
+    )
+
+
+def _declared_dims(spec: TeacherSpec | None) -> dict[str, int | None]:
+    return {"image": spec.image_dim, "text": spec.text_dim} if spec else {}

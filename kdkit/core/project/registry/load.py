@@ -1,0 +1,59 @@
+"""``registry.yaml`` -> :class:`Registry`, every complaint with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.yaml_model import read_model
+from kdkit.core.project.registry.schema import Registry
+
+
+def load_registry(path: Path) -> Registry:
+    """Read and check a registry.
+
+    Raises:
+        KdkitError: the file is missing, not UTF-8, not YAML, or holds something that the schema does not
+            know; with ``registry.yaml:LINE`` and what was probably meant.
+    """
+    return check_registry(read_text(path), path.name)
+
+
+def check_registry(text: str, name: str = "registry.yaml") -> Registry:
+    """The registry that ``text`` means. Raises: as :func:`load_registry`."""
+    return read_model(Registry, text, name)[0]
+
+
+def line_of(path: Path, *place: str | int) -> str:
+    """``registry.yaml:LINE`` of what lies at ``place`` (keys and indices from the top)."""
+    return read_model(Registry, read_text(path), path.name)[1].where(place)
+
+
+@contextmanager
+def placed(path: Path, *place: str | int) -> Iterator[None]:
+    """An error inside that names no place of its own gets that of the part of the registry that asked for it."""
+    try:
+        yield
+    except KdkitError as error:
+        if error.where:
+            raise
+        where = line_of(path, *place)
+        raise KdkitError(error.what, where=where, why=error.why, fix=error.fix, code=error.code) from error
+
+
+def read_text(path: Path) -> str:
+    """The text of ``path`` with its own line endings.
+
+    Raises:
+        KdkitError: no such file, or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise KdkitError(
+            "no such file", where=str(path), fix="run 'kdkit init' to make one", code=ExitCode.MISSING
+        ) from None
+    except UnicodeDecodeError as error:
+        raise KdkitError("not a UTF-8 text file", where=path.name, why=str(error)) from None

@@ -1,0 +1,185 @@
+"""``registry.lock``: what kdkit found out about each chosen teacher. Written by machines, read by people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.registry.schema import Name, Options
+
+LOCK_VERSION: Literal[1] = 1
+NOT_PUBLISHED = "(not published)"
+"""Stands where a path of the machine stood before it was published, e.g. ``local:(not published)``."""
+
+
+def safe_relative(path: str) -> str:
+    """``path`` itself, if it stays inside the folder it is relative to.
+
+    Raises:
+        ValueError: absolute, or leads outside.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError(f"'{path}' leads outside its folder")
+    return path
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Relative = Annotated[str, AfterValidator(safe_relative)]
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MadeFrom(_Fact):
+    """The published file that a file was converted from."""
+
+    file: Relative
+    sha256: Sha256
+
+
+class FileFact(_Fact):
+    """One file of a materialised folder; ``size`` in bytes."""
+
+    size: int
+    sha256: Sha256
+    made_from: MadeFrom | None = None
+
+
+class LicenceSeen(_Fact):
+    """The licence that the files themselves state, and where."""
+
+    name: str
+    evidence: str
+
+
+class SignalFact(_Fact):
+    """Shape of one row, measured by a probe run."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class LockedTeacher(_Fact):
+    """Everything that is known about one teacher.
+
+    ``fingerprint`` is what cached features are keyed by; ``identity`` is what the loaded model says about its
+    preprocessing and tokenizer; ``also`` holds other sources that the folder was made from.
+    """
+
+    provider: str
+    source: str
+    commit: str | None
+    loader: str
+    options: Options
+    files: dict[Relative, FileFact]
+    also: dict[str, str]
+    licence: LicenceSeen | None
+    gated: bool
+    signals: dict[str, SignalFact]
+    identity: dict[str, str]
+    fingerprint: Sha256
+    locked_at: str
+
+    @property
+    def held_by_author(self) -> bool:
+        """It was a folder of whoever published the student that it taught: its files cannot be had from there."""
+        return self.source == f"local:{NOT_PUBLISHED}"
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Signal name -> width of the last axis."""
+        return {name: signal.shape[-1] for name, signal in self.signals.items()}
+
+
+class Lock(_Fact):
+    """The whole file. Immutable: :meth:`with_teacher` gives a new one, :meth:`save` writes it."""
+
+    about: str = ""
+    lock_version: Literal[1] = LOCK_VERSION
+    teachers: dict[Name, LockedTeacher] = {}
+    providers: dict[str, dict[Name, str]] = {}
+    """Family -> name -> the distribution that the project takes it from: see :mod:`kdkit.core.project.registry.pins`."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The lock at ``path``; an empty one if there is none.
+
+        Raises:
+            KdkitError: not a lock, written by a newer kdkit, or changed by hand.
+        """
+        try:
+            raw = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return cls()
+        except ValueError as error:
+            raise _bad(path, "not a kdkit lock file", f"not JSON: {error}") from None
+        if not isinstance(raw, dict) or not isinstance(raw.get("lock_version"), int):
+            raise _bad(path, "not a kdkit lock file", "it has no lock_version")
+        if raw["lock_version"] > LOCK_VERSION:
+            raise KdkitError(
+                "written by a newer kdkit",
+                where=path.name,
+                why=f"it has lock_version {raw['lock_version']}; this kdkit reads up to {LOCK_VERSION}",
+                fix="pip install -U kdkit",
+            )
+        for name, facts in (raw.get("teachers") or {}).items():
+            if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
+                raise _bad(path, f"'{name}' does not match its checksum", "it was edited by hand")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            loc = ".".join(str(part) for part in first["loc"])
+            raise _bad(path, "not a kdkit lock file", f"{loc}: {first['msg']}") from None
+
+    def teacher(self, name: str) -> LockedTeacher:
+        """Raises: KdkitError when ``name`` is not locked."""
+        if name not in self.teachers:
+            raise KdkitError(
+                f"teacher '{name}' is not locked: its files were never fetched and probed",
+                where="registry.lock",
+                fix=f"kdkit lock {name}",
+                code=ExitCode.MISSING,
+            )
+        return self.teachers[name]
+
+    def with_teacher(self, name: str, facts: LockedTeacher) -> Lock:
+        """A lock in which ``name`` has ``facts``."""
+        return self.model_copy(update={"teachers": {**self.teachers, name: facts}})
+
+    def without_teacher(self, name: str) -> Lock:
+        """A lock in which ``name`` does not occur."""
+        left = {key: facts for key, facts in self.teachers.items() if key != name}
+        return self.model_copy(update={"teachers": left})
+
+    def save(self, path: Path) -> None:
+        """Write the file; equal locks give equal bytes."""
+        teachers: dict[str, Any] = {}
+        for name, facts in self.teachers.items():
+            dumped = facts.model_dump(mode="json")
+            teachers[name] = {**dumped, "checksum": _checksum(dumped)}
+        content = {
+            "about": "Written by kdkit. Edit registry.yaml instead.",
+            "lock_version": self.lock_version,
+            "providers": self.providers,
+            "teachers": teachers,
+        }
+        write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _bad(path: Path, what: str, why: str) -> KdkitError:
+    return KdkitError(what, where=path.name, why=why, fix=f"delete {path.name} and run 'kdkit lock' to make it again")

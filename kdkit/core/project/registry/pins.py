@@ -1,0 +1,124 @@
+"""Which distribution each name of a project comes from, so that it cannot change unnoticed.
+
+A short name belongs to whoever provides it at the moment: a plugin may be replaced by another one with the same
+names, and a newer kdkit may bring a built-in of that name. ``registry.lock`` therefore pins the provider of every
+name that ``registry.yaml`` and its recipe use, when teachers are locked and when a student is taught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.yaml_model import read_model
+from kdkit.core.contracts import StudentSpec
+from kdkit.core.project.recipe import Recipe, is_path, recipe_file
+from kdkit.core.project.registry.lock import Lock
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Workspace
+
+Pins = Mapping[str, Mapping[str, str]]
+NO_PROVIDER = "registry"
+"""What :class:`LockedTeacher` has where ``registry.yaml`` alone says what the teacher is."""
+
+
+def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Catalogue:
+    """``catalogue`` with the pins of ``lock``, but for the names ``without``."""
+    teachers = {name: facts.provider.partition("@")[0] for name, facts in lock.teachers.items()}
+    pins: Pins = {
+        **lock.providers,
+        "teacher": {name: provider for name, provider in teachers.items() if provider != NO_PROVIDER},
+    }
+    kept = {
+        family: {name: provider for name, provider in names.items() if name not in without}
+        for family, names in pins.items()
+    }
+    return replace(catalogue, pins=kept)
+
+
+def unpin(workspace: Workspace, names: Iterable[str]) -> None:
+    """Let ``names`` come from whoever provides them now, until the lock is written again.
+
+    Raises:
+        KdkitError: nobody provides a name that the project uses and has pinned, or several do.
+    """
+    lock, wanted = Lock.load(workspace.lock_path), frozenset(names)
+    vars(workspace)["catalogue"] = pinned(workspace.catalogue, lock, wanted)
+    if wanted:
+        for family, name in used_names(workspace, lock, workspace.registry.recipe):
+            if name in wanted and name in lock.providers.get(family, {}):
+                workspace.catalogue.get(family, name)
+
+
+def with_pins(workspace: Workspace, lock: Lock, recipe: str | None = None) -> Lock:
+    """``lock`` with the present provider of every name that the project uses; earlier pins stay.
+
+    Names that cannot be resolved are left to the command that uses them.
+
+    Args:
+        recipe: name or path; by default the registry's.
+    """
+    catalogue = workspace.catalogue
+    providers = {family: dict(names) for family, names in lock.providers.items()}
+    for family, name in used_names(workspace, lock, recipe or workspace.registry.recipe):
+        if ":" in name:  # says itself where it comes from
+            continue
+        try:
+            provider = catalogue.get(family, name).provider
+        except KdkitError:
+            continue
+        providers.setdefault(family, {})[name] = provider
+    return lock.model_copy(update={"providers": providers})
+
+
+def pin_names(workspace: Workspace, recipe: str | None = None) -> None:
+    """Write the pins of a project into ``registry.lock``, if any is new; see :func:`with_pins`."""
+    lock = Lock.load(workspace.lock_path)
+    now = with_pins(workspace, lock, recipe)
+    if now != lock:
+        now.save(workspace.lock_path)
+
+
+def moved_names(workspace: Workspace, lock: Lock) -> Iterator[KdkitError]:
+    """What is wrong with the names that the project uses and has pinned."""
+    for family, name in dict.fromkeys(used_names(workspace, lock, workspace.registry.recipe)):
+        if name in lock.providers.get(family, {}):
+            try:
+                workspace.catalogue.get(family, name)
+            except KdkitError as error:
+                yield error
+
+
+def used_names(workspace: Workspace, lock: Lock, recipe: str) -> Iterator[tuple[str, str]]:
+    """(family, name) of everything that ``registry.yaml`` and the recipe name, teachers excepted."""
+    registry = workspace.registry
+    yield "student", registry.student.family
+    with suppress(KdkitError):
+        yield "task", cast(StudentSpec, workspace.catalogue.get("student", registry.student.family).spec).task
+    yield from (("source", entry.source) for entry in registry.data)
+    yield from (("loader", facts.loader) for facts in lock.teachers.values())
+    yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)
+    if registry.trust:
+        yield "policy", registry.trust.policy
+    if not is_path(recipe):
+        yield "recipe", recipe
+    try:
+        file = recipe_file(recipe, workspace.catalogue, workspace.root)
+        parts, _ = read_model(Recipe, file.text, file.origin)
+    except KdkitError:
+        return
+    yield from _names_of(parts)
+
+
+def _names_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    yield from (("loss", part.name) for part in recipe.losses)
+    yield "loss", recipe.increment.previous.loss
+    yield "loss", recipe.increment.without_replay.loss
+    yield "policy", recipe.trust.policy
+    if recipe.aligner:
+        yield "aligner", recipe.aligner.name

@@ -1,0 +1,241 @@
+"""The student's history: promoted versions, candidates kept aside, and the lineage inside each.
+
+``versions/vN/`` holds ``student/`` (what stock libraries load), ``task.safetensors`` (heads, aligners, losses),
+``samples.safetensors`` (digests of what it was taught), ``lineage.json`` and ``evaluation.json``.
+``versions/current`` names the current one. A candidate that the guard refused lies in ``versions/candidates/vN/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.atomic import new_folder, write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.project.project import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdkit.core.contracts import Student
+    from kdkit.core.plugin_system.catalogue import Catalogue
+
+LINEAGE_FORMAT = 1
+CANDIDATES = "candidates"
+CORRECTIONS = "corrections.jsonl"
+"""Beside the lineage of a version that was corrected while it was trained: what, by whom, a row each."""
+HISTORY = "history.json"
+"""Beside the lineage of a version whose ancestors are elsewhere: the lineages of all that it comes from."""
+_NAME = re.compile(r"v[1-9][0-9]*")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of the student on disk."""
+
+    name: str
+    folder: Path
+
+    @property
+    def student_folder(self) -> Path:
+        return self.folder / "student"
+
+    @property
+    def refused(self) -> bool:
+        """True for a candidate that the guard kept aside."""
+        return self.folder.parent.name == CANDIDATES
+
+    @cached_property
+    def lineage(self) -> Mapping[str, Any]:
+        """Where its knowledge came from: teachers, data, recipe, parent, trust, retention."""
+        path = self.folder / "lineage.json"
+        try:
+            lineage = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise KdkitError(
+                f"the lineage of {self.name} cannot be read",
+                where=str(path),
+                why=str(error),
+                code=ExitCode.MISSING,
+            ) from None
+        if lineage.get("format") != LINEAGE_FORMAT:
+            raise KdkitError(
+                f"lineage format {lineage.get('format')!r} is not the one this kdkit writes ({LINEAGE_FORMAT})",
+                where=str(path),
+                fix="use the kdkit that made this version",
+            )
+        return dict(lineage)
+
+    @cached_property
+    def pulled(self) -> Mapping[str, Any] | None:
+        """For a version that was pulled, or bundled without its ancestors: ``origin`` and ``history``.
+
+        ``origin`` (``repository``, ``commit``, ``version``) is None for one that never was on a Hub. ``history``
+        holds the lineages of all that it comes from, oldest first, without its own.
+        """
+        path = self.folder / HISTORY
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            origin = None if found["origin"] is None else dict(found["origin"])
+            return {"origin": origin, "history": [dict(lineage) for lineage in found["history"]]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KdkitError(
+                f"the history of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+            ) from None
+
+    def known_samples(self) -> np.ndarray[Any, Any]:
+        """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
+        from safetensors.numpy import load_file
+
+        digests: np.ndarray[Any, Any] = load_file(self.folder / "samples.safetensors")["digests"]
+        return digests.view("uint64")
+
+
+class Versions:
+    """The versions of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.root = workspace.versions
+
+    def names(self) -> tuple[str, ...]:
+        """Promoted versions, oldest first."""
+        return self._in(self.root)
+
+    def candidates(self) -> tuple[str, ...]:
+        """Candidates kept aside, oldest first."""
+        return self._in(self.root / CANDIDATES)
+
+    @staticmethod
+    def _in(folder: Path) -> tuple[str, ...]:
+        if not folder.is_dir():
+            return ()
+        found = [p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / "lineage.json").is_file()]
+        return tuple(sorted(found, key=lambda name: int(name[1:])))
+
+    def current(self) -> Version | None:
+        """The version in use, or None before the first one."""
+        pointer = self.root / "current"
+        if not pointer.is_file():
+            return None
+        name = pointer.read_text(encoding="utf-8").strip()
+        if name not in self.names():
+            raise KdkitError(
+                f"versions/current names '{name}', which does not exist",
+                where=str(pointer),
+                fix="run 'kdkit rollback VERSION' with one of: " + (", ".join(self.names()) or "none"),
+                code=ExitCode.MISSING,
+            )
+        return Version(name, self.root / name)
+
+    def get(self, name: str | None = None) -> Version:
+        """A version by name (a candidate too), or the current one.
+
+        Raises:
+            KdkitError: when there is no such version, or no version at all.
+        """
+        if name is None:
+            version = self.current()
+            if version is None:
+                raise KdkitError(
+                    "there is no version of the student yet",
+                    where=str(self.root),
+                    fix="run 'kdkit distill' to make the first one",
+                    code=ExitCode.MISSING,
+                )
+            return version
+        if name in self.names():
+            return Version(name, self.root / name)
+        if name in self.candidates():
+            return Version(name, self.root / CANDIDATES / name)
+        raise KdkitError(
+            f"there is no version '{name}'",
+            fix=did_you_mean(name, [*self.names(), *self.candidates()]),
+            code=ExitCode.MISSING,
+        )
+
+    def ancestry(self, version: Version) -> list[Version]:
+        """The version and its ancestors that still exist, oldest first."""
+        known, chain = {*self.names(), *self.candidates()}, [version]
+        while (parent := chain[0].lineage.get("parent")) in known and parent not in {v.name for v in chain}:
+            chain.insert(0, self.get(parent))
+        return chain
+
+    def history(self, version: Version) -> tuple[Mapping[str, Any], ...]:
+        """Lineages of all that the version comes from and, last, its own; also of what was pulled. Oldest first."""
+        chain = self.ancestry(version)
+        start = max((number for number, item in enumerate(chain) if item.pulled), default=0)
+        before = chain[start].pulled
+        return (*(before["history"] if before else ()), *(item.lineage for item in chain[start:]))
+
+    def next_name(self) -> str:
+        """A name that neither a version nor a candidate has (nor what is left of one that was deleted in part)."""
+        left = [*self.root.glob("v*"), *(self.root / CANDIDATES).glob("v*")]
+        numbers = [int(path.name[1:]) for path in left if _NAME.fullmatch(path.name)]
+        return f"v{max(numbers, default=0) + 1}"
+
+    @contextmanager
+    def writing(self, name: str, *, refused: bool) -> Iterator[Path]:
+        """A folder to fill; it appears under its name only when the block ends without an error."""
+        with new_folder((self.root / CANDIDATES if refused else self.root) / name) as draft:
+            yield draft
+
+    def make_current(self, name: str) -> None:
+        """Point ``current`` at a promoted version; instant and atomic."""
+        if name not in self.names():
+            raise KdkitError(
+                f"'{name}' is not a promoted version",
+                fix=did_you_mean(name, list(self.names())),
+                code=ExitCode.MISSING,
+            )
+        write_atomically(self.root / "current", f"{name}\n".encode())
+
+    def promote(self, name: str) -> None:
+        """Promote a candidate that was kept aside, in spite of the guard."""
+        if name not in self.candidates():
+            raise KdkitError(
+                f"'{name}' is not a candidate",
+                fix=f"'kdkit rollback {name}' makes a promoted version current"
+                if name in self.names()
+                else did_you_mean(name, list(self.candidates())),
+                code=ExitCode.MISSING,
+            )
+        os.replace(self.root / CANDIDATES / name, self.root / name)
+        self.make_current(name)
+
+    def rollback(self, name: str | None = None) -> Version:
+        """Make ``name``, or the parent of the current version, current. Returns it."""
+        if name is None:
+            current = self.get()
+            name = current.lineage["parent"]
+            if name is None:
+                earlier = self.names()[: self.names().index(current.name)]
+                raise KdkitError(
+                    f"{current.name} was made from scratch: there is no parent to roll back to",
+                    fix=f"name one: kdkit rollback {earlier[-1]}" if earlier else "",
+                )
+        self.make_current(name)
+        return self.get(name)
+
+
+def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:
+    """The student of a version (or of a version's folder), in eval mode, on the CPU.
+
+    ``catalogue`` knows the student's family; by default that of the project that the version lies in, which keeps
+    names to the plugins that they were pinned to; elsewhere everything that is installed.
+    """
+    from kdkit.core.plugin_system.discovery import resolve
+
+    version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
+    family = (catalogue or Workspace.catalogue_at(version.folder)).get("student", version.lineage["student"]["family"])
+    student: Any = resolve(family.spec.loader)(version.student_folder)
+    student.eval()
+    return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

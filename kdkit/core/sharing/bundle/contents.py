@@ -1,0 +1,231 @@
+"""What of a project goes into a bundle: listed by what kdkit knows of it, so that no image is ever caught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.sharing.bundle.manifest import REQUIREMENTS
+from kdkit.core.sharing.bundle.needs import plugin_pins, without_wheel
+from kdkit.core.teachers.files import list_folder
+
+if TYPE_CHECKING:
+    from kdkit.core.features import Column, FeatureStore
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.registry.lock import Lock, LockedTeacher
+    from kdkit.core.project.versions import Version, Versions
+
+PARTS = ("teachers", "features", "versions")
+"""What ``--with`` can name. ``registry.yaml``, the lock, the recipe and the requirements are always inside."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a bundle.
+
+    Attributes:
+        path: in the bundle and in the project.
+        content: the file it is read from, or the bytes themselves.
+        size: bytes.
+        sha256: what it must have (a teacher's file: what was locked); empty where nothing is known.
+    """
+
+    path: str
+    content: Path | bytes
+    size: int
+    sha256: str = ""
+
+
+def collect(
+    workspace: Workspace,
+    parts: Collection[str] = PARTS,
+    *,
+    all_versions: bool = False,
+    wheels: Path | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Item, ...]:
+    """The files of a bundle, always in the same order; reads no file's content and writes nothing.
+
+    Args:
+        parts: of :data:`PARTS`.
+        all_versions: every promoted version instead of the current one alone.
+        wheels: a folder of wheels, as ``pip download`` makes it.
+        reporter: takes warnings.
+
+    Raises:
+        KdkitError: an unknown part, a teacher that is not locked or was changed since, a recipe or a file of the
+            student's config that lies outside the project, a folder without wheels.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise KdkitError(f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
+    reporter = reporter or Silent()
+    required = plugin_pins()
+    lines = "".join(f"{line}\n" for line in required).encode()
+    items = [*_project(workspace), Item(REQUIREMENTS, lines, len(lines))]
+    if "teachers" in parts:
+        items += _teachers(workspace, reporter)
+    if "features" in parts:
+        items += _features(workspace, reporter)
+    if "versions" in parts:
+        items += _versions(workspace, all_versions)
+    if wheels is not None:
+        items += _wheels(wheels)
+        if lacking := without_wheel(required, (path.name for path in wheels.glob("*.whl"))):
+            reporter.warn(f"no wheel of {', '.join(lacking)} in {wheels}")
+    return tuple(items)
+
+
+def _file(workspace: Workspace, path: Path) -> Item:
+    return Item(path.relative_to(workspace.root).as_posix(), path, path.stat().st_size)
+
+
+def _folder(workspace: Workspace, folder: Path) -> list[Item]:
+    """Every file below; hidden ones are drafts of a process that was killed."""
+    names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
+    return [_file(workspace, folder / name) for name in names]
+
+
+def _project(workspace: Workspace) -> list[Item]:
+    from kdkit.core.project.recipe import is_path
+
+    registry = workspace.registry
+    named = [registry.recipe] if is_path(registry.recipe) else []
+    paths = [workspace.registry_path, workspace.lock_path]
+    for name in dict.fromkeys([*named, *_paths_in(registry.student.config)]):
+        paths.append(_inside(workspace, name))
+    items: dict[str, Item] = {}
+    for path in paths:
+        found = _folder(workspace, path) if path.is_dir() else [_file(workspace, path)] if path.exists() else []
+        items |= {item.path: item for item in found}
+    return list(items.values())
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    """The files of the project that a student's config names: see ``registry.yaml`` in docs/registry.md."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _paths_in(item)
+    elif isinstance(value, str) and value.startswith(("./", "../")):
+        yield value
+
+
+def _inside(workspace: Workspace, name: str) -> Path:
+    root = workspace.root.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root) or path == root:
+        raise KdkitError(
+            f"'{name}' lies outside the project",
+            where=str(workspace.registry_path),
+            why="a bundle holds the project's own files alone",
+            fix="copy it into the project and name it there",
+        )
+    if not path.exists():
+        raise KdkitError("no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING)
+    return workspace.root / path.relative_to(root)
+
+
+def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+    """The files that the lock knows, and no others."""
+    from kdkit.core.project.registry.chosen import chosen_teacher
+    from kdkit.core.project.registry.lock import Lock
+    from kdkit.core.teachers.open import require_same_choice
+
+    lock = Lock.load(workspace.lock_path)
+    for name in sorted(workspace.registry.teachers):
+        chosen = chosen_teacher(workspace, name)
+        if chosen.unavailable and name not in lock.teachers:
+            reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
+            continue
+        locked = lock.teacher(name)
+        require_same_choice(chosen, locked)
+        if held_by_author(workspace, name, locked):
+            reporter.warn(f"teacher '{name}' has no files here: it teaches what its features hold")
+            continue
+        if locked.gated:
+            reporter.warn(f"teacher '{name}' is gated: its terms bind whoever gets this bundle too")
+        for file, fact in sorted(locked.files.items()):
+            path = workspace.artifacts / name / file
+            yield Item(path.relative_to(workspace.root).as_posix(), path, fact.size, fact.sha256)
+
+
+def held_by_author(workspace: Workspace, name: str, locked: LockedTeacher) -> bool:
+    """Whether a teacher came with a pulled student from a folder of its author, so that its files cannot be had."""
+    return locked.held_by_author and not (workspace.artifacts / name).is_dir()
+
+
+def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+    """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind.
+
+    Nor one from which texts can be read: captions never go in.
+    """
+    from kdkit.core.features import FeatureStore
+    from kdkit.core.features.extract.answers import tells_texts
+    from kdkit.core.project.registry.lock import Lock
+
+    store, lock = FeatureStore(workspace.features), Lock.load(workspace.lock_path)
+    for teacher in store.teachers:
+        column = _column_in_use(store, lock, teacher)
+        if column is None:
+            continue
+        if tells_texts(column.signals):
+            reporter.warn(f"features of '{teacher}' are left out: the texts of your data can be read from them")
+            continue
+        pointer = workspace.features / teacher / "current"
+        if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.folder.name:
+            yield _file(workspace, pointer)
+        yield from _folder(workspace, column.folder)
+
+
+def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | None:
+    locked = lock.teachers.get(teacher)
+    fingerprints = [header.fingerprint for header in store.headers(teacher)]
+    if locked is None:
+        return store.column(teacher)
+    return store.column(teacher, locked.fingerprint) if locked.fingerprint in fingerprints else None
+
+
+def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
+    """Without what was corrected: texts of the samples."""
+    from kdkit.core.project.versions import CORRECTIONS, Versions
+
+    versions = Versions(workspace)
+    current = versions.current()
+    if current is None:
+        return
+    yield _file(workspace, versions.root / "current")
+    for name in versions.names() if everything else (current.name,):
+        yield from (item for item in _folder(workspace, versions.root / name) if not item.path.endswith(CORRECTIONS))
+    if not everything:
+        yield from _history(workspace, versions, current)
+
+
+def _history(workspace: Workspace, versions: Versions, version: Version) -> Iterator[Item]:
+    """The lineages of the ancestors, which stay behind; a version that was pulled has them already."""
+    from kdkit.core.project.versions import HISTORY
+
+    earlier = versions.history(version)[:-1]
+    if earlier and not version.pulled:
+        pulled = [ancestor.pulled["origin"] for ancestor in versions.ancestry(version) if ancestor.pulled]
+        body = {"origin": pulled[-1] if pulled else None, "history": [dict(lineage) for lineage in earlier]}
+        content = (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+        yield Item((version.folder / HISTORY).relative_to(workspace.root).as_posix(), content, len(content))
+
+
+def _wheels(folder: Path) -> list[Item]:
+    found = sorted(folder.glob("*.whl"))
+    if not found:
+        raise KdkitError(
+            "no wheels here",
+            where=str(folder),
+            fix="pip download --only-binary=:all: --dest DIR -r requirements.txt; see docs/offline.md",
+            code=ExitCode.MISSING,
+        )
+    return [Item(f"wheels/{path.name}", path, path.stat().st_size) for path in found]

@@ -1,0 +1,65 @@
+"""What a bundle's project needs besides its files: the plugins that it was made with, and hosts that it would ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from kdkit.core.plugin_system.discovery import installed, load_catalogue
+from kdkit.core.sharing.bundle.manifest import Manifest
+
+
+def plugin_pins() -> tuple[str, ...]:
+    """``distribution==version`` of every installed plugin, whatever it was installed from.
+
+    Unlike those of :mod:`kdkit.core.plugin_system.requirements`, they name no folder and no address of this machine's world.
+    """
+    return tuple(sorted({f"{p.distribution}=={p.version}" for p in installed() if not p.built_in}))
+
+
+def missing_here(required: Iterable[str]) -> tuple[str, ...]:
+    """Of requirements as pip reads them, those that no installed distribution meets."""
+
+    def here(name: str) -> list[str]:
+        try:
+            return [version(name)]
+        except PackageNotFoundError:
+            return []
+
+    return _unmet(required, here)
+
+
+def senders(manifest: Manifest) -> tuple[str, ...]:
+    """The files by which a teacher sends images and questions to an address that they name, wherever they lie.
+
+    They are known by the marks of the installed loaders; some disks do not tell ``A`` from ``a``.
+    """
+    asking = [entry.spec for entry in load_catalogue().entries("loader") if entry.spec.asks_network]
+    marks = {mark.casefold() for spec in asking for mark in spec.marks}
+    return tuple(file.path for file in manifest.files if file.path.rpartition("/")[2].casefold() in marks)
+
+
+def without_wheel(required: Iterable[str], wheels: Iterable[str]) -> tuple[str, ...]:
+    """Of requirements as pip reads them, those that none of ``wheels`` (``a-1-py3-none-any.whl``) meets."""
+    from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+    there: list[tuple[str, str]] = []
+    for wheel in wheels:
+        with suppress(InvalidWheelFilename):
+            name, number, _, _ = parse_wheel_filename(wheel)
+            there.append((name, str(number)))
+    return _unmet(required, lambda name: [number for own, number in there if own == canonicalize_name(name)])
+
+
+def _unmet(required: Iterable[str], versions: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """Requirements for which none of the ``versions`` of their distribution would do; comments and options are none."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    lacking = []
+    for line in required:
+        with suppress(InvalidRequirement):
+            wanted = Requirement(line)
+            if not any(wanted.specifier.contains(number, prereleases=True) for number in versions(wanted.name)):
+                lacking.append(line)
+    return tuple(lacking)

@@ -1,0 +1,166 @@
+"""From an archive to a project: everything is checked while it is unpacked, and nothing appears before."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.project import REGISTRY
+from kdkit.core.project.registry.load import load_registry
+from kdkit.core.sharing.bundle import tar
+from kdkit.core.sharing.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
+from kdkit.core.sharing.bundle.meter import CHUNK, Meter
+from kdkit.core.sharing.bundle.needs import senders
+from kdkit.core.sharing.bundle.packing import require_space, tar_size
+
+
+def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Reporter | None = None) -> Manifest:
+    """Make the project folder ``to`` of a bundle; it appears whole or not at all.
+
+    Args:
+        archive: what :func:`kdkit.core.sharing.bundle.packing.pack` wrote.
+        to: a folder that does not exist yet.
+        max_size: refuse what would take more bytes on disk.
+        reporter: where progress is told, and which files would have images sent to a host.
+
+    Raises:
+        KdkitError: ``to`` exists; too little disk space; an archive that is cut off or damaged, of a newer
+            kdkit, or that holds anything but the plain files of its manifest, with their sizes and hashes, at places
+            that a project may have. Nothing is left then.
+    """
+    archive, to, reporter = Path(archive), Path(to).absolute(), reporter or Silent()
+    with _opened(archive) as handle:
+        manifest = _read_manifest(handle, archive)
+        check_target(to, manifest, max_size)
+        _warn(manifest, reporter)
+        try:
+            with disk_errors(str(to)), new_folder(to) as draft:
+                _read_files(handle, archive, manifest, draft, reporter)
+                load_registry(draft / REGISTRY)
+        except OSError as error:  # a disk that is breaking, or one that does not take such names
+            why = error.strerror or str(error)
+            raise KdkitError("this bundle cannot be unpacked", where=str(error.filename or to), why=why) from error
+    return manifest
+
+
+def check(archive: Path, *, reporter: Reporter | None = None) -> Manifest:
+    """The manifest of a bundle of which everything is as it says; writes nothing. Raises: as :func:`unpack`."""
+    with _opened(Path(archive)) as handle:
+        manifest = _read_manifest(handle, Path(archive))
+        _warn(manifest, reporter or Silent())
+        _read_files(handle, Path(archive), manifest, None, reporter or Silent())
+    return manifest
+
+
+def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> None:
+    """Raises: KdkitError when ``manifest`` cannot be unpacked to ``to``, before anything is written."""
+    if to.exists():
+        raise KdkitError(
+            "there is something already",
+            where=str(to),
+            why="a bundle becomes a new folder: it never changes a project",
+            fix="choose another --to; docs/offline.md says how a teacher comes from there into a project",
+            code=ExitCode.FOUND,
+        )
+    if not to.parent.is_dir():
+        raise KdkitError("no such folder", where=str(to.parent), code=ExitCode.MISSING)
+    if max_size is not None and manifest.total > max_size:
+        raise KdkitError(
+            f"the bundle holds {manifest.total / 1e9:.2f} GB, more than the {max_size / 1e9:.2f} GB that are allowed",
+            fix="allow more with --max-size, if you trust whoever made it",
+        )
+    require_space(to.parent, manifest.total)
+
+
+def _warn(manifest: Manifest, reporter: Reporter) -> None:
+    """A bundle is a folder of one's own once it is unpacked: what :func:`load_model` refuses elsewhere works there."""
+    for path in senders(manifest):
+        reporter.warn(
+            f"a teacher of this bundle sends images and questions to a host: '{path}' says to which, and with which of "
+            "your keys; read it before you use the project"
+        )
+
+
+def _opened(archive: Path) -> BinaryIO:
+    try:
+        return open(archive, "rb")
+    except OSError as error:
+        raise KdkitError(
+            "this bundle cannot be read", where=str(archive), why=error.strerror or "", code=ExitCode.MISSING
+        ) from None
+
+
+def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
+    """The first file; and whether the archive has the length that follows from it."""
+    try:
+        name, size = next(tar.members(handle), ("", 0))
+    except tar.BadTar as error:
+        raise _not_a_bundle(archive, str(error)) from None
+    if name != MANIFEST or size > LARGEST:
+        raise _not_a_bundle(archive, f"it does not begin with {MANIFEST}")
+    manifest = parse_manifest(handle.read(size), str(archive))
+    wanted, found = tar_size(manifest, size), archive.stat().st_size
+    if found < wanted:
+        raise _cut_off(archive, f"it has {found} of {wanted} bytes")
+    handle.seek(0)
+    return manifest
+
+
+def _read_files(handle: BinaryIO, archive: Path, manifest: Manifest, into: Path | None, reporter: Reporter) -> None:
+    """Compare every file with the manifest, writing it below ``into``, if that is given."""
+    label = "checking (MB)" if into is None else "unbundling (MB)"
+    expected, meter = {file.path: file for file in manifest.files}, Meter(label, manifest.total, reporter)
+    inside = tar.members(handle)
+    try:
+        next(inside)  # the manifest
+        for name, size in inside:
+            fact = expected.pop(name, None)
+            if fact is None:
+                known = any(file.path == name for file in manifest.files)
+                raise _not_a_bundle(archive, f"{name!a} is {'in it twice' if known else 'not in its manifest'}")
+            if size != fact.size:
+                raise _not_a_bundle(archive, f"'{name}' has {size} bytes; its manifest says {fact.size}")
+            _read_file(handle, archive, fact, into, meter)
+    except tar.CutOff as error:
+        raise _cut_off(archive, str(error)) from None
+    except tar.BadTar as error:
+        raise _not_a_bundle(archive, str(error)) from None
+    if expected:
+        raise _not_a_bundle(archive, f"{len(expected)} files of its manifest are missing: '{next(iter(expected))}'")
+
+
+def _read_file(handle: BinaryIO, archive: Path, fact: BundledFile, into: Path | None, meter: Meter) -> None:
+    digest, left = hashlib.sha256(), fact.size
+    if into is not None:
+        (into / fact.path).parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if into is None else open(into / fact.path, "xb") as out:
+        while left:
+            chunk = handle.read(min(CHUNK, left))
+            if not chunk:
+                raise tar.CutOff(f"it ends within '{fact.path}'")
+            digest.update(chunk)
+            if out:
+                out.write(chunk)
+            left -= len(chunk)
+            meter.add(len(chunk), fact.path)
+    if digest.hexdigest() != fact.sha256:
+        raise KdkitError(
+            f"'{fact.path}' is damaged, or was changed",
+            where=str(archive),
+            why=f"its manifest has sha256 {fact.sha256}; the bytes have {digest.hexdigest()}",
+            fix="copy the bundle again; nothing was unpacked",
+        )
+
+
+def _not_a_bundle(archive: Path, why: str) -> KdkitError:
+    return KdkitError("not a bundle that kdkit unpacks", where=str(archive), why=why, fix="nothing was unpacked")
+
+
+def _cut_off(archive: Path, why: str) -> KdkitError:
+    fix = "copy it again from its beginning; nothing was unpacked"
+    return KdkitError("this bundle is cut off", where=str(archive), why=why, fix=fix, code=ExitCode.MISSING)

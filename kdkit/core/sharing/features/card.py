@@ -1,0 +1,194 @@
+"""What goes with shared columns: who may share them, the record that says what they are, and the page for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.licenses import LicenceFacts
+
+FORMAT = "kdkit-shared-features"
+FORMAT_VERSION = 1
+RECORD = "kdkit-features.json"
+README = "README.md"
+STORE = "features"
+"""The folder of the repository that is a feature store, as in a project."""
+
+
+@dataclass(frozen=True)
+class SharedColumn:
+    """One column of a data set repository; its files lie in ``features/<teacher>/<first 12 of fingerprint>/``.
+
+    Attributes:
+        fingerprint, parts: as in the column's header.
+        source, commit, licence: of the teacher; the source of a folder is not told.
+        signals: name -> shape of a row and dtype, such as ``512 float16``.
+        rows, texts: samples and prompts with features.
+        domains: domain -> samples.
+    """
+
+    fingerprint: str
+    parts: Mapping[str, str]
+    source: str
+    commit: str | None
+    licence: str
+    signals: Mapping[str, str]
+    rows: int
+    texts: int
+    domains: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class FeaturesRecord:
+    """``kdkit-features.json``: the columns, and size and sha256 of every other file."""
+
+    kdkit: str
+    columns: Mapping[str, SharedColumn]
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the inverse of :meth:`from_json`."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "kdkit": self.kdkit,
+            "columns": {name: asdict(column) for name, column in self.columns.items()},
+            "files": {name: dict(facts) for name, facts in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> FeaturesRecord:
+        """Raises: KdkitError when it is something else, or of a newer kdkit."""
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT:
+                raise ValueError(f"format is {raw['format']!r}")
+            version = int(raw["format_version"])
+            if version <= FORMAT_VERSION:
+                columns = {name: _column(facts) for name, facts in raw["columns"].items()}
+                files = {name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in raw["files"].items()}
+                return cls(str(raw["kdkit"]), columns, files)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KdkitError(
+                "not a data set of features that kdkit has pushed",
+                where=where,
+                why=f"{RECORD}: {error}",
+                code=ExitCode.MISSING,
+            ) from None
+        raise KdkitError(
+            f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
+            where=where,
+            fix="pip install -U kdkit",
+        )
+
+
+def _column(facts: Mapping[str, Any]) -> SharedColumn:
+    column = SharedColumn(**facts)
+    if not re.fullmatch(r"[0-9a-f]{64}", column.fingerprint):
+        raise ValueError(f"{column.fingerprint!r} is no fingerprint")
+    return column
+
+
+def licence_to_share(name: str, facts: LicenceFacts, *, public: bool) -> str:
+    """The licence under which a teacher's features may be passed on.
+
+    Raises:
+        KdkitError: exit code 4: derivatives are forbidden; in public, also a licence that nobody knows and an
+            agreement that others do not have.
+    """
+    kind, agreement = facts.strictest, "if the owner permits it, record that: 'license: LicenseRef-AGREEMENT'"
+    if kind == "agreement":
+        if public:
+            raise _refused(name, "your own agreement is not everybody's", "push to a private repository")
+        return str(facts.asserted)
+    if kind == "no-derivatives" or facts.distillation == "forbidden":
+        why = f"{facts.shown} allows no derivatives, and features are derived from the teacher"
+        raise _refused(name, f"{why}: {facts.note}" if facts.note else why, agreement)
+    if kind == "unknown" and facts.distillation != "allowed" and public:
+        fix = "find out and write it into registry.yaml as 'license:', or push to a private repository"
+        raise _refused(name, f"its licence is {facts.shown}", fix)
+    return facts.names[0] if len(facts.names) == 1 else facts.shown
+
+
+def _refused(name: str, why: str, fix: str) -> KdkitError:
+    return KdkitError(
+        f"features of '{name}' may not be shared", where=f"teachers.{name}", why=why, fix=fix, code=ExitCode.DENIED
+    )
+
+
+def card(repo: str, columns: Mapping[str, SharedColumn]) -> str:
+    """``README.md``: what the columns are, whose, and how to read them."""
+    licences = sorted({column.licence for column in columns.values()})
+    one = licences[0] if len(licences) == 1 and re.fullmatch(r"[a-z0-9.-]+", licences[0]) else ""
+    known = one if one and one != "unknown" else "other"
+    name, column = next(iter(columns.items()))
+    folder, signal = f"{STORE}/{name}/{column.fingerprint[:12]}", next(iter(column.signals))
+    head = ["---", f"license: {known}"]
+    if known == "other":
+        head += [f"license_name: {json.dumps(', '.join(licences))}"]
+    head += ["tags: [kdkit, features, knowledge-distillation]", "viewer: false", "---"]
+    table = ["| teacher | source | licence | signals | samples | prompts |", "|---|---|---|---|---|---|"]
+    table += [_row(teacher, facts) for teacher, facts in columns.items()]
+    domains = sorted({domain for facts in columns.values() for domain in facts.domains})
+    counts = [
+        "| teacher | " + " | ".join(d.replace("|", "\\|") for d in domains) + " |",
+        "|---" * (len(domains) + 1) + "|",
+    ]
+    for teacher, facts in columns.items():
+        counts.append("| " + " | ".join([teacher, *(str(facts.domains.get(d, 0)) for d in domains)]) + " |")
+    values = {"repo": repo, "folder": folder, "signal": signal, "teacher": name}
+    return "\n".join([*head, "", _TEXT.format(table="\n".join(table), counts="\n".join(counts), **values)])
+
+
+def _row(name: str, column: SharedColumn) -> str:
+    commit = f" at `{column.commit[:12]}`" if column.commit else ""
+    signals = ", ".join(f"{signal} {shape}" for signal, shape in column.signals.items())
+    cells = (name, f"`{column.source}`{commit}", column.licence, signals, str(column.rows), str(column.texts))
+    return "| " + " | ".join(cells) + " |"
+
+
+_TEXT = """\
+# {repo}
+
+What frozen teachers say about images and captions, computed once: columns of kdkit's feature store. There are no
+images, no captions, no labels and no names of samples in here.
+
+{table}
+
+Samples per domain:
+
+{counts}
+
+## Keys
+
+A row belongs to a 64-bit digest of its image file's bytes and its caption. Whoever has the same file and caption
+finds the row; another crop, encoding or caption is another sample. Features are not normalised.
+
+Features are not anonymous. Who holds an image with its caption can tell whether it is in here, and features can be
+inverted in part. Use them under the teachers' licences, and do not try to identify anybody.
+
+## With kdkit
+
+```
+kdkit features pull {repo}
+```
+
+In a project whose `registry.lock` has the same teachers: hashes, fingerprints and block checksums are verified, and
+`kdkit distill` then needs these teachers' weights no more for these samples.
+
+## With h5py
+
+```python
+import h5py
+
+with h5py.File("{folder}/shard-0000.h5") as file:
+    digests = file["digests"][:]  # (N,) uint64
+    features = file["signals/{signal}"][:]  # (N, ...)
+```
+
+`{record}` holds the sha256 of every file; `texts.safetensors` features of zero-shot prompts, which name the classes.
+""".replace("{record}", RECORD)

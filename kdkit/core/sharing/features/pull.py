@@ -1,0 +1,239 @@
+"""Columns of a data set repository into the project's store, verified."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.header import Header
+from kdkit.core.features.store.store import PREFIX, FeatureStore
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.sharing.features.card import RECORD, STORE, FeaturesRecord, SharedColumn
+from kdkit.core.teachers.files import sha256_of
+from kdkit.core.teachers.open import fingerprint_parts
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.sharing.hub import Downloaded, Hub
+
+STAGING = "features-pulled"
+_OF_THE_HUB = (".gitattributes",)
+
+
+@dataclass(frozen=True)
+class PulledColumn:
+    """What a pull brought for one teacher.
+
+    Attributes:
+        teacher, fingerprint: the column.
+        rows: with features, that were added.
+        here: shards that the project had already.
+        texts: prompts that were added.
+    """
+
+    teacher: str
+    fingerprint: str
+    rows: int
+    here: int
+    texts: int
+
+
+def pull_features(
+    workspace: Workspace,
+    repo: str,
+    teachers: Sequence[str] = (),
+    *,
+    revision: str = "main",
+    hub: Hub | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[PulledColumn, ...]:
+    """Add columns of the data set repository ``repo`` to the project's.
+
+    Shards are added behind those that the project has; nothing of its own is replaced, and shards that it has already
+    (byte for byte) are not fetched. Run again after an interruption, it goes on.
+
+    Args:
+        teachers: by default all of the repository that the project's lock has too.
+        revision: branch, tag or commit.
+        hub: by default :func:`kdkit.core.sharing.hub.connect`.
+
+    Raises:
+        KdkitError: a teacher that is not locked here, or locked in another state than that whose features these are
+            (saying what differs); a file that is missing, not listed, or not what the record says; a damaged shard.
+            Nothing is added then. As :func:`kdkit.core.sharing.hub.download`.
+    """
+    from kdkit.core.base.atomic import disk_errors
+    from kdkit.core.sharing.hub import connect, download
+
+    hub, reporter = hub or connect(), reporter or Silent()
+    with disk_errors(str(workspace.root)), _staging(workspace, repo) as staging:
+        there = list[str]()
+
+        def record_alone(paths: Iterable[str]) -> list[str]:
+            there.extend(paths)
+            return [path for path in there if path == RECORD]
+
+        first = download(hub, repo, "dataset", revision, staging / "record", select=record_alone, reporter=reporter)
+        record = _record(first.folder, repo)
+        wanted = _wanted(workspace, repo, record, teachers)
+        listed = _listed(repo, record, wanted, there)
+        known = _hashes(workspace, wanted, listed)
+        fetch = sorted(path for path, facts in listed.items() if facts["sha256"] not in known)
+        got = download(hub, repo, "dataset", first.commit, staging / "files", select=lambda _: fetch, reporter=reporter)
+        _same_content(repo, got, listed)
+        columns = [_verified(got.folder, name, facts, reporter) for name, facts in wanted.items()]
+        left = {name: [p for p in listed if p not in fetch and _of(name, facts, p)] for name, facts in wanted.items()}
+        return tuple(_adopt(workspace, column, len(left[column.teacher])) for column in columns)
+
+
+@contextmanager
+def _staging(workspace: Workspace, repo: str) -> Iterator[Path]:
+    """Where files arrive; what an interrupted download has fetched stays there for the next run."""
+    folder = workspace.state / STAGING / repo.replace("/", "--")
+    arrived = [folder / "record", folder / "files"]
+    try:
+        for path in arrived:
+            shutil.rmtree(path, ignore_errors=True)
+        yield folder
+    except BaseException:
+        for path in arrived:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _record(folder: Path, repo: str) -> FeaturesRecord:
+    path = folder / RECORD
+    text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
+    return FeaturesRecord.from_json(text, repo)
+
+
+def _wanted(
+    workspace: Workspace, repo: str, record: FeaturesRecord, teachers: Sequence[str]
+) -> dict[str, SharedColumn]:
+    """Teacher -> its column, of the fingerprint that the lock has."""
+    lock = Lock.load(workspace.lock_path)
+    for name in teachers:
+        if name not in record.columns:
+            why = did_you_mean(name, tuple(record.columns))
+            raise KdkitError(f"no features of '{name}'", where=repo, why=why, code=ExitCode.MISSING)
+    names = tuple(dict.fromkeys(teachers)) or tuple(name for name in record.columns if name in lock.teachers)
+    if not names:
+        raise KdkitError(
+            "none of its teachers is one of this project's",
+            where=repo,
+            why=f"it has {', '.join(record.columns)}; registry.lock has {', '.join(lock.teachers) or 'none'}",
+            fix="kdkit add-teacher NAME",
+            code=ExitCode.MISSING,
+        )
+    for name in names:
+        _require_same(repo, name, record.columns[name], lock)
+    return {name: record.columns[name] for name in names}
+
+
+def _require_same(repo: str, name: str, column: SharedColumn, lock: Lock) -> None:
+    """Features of other weights, or of another preprocessing, are no features of this teacher."""
+    facts = lock.teacher(name)
+    if facts.fingerprint == column.fingerprint:
+        return
+    parts = fingerprint_parts(facts.files, facts.loader, facts.options, facts.identity)
+    differences = Header(name, column.fingerprint, column.parts, ()).differences(parts)
+    raise KdkitError(
+        f"these are features of another '{name}'",
+        where=repo,
+        why=f"fingerprint {column.fingerprint[:PREFIX]} there, {facts.fingerprint[:PREFIX]} in registry.lock ("
+        f"{differences or 'the files differ'}); its source there: {column.source}"
+        + (f" at {column.commit}" if column.commit else ""),
+        fix=f"lock the same state of it: from: {column.source}" + (f"@{column.commit}" if column.commit else ""),
+        code=ExitCode.FOUND,
+    )
+
+
+def _of(name: str, column: SharedColumn, path: str) -> bool:
+    return path.startswith(f"{STORE}/{name}/{column.fingerprint[:PREFIX]}/")
+
+
+def _listed(
+    repo: str, record: FeaturesRecord, wanted: Mapping[str, SharedColumn], there: Sequence[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Files of the wanted columns, as the record has them.
+
+    Raises:
+        KdkitError: the repository holds a file that the record does not list, or lacks one that it lists.
+    """
+    missing = sorted(record.files.keys() - set(there))
+    extra = sorted(set(there) - record.files.keys() - {RECORD, *_OF_THE_HUB})
+    if missing or extra:
+        what = f"'{missing[0]}' is missing" if missing else f"'{extra[0]}' was not pushed by kdkit"
+        raise _tampered(repo, what, f"{RECORD} lists the files, and the repository holds others")
+    return {
+        path: facts
+        for path, facts in record.files.items()
+        if any(_of(name, column, path) for name, column in wanted.items())
+    }
+
+
+def _hashes(
+    workspace: Workspace, wanted: Mapping[str, SharedColumn], listed: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """sha256 of the project's shards that may be among those listed."""
+    sizes = {facts["size"] for path, facts in listed.items() if path.endswith(".h5")}
+    folders = [workspace.features / name / column.fingerprint[:PREFIX] for name, column in wanted.items()]
+    shards = [path for folder in folders for path in folder.glob("shard-*.h5") if path.stat().st_size in sizes]
+    return {sha256_of(path) for path in shards}
+
+
+def _same_content(repo: str, got: Downloaded, listed: Mapping[str, Mapping[str, Any]]) -> None:
+    for path, found in got.files.items():
+        if path not in listed or found != listed[path]["sha256"]:
+            expected = listed[path]["sha256"] if path in listed else "none"
+            raise _tampered(repo, f"'{path}' was changed", f"{RECORD} has sha256 {expected}, the file has {found}")
+
+
+def _tampered(repo: str, what: str, why: str) -> KdkitError:
+    return KdkitError(
+        f"{what}; nothing was added",
+        where=repo,
+        why=why,
+        fix="ask whoever pushed it, or pull an earlier commit: --revision COMMIT",
+        code=ExitCode.FOUND,
+    )
+
+
+def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) -> Column:
+    """The fetched column: complete, of that teacher, with every block as it was committed."""
+    reporter.say(f"verifying the features of {name}")
+    column = FeatureStore(folder / STORE).column(name, facts.fingerprint)
+    problems = column.verify()
+    if column.header.parts != facts.parts:
+        problems.append(f"column.json and {RECORD} differ in what the features depend on")
+    if not column.complete:
+        problems.append("a shard has blocks that were never written")
+    if problems:
+        raise KdkitError(
+            f"the features of '{name}' are damaged; nothing was added",
+            where=problems[0].partition(":")[0],
+            why=problems[0],
+            code=ExitCode.FOUND,
+        )
+    return column
+
+
+def _adopt(workspace: Workspace, fetched: Column, here: int) -> PulledColumn:
+    """Move the shards behind those of the project's column, and add prompts that it lacks."""
+    store = FeatureStore(workspace.features)
+    column = store.create(fetched.header)
+    for number, shard in enumerate(fetched.shards, start=len(column.shards)):
+        os.replace(shard.path, column.folder / f"shard-{number:04d}.h5")
+    new = {text: values for text, values in fetched.texts.items() if text not in column.texts}
+    store.put_texts(column.teacher, column.fingerprint, new)
+    rows = int(fetched.present.sum())
+    return PulledColumn(column.teacher, column.fingerprint, rows, here, len(new))

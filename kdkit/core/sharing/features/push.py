@@ -1,0 +1,177 @@
+"""Columns of the project to a data set repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import kdkit
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.features.extract.answers import tells_texts
+from kdkit.core.features.store.store import PREFIX, FeatureStore
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, licence_to_share
+from kdkit.core.sharing.features.form import write_shared_form
+
+if TYPE_CHECKING:
+    from kdkit.core.data.table import SampleTable
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
+
+
+@dataclass(frozen=True)
+class PushedFeatures:
+    """What was pushed, or with ``dry_run`` would be (then ``uploaded`` is None)."""
+
+    columns: dict[str, SharedColumn]
+    plan: UploadPlan
+    uploaded: Uploaded | None
+
+
+def push_features(
+    workspace: Workspace,
+    repo: str,
+    teachers: Sequence[str] = (),
+    *,
+    hub: Hub | None = None,
+    public: bool = False,
+    delete: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+) -> PushedFeatures:
+    """Push columns of ``teachers`` (by default all of the registry that have one) to the data set repository ``repo``.
+
+    Only rows of samples that the project's data hold now, and prompts of its classes. The repository then holds
+    these columns and no others.
+
+    Args:
+        hub: by default :func:`kdkit.core.sharing.hub.connect`.
+        public: everybody may read it; a new repository is private otherwise.
+        delete: columns of other teachers that the repository holds may go.
+        dry_run: nothing is sent.
+
+    Raises:
+        KdkitError: a licence that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
+            of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
+    """
+    from kdkit.core.data import load_table
+    from kdkit.core.sharing.hub import connect, plan_upload, upload
+
+    hub, reporter = hub or connect(), reporter or Silent()
+    names = _shareable(workspace, teachers)
+    licences = {name: _licence(workspace, name, public=public) for name in names}
+    for name in (name for name, licence in licences.items() if licence == "unknown"):
+        reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its licence is unknown")
+    with workspace.room("features-pushed") as folder:
+        table = load_table(workspace, reporter)
+        columns = {}
+        for done, name in enumerate(names, start=1):
+            columns[name] = _write_column(workspace, name, licences[name], table, folder, reporter)
+            reporter.progress("preparing columns", done, len(names), name)
+        _complete(workspace, folder, repo, columns)
+        plan = plan_upload(hub, repo, "dataset", folder)
+        if not delete:
+            _keep_others(plan, columns)
+        if dry_run:
+            return PushedFeatures(columns, plan, None)
+        message = f"Features of {', '.join(columns)} (kdkit {kdkit.__version__})"
+        return PushedFeatures(columns, plan, upload(hub, plan, private=not public, message=message, reporter=reporter))
+
+
+def _shareable(workspace: Workspace, teachers: Sequence[str]) -> tuple[str, ...]:
+    """The teachers, each with a column of the locked fingerprint."""
+    lock, store = Lock.load(workspace.lock_path), FeatureStore(workspace.features)
+    chosen = tuple(workspace.registry.teachers)
+    names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
+    columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
+    if telling := [column.teacher for column in columns if tells_texts(column.signals)]:
+        others = " ".join(name for name in names if name not in telling)
+        raise KdkitError(
+            f"features of {', '.join(telling)} are not shared",
+            where=str(workspace.features),
+            why="they hold the tokens of your data's answers, so that the texts can be read from them",
+            fix=f"push those of the others: {others}" if others else "",
+            code=ExitCode.DENIED,
+        )
+    if not names:
+        raise KdkitError(
+            "there are no features to push",
+            where=str(workspace.features),
+            fix="kdkit features extract",
+            code=ExitCode.MISSING,
+        )
+    return names
+
+
+def _licence(workspace: Workspace, name: str, *, public: bool) -> str:
+    from kdkit.core.project.registry.chosen import chosen_teacher
+
+    locked = Lock.load(workspace.lock_path).teacher(name)
+    facts = chosen_teacher(workspace, name).licence_facts(locked.licence, gated=locked.gated)
+    return licence_to_share(name, facts, public=public)
+
+
+def _write_column(
+    workspace: Workspace, name: str, licence: str, table: SampleTable, folder: Path, reporter: Reporter
+) -> SharedColumn:
+    from kdkit.core.data.prompts import all_prompts, prompt_sets
+    from kdkit.core.sharing.release.redact import public_source
+
+    locked = Lock.load(workspace.lock_path).teacher(name)
+    column = FeatureStore(workspace.features).column(name, locked.fingerprint)
+    prompts = all_prompts(prompt_sets(workspace.registry, table))
+    form = write_shared_form(column, table, prompts, folder / STORE / name / column.fingerprint[:PREFIX])
+    if not form.rows:
+        raise KdkitError(
+            f"'{name}' has no features of the samples that this project's data hold now",
+            where=str(column.folder),
+            fix=f"kdkit features extract {name}",
+            code=ExitCode.MISSING,
+        )
+    if form.ambiguous:
+        reporter.warn(
+            f"'{name}': {form.ambiguous} samples are left out: others have the same image and text, "
+            "and the teacher says something else about them"
+        )
+    found = column.locate(table) >= 0
+    return SharedColumn(
+        fingerprint=column.fingerprint,
+        parts=dict(column.header.parts),
+        source=public_source(locked.source),
+        commit=locked.commit,
+        licence=licence,
+        signals={s.name: f"{'x'.join(str(n) for n in s.shape)} {s.dtype}" for s in column.signals},
+        rows=form.rows,
+        texts=form.texts,
+        domains={d: int((found & (table.domain_index == i)).sum()) for i, d in enumerate(table.domains)},
+    )
+
+
+def _complete(workspace: Workspace, folder: Path, repo: str, columns: dict[str, SharedColumn]) -> None:
+    """Write the page and the record; nothing in the folder may name a place on this machine.
+
+    Shards hold numbers, and what ``column.json`` holds: in gigabytes of numbers a short name would occur by chance.
+    """
+    from kdkit.core.sharing.release.layout import file_facts
+    from kdkit.core.sharing.release.redact import check_nothing_leaks
+
+    (folder / README).write_text(card(repo, columns), encoding="utf-8")
+    record = FeaturesRecord(kdkit.__version__, columns, file_facts(folder))
+    (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
+    check_nothing_leaks(folder, [str(workspace.root.resolve()), str(Path.home())], without=(".h5",))
+
+
+def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:
+    parts = [path.split("/") for path in plan.deletes]
+    others = sorted({p[1] for p in parts if len(p) > 1 and p[0] == STORE and p[1] not in columns})
+    if others:
+        raise KdkitError(
+            f"{plan.repo} holds columns of {', '.join(others)}, which this push would delete",
+            where=plan.repo,
+            fix="name all teachers that it is to hold, choose another repository, or add --delete",
+            code=ExitCode.FOUND,
+        )

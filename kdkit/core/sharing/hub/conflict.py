@@ -1,0 +1,64 @@
+"""Somebody else was faster: who, and what they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.sharing.hub.connection import Hub
+from kdkit.core.sharing.hub.plan import UploadPlan
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, remote_files
+from kdkit.core.sharing.hub.retry import patiently
+
+_SHOWN = 5
+
+
+def conflict(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> KdkitError:
+    """The error for a branch that has moved since the plan, or a repository that somebody made; asks for details.
+
+    Args:
+        hub: whom to ask.
+        plan: what could not be carried out.
+        now: the branch as it is.
+        since: the commit that was expected; None: there was to be no repository.
+    """
+    if since is None:
+        what = "somebody else has made this repository since the push was planned; nothing was committed"
+    else:
+        what = "somebody else has pushed since this push was planned; nothing was committed"
+    before = remote_files(hub, now, since) if since else {}
+    return KdkitError(
+        what,
+        where=f"{plan.repo}@{plan.revision}",
+        why=f"{_who(hub, plan, now, since)} {_changes(before, remote_files(hub, now))}",
+        fix=f"look at {hub.url(plan.repo, plan.kind)}/commits/{plan.revision}, then run the push again: "
+        "it is planned anew, and what was sent is not sent again",
+        code=ExitCode.FOUND,
+    )
+
+
+def _who(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> str:
+    """``bob ("Better card")``, for each commit, newest first."""
+    commits = patiently(lambda: hub.api.list_repo_commits(plan.repo, repo_type=plan.kind, revision=now.commit))
+    names: list[str] = []
+    for commit in commits:
+        if commit.commit_id == since or len(names) == _SHOWN:
+            break
+        names.append(f'{" and ".join(commit.authors)} ("{commit.title}")')
+    return ", ".join(names) or "somebody"
+
+
+def _changes(before: Mapping[str, RemoteFile], after: Mapping[str, RemoteFile]) -> str:
+    same = [path for path in before.keys() & after.keys() if before[path].git_sha1 == after[path].git_sha1]
+    parts = {
+        "added": after.keys() - before.keys(),
+        "changed": before.keys() & after.keys() - set(same),
+        "removed": before.keys() - after.keys(),
+    }
+    told = [f"{verb} {_some(sorted(paths))}" for verb, paths in parts.items() if paths]
+    return "; ".join(told) or "changed no file"
+
+
+def _some(paths: list[str]) -> str:
+    more = len(paths) - _SHOWN
+    return ", ".join(paths[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

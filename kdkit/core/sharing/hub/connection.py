@@ -1,0 +1,145 @@
+"""Which Hub, and as whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.sharing.hub.explain import explained
+from kdkit.core.sharing.hub.retry import patiently
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Kind = Literal["model", "dataset"]
+TOKEN = "KDKIT_HUB_TOKEN"
+HOME = "huggingface.co"
+"""The host for which 'hf auth login' and HF_TOKEN are."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a token belongs to. ``role`` is the token's, as the Hub names it: read, write, fineGrained."""
+
+    name: str
+    organisations: tuple[str, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """An endpoint, and the token that may be sent to it.
+
+    Attributes:
+        endpoint: without a slash at the end.
+        token: None for an anonymous user; never shown.
+        withheld: why a token that is saved on this machine is not sent to this host; else empty.
+    """
+
+    endpoint: str
+    token: str | None = field(default=None, repr=False)
+    withheld: str = ""
+
+    @cached_property
+    def api(self) -> HfApi:
+        """The client. ``token=False`` keeps it from looking for one by itself."""
+        from huggingface_hub import HfApi
+
+        import kdkit
+
+        return HfApi(
+            endpoint=self.endpoint,
+            token=self.token or False,
+            library_name="kdkit",
+            library_version=kdkit.__version__,
+        )
+
+    @cached_property
+    def account(self) -> Account:
+        """Who the token belongs to; asks the Hub once.
+
+        Raises:
+            KdkitError: no token, or one that the Hub does not know (exit 4); no network (exit 3).
+        """
+        self.require_token()
+        with explained(self.endpoint, self):
+            facts = patiently(lambda: self.api.whoami())
+        token = facts.get("auth", {}).get("accessToken", {})
+        organisations = tuple(org["name"] for org in facts.get("orgs", ()))
+        return Account(facts["name"], organisations, token.get("role", ""))
+
+    def require_token(self) -> None:
+        """Raises: KdkitError without a token, saying how to give one."""
+        if self.token is None:
+            raise KdkitError(
+                "this needs a token, and there is none for this Hub",
+                where=self.endpoint,
+                why=self.withheld,
+                fix=self.how_to_log_in,
+                code=ExitCode.DENIED,
+            )
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What a user does to give a token for this endpoint."""
+        if is_home(self.endpoint):
+            return "run 'hf auth login' with a token that may write, or set HF_TOKEN"
+        return f"set {TOKEN} to a token of {urlsplit(self.endpoint).netloc}"
+
+    def scrub(self, text: str) -> str:
+        """``text`` without the token."""
+        return text.replace(self.token, "***") if self.token else text
+
+    def url(self, repo: str, kind: Kind = "model", revision: str = "") -> str:
+        """The page of a repository, for people."""
+        prefix = "datasets/" if kind == "dataset" else ""
+        return f"{self.endpoint}/{prefix}{repo}" + (f"/tree/{revision}" if revision else "")
+
+
+def connect(
+    endpoint: str | None = None, token: str | None = None, *, environment: Mapping[str, str] = os.environ
+) -> Hub:
+    """The Hub to use; asks nothing of it yet.
+
+    A token is sent to a host only if it was meant for it: ``token``, or ``KDKIT_HUB_TOKEN``, is for whatever endpoint
+    is in use; what ``hf auth login`` saved, and ``HF_TOKEN``, is for huggingface.co (over https) and goes nowhere else,
+    since a mirror in ``HF_ENDPOINT`` has no business with it.
+
+    Args:
+        endpoint: by default ``HF_ENDPOINT``, else https://huggingface.co.
+        token: by default ``KDKIT_HUB_TOKEN``, else, for huggingface.co, what ``huggingface_hub`` finds.
+        environment: where the variables are looked up.
+
+    Raises:
+        KdkitError: the endpoint is no http(s) address.
+    """
+    address = (endpoint or environment.get("HF_ENDPOINT") or f"https://{HOME}").rstrip("/")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise KdkitError(
+            "not the address of a Hub",
+            where="endpoint" if endpoint else "HF_ENDPOINT",
+            why="an address is https://HOST, without user name or password",
+            fix=f"unset it for https://{HOME}",
+        )
+    explicit = token or environment.get(TOKEN)
+    if explicit:
+        return Hub(address, explicit.strip())
+    if environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return Hub(address, None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set")
+    if is_home(address):
+        from huggingface_hub import get_token
+
+        return Hub(address, get_token())
+    return Hub(address, None, f"a token saved for {HOME} is not sent to {parts.netloc}")
+
+
+def is_home(endpoint: str) -> bool:
+    """Whether tokens saved on this machine are meant for this endpoint."""
+    parts = urlsplit(endpoint)
+    return parts.scheme == "https" and parts.netloc in (HOME, f"www.{HOME}", f"{HOME}:443")

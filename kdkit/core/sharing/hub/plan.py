@@ -1,0 +1,195 @@
+"""What a push would change: a comparison of a folder with a repository, by hash, without writing anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.sharing.hub.connection import Hub, Kind
+from kdkit.core.sharing.hub.explain import explained
+from kdkit.core.sharing.hub.hashes import hash_file
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, look_at, remote_files
+
+__all__ = ["Kind", "LocalFile", "UploadPlan", "plan_upload"]
+
+KEPT = (".gitattributes",)
+"""Files that the Hub itself put there; never deleted."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file as it was when the plan was made.
+
+    Attributes:
+        path: relative to the folder, POSIX.
+        size: bytes.
+        sha256, git_sha1: of its content; the latter is what git (and the Hub) calls it.
+        stamp: inode, size and time of the last change, to see that nobody touched it since.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    git_sha1: str
+    stamp: tuple[int, int, int]
+
+    def equals(self, remote: RemoteFile) -> bool:
+        """Whether the repository holds the same content."""
+        return self.sha256 == remote.sha256 if remote.sha256 else self.git_sha1 == remote.git_sha1
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What one commit will do. Made by :func:`plan_upload`, carried out by :func:`kdkit.core.sharing.hub.upload.upload`.
+
+    Attributes:
+        endpoint: the plan is for this Hub alone.
+        repo, kind, revision: where to.
+        folder: what is pushed; the repository will hold exactly this (and ``.gitattributes``).
+        parent: the commit that was compared with; None: there is no such repository yet.
+        visibility: of the repository as it is; None: there is none.
+        adds, updates: files to send.
+        unchanged: files that are there already.
+        deletes: paths that are in the repository and not in the folder.
+    """
+
+    endpoint: str
+    repo: str
+    kind: Kind
+    revision: str
+    folder: Path
+    parent: str | None
+    visibility: Literal["private", "public"] | None
+    adds: tuple[LocalFile, ...]
+    updates: tuple[LocalFile, ...]
+    unchanged: tuple[LocalFile, ...]
+    deletes: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[LocalFile, ...]:
+        """All of the folder, sorted by path."""
+        return tuple(sorted((*self.adds, *self.updates, *self.unchanged), key=lambda file: file.path))
+
+    @property
+    def to_send(self) -> tuple[LocalFile, ...]:
+        """Adds and updates, sorted by path."""
+        return tuple(sorted((*self.adds, *self.updates), key=lambda file: file.path))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files to send; less will travel where the Hub knows the content already."""
+        return sum(file.size for file in self.to_send)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to do: the repository holds this folder."""
+        return not (self.adds or self.updates or self.deletes)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``: paths and sizes."""
+        return {
+            "endpoint": self.endpoint,
+            "repository": self.repo,
+            "kind": self.kind,
+            "revision": self.revision,
+            "parent": self.parent,
+            "visibility": self.visibility,
+            "adds": {file.path: file.size for file in self.adds},
+            "updates": {file.path: file.size for file in self.updates},
+            "deletes": list(self.deletes),
+            "unchanged": [file.path for file in self.unchanged],
+            "bytes": self.size,
+        }
+
+
+def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str = "main") -> UploadPlan:
+    """Compare ``folder`` with the repository; nothing is written, here or there.
+
+    Args:
+        hub: see :func:`connect`; to see a private repository it needs a token.
+        repo: ``ORG/NAME``.
+        kind: ``model`` or ``dataset``.
+        folder: every regular file in it, hidden ones too (not ``.git`` and ``.cache``).
+        revision: a branch, or ``refs/pr/N`` to go on with a pull request.
+
+    Raises:
+        KdkitError: the folder is empty or holds a link; a bad name; a revision that does not exist; the Hub refuses
+            or cannot be reached.
+    """
+    local = {file.path: file for file in _local_files(folder)}
+    if not local:
+        raise KdkitError("there is nothing to push", where=str(folder), why="the folder holds no file")
+    with explained(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
+        there = look_at(hub, repo, kind, revision)
+        remote = remote_files(hub, there) if there else {}
+    same = {path for path, file in local.items() if path in remote and file.equals(remote[path])}
+    return UploadPlan(
+        endpoint=hub.endpoint,
+        repo=repo,
+        kind=kind,
+        revision=revision,
+        folder=folder,
+        parent=there.commit if there else None,
+        visibility=_visibility(there),
+        adds=tuple(file for path, file in local.items() if path not in remote),
+        updates=tuple(file for path, file in local.items() if path in remote and path not in same),
+        unchanged=tuple(file for path, file in local.items() if path in same),
+        deletes=tuple(sorted(path for path in remote if path not in local and path not in KEPT)),
+    )
+
+
+def check_unchanged(plan: UploadPlan) -> None:
+    """Raises: KdkitError (exit 1) when a file is not what it was when the plan was made, or one came or went."""
+    now = {path: stamp_of(plan.folder / path) for path in _walk(plan.folder)}
+    then = {file.path: file.stamp for file in plan.files}
+    changed = sorted(path for path in now.keys() | then.keys() if now.get(path) != then.get(path))
+    if changed:
+        raise changed_locally(plan, changed)
+
+
+def changed_locally(plan: UploadPlan, paths: list[str]) -> KdkitError:
+    """The error for files that somebody changed between plan and commit."""
+    shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return KdkitError(
+        "local files have changed since the push was planned; nothing was committed",
+        where=str(plan.folder),
+        why=shown,
+        fix="run the push again",
+        code=ExitCode.FOUND,
+    )
+
+
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """What changes when somebody writes to a file."""
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _visibility(there: Repository | None) -> Literal["private", "public"] | None:
+    if there is None:
+        return None
+    return "private" if there.private else "public"
+
+
+def _local_files(folder: Path) -> Iterator[LocalFile]:
+    for name in sorted(_walk(folder)):
+        path = folder / name
+        stamp = stamp_of(path)
+        hashes = hash_file(path)
+        yield LocalFile(name, stamp[1], hashes.sha256, hashes.git_sha1, stamp)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent)
+        for name in [*folders, *files]:
+            if (here / name).is_symlink():
+                raise KdkitError(
+                    f"'{(here / name).relative_to(folder)}' is a link", where=str(folder), why="only files are pushed"
+                )
+        folders[:] = sorted(name for name in folders if name not in (".git", ".cache"))
+        yield from ((here / name).relative_to(folder).as_posix() for name in files)

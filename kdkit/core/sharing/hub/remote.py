@@ -1,0 +1,55 @@
+"""What a repository holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdkit.core.sharing.hub.connection import Hub, Kind
+from kdkit.core.sharing.hub.retry import patiently
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository at one commit."""
+
+    name: str
+    kind: Kind
+    commit: str
+    private: bool
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub lists it. ``sha256`` is known for large files, ``git_sha1`` is that of small files' content."""
+
+    path: str
+    size: int
+    sha256: str | None
+    git_sha1: str
+
+
+def look_at(hub: Hub, repo: str, kind: Kind, revision: str) -> Repository | None:
+    """The repository at ``revision``, or None where there is none (or none that this token may see)."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = patiently(lambda: hub.api.repo_info(repo, repo_type=kind, revision=revision))
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return None
+    return Repository(repo, kind, str(info.sha), bool(info.private))
+
+
+def remote_files(hub: Hub, there: Repository, commit: str | None = None) -> dict[str, RemoteFile]:
+    """Path -> file, at ``commit`` (by default the one that was looked at)."""
+    from huggingface_hub.hf_api import RepoFile
+
+    def listing() -> list[RepoFile]:
+        tree = hub.api.list_repo_tree(there.name, recursive=True, revision=commit or there.commit, repo_type=there.kind)
+        return [entry for entry in tree if isinstance(entry, RepoFile)]
+
+    return {
+        entry.path: RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+        for entry in patiently(listing)
+    }

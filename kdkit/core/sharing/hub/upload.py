@@ -1,0 +1,143 @@
+"""Carry out a plan: send what is missing, then one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.sharing.hub.card import check_card
+from kdkit.core.sharing.hub.commit import Made, commit_once, verify
+from kdkit.core.sharing.hub.conflict import conflict
+from kdkit.core.sharing.hub.connection import Hub
+from kdkit.core.sharing.hub.explain import explained
+from kdkit.core.sharing.hub.permission import check_access, check_arguments, same_visibility, tag_is_taken, tags_of
+from kdkit.core.sharing.hub.plan import KEPT, UploadPlan, check_unchanged
+from kdkit.core.sharing.hub.quiet import quiet
+from kdkit.core.sharing.hub.remote import look_at, remote_files
+from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.sharing.hub.transfer import send
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A push that is done, and checked.
+
+    Attributes:
+        url: the repository's page; of the pull request where one was opened.
+        commit: 40 hex digits; the parent's where nothing had to change.
+        changed: whether a commit was made.
+        created: whether the repository is new.
+        pull_request: ``refs/pr/N`` or empty.
+        tag: the tag that now names the commit, or empty.
+    """
+
+    url: str
+    commit: str
+    changed: bool
+    created: bool
+    pull_request: str
+    tag: str
+
+
+def upload(
+    hub: Hub,
+    plan: UploadPlan,
+    *,
+    private: bool = True,
+    pull_request: bool = False,
+    message: str = "Push with kdkit",
+    tag: str | None = None,
+    reporter: Reporter | None = None,
+) -> Uploaded:
+    """Carry out ``plan`` in one commit; until then nothing of it can be seen, and run again it goes on where it ended.
+
+    Args:
+        hub: with a token that may write.
+        plan: of :func:`plan_upload`, for the same endpoint.
+        private: what the repository is to be; one that exists must be so already.
+        pull_request: open a pull request instead of committing to the branch.
+        message: of the commit, one line; more lines become its description.
+        tag: names the commit afterwards.
+        reporter: where progress is told.
+
+    Raises:
+        KdkitError: no token or permission, wrong visibility, no room (exit 4); the tag names another commit, local
+            files changed, a card that the Hub refuses, somebody else pushed since the plan (exit 1, saying what they
+            changed); the Hub cannot be reached, or is in trouble (exit 3).
+    """
+    report = reporter or Silent()
+    check_arguments(hub, plan, pull_request=pull_request, message=message, tag=tag)
+    hub.require_token()
+    check_unchanged(plan)
+    with quiet(report), explained(f"{plan.repo}@{plan.revision}", hub, page=hub.url(plan.repo, plan.kind)):
+        create = check_access(hub, plan, private=private, pull_request=pull_request, tag=tag)
+        check_card(hub, plan)
+        parent = _create(hub, plan, private) if create else plan.parent or ""
+        made = Made(parent, "")
+        if not plan.empty:
+            with _left_behind(hub, plan, private, create):
+                additions = send(hub, plan, report, pull_request=pull_request)
+                made = commit_once(hub, plan, parent, additions, message=message, pull_request=pull_request)
+            verify(hub, plan, made)
+        if tag:
+            _put_tag(hub, plan, made, tag)
+    return Uploaded(
+        url=_page(hub, plan, made),
+        commit=made.commit,
+        changed=create or not plan.empty,
+        created=create,
+        pull_request=made.pull_request,
+        tag=tag or "",
+    )
+
+
+def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
+    """Make the repository; its first commit. Raises: KdkitError when somebody else made it and pushed already."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        patiently(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private))
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:  # it exists: made by us, and the answer was lost, or just now by others
+            raise
+    there = look_at(hub, plan.repo, plan.kind, plan.revision)
+    if there is None:
+        raise KdkitError(
+            "a repository of this name exists, and this token may not see it",
+            where=plan.repo,
+            fix=f"push to another name, or with a token that may: {hub.how_to_log_in}",
+            code=ExitCode.DENIED,
+        )
+    if not remote_files(hub, there).keys() <= set(KEPT):
+        raise conflict(hub, plan, there, None)
+    same_visibility(hub, plan, there, private)
+    return there.commit
+
+
+@contextmanager
+def _left_behind(hub: Hub, plan: UploadPlan, private: bool, create: bool) -> Iterator[None]:
+    """Say that a new repository stays when the push fails: what was sent lies there, waiting for the next run."""
+    page = hub.url(plan.repo, plan.kind)
+    try:
+        with explained(f"{plan.repo}@{plan.revision}", hub, page=page):
+            yield
+    except KdkitError as error:
+        if create:
+            left = f"{page} was made ({'private' if private else 'public'}) and is still empty"
+            error.why = "; ".join(filter(None, (error.why, left)))
+        raise
+
+
+def _put_tag(hub: Hub, plan: UploadPlan, made: Made, tag: str) -> None:
+    patiently(lambda: hub.api.create_tag(plan.repo, tag=tag, revision=made.commit, repo_type=plan.kind, exist_ok=True))
+    names = tags_of(hub, plan).get(tag, "")
+    if names != made.commit:
+        raise tag_is_taken(hub, plan, tag, names, done=f"the commit {made.commit[:12]} was pushed without it")
+
+
+def _page(hub: Hub, plan: UploadPlan, made: Made) -> str:
+    page = hub.url(plan.repo, plan.kind)
+    return f"{page}/discussions/{made.pull_request.rpartition('/')[2]}" if made.pull_request else page

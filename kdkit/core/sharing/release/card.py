@@ -1,0 +1,295 @@
+"""The card of a release, ``README.md``: computed from its record, its figures and its licence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
+from kdkit.core.sharing.release.card_tables import (
+    cell,
+    data_table,
+    figures_text,
+    increments_table,
+    interval,
+    link,
+    means_table,
+    metric_name,
+    metrics_table,
+    results_table,
+    table,
+    teachers_table,
+)
+from kdkit.core.sharing.release.layout import HOME, README, RECORD, RESULTS
+from kdkit.core.sharing.release.license import UNDETERMINED
+from kdkit.core.sharing.release.provenance import START
+
+_HEADLINES = ("accuracy", "auc")
+"""What every domain has; where tasks differ, the other figures are of some domains only."""
+FEW = 100
+"""Images of a domain below which the limits say that there are few."""
+
+
+def write_card(folder: Path, facts: CardFacts) -> None:
+    """Write ``README.md`` into ``folder``."""
+    (folder / README).write_text(card_text(facts), encoding="utf-8")
+
+
+def card_text(facts: CardFacts) -> str:
+    """Front matter and body; what is not known is said to be unknown."""
+    parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _licence, _citation)
+    body = "\n\n".join(paragraph for part in parts for paragraph in part(facts))
+    return f"---\n{front_matter(facts)}\n---\n\n{body}\n"
+
+
+def _what(facts: CardFacts) -> Iterator[str]:
+    record, lineage, own = facts.record, facts.record.lineage, facts.own
+    steps = _count(len(record.history), "step")
+    made = f"distilled with kdkit from {_count(len(facts.teachers), 'teacher')} into one student"
+    made = made if facts.teachers else "trained with kdkit on the samples' own texts, without a teacher"
+    yield f"# {facts.title}"
+    yield (
+        f"{facts.form.kind}, {made}, in {steps}. This is "
+        f"version **{record.version}** of {lineage['created'][:10]}. {facts.form.summary}"
+    )
+    yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
+    if own["domains"]:
+        means = f"means over {_count(len(own['domains']), 'domain')}, {facts.form.task}, {facts.results['split']} split"
+        yield f"{figures_text(own['mean'], _HEADLINES)} ({means})."
+    if record.origin is not None:
+        it = record.origin
+        place = link(it.repository, it.endpoint)
+        yield f"It goes on from version {cell(it.version)} of {place}, commit `{it.commit[:12]}`."
+    guard = (lineage.get("retention") or {}).get("guard")
+    if guard is not None and not guard["promoted"]:
+        yield (
+            "> **The promotion guard refused this version**: it lost more than its owner had allowed "
+            f"({', '.join(map(cell, guard['broken'])) or 'on average'}). It was published in spite of that."
+        )
+    yield (
+        "> **Not a medical device.** It has not been evaluated for diagnosis, triage or any other clinical use. Do not "
+        "use it for decisions about patients."
+    )
+
+
+def _loading(facts: CardFacts) -> Iterator[str]:
+    record = facts.record
+    yield "## How to load it"
+    for library, code in facts.form.lines.items():
+        yield f"With {library}:"
+        yield f"```python\n{code}```"
+    yield from facts.form.notes
+    yield _proof(facts)
+    if "missing" in facts.form.checks.get("transformers", {}):
+        yield f"There is no transformers form: {facts.form.checks['transformers']['missing']}."
+    yield (
+        f"To teach it more: `kdkit pull {record.repository}`, then add a teacher and your data, and run "
+        "`kdkit distill --incremental`."
+    )
+
+
+def _proof(facts: CardFacts) -> str:
+    """What was compared before it was published, and what the lines need."""
+    form = facts.form
+    differences = (figures.items() for figures in form.checks.values() if "missing" not in figures)
+    worst = max(value for figures in differences for name, value in figures if name.endswith("_difference"))
+    known = ", ".join(f"{library} {version}" for library, version in form.environment.items())
+    kdkit = "" if "kdkit" in form.needs else " and without kdkit"
+    needs = ["this repository", *([link(form.base.repository, facts.endpoint)] if form.base is not None else [])]
+    needs += [f"`pip install {' '.join(form.needs)}`"] if form.needs else []
+    return (
+        f"These lines were run on these files before they were published, without network{kdkit}. They gave the "
+        f"version's {form.compared} (largest relative difference {worst:.1g}) with {known}. They need nothing but "
+        f"{' and '.join(needs)}."
+    )
+
+
+def _results(facts: CardFacts) -> Iterator[str]:
+    results = facts.results
+    yield "## Results"
+    if not facts.own["domains"]:
+        yield "This version was not evaluated."
+        return
+    level = next(score["level"] for score in facts.own["domains"].values())
+    yield (
+        f"Accuracy of {facts.form.task} in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
+        f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
+    )
+    yield results_table(results, facts.form.judged)
+    detail = metrics_table(facts.own)
+    if detail:
+        yield f"All that was measured of {cell(facts.record.version)}, per domain."
+        yield detail
+    oracles = (
+        " `oracle` asks, on every domain, the teacher that was best on the calibration split; `oracle-on-test` the one "
+        "that is best on the very images that are reported: an upper bound."
+    )
+    yield "Means over the domains." + (oracles if results["ratios"] else "")
+    shown = _HEADLINES if detail else results["metrics"]
+    yield means_table(results, shown)
+    ratio = results["ratios"].get(facts.record.version, {})
+    if told := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
+        yield f"Against the oracle the student has {' and '.join(told)}."
+    if increments := increments_table(facts.record.history):
+        one = facts.form.judged.removesuffix("s")
+        yield "### What each increment kept"
+        yield (
+            f"Accuracy on the domains that were known before, on the calibration split, {one} by {one} against the "
+            "version before; in points, with 95 % intervals."
+        )
+        yield increments
+
+
+def _teachers(facts: CardFacts) -> Iterator[str]:
+    yield "## Teachers"
+    if facts.teachers:
+        yield (
+            "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
+            "teacher may teach. The teachers' weights are not in this repository."
+        )
+    yield teachers_table(facts.teachers, facts.endpoint)
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    yield "## Data"
+    yield (
+        f"{_count(facts.taught, facts.form.taught)} over all versions. They are not published: this repository holds "
+        "no image, no text and no name of a sample. A version's column counts the pairs that it drew on, replayed "
+        "ones too."
+    )
+    yield data_table(facts.record.history, facts.results)
+    if uncovered := facts.record.lineage["data"]["uncovered"]:
+        yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
+
+
+def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    recipe = facts.record.lineage["recipe"]
+    if not facts.record.lineage["teachers"]:
+        yield "teachers", "none: its losses read the samples alone"
+        return
+    if facts.form.compared == "features":
+        yield "space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"
+    yield "trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()
+
+
+def _terms(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{part['weight']:g} {part['name']}" for part in recipe["losses"])
+    if (previous := training.get("previous")) and previous["weight"]:
+        yield f"{previous['weight']:g} {previous['loss']} against the previous version"
+
+
+def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    """Of the first version; nothing where its weights were random, or nobody wrote it down."""
+    start = facts.record.history[0]["student"].get(START)
+    if start is not None:
+        base = facts.form.base.repository if facts.form.base is not None else ""
+        licence = LicenceFacts(**start[FACTS]).shown
+        yield "initial weights", f"{start['repository'] or base or 'not published'}; licence: {licence}"
+
+
+def _making(facts: CardFacts) -> Iterator[str]:
+    lineage = facts.record.lineage
+    recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
+    rate = training.get("lr", recipe["optimiser"]["lr"])  # the first lineages have the recipe's alone
+    schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {rate:g}"
+    rows = (
+        ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
+        ("losses", " + ".join(_terms(recipe, training))),
+        *_started_from(facts),
+        *_taught_how(facts),
+        ("training", f"{schedule}, seed {training['seed']}"),
+        ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),
+        ("made with", ", ".join(f"{name} {environment[name]}" for name in ("kdkit", "python", "torch"))),
+        ("plugins", ", ".join(f"{name} {version}" for name, version in environment["plugins"].items())),
+    )
+    yield "## How it was made"
+    yield table(("", cell(facts.record.version)), [(name, cell(value)) for name, value in rows])
+    yield (
+        f"The whole record, of every version, is in [{RECORD}]({RECORD}), with the sha256 of every file. This page was "
+        "computed from it by `kdkit push`."
+    )
+
+
+def _limits(facts: CardFacts) -> Iterator[str]:
+    results, scores = facts.results, facts.own["domains"]
+    limits = ["It knows the domains above, as they look in the data that it was taught with; no other was measured."]
+    if scores and results["split"] != "test":
+        limits.append("It was not evaluated on a test split; the figures above flatter it.")
+    if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
+        limits.append(f"Few {facts.form.judged} to judge by: {', '.join(few)}.")
+    limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
+    known = facts.record.lineage["data"]["known"]
+    if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:
+        limits.append(f"Not evaluated in this version, and perhaps forgotten: {', '.join(unmeasured)}.")
+    limits += _behind(facts)
+    limits.append("Age, sex, origin and scanner of the patients were not looked at: it may be worse for some of them.")
+    limits.append("It may have taken over mistakes and biases of its teachers.")
+    yield "## Limits"
+    yield "\n".join(f"- {limit}" for limit in limits)
+
+
+def _behind(facts: CardFacts) -> Iterator[str]:
+    """Domains on which a teacher's interval lies above the student's."""
+    for domain, score in facts.own["domains"].items():
+        mine = score["metrics"].get("accuracy", {})
+        better = []
+        for model in facts.results["models"]:
+            theirs = model["domains"].get(domain, {}).get("metrics", {}).get("accuracy", {})
+            if model["role"] == "teacher" and _above(theirs, mine):
+                better.append(f"{cell(model['name'])}, {interval(theirs)}")
+        if better:
+            yield f"On {cell(domain)} it is behind {'; '.join(better)}. It has {interval(mine)} itself."
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    low, high = one.get("low"), other.get("high")
+    return low is not None and high is not None and low > high
+
+
+def _licence(facts: CardFacts) -> Iterator[str]:
+    licence, because = facts.licence, ", ".join(map(cell, facts.licence.because))
+    yield "## Licence"
+    if licence.name == UNDETERMINED:
+        yield f"Undetermined: the licence of {because} is not known. Ask before you use it or pass it on."
+    elif not because:
+        yield f"`{licence.name}`. No teacher asks for another."
+    elif licence.stated:
+        yield f"`{licence.name}`, chosen by its owner. The strictest of what it learnt from: {because}."
+    else:
+        yield f"`{licence.name}`, because of {because}, the strictest of what it learnt from."
+    yield "This is no legal advice."
+
+
+def _citation(facts: CardFacts) -> Iterator[str]:
+    record = facts.record
+    year = record.lineage["created"][:4]
+    key = "".join(char for char in facts.title.lower() if char.isalnum()) or "student"
+    fields = {
+        "title": f"{facts.title}, version {record.version}",
+        "year": year,
+        "howpublished": f"Hugging Face Hub, {record.repository}"
+        if facts.endpoint == HOME
+        else f"{facts.endpoint}/{record.repository}",
+        "note": f"Distilled with kdkit {record.kdkit}",
+    }
+    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    yield "## Citation"
+    yield f"```bibtex\n@misc{{{key}{year},\n{lines}\n}}\n```"
+    if papers := [f"- {cell(teacher.name)}: {cell(teacher.paper)}" for teacher in facts.teachers if teacher.paper]:
+        yield "Its teachers:"
+        yield "\n".join(papers)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _source(source: str) -> str:
+    """Where a recipe is from, but for a page of kdkit's own docs, which a reader of the card does not have."""
+    return f" ({source})" if source and not source.startswith("docs/") else ""
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f"({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""

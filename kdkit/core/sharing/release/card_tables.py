@@ -1,0 +1,205 @@
+"""The tables of a card, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from kdkit.core.sharing.release.provenance import Taught
+
+
+def cell(value: object) -> str:
+    """Text that cannot break a table or become markup."""
+    text = " ".join(str(value).split())
+    for char in "\\`*_[]<>|":
+        text = text.replace(char, f"\\{char}")
+    return text
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    """``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter); cells are Markdown already."""
+    marks = ["--:" if align[n : n + 1] == "r" else ":--" for n in range(len(headers))]
+    lines = [headers, marks, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def interval(figure: Mapping[str, float | None], *, percent: bool = True) -> str:
+    """``91.2 (88.0-94.1)``, or ``0.912 (0.880-0.941)``; ``-`` where it was not measured."""
+    value, low, high = (figure.get(key) for key in ("value", "low", "high"))
+    factor, digits = (100, 1) if percent else (1, 3)
+    if value is None:
+        return "-"
+    bounds = f" ({factor * low:.{digits}f}-{factor * high:.{digits}f})" if low is not None and high is not None else ""
+    return f"{factor * value:.{digits}f}{bounds}"
+
+
+def figures_text(figures: Mapping[str, Mapping[str, float | None]], names: Collection[str] | None = None) -> str:
+    """``Accuracy 91.2 (88.0-94.1) %, AUC 0.980 (0.970-0.990)``; of the metrics in ``names``, or of all."""
+    parts = [
+        f"{cell(metric_name(name))} {interval(figure, percent=name == 'accuracy')}" + " %" * (name == "accuracy")
+        for name, figure in figures.items()
+        if figure.get("value") is not None and (names is None or name in names)
+    ]
+    text = ", ".join(parts)
+    return text[:1].upper() + text[1:]
+
+
+def metric_name(name: str) -> str:
+    """As people write it."""
+    return "AUC" if name == "auc" else name
+
+
+def results_table(results: Mapping[str, Any], judged: str) -> str:
+    """Domains by models: accuracy of students with intervals, of the others without; counts of what was ``judged``."""
+    shown = [model for model in results["models"] if model["name"] != "oracle-on-test"]
+    rows = []
+    for domain in results["domains"]:
+        scores = [model["domains"].get(domain) for model in shown]
+        count = max((score["count"] for score in scores if score), default=0)
+        rows.append((cell(domain), *map(_accuracy, shown, scores), str(count)))
+    rows.append(("**mean**", *(_accuracy(model, {"metrics": model["mean"]}) for model in shown), ""))
+    headers = ("domain", *(cell(model["name"]) for model in shown), judged)
+    return table(headers, rows, "l" + "r" * (len(shown) + 1))
+
+
+def _accuracy(model: Mapping[str, Any], score: Mapping[str, Any] | None) -> str:
+    figure = (score or {}).get("metrics", {}).get("accuracy")
+    if figure is None:
+        return "-"
+    return interval(figure if model["role"] == "student" else {"value": figure["value"]})
+
+
+def means_table(results: Mapping[str, Any], names: Collection[str]) -> str:
+    """Models by those of the metrics that are in ``names``, with intervals."""
+    metrics = [name for name in results["metrics"] if name in names]
+    rows = [
+        (
+            cell(model["name"]),
+            model["role"],
+            *(interval(model["mean"].get(metric, {}), percent=metric == "accuracy") for metric in metrics),
+            _scored(model, results),
+        )
+        for model in results["models"]
+    ]
+    headers = ("model", "role", *(metric_name(name) + ", %" * (name == "accuracy") for name in metrics), "domains")
+    return table(headers, rows, "ll" + "r" * (len(metrics) + 1))
+
+
+def metrics_table(own: Mapping[str, Any]) -> str:
+    """A model's domains with all that was measured there; empty where that is the same in all of them.
+
+    Args:
+        own: a row of the results.
+    """
+    measured = {domain: list(score["metrics"]) for domain, score in own["domains"].items()}
+    if len({tuple(names) for names in measured.values()}) < 2 and not any(s["notes"] for s in own["domains"].values()):
+        return ""
+    rows = [
+        (
+            cell(domain),
+            figures_text(score["metrics"]),
+            "; ".join(map(cell, score["notes"])) or "-",
+        )
+        for domain, score in own["domains"].items()
+    ]
+    return table(("domain", "figures", "notes"), rows)
+
+
+def _scored(model: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    scored, total = len(model["domains"]), len(results["domains"])
+    return str(total) if scored == total else f"{scored} of {total}"
+
+
+def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
+    """Repository, commit, licence, where it may teach, trust with intervals, since when."""
+    rows = []
+    for teacher in teachers:
+        entry = teacher.entry
+        trust = [f"{cell(domain)} {_trust(entry['trust'].get(domain))}" for domain in entry["domains"]]
+        rows.append(
+            (
+                cell(teacher.name),
+                _source(entry["source"], endpoint),
+                f"`{entry['commit'][:12]}`" if entry.get("commit") else "-",
+                cell(teacher.facts.shown),
+                "<br>".join(trust) or "nothing",
+                cell(entry["since"]) + (", no more" if entry.get("inherited") else ""),
+            )
+        )
+    headers = ("teacher", "from", "commit", "licence", "teaches, with trust", "since")
+    return table(headers, rows) if rows else "None: it learnt from the data alone."
+
+
+def _trust(figures: Mapping[str, float | None] | None) -> str:
+    figures = figures or {}
+    return interval({"value": figures.get("accuracy"), "low": figures.get("lower"), "high": figures.get("upper")})
+
+
+def _source(source: str, endpoint: str) -> str:
+    kind, _, place = source.partition(":")
+    if kind == "hf":
+        return link(place.partition("@")[0], endpoint)
+    return "not published" if kind == "local" else cell(source)
+
+
+def link(repository: str, endpoint: str) -> str:
+    """To a repository on the Hub at ``endpoint``, where it is a name of one."""
+    plain = re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
+    return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
+
+
+def data_table(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
+    """Domains by versions (training samples drawn on) and images that the results rest on."""
+    domains = dict.fromkeys([*(d for lineage in history for d in lineage["data"]["samples"]), *results["domains"]])
+    rows = []
+    for domain in domains:
+        taught = [str(lineage["data"]["samples"].get(domain, "-")) for lineage in history]
+        counts = [m["domains"][domain]["count"] for m in results["models"] if domain in m["domains"]]
+        rows.append((cell(domain), *taught, str(max(counts)) if counts else "-"))
+    headers = ("domain", *(f"train, {lineage['version']}" for lineage in history), f"{results['split']} (labelled)")
+    return table(headers, rows, "l" + "r" * (len(history) + 1))
+
+
+def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
+    """One row per increment; empty when there was none."""
+    rows = []
+    for before, lineage in pairwise(history):
+        kept = lineage.get("retention")
+        if kept is None:
+            continue
+        known = {teacher["name"] for teacher in before["teachers"]}
+        new = [teacher["name"] for teacher in lineage["teachers"] if teacher["name"] not in known]
+        added = [domain for domain in kept["added"] if domain in lineage["data"]["known"]]
+        worst = min(kept["domains"].values(), key=lambda change: change["points"], default=None)
+        rows.append(
+            (
+                f"{before['version']} to {lineage['version']}",
+                ", ".join(map(cell, new)) or "-",
+                ", ".join(map(cell, added)) or "-",
+                _points(kept["mean"], kept["low"], kept["high"]),
+                "-"
+                if worst is None
+                else f"{cell(worst['domain'])} {_points(worst['points'], worst['low'], worst['high'])}",
+                _verdict(kept.get("guard")) if kept["domains"] else "nothing to judge by",
+                ", ".join(map(cell, kept.get("unjudged") or ())) or "-",
+            )
+        )
+    headers = ("step", "new teachers", "new domains", "mean change", "worst domain", "guard", "not measured")
+    return table(headers, rows) if rows else ""
+
+
+def _points(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else "")
+
+
+def _verdict(guard: Mapping[str, Any] | None) -> str:
+    if guard is None:
+        return "-"
+    if not guard["promoted"]:
+        return f"**refused**: {', '.join(map(cell, guard['broken'])) or 'the mean'}"
+    doubtful = ", ".join(map(cell, guard["doubtful"]))
+    return f"passed; in doubt: {doubtful}" if doubtful else "passed"

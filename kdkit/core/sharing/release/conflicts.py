@@ -1,0 +1,92 @@
+"""A push goes on from what the repository holds; it never takes another student's place unasked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter
+from kdkit.core.sharing.release.layout import README, RECORD, Record
+
+if TYPE_CHECKING:
+    from kdkit.core.sharing.hub import Hub, UploadPlan
+
+_OF_NOBODY = frozenset((README, ".gitattributes", "LICENSE"))
+"""Files that a new repository may have."""
+
+
+def tag_of_successor(
+    hub: Hub, plan: UploadPlan, record: Record, known: Iterable[Mapping[str, Any]], reporter: Reporter | None = None
+) -> str:
+    """The tag under which ``record`` is pushed: ``v3``; ``v3-r2`` where ``v3`` names other files already.
+
+    Args:
+        known: lineages of all versions that the project has, or comes from.
+        reporter: is warned where the repository's version is no ancestor of the one that takes its place.
+
+    Raises:
+        KdkitError: exit code 1, when the repository holds something that the project does not know.
+    """
+    there = None if plan.parent is None else _record_there(hub, plan)
+    if there is None:
+        return record.version
+    if _key(there.lineage) in [_key(lineage) for lineage in known]:
+        if reporter is not None and _key(there.lineage) not in [_key(lineage) for lineage in record.history]:
+            reporter.warn(f"{record.version} does not go on from {there.version}, whose place it takes in {plan.repo}")
+        return _free_tag(hub, plan, record.version)
+    raise KdkitError(
+        f"{plan.repo} holds {there.version} of another student, or of somebody who taught this one before you",
+        where=hub.url(plan.repo),
+        why=f"it was made {there.lineage.get('created', 'at an unknown time')}, and this project does not know it",
+        fix="propose yours (--pr), push to another repository, or 'kdkit pull' that one and teach it",
+        code=ExitCode.FOUND,
+    )
+
+
+def _key(lineage: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Versions of two projects may have one name, but not one plan and one second."""
+    return lineage.get("version"), lineage.get("created"), lineage.get("training", {}).get("digest")
+
+
+def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
+    """The record in the repository; None where it holds nothing yet."""
+    from kdkit.core.sharing.hub import explained
+
+    held = {file.path for file in (*plan.updates, *plan.unchanged)} | set(plan.deletes)
+    if RECORD not in held:
+        if held <= _OF_NOBODY:
+            return None
+        raise _foreign(hub, plan, f"it has no {RECORD}, but {min(held - _OF_NOBODY)}")
+    with tempfile.TemporaryDirectory() as folder, explained(plan.repo, hub):
+        path = hub.api.hf_hub_download(plan.repo, RECORD, revision=plan.parent, cache_dir=folder)
+        try:
+            return Record.load(Path(path))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _foreign(hub, plan, f"{RECORD}: {error}") from None
+
+
+def _foreign(hub: Hub, plan: UploadPlan, why: str) -> KdkitError:
+    return KdkitError(
+        f"{plan.repo} holds something that this kdkit did not push",
+        where=hub.url(plan.repo),
+        why=f"{why}; a push would replace all of it",
+        fix="push to another repository, or propose it (--pr)",
+        code=ExitCode.FOUND,
+    )
+
+
+def _free_tag(hub: Hub, plan: UploadPlan, version: str) -> str:
+    """The first of ``v3``, ``v3-r2``, ... that names nothing, or (nothing having changed) this very commit."""
+    from kdkit.core.sharing.hub import explained
+    from kdkit.core.sharing.hub.permission import tags_of
+
+    with explained(plan.repo, hub):
+        taken = tags_of(hub, plan)
+    number, tag = 1, version
+    while tag in taken and not (plan.empty and taken[tag] == plan.parent):
+        number += 1
+        tag = f"{version}-r{number}"
+    return tag

@@ -1,0 +1,195 @@
+"""``kdkit pull``: a repository becomes a project whose current version is its student."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.versions import HISTORY, Versions
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK, Origin
+from kdkit.core.sharing.release.pulled.base import fetch_base
+from kdkit.core.sharing.release.pulled.check import below_kdkit, checked_record
+from kdkit.core.sharing.release.pulled.plugins import Lacking
+from kdkit.core.sharing.release.pulled.release import PulledRelease, forget_pending, pending_release
+from kdkit.core.sharing.release.pulled.staging import staging
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.sharing.features import PulledColumn
+    from kdkit.core.sharing.hub import Hub
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A project that was pulled.
+
+    Attributes:
+        root: its folder.
+        version: its current version, under the name that it had.
+        origin: repository, commit and version, and the Hub that it came from.
+        teachers: in its registry; ``unpublished`` are those that only the author has, which stand there as comments.
+        columns: features that came with it.
+        lacking: what no installed plugin provides.
+    """
+
+    root: Path
+    version: str
+    origin: Origin
+    teachers: tuple[str, ...]
+    unpublished: tuple[str, ...]
+    columns: tuple[PulledColumn, ...]
+    lacking: tuple[Lacking, ...]
+
+
+def pull_student(
+    repo: str,
+    into: Path,
+    *,
+    revision: str = "main",
+    features: str | None = None,
+    hub: Hub | None = None,
+    catalogue: Catalogue | None = None,
+    reporter: Reporter | None = None,
+) -> Pulled:
+    """Make the project ``into`` from the release in ``repo``; it appears whole, or not at all.
+
+    What comes after it, the base of adapters and features, is fetched when it is there; cut off then, the same call
+    goes on with the release that it began with.
+
+    Args:
+        repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
+        into: a folder that does not exist, or is empty.
+        revision: branch, tag or commit; the commit is recorded.
+        features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`; fetched when
+            the project is there, which stays if they cannot be had.
+        hub: by default :func:`kdkit.core.sharing.hub.connect`.
+        catalogue: says which plugins are missing; by default everything that is installed.
+
+    Raises:
+        KdkitError: ``into`` is in use; no release; a file that is missing, not listed, or not what was pushed (naming
+            it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters that cannot be had: then, as
+            with features, the project is there.
+    """
+    from kdkit.core.plugin_system.discovery import load_catalogue
+    from kdkit.core.sharing.hub import connect
+
+    hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
+    release = pending_release(Workspace(into))
+    if release is not None and release.origin.repository == repo:
+        reporter.say(f"going on with {repo} at {release.origin.commit[:12]}: the project is there")
+    else:
+        _require_empty(into)
+        release = _fetch_project(hub, repo, revision, into, reporter, keep=bool(features))
+    columns: tuple[PulledColumn, ...] = ()
+    if release.record.base is not None or features:
+        columns = _fetch_rest(hub, release, into, features, reporter)
+    else:  # the features of a pull that was cut off are not asked for any more
+        forget_pending(Workspace(into))
+    hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
+    return Pulled(
+        root=into,
+        version=release.record.version,
+        origin=release.origin,
+        teachers=tuple(name for name in release.registry.teachers if name not in hidden),
+        unpublished=hidden,
+        columns=columns,
+        lacking=release.lacking(catalogue or load_catalogue()),
+    )
+
+
+def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
+    """``keep``: more comes after it, also where the release has a base."""
+    from kdkit.core.sharing.hub import download
+
+    with disk_errors(str(into)), staging(into) as files:
+        _require_empty(into)  # another pull may have ended just now
+        got = download(hub, repo, "model", revision, files, reporter=reporter)
+        record = checked_record(got, repo)
+        origin = Origin(repo, got.commit, record.version, hub.endpoint)
+        release = PulledRelease.read(got.folder, record, origin)
+        with new_folder(into) as draft:
+            _write_project(draft, release)
+            if keep or record.base is not None:
+                release.keep(Workspace(draft))
+    return release
+
+
+def _fetch_rest(
+    hub: Hub, release: PulledRelease, into: Path, features: str | None, reporter: Reporter
+) -> tuple[PulledColumn, ...]:
+    with Workspace(into).exclusive("kdkit pull"):
+        if release.record.base is not None:
+            fetch_base(hub, release.record.base, into, reporter)
+        columns = _columns(into, features, hub, reporter) if features else ()
+        if columns:
+            _name_their_teachers(into, release, [column.teacher for column in columns], reporter)
+        forget_pending(Workspace(into))
+    return columns
+
+
+def _name_their_teachers(root: Path, release: PulledRelease, teachers: Collection[str], reporter: Reporter) -> None:
+    """Teachers that only the author has are comments in ``registry.yaml`` until their features are here."""
+    path = root / PROJECT_REGISTRY
+    if path.read_text(encoding="utf-8") == release.registry_text():
+        write_atomically(path, release.registry_text(teachers).encode())
+    else:  # a pull that was cut off, and a person who has worked on the project since
+        reporter.warn(f"registry.yaml was edited: take away '# ' before the lines of {', '.join(teachers)} there")
+
+
+def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[PulledColumn, ...]:
+    """Columns for the new project; where they cannot be had, the error says that the project is there."""
+    from kdkit.core.sharing.features import pull_features
+
+    reporter.say(f"{root} is there, its features follow; if this is cut off, the same command goes on")
+    try:
+        return pull_features(Workspace(root), features, hub=hub, reporter=reporter)
+    except KdkitError as error:
+        error.why = "; ".join(filter(None, (error.why, f"the project is there: {root}")))
+        error.fix = "; ".join(filter(None, (error.fix, "the same command again goes on with the features")))
+        raise
+
+
+def _require_empty(into: Path) -> None:
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        is_project = (into / PROJECT_REGISTRY).is_file()
+        raise KdkitError(
+            "this is in use",
+            where=str(into),
+            why="a pulled project needs a folder of its own",
+            fix="choose another: --to DIR"
+            + ("; for shared features in this project: kdkit features pull ORG/NAME" if is_project else ""),
+            code=ExitCode.FOUND,
+        )
+
+
+def _write_project(root: Path, release: PulledRelease) -> None:
+    record, lineage = release.record, release.record.lineage
+    (root / PROJECT_REGISTRY).write_text(release.registry_text(), encoding="utf-8")
+    shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))
+    if RECIPE in record.files:
+        shutil.copyfile(release.folder / RECIPE, root / below_kdkit(RECIPE))
+    versions = Versions(Workspace(root))
+    with versions.writing(record.version, refused=False) as folder:
+        (folder / "student").mkdir()
+        for name in record.student:
+            shutil.copyfile(release.folder / name, folder / "student" / name)
+        for name in (TASK, SAMPLES):
+            shutil.copyfile(release.folder / name, folder / below_kdkit(name))
+        _write_json(
+            folder / HISTORY, {"origin": vars(release.origin), "history": [dict(item) for item in record.history[:-1]]}
+        )
+        _write_json(folder / "lineage.json", lineage)
+    versions.make_current(record.version)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")

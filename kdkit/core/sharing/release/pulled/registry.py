@@ -1,0 +1,155 @@
+"""The registry of a pulled project: what the author chose, as a file that a person can go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.features.extract.answers import TOKENS
+from kdkit.core.project.recipe import is_path
+from kdkit.core.project.registry.load import check_registry
+from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.render import render_entry
+from kdkit.core.project.registry.schema import Registry
+from kdkit.core.sharing.release.layout import RECIPE, Origin
+from kdkit.core.sharing.release.pulled.check import below_kdkit
+from kdkit.core.sharing.release.redact import public_registry
+
+
+def unpublished(registry: Registry, lock: Lock) -> tuple[str, ...]:
+    """Teachers whose files only the author has: they came from a folder."""
+    return tuple(
+        name
+        for name, entry in registry.teachers.items()
+        if (lock.teachers[name].source if name in lock.teachers else entry.source or "").startswith("local:")
+    )
+
+
+def registry_text(
+    registry: Registry, lock: Lock, origin: Origin, *, recipe_file: bool, with_features: Collection[str] = ()
+) -> str:
+    """``registry.yaml`` of a project pulled from ``origin``, commented, without data.
+
+    A teacher that only the author has stands as a comment, unless it is one of ``with_features``: then it teaches what
+    its column holds.
+
+    Args:
+        registry: of the release; paths in it are taken out again, whoever wrote them.
+        recipe_file: whether the release brought its recipe as a file.
+
+    Raises:
+        KdkitError: the text would mean something else than ``registry`` does; a recipe that did not come along.
+    """
+    recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
+    if not recipe_file and is_path(recipe):
+        raise KdkitError("its recipe is a file that it does not hold", where=origin.repository, why=recipe)
+    data = public_registry(registry, recipe=recipe)
+    held_by_author = unpublished(registry, lock)
+    hidden = [name for name in held_by_author if name not in with_features]
+    text = "\n".join(
+        [
+            *_HEAD.format(**vars(origin)).splitlines(),
+            "version: 1",
+            "",
+            *_WITH_USE,
+            *_part("use", data["use"]),
+            "",
+            *_WITH_STUDENT,
+            *_part("student", data["student"]),
+            "",
+            *_WITH_TEACHERS,
+            *_teachers(data["teachers"], lock, hidden, held_by_author),
+            "",
+            *_DATA,
+            "",
+            *_optional("prompts", data, _WITH_PROMPTS),
+            *_WITH_RECIPE,
+            *_part("recipe", data["recipe"]),
+            "",
+            *_optional("optimiser", data, ()),
+            *_optional("trust", data, ()),
+            *_WITH_GUARD,
+            *_part("guard", data.get("guard") or {"tolerance": registry.guard.tolerance}),
+            "",
+        ]
+    )
+    shown = {name: entry for name, entry in data["teachers"].items() if name not in hidden}
+    if check_registry(text) != Registry.model_validate({**data, "teachers": shown}):
+        raise KdkitError("the registry of this release cannot be written as a file", where=origin.repository)
+    return text
+
+
+def _part(key: str, value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return render_entry(key, value, 0)
+    # A scalar, rendered as a field is.
+    return [render_entry("part", {key: value}, 0)[1].strip()]
+
+
+def _optional(key: str, data: Mapping[str, Any], comment: Collection[str]) -> list[str]:
+    return [*comment, *_part(key, data[key]), ""] if data.get(key) else []
+
+
+def _teachers(
+    entries: Mapping[str, Mapping[str, Any]], lock: Lock, hidden: Collection[str], held_by_author: Collection[str]
+) -> list[str]:
+    lines = ["teachers:"]
+    for name, fields in entries.items():
+        about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
+        if name in hidden:
+            told = _HIDDEN_ANSWERING if _answers(lock.teachers.get(name)) else _HIDDEN
+            about, entry = [*told, *about], [f"  # {line[2:]}" for line in entry]
+        elif name in held_by_author:
+            about = [*_HELD_BY_FEATURES, *about]
+        lines += [*(f"  # {line}" for line in about), *entry]
+    return lines if lines[1:] else ["teachers: {}"]
+
+
+def _answers(facts: LockedTeacher | None) -> bool:
+    """Whether it is a generating teacher, whose features hold tokens of texts and are never shared."""
+    return facts is not None and (not facts.dims or TOKENS in facts.dims)
+
+
+def _known(facts: LockedTeacher | None) -> list[str]:
+    if facts is None:
+        return []
+    licence = facts.licence.name if facts.licence else "unknown"
+    widths = ", ".join(f"{signal} {width}" for signal, width in facts.dims.items())
+    at = f" at {facts.commit[:12]}" if facts.commit else ""
+    line = f"{facts.source}{at}; licence by its files: {licence}; {widths}; fingerprint {facts.fingerprint[:12]}"
+    return ["".join(char if char.isprintable() else " " for char in line)]
+
+
+_HEAD = """\
+# Pulled from {repository} at {commit}: version {version} of its student.
+# You own this file: kdkit adds and removes teachers below and leaves every other byte alone. Add your data and teachers
+# ("kdkit add-teacher NAME"), then: kdkit distill --incremental. Every key is explained in docs/registry.md.
+"""
+_WITH_USE = ("# What the student is for: research or commercial. The licences of its teachers are judged by this.",)
+_WITH_STUDENT = ("# The student as it was made. An increment needs this entry unchanged.",)
+_WITH_TEACHERS = (
+    "# Those that it has learnt from. They are fetched when your data need them; remove what is to teach no more.",
+)
+_HIDDEN = (
+    "Its files were a folder of the author's and are not published. If you have its features",
+    "('kdkit features pull ORG/DATASET'), take away '# ' before its lines: it then teaches what they hold.",
+)
+_HIDDEN_ANSWERING = (
+    "Its files were a folder of the author's and are not published; what it said of answers cannot be shared either.",
+    "If you have that folder, take away '# ' before its lines and name it.",
+)
+_HELD_BY_FEATURES = ("Its files are not published: it teaches what its features hold.",)
+_DATA = (
+    "# Your images and texts (docs/data.md); 'kdkit data check' looks at them. The author's are not published.",
+    "data:",
+    "#  - source: folder",
+    "#    path: images",
+    "#    options: {domain: ct, split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}}",
+)
+_WITH_PROMPTS = ("# How classes become sentences; a domain may have templates of its own.",)
+_WITH_RECIPE = ("# How to distil: a name of 'kdkit recipes', or a YAML file.",)
+_WITH_GUARD = (
+    "# How many points of accuracy a domain may lose before a new version is refused.",
+    "# A domain of which you have no labelled samples cannot be judged.",
+)

@@ -1,0 +1,214 @@
+"""``kdkit push``: a version becomes a release, the release one commit on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.versions import Versions
+from kdkit.core.sharing.release.conflicts import tag_of_successor
+from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.versions import Version
+    from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A push, or what one would do.
+
+    Attributes:
+        version: its name.
+        licence: what it is published under.
+        lines: library -> lines that load it, as they were run.
+        warnings: about licences.
+        checks: library -> differences from the version, or why there is none; see the record.
+        size: bytes of the release.
+        plan: what was compared and sent.
+        uploaded: None after a dry run.
+    """
+
+    version: str
+    licence: str
+    lines: Mapping[str, str]
+    warnings: tuple[str, ...]
+    checks: Mapping[str, Mapping[str, Any]]
+    size: int
+    plan: UploadPlan
+    uploaded: Uploaded | None
+
+    @classmethod
+    def of(cls, release: Release, plan: UploadPlan, uploaded: Uploaded | None) -> Pushed:
+        """What became of a release."""
+        return cls(
+            version=release.record.version,
+            licence=release.licence.name,
+            lines=release.lines,
+            warnings=release.warnings,
+            checks=release.record.checks,
+            size=release.size,
+            plan=plan,
+            uploaded=uploaded,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        done = self.uploaded
+        return {
+            "repository": self.plan.repo,
+            "version": self.version,
+            "license": self.licence,
+            "warnings": list(self.warnings),
+            "checks": {library: dict(check) for library, check in self.checks.items()},
+            "size": self.size,
+            "plan": self.plan.to_json(),
+            "load": dict(self.lines),
+            "pushed": None
+            if done is None
+            else {
+                "url": done.url,
+                "commit": done.commit,
+                "changed": done.changed,
+                "created": done.created,
+                "pull_request": done.pull_request,
+                "tag": done.tag,
+            },
+        }
+
+
+def push_student(
+    workspace: Workspace,
+    repo: str,
+    *,
+    version: str | None = None,
+    public: bool = False,
+    pull_request: bool = False,
+    dry_run: bool = False,
+    merged: bool = False,
+    licence: str | None = None,
+    refused: bool = False,
+    hub: Hub | None = None,
+    reporter: Reporter | None = None,
+) -> Pushed:
+    """Publish a version of the student in the model repository ``repo``; private unless ``public``.
+
+    Everything is made and proved on this machine first; then one commit. A push that was cut off leaves nothing to be
+    seen, and goes on where it was when it is run again.
+
+    Args:
+        version: by default the current one.
+        pull_request: open a pull request instead of committing to ``main``.
+        dry_run: make and check the release, compare it with the repository, write nothing there.
+        merged: publish whole weights where the student has adapters.
+        licence: state one that is at least as strict as what the teachers ask for.
+        refused: push a version although the promotion guard refused it.
+        hub: by default :func:`kdkit.core.sharing.hub.connect`.
+        reporter: where progress is told.
+
+    Raises:
+        KdkitError: the version was refused; a licence stands in the way; whatever :func:`assemble_release`,
+            :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload` raise.
+    """
+    from kdkit.core.sharing.hub import connect, plan_upload, upload
+
+    hub, report = hub or connect(), reporter or Silent()
+    check_repository(repo)
+    chosen = Versions(workspace).get(version)
+    _require_promoted(chosen, refused)
+    _require_token(hub, repo, report, dry_run=dry_run)
+    _require_access(hub, repo, public=public, pull_request=pull_request)
+    with workspace.exclusive("kdkit push"), workspace.room("release") as folder:
+        at = hub.endpoint
+        release = assemble_release(
+            workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
+        )
+        for warning in release.warnings:
+            report.warn(warning)
+        if release.record.base is not None:
+            look_for_base(hub, release.record.base, report)
+        report.say(f"comparing with {repo}")
+        plan = plan_upload(hub, repo, "model", folder)
+        tag = None if pull_request else _tag(workspace, hub, plan, release, report)
+        if dry_run:
+            return Pushed.of(release, plan, None)
+        private, message = not public, _message(release)
+        uploaded = upload(
+            hub, plan, private=private, pull_request=pull_request, message=message, tag=tag, reporter=report
+        )
+        return Pushed.of(release, plan, uploaded)
+
+
+def _require_token(hub: Hub, repo: str, reporter: Reporter, *, dry_run: bool) -> None:
+    """Without one only a dry run goes on: it compares with what everybody can see."""
+    if dry_run and hub.token is None:
+        reporter.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
+    else:
+        hub.require_token()
+
+
+def _require_promoted(version: Version, refused: bool) -> None:
+    """A version that the guard refused is pushed only by somebody who knows."""
+    guard = (version.lineage.get("retention") or {}).get("guard")
+    if refused or not (version.refused or (guard is not None and not guard["promoted"])):
+        return
+    lost = ", ".join(guard["broken"]) if guard and guard["broken"] else "the mean over domains"
+    raise KdkitError(
+        f"the promotion guard refused {version.name}",
+        why=f"it lost more than the guard tolerates: {lost}",
+        fix="push another version, or say that you know: --refused (the card will say it too)",
+        code=ExitCode.FOUND,
+    )
+
+
+def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) -> None:
+    """What can be known before the work: a token that may push there, and who may see what is there.
+
+    Private by default; kdkit never changes who may see a repository.
+    """
+    from kdkit.core.sharing.hub import explained
+    from kdkit.core.sharing.hub.permission import check_token
+    from kdkit.core.sharing.hub.remote import look_at
+
+    with explained(repo, hub):
+        there = look_at(hub, repo, "model", "main")
+        if hub.token is not None:
+            check_token(hub, repo, "model", there, pull_request=pull_request)
+    if there is None or there.private != public:
+        return
+    raise KdkitError(
+        f"{repo} is {'private' if public else 'public'}, and this is a {'public' if public else 'private'} push",
+        where=hub.url(repo),
+        why="a push does not change who can see a repository" if public else "everybody would see the student",
+        fix="leave --public out, or change it in its settings first"
+        if public
+        else "add --public, or choose another name",
+        code=ExitCode.DENIED,
+    )
+
+
+def look_for_base(hub: Hub, base: Mapping[str, str], reporter: Reporter) -> None:
+    """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
+    from kdkit.core.sharing.hub import explained
+    from kdkit.core.sharing.hub.remote import look_at
+
+    with explained(f"{base['repository']}@{base['commit']}", hub):
+        if look_at(hub, base["repository"], "model", base["commit"]) is None:
+            reporter.warn(f"{base['repository']}, which the adapters belong to, is not to be seen at {hub.endpoint}")
+
+
+def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:
+    """See :func:`tag_of_successor`."""
+    versions = Versions(workspace)
+    own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
+    return tag_of_successor(hub, plan, release.record, [*release.record.history, *own], reporter)
+
+
+def _message(release: Release) -> str:
+    record = release.record
+    teachers = ", ".join(teacher["name"] for teacher in record.lineage["teachers"])
+    return f"{record.version} of the student\n\nTaught by {teachers or 'no teacher'}. Pushed with kdkit {record.kdkit}."

@@ -1,0 +1,138 @@
+"""What may leave the machine: lineages, registry and lock without paths; and a search for what slipped through."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.registry.lock import NOT_PUBLISHED, Lock
+from kdkit.core.project.registry.schema import Registry
+
+_PATH = re.compile(r"(\.{1,2}|~\w*|[A-Za-z]:)?[/\\].*\w.*", re.DOTALL)
+_BLOCK = 1 << 20
+_HUB_SOURCES = ("hf:", "package:")
+
+
+def without_paths(value: Any) -> Any:
+    """A copy of plain data in which every string that is a path reads ``(not published)``.
+
+    A path is what starts with ``/``, ``./``, ``../``, ``~/`` or a drive letter; a student's config means files of the
+    project by such strings.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and _PATH.fullmatch(value):
+        return NOT_PUBLISHED
+    return value
+
+
+def public_source(source: str) -> str:
+    """``hf:`` and ``package:`` as they are; of ``local:`` only that it was one."""
+    return source if source.startswith(_HUB_SOURCES) else f"{source.partition(':')[0]}:{NOT_PUBLISHED}"
+
+
+def public_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """A lineage as ``kdkit.json`` holds it."""
+    plain: dict[str, Any] = without_paths(lineage)
+    student = dict(plain["student"])
+    registry = student.get("registry")
+    if registry is not None:
+        student["registry"] = {**registry, "config": _public_config(registry["config"])}
+    teachers = [{**t, "source": public_source(t["source"])} for t in plain["teachers"]]
+    return {**plain, "student": student, "teachers": teachers}
+
+
+def public_registry(registry: Registry, *, recipe: str) -> dict[str, Any]:
+    """The registry as data: no samples, no paths; ``recipe`` is a name or a path inside the release."""
+    plain = registry.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    entry = registry.student
+    teachers = {name: _public_entry(fields) for name, fields in plain.get("teachers", {}).items()}
+    kept = {key: value for key, value in plain.items() if key not in ("data", "student", "teachers", "recipe")}
+    return {
+        "version": registry.version,
+        "use": registry.use,
+        "student": {"family": entry.family, "config": _public_config(entry.config)},
+        "teachers": teachers,
+        **{key: without_paths(value) for key, value in kept.items() if key not in ("version", "use")},
+        "recipe": recipe,
+    }
+
+
+def _public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A student's config; ``folder`` and ``init`` are always paths, however they are written."""
+    public: dict[str, Any] = without_paths(config)
+    if "init" in public:
+        public["init"] = NOT_PUBLISHED
+    tokenizer = public.get("tokenizer")
+    if isinstance(tokenizer, Mapping) and "folder" in tokenizer:
+        public["tokenizer"] = {"folder": NOT_PUBLISHED}
+    return public
+
+
+def _public_entry(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A teacher's entry; whether it is asked live, and where, is a matter of each machine and changes no result."""
+    own = ("signals", "device", "parked")
+    public: dict[str, Any] = without_paths({key: value for key, value in fields.items() if key not in own})
+    if "from" in public:
+        public["from"] = public_source(public["from"])
+    return public
+
+
+def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
+    """The lock of those teachers, without paths."""
+    facts = {}
+    for name in teachers:
+        if name in lock.teachers:
+            known = lock.teachers[name]
+            facts[name] = known.model_copy(
+                update={
+                    "source": public_source(known.source),
+                    "options": without_paths(known.options),
+                    "also": {key: public_source(source) for key, source in known.also.items()},
+                }
+            )
+    # Where data come from is nobody's business; the other names tell what a pulled project needs.
+    providers = {family: names for family, names in lock.providers.items() if family != "source"}
+    return Lock(teachers=facts, providers=providers)
+
+
+def strip_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers without where it was once loaded from, and without code to run."""
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path", "auto_map")}
+
+
+def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[str, ...] = ()) -> None:
+    """Search every byte of ``folder`` for ``secrets`` (paths of the machine), as they are and as JSON writes them.
+
+    Files whose names end in one of ``without`` are not searched.
+
+    Raises:
+        KdkitError: one occurs; nothing may be published then.
+    """
+    needles = {form.encode() for secret in secrets if len(secret) > 3 for form in (secret, json.dumps(secret)[1:-1])}
+    overlap = max(map(len, needles), default=0)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(without)):
+        found = next((needle for block in _blocks(path, overlap) for needle in needles if needle in block), None)
+        if found is not None:
+            raise KdkitError(
+                f"'{path.relative_to(folder).as_posix()}' names a place on this machine",
+                where=found.decode(),
+                why="what is published must not tell how this machine is laid out",
+                fix="take the path out of the registry, the recipe or the student's files",
+                code=ExitCode.FOUND,
+            )
+
+
+def _blocks(path: Path, overlap: int) -> Iterator[bytes]:
+    """A file in pieces that overlap, so that nothing hides at a border."""
+    with path.open("rb") as handle:
+        tail = b""
+        while block := handle.read(_BLOCK):
+            yield tail + block
+            tail = (tail + block)[-overlap:] if overlap else b""

@@ -1,0 +1,247 @@
+"""A release: everything that a repository of a student holds, proved before anything leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kdkit
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.sharing.release import answering, dual_encoder
+from kdkit.core.sharing.release.card import write_card
+from kdkit.core.sharing.release.card_facts import CardFacts
+from kdkit.core.sharing.release.form import StudentForm
+from kdkit.core.sharing.release.layout import (
+    HOME,
+    KDKIT,
+    LOCK,
+    RECIPE,
+    REGISTRY,
+    RESULTS,
+    SAMPLES,
+    TASK,
+    Record,
+    file_facts,
+)
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence
+from kdkit.core.sharing.release.provenance import (
+    PUBLISHED_UNDER,
+    Ancestry,
+    Start,
+    ancestry_of,
+    origin_of,
+    with_facts,
+    with_start,
+)
+from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
+from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.versions import Version
+
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Release:
+    """What :func:`assemble_release` made.
+
+    Attributes:
+        folder: complete; push it as it is.
+        record: its ``kdkit.json``.
+        licence: what the student is published under.
+        lines: library -> the lines of the card; they were run on this folder.
+        warnings: what a person must read before it is published.
+    """
+
+    folder: Path
+    record: Record
+    licence: StudentLicence
+    lines: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def assemble_release(
+    workspace: Workspace,
+    version: Version,
+    repo: str,
+    to: Path,
+    *,
+    public: bool = False,
+    merged: bool = False,
+    licence: str | None = None,
+    endpoint: str = HOME,
+    reporter: Reporter | None = None,
+) -> Release:
+    """Make the release of ``version`` for the repository ``repo`` in the new or empty folder ``to``.
+
+    The same version, registry and reports give the same bytes: a push that was cut off goes on where it was.
+
+    Args:
+        public: everybody will read it: nothing may be unknown about licences.
+        merged: whole weights where the student has adapters.
+        licence: what a person states; at least as strict as what the teachers ask for.
+        endpoint: address of the Hub where ``repo`` is, for the card's links.
+        reporter: where progress is told.
+
+    Raises:
+        KdkitError: a licence stands in the way (exit 4); stock libraries give something else than the version, or a
+            file names a place on this machine (exit 1); not a student for stock libraries; adapters whose base is in
+            no repository that is known.
+    """
+    check_repository(repo)
+    reporter = reporter or Silent()
+    ancestry = ancestry_of(workspace, version, stated=licence, public=public)
+    results = results_of(workspace, version)
+    warn_of_split(results, reporter)
+    form = _form(workspace, version, to, repo, reporter, merged=merged)
+    write_results(to, RESULTS, results)
+    _write_for_pull(workspace, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
+    record = _record(workspace, version, repo, ancestry, form)
+    facts = CardFacts(
+        record=record,
+        form=form,
+        licence=ancestry.licence,
+        teachers=ancestry.teachers,
+        results=results,
+        base=_base_model(record, ancestry.start),
+        taught=len(version.known_samples()),
+        endpoint=endpoint,
+    )
+    write_card(to, facts)
+    record = replace(record, files=file_facts(to))
+    record.save(to)
+    check_nothing_leaks(to, [*_places(workspace), str(to)])
+    return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
+
+
+def _form(
+    workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool
+) -> StudentForm:
+    if answering.publisher_of(workspace, version):
+        return answering.publish(workspace, version, to, repo, reporter, merged=merged)
+    return dual_encoder.publish(workspace, version, to, repo, reporter)
+
+
+def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
+    """The record, without the files."""
+    lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
+    if ancestry.start is not None:
+        lineages[0] = with_start(lineages[0], ancestry.start)
+    if ancestry.licence.name != UNDETERMINED:
+        lineages[-1][PUBLISHED_UNDER] = ancestry.licence.name
+    return Record(
+        kdkit=kdkit.__version__,
+        version=version.name,
+        repository=repo,
+        licence=ancestry.licence.name,
+        family=version.lineage["student"]["family"],
+        student=form.names,
+        history=tuple(lineages),
+        text_tower=form.text_tower,
+        checks=form.checks,
+        environment=form.environment,
+        origin=origin_of(workspace, version),
+        base=None if form.base is None else {"repository": form.base.repository, "commit": form.base.commit},
+    )
+
+
+def check_repository(repo: str) -> None:
+    """Raises: KdkitError unless ``repo`` is ``ORG/NAME`` as the Hub writes it."""
+    if not _REPOSITORY.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
+        raise KdkitError(
+            f"'{repo}' is no name of a repository",
+            why="it is ORG/NAME: letters, digits, '.', '_' and '-', at most 96 characters, no '--' and no '..'",
+        )
+
+
+def _base_model(record: Record, start: Start | None) -> str:
+    """The Hub's ``base_model``: what adapters belong to; the release that was pulled; the initial checkpoint."""
+    if record.base is not None:
+        return record.base["repository"]
+    if record.origin is not None:
+        return record.origin.repository if record.origin.repository != record.repository else ""
+    return start.repository if start is not None else ""
+
+
+def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str], to: Path) -> None:
+    """The folder ``kdkit/``: what somebody else needs to teach this student more."""
+    (to / KDKIT).mkdir()
+    for name in (TASK, SAMPLES):
+        source = version.folder / Path(name).name
+        if not source.is_file():
+            raise KdkitError(f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
+        shutil.copyfile(source, to / name)
+    recipe, named = version.lineage["recipe"], _named_recipe(workspace, version)
+    if named is None:
+        (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
+    data = public_registry(workspace.registry, recipe=named or f"./{Path(RECIPE).name}")
+    lock = Lock.load(workspace.lock_path)
+    known = {**_held_by_others(lock), **data["teachers"]}
+    data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
+    about = f"The registry of {version.name} as it was published: without data and without paths."
+    (to / REGISTRY).write_text(_yaml(data, about), encoding="utf-8")
+    public_lock(lock, list(data["teachers"])).save(to / LOCK)
+
+
+def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
+    """Teachers that only an earlier author has: comments in the registry of a pulled project, facts in its lock."""
+    held = {name: facts for name, facts in lock.teachers.items() if facts.held_by_author}
+    return {
+        name: {"from": facts.source, "loader": facts.loader, **({"options": facts.options} if facts.options else {})}
+        for name, facts in held.items()
+    }
+
+
+def _named_recipe(workspace: Workspace, version: Version) -> str | None:
+    """The recipe's name in the catalogue, where that gives exactly what the version was made by."""
+    registry, made_by = workspace.registry, version.lineage["recipe"]
+    if made_by["name"] not in workspace.catalogue.names("recipe"):
+        return None
+    recipe = load_recipe(made_by["name"], workspace.catalogue).with_optimiser(registry.optimiser)
+    same = json.loads(json.dumps(recipe.model_dump(mode="json"))) == made_by
+    return str(made_by["name"]) if same else None
+
+
+def _places(workspace: Workspace) -> list[str]:
+    """Paths of this machine that no file may name."""
+    roots = {workspace.root, workspace.root.absolute(), workspace.root.resolve(), Path.home()}
+    named = [*(entry.path for entry in workspace.registry.data), *_strings(workspace.registry.student.config)]
+    return sorted({*map(str, roots), *(name for name in named if Path(name).is_absolute())})
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All that a student's config says."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _yaml(data: Mapping[str, Any], about: str) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as what it is at first
+    stream = io.StringIO()
+    yaml.dump(dict(data), stream)
+    return f"# {about}\n{stream.getvalue()}"

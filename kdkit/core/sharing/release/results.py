@@ -1,0 +1,110 @@
+"""``eval/results.json``: a version's figures with their intervals and counts, without a single sample."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Reporter
+from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.versions import Version
+
+FORMAT = 1
+EVALUATION = "evaluation.json"
+"""Inside a version: what the guard read, on the calibration split."""
+NOTES = {
+    "test": "The test split took no part in training, trust or promotion.",
+    "calibration": "The calibration split also decided trust and promotion: these figures flatter the student. "
+    "The version was not evaluated on a test split.",
+}
+
+
+def results_of(workspace: Workspace, version: Version) -> dict[str, Any]:
+    """What goes into ``eval/results.json``: of the test split if ``kdkit evaluate`` has run, else of calibration.
+
+    Models: the version (under its own name), its ancestors, every teacher, the oracles. All metrics are in [0, 1]; what
+    was not measured is null. A student without image and text features has no figures: ``models`` is empty.
+    """
+    report = workspace.reports / f"evaluation-{version.name}-test.json"
+    if report.is_file():
+        evaluation, more = Evaluation.load(report), json.loads(report.read_text(encoding="utf-8"))
+        if more.get("version") != version.name:
+            raise KdkitError("this report is of another version", where=str(report), fix="run 'kdkit evaluate' again")
+        return _results(version.name, evaluation, continual=more.get("continual"))
+    saved = version.folder / EVALUATION
+    if not saved.is_file():
+        return _results(version.name, Evaluation("none", (), ()), continual=None)
+    return _results(version.name, Evaluation.load(saved), continual=None)
+
+
+def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:
+    """Say before it is published that nobody has looked at the test split."""
+    if results["split"] == "calibration":
+        reporter.warn(
+            f"{results['version']} was never evaluated on the test split, so its card has the figures of the "
+            f"calibration split, which flatter it; 'kdkit evaluate {results['version']}' first"
+        )
+
+
+def write_results(folder: Path, name: str, results: Mapping[str, Any]) -> None:
+    """Write ``folder/name``."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _results(version: str, evaluation: Evaluation, *, continual: Any) -> dict[str, Any]:
+    students = [model.name for model in evaluation.of_role("student")]
+    # The evaluation inside a version knows one student and calls it so.
+    names = {students[0]: version} if len(students) == 1 else {}
+    return {
+        "format": FORMAT,
+        "version": version,
+        "split": evaluation.split,
+        "note": NOTES.get(evaluation.split, ""),
+        "settings": dict(evaluation.settings),
+        "metrics": list(evaluation.metrics),
+        "domains": list(evaluation.domains),
+        "skipped": dict(evaluation.skipped),
+        "models": [_model(model, names.get(model.name, model.name)) for model in evaluation.models],
+        "ratios": {names.get(name, name): dict(ratio) for name, ratio in evaluation.ratios.items()},
+        "continual": continual,
+    }
+
+
+def _model(model: ModelScores, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "role": model.role,
+        "chosen": dict(model.chosen),
+        "mean": _figures(model.means, model.intervals),
+        "domains": {
+            domain: {
+                "count": score.count,
+                "level": score.level,
+                "metrics": _figures(score.metrics, score.intervals),
+                "notes": list(score.notes),
+            }
+            for domain, score in model.domains.items()
+        },
+    }
+
+
+def _figures(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Metric -> value, low, high."""
+    unknown = (math.nan, math.nan)
+    return {
+        metric: dict(zip(("value", "low", "high"), map(_number, (value, *intervals.get(metric, unknown))), strict=True))
+        for metric, value in values.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)

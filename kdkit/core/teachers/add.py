@@ -1,0 +1,259 @@
+"""Adding, locking and removing teachers: whole operations, of which nothing is left when they fail."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
+from kdkit.core.project.registry.edit import add_entry, remove_entry
+from kdkit.core.project.registry.load import check_registry, read_text
+from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.pins import moved_names, pin_names, unpin
+from kdkit.core.project.registry.schema import valid_name
+from kdkit.core.teachers.card import licence_seen
+from kdkit.core.teachers.fetch import Materialised, fetch
+from kdkit.core.teachers.files import list_folder
+from kdkit.core.teachers.hub import look
+from kdkit.core.teachers.open import fingerprint_of, load_model, verify
+from kdkit.core.teachers.permission import require_permission
+from kdkit.core.teachers.probe import identity_of, probe
+from kdkit.core.teachers.recognize import recognise
+from kdkit.core.teachers.select import select_files
+from kdkit.core.teachers.source import parse_source, source_folder
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Workspace
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What adding a teacher would do, without having fetched anything.
+
+    Attributes:
+        chosen: the teacher.
+        before, after: the texts of ``registry.yaml``.
+        sizes: file -> bytes that would be fetched; None where unknown.
+    """
+
+    chosen: ChosenTeacher
+    before: str
+    after: str
+    sizes: Mapping[str, int | None]
+
+    @property
+    def diff(self) -> str:
+        """The change to ``registry.yaml`` as a unified diff."""
+        texts = (self.before.splitlines(keepends=True), self.after.splitlines(keepends=True))
+        return "".join(difflib.unified_diff(*texts, "registry.yaml", "registry.yaml, after", n=1))
+
+
+def add_teacher(
+    workspace: Workspace,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> LockedTeacher:
+    """Fetch, check and probe a teacher, lock it, and write it into ``registry.yaml``, in this order.
+
+    Args:
+        name: of the catalogue, or a new one.
+        fields: the registry entry (``from``, ``loader``, ``options``, ``domains``, ``license``); may be empty.
+        offline: use the Hub's cache alone.
+
+    Raises:
+        KdkitError: unknown, denied, missing or not a working teacher; the project is then as it was before.
+    """
+    reporter = reporter or Silent()
+    with workspace.exclusive(f"kdkit add-teacher {name}"):
+        chosen, _, after = _planned(workspace, name, fields)
+        _check_domains(workspace, chosen, reporter)
+        facts = _admit(workspace, chosen, offline, reporter)
+        with disk_errors(str(workspace.root)):
+            Lock.load(workspace.lock_path).with_teacher(name, facts).save(workspace.lock_path)
+            write_atomically(workspace.registry_path, after.encode())
+        _forget_registry(workspace)
+        pin_names(workspace)
+    return facts
+
+
+def plan_addition(
+    workspace: Workspace,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> Addition:
+    """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
+    reporter = reporter or Silent()
+    chosen, before, after = _planned(workspace, name, fields)
+    _check_domains(workspace, chosen, reporter)
+    return Addition(chosen, before, after, _looked_at(workspace, chosen, offline, reporter))
+
+
+def _looked_at(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
+    """What would be fetched; says of the licence what can be known before."""
+    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), workspace.registry.use
+    if source.kind != "hf":
+        folder = source_folder(source, workspace.root)
+        names = select_files(list_folder(folder, str(source)), str(source))
+        seen, gated = licence_seen(folder)
+        require_permission(chosen, use, reporter, seen, gated=gated)
+        return {file: (folder / file).stat().st_size for file in names}
+    if _known_before(chosen):
+        require_permission(chosen, use, reporter)
+    else:
+        reporter.say("its licence is read from its files, once they are fetched")
+    return {} if offline else dict(look(source, select_files).sizes)  # offline: nothing would be fetched
+
+
+def remove_teacher(workspace: Workspace, name: str) -> None:
+    """Take a teacher out of ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
+
+    Raises:
+        KdkitError: no such teacher (did you mean).
+    """
+    with workspace.exclusive(f"kdkit remove-teacher {name}"):
+        after = remove_entry(read_text(workspace.registry_path), name)
+        lock = Lock.load(workspace.lock_path)
+        write_atomically(workspace.registry_path, after.encode())
+        if name in lock.teachers:
+            lock.without_teacher(name).save(workspace.lock_path)
+        shutil.rmtree(workspace.artifacts / name, ignore_errors=True)
+    _forget_registry(workspace)
+
+
+def lock_teachers(
+    workspace: Workspace,
+    names: Sequence[str] = (),
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, LockedTeacher]:
+    """Fetch, probe and lock teachers that stand in ``registry.yaml``, and pin the providers of all its names.
+
+    Args:
+        names: lock these afresh; by default all that are not locked yet. A name that is pinned and no teacher's
+            is taken from whoever provides it now.
+
+    Returns:
+        what was locked now; each teacher is in the lock file as soon as it is done.
+
+    Raises:
+        KdkitError: as :func:`add_teacher`, at the first teacher that fails.
+    """
+    reporter = reporter or Silent()
+    done = {}
+    with workspace.exclusive("kdkit lock"):
+        lock = Lock.load(workspace.lock_path)
+        unpin(workspace, names)
+        pins = {name for family in lock.providers.values() for name in family} - set(workspace.registry.teachers)
+        wanted = [name for name in names if name not in pins]
+        if not names:
+            wanted = [name for name in workspace.registry.teachers if name not in lock.teachers]
+        for name in wanted:
+            chosen = chosen_teacher(workspace, name)
+            if chosen.unavailable and not names:
+                reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
+                continue
+            chosen.require_available()
+            if _known_before(chosen):
+                require_permission(chosen, workspace.registry.use, Silent())
+            done[name] = _admit(workspace, chosen, offline, reporter)
+            lock = lock.with_teacher(name, done[name])
+            lock.save(workspace.lock_path)
+        pin_names(workspace)
+    return done
+
+
+def check_lock(workspace: Workspace) -> list[str]:
+    """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
+    lock, problems = Lock.load(workspace.lock_path), []
+    for name in workspace.registry.teachers:
+        try:
+            if not chosen_teacher(workspace, name).unavailable:
+                verify(workspace, name)
+        except KdkitError as error:
+            problems.append(f"{error.headline}. {error.why}".rstrip(". "))
+    problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(workspace, lock)]
+    # A pulled project keeps the facts of teachers whose files only their author has: nothing is wrong with that.
+    here = [name for name, facts in lock.teachers.items() if not facts.held_by_author]
+    extra = [name for name in here if name not in workspace.registry.teachers]
+    return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
+
+
+def _planned(workspace: Workspace, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
+    """(the teacher, ``registry.yaml`` before, and after)."""
+    try:
+        valid_name(name)
+    except ValueError as error:
+        raise KdkitError(str(error), where="the new teacher's name") from None
+    before = read_text(workspace.registry_path)
+    after = add_entry(before, name, fields)
+    registry = check_registry(after)
+    chosen = choose(workspace.catalogue, name, registry.teachers[name])
+    if _known_before(chosen):
+        require_permission(chosen, registry.use, Silent())  # first: what is denied need not be made possible
+    chosen.require_available()
+    return chosen, before, after
+
+
+def _known_before(chosen: ChosenTeacher) -> bool:
+    """Whether anything is known of the licence before the files are here."""
+    return chosen.spec is not None or chosen.license is not None
+
+
+def _check_domains(workspace: Workspace, chosen: ChosenTeacher, reporter: Reporter) -> None:
+    from kdkit.core.data.domains import domains_of, warn_of_unknown
+
+    if chosen.domains and workspace.registry.data and (known := domains_of(workspace)):
+        warn_of_unknown(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
+
+
+def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
+    """Fetch into a folder aside, check licence and model, and only then put the folder in its place."""
+    final = workspace.artifacts / chosen.name
+    with disk_errors(str(workspace.artifacts)), new_folder(final, replace=True) as stage:
+        found = fetch(chosen, workspace.root, stage, reporter, offline=offline)
+        loader = chosen.loader or recognise(workspace.catalogue, found.folder, chosen.source)
+        require_permission(chosen, workspace.registry.use, reporter, found.licence, gated=found.gated)
+        reporter.say(f"probing {chosen.name} with the loader '{loader}'")
+        return _facts(workspace.catalogue, chosen, loader, found)
+
+
+def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialised) -> LockedTeacher:
+    """Load and probe the model; everything that the lock keeps."""
+    model, signals = load_model(catalogue, chosen, loader, found.folder)
+    measured = probe(signals, f"teacher '{chosen.name}'")
+    identity = dict(identity_of(model))
+    return LockedTeacher(
+        provider=chosen.provider,
+        source=chosen.source,
+        commit=found.commit,
+        loader=loader,
+        options=dict(chosen.options),
+        files=dict(found.files),
+        also=dict(found.also),
+        licence=found.licence,
+        gated=found.gated,
+        signals=measured,
+        identity=identity,
+        fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
+        locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _forget_registry(workspace: Workspace) -> None:
+    """The workspace keeps the registry that it read; this one was changed."""
+    vars(workspace).pop("registry", None)

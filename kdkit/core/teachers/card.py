@@ -1,0 +1,66 @@
+"""What the files of a model say about its licence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.project.licenses import ORDER, classify, normalise
+from kdkit.core.project.registry.lock import LicenceSeen
+
+_TEXTS: tuple[tuple[str, str], ...] = (
+    (r"attribution-noncommercial-noderiv", "cc-by-nc-nd-4.0"),
+    (r"attribution-noderiv", "cc-by-nd-4.0"),
+    (r"attribution-noncommercial-sharealike", "cc-by-nc-sa-4.0"),
+    (r"attribution-noncommercial", "cc-by-nc-4.0"),
+    (r"attribution-sharealike", "cc-by-sa-4.0"),
+    (r"creative commons attribution 4\.0|attribution 4\.0 international", "cc-by-4.0"),
+    (r"apache license\s+version 2\.0", "apache-2.0"),
+    (r"permission is hereby granted, free of charge", "mit"),
+    (r"redistribution and use in source and binary forms", "bsd-3-clause"),
+    (r"gnu (affero |lesser )?general public license", "gpl-3.0"),
+)
+_HEAD = 20_000
+
+
+def licence_seen(folder: Path) -> tuple[LicenceSeen | None, bool]:
+    """The strictest licence that a model card's front matter or a licence text states, and whether it is gated."""
+    card = _front_matter(folder / "README.md")
+    found = [LicenceSeen(name=name, evidence="README.md") for name in _card_licences(card)]
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and re.match(r"(LICEN[CS]E|COPYING)", path.name, re.IGNORECASE):
+            text = " ".join(path.read_text("utf-8", errors="replace")[:_HEAD].lower().split())
+            names = (name for pattern, name in _TEXTS if re.search(pattern, text))
+            found += [LicenceSeen(name=next(names, "unknown"), evidence=path.name)]
+    gated = any(str(key).startswith("extra_gated") for key in card)
+    return (max(found, key=_strictness) if found else None), gated
+
+
+def _strictness(seen: LicenceSeen) -> int:
+    kind = classify(seen.name)
+    return ORDER.index(kind) if kind in ORDER else -1
+
+
+def _card_licences(card: dict[Any, Any]) -> list[str]:
+    """``license: other`` names the real one in ``license_name``."""
+    given = card.get("license")
+    names = [str(name) for name in (given if isinstance(given, list) else [given]) if name]
+    if names in ([], ["other"]) and card.get("license_name"):
+        names = [str(card["license_name"])]
+    return [normalise(name) for name in names]
+
+
+def _front_matter(path: Path) -> dict[Any, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not path.is_file():
+        return {}
+    text = path.read_text("utf-8", errors="replace")[:_HEAD]
+    match = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        data = YAML(typ="safe", pure=True).load(match[1]) if match else {}
+    except YAMLError:
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,95 @@
+"""Files of a Hugging Face repository at one commit, from the Hub or from its cache."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdkit.core.sharing.hub import Hub, connect, explained
+from kdkit.core.teachers.files import list_folder
+from kdkit.core.teachers.select import DESCRIPTIONS
+from kdkit.core.teachers.source import Source
+
+Select = Callable[[Iterable[str], str], list[str]]
+_CACHED = [f"*{suffix}" for suffix in (*DESCRIPTIONS, ".safetensors")]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files in the Hub's cache; links to blobs that never change.
+
+    Attributes:
+        folder: of this commit.
+        names: those that were selected.
+        commit: 40 hex digits.
+        gated: the owner asks to accept terms.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    commit: str
+    gated: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What would be fetched: file -> bytes (None where the Hub does not say)."""
+
+    sizes: dict[str, int | None]
+    commit: str
+    gated: bool
+
+
+def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
+    """Bring the selected files into the Hub's cache.
+
+    Args:
+        source: of kind ``hf``.
+        select: which of the repository's files; see :mod:`kdkit.core.teachers.select`.
+        offline: use the cache alone (also where ``HF_HUB_OFFLINE`` is set).
+
+    Raises:
+        KdkitError: gated (exit 4), no such repository or revision, no network, not in the cache (exit 3).
+    """
+    where, hub = str(source), connect()
+    with _explained(source, hub):
+        if offline or _offline_mode():
+            folder = Path(
+                hub.api.snapshot_download(
+                    source.place, revision=source.revision, allow_patterns=_CACHED, local_files_only=True
+                )
+            )
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            return Snapshot(folder, tuple(select(names, where)), folder.name, gated=False)
+        listing = look(source, select)
+        # The revision as asked for, not the commit: the cache then remembers what the name stands for.
+        folder = Path(
+            hub.api.snapshot_download(
+                source.place,
+                revision=source.revision,
+                allow_patterns=[glob.escape(name) for name in listing.sizes],
+            )
+        )
+        names = list(listing.sizes) if folder.name == listing.commit else list_folder(folder, where)
+        return Snapshot(folder, tuple(select(names, where)), folder.name, listing.gated)
+
+
+def look(source: Source, select: Select) -> Listing:
+    """What :func:`snapshot` would fetch. Raises: as :func:`snapshot`."""
+    hub = connect()
+    with _explained(source, hub):
+        info = hub.api.model_info(source.place, revision=source.revision, files_metadata=True)
+    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+    return Listing({name: sizes[name] for name in select(sizes, str(source))}, str(info.sha), gated=bool(info.gated))
+
+
+def _offline_mode() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _explained(source: Source, hub: Hub) -> explained:
+    return explained(str(source), hub, page=hub.url(source.place), otherwise="or give a folder: --from local:DIR")

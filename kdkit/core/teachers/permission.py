@@ -1,0 +1,48 @@
+"""May this project distil from this teacher?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter
+from kdkit.core.project.licenses import Use, Verdict, allowed
+from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
+from kdkit.core.project.registry.lock import LicenceSeen, Lock
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Workspace
+
+
+def permission(workspace: Workspace, name: str) -> Verdict:
+    """Whether the workspace may distil from the chosen teacher ``name``, by all that is known about it."""
+    locked = Lock.load(workspace.lock_path).teachers.get(name)
+    facts = chosen_teacher(workspace, name).licence_facts(
+        locked.licence if locked else None, gated=bool(locked and locked.gated)
+    )
+    return allowed(facts, workspace.registry.use)
+
+
+def require_permission(
+    chosen: ChosenTeacher, use: Use, reporter: Reporter, seen: LicenceSeen | None = None, *, gated: bool = False
+) -> None:
+    """Warn where there is doubt.
+
+    Args:
+        use: what the project declares.
+        seen, gated: what the files and the Hub say, once they are here.
+
+    Raises:
+        KdkitError: with exit code 4 and the reason, where the licence forbids the project's use.
+    """
+    verdict = allowed(chosen.licence_facts(seen, gated=gated), use)
+    if not verdict.allowed:
+        raise KdkitError(
+            f"distilling from '{chosen.name}' is not allowed",
+            where=chosen.where,
+            why=verdict.reason,
+            fix=verdict.fix,
+            code=ExitCode.DENIED,
+        )
+    if verdict.warning:
+        reporter.warn(f"teacher '{chosen.name}': {verdict.reason}")

@@ -1,0 +1,92 @@
+"""Is this a working teacher? One tiny image and text through the model says so, and measures its signals."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import OWN_ANSWERS, TELLS, Answer, Answering, DualEncoder, Sample, SignalSource
+from kdkit.core.project.registry.lock import SignalFact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SIZE = (61, 47)
+"""Not square, not a multiple of anything: preprocessing must cope."""
+
+
+def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
+    """Run the model twice on one random image with a text; one that only answers is asked once.
+
+    Returns:
+        signal name -> shape and dtype of one row, as measured; empty for a model that only answers.
+
+    Raises:
+        KdkitError: it fails, its rows are not what it declares, not finite, or differ between the runs.
+    """
+    import torch
+    from PIL import Image
+
+    pixels = random.Random(0).randbytes(_SIZE[0] * _SIZE[1] * 3)
+    image = Image.frombytes("RGB", _SIZE, pixels)
+    sample = Sample(id="probe", image=Path("probe.png"), text="a chest x-ray of a nodule", domain="probe")
+    try:
+        with torch.no_grad():
+            first = signals.compute([signals.prepare(image, sample)])
+            second = signals.compute([signals.prepare(image, sample)])
+        model: object = signals
+        only_answers = isinstance(model, Answering) and not signals.signals
+        if isinstance(model, Answering) and (only_answers or signals.identity().get(TELLS) == OWN_ANSWERS):
+            _check_answers(where, model.answer([image], [sample]))
+    except KdkitError:
+        raise
+    except Exception as error:
+        raise KdkitError(
+            "the model fails on a small image with a short text",
+            where=where,
+            why=f"{type(error).__name__}: {error}",
+            fix="is it the right loader? see 'kdkit plugins'",
+        ) from error
+    declared = {spec.name: spec for spec in signals.signals}
+    if not (declared or only_answers) or set(first) != set(declared):
+        raise _bad(where, f"it declares the signals {sorted(declared)} and gives {sorted(first)}")
+    for name, rows in first.items():
+        _check(where, name, rows, second[name], declared[name].shape)
+    return {name: SignalFact(shape=spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
+
+
+def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int, ...]) -> None:
+    import torch
+
+    if tuple(rows.shape) != (1, *shape):
+        raise _bad(where, f"a row of '{name}' should be {shape} and is {tuple(rows.shape)[1:]}")
+    if not bool(torch.isfinite(rows).all()):
+        raise _bad(where, f"'{name}' holds NaN or infinity")
+    if not torch.equal(rows, again):
+        raise _bad(where, f"'{name}' differs between two runs on the same sample")
+
+
+def _check_answers(where: str, answers: Sequence[Sequence[Answer]]) -> None:
+    if [len(group) for group in answers] != [1]:
+        raise _bad(where, "it should answer, and gives not one answer to one question")
+
+
+def _bad(where: str, why: str) -> KdkitError:
+    return KdkitError("not a usable teacher", where=where, why=why, fix="check its files and its loader")
+
+
+def frozen(model: Any) -> Any:
+    """Eval mode and no gradients, where the model is a torch module."""
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        model.eval().requires_grad_(False)
+    return model
+
+
+def identity_of(model: DualEncoder | SignalSource) -> Mapping[str, str]:
+    """What the model says about its preprocessing and tokenizer, as plain strings."""
+    return {str(key): str(value) for key, value in sorted(model.identity().items())}

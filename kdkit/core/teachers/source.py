@@ -1,0 +1,84 @@
+"""Where a teacher comes from: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+
+_REPO = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
+FORMS = "hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source; ``place`` is ``ORG/REPO``, a folder, or ``PKG/DIR``."""
+
+    kind: Literal["hf", "local", "package"]
+    place: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.place}" + (f"@{self.revision}" if self.revision else "")
+
+    def pinned(self, commit: str | None) -> Source:
+        """The same source at ``commit`` (itself where there are no commits)."""
+        return Source(self.kind, self.place, commit) if commit else self
+
+
+def parse_source(text: str, where: str = "") -> Source:
+    """Parse ``text``; ``where`` is for messages.
+
+    Raises:
+        KdkitError: not one of the three forms.
+    """
+    kind, _, place = text.partition(":")
+    if kind == "hf":
+        match = _REPO.fullmatch(place)
+        if match and ".." not in place:
+            return Source("hf", match[1], match[2])
+    elif kind == "local" and place:
+        return Source("local", place)
+    elif kind == "package" and re.fullmatch(r"[\w.]+(/[^/\\]+)+", place) and ".." not in place.split("/"):
+        return Source("package", place)
+    hint = f"write local:{text}" if Path(text).is_dir() else f"write hf:{text}" if _REPO.fullmatch(text) else ""
+    raise KdkitError(
+        f"'{text}' does not say where a teacher comes from", where=where, why=f"a source is {FORMS}", fix=hint
+    )
+
+
+def source_folder(source: Source, root: Path) -> Path:
+    """The folder of a ``local:`` (relative to ``root``, the project) or ``package:`` source.
+
+    Raises:
+        KdkitError: it is not there.
+    """
+    if source.kind == "local":
+        folder = root / Path(source.place).expanduser()
+        fix = "a local: path is relative to the folder of registry.yaml"
+    else:
+        package, _, inner = source.place.partition("/")
+        folder = _package_folder(package) / inner
+        fix = f"is this version of '{package}' the right one?"
+    if not folder.is_dir():
+        raise KdkitError("no such folder", where=str(source), why=str(folder), fix=fix, code=ExitCode.MISSING)
+    return folder
+
+
+def _package_folder(package: str) -> Path:
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise KdkitError(
+            f"the package '{package}' is not installed",
+            where=f"package:{package}",
+            fix="install the distribution that has it",
+            code=ExitCode.MISSING,
+        )
+    return Path(spec.submodule_search_locations[0])

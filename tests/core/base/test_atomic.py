@@ -1,0 +1,208 @@
+"""Whole or not at all, whatever happens; and what a disk can say becomes one clear error, whoever was writing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kdkit.core.base import atomic
+from kdkit.core.base.atomic import disk_errors, new_file, new_folder, write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.project import Workspace
+
+FULL = Path("/dev/full")
+
+
+def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    left = workspace.state / "release" / "of-a-killed-push"
+    left.mkdir(parents=True)
+    with workspace.room("release") as room:
+        assert room == left.parent
+        assert not room.exists()
+        (room / "deep").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError), workspace.room("release"):
+        workspace.state.write_text("a folder cannot be written like a file", encoding="utf-8")
+    assert list(workspace.state.iterdir()) == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_a_full_disk() -> None:
+    with pytest.raises(KdkitError, match="no disk space left") as caught, disk_errors("here"):
+        FULL.write_text("a", encoding="utf-8")
+    assert caught.value.code is ExitCode.MISSING
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "code"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", "no disk space left", 3),
+        ("Unable to write (file write failed: errno = 28, error message = 'No space')", "no disk space left", 3),
+        ("I/O error: Permission denied (os error 13)", "no permission to read or write here", 4),
+    ],
+)
+def test_libraries_that_give_the_reason_in_words(words: str, what: str, code: int) -> None:
+    with pytest.raises(KdkitError) as caught, disk_errors("the/project"):
+        raise RuntimeError(words)
+    assert (caught.value.what, caught.value.where, caught.value.code) == (what, "the/project", code)
+
+
+@pytest.mark.parametrize("below", ["file/new", "file/deep/new"])
+def test_a_file_in_the_way(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for make in (new_file, new_folder):
+        with pytest.raises(KdkitError, match="there is a file where a folder must be"), make(tmp_path / below):
+            raise AssertionError("nothing to write to")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_other_errors_are_left_alone() -> None:
+    with pytest.raises(FileNotFoundError), disk_errors("here"):
+        Path("nowhere").read_text(encoding="utf-8")
+    with pytest.raises(KdkitError, match="mine"), disk_errors("here"):
+        raise KdkitError("mine")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_safetensors_in_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(KdkitError, match="no permission"), disk_errors("here"):
+        save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors")
+
+
+def test_every_command_that_writes_is_covered(tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="no disk space left"), Workspace(tmp_path).exclusive("kdkit distill"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "deep" / "real", tmp_path / "link"
+    write_atomically(real, b"old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    write_atomically(link, b"new")
+    assert (real.read_bytes(), real.stat().st_mode & 0o777, link.is_symlink()) == (b"new", 0o640, True)
+
+
+def test_a_new_file_and_a_new_folder_have_the_usual_modes(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    (tmp_path / "usual").mkdir()
+    with new_file(tmp_path / "file") as file, new_folder(tmp_path / "folder"):
+        file.touch()
+    for made, usual in (("file", "plain"), ("folder", "usual")):
+        assert (tmp_path / made).stat().st_mode == (tmp_path / usual).stat().st_mode
+
+
+def fill(folder: Path, name: str, *, replace: bool = False) -> None:
+    with new_folder(folder, replace=replace) as draft:
+        (draft / name).touch()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_folder_appears_at_the_end_and_replaces_only_when_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "v[1]"  # brackets mean something to glob
+    with new_folder(folder) as draft:
+        (draft / "one").touch()
+        assert not folder.exists()
+    with pytest.raises(OSError, match="not empty"):
+        fill(folder, "two")
+    assert names(tmp_path) == ["v[1]", "v[1]/one"]
+    fill(folder, "two", replace=True)
+    assert names(tmp_path) == ["v[1]", "v[1]/two"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a", "old")
+    real = os.replace
+
+    def refuse_the_new(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise PermissionError(13, "no")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_the_new)
+    with pytest.raises(PermissionError):
+        fill(tmp_path / "a", "new", replace=True)
+    assert names(tmp_path) == ["a", "a/old"]
+
+
+def write_and_raise(path: Path, error: BaseException) -> None:
+    path.touch()
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_an_error_in_the_block_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), new_folder(tmp_path / "a") as draft:
+        write_and_raise(draft / "file", error)
+    with pytest.raises(type(error)), new_file(tmp_path / "b") as draft:
+        write_and_raise(draft, error)
+    assert names(tmp_path) == []
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from kdkit.core.base.atomic import new_folder
+with new_folder(Path(sys.argv[1])) as draft:
+    (draft / "large").touch()
+    print("drafting", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HANGS, str(tmp_path / "a")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"drafting\n"
+        fill(tmp_path / "a", "mine")
+        assert [name.rpartition("/")[2] for name in names(tmp_path)] == [
+            *(next(tmp_path.glob(".a.draft-*")).name, "busy", "new", "large"),
+            *("a", "mine"),
+        ]
+        other.send_signal(signal.SIGKILL)
+    fill(tmp_path / "a", "again", replace=True)
+    assert names(tmp_path) == ["a", "a/again"]
+
+
+def test_a_draft_is_not_swept_up_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes the same file just then."""
+    lock = atomic._try_to_lock
+
+    def after_another(descriptor: int) -> bool:
+        monkeypatch.undo()
+        write_atomically(tmp_path / "a", b"theirs")
+        return lock(descriptor)
+
+    monkeypatch.setattr(atomic, "_try_to_lock", after_another)
+    write_atomically(tmp_path / "a", b"mine")
+    assert (tmp_path / "a").read_bytes() == b"mine"
+    assert names(tmp_path) == ["a"]

@@ -1,0 +1,299 @@
+"""Reflective correction inside a run: what is asked, what is fed back, and what teachers say of it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdkit.cli.distill import outcome_text, plan_text
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.correction.loader import CorrectedFeed
+from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.pseudo_labels.review import Reviewed
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers import open_answering
+from kdkit.core.teachers.add import add_teacher
+from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.core.distill.corrected import (
+    BOX,
+    EPOCH,
+    SIZES,
+    Course,
+    add_server,
+    in_other_words,
+    make_project,
+    number_of,
+    reference_of,
+    rows,
+    run,
+    same,
+    samples,
+    set_correction,
+    weights,
+    write_samples,
+)
+from tests.plugins.students.clinkd.tiny import make
+
+
+@pytest.fixture
+def endpoint() -> Iterator[LocalEndpoint]:
+    with local_endpoint(in_other_words) as running:
+        yield running
+
+
+# ------------------------------------------------------------------------------------- a whole run
+
+
+class Heard(Silent):
+    """Keeps warnings and what is said."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_what_was_wrong_is_a_file_that_the_lineage_names(tmp_path: Path) -> None:
+    make_project(tmp_path / "p", {"share": 0.5, "limit": 10})
+    outcome = run(tmp_path / "p")
+    told = outcome.version.lineage["correction"]
+    found = rows(outcome)
+    assert (told["file"], told["corrector"], told["corrected"]) == ("corrections.jsonl", "reference", len(found))
+    assert [(part["step"], part["epoch"], part["answered"]) for part in told["rounds"]] == [(6, 1, 10), (12, 2, 10)]
+    assert [sum(row["step"] == part["step"] for row in found) for part in told["rounds"]] == [
+        part["wrong"] for part in told["rounds"]
+    ]
+    assert found
+    texts = {row["id"]: row["text"] for row in samples(tmp_path / "p")}
+    for row in found:
+        assert set(row) == {"sample", "domain", "epoch", "step", "answer", "score", "corrector", "text"}
+        assert (row["text"], row["corrector"]) == (texts[row["sample"]], "reference")
+        assert row["score"] < 0.8
+    assert not list((tmp_path / "p" / ".kdkit" / "runs").glob("*"))
+    assert f"\n{len(found)} answers were corrected: {outcome.version.folder}" in outcome_text(outcome)
+
+
+def test_a_dry_run_says_what_it_will_cost(tmp_path: Path) -> None:
+    make_project(tmp_path / "p", {"share": 0.5})
+    plan, estimate = dry_run(Workspace(tmp_path / "p"), Options(cpu=True), Silent())
+    assert estimate.correcting > 0
+    text = plan_text(plan, estimate)
+    assert "Corrected after step 6, 12: the student answers 12 samples each time, 24 in all; corrector: ref" in text
+    assert "s of answers to be corrected at most, " in text
+    assert not (tmp_path / "p" / "versions").exists()
+
+
+def test_where_nothing_is_wrong_the_run_is_as_without_correction(tmp_path: Path) -> None:
+    """Grounding without a box in the reference cannot be scored, so nothing is wrong; asking must leave no trace."""
+    root = tmp_path / "p"
+    make_project(root, {})
+    changed = samples(root)
+    for row in changed:
+        if row["split"] == "train":
+            row |= {"text": "here", "domain": "vg/ct", "extra": {**row["extra"], "task": "vg"}}
+    write_samples(root, changed)
+    asked = run(root)
+    assert [part["unscored"] for part in asked.version.lineage["correction"]["rounds"]] == [24, 24]
+    assert rows(asked) == []
+    set_correction(root, None)
+    plain = run(root)
+    assert plain.version.lineage["correction"] is None
+    assert same(weights(root, "v1"), weights(root, "v2"))
+    set_correction(root, {"steps": [3, 99]})
+    again = run(root)
+    assert [part["step"] for part in again.version.lineage["correction"]["rounds"]] == [3]
+    assert same(weights(root, "v1"), weights(root, "v3"))
+    set_correction(root, {"every": 3})
+    heard = Heard()
+    assert distill(Workspace(root), Options(cpu=True), reporter=heard) is not None
+    assert "the run of 14 steps ends before the first correction: nothing is corrected" in heard.warnings
+    assert same(weights(root, "v1"), weights(root, "v4"))
+
+
+def test_a_corrector_is_not_said_to_take_no_part(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote"})
+    add_server(root, endpoint.url)
+
+    def told(corrector: str) -> list[str]:
+        heard = Heard()
+        set_correction(root, {"corrector": corrector})
+        prepare(Workspace(root), Options(cpu=True), heard)
+        return [line for line in heard.told if "remote" in line]
+
+    assert told("remote") == []
+    assert told("reference") == ["remote: gives no signals and teaches by 'kdkit pseudo-label' alone"]
+
+
+# ------------------------------------------------------------------------ what the batches are made of
+
+
+def test_rewritten_samples_are_shown_beside_the_others_and_teachers_are_silent_about_them(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote"}, steps=18)
+    add_server(root, endpoint.url)
+    course = Course(root, tmp_path / "run")
+    assert course.feed.pauses == {6, 12}
+    batches = course.batches()
+    assert sorted(batches) == list(range(18))
+    for step in range(EPOCH):
+        assert torch.equal(batches[step].inputs["answer_ids"], course.plain.make(step).inputs["answer_ids"])
+    shown: list[tuple[str, float]] = []
+    for step in range(EPOCH, 18):
+        batch = batches[step]
+        shown += zip(course.answers(batch), batch.weights["first"].tolist(), strict=True)
+        assert torch.isfinite(course.built.task(**batch.to(torch.device("cpu")))["loss"])
+    rewritten = [weight for text, weight in shown if text.startswith("It is ")]
+    plain = [weight for text, weight in shown if not text.startswith("It is ")]
+    assert set(rewritten) == {0.0}
+    assert set(plain) == {1.0}
+    # All 24 were wrong, so half of what is shown is a correction, as if there were 48 samples.
+    assert abs(len(rewritten) - len(shown) / 2) <= 8
+    made = course.feed.made()
+    assert [part["rewritten"] for part in made.rounds] == [24] * 2
+
+
+def test_what_teachers_said_of_the_original_would_be_refused_for_another_text(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    """Why their weight is 0: the tokens that they spoke of are not those of the corrected text."""
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote"})
+    add_server(root, endpoint.url)
+    course = Course(root, tmp_path / "run")
+    batch = course.batches()[EPOCH]
+    assert any(text.startswith("It is ") for text in course.answers(batch))
+    original = course.plain.make(EPOCH)
+    arguments = batch.to(torch.device("cpu"))
+    arguments |= {"targets": original.targets, "weights": {"first": torch.ones(4)}}
+    with pytest.raises(KdkitError, match="into different tokens"):
+        course.built.task(**arguments)
+
+
+def test_the_reference_as_corrector_shows_what_was_wrong_twice_as_often(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"share": 0.5}, steps=12)
+    course = Course(root, tmp_path / "run")
+    assert course.prepared.plan.rounds is not None
+    batches = course.batches()
+    wrong = {row["sample"] for row in course.feed.made().rows if row["step"] == EPOCH}
+    assert len(wrong) == 12
+    part = course.feed._part(1, 6, 12, {0: "left", 1: "right"})  # two wrong ones, by hand
+    counts = np.bincount(np.concatenate([part.schedule[step] for step in range(6, 12)]), minlength=24)
+    assert counts.sum() == 24
+    assert counts[2:].max() == 1
+    assert {int(counts[0]), int(counts[1])} <= {1, 2}
+    assert all(set(batch.weights["first"].tolist()) == {1.0} for batch in batches.values())
+
+
+def test_a_samples_latest_answer_counts() -> None:
+    wrong: dict[int, str] = {}
+    bad, good = Reviewed("x", 0.1, "left", "reference"), Reviewed("left", 1.0)
+    CorrectedFeed._update(wrong, {1: bad, 2: bad, 3: good})
+    CorrectedFeed._update(wrong, {2: good, 4: Reviewed("x", None)})
+    assert wrong == {1: "left"}
+
+
+WORDS: dict[int, tuple[Callable[[str], str], bool]] = {
+    0: (lambda text: f"It is at {text}", True),
+    1: (lambda _: "", False),
+    2: (lambda _: "I cannot help with that.", False),
+    3: (lambda text: f"It is at {text}", True),
+    4: (lambda text: text + " it" * 60, False),  # longer than the student takes
+    5: (lambda text: text + "<|im_end|>", False),  # would end the answer
+    6: (lambda text: text + BOX, False),  # coordinates that the reference does not have
+    7: (lambda text: text.replace("(250,250)", "(250,260)"), False),  # nearly the same box is another box
+    11: (lambda text: text + text, False),  # a box more
+}
+"""Number of a sample -> what the corrector makes of its reference, and whether it counts."""
+
+
+def test_a_correctors_words_count_where_they_keep_meaning_and_coordinates(
+    tmp_path: Path, endpoint: LocalEndpoint
+) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote", "steps": [1]}, steps=2, train=12)
+    add_server(root, endpoint.url)
+    usual = WORDS[0]
+    endpoint.answer = lambda body: [(WORDS.get(number_of(body), usual)[0](reference_of(body)), [])]
+    course = Course(root, tmp_path / "run")
+    course.batches()
+    made = course.feed.made()
+    texts = {row["id"]: row["text"] for row in samples(root)}
+    assert len(made.rows) == 12
+    for row in made.rows:
+        words, taken = WORDS.get(int(row["sample"][1:]), usual)
+        reference = texts[row["sample"]]
+        assert (row["text"], row["corrector"]) == ((words(reference), "remote") if taken else (reference, "reference"))
+    (counts,) = made.rounds
+    assert (counts["rewritten"], counts["refused"]) == (5, 7)
+    told = "\n12 answers were corrected, 5 in the words of remote (7 of its answers were not taken): "
+    assert told in outcome_text(run(root))
+
+
+def test_a_local_corrector_is_opened_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, opened = tmp_path / "p", []
+    make_project(root, {"corrector": "own", "limit": 4})
+    make(seed=2, sizes=SIZES, max_tokens=512, max_answer=48, system="").save(root / "models" / "own")
+    add_teacher(Workspace(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
+
+    def open_and_note(*args: Any, **options: Any) -> Any:
+        opened.append(weakref.ref(model := open_answering(*args, **options)))
+        return model
+
+    monkeypatch.setattr("kdkit.core.teachers.open_answering", open_and_note)
+    course = Course(root, tmp_path / "run")
+    course.batches()
+    assert [part["wrong"] for part in course.feed.made().rounds] == [4, 4]
+    gc.collect()
+    assert [model() for model in opened] == [None], "opened once, and let go after the last round"
+
+
+class Place:
+    """One of several processes, as far as a round needs it; the processes are threads."""
+
+    num_processes = 2
+    device = torch.device("cpu")
+
+    def __init__(self, index: int, meet: threading.Barrier) -> None:
+        self.process_index, self.wait_for_everyone = index, meet.wait
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_every_process_asks_its_share_and_reads_those_of_all(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"steps": [1]}, steps=3)
+    alone = Course(root, tmp_path / "alone")
+    alone.batches()
+    meet = threading.Barrier(2, timeout=300)
+    both = [Course(root, tmp_path / "both", Place(index, meet)) for index in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda course: course.batches(), both)
+    for number in range(2):
+        (file,) = (tmp_path / "both").rglob(f"answers-{number}.jsonl")
+        assert len(file.read_text(encoding="utf-8").splitlines()) == 12
+    assert [course.feed.made().rounds for course in both] == [alone.feed.made().rounds] * 2
+    for step in (1, 2):
+        assert len(first[step].inputs["answer_ids"]) == 2
+        assert torch.equal(first[step].domain, second[step].domain)

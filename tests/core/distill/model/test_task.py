@@ -1,0 +1,222 @@
+"""The task: every parameter is trained and saved; gradients do not depend on the number of processes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import LossInput
+from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
+from kdkit.core.distill.loop.train import TrainSettings, learning_rate, make_optimiser
+from kdkit.core.distill.model.projection import PREVIOUS, Bridge, make_heads
+from kdkit.core.distill.model.task import DistillTask, Term
+from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
+from tests.toys import LETTERS, SIDE, ToyEncoder
+
+SETTINGS = TrainSettings(
+    steps=10,
+    lr=1e-2,
+    weight_decay=0.1,
+    betas=(0.9, 0.98),
+    warmup=0.2,
+    schedule="cosine",
+    clip_norm=1.0,
+    seed=0,
+)
+
+
+class Speaker(ToyEncoder):
+    """It also gives what a generating student gives: token ids, and an output embedding that its inputs share."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.embedding = nn.Parameter(torch.randn(5, width))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs, ids = super().forward(inputs), inputs["letters"].argmax(1) % 5
+        outputs["image"] = outputs["image"] + self.embedding[ids]
+        return {**outputs, "answer_ids": ids, "output_embedding": self.embedding}
+
+
+class Contrast(nn.Module):
+    """A loss over the whole batch (so that gathering matters), with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch: LossInput) -> Tensor:
+        logits = batch.student["image"] @ batch.student["output_embedding"].T
+        total = F.cross_entropy(logits, batch.student["answer_ids"])
+        for view in batch.teachers:
+            scores = self.log_scale.exp() * F.normalize(view.student["image"]) @ F.normalize(view.target["text"]).T
+            rows = F.cross_entropy(scores, torch.arange(len(scores)), reduction="none")
+            total = total + (rows * view.weight).sum() / view.weight.sum().clamp(min=1)
+        return total
+
+
+def make_task(pull: float = 0.0) -> DistillTask:
+    torch.manual_seed(0)
+    student = Speaker(width=6)
+    bridges = {
+        "a.b": Bridge(make_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
+        "values": Bridge(make_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
+        "rigid": Bridge(make_heads(student.outputs, {"image": 7, "text": 7}, shared_towers=False, orthogonal=True)),
+        PREVIOUS: Bridge(),
+    }
+    terms = [Term("contrast", 1.0, Contrast()), Term("keep", 0.5, Contrast(), previous=True)]
+    return DistillTask(student, bridges, terms, pull=pull)
+
+
+def make_batch(size: int = 8) -> dict[str, dict[str, Tensor] | dict[str, dict[str, Tensor]] | Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(size, generator=generator)
+    widths = {"a.b": 9, "values": 4, "rigid": 7, PREVIOUS: 6}
+    return {
+        "inputs": {
+            "pixels": torch.rand(size, 3, SIDE, SIDE, generator=generator),
+            "letters": torch.rand(size, LETTERS, generator=generator),
+        },
+        "targets": {
+            name: {signal: torch.randn(size, width, generator=generator) for signal in ("image", "text")}
+            for name, width in widths.items()
+        },
+        "weights": dict.fromkeys(widths, weight),
+        "domain": torch.zeros(size, dtype=torch.int64),
+    }
+
+
+def gradients(task: DistillTask) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
+
+
+def test_every_trainable_parameter_is_in_the_optimiser_and_in_the_checkpoint() -> None:
+    task = make_task()
+    optimised = {id(p) for group in make_optimiser(task, SETTINGS).param_groups for p in group["params"]}
+    assert {id(p) for p in task.parameters()} == optimised
+    saved = task_tensors(task)
+    other = make_task()
+    for parameter in other.parameters():
+        nn.init.constant_(parameter, 7.0)
+    load_task_tensors(other, saved)
+    for (name, mine), theirs in zip(task.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_shared_heads_are_one_and_separate_heads_two() -> None:
+    heads = make_task().bridges
+    shared, separate = (cast(Bridge, heads[key]).heads for key in ("@a:b", "@values"))
+    assert shared is not None
+    assert separate is not None
+    assert shared["image"] is shared["text"]
+    assert separate["image"] is not separate["text"]
+
+
+def test_a_checkpoint_with_foreign_tensors_is_refused() -> None:
+    saved = {**task_tensors(make_task()), "student.unknown": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match="unexpected"):
+        load_task_tensors(make_task(), saved)
+
+
+def test_frozen_weights_are_not_in_checkpoints_and_stay_as_they_are(tmp_path: Path) -> None:
+    def frozen_task(seed: int) -> DistillTask:
+        task = make_task(pull=0.1)
+        student = cast(ToyEncoder, task.student)
+        student.image_tower.requires_grad_(False)
+        torch.manual_seed(seed)
+        for parameter in task.parameters():
+            nn.init.normal_(parameter)
+        return task
+
+    task, other = frozen_task(1), frozen_task(2)
+    before = {name: x.clone() for name, x in other.state_dict().items()}
+    Checkpoints(tmp_path).save(task, make_optimiser(task, SETTINGS), Progress(3, 1.0, []))
+    (file,) = tmp_path.rglob("task.safetensors")
+    assert not [name for name in load_file(file) if "image_tower" in name]
+    assert Checkpoints(tmp_path).restore(other, make_optimiser(other, SETTINGS)) == Progress(3, 1.0, [])
+    for name, x in other.state_dict().items():
+        assert torch.equal(x, before[name] if "image_tower" in name else task.state_dict()[name]), name
+
+
+def test_the_log_names_terms_and_the_total_is_their_weighted_sum() -> None:
+    parts = make_task()(**make_batch())
+    assert set(parts) == {"loss", "contrast", "@previous/keep"}
+    torch.testing.assert_close(parts["loss"].detach(), parts["contrast"] + 0.5 * parts["@previous/keep"])
+
+
+def test_pull_is_the_squared_distance_to_the_start() -> None:
+    task = make_task(pull=0.25)
+    with torch.no_grad():
+        for parameter in task.student.parameters():
+            parameter.add_(0.5)
+    count = sum(p.numel() for p in task.student.parameters())
+    assert task(**make_batch())["pull"].item() == pytest.approx(0.25 * count, rel=1e-5)
+
+
+def _worker(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
+    batch = make_batch()
+    share = len(cast(Tensor, batch["domain"])) // world
+    inputs = cast(Mapping[str, Tensor], batch["inputs"])
+    mine = {name: x[rank * share : (rank + 1) * share] for name, x in inputs.items()}
+    model(**{**batch, "inputs": mine})["loss"].backward()
+    if rank == 0:
+        torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients")
+    dist.barrier()  # the group of one that is still at work must not be gone
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+    alone = copy.deepcopy(make_task())
+    alone(**make_batch())["loss"].backward()
+    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    together = torch.load(tmp_path / "gradients", weights_only=True)
+    expected = gradients(alone)
+    assert expected.keys() == together.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(together[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    rates = [learning_rate(SETTINGS, step) for step in range(10)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1e-2)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] > 0
+
+
+def test_fitted_heads_are_the_ridge_regression() -> None:
+    from sklearn.linear_model import Ridge
+
+    from kdkit.core.distill.model.projection import RIDGE, fit_heads
+
+    generator = torch.Generator().manual_seed(3)
+    student = {s: torch.randn(50, 6, generator=generator) for s in ("image", "text")}
+    target = {s: torch.randn(50, 9, generator=generator) for s in ("image", "text")}
+    bridge = Bridge(make_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
+    fit_heads(bridge, student, target)
+    x = torch.cat([F.normalize(student[s], dim=-1) for s in ("image", "text")]).double().numpy()
+    y = torch.cat([target[s] for s in ("image", "text")]).double().numpy()
+    expected = Ridge(alpha=RIDGE * (x.T @ x).diagonal().mean(), fit_intercept=False).fit(x, y).coef_
+    assert bridge.heads is not None
+    fitted = cast(nn.Linear, bridge.heads["text"]).weight.detach()
+    torch.testing.assert_close(fitted.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_for_another_kind_of_student_is_told_what_this_one_gives() -> None:
+    task = DistillTask(ToyEncoder(8), {}, [Term("answer-ce", 1.0, AnswerCrossEntropy())])
+    with pytest.raises(KdkitError, match="needs the output 'answer_ids'") as caught:
+        task(**{**make_batch(), "targets": {}, "weights": {}})
+    assert "image" in str(caught.value.why)

@@ -1,0 +1,227 @@
+"""Pseudo-labels of a teacher behind an endpoint: who may answer, what is kept, and that they are data again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Silent
+from kdkit.core.data import load_table
+from kdkit.core.distill.pseudo_labels.label import Labelled, Wanted, pseudo_label, why_none
+from kdkit.core.distill.run import Options, distill
+from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.features import FeatureStore
+from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.project.project import Workspace
+from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.core.distill.pseudo_labels import project as example
+from tests.core.distill.pseudo_labels.project import Oracle
+from tests.core.distill.test_generating import add_vlm, reopened
+from tests.plugins.students.clinkd.tiny import SIZES, SMALL
+
+
+@dataclass
+class Scene:
+    workspace: Workspace
+    endpoint: LocalEndpoint
+    oracle: Oracle
+    to: Path
+
+    def label(self, dry_run: bool = False, **wanted: Any) -> Labelled:
+        return pseudo_label(reopened(self.workspace.root), "remote", self.to, Wanted(**wanted), dry_run=dry_run)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.to.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    oracle = Oracle()
+    with local_endpoint(oracle) as endpoint:
+        yield Scene(
+            example.make(tmp_path / "p", endpoint, oracle), endpoint, oracle, tmp_path / "p" / "out" / "l.jsonl"
+        )
+
+
+def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None:
+    (status,) = column_statuses(scene.workspace, load_table(scene.workspace))
+    assert (status.signals, status.rows, status.complete) == ({}, 0, True)
+    assert extract_missing(reopened(scene.workspace.root), load_table(scene.workspace)) == ()
+    assert scene.oracle.open == 0
+
+
+def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
+    table = load_table(scene.workspace)
+    told = FeatureStore(scene.workspace.features).column("remote").folder / "answers.jsonl"
+    lines = told.read_bytes().splitlines(keepends=True)
+    told.write_bytes(b"".join(lines[:-2]))
+    (status,) = column_statuses(scene.workspace, table)
+    assert (status.answers, status.complete) == ((len(lines) - 2, len(lines)), False)
+    (done,) = extract_missing(reopened(scene.workspace.root), table)
+    assert (done.new, done.answers) == (0, 2)
+    (status,) = column_statuses(scene.workspace, table)
+    assert (status.answers, status.complete) == ((len(lines), len(lines)), True)
+
+
+def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None:
+    planned = scene.label(dry_run=True)
+    assert (planned.unanswered, planned.not_trusted, planned.asked, planned.kept) == (18, {"mri": 9}, 0, {})
+    assert scene.oracle.open == 0
+    assert not scene.to.exists()
+
+    done = scene.label(min_confidence=0.5)
+    assert (done.asked, done.known, done.unsure, done.empty, done.unknown, done.over_limit) == (9, 0, 3, 0, 0, 0)
+    assert (done.kept, done.not_trusted) == ({"ct": 6}, {"mri": 9})
+    rows = scene.rows()
+    assert len(rows) == 6
+    about = rows[0]["extra"]["pseudo"]
+    fingerprint = FeatureStore(scene.workspace.features).column("remote").fingerprint
+    assert (about["teacher"], about["fingerprint"], about["decoding"]["samples"]) == ("remote", fingerprint, 0)
+    assert about["trust"]["accuracy"] == pytest.approx(1.0)
+    assert about["trust"]["weight"] == 1.0
+    assert all(row["extra"]["pseudo"]["confidence"] == pytest.approx(0.9) for row in rows)
+
+    again = scene.label()  # another filter asks nobody again
+    assert (again.asked, again.known, again.kept) == (0, 9, {"ct": 9})
+    assert scene.oracle.open == 9
+    limited = scene.label(limit=2, domains=("ct",))
+    assert (limited.over_limit, limited.kept) == (7, {"ct": 2})
+
+
+def test_where_no_answer_passes_an_earlier_manifest_stays(scene: Scene) -> None:
+    scene.label()
+    before = scene.to.read_bytes()
+    none = scene.label(min_confidence=0.95)
+    assert (none.kept, none.unsure, scene.to.read_bytes()) == ({}, 9, before)
+    error = why_none(none)
+    assert error.why == (
+        "of 18 questions: 9 in domains that the trust policy does not admit it to, 9 not confident enough"
+    )
+    assert (error.fix, error.code) == ("lower --min-confidence", ExitCode.FOUND)
+    nobody = why_none(scene.label(domains=("mri",)))
+    assert (nobody.why.partition(": ")[0], nobody.fix) == ("of 9 questions", "kdkit trust")
+
+
+def test_what_is_not_a_manifest_of_ours_is_not_replaced(scene: Scene) -> None:
+    root = scene.workspace.root
+    for name, why in (("images", "folder"), ("registry.yaml", "not made by"), ("images/open.jsonl", "not made by")):
+        before = (root / name).read_bytes() if (root / name).is_file() else b""
+        scene.to = root / name
+        with pytest.raises(KdkitError, match=why):
+            scene.label()
+        assert scene.to.is_dir() or scene.to.read_bytes() == before
+    assert scene.oracle.open == 0
+
+
+def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) -> None:
+    done = scene.label()
+    registry = scene.workspace.registry_path
+    entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("prompts:", entry + "prompts:"), encoding="utf-8")
+    table = load_table(reopened(scene.workspace.root))
+    made = [sample for sample in table.samples if sample.id.endswith("#remote")]
+    assert len(made) == 9
+    for sample in made:
+        source = next(other for other in table.samples if other.id == sample.extra["pseudo"]["sample"])
+        assert source.text == ""
+        assert sample.text.split()
+        assert sample.image.samefile(source.image)
+        assert (sample.domain, sample.split) == (source.domain, "train")
+        assert sample.extra["messages"] == source.extra["messages"]
+    assert int(table.unanswered.sum()) == 18
+    assert not any(table.unanswered[row] for row, sample in enumerate(table.samples) if sample.text)
+    assert scene.label().unanswered == 18  # what was answered is no question, and the file may be data already
+
+
+def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene) -> None:
+    """Models write boxes that are none. A manifest with one is refused, and a run with a long answer stops."""
+    root = scene.workspace.root
+    registry, path = scene.workspace.registry_path, root / "images" / "open.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["extra"]["box_family"] = "qwen2-vl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    student = f"student: {{family: clinkd, config: {json.dumps({'sizes': SIZES, **SMALL})}}}"
+    text = "\n".join(student if x.startswith("student:") else x for x in registry.read_text("utf-8").splitlines())
+    everybody = "{policy: all, options: {unmeasured: true}}"
+    registry.write_text(text.replace("{policy: threshold, options: {value: 0.8}}", everybody) + "\n", encoding="utf-8")
+    said = ["<|box_start|>(9,1),(3,4)<|box_end|>", "word " * 30, "<|box_start|>(1,2),(3,4)<|box_end|>", "<|im_end|>"]
+    for number, (key, (_, sure)) in enumerate(list(scene.oracle.known.items())[-18:-9]):
+        scene.oracle.known[key] = (said[number % 4], sure)
+    done = scene.label(domains=("ct",))
+    assert (done.unlearnable, done.kept) == (7, {"ct": 2})
+    entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
+    registry.write_text(registry.read_text("utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
+    assert {s.text for s in load_table(reopened(root)).samples if "pseudo" in s.extra} == {said[2]}
+
+
+def test_it_goes_on_after_a_kill(scene: Scene) -> None:
+    scene.label()
+    whole = scene.rows()
+    path = next(scene.workspace.features.glob("remote/*/pseudo-labels.jsonl"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    scene.to.unlink()
+    done = scene.label()
+    assert (done.asked, done.known) == (5, 4)
+    assert scene.rows() == whole
+
+
+def test_another_state_of_the_teacher_or_of_a_sample_is_asked_again(scene: Scene) -> None:
+    scene.label()
+    questions = scene.workspace.root / "images" / "open.jsonl"
+    lines = questions.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert '"ct"' in lines[0]
+    questions.write_text("".join([lines[0].replace("What is it?", "What is this?"), *lines[1:]]), encoding="utf-8")
+    done = scene.label()
+    assert (done.asked, done.known) == (1, 8)
+
+
+def test_a_server_that_tells_no_probabilities(scene: Scene) -> None:
+    oracle = scene.oracle
+    scene.endpoint.answer = lambda body: [(text, []) for text, _ in oracle(body)]
+    done = scene.label(min_confidence=0.5)
+    assert (done.unknown, done.kept) == (9, {})
+    assert why_none(done).fix == "leave --min-confidence out: the model tells none"
+    assert scene.label().kept == {"ct": 9}
+    assert {row["extra"]["pseudo"]["confidence"] for row in scene.rows()} == {None}
+
+
+def test_what_is_refused(scene: Scene) -> None:
+    with pytest.raises(KdkitError, match="no teacher 'remot'") as caught:
+        pseudo_label(scene.workspace, "remot", scene.to, reporter=Silent())
+    assert "did you mean 'remote'" in caught.value.fix
+    with pytest.raises(KdkitError, match="no domain 'xray'"):
+        scene.label(domains=("xray",))
+    with pytest.raises(KdkitError, match=r"in \[0, 1\]"):
+        scene.label(min_confidence=1.5)
+    scene.endpoint.faults += [401] * 20
+    with pytest.raises(KdkitError, match="refuses"):
+        scene.label()
+    assert not scene.to.exists()
+
+
+def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: Scene) -> None:
+    root = scene.workspace.root
+    (root / "toy.yaml").write_text(
+        "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
+        "optimiser: {lr: 0.01, batch_size: 16, steps: 5}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(KdkitError, match="no teacher is chosen that gives signals"):
+        distill(reopened(root), Options(cpu=True))
+    add_vlm(root, "first", seed=0, sureness=30.0)
+    done = distill(reopened(root), Options(cpu=True))
+    assert done is not None
+    assert [teacher["name"] for teacher in done.version.lineage["teachers"]] == ["first"]
+    table = load_table(reopened(root))
+    answered = [row for row in table.select(split="train") if table.samples[row].text]
+    assert done.version.known_samples().tolist() == sorted(table.digests[answered].tolist())
+    assert evaluate_project(reopened(root)).evaluation.model("remote").domains["ct"].metrics["accuracy"] == 1.0

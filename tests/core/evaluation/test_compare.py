@@ -1,0 +1,224 @@
+"""Models side by side, the oracle, JSON, and retention."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import DomainScore, FeatureView, Sample, TrustTable
+from kdkit.core.evaluation import Evaluation, evaluate_views, retention
+from tests.core.evaluation.trust.synthetic import Warned
+
+DOMAINS = ("ct", "oct", "skin")
+COUNT = 100
+
+
+class Named:
+    """A view without features: :class:`Fixed` knows its scores."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def image(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        raise AssertionError(len(samples))
+
+    def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        raise AssertionError(len(texts))
+
+
+class Fixed:
+    """A task that returns how many of 100 samples each model gets right."""
+
+    def __init__(self, right: dict[str, dict[str, int]]) -> None:
+        self.right = right
+
+    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        return [
+            DomainScore(
+                domain=domain,
+                count=COUNT,
+                metrics={"accuracy": n / COUNT, "auc": 0.5 + n / COUNT / 2},
+                intervals={"accuracy": (n / COUNT - 0.05, n / COUNT + 0.05), "auc": (0.5, 1.0)},
+                ids=tuple(s.id for s in samples if s.domain == domain),
+                outcomes={"accuracy": np.arange(COUNT) < n},
+            )
+            for domain, n in self.right[view.name].items()
+        ]
+
+
+def data(domains: Sequence[str] = DOMAINS) -> list[Sample]:
+    return [
+        Sample(f"{domain}{n}", Path("/nowhere.png"), "", domain, "ab"[n % 2], "test")
+        for domain in domains
+        for n in range(COUNT)
+    ]
+
+
+def trust(accuracy: Any) -> TrustTable:
+    values = np.asarray(accuracy, dtype=np.float64)
+    count, chance = np.full(3, COUNT), np.full(3, 0.5)
+    return TrustTable(("radio", "eye"), DOMAINS, values, values, values, count, chance)
+
+
+RIGHT = {
+    "v1": {"ct": 80, "oct": 90, "skin": 70},
+    "radio": {"ct": 95, "oct": 50, "skin": 60},
+    "eye": {"ct": 50, "oct": 94, "skin": 62},
+}
+
+
+def evaluation(right: dict[str, dict[str, int]] = RIGHT, **options: Any) -> Evaluation:
+    views = [Named(name) for name in right]
+    return evaluate_views(Fixed(right), views[:1], views[1:], data(), **options)
+
+
+def test_means_and_intervals_over_domains() -> None:
+    found = evaluation().model("v1")
+    assert found.means["accuracy"] == pytest.approx(0.8)
+    assert found.intervals["accuracy"] == pytest.approx((0.8 - 0.05 / 3**0.5, 0.8 + 0.05 / 3**0.5))
+
+
+def test_the_oracle_is_chosen_on_the_calibration_split() -> None:
+    found = evaluation(trust=trust([[0.9, 0.5, 0.7], [0.5, 0.9, 0.6]]))  # skin: radio, though eye tests better
+    honest, lucky = found.of_role("oracle")
+    assert honest.chosen == {"ct": "radio", "oct": "eye", "skin": "radio"}
+    assert honest.means["accuracy"] == pytest.approx((0.95 + 0.94 + 0.60) / 3)
+    assert lucky.chosen == {"ct": "radio", "oct": "eye", "skin": "eye"}
+    assert found.ratios["v1"]["accuracy"] == pytest.approx(2.4 / (0.95 + 0.94 + 0.60))
+
+
+def test_the_oracle_leaves_out_what_was_not_measured_and_the_ratio_with_it() -> None:
+    nan = float("nan")
+    found = evaluation(trust=trust([[0.9, 0.5, nan], [0.5, 0.9, nan]]))
+    assert set(found.model("oracle").chosen) == {"ct", "oct"}
+    assert found.ratios["v1"]["accuracy"] == pytest.approx((0.8 + 0.9) / (0.95 + 0.94))
+
+
+def test_a_student_alone_has_no_oracle() -> None:
+    found = evaluate_views(Fixed(RIGHT), [Named("v1")], [], data())
+    assert (found.of_role("oracle"), found.ratios) == ((), {})
+
+
+def test_a_domain_that_cannot_be_scored_is_skipped_and_said() -> None:
+    samples = [
+        *data(("ct",)),
+        Sample("a", Path("/nowhere.png"), "", "oct", "drusen", "test"),
+        Sample("b", Path("/nowhere.png"), "", "skin", None, "test"),
+    ]
+    reporter = Warned([])
+    found = evaluate_views(Fixed({"v1": {"ct": 80}}), [Named("v1")], [], samples, reporter=reporter)
+    assert found.domains == ("ct",)
+    assert reporter.warnings == [
+        "domain 'oct' is not evaluated: all its labelled samples are 'drusen', so there is nothing to tell apart",
+        "domain 'skin' is not evaluated: none of its samples is labelled",
+    ]
+    assert set(found.skipped) == {"oct", "skin"}
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    with pytest.raises(KdkitError, match="no domain can be evaluated"):
+        evaluate_views(Fixed({"v1": {}}), [Named("v1")], [], data())
+
+
+def test_json_there_and_back(tmp_path: Path) -> None:
+    found = evaluation(trust=trust([[0.9, 0.5, 0.7], [0.5, 0.9, 0.6]]), settings={"logit_scale": 100.0})
+    found.save(tmp_path / "evaluation.json")
+    text = (tmp_path / "evaluation.json").read_text()
+    back = Evaluation.load(tmp_path / "evaluation.json")
+    assert json.dumps(back.to_json()) + "\n" == text
+    assert back.model("oracle").chosen == found.model("oracle").chosen
+    assert back.model("v1").domains["ct"].ids == found.model("v1").domains["ct"].ids
+    assert (back.model("v1").domains["ct"].outcomes["accuracy"] == (np.arange(COUNT) < 80)).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 99}', '{"format": 1, "split": "test"}'])
+def test_a_foreign_file_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(KdkitError, match="cannot be read"):
+        Evaluation.load(tmp_path / "evaluation.json")
+
+
+def test_an_unknown_model_is_an_error() -> None:
+    with pytest.raises(KdkitError, match="'v9' is not in this evaluation"):
+        evaluation().model("v9")
+
+
+# ------------------------------------------------------------------------------ retention
+
+
+def after(**student: int) -> Evaluation:
+    return evaluation({**RIGHT, "v1": student})
+
+
+def test_an_unchanged_student_keeps_everything() -> None:
+    kept = retention(evaluation(), evaluation(), trusted={"radio": ["ct"], "eye": ["oct", "skin"]})
+    assert kept.broken == ()
+    assert all((c.points, c.low, c.high) == (0, 0, 0) for c in kept.domains.values())
+    assert kept.teachers["radio"].before == kept.teachers["radio"].after == pytest.approx(80 / 95)
+    assert kept.teachers["eye"].before == pytest.approx((90 + 70) / (94 + 62))
+
+
+def test_what_breaks_the_tolerance() -> None:
+    kept = retention(evaluation(), after(ct=79, oct=88, skin=60), tolerances={"oct": 3.0})
+    assert kept.broken == ("skin",)  # ct lost exactly the point that it may, oct has a tolerance of its own
+    assert kept.domains["ct"].points == pytest.approx(-1)
+    assert kept.domains["skin"].certain
+    assert kept.mean == pytest.approx(-13 / 3)
+    assert kept.worst is kept.domains["skin"]
+    both = retention(evaluation(), after(ct=75, oct=88, skin=60))
+    assert both.broken == ("skin", "ct", "oct")
+    assert both.domains["oct"].broken
+    assert not both.domains["oct"].certain
+
+
+def test_domains_that_come_and_go() -> None:
+    kept = retention(evaluation(), after(ct=80, oct=90))
+    assert (set(kept.domains), kept.unjudged, kept.added) == ({"ct", "oct"}, ("skin",), ())
+    grown = retention(after(ct=80), evaluation())
+    assert (set(grown.domains), grown.added) == ({"ct"}, ("oct", "skin"))
+
+
+def test_samples_are_matched_by_id() -> None:
+    def with_ids(ids: Sequence[str], right: Sequence[float]) -> Evaluation:
+        score = DomainScore("ct", len(ids), {"accuracy": 0.5}, {"accuracy": (0.0, 1.0)}, 0.95, tuple(ids))
+        values = {"accuracy": np.array(right)}
+
+        class Task:
+            def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+                assert view.name == "v1"
+                assert samples
+                return [DomainScore(**{**vars(score), "outcomes": values})]
+
+        return evaluate_views(Task(), [Named("v1")], [], data(("ct",)))
+
+    kept = retention(with_ids("abc", [1, 1, 0]), with_ids("cbz", [1, 0, 0]))
+    change = kept.domains["ct"]
+    assert (change.count, change.before, change.after, change.points) == (2, 0.5, 0.5, 0.0)
+    assert retention(with_ids("ab", [1, 0]), with_ids("cd", [1, 0])).unjudged == ("ct",)
+
+
+def test_a_teacher_without_a_shared_trusted_domain_is_left_out() -> None:
+    kept = retention(evaluation(), after(ct=70), trusted={"radio": ["ct"], "eye": ["oct"], "gone": ["ct"]})
+    assert set(kept.teachers) == {"radio"}
+    held = kept.teachers["radio"]
+    assert held.change == pytest.approx(-10 / 95)
+    assert held.low < held.change < held.high
+
+
+def test_retention_is_json() -> None:
+    kept = retention(evaluation(), after(ct=70), trusted={"radio": ["ct"]})
+    assert json.loads(json.dumps(kept.to_json(), allow_nan=False))["domains"]["ct"]["points"] == pytest.approx(-10)
+    nothing = retention(after(ct=1), after(oct=1))
+    assert json.loads(json.dumps(nothing.to_json(), allow_nan=False))["mean"] is None
+    assert nothing.worst is None

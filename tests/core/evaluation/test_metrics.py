@@ -1,0 +1,160 @@
+"""Metrics against scikit-learn and against resampling written out by hand."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from kdkit.core.evaluation import metrics
+
+Array = np.ndarray[Any, Any]
+
+
+def problem(seed: int, n: int, classes: int, levels: int | None = None) -> tuple[Array, Array]:
+    """Labels in which every class occurs, and softmax scores; few ``levels`` of logits make many ties."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(classes, size=n - classes)])
+    logits = rng.normal(size=(n, classes)) + np.eye(classes)[labels]
+    if levels is not None:
+        logits = np.round(logits * levels) / levels
+    odds = np.exp(logits)
+    return labels, odds / odds.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+@pytest.mark.parametrize("levels", [None, 1])
+def test_macro_auc_is_scikit_learns(classes: int, levels: int | None) -> None:
+    for seed in range(5):
+        labels, scores = problem(seed, 60, classes, levels)
+        expected = roc_auc_score(labels, scores, multi_class="ovr", average="macro")
+        assert metrics.macro_auc(labels, scores)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_binary_auc_is_scikit_learns(levels: int | None) -> None:
+    labels, scores = problem(1, 50, 2, levels)
+    assert metrics.macro_auc(labels, scores)[0] == pytest.approx(roc_auc_score(labels, scores[:, 1]), abs=1e-12)
+
+
+def test_auc_worked_by_hand() -> None:
+    labels = np.array([1, 1, 0, 0])
+    second = np.array([0.8, 0.4, 0.4, 0.1])  # pairs: .8>.4, .8>.1, .4=.4 (half), .4>.1 -> 3.5 of 4
+    assert metrics.class_auc(labels, np.stack([1 - second, second], axis=1))[1, 0] == 3.5 / 4
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(8, 40))
+def test_auc_is_a_rank_statistic(seed: int, classes: int, n: int) -> None:
+    labels, scores = problem(seed, n, classes, levels=2)
+    per_class = metrics.class_auc(labels, scores)
+    assert ((per_class >= 0) & (per_class <= 1)).all()
+    np.testing.assert_allclose(metrics.class_auc(labels, 4 * scores), per_class, atol=1e-12)
+    np.testing.assert_allclose(metrics.class_auc(labels, -scores), 1 - per_class, atol=1e-12)
+
+
+def test_a_class_without_samples_is_left_out() -> None:
+    labels, scores = problem(0, 40, 3)
+    kept = labels != 1
+    per_class = metrics.class_auc(labels[kept], scores[kept])
+    assert np.isnan(per_class[1, 0])
+    assert metrics.macro_auc(labels[kept], scores[kept])[0] == pytest.approx(per_class[[0, 2], 0].mean())
+
+
+def test_auc_of_a_single_class_is_undefined() -> None:
+    assert np.isnan(metrics.macro_auc(np.zeros(4, dtype=np.int64), np.random.default_rng(0).random((4, 2))))[0]
+
+
+def test_counts_mean_repeated_samples() -> None:
+    labels, scores = problem(3, 30, 3, levels=1)
+    for counts in metrics.resample_counts(labels, resamples=4, seed=7):
+        for column in range(counts.shape[1]):
+            rows = np.repeat(np.arange(30), counts[:, column].astype(int))
+            expected = metrics.macro_auc(labels[rows], scores[rows])[0]
+            assert metrics.macro_auc(labels, scores, counts)[column] == pytest.approx(expected, abs=1e-12)
+            right = (scores.argmax(axis=1) == labels).astype(float)
+            assert metrics.accuracy(right, counts)[column] == pytest.approx(right[rows].mean(), abs=1e-12)
+
+
+def test_resamples_are_stratified_reproducible_and_do_not_depend_on_the_model() -> None:
+    labels = np.array([0] * 7 + [1] * 2 + [2] * 1)
+    first, second = (np.concatenate(list(metrics.resample_counts(labels, 50, s)), axis=1) for s in (1, 1))
+    assert (first == second).all()
+    for c, size in ((0, 7), (1, 2), (2, 1)):
+        assert (first[labels == c].sum(axis=0) == size).all()
+    assert first[:7].std() > 0
+
+
+def test_blocks_cover_all_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_CHUNK", 50)
+    blocks = list(metrics.resample_counts(np.arange(10) % 2, resamples=12))
+    assert [block.shape for block in blocks] == [(10, 5), (10, 5), (10, 2)]
+
+
+def test_the_accuracy_interval_has_the_width_of_theory() -> None:
+    rng = np.random.default_rng(0)
+    right = (rng.random(2000) < 0.8).astype(float)
+    drawn = metrics.bootstrap(np.zeros(2000, dtype=np.int64), lambda w: metrics.accuracy(right, w), 4000)
+    low, high = metrics.interval(drawn)
+    p = right.mean()
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 2000), rel=0.06)
+    assert low < p < high
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(300):
+        right = (rng.random(120) < 0.7).astype(float)
+        labels = np.arange(120) % 3
+        drawn = metrics.bootstrap(labels, lambda w, r=right: metrics.accuracy(r, w), 300)  # type: ignore[misc]
+        low, high = metrics.interval(drawn)
+        covered += low <= 0.7 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_paired_difference_is_the_plain_paired_bootstrap() -> None:
+    rng = np.random.default_rng(2)
+    before = (rng.random(400) < 0.7).astype(float)
+    after = np.where(rng.random(400) < 0.9, before, 1 - before)
+    value, low, high = metrics.paired_difference(before, after, resamples=20_000)
+    rows = rng.integers(400, size=(20_000, 400))
+    plain = (after - before)[rows].mean(axis=1)
+    assert value == pytest.approx((after - before).mean(), abs=1e-12)
+    assert (low, high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.003)
+
+
+def test_pairing_is_sharper_than_two_intervals() -> None:
+    rng = np.random.default_rng(3)
+    before = (rng.random(500) < 0.6).astype(float)
+    after = before.copy()
+    after[:5] = 1 - after[:5]
+    _, low, high = metrics.paired_difference(before, after)
+    assert high - low < 0.03  # two independent accuracies of 500 samples would give 0.12
+
+
+def test_a_model_equals_itself() -> None:
+    assert metrics.paired_difference(np.array([1.0, 0.0]), np.array([1.0, 0.0])) == (0.0, 0.0, 0.0)
+
+
+def test_mean_interval_is_that_of_independent_normals() -> None:
+    values = np.array([0.5, 0.7, 0.9])
+    mean, low, high = metrics.mean_interval(values, values - 0.03, values + 0.06)
+    assert mean == pytest.approx(0.7)
+    assert (mean - low, high - mean) == pytest.approx((0.03 / np.sqrt(3), 0.06 / np.sqrt(3)))
+    weighted = metrics.mean_interval(values, values - 0.03, values + 0.03, np.array([1.0, 0.0, 0.0]))
+    assert weighted == pytest.approx((0.5, 0.47, 0.53))
+
+
+def test_ten_models_on_nine_domains_take_seconds() -> None:
+    labels, scores = problem(0, 1000, 6)
+
+    def auc(counts: Array) -> Array:
+        return metrics.macro_auc(labels, scores, counts)
+
+    start = time.process_time()
+    metrics.bootstrap(labels, auc)
+    assert (time.process_time() - start) * 90 < 60  # of processor time: others may be busy

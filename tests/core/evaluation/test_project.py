@@ -1,0 +1,165 @@
+"""Evaluation of a whole project: a student that learnt twice, beside its teachers and the oracle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.distill.run import Options, distill
+from kdkit.core.evaluation.project import Findings, evaluate_project
+from kdkit.core.evaluation.trust.project import project_trust
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.versions import Versions
+from kdkit.core.teachers.add import add_teacher, lock_teachers
+from tests.core.evaluation.trust.synthetic import Warned
+from tests.toy_project import make_project, open_project, train_teacher
+
+ALL = ("ct", "mri", "xray")
+
+
+@pytest.fixture(scope="module")
+def learnt_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """v1 learnt ct and mri; v2 learnt xray from a new teacher."""
+    root = tmp_path_factory.mktemp("toy") / "project"
+    make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
+    manifest = root / "images" / "samples.jsonl"
+    rows = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(row for row in rows if '"domain": "xray"' not in row))
+    distill(open_project(root), Options(cpu=True))
+    manifest.write_text("".join(rows))
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    distill(open_project(root), Options(cpu=True, incremental=True))
+    # Whether the guard promoted it is not the matter here.
+    versions = Versions(open_project(root))
+    if "v2" in versions.candidates():
+        versions.promote("v2")
+    return root
+
+
+@pytest.fixture(scope="module")
+def findings(learnt_twice: Path) -> Findings:
+    return evaluate_project(open_project(learnt_twice))
+
+
+def test_students_teachers_and_oracles_are_side_by_side(findings: Findings) -> None:
+    assert [(m.name, m.role) for m in findings.evaluation.models] == [
+        ("v2", "student"),
+        ("v1", "student"),
+        ("radio", "teacher"),
+        ("xr", "teacher"),
+        ("oracle", "oracle"),
+        ("oracle-on-test", "oracle"),
+    ]
+    assert findings.evaluation.model("oracle").chosen == {"ct": "radio", "mri": "radio", "xray": "xr"}
+    assert all(score.count == 30 for m in findings.evaluation.models for score in m.domains.values())
+
+
+def test_the_student_beats_every_teacher_over_all_domains(findings: Findings) -> None:
+    means = {m.name: m.means["accuracy"] for m in findings.evaluation.models}
+    assert means["v2"] > max(means["radio"], means["xr"])
+    assert findings.evaluation.ratios["v2"]["accuracy"] == pytest.approx(means["v2"] / means["oracle"])
+
+
+def test_history_and_what_was_learnt_when(findings: Findings) -> None:
+    assert findings.history == ("v1", "v2")
+    assert findings.learned == {"ct": "v1", "mri": "v1", "xray": "v2"}
+    assert findings.retention is not None
+    assert set(findings.retention.domains) == {"ct", "mri"}
+    assert set(findings.retention.teachers) == {"radio"}
+    assert findings.continual is not None
+    v1, v2 = findings.evaluation.model("v1"), findings.evaluation.model("v2")
+    assert findings.continual.transfer == pytest.approx(v1.domains["xray"].metrics["accuracy"])
+    change = [v2.domains[d].metrics["accuracy"] - v1.domains[d].metrics["accuracy"] for d in ("ct", "mri")]
+    assert findings.continual.backward_transfer == pytest.approx(np.mean(change))
+
+
+def test_settings_that_the_figures_depend_on_are_recorded(findings: Findings) -> None:
+    settings = findings.evaluation.settings
+    assert (settings["task"], settings["logit_scale"], settings["seed"]) == ("zero-shot", 100.0, 42)
+
+
+def test_another_version_and_split_alone(learnt_twice: Path) -> None:
+    found = evaluate_project(open_project(learnt_twice), "v1", split="calibration", ancestors=False)
+    assert (found.history, found.retention, found.continual) == (("v1",), None, None)
+    assert found.evaluation.split == "calibration"
+    assert found.evaluation.model("v1").domains["ct"].count == 30
+
+
+def test_the_same_figures_every_time(learnt_twice: Path, findings: Findings) -> None:
+    assert evaluate_project(open_project(learnt_twice)).evaluation.to_json() == findings.evaluation.to_json()
+
+
+def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Path, findings: Findings) -> None:
+    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+    shutil.rmtree(root / "models")
+    shutil.rmtree(root / ".kdkit" / "artifacts")
+    found = evaluate_project(open_project(root), ancestors=False)
+    assert found.evaluation.model("radio").means == findings.evaluation.model("radio").means
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(
+    learnt_twice: Path, tmp_path: Path, published: bool
+) -> None:
+    """Who pulled a student has no files of a teacher that was a folder of the author, and is not told to ask it."""
+    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+    shutil.copy(root / "images" / "ct-mass-0-0.png", root / "images" / "extra.png")
+    with (root / "images" / "samples.jsonl").open("a") as manifest:
+        manifest.write(
+            '{"id": "extra", "image": "extra.png", "text": "t", "domain": "ct", "label": "mass", "split": "test"}\n'
+        )
+    if not published:
+        lock = Lock.load(root / "registry.lock")
+        held = lock.teacher("radio").model_copy(update={"source": "local:(not published)"})
+        lock.with_teacher("radio", held).save(root / "registry.lock")
+    reporter = Warned([])
+    found = evaluate_project(open_project(root), ancestors=False, reporter=reporter)
+    assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
+    assert found.evaluation.model("v2").domains["ct"].count == 31
+    (said,) = (w for w in reporter.warnings if "'radio' lacks some samples or prompts in ct" in w)
+    assert said.endswith(
+        "'kdkit features extract radio' adds them" if published else "only who has its files adds them"
+    )
+
+
+def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+    old = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
+    train_teacher(["ct"], width=8, seed=9).save(root / "models" / "radio")
+    lock_teachers(open_project(root), ("radio",))
+    new = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
+    assert old != new
+    for call in (evaluate_project, project_trust):
+        with pytest.raises(KdkitError, match=f"have fingerprint {old}, but the teacher's is {new}") as caught:
+            call(open_project(root))
+        assert caught.value.fix == "kdkit features extract radio"
+
+
+def test_before_there_is_a_version(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    make_project(root, teachers={}, domains=("ct",), train=1, held_out=1)
+    with pytest.raises(KdkitError, match="there is no version of the student yet"):
+        evaluate_project(open_project(root))
+
+
+def test_the_projects_trust(learnt_twice: Path) -> None:
+    workspace = open_project(learnt_twice)
+    found = project_trust(workspace)
+    assert (found.chosen.policy, found.chosen.options["value"]) == ("threshold", 0.7)
+    assert found.chosen.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert found.chosen.uncovered == ()
+    assert [other.policy for other in found.others] == ["all", "soft", "threshold", "top-k"]
+    strict = project_trust(workspace, options={"value": 1.0, "on": "lower"})
+    assert [gap.domain for gap in strict.chosen.uncovered] == ["ct", "mri", "xray"]
+    assert [gap.teacher for gap in strict.chosen.idle] == ["radio", "xr"]
+    other = project_trust(workspace, "top-k", {"k": 2})
+    assert (other.chosen.policy, other.chosen.options) == ("top-k", {"k": 2})
+    with pytest.raises(KdkitError, match="'top-kk'"):
+        project_trust(workspace, "top-kk")
+    with pytest.raises(KdkitError):
+        project_trust(workspace, "top-k", {"sharpness": 1})

@@ -1,0 +1,129 @@
+"""A project whose teachers' features are made by formula, in a real feature store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.contracts import SPLITS, Sample, SignalSpec
+from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.data.table import SampleTable
+from kdkit.core.features import Column, FeatureStore, Header
+from kdkit.core.features.store.shard import PRESENT, Shard
+from kdkit.core.project.project import Workspace
+
+WIDTH = 16
+CLASSES = {"ct": ("cyst", "nodule", "stone"), "oct": ("drusen", "healthy"), "skin": ("nevus", "melanoma")}
+
+
+@dataclass
+class Warned:
+    """A reporter that remembers what it was told."""
+
+    warnings: list[str]
+
+    def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def make_table(per_class: int = 20, classes: Mapping[str, tuple[str, ...]] = CLASSES) -> SampleTable:
+    """``per_class`` samples of every class in each split; no files, since nothing decodes them."""
+    return table_of(
+        [
+            Sample(
+                id=f"{domain}-{label}-{split}-{number}",
+                image=Path("/nowhere.png"),
+                text=f"{label} in {domain}",
+                domain=domain,
+                label=label,
+                split=split,
+            )
+            for domain, labels in classes.items()
+            for split in SPLITS
+            for label in labels
+            for number in range(per_class)
+        ]
+    )
+
+
+def table_of(samples: list[Sample]) -> SampleTable:
+    digests = np.array([_number(sample.id) for sample in samples], dtype=np.uint64)
+    return SampleTable(tuple(samples), digests, digests, np.zeros(len(samples), dtype=bool))
+
+
+def make_workspace(root: Path, text: str = "version: 1\n") -> Workspace:
+    (root / "registry.yaml").write_text(text, encoding="utf-8")
+    return Workspace(root)
+
+
+def add_teacher(
+    workspace: Workspace,
+    table: SampleTable,
+    name: str,
+    *,
+    noise: Mapping[str, float],
+    rows: np.ndarray[Any, Any] | None = None,
+    seed: int = 0,
+) -> Column:
+    """Put a teacher's column into the store.
+
+    Image features are the direction of the class plus noise of the domain's length (default 100: chance);
+    prompts have the direction of the class that they name. ``rows``: the samples that it has, by default all.
+    """
+    rng = np.random.default_rng([seed, _number(name) % 2**32])
+    chosen = np.arange(len(table)) if rows is None else rows
+    image = np.stack(
+        [
+            10 * direction(str(s.label)) + noise.get(s.domain, 100.0) * 10 * rng.normal(size=WIDTH) / WIDTH**0.5
+            for s in (table.samples[row] for row in chosen)
+        ]
+    )
+    store = FeatureStore(workspace.features)
+    signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))
+    fingerprint = hashlib.sha256(f"{name} {noise} {seed}".encode()).hexdigest()
+    column = store.create(Header(name, fingerprint, {"weights": fingerprint}, signals))
+    path = column.add_shard([table.ids[row] for row in chosen], table.digests[chosen], block_rows=len(chosen))
+    values = image.astype(np.float16)
+    status = np.full(len(chosen), PRESENT, dtype=np.uint8)
+    Shard(path, writable=True).commit(0, {"image": values, "text": values}, status)
+    sets = prompt_sets(workspace.registry, table)
+    texts = {
+        prompt: 3 * direction(label) + 0.1 * direction(prompt)
+        for labels in sets.values()
+        for label, prompts in labels.items()
+        for prompt in prompts
+    }
+    assert set(texts) == set(all_prompts(sets))
+    store.put_texts(name, fingerprint, texts)
+    return store.column(name)
+
+
+def without(table: SampleTable, *, split: str, label: str | None = None, domain: str | None = None) -> SampleTable:
+    """The table, less the labels of the chosen samples."""
+    return table_of(
+        [
+            replace(s, label=None)
+            if s.split == split and (label in (None, s.label)) and (domain in (None, s.domain))
+            else s
+            for s in table.samples
+        ]
+    )
+
+
+def direction(word: str) -> np.ndarray[Any, Any]:
+    """A unit vector that belongs to the word."""
+    vector = np.random.default_rng(_number(word)).normal(size=WIDTH)
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

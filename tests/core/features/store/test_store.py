@@ -1,0 +1,278 @@
+"""The store against a plain dictionary, and against files that are not what they should be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import SignalSpec
+from kdkit.core.features import Column, FeatureStore, Header
+from kdkit.core.features.store.shard import ABSENT, PRESENT, UNREADABLE, Shard
+from tests.core.features.small import keyed_table
+
+SIGNALS = (SignalSpec("image", (3,)), SignalSpec("answer", (2, 2), "int32"))
+HEADER = Header("tiny", "ab" * 32, {"weights": "one", "preprocess": "resize 8"}, SIGNALS)
+Keys = list[tuple[str, int]]
+
+
+def add_rows(
+    store: FeatureStore, keys: Keys, status: NDArray[np.uint8] | None = None, seed: int = 0, block_rows: int = 4
+) -> dict[str, NDArray[Any]]:
+    """A complete shard of random rows; returns what was written."""
+    column = store.create(HEADER)
+    shard = Shard(
+        column.add_shard([k for k, _ in keys], np.array([d for _, d in keys], np.uint64), block_rows),
+        writable=True,
+    )
+    status = np.full(len(keys), PRESENT, np.uint8) if status is None else status
+    rng = np.random.default_rng(seed)
+    values: dict[str, NDArray[Any]] = {
+        "image": rng.normal(size=(len(keys), 3)).astype(np.float16),
+        "answer": rng.integers(0, 1000, (len(keys), 2, 2), dtype=np.int32),
+    }
+    for array in values.values():
+        array[status != PRESENT] = 0
+    for block in shard.pending():
+        rows = shard.rows_of(block)
+        shard.commit(block, {name: array[rows] for name, array in values.items()}, status[rows])
+    return values
+
+
+keys = st.tuples(st.sampled_from([f"id-{c}" for c in "abcdefghé漢"]), st.integers(0, 2))
+statuses = st.sampled_from([ABSENT, PRESENT, UNREADABLE])
+shards = st.lists(
+    st.lists(st.tuples(keys, statuses), min_size=1, max_size=14, unique_by=lambda row: row[0]), max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shards=shards, wanted=st.lists(keys, max_size=20, unique=True), seed=st.integers(0, 99))
+def test_the_store_is_a_dictionary_of_id_and_content(
+    tmp_path_factory: pytest.TempPathFactory, shards: list[Any], wanted: Keys, seed: int
+) -> None:
+    store = FeatureStore(tmp_path_factory.mktemp("store"))
+    store.create(HEADER)
+    reference: dict[tuple[str, int], dict[str, NDArray[Any]]] = {}
+    unreadable = set()
+    for number, rows in enumerate(shards):
+        status = np.array([s for _, s in rows], np.uint8)
+        values = add_rows(store, [key for key, _ in rows], status, seed=number)
+        for i, (key, code) in enumerate(rows):
+            if code == PRESENT:
+                reference[key] = {name: array[i] for name, array in values.items()}
+            elif code == UNREADABLE:
+                unreadable.add(key)
+    column = store.column("tiny")
+    table = keyed_table(wanted)
+    located = column.locate(table)
+    assert [row >= 0 for row in located] == [key in reference for key in wanted]
+    assert column.unreadable(table).tolist() == [key in unreadable for key in wanted]
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(located >= 0))
+    order = np.concatenate([order, order[:3]])
+    for spec in SIGNALS:
+        expected = np.array([reference[wanted[i]][spec.name] for i in order], spec.dtype).reshape(-1, *spec.shape)
+        got = column.gather(spec.name, located[order])
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == spec.dtype
+        out = np.empty_like(expected)
+        assert column.gather(spec.name, located[order], out=out) is out
+        np.testing.assert_array_equal(out, expected)
+    assert column.verify() == []
+    assert column.complete
+
+
+def test_rows_are_not_found_before_their_block_is_committed(tmp_path: Path) -> None:
+    column = FeatureStore(tmp_path).create(HEADER)
+    shard = Shard(column.add_shard(list("abcde"), np.arange(5, dtype=np.uint64), 2), writable=True)
+    values: dict[str, NDArray[Any]] = {"image": np.ones((2, 3), np.float16), "answer": np.ones((2, 2, 2), np.int32)}
+    shard.commit(1, values, np.full(2, PRESENT, np.uint8))
+    column = FeatureStore(tmp_path).column("tiny")
+    table = keyed_table([(name, i) for i, name in enumerate("abcde")])
+    assert column.locate(table).tolist() == [-1, -1, 2, 3, -1]
+    assert not column.complete
+    assert Shard(shard.path).pending() == [0, 2]
+
+
+def test_any_hdf5_tool_reads_a_shard(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    values = add_rows(store, [("pé", 7), ("q", 8), ("r", 9), ("s", 10), ("t", 11)])
+    with h5py.File(store.column("tiny").shards[0].path) as file:
+        for name, array in values.items():
+            dataset = file[f"signals/{name}"]
+            np.testing.assert_array_equal(dataset[...], array)
+            assert dataset.chunks is None
+            assert dataset.id.get_offset() % 4096 == 0
+        assert [name.decode() for name in file["ids"]] == ["pé", "q", "r", "s", "t"]
+        assert file["digests"][...].tolist() == [7, 8, 9, 10, 11]
+        assert file["status"][...].tolist() == [PRESENT] * 5
+
+
+@pytest.mark.parametrize("bad", [[-1], [0, 5], [2, -3]])
+@pytest.mark.parametrize("shard_count", [1, 2])
+def test_gathering_a_row_that_does_not_exist(tmp_path: Path, bad: list[int], shard_count: int) -> None:
+    store = FeatureStore(tmp_path)
+    for number, keys_ in enumerate([[("a", 0), ("b", 0), ("c", 0)], [("d", 0), ("e", 0)]][:shard_count]):
+        add_rows(store, keys_, seed=number)
+    with pytest.raises(IndexError, match="rows must be in 0"):
+        store.column("tiny").gather("image", np.array(bad))
+
+
+def test_unknown_signal(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    add_rows(store, [("a", 0)])
+    with pytest.raises(KdkitError, match="no signal 'images'") as error:
+        store.column("tiny").gather("images", np.array([0]))
+    assert error.value.fix == "did you mean 'image'?"
+
+
+def one_shard(tmp_path: Path) -> tuple[FeatureStore, Path]:
+    store = FeatureStore(tmp_path)
+    add_rows(store, [(f"sample-{i}", i) for i in range(100)], block_rows=16)
+    return store, store.column("tiny").shards[0].path
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
+    store, path = one_shard(tmp_path)
+    size = path.stat().st_size
+    os.truncate(path, int(keep * size) if isinstance(keep, float) else keep)
+    with pytest.raises(KdkitError, match="not a feature file of kdkit, or a damaged one") as error:
+        store.column("tiny")
+    assert str(path) in error.value.where
+
+
+def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    with h5py.File(path, "w") as file:
+        file["image"] = np.zeros((3, 3))
+    with pytest.raises(KdkitError, match="not a feature file of kdkit"):
+        store.column("tiny")
+
+
+def test_a_shard_of_another_column_is_refused(tmp_path: Path) -> None:
+    _, path = one_shard(tmp_path / "a")
+    other = FeatureStore(tmp_path / "b")
+    column = other.create(Header("tiny", "cd" * 32, {}, SIGNALS))
+    shutil.copy(path, column.folder / path.name)
+    with pytest.raises(KdkitError) as error:
+        other.column("tiny")
+    assert "abababababab" in error.value.why
+    assert "cdcdcdcdcdcd" in error.value.why
+
+
+def test_damage_is_found_and_its_block_is_named(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    with h5py.File(path) as file:
+        offset = file["signals/image"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[offset + 37 * 6] ^= 1
+    path.write_bytes(data)
+    assert store.column("tiny").verify(deep=False) == []
+    (problem,) = store.column("tiny").verify()
+    assert problem == f"{path}: block 2 (rows 32..47) is damaged"
+
+
+def test_damaged_ids_are_refused_at_once(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    data = path.read_bytes()
+    assert data.count(b"sample-57") == 1
+    path.write_bytes(data.replace(b"sample-57", b"sample-58"))
+    with pytest.raises(KdkitError) as error:
+        store.column("tiny")
+    assert "checksum" in error.value.why
+
+
+def test_a_fingerprint_that_does_not_match_says_both_and_what_differs(tmp_path: Path) -> None:
+    store, _ = one_shard(tmp_path)
+    assert store.column("tiny", "ab" * 32).fingerprint == "ab" * 32
+    with pytest.raises(KdkitError) as error:
+        store.column("tiny", "ef" * 32, {"weights": "one", "preprocess": "resize 16"})
+    assert "abababababab" in error.value.what
+    assert "efefefefefef" in error.value.what
+    assert error.value.why == "preprocess is 'resize 16', was 'resize 8'"
+
+
+def test_the_column_that_was_extracted_last_is_the_current_one(tmp_path: Path) -> None:
+    store, _ = one_shard(tmp_path)
+    newer = Header("tiny", "01" * 32, {}, SIGNALS)
+    store.create(newer)
+    assert store.column("tiny").fingerprint == newer.fingerprint
+    store.create(HEADER)
+    assert [header.fingerprint for header in store.headers("tiny")] == ["ab" * 32, "01" * 32]
+
+
+def test_no_column(tmp_path: Path) -> None:
+    store, _ = one_shard(tmp_path)
+    with pytest.raises(KdkitError, match="no features of 'tinny'") as error:
+        store.column("tinny")
+    assert "did you mean 'tiny'?" in error.value.why
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "A"])
+def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KdkitError, match="cannot name"):
+        FeatureStore(tmp_path).create(Header(name, "ab" * 32, {}, SIGNALS))
+    store, _ = one_shard(tmp_path)
+    with pytest.raises(KdkitError, match="cannot name"):
+        store.column("tiny").put_scores(name, np.array([0]), np.array([1.0]))
+
+
+def test_a_full_disk_leaves_no_shard_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    column = FeatureStore(tmp_path).create(HEADER)
+    with pytest.raises(KdkitError, match="no room for the features of 2 samples"):
+        column.add_shard(["a", "b"], np.zeros(2, np.uint64))
+    assert sorted(p.name for p in column.folder.iterdir()) == ["column.json"]
+
+
+def test_texts_are_kept_beside_the_column(tmp_path: Path) -> None:
+    store, _ = one_shard(tmp_path)
+    rng = np.random.default_rng(0)
+    first = {"a photo": rng.normal(size=4), "un été": rng.normal(size=4)}
+    store.put_texts("tiny", HEADER.fingerprint, first)
+    store.put_texts("tiny", HEADER.fingerprint, {"a photo": np.ones(4)})
+    column = store.column("tiny")
+    got = column.text_features(["un été", "a photo", "un été"])
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.array([first["un été"], np.ones(4), first["un été"]], np.float32))
+    with pytest.raises(KdkitError, match="no features of 2 texts, such as 'x'"):
+        column.text_features(["x", "a photo", "y", "x"])
+    (column.folder / "texts.safetensors").write_bytes(b"no")
+    with pytest.raises(KdkitError, match="damaged"):
+        store.column("tiny").text_features(["a photo"])
+
+
+def test_scores_survive_new_shards(tmp_path: Path) -> None:
+    store, _ = one_shard(tmp_path)
+    store.column("tiny").put_scores("agreement", np.array([3, 99]), np.array([0.25, 0.5]))
+    add_rows(store, [("new", 0)])
+    column = store.column("tiny")
+    column.put_scores("agreement", np.array([100]), np.array([0.75]))
+    scores = store.column("tiny").scores("agreement")
+    assert scores[[3, 99, 100]].tolist() == [0.25, 0.5, 0.75]
+    assert np.isnan(scores).sum() == 98
+    assert np.isnan(column.scores("other")).all()
+    with pytest.raises(IndexError):
+        column.put_scores("agreement", np.array([101]), np.array([1.0]))
+
+
+def test_a_column_without_shards(tmp_path: Path) -> None:
+    column: Column = FeatureStore(tmp_path).create(HEADER)
+    assert column.locate(keyed_table([("a", 1)])).tolist() == [-1]
+    assert column.gather("image", np.zeros(0, np.int64)).shape == (0, 3)
+    assert column.complete
+    assert len(column) == 0

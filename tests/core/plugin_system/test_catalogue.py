@@ -1,0 +1,95 @@
+"""From a name to an object, and what is said when that does not work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import LossSpec
+from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry, PluginRecord, resolve
+
+
+def scale(factor: float = 1.0, *, offset: float = 0.0) -> tuple[float, float]:
+    return factor, offset
+
+
+def needs(width: int) -> int:
+    return width
+
+
+def catalogue(*specs: LossSpec, records: tuple[PluginRecord, ...] = ()) -> Catalogue:
+    entries = tuple(Entry(spec, "kdkit", "1.0") for spec in specs)
+    return Catalogue(records, {family: entries if family == "loss" else () for family in FAMILIES})
+
+
+SCALE = LossSpec(name="scale", summary="s", factory=f"{__name__}:scale", options={"factor": 2.0})
+
+
+def test_options_of_the_call_override_those_of_the_spec() -> None:
+    losses = catalogue(SCALE)
+    assert losses.make("loss", "scale") == (2.0, 0.0)
+    assert losses.make("loss", "scale", factor=3.0, offset=1.0) == (3.0, 1.0)
+    assert SCALE.options == {"factor": 2.0}
+
+
+def test_an_unknown_option_is_named_before_the_factory_runs() -> None:
+    with pytest.raises(KdkitError) as caught:
+        catalogue(SCALE).make("loss", "scale", facter=3.0)
+    assert caught.value.what == "loss 'scale' has no option 'facter'"
+    assert caught.value.fix == "did you mean 'factor'?"
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_a_missing_option_is_named() -> None:
+    spec = LossSpec(name="needs", summary="s", factory=f"{__name__}:needs")
+    with pytest.raises(KdkitError, match="loss 'needs': missing a required argument: 'width'"):
+        catalogue(spec).make("loss", "needs")
+
+
+def test_an_error_inside_the_factory_is_not_disguised() -> None:
+    spec = LossSpec(name="int", summary="s", factory="builtins:int", options={})
+    assert catalogue(spec).make("loss", "int") == 0
+    broken = LossSpec(name="fraction", summary="s", factory="fractions:Fraction", options={"denominator": 0})
+    with pytest.raises(ZeroDivisionError):
+        catalogue(broken).make("loss", "fraction", numerator=1)
+
+
+@pytest.mark.parametrize(
+    ("import_string", "reason"),
+    [
+        ("no_such_package.x:y", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("kdkit.core.plugin_system.catalogue:nothing", "has no attribute 'nothing'"),
+        ("kdkit.core.plugin_system.catalogue", "AttributeError"),
+        ("module_that_exits:x", "SystemExit: 7"),
+    ],
+)
+def test_an_import_string_that_leads_nowhere(
+    import_string: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KdkitError) as caught:
+        resolve(import_string)
+    assert caught.value.where == import_string
+    assert reason in caught.value.why
+    assert caught.value.code == ExitCode.PLUGIN
+
+
+def test_resolve_follows_dots() -> None:
+    assert resolve("kdkit.core.plugin_system.catalogue:Catalogue.get") is Catalogue.get
+
+
+def test_an_unknown_name_brings_the_nearest_and_what_was_not_loaded() -> None:
+    broken = PluginRecord("foo", "kdkit-foo", "1.0", "broken", error="ImportError")
+    with pytest.raises(KdkitError) as caught:
+        catalogue(SCALE, records=(broken,)).get("loss", "scael")
+    assert caught.value.what == "unknown loss 'scael'"
+    assert caught.value.fix == "did you mean 'scale'?"
+    assert "kdkit-foo (broken)" in caught.value.why
+
+
+def test_a_family_that_does_not_exist_is_a_bug_not_an_empty_list() -> None:
+    with pytest.raises(ValueError, match="no such family: 'losses'"):
+        catalogue(SCALE).names("losses")

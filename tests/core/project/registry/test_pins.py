@@ -1,0 +1,275 @@
+"""A name that a project uses cannot come from another distribution without somebody saying so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import LossSpec, TeacherSpec
+from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.pins import pin_names, pinned
+from kdkit.core.project.versions import LINEAGE_FORMAT, load_student
+from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
+from tests.conftest import Cli, InstallPlugin
+from tests.core.teachers import stub
+
+REGISTRY = """\
+version: 1
+student: {family: open_clip}
+data: [{source: csv, path: data.csv}]
+recipe: ./mine.yaml
+trust: {policy: all}
+"""
+RECIPE = """\
+name: mine
+summary: s
+losses:
+  - {name: huber}
+  - {name: kdkit-other:tilted}
+trust: {policy: soft}
+increment: {previous: {loss: fd}}
+optimiser: {lr: 0.01, batch_size: 4, steps: 2}
+"""
+
+
+def loss(name: str, provider: str) -> Entry:
+    return Entry(LossSpec(name=name, summary=provider, factory="builtins:dict"), provider, "1.0")
+
+
+def catalogue(*losses: Entry) -> Catalogue:
+    """The built-ins and these."""
+    known = load_catalogue()
+    return replace(known, contents={**known.contents, "loss": (*known.entries("loss"), *losses)})
+
+
+def project(root: Path, *losses: Entry) -> Workspace:
+    """The project as a new process with these plugins sees it."""
+    workspace = Workspace(root)
+    vars(workspace)["catalogue"] = pinned(catalogue(*losses), Lock.load(workspace.lock_path))
+    return workspace
+
+
+OURS, THEIRS, TILTED = loss("huber", "kdkit-huber"), loss("huber", "kdkit-other"), loss("tilted", "kdkit-other")
+THIRD = loss("huber", "kdkit-third")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project whose names were pinned while kdkit-huber was the only one with a loss 'huber'."""
+    (tmp_path / "registry.yaml").write_text(REGISTRY)
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    pin_names(project(tmp_path, OURS, TILTED))
+    return tmp_path
+
+
+def test_every_name_of_registry_and_recipe_is_pinned(root: Path) -> None:
+    assert Lock.load(root / "registry.lock").providers == {
+        "task": {"zero-shot": "kdkit"},
+        "student": {"open_clip": "kdkit"},
+        "source": {"csv": "kdkit"},
+        "policy": {"all": "kdkit", "soft": "kdkit"},
+        "loss": {
+            "huber": "kdkit-huber",
+            "fd": "kdkit",
+            "crd": "kdkit",
+        },  # 'kdkit-other:tilted' says itself where it comes from
+    }
+
+
+def test_pinning_again_changes_nothing(root: Path) -> None:
+    before = (root / "registry.lock").stat().st_mtime_ns
+    pin_names(project(root, OURS, TILTED))
+    assert (root / "registry.lock").stat().st_mtime_ns == before
+
+
+def test_a_pin_decides_between_two_providers(root: Path) -> None:
+    assert project(root, OURS, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-huber"
+    assert project(root, OURS, loss("huber", "kdkit")).catalogue.get("loss", "huber").provider == "kdkit-huber"
+    assert project(root, OURS, THEIRS).catalogue.get("loss", "kdkit-other:huber").provider == "kdkit-other"
+
+
+def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path) -> None:
+    moved = project(root, THEIRS)
+    with pytest.raises(KdkitError) as caught:
+        moved.catalogue.make("loss", "huber")
+    assert caught.value.what == (
+        "the loss 'huber' comes from kdkit-huber in this project, and kdkit-huber does not provide it here"
+    )
+    assert caught.value.why == "kdkit-huber is not installed; it would now come from kdkit-other 1.0"
+    assert caught.value.fix == (
+        "kdkit install kdkit-huber; or say 'kdkit-other:huber'; or kdkit lock huber takes it as it is now"
+    )
+    assert caught.value.code == ExitCode.MISSING
+    pin_names(moved)  # what a command that writes would do
+    assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-huber"
+
+
+def test_a_built_in_of_a_newer_kdkit_does_not_take_over(root: Path) -> None:
+    with pytest.raises(KdkitError, match="comes from kdkit-huber in this project"):
+        project(root, loss("huber", "kdkit")).catalogue.get("loss", "huber")
+
+
+def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
+    moved = project(root, THEIRS)
+    assert lock_teachers(moved, ["huber"]) == {}
+    assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-other"
+    assert project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
+    with pytest.raises(KdkitError, match="no teacher 'hubert' in the registry"):
+        lock_teachers(moved, ["hubert"])
+
+
+@pytest.mark.parametrize(("now", "what"), [((THEIRS, THIRD), "several plugins provide"), ((), "unknown loss 'huber'")])
+def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, ...], what: str, root: Path) -> None:
+    moved = project(root, *now)
+    with pytest.raises(KdkitError) as caught:
+        moved.catalogue.get("loss", "huber")
+    assert "kdkit lock" not in caught.value.fix
+    with pytest.raises(KdkitError, match=what):
+        lock_teachers(moved, ["huber"])
+    assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-huber"
+
+
+def test_kdkit_lock_check_finds_it(root: Path) -> None:
+    assert check_lock(project(root, OURS, TILTED)) == []
+    (problem,) = check_lock(project(root, THEIRS, TILTED))
+    assert problem.startswith("registry.lock: the loss 'huber' comes from kdkit-huber in this project")
+
+
+def test_two_providers_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "registry.yaml").write_text(REGISTRY)
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    both = project(tmp_path, OURS, THEIRS, TILTED)
+    pin_names(both)
+    assert "huber" not in Lock.load(tmp_path / "registry.lock").providers["loss"]
+    with pytest.raises(KdkitError, match="several plugins provide the loss 'huber'"):
+        both.catalogue.get("loss", "huber")
+
+
+def test_a_lock_without_pins_is_read(root: Path) -> None:
+    path = root / "registry.lock"
+    raw = json.loads(path.read_text())
+    del raw["providers"]
+    path.write_text(json.dumps(raw))
+    assert Lock.load(path).providers == {}
+    assert project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
+
+
+def test_every_family_can_be_pinned() -> None:
+    known = load_catalogue()
+    for family in set(FAMILIES) - {"rope"}:
+        name = known.names(family)[0]
+        moved = replace(known, pins={family: {name: "kdkit-gone"}})
+        with pytest.raises(KdkitError, match="comes from kdkit-gone"):
+            moved.get(family, name)
+
+
+def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    inside, outside = root / "versions" / "v1", tmp_path_factory.mktemp("outside") / "v1"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+        lineage = {"format": LINEAGE_FORMAT, "student": {"family": "toy"}}
+        (folder / "lineage.json").write_text(json.dumps(lineage))
+    Lock(providers={"student": {"toy": "kdkit-gone"}}).save(root / "registry.lock")
+    assert Workspace.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
+    assert Workspace.catalogue_at(outside) is load_catalogue()
+    with pytest.raises(KdkitError, match="the student 'toy' comes from kdkit-gone in this project"):
+        load_student(inside)
+    with pytest.raises(KdkitError, match="unknown student 'toy'"):
+        load_student(outside)
+
+
+# ----------------------------------------------------------------------------------- teachers
+
+
+def stub_project(root: Path, provider: str) -> Workspace:
+    """A project whose teacher 't' is in the catalogue, by ``provider`` (or by nobody)."""
+    workspace = stub.project(root, TeacherSpec(name="t", summary="", source="local:a", loader="stub"))
+    known = workspace.catalogue
+    entries = (replace(known.entries("teacher")[0], provider=provider),) if provider else ()
+    own = replace(known, contents={**known.contents, "teacher": entries})
+    vars(workspace)["catalogue"] = pinned(own, Lock.load(workspace.lock_path))
+    return workspace
+
+
+@pytest.mark.parametrize(("then", "now"), [("kdkit-a", "kdkit-b"), ("kdkit-a", "kdkit"), ("", "kdkit-b")])
+def test_a_teacher_of_another_provider_is_refused(then: str, now: str, tmp_path: Path) -> None:
+    before = stub_project(tmp_path, then)
+    stub.write(tmp_path / "a")
+    add_teacher(before, "t", {"from": "local:a", "loader": "stub"})
+    text = before.registry_path.read_text()
+    after = stub_project(tmp_path, now)
+    after.registry_path.write_text(text)
+    with pytest.raises(KdkitError) as caught:
+        open_teacher(after, "t")
+    assert "kdkit lock t takes it as it is now" in caught.value.fix
+    assert now in caught.value.why
+    assert len(check_lock(after)) == 1
+    lock_teachers(after, ["t"])
+    assert open_teacher(after, "t").name == "t"
+    assert Lock.load(after.lock_path).teacher("t").provider == f"{now}@1.0"
+
+
+def test_a_teacher_whose_provider_is_gone(tmp_path: Path) -> None:
+    stub.write(tmp_path / "a")
+    before = stub_project(tmp_path, "kdkit-a")
+    add_teacher(before, "t", {})
+    text = before.registry_path.read_text()
+    after = stub_project(tmp_path, "")
+    after.registry_path.write_text(text)
+    with pytest.raises(KdkitError, match="the teacher 't' comes from kdkit-a in this project") as caught:
+        open_teacher(after, "t")
+    assert caught.value.fix == "kdkit install kdkit-a"
+
+
+# ---------------------------------------------------------------------------- the real command
+
+TEACHER = """
+from kdkit import TeacherSpec, hookimpl
+
+@hookimpl
+def kdkit_teachers():
+    return [TeacherSpec(name="shared", summary="{who}", source="package:kdkit/plugins", loader="open_clip")]
+"""
+SOURCE = """
+from kdkit import SourceSpec, hookimpl
+
+@hookimpl
+def kdkit_sources():
+    return [SourceSpec(name="rows", summary="{who}", factory="kdkit.plugins.sources.manifest:CsvManifest")]
+"""
+
+
+def test_the_command_refuses_and_says_what_to_do(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    (kdkit_cli.folder / "registry.yaml").write_text("version: 1\ndata: [{source: rows, path: rows.csv}]\n")
+    (kdkit_cli.folder / "rows.csv").write_text("id,image,text,domain\n")
+    providers = {"source": {"rows": "kdkit-first"}}
+    Lock(providers=providers).save(kdkit_cli.folder / "registry.lock")
+    install_plugin("kdkit-second", SOURCE.format(who="second"))
+    refused = kdkit_cli("data", "check")
+    assert refused.code == ExitCode.MISSING
+    assert "error: registry.lock: the source 'rows' comes from kdkit-first in this project" in refused.stderr
+    assert "do: kdkit install kdkit-first; or say 'kdkit-second:rows'; or kdkit lock rows" in refused.stderr
+    taken = kdkit_cli("lock", "rows")
+    assert (taken.code, taken.stderr) == (0, "source 'rows': from kdkit-second\n")
+    assert "comes from" not in kdkit_cli("data", "check").stderr
+
+
+def test_the_same_teacher_of_two_plugins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    kdkit_cli("init")
+    install_plugin("kdkit-one", TEACHER.format(who="one"), version="1.1")
+    install_plugin("kdkit-two", TEACHER.format(who="two"), version="2.2")
+    assert kdkit_cli("teachers").code == 0  # it matters only to those who use it
+    refused = kdkit_cli("add-teacher", "shared", "--dry-run")
+    assert refused.code == ExitCode.USAGE
+    assert "several plugins provide the teacher 'shared'" in refused.stderr
+    assert "why: kdkit-one 1.1, kdkit-two 2.2" in refused.stderr
+    assert "kdkit add-teacher PROVIDER:shared" in refused.stderr
+    chosen = kdkit_cli("add-teacher", "kdkit-two:shared", "--dry-run")
+    assert "several plugins" not in chosen.stderr

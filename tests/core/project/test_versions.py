@@ -1,0 +1,100 @@
+"""The history on disk: names, the pointer, promotion and rollback; no version is ever half there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.versions import LINEAGE_FORMAT, Versions
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Versions:
+    return Versions(Workspace(tmp_path))
+
+
+def make(versions: Versions, name: str, parent: str | None = None, *, refused: bool = False) -> None:
+    with versions.writing(name, refused=refused) as folder:
+        lineage = {"format": LINEAGE_FORMAT, "version": name, "parent": parent}
+        (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    if not refused:
+        versions.make_current(name)
+
+
+def test_versions_count_upwards_and_candidates_count_along(versions: Versions) -> None:
+    assert versions.next_name() == "v1"
+    for number in range(1, 11):
+        make(versions, versions.next_name(), refused=number == 3)
+    assert versions.names() == ("v1", "v2", "v4", "v5", "v6", "v7", "v8", "v9", "v10")
+    assert versions.candidates() == ("v3",)
+    assert versions.get().name == "v10"
+
+
+def test_what_is_left_of_a_deleted_version_is_in_nobodys_way(versions: Versions) -> None:
+    make(versions, "v1")
+    (versions.root / "v2" / "student").mkdir(parents=True)
+    assert versions.names() == ("v1",)
+    make(versions, versions.next_name())
+    assert versions.get().name == "v3"
+
+
+def test_a_version_that_could_not_be_written_leaves_nothing(versions: Versions) -> None:
+    with pytest.raises(IsADirectoryError), versions.writing("v1", refused=False) as folder:
+        folder.write_text("a folder cannot be written like a file", encoding="utf-8")
+    assert list(versions.root.iterdir()) == []
+    assert versions.current() is None
+
+
+def test_rollback_goes_to_the_parent_or_to_the_version_that_is_named(versions: Versions) -> None:
+    make(versions, "v1")
+    make(versions, "v2", "v1")
+    assert versions.rollback().name == "v1"
+    assert versions.rollback("v2").name == "v2"
+    assert versions.names() == ("v1", "v2")
+
+
+def test_a_version_from_scratch_has_no_parent_to_roll_back_to(versions: Versions) -> None:
+    make(versions, "v1")
+    with pytest.raises(KdkitError, match="v1 was made from scratch") as caught:
+        versions.rollback()
+    assert caught.value.fix == ""
+    make(versions, "v2")
+    with pytest.raises(KdkitError) as caught:
+        versions.rollback()
+    assert caught.value.fix == "name one: kdkit rollback v1"
+
+
+def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> None:
+    make(versions, "v1")
+    make(versions, "v2", "v1", refused=True)
+    assert versions.get("v2").refused
+    with pytest.raises(KdkitError, match="'v2' is not a promoted version"):
+        versions.make_current("v2")
+    versions.promote("v2")
+    assert (versions.get().name, versions.get().refused) == ("v2", False)
+    with pytest.raises(KdkitError, match="'v2' is not a candidate") as error:
+        versions.promote("v2")
+    assert "kdkit rollback v2" in error.value.fix
+
+
+def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> None:
+    make(versions, "v1")
+    (versions.root / "current").write_text("v7\n", encoding="utf-8")
+    with pytest.raises(KdkitError, match="versions/current names 'v7', which does not exist") as caught:
+        versions.current()
+    assert (caught.value.code, caught.value.fix) == (ExitCode.MISSING, "run 'kdkit rollback VERSION' with one of: v1")
+    assert versions.rollback("v1").name == "v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot be read"), ('{"format": 99}', "format 99 is not the one this kdkit writes")]
+)
+def test_a_lineage_that_cannot_be_read(versions: Versions, text: str, message: str) -> None:
+    make(versions, "v1")
+    (versions.root / "v1" / "lineage.json").write_text(text, encoding="utf-8")
+    with pytest.raises(KdkitError, match=message):
+        _ = versions.get().lineage

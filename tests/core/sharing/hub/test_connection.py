@@ -1,0 +1,126 @@
+"""Which Hub, as whom, and where tokens never go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.sharing.hub import Hub, connect, download, explained, plan_upload, upload
+from tests.core.sharing.hub.conftest import Release
+from tests.local_hub import ALICE, LocalHub
+
+SAVED = "hf_saved_for_huggingface_co"
+
+
+@pytest.mark.parametrize(
+    ("environment", "token"),
+    [
+        ({}, None),
+        ({"HF_TOKEN": SAVED}, None),
+        ({"KDKIT_HUB_TOKEN": "hf_mine"}, "hf_mine"),
+        ({"KDKIT_HUB_TOKEN": "hf_mine", "HF_TOKEN": SAVED}, "hf_mine"),
+    ],
+)
+def test_a_foreign_host_gets_only_a_token_that_was_meant_for_it(
+    environment: Mapping[str, str], token: str | None
+) -> None:
+    hub = connect("https://mirror.example", environment=environment)
+    assert hub.token == token
+    assert connect(environment={**environment, "HF_ENDPOINT": "https://mirror.example/"}) == hub
+    assert connect("https://mirror.example", "hf_given", environment=environment).token == "hf_given"
+
+
+def test_huggingface_co_gets_the_saved_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SAVED)
+    assert connect(environment={}).token == SAVED
+    assert connect("https://huggingface.co/", environment={}).token == SAVED
+    assert connect(environment={"KDKIT_HUB_TOKEN": "hf_mine"}).token == "hf_mine"
+    assert connect(environment={"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}).token is None
+    for impostor in ("http://huggingface.co", "https://huggingface.co.example", "https://huggingface.co:8443"):
+        assert connect(impostor, environment={}).token is None
+
+
+@pytest.mark.parametrize("address", ["huggingface.co", "ftp://host", "https://", "https://me:secret@host"])
+def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
+    with pytest.raises(KdkitError) as caught:
+        connect(environment={"HF_ENDPOINT": address})
+    assert caught.value.where == "HF_ENDPOINT"
+    assert "secret" not in str(vars(caught.value))
+
+
+def test_who_a_token_belongs_to_is_asked_once(server: LocalHub, hub: Hub) -> None:
+    assert (hub.account.name, hub.account.organisations, hub.account.role) == ("alice", ("lab",), "write")
+    assert hub.account.name == "alice"
+    assert [request.line for request in server.requests] == ["GET /api/whoami-v2"]
+
+
+def test_without_a_token_or_with_a_bad_one_nothing_is_pushed(server: LocalHub, release: Release) -> None:
+    folder = release()
+    nobody = connect(server.url, environment={"HF_TOKEN": SAVED})
+    with pytest.raises(KdkitError) as caught:
+        upload(nobody, plan_upload(nobody, "lab/s", "model", folder))
+    assert caught.value.code == ExitCode.DENIED
+    assert "is not sent to 127.0.0.1" in caught.value.why
+    assert "KDKIT_HUB_TOKEN" in caught.value.fix
+    wrong = connect(server.url, "hf_wrong")
+    with pytest.raises(KdkitError) as caught:
+        plan_upload(wrong, "lab/s", "model", folder)
+    assert (caught.value.what, caught.value.code) == ("the Hub does not know this token", ExitCode.DENIED)
+    assert server.repositories == {}
+
+
+def test_no_saved_token_reaches_another_host(server: LocalHub, tmp_path: Path) -> None:
+    """In a process of its own, with a token in every place where the client looks for one."""
+    server.add("lab/s", {"README.md": b"hi", "model.safetensors": b"weights" * 100})
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "token").write_text(SAVED, encoding="utf-8")
+    program = """
+import sys
+from pathlib import Path
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.sharing.hub import connect, download, plan_upload, upload
+hub, folder = connect(), Path(sys.argv[1])
+download(hub, "lab/s", "model", "main", folder)
+try:
+    upload(hub, plan_upload(hub, "lab/new", "model", folder))
+except KdkitError as error:
+    print(error)
+"""
+    environment = {**os.environ, **server.environment(), "HF_HOME": str(home), "HF_TOKEN": SAVED}
+    environment.pop("KDKIT_HUB_TOKEN")
+    command = [sys.executable, "-c", program, str(tmp_path / "fetched")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "needs a token" in done.stdout
+    assert (tmp_path / "fetched/model.safetensors").is_file()
+    assert {request.token for request in server.requests} == {None}
+    assert not any(SAVED in str(request.headers) for request in server.requests)
+
+
+def test_a_token_is_in_no_message_also_when_the_server_echoes_it(
+    server: LocalHub, hub: Hub, release: Release, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_upload(hub, "lab/s", "model", release())
+    server.fail("/preupload/", status=403, message=f"token {ALICE.token} may not")
+    with pytest.raises(KdkitError) as caught:
+        upload(hub, plan)
+    assert "token *** may not" in caught.value.why
+    assert ALICE.token not in "".join(traceback.format_exception(caught.value))
+    assert ALICE.token not in repr(hub) + str(vars(caught.value))
+    server.fail("/resolve/", times=99, status=500, message=f"{ALICE.token}?")
+    server.add("lab/t", {"a.txt": b"a"})
+    with pytest.raises(KdkitError):
+        download(hub, "lab/t", "model", "main", tmp_path / "t")
+    assert ALICE.token not in "".join(capfd.readouterr())
+
+
+def test_what_is_not_the_hubs_is_left_alone(hub: Hub) -> None:
+    with pytest.raises(KeyError), explained("x", hub):
+        raise KeyError("a mistake of ours")

@@ -1,0 +1,158 @@
+"""A student that answers: push, pull, teach on, push again. Adapters, whose base is a repository of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.versions import Versions
+from kdkit.core.sharing.hub import Hub, plan_upload, upload
+from kdkit.core.sharing.release.compare_answers import COARSE, TOLERANCE, judge, tolerance
+from kdkit.core.sharing.release.layout import Record
+from kdkit.core.sharing.release.pull import pull_student
+from kdkit.core.sharing.release.push import look_for_base, push_student
+from kdkit.core.sharing.release.release import assemble_release
+from tests.core.sharing.release.answering import (
+    LORA,
+    REPO,
+    logits,
+    make_answering,
+    make_base,
+    snapshot_in,
+    teach,
+    write_questions,
+)
+from tests.core.sharing.release.test_circle import BOB, MINE, THEIRS, record_of
+from tests.core.teachers.stub import Notes
+from tests.local_hub import ALICE, Account, LocalHub, local_hub
+from tests.toy_project import open_project
+
+VENDOR = Account("vendor", "hf_vendor")
+
+
+def publish_base(server: LocalHub, base: Path) -> str:
+    """Returns: the commit."""
+    vendor = Hub(server.url, VENDOR.token)
+    return upload(vendor, plan_upload(vendor, REPO, "model", base), private=False).commit
+
+
+def add_data(root: Path) -> None:
+    """Questions of another modality for a pulled project."""
+    write_questions(root / "data", "xray")
+    registry = root / "registry.yaml"
+    options = "{task: vqa, columns: {modality: modality, split: split}}"
+    entry = f"data:\n  - {{source: sharegpt, path: data/dataset_info.json, options: {options}}}\n"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("data:\n", entry, 1), encoding="utf-8")
+
+
+def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_base(tmp_path / "model")
+    with local_hub(tmp_path / "hub", accounts=[ALICE, BOB, VENDOR]) as server:
+        alice, bob = Hub(server.url, ALICE.token), Hub(server.url, BOB.token)
+        commit = publish_base(server, base)
+        snapshot = snapshot_in(tmp_path / "a-cache", base, commit)
+        author = make_answering(tmp_path / "author", init=str(snapshot), lora=LORA, rope="mcg-rope")
+        pushed = push_student(author, THEIRS, public=True, hub=alice)
+        assert (pushed.licence, set(pushed.checks)) == ("cc-by-nc-4.0", {"peft"}), "the base's licence binds"
+        assert pushed.checks["peft"]["logit_difference"] <= TOLERANCE
+
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "b-cache"))
+        pulled = pull_student(THEIRS, tmp_path / "mine", hub=bob)
+        found = json.loads((pulled.root / "versions" / "v1" / "student" / "clinkd.json").read_text(encoding="utf-8"))
+        assert (found["base"]["folder"], found["base"]["repo"], found["base"]["commit"]) == (None, REPO, commit)
+        assert torch.equal(logits(author), logits(open_project(pulled.root)))
+
+        add_data(pulled.root)
+        version = teach(pulled.root, incremental=True)
+        assert (version.name, version.lineage["data"]["known"]) == ("v2", ["vqa/ct", "vqa/xray"])
+        workspace = open_project(pulled.root)
+        assert not torch.equal(logits(author), logits(workspace))
+        again = push_student(workspace, MINE, hub=bob)
+        assert again.licence == "cc-by-nc-4.0"
+        record, before = record_of(server, MINE), record_of(server, THEIRS)
+        assert [item["version"] for item in record.history] == ["v1", "v2"]
+        assert list(record.history[:1]) == list(before.history)
+        assert record.history[0]["student"]["start"]["repository"] == REPO
+        assert record.history[0]["student"]["start"]["licence_facts"]["seen"] == "cc-by-nc-4.0"
+        assert record.base == before.base == {"repository": REPO, "commit": commit}
+        assert record.origin is not None
+        assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)
+        pull_student(MINE, tmp_path / "third", hub=bob)
+        assert torch.equal(logits(workspace), logits(open_project(tmp_path / "third")))
+
+        card = server.store.path(server.head(MINE).files["README.md"].oid).read_text(encoding="utf-8")
+        assert f"base_model: {REPO}\n" in card
+        assert "base_model_relation: adapter" in card
+        assert "pipeline_tag: image-text-to-text" in card
+        assert "gives other answers" in card
+        assert "without kdkit" not in card
+        assert_without_its_base_the_project_is_there(server, bob, tmp_path, monkeypatch)
+
+
+def assert_without_its_base_the_project_is_there(
+    server: LocalHub, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del server.repositories["model", REPO]
+    pull_student(THEIRS, tmp_path / "cached", hub=hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(KdkitError, match=REPO) as caught:
+        pull_student(THEIRS, tmp_path / "fourth", hub=hub)
+    assert f"hf download {REPO} --revision" in caught.value.fix
+    assert str(tmp_path / "fourth") in caught.value.why
+    with pytest.raises(KdkitError, match="base model of these adapters is not there") as later:
+        logits(open_project(tmp_path / "fourth"))
+    assert later.value.code == ExitCode.MISSING
+    assert "hf download" in later.value.fix
+
+
+def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
+    notes = Notes()
+    with local_hub(tmp_path / "hub", accounts=[ALICE]) as server:
+        hub, commit = Hub(server.url, ALICE.token), server.add(REPO, {"config.json": b"{}"})
+        look_for_base(hub, {"repository": REPO, "commit": commit}, notes)
+        assert notes.warnings == []
+        look_for_base(hub, {"repository": "vendor/gone", "commit": commit}, notes)
+        assert notes.warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
+        with pytest.raises(KdkitError, match=f"{REPO}@{'0' * 40}"):
+            look_for_base(hub, {"repository": REPO, "commit": "0" * 40}, notes)
+
+
+def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "vendor")
+    workspace = make_answering(tmp_path / "project", init=str(base), lora=LORA)
+    version = Versions(workspace).get()
+    with pytest.raises(KdkitError, match="cannot be pinned") as caught:
+        assemble_release(workspace, version, "lab/student", tmp_path / "adapters")
+    assert "--merge" in caught.value.fix
+    release = assemble_release(workspace, version, "lab/student", tmp_path / "release", merged=True)
+    assert set(release.record.checks) == {"transformers"}
+    assert release.record.checks["transformers"]["logit_difference"] <= TOLERANCE
+    assert release.record.base is None
+    assert "kdkit" not in release.lines["transformers"]
+    card = (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
+    assert "plain transformers needs nothing more" in card
+    assert "base_model" not in card, "nobody knows its repository"
+    for path in (path for path in release.folder.rglob("*") if path.is_file()):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    record = Record.from_json(json.loads((release.folder / "kdkit.json").read_text(encoding="utf-8")))
+    assert "adapter_config.json" not in record.student
+
+
+def test_what_is_too_far_is_refused() -> None:
+    judge(9e-6, TOLERANCE, library="peft", where="x")
+    for difference in (1.1e-5, math.nan, math.inf):
+        with pytest.raises(KdkitError, match="stock peft gives other answers") as caught:
+            judge(difference, TOLERANCE, library="peft", where="x")
+        assert caught.value.code == ExitCode.FOUND
+
+
+def test_half_precision_may_round() -> None:
+    for dtype, allowed in ((torch.float32, TOLERANCE), (torch.bfloat16, COARSE)):
+        weights = [torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=dtype)]
+        assert tolerance(SimpleNamespace(parameters=lambda w=weights: w)) == allowed

@@ -1,0 +1,118 @@
+"""A push goes on from what the repository holds, or says whose it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Silent
+from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
+from kdkit.core.sharing.release.conflicts import tag_of_successor
+from kdkit.core.sharing.release.layout import RECORD, Record
+from tests.core.sharing.release.projects import lineage
+from tests.local_hub import ALICE, local_hub
+
+REPO = "lab/student"
+
+
+def record(*history: dict[str, Any]) -> Record:
+    return Record("0.1.0", history[-1]["version"], REPO, "mit", "open_clip", (), history, None, {}, {}, None)
+
+
+def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any]:
+    return lineage(version, created=made)
+
+
+V1, V2, V3 = line("v1"), line("v2"), line("v3")
+
+
+class Heard(Silent):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with local_hub(tmp_path / "hub") as local:
+        yield connect(local.url, ALICE.token)
+
+
+def folder(tmp_path: Path, content: Record, more: str = "") -> Path:
+    path = tmp_path / f"release-{more}-{content.version}"
+    path.mkdir(exist_ok=True)
+    (path / RECORD).write_text(json.dumps(content.to_json()))
+    (path / "README.md").write_text(f"# {content.version} {more}\n")
+    return path
+
+
+def tag(hub: Hub, tmp_path: Path, content: Record, known: tuple[dict[str, Any], ...] = (), more: str = "") -> str:
+    """Pushes, too."""
+    plan = plan_upload(hub, REPO, "model", folder(tmp_path, content, more))
+    found = tag_of_successor(hub, plan, content, [*content.history, *known])
+    upload(hub, plan, tag=found)
+    return found
+
+
+def test_versions_follow_one_another(hub: Hub, tmp_path: Path) -> None:
+    assert tag(hub, tmp_path, record(V1)) == "v1"
+    assert tag(hub, tmp_path, record(V1, V2)) == "v2"
+    assert tag(hub, tmp_path, record(V1, V2)) == "v2", "unchanged: the same commit"
+    assert tag(hub, tmp_path, record(V1, V2), more="with test figures") == "v2-r2"
+    assert tag(hub, tmp_path, record(V1, V2), more="with more figures") == "v2-r3"
+    assert tag(hub, tmp_path, record(V1, V2, V3)) == "v3"
+    assert tag(hub, tmp_path, record(V1, V2), known=(V3,), more="v3 was no good") == "v2-r4"
+
+
+def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None:
+    tag(hub, tmp_path, record(V1, V2, V3))
+    heard = Heard()
+    for content in (record(V1, V2, V3), record(V1, V2)):
+        plan = plan_upload(hub, REPO, "model", folder(tmp_path, content))
+        tag_of_successor(hub, plan, content, [*content.history, V3], heard)
+    assert heard.warnings == [f"v2 does not go on from v3, whose place it takes in {REPO}"]
+
+
+@pytest.mark.parametrize(
+    "theirs", [line("v2", "2026-02-02T00:00:00+00:00"), V3, line("v1", "2020-01-01T00:00:00+00:00")]
+)
+def test_another_student_is_not_replaced(theirs: dict[str, Any], hub: Hub, tmp_path: Path) -> None:
+    tag(hub, tmp_path, record(theirs), more="theirs")
+    before = hub.api.repo_info(REPO).sha
+    with pytest.raises(KdkitError, match=theirs["version"]) as caught:
+        tag(hub, tmp_path, record(V1, V2))
+    assert caught.value.code == ExitCode.FOUND
+    assert "--pr" in caught.value.fix
+    assert hub.api.repo_info(REPO).sha == before
+
+
+def test_other_things_are_not_replaced(hub: Hub, tmp_path: Path) -> None:
+    plain = tmp_path / "model"
+    plain.mkdir()
+    (plain / "README.md").write_text("# soon\n")
+    upload(hub, plan_upload(hub, REPO, "model", plain))
+    plan = plan_upload(hub, REPO, "model", folder(tmp_path, record(V1)))
+    assert tag_of_successor(hub, plan, record(V1), [V1]) == "v1", "a page without a model may be replaced"
+    (plain / "weights.safetensors").write_bytes(b"years of work")
+    upload(hub, plan_upload(hub, REPO, "model", plain))
+    with pytest.raises(KdkitError, match=r"did not push") as caught:
+        tag(hub, tmp_path, record(V1))
+    assert "weights.safetensors" in caught.value.why
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"format": 99}', '{"format": 2, "history": []}'])
+def test_a_record_of_another_kdkit_is_not_replaced(broken: str, hub: Hub, tmp_path: Path) -> None:
+    there = folder(tmp_path, record(V1), "broken")
+    (there / RECORD).write_text(broken)
+    upload(hub, plan_upload(hub, REPO, "model", there))
+    with pytest.raises(KdkitError, match="did not push"):
+        tag(hub, tmp_path, record(V1))

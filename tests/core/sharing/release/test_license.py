@@ -1,0 +1,148 @@
+"""The student's licence is the strictest of what it comes from, or there is none."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.licenses import ORDER, LicenceFacts, classify
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence, derive_licence
+
+NAMES = (
+    *("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "gpl-3.0", "agpl-3.0", "eupl-1.2"),
+    *("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "weird", "unknown"),
+)
+
+
+def derive(*names: str, **more: object) -> StudentLicence:
+    """Of one teacher per name: ``t0``, ``t1``, ..."""
+    teachers = {f"t{number}": LicenceFacts(seen=name) for number, name in enumerate(names)}
+    return derive_licence(teachers, "research", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), "apache-2.0"),
+        (("mit",), "mit"),
+        (("mit", "apache-2.0"), "apache-2.0"),
+        (("cc0-1.0", "mit"), "mit"),
+        (("apache-2.0", "cc-by-4.0", "mit"), "cc-by-4.0"),
+        (("mit", "cc-by-sa-4.0"), "cc-by-sa-4.0"),
+        (("cc-by-sa-3.0", "cc-by-sa-4.0"), "cc-by-sa-4.0"),
+        (("cc-by-sa-4.0", "agpl-3.0"), "agpl-3.0"),
+        (("mit", "CC BY-NC 4.0"), "cc-by-nc-4.0"),
+        (("cc-by-nc-3.0", "cc-by-nc-4.0"), "cc-by-nc-4.0"),
+        (("cc-by-nc-4.0", "cc-by-nc-sa-4.0"), "cc-by-nc-sa-4.0"),
+        (("mit", "weird"), UNDETERMINED),
+    ],
+)
+def test_the_strictest_wins_in_any_order(names: tuple[str, ...], expected: str) -> None:
+    assert {derive(*order).name for order in permutations(names)} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("mit", "cc-by-nd-4.0"), "'t1'"),
+        (("cc-by-sa-4.0", "mpl-2.0", "eupl-1.2"), "'t2'"),
+        (("cc-by-sa-4.0", "cc-by-nc-4.0"), "'t1'"),
+        (("cc-by-sa-4.0", "cc-by-nc-sa-4.0"), "'t1'"),
+    ],
+)
+def test_a_conflict_names_the_teacher(names: tuple[str, ...], named: str) -> None:
+    for public in (False, True):
+        with pytest.raises(KdkitError) as caught:
+            derive(*names, public=public)
+        assert named in f"{caught.value.what} {caught.value.why}"
+        assert caught.value.code == ExitCode.DENIED
+        assert caught.value.fix
+
+
+@given(st.lists(st.sampled_from(NAMES), max_size=4), st.booleans())
+def test_nothing_freer_than_any_teacher_comes_out(names: list[str], public: bool) -> None:
+    kinds = [classify(name) for name in names]
+    try:
+        licence = derive(*names, public=public)
+    except KdkitError:
+        alike = any("sa" in name or "pl" in name for name in names)
+        assert "no-derivatives" in kinds or (public and "unknown" in kinds) or alike
+        return
+    assert "no-derivatives" not in kinds
+    if "unknown" in kinds:
+        assert not public
+        assert licence.kind == "unknown"
+    else:
+        assert licence.kind == classify(licence.name)
+        assert all(ORDER.index(licence.kind) >= ORDER.index(kind) for kind in kinds)
+
+
+def test_unknown_is_for_private_repositories_alone() -> None:
+    private = derive("mit", "weird")
+    assert (private.kind, private.because) == ("unknown", ("teacher 't1' (weird)",))
+    assert not private.warnings, "the permission to distil has said it"
+    others = {"corrector 'big'": LicenceFacts(seen="weird")}
+    assert derive("mit", "weird", others=others).warnings == ("corrector 'big' (weird): its licence is unknown",)
+    with pytest.raises(KdkitError, match="t1"):
+        derive("mit", "weird", public=True)
+    with pytest.raises(KdkitError, match="t1"):
+        derive("mit", "weird", public=True, stated="cc-by-nc-4.0")
+
+
+@pytest.mark.parametrize(
+    ("names", "stated", "fits"),
+    [
+        (("mit",), "cc-by-nc-4.0", True),
+        (("mit",), "our-own-terms", True),
+        (("cc-by-4.0",), "mit", True),
+        (("cc-by-sa-3.0",), "cc-by-sa-4.0", True),
+        (("cc-by-sa-4.0",), "mit", False),
+        (("cc-by-sa-4.0",), "cc-by-nc-4.0", False),
+        (("cc-by-nc-4.0",), "cc-by-nc-nd-4.0", True),
+        (("cc-by-nc-4.0",), "apache-2.0", False),
+        (("cc-by-nc-4.0",), "our-own-terms", False),
+        (("cc-by-nc-sa-4.0",), "cc-by-nc-4.0", False),
+    ],
+)
+def test_a_person_may_state_what_is_at_least_as_strict(names: tuple[str, ...], stated: str, fits: bool) -> None:
+    if fits:
+        licence = derive(*names, stated=stated)
+        assert (licence.name, licence.stated) == (stated, True)
+        return
+    with pytest.raises(KdkitError) as caught:
+        derive(*names, stated=stated)
+    assert "'t0'" in caught.value.why
+    assert derive(*names).name in caught.value.fix
+
+
+def test_what_the_owner_says_about_outputs_counts_beside_the_licence() -> None:
+    research_only = LicenceFacts(catalogue="mit", distillation="non-commercial")
+    assert derive_licence({"x": research_only}, "research").name == "cc-by-nc-4.0"
+    with pytest.raises(KdkitError, match="no commercial use"):
+        derive_licence({"x": research_only}, "commercial")
+    with pytest.raises(KdkitError, match="no derivatives"):
+        derive_licence({"x": LicenceFacts(catalogue="mit", distillation="forbidden")}, "research")
+    assert derive_licence({"x": LicenceFacts(distillation="allowed")}, "research", public=True).kind == "permissive"
+
+
+def test_an_agreement_is_published_only_by_who_knows_it() -> None:
+    teachers = {"x": LicenceFacts(asserted="LicenseRef-Ours", seen="cc-by-nc-nd-4.0"), "y": LicenceFacts(seen="mit")}
+    private = derive_licence(teachers, "commercial")
+    assert private.name == "mit"
+    assert any("agreement" in warning for warning in private.warnings)
+    with pytest.raises(KdkitError, match="agreement") as caught:
+        derive_licence(teachers, "commercial", public=True)
+    assert "--license" in caught.value.fix
+    assert derive_licence(teachers, "commercial", public=True, stated="apache-2.0").name == "apache-2.0"
+
+
+def test_data_initial_weights_and_earlier_releases_count_too() -> None:
+    assert derive("mit", data=["mit", "CC BY-NC-SA 4.0"]).name == "cc-by-nc-sa-4.0"
+    licence = derive("mit", others={"its initial weights": LicenceFacts(seen="gpl-3.0")})
+    assert (licence.name, licence.because) == ("gpl-3.0", ("its initial weights (gpl-3.0)",))
+    with pytest.raises(KdkitError, match="data under weird"):
+        derive("mit", data=["weird"], public=True)

@@ -1,0 +1,386 @@
+"""A published student becomes a project that teaches on, or nothing at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.schema import Registry
+from kdkit.core.project.versions import Versions, load_student
+from kdkit.core.sharing.features import push_features
+from kdkit.core.sharing.hub import Hub
+from kdkit.core.sharing.release.layout import LOCK, RECORD, Origin, Record
+from kdkit.core.sharing.release.pull import Pulled, pull_student
+from kdkit.core.sharing.release.pulled.registry import registry_text
+from kdkit.core.sharing.release.pulled.staging import staging
+from kdkit.core.teachers.add import add_teacher, check_lock
+from tests.core.sharing.release.toy_release import contents, seal, write_release
+from tests.core.teachers.stub import Notes
+from tests.local_hub import LocalHub, local_hub
+from tests.tiny_models import pictures
+from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher, write_images
+
+REPO, COLUMNS = "alice/student", "alice/columns"
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two versions; its teachers are folders of the author's."""
+    root = tmp_path_factory.mktemp("author") / "project"
+    make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri"))
+    distill(open_project(root), Options(cpu=True))
+    train_teacher(["ct"], width=20, seed=5).save(root / "models" / "more")
+    add_teacher(open_project(root), "more", {"from": "local:models/more", "loader": "toy", "license": "mit"})
+    registry = root / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100"), "utf-8")
+    distill(open_project(root), Options(cpu=True, incremental=True))
+    return root
+
+
+@pytest.fixture(scope="module")
+def release(author: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("release") / "files"
+    return folder, write_release(open_project(author), REPO, folder)
+
+
+@pytest.fixture
+def local(tmp_path: Path, release: tuple[Path, Record]) -> Iterator[LocalHub]:
+    """A Hub that has the release."""
+    with local_hub(tmp_path / "hub") as hub:
+        hub.add(REPO, contents(release[0]), private=True)
+        yield hub
+
+
+def pull(local: LocalHub, into: Path, **options: Any) -> Pulled:
+    return pull_student(REPO, into, hub=Hub(local.url, "hf_alice"), catalogue=toy_catalogue(), **options)
+
+
+def features(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
+    pixels = torch.stack([student.preprocess(picture) for picture in pictures()])
+    with torch.no_grad():
+        return student.encode_image(pixels), student.encode_text(["a ct image of mass.", "a b c"])
+
+
+def test_the_project_holds_the_student_and_its_history(author: Path, local: LocalHub, tmp_path: Path) -> None:
+    done = pull(local, tmp_path / "p")
+    there, here = open_project(author), open_project(tmp_path / "p")
+    assert all(torch.equal(a, b) for a, b in zip(features(there), features(here), strict=True))
+    assert (done.version, done.origin.version, done.origin.endpoint) == ("v2", "v2", local.url)
+    assert (done.teachers, done.unpublished, done.lacking) == ((), ("radio", "more"), ())
+    version = Versions(here).get()
+    assert version.pulled is not None
+    assert version.pulled["origin"]["commit"] == local.head(REPO).oid
+    assert [item["version"] for item in Versions(here).history(version)] == ["v1", "v2"]
+    assert version.known_samples().tolist() == Versions(there).get().known_samples().tolist()
+    assert not (version.folder / "evaluation.json").exists()
+    assert Versions(here).next_name() == "v3"
+    assert sorted(path.name for path in here.root.iterdir()) == [
+        "recipe.yaml",
+        "registry.lock",
+        "registry.yaml",
+        "versions",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["hub", "p"], "nothing is left beside it"
+    assert str(author) not in "".join(text.decode("utf-8", "replace") for text in contents(here.root).values())
+
+
+def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub, tmp_path: Path) -> None:
+    pull(local, tmp_path / "p")
+    registry = tmp_path / "p" / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    workspace = open_project(tmp_path / "p")
+    assert workspace.registry.student.config == {"width": 12}
+    assert (workspace.registry.recipe, workspace.registry.data) == ("./recipe.yaml", [])
+    assert workspace.registry.prompts == {"default": ["a {domain} image of {label}."]}
+    assert workspace.registry.guard.tolerance == 100
+    assert workspace.registry.teachers == {}
+    assert f"# Pulled from {REPO} at {local.head(REPO).oid}: version v2 of its student." in text
+    entry = text[text.index("  # radio:") : text.index("  # Its files", text.index("  # radio:"))]
+    registry.write_text(text.replace(entry, entry.replace("  # ", "  ")), encoding="utf-8")
+    radio = open_project(tmp_path / "p").registry.teachers["radio"]
+    assert (radio.source, radio.loader, radio.license) == ("local:(not published)", "toy", "mit")
+    registry.write_text(text, encoding="utf-8")
+    train_teacher(["ct"], width=8, seed=3).save(tmp_path / "models" / "new")
+    add_teacher(open_project(tmp_path / "p"), "new", {"from": "local:../models/new", "loader": "toy"})
+    assert list(open_project(tmp_path / "p").registry.teachers) == ["new"]
+    assert check_lock(open_project(tmp_path / "p")) == []  # the author's teachers stand in the lock alone
+    assert "  # radio:" in registry.read_text(encoding="utf-8")
+
+
+def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_path: Path) -> None:
+    local.fail("GET .*/resolve/.*/toy.safetensors", status=404, code="EntryNotFound")
+    with pytest.raises(KdkitError):
+        pull(local, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+    fetched = [request.line for request in local.requests if "kdkit/task.safetensors" in request.line]
+    assert fetched
+    assert pull(local, tmp_path / "p").version == "v2"
+    assert [request.line for request in local.requests if "kdkit/task.safetensors" in request.line] == fetched
+    assert [path.name for path in tmp_path.iterdir()] == ["hub", "p"]
+
+
+def test_of_two_pulls_at_once_one_makes_the_project(local: LocalHub, tmp_path: Path) -> None:
+    with staging(tmp_path / "p"):
+        with pytest.raises(KdkitError, match="another 'kdkit pull' is making this project") as caught:
+            pull(local, tmp_path / "p")
+        assert caught.value.code == ExitCode.FOUND
+        assert pull(local, tmp_path / "q").version == "v2"
+    assert pull(local, tmp_path / "p").version == "v2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "p", "q"]
+
+
+def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends between the second one's opening of the file and its lock; a third must not have it as well."""
+    first, real = staging(tmp_path / "p"), fcntl.flock
+    first.__enter__()
+
+    def flock(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        first.__exit__(None, None, None)
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+        pass
+    with staging(tmp_path / "p"), pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="not found on the Hub") as caught:
+        pull(local, tmp_path / "p", features="alice/nothing")
+    assert "the project is there" in caught.value.why
+    assert "the same command again" in caught.value.fix
+    assert Versions(open_project(tmp_path / "p")).get().name == "v2"
+    assert pull(local, tmp_path / "p").version == "v2"  # without them: then nothing is to come
+    with pytest.raises(KdkitError, match="in use"):
+        pull(local, tmp_path / "p")
+
+
+def test_features_that_were_cut_off_are_fetched_by_the_same_command(
+    author: Path, local: LocalHub, tmp_path: Path
+) -> None:
+    push_features(open_project(author), COLUMNS, hub=Hub(local.url, "hf_alice"))
+    pull(local, tmp_path / "whole", features=COLUMNS)
+    for name in ("cut", "edited"):
+        local.fail("GET .*/resolve/.*shard-0000.h5", status=404, code="EntryNotFound")
+        with pytest.raises(KdkitError, match="no such file there"):
+            pull(local, tmp_path / name, features=COLUMNS)
+        assert open_project(tmp_path / name).registry.teachers == {}
+    cut, edited = tmp_path / "cut" / "registry.yaml", tmp_path / "edited" / "registry.yaml"
+    edited.write_text(edited.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    local.add(REPO, {"README.md": b"a newer one"})
+    before, notes = len(local.requests), Notes()
+    done = pull(local, tmp_path / "cut", features=COLUMNS, reporter=notes)
+    assert (done.version, done.teachers, done.unpublished) == ("v2", ("radio", "more"), ())
+    assert [column.rows > 0 for column in done.columns] == [True, True]
+    assert not [request.line for request in local.requests[before:] if REPO in request.line]
+    text = cut.read_text(encoding="utf-8")
+    assert text == (tmp_path / "whole" / "registry.yaml").read_text(encoding="utf-8")
+    with pytest.raises(KdkitError, match="in use"):
+        pull(local, tmp_path / "cut", features=COLUMNS)
+    pull(local, tmp_path / "edited", features=COLUMNS, reporter=notes)
+    assert notes.warnings == ["registry.yaml was edited: take away '# ' before the lines of radio, more there"]
+    assert edited.read_text(encoding="utf-8").endswith("# mine\n")
+
+
+def change(name: str, content: bytes | None) -> Callable[[dict[str, bytes]], None]:
+    def changed(files: dict[str, bytes]) -> None:
+        if content is None:
+            del files[name]
+        else:
+            files[name] = content
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("tamper", "named"),
+    [
+        (change("toy.safetensors", b"other weights"), "'toy.safetensors'"),
+        (change("kdkit/task.safetensors", None), "'kdkit/task.safetensors'"),
+        (change("open_clip_pytorch_model.bin", b"a pickle"), "'open_clip_pytorch_model.bin'"),
+        (change("README.md", b"# Better\n"), "'README.md'"),
+    ],
+)
+def test_a_repository_that_is_not_what_was_pushed_is_refused(
+    tamper: Callable[[dict[str, bytes]], None],
+    named: str,
+    local: LocalHub,
+    release: tuple[Path, Record],
+    tmp_path: Path,
+) -> None:
+    pushed, files = local.head(REPO).oid, contents(release[0])
+    tamper(files)
+    local.add(REPO, files)
+    with pytest.raises(KdkitError, match=f"{named} is not what was pushed; nothing was pulled") as caught:
+        pull(local, tmp_path / "p")
+    assert caught.value.code == ExitCode.FOUND
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+    assert pull(local, tmp_path / "p", revision=pushed).origin.commit == pushed
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        ({"version": "../../v2"}, "cannot be its version's name"),
+        ({"student": ("kdkit/task.safetensors",)}, "is no file at its top"),
+        ({"student": ("kdkit.json",)}, "is no file at its top"),
+        ({"student": ("../registry.yaml",)}, "is no file at its top"),
+        ({"student": ()}, "it has no student"),
+        ({"history": ({"format": 9, "version": "v2"},)}, "of another format"),
+    ],
+)
+def test_a_record_is_not_believed(
+    lie: dict[str, Any], why: str, local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    seal(lying, replace(record, **lie))
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="cannot be pulled") as caught:
+        pull(local, tmp_path / "p")
+    assert why in caught.value.why
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_pickle_that_the_record_lists_is_refused(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    (lying / "model.bin").write_bytes(b"a pickle")
+    seal(lying, replace(record, student=(*record.student, "model.bin")))
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="cannot be pulled"):
+        pull(local, tmp_path / "p")
+
+
+@pytest.mark.parametrize("record", [b"{}", b"no json", b"[]", b'{"format": 1}'])
+def test_other_records_are_refused(record: bytes, local: LocalHub, tmp_path: Path) -> None:
+    local.add(REPO, {RECORD: record})
+    with pytest.raises(KdkitError, match="cannot be pulled"):
+        pull(local, tmp_path / "p")
+
+
+def test_facts_of_the_lock_stay_comments(local: LocalHub, release: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    lock = Lock.load(lying / "kdkit" / "registry.lock")
+    evil = lock.teacher("radio").model_copy(update={"source": "hf:a/b\nuse: commercial\u2028recipe: evil"})
+    lock.with_teacher("radio", evil).save(lying / "kdkit" / "registry.lock")
+    seal(lying, record)
+    local.add(REPO, contents(lying))
+    done = pull(local, tmp_path / "p")
+    assert done.teachers == ("radio",)
+    registry = open_project(tmp_path / "p").registry
+    assert (registry.use, registry.recipe) == ("research", "./recipe.yaml")
+
+
+def test_a_recipe_that_did_not_come_along_is_refused(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    lying = Path(shutil.copytree(folder, tmp_path / "lying"))
+    (lying / "kdkit" / "recipe.yaml").unlink()
+    seal(lying, record)
+    local.add(REPO, contents(lying))
+    with pytest.raises(KdkitError, match="its recipe is a file that it does not hold"):
+        pull(local, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    before = len(local.requests)
+    with pytest.raises(KdkitError, match="in use") as caught:
+        pull(local, tmp_path / "full")
+    assert "kdkit features pull" not in caught.value.fix
+    (tmp_path / "full" / "registry.yaml").write_text("version: 1\n")
+    with pytest.raises(KdkitError, match="in use") as caught:
+        pull(local, tmp_path / "full")
+    assert "kdkit features pull" in caught.value.fix
+    assert len(local.requests) == before
+    local.add("alice/plain", {"config.json": b"{}"})
+    with pytest.raises(KdkitError, match="no release of kdkit") as caught:
+        pull_student("alice/plain", tmp_path / "p", hub=Hub(local.url, "hf_alice"))
+    assert "kdkit add-teacher" in caught.value.fix
+    (tmp_path / "empty").mkdir()
+    assert pull(local, tmp_path / "empty").root == tmp_path / "empty"
+
+
+def test_missing_plugins_are_named(local: LocalHub, release: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = release
+    lineage = json.loads(json.dumps(dict(record.lineage)))
+    lineage["environment"]["plugins"]["kdkit-toy"] = "1.0"
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+    seal(changed, replace(record, history=(*record.history[:-1], lineage)))
+    local.add(REPO, contents(changed))
+    done = pull_student(REPO, tmp_path / "p", hub=Hub(local.url, "hf_alice"), catalogue=load_catalogue())
+    assert [str(item) for item in done.lacking] == [
+        "student 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
+        "loader 'toy' is provided by no installed plugin: kdkit install kdkit-toy==1.0",
+    ]
+
+
+def test_a_name_of_the_release_that_another_plugin_has_here_is_missing(
+    local: LocalHub, release: tuple[Path, Record], tmp_path: Path
+) -> None:
+    folder, record = release
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+    lock = Lock.load(changed / LOCK)
+    lock.model_copy(update={"providers": {**lock.providers, "student": {"toy": "kdkit-other"}}}).save(changed / LOCK)
+    seal(changed, record)
+    local.add(REPO, contents(changed))
+    assert [str(item) for item in pull(local, tmp_path / "p").lacking] == [
+        "student 'toy' is provided by no installed plugin: kdkit install kdkit-other"
+    ]
+
+
+def test_only_teachers_that_a_folder_held_are_said_to_lack_their_files() -> None:
+    entries = {"ours": {"from": "local:(not published)", "loader": "open_clip"}, "theirs": {"from": "hf:lab/theirs"}}
+    registry = Registry.model_validate({"version": 1, "teachers": entries})
+    origin = Origin("lab/student", "c" * 40, "v1")
+    text = registry_text(registry, Lock(), origin, recipe_file=False, with_features=("ours", "theirs"))
+    ours, theirs = text[: text.index("\n  theirs:")].split("\n  ours:")
+    assert "Its files are not published" in ours
+    assert "not published: it" not in theirs
+
+
+def test_with_columns_old_teachers_replay_without_their_files(author: Path, local: LocalHub, tmp_path: Path) -> None:
+    hub = Hub(local.url, "hf_alice")
+    push_features(open_project(author), COLUMNS, hub=hub)
+    done = pull(local, tmp_path / "p", features=COLUMNS)
+    assert (done.teachers, done.unpublished) == (("radio", "more"), ())
+    root = tmp_path / "p"
+    shutil.copytree(author / "images", root / "images")
+    rows = write_images(root / "images", ["xray"], train=12, held_out=10, seed=1)
+    with open(root / "images" / "samples.jsonl", "a", encoding="utf-8") as manifest:
+        manifest.write("".join(json.dumps(row) + "\n" for row in rows))
+    registry = root / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("data:\n", "data:\n  - {source: jsonl, path: images/samples.jsonl}\n"), "utf-8")
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    plan = prepare(open_project(root), Options(incremental=True), Silent()).plan
+    assert plan.new_teachers == ("xr",)
+    assert (plan.fresh, plan.replayed) == (36, 72)
+    assert {t.name: t.samples for t in plan.teachers} == {"radio": 72, "more": 36, "xr": 36}
+    assert Lock.load(root / "registry.lock").teacher("radio").source == "local:(not published)"

@@ -1,0 +1,133 @@
+"""What leaves the machine does not tell how the machine is laid out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.project.registry.load import check_registry
+from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.sharing.release.redact import (
+    check_nothing_leaks,
+    public_lineage,
+    public_lock,
+    public_registry,
+    public_source,
+    without_paths,
+)
+
+HIDDEN = "(not published)"
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/ann/x", "./x", "../x", "~/x", "~ann/x", "C:\\data\\x", "C:/data", "\\\\server\\x", "/x\ny"]
+)
+def test_paths_are_hidden(path: str) -> None:
+    assert without_paths({"a": [path, 1], "b": {"c": path}}) == {"a": [HIDDEN, 1], "b": {"c": HIDDEN}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a/b", "microsoft/BERT", "hf:lab/x", "", ".", "/", "./", "...", "0.5", "a {label}.", "https://x.org/y", "ct/mr"],
+)
+def test_other_texts_stay(text: str) -> None:
+    assert without_paths([text]) == [text]
+
+
+def test_sources() -> None:
+    assert public_source("hf:lab/x@main") == "hf:lab/x@main"
+    assert public_source("package:demo/teachers") == "package:demo/teachers"
+    assert public_source("local:../patients/ann") == f"local:{HIDDEN}"
+
+
+REGISTRY = """\
+version: 1   # Ann's project
+use: commercial
+student: {family: open_clip, config: {init: models/start, tokenizer: {folder: words}, model_cfg: {a: ./b}}}
+teachers:
+  one: {from: "local:secret/one", loader: open_clip, license: mit, options: {head: /home/ann/head.bin}}
+  two: {signals: live, device: "cuda:1", parked: true}
+data:
+  - {source: jsonl, path: /data/hospital/ann.jsonl, license: cc-by-4.0}
+prompts: {default: ["a {domain} image of {label}."]}
+recipe: ./mine.yaml
+guard: {tolerance: 2}
+"""
+
+
+def test_a_registry_keeps_what_others_need_and_nothing_else() -> None:
+    public = public_registry(check_registry(REGISTRY), recipe="./recipe.yaml")
+    assert public == {
+        "version": 1,
+        "use": "commercial",
+        "student": {
+            "family": "open_clip",
+            "config": {"init": HIDDEN, "tokenizer": {"folder": HIDDEN}, "model_cfg": {"a": HIDDEN}},
+        },
+        "teachers": {
+            "one": {"from": f"local:{HIDDEN}", "loader": "open_clip", "license": "mit", "options": {"head": HIDDEN}},
+            "two": {},
+        },
+        "prompts": {"default": ["a {domain} image of {label}."]},
+        "guard": {"tolerance": 2},
+        "recipe": "./recipe.yaml",
+    }
+    check_registry(json.dumps(public))
+
+
+def test_a_lineage_keeps_its_figures() -> None:
+    lineage: dict[str, Any] = {
+        "version": "v1",
+        "student": {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "start"}}},
+        "teachers": [{"name": "one", "source": "local:a", "trust": {"ct": {"accuracy": 0.5}}}],
+        "training": {"log": [{"loss": 1.5}]},
+    }
+    public = public_lineage(lineage)
+    assert public["student"]["registry"]["config"] == {"init": HIDDEN}
+    assert public["teachers"] == [{"name": "one", "source": f"local:{HIDDEN}", "trust": {"ct": {"accuracy": 0.5}}}]
+    assert public["training"] == lineage["training"]
+    assert lineage["teachers"][0]["source"] == "local:a", "the version's own is unchanged"
+
+
+def test_a_lock_without_paths_is_still_a_lock(tmp_path: Path) -> None:
+    facts = LockedTeacher(
+        provider="registry",
+        source="local:/home/ann/one",
+        commit=None,
+        loader="open_clip",
+        options={"weights": "/home/ann/w.bin", "arch": "ViT-B-16"},
+        files={},
+        also={"text": "local:/home/ann/text", "more": "hf:lab/x"},
+        licence=None,
+        gated=False,
+        signals={},
+        identity={},
+        fingerprint="0" * 64,
+        locked_at="2026-01-01",
+    )
+    public = public_lock(Lock(teachers={"one": facts, "two": facts}), ["one"])
+    public.save(tmp_path / "lock")
+    read = Lock.load(tmp_path / "lock").teachers
+    assert list(read) == ["one"]
+    assert read["one"].options == {"weights": HIDDEN, "arch": "ViT-B-16"}
+    assert read["one"].also == {"text": f"local:{HIDDEN}", "more": "hf:lab/x"}
+    assert "/home/ann" not in (tmp_path / "lock").read_text()
+
+
+@pytest.mark.parametrize("offset", [0, (1 << 20) - 3, 1 << 20, (1 << 21) + 7])
+def test_a_path_is_found_wherever_it_hides(offset: int, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "weights").write_bytes(b"\0" * offset + b"/home/ann/project" + b"\0" * 9)
+    check_nothing_leaks(tmp_path, ["/home/bob", "/"])
+    with pytest.raises(KdkitError, match="sub/weights"):
+        check_nothing_leaks(tmp_path, ["/home/ann"])
+
+
+def test_a_path_is_found_as_json_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"x": 'C:\\Users\\"ann"\\é'}))
+    with pytest.raises(KdkitError, match=r"a\.json"):
+        check_nothing_leaks(tmp_path, ['C:\\Users\\"ann"\\é'])

@@ -1,0 +1,90 @@
+"""``eval/results.json`` holds figures, and says which."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import DomainScore
+from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.versions import Version
+from kdkit.core.sharing.release.layout import RESULTS
+from kdkit.core.sharing.release.results import EVALUATION, results_of, warn_of_split, write_results
+from tests.core.teachers.stub import Notes
+
+
+def evaluation(split: str, student: str, accuracy: float = 0.5) -> Evaluation:
+    score = DomainScore(
+        "ct",
+        2,
+        {"accuracy": accuracy, "auc": math.nan},
+        {"accuracy": (0.25, 0.75), "auc": (math.nan, math.nan)},
+        ids=("patient-1", "patient-2"),
+        outcomes={"accuracy": np.array([0.0, 1.0])},
+        notes=("few images",),
+    )
+    means = {"accuracy": accuracy}
+    intervals = {"accuracy": (0.25, 0.75)}
+    models = (
+        ModelScores(student, "student", {"ct": score}, means, intervals),
+        ModelScores("radio", "teacher", {"ct": score}, means, intervals),
+    )
+    return Evaluation(split, ("ct",), models, {"task": "zero-shot"}, {"mri": "one class"}, {student: {"accuracy": 0.9}})
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Version:
+    folder = tmp_path / "versions" / "v3"
+    folder.mkdir(parents=True)
+    evaluation("calibration", "student", 0.25).save(folder / EVALUATION)
+    return Version("v3", folder)
+
+
+def test_calibration_figures_until_the_version_is_evaluated(version: Version, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    results, notes = results_of(workspace, version), Notes()
+    warn_of_split(results, notes)
+    assert (results["split"], "flatter" in results["note"]) == ("calibration", True)
+    assert ["'kdkit evaluate v3' first" in said for said in notes.warnings] == [True]
+    assert [(m["name"], m["role"]) for m in results["models"]] == [("v3", "student"), ("radio", "teacher")]
+    assert results["ratios"] == {"v3": {"accuracy": 0.9}}
+    report = workspace.reports / "evaluation-v3-test.json"
+    report.parent.mkdir()
+    content = evaluation("test", "v3").to_json() | {"version": "v3", "continual": {"last": 0.5}}
+    report.write_text(json.dumps(content))
+    results = results_of(workspace, version)
+    warn_of_split(results, notes)
+    assert len(notes.warnings) == 1
+    assert (results["split"], results["continual"]) == ("test", {"last": 0.5})
+    assert results["models"][0]["domains"]["ct"] == {
+        "count": 2,
+        "level": 0.95,
+        "metrics": {
+            "accuracy": {"value": 0.5, "low": 0.25, "high": 0.75},
+            "auc": {"value": None, "low": None, "high": None},
+        },
+        "notes": ["few images"],
+    }
+    write_results(tmp_path, RESULTS, results)
+    text = (tmp_path / RESULTS).read_text()
+    assert json.loads(text) == results
+    assert "patient" not in text
+
+
+def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "evaluation-v3-test.json"
+    report.parent.mkdir()
+    report.write_text(json.dumps(evaluation("test", "v2").to_json() | {"version": "v2"}))
+    with pytest.raises(KdkitError, match="another version"):
+        results_of(Workspace(tmp_path), version)
+
+
+def test_without_any_evaluation(tmp_path: Path) -> None:
+    results = results_of(Workspace(tmp_path), Version("v1", tmp_path))
+    assert (results["models"], results["split"], results["domains"]) == ([], "none", [])

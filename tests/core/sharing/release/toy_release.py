@@ -1,0 +1,61 @@
+"""The release of a toy student, which stock libraries do not know: what ``kdkit push`` would write of any student."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import kdkit
+from kdkit.core.project.project import Workspace
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.versions import Versions
+from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record, file_facts
+from kdkit.core.sharing.release.redact import public_lineage, public_lock, public_registry
+
+
+def write_release(workspace: Workspace, repo: str, to: Path) -> Record:
+    """Write the current version's release into the new folder ``to``."""
+    versions = Versions(workspace)
+    version = versions.get()
+    names = tuple(sorted(path.name for path in version.student_folder.iterdir()))
+    for name in names:
+        _put(to / name, (version.student_folder / name).read_bytes())
+    for name in (TASK, SAMPLES):
+        _put(to / name, (version.folder / Path(name).name).read_bytes())
+    _put(to / README, b"# A toy\n")
+    _put(to / RECIPE, (workspace.root / workspace.registry.recipe).read_bytes())
+    _put(to / REGISTRY, json.dumps(public_registry(workspace.registry, recipe="./recipe.yaml")).encode())
+    public_lock(Lock.load(workspace.lock_path), list(workspace.registry.teachers)).save(to / LOCK)
+    record = Record(
+        kdkit=kdkit.__version__,
+        version=version.name,
+        repository=repo,
+        licence="mit",
+        family=version.lineage["student"]["family"],
+        student=names,
+        history=tuple(public_lineage(lineage) for lineage in versions.history(version)),
+        text_tower=None,
+        checks={},
+        environment={},
+        origin=None,
+    )
+    return seal(to, record)
+
+
+def seal(folder: Path, record: Record) -> Record:
+    """Write ``kdkit.json`` with the hashes of what the folder holds now."""
+    done = replace(record, files=file_facts(folder))
+    _put(folder / RECORD, json.dumps(done.to_json()).encode())
+    return done
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path -> content of every file."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

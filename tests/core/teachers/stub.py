@@ -1,0 +1,128 @@
+"""A teacher that is quick to load: one safetensors file with a matrix; and a catalogue that knows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL.Image import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import LoaderSpec, Silent, TeacherSpec
+from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
+from kdkit.core.project.project import Workspace
+from kdkit.core.teachers import add_teacher
+
+CONFIG = "stub.json"
+
+
+class Stub(nn.Module):
+    """Image -> its mean colour, text -> its length, both through ``matrix`` (3, D)."""
+
+    def __init__(self, matrix: Tensor, trouble: str) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+        self.trouble = trouble
+        self.calls = 0
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.matrix.shape[1]) + (self.trouble == "wrong width")
+
+    def identity(self) -> Mapping[str, str]:
+        return {"preprocessing": "mean colour"}
+
+    def preprocess(self, image: Image) -> Tensor:
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(-1, 3).float().mean(0)
+        return pixels.view(3, 1, 1)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        self.calls += 1
+        if self.trouble == "crash":
+            raise RuntimeError("shapes do not match")
+        rows = pixels.flatten(1) @ self.matrix
+        return rows + self.calls * (self.trouble == "random")
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        lengths = torch.tensor([[float(len(text))] * 3 for text in texts])
+        return lengths @ self.matrix
+
+
+def load(folder: Path, *, trouble: str = "") -> Stub:
+    """Fails as a loader does on a folder that is not for it."""
+    if not (folder / "model.safetensors").is_file():
+        raise KdkitError("no weights in this folder", where=str(folder))
+    return Stub(load_file(folder / "model.safetensors")["matrix"], trouble)
+
+
+def write(folder: Path, *, width: int = 4, pickled: bool = False, nan: bool = False) -> Path:
+    """A folder that the loader ``stub`` knows."""
+    folder.mkdir(parents=True)
+    matrix = torch.arange(3.0 * width).view(3, width) / 10
+    matrix[0, 0] = torch.nan if nan else 0
+    (folder / CONFIG).write_text(json.dumps({"width": width}), encoding="utf-8")
+    if pickled:
+        torch.save({"state_dict": {"module.matrix": matrix}, "epoch": 3}, folder / "pytorch_model.bin")
+    else:
+        save_file({"matrix": matrix}, folder / "model.safetensors")
+    return folder
+
+
+def catalogue(*teachers: TeacherSpec) -> Catalogue:
+    """The loaders ``stub`` and ``other``, and ``teachers``."""
+    at = f"{__name__}:load"
+    loaders = (
+        LoaderSpec(name="other", summary="", factory=at, marks=("other.json",)),
+        LoaderSpec(name="stub", summary="", factory=at, marks=(CONFIG,)),
+    )
+    contents = {family: tuple[Entry, ...]() for family in FAMILIES}
+    contents["loader"] = tuple(Entry(spec, "kdkit-stub", "1.0") for spec in loaders)
+    contents["teacher"] = tuple(Entry(spec, "kdkit-stub", "1.0") for spec in teachers)
+    return Catalogue((), contents)
+
+
+def project(folder: Path, *teachers: TeacherSpec, registry: str = "version: 1\n# mine\nteachers:\n") -> Workspace:
+    """A workspace whose catalogue is :func:`catalogue`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "registry.yaml").write_text(registry, encoding="utf-8")
+    workspace = Workspace(folder)
+    vars(workspace)["catalogue"] = catalogue(*teachers)
+    return workspace
+
+
+def again(workspace: Workspace) -> Workspace:
+    """The same project, as the next command sees it."""
+    fresh = Workspace(workspace.root)
+    vars(fresh)["catalogue"] = workspace.catalogue
+    return fresh
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under ``folder`` with its content, but for the busy file."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "busy")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+class Notes(Silent):
+    """Remembers the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
+    """Adding fails, and afterwards every file of the project is as it was before."""
+    before = tree(workspace.root)
+    with pytest.raises(KdkitError) as caught:
+        add_teacher(workspace, name, fields)
+    assert tree(workspace.root) == before
+    assert not workspace.artifacts.exists() or list(workspace.artifacts.iterdir()) == []
+    return caught.value

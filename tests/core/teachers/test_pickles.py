@@ -1,0 +1,109 @@
+"""Weights that are a pickle: converted exactly, or refused before any of their code runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.teachers import add_teacher, open_teacher
+from kdkit.core.teachers.files import sha256_of
+from kdkit.core.teachers.pickles import convert_pickles
+from tests.core.teachers import stub
+
+
+def test_tensors_survive_bit_for_bit(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "half": torch.randn(3, 4, generator=generator).half(),
+        "bf16": torch.randn(5, generator=generator).bfloat16(),
+        "ids": torch.arange(7)[None],
+        "transposed": torch.randn(2, 3, generator=generator).T,
+        "scalar": torch.tensor(2.5),
+    }
+    tensors["tied"] = tensors["half"]
+    torch.save(tensors, tmp_path / "open_clip_pytorch_model.bin")
+    digest = sha256_of(tmp_path / "open_clip_pytorch_model.bin")
+    made = convert_pickles(tmp_path, "here")
+    assert list(made) == ["open_clip_model.safetensors"]
+    assert (made["open_clip_model.safetensors"].file, made["open_clip_model.safetensors"].sha256) == (
+        "open_clip_pytorch_model.bin",
+        digest,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["open_clip_model.safetensors"]
+    loaded = load_file(tmp_path / "open_clip_model.safetensors")
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+@pytest.mark.parametrize("nested", ["state_dict", "model_state_dict"])
+def test_checkpoints_of_training_are_unwrapped(tmp_path: Path, nested: str) -> None:
+    weights = {"module.a": torch.ones(2), "module.b": torch.zeros(1)}
+    torch.save({"epoch": 3, nested: weights, "name": "run"}, tmp_path / "ckpt.pt")
+    assert list(convert_pickles(tmp_path, "here")) == ["ckpt.safetensors"]
+    assert load_file(tmp_path / "ckpt.safetensors").keys() == {"a", "b"}
+
+
+class Code:
+    """Would create a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, zipped: bool) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a", pickled=True)
+    content = {"matrix": torch.ones(3, 4), "callback": Code(tmp_path / "pwned")}
+    torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    before = stub.tree(tmp_path)
+    with pytest.raises(KdkitError) as caught:
+        add_teacher(workspace, "a", {"from": "local:a"})
+    assert caught.value.code == ExitCode.DENIED
+    assert "pickle with code" in caught.value.what
+    assert "mkdir" in caught.value.why
+    assert "pytorch_model.bin" in caught.value.where
+    assert not (tmp_path / "pwned").exists()
+    assert stub.tree(tmp_path) == before
+
+
+NO_WEIGHTS = {
+    "empty": b"",
+    "text": b"not weights",
+    "broken zip": b"PK\x03\x04broken",
+    "no tensors": pickle.dumps({"a": 1}),
+    "plain pickle with code": pickle.dumps({"a": Code(Path())}, 4),
+}
+
+
+@pytest.mark.parametrize("content", NO_WEIGHTS.values(), ids=NO_WEIGHTS)
+def test_what_is_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(KdkitError):
+        convert_pickles(tmp_path, "here")
+
+
+def test_a_pickled_teacher_is_converted_once_and_its_origin_is_watched(tmp_path: Path) -> None:
+    workspace = stub.project(tmp_path)
+    folder = stub.write(tmp_path / "a", pickled=True)
+    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    made_from = facts.files["model.safetensors"].made_from
+    assert made_from is not None
+    assert made_from.sha256 == sha256_of(folder / "pytorch_model.bin")
+    assert open_teacher(workspace, "a").fingerprint == facts.fingerprint
+    torch.save({"matrix": torch.zeros(3, 4)}, folder / "pytorch_model.bin")
+    with pytest.raises(KdkitError) as caught:
+        open_teacher(workspace, "a")
+    assert "'pytorch_model.bin'" in caught.value.what
+    assert made_from.sha256 in caught.value.why

@@ -1,0 +1,61 @@
+"""The loader of a folder: what its files and its config say, or an error where that is not certain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.teachers.recognize import recognise
+
+QWEN, CLIP = {"model_type": "qwen2_vl"}, {"model_type": "clip"}
+STUDENT = {"clinkd.json": {}, "config.json": {"model_type": "qwen2_5_vl"}, "preprocessor_config.json": {}}
+DUAL = {"open_clip_config.json": {}, "config.json": CLIP, "preprocessor_config.json": {}}
+RECORD = {"student": ["open_clip_config.json", "open_clip_model.safetensors"]}
+
+
+def recognised(folder: Path, files: dict[str, Any]) -> str:
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding="utf-8")
+    return recognise(load_catalogue(), folder, "local:here")
+
+
+@pytest.mark.parametrize(
+    ("files", "loader"),
+    [
+        (STUDENT, "qwen2-vl"),
+        ({**STUDENT, "kdkit.json": {"student": [*STUDENT]}}, "qwen2-vl"),
+        ({"clinkd.json": {}, "adapter_config.json": {}}, "qwen2-vl"),
+        ({"config.json": QWEN, "preprocessor_config.json": {}}, "qwen2-vl"),
+        ({"config.json": CLIP, "preprocessor_config.json": {}}, "transformers"),
+        ({"open_clip_config.json": {}, "config.json": {"model_type": "bert"}}, "open_clip"),
+        ({**DUAL, "kdkit.json": RECORD}, "open_clip"),
+        ({"open_clip_config.json": {}, "config.json": "[]"}, "open_clip"),
+    ],
+    ids=["student", "published student", "adapters", "qwen", "clip", "own text tower", "two forms", "no object"],
+)
+def test_a_folder_says_what_it_is(files: dict[str, Any], loader: str, tmp_path: Path) -> None:
+    assert recognised(tmp_path, files) == loader
+
+
+@pytest.mark.parametrize(
+    ("record", "fix"),
+    [({}, "--loader open_clip or --loader transformers"), ({"kdkit.json": "{"}, "--loader open_clip or")],
+)
+def test_two_forms_of_which_nobody_says_which_is_meant(record: dict[str, Any], fix: str, tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="several loaders know this kind of folder") as caught:
+        recognised(tmp_path, {**DUAL, **record})
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("config", [{"model_type": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"])
+def test_another_model_is_nobodys(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(KdkitError, match="no loader recognises these files") as caught:
+        recognised(tmp_path, {"config.json": config, "preprocessor_config.json": {}})
+    assert "transformers needs a config.json with model_type aimv2, align" in caught.value.why
+    assert "qwen2-vl needs clinkd.json or a config.json with model_type qwen2_vl, qwen2_5_vl" in caught.value.why
