@@ -43,7 +43,8 @@ def test_inside_a_project_a_recipe_comes_from_where_it_was_pinned(kdkit_cli: Cli
 
 def test_listing_needs_no_torch(kdkit_cli: Cli) -> None:
     code = (
-        "import sys; from kdkit.core.plugin_system.discovery import load_catalogue; from kdkit.core.project.recipe import load_recipe;"
+        "import sys; from kdkit.core.plugin_system.discovery import load_catalogue;"
+        "from kdkit.core.project.recipe import load_recipe;"
         "c = load_catalogue(); [load_recipe(n, c) for n in c.names('recipe')]; sys.exit('torch' in sys.modules)"
     )
     assert kdkit_cli.python("-c", code).code == 0

@@ -74,7 +74,7 @@ def make_optimiser(task: nn.Module, settings: TrainSettings) -> torch.optim.Adam
 
 
 class Batches(Protocol):
-    """What a run is fed with: :class:`~kdkit.core.distill.loop.dataloader.Feed`, or one that corrects the student meanwhile."""
+    """Batches of a run: :class:`~kdkit.core.distill.loop.dataloader.Feed`, or one that corrects the student."""
 
     @property
     def pauses(self) -> frozenset[int]:

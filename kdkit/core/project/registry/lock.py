@@ -107,7 +107,7 @@ class Lock(_Fact):
     lock_version: Literal[1] = LOCK_VERSION
     teachers: dict[Name, LockedTeacher] = {}
     providers: dict[str, dict[Name, str]] = {}
-    """Family -> name -> the distribution that the project takes it from: see :mod:`kdkit.core.project.registry.pins`."""
+    """Family -> name -> the distribution that provides it: see :mod:`kdkit.core.project.registry.pins`."""
 
     @classmethod
     def load(cls, path: Path) -> Self:

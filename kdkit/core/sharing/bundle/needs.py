@@ -13,7 +13,7 @@ from kdkit.core.sharing.bundle.manifest import Manifest
 def plugin_pins() -> tuple[str, ...]:
     """``distribution==version`` of every installed plugin, whatever it was installed from.
 
-    Unlike those of :mod:`kdkit.core.plugin_system.requirements`, they name no folder and no address of this machine's world.
+    Unlike :mod:`kdkit.core.plugin_system.requirements`, they name no folder and no address of this machine.
     """
     return tuple(sorted({f"{p.distribution}=={p.version}" for p in installed() if not p.built_in}))
 

@@ -44,7 +44,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """What one commit will do. Made by :func:`plan_upload`, carried out by :func:`kdkit.core.sharing.hub.upload.upload`.
+    """One commit to come. Made by :func:`plan_upload`, executed by :func:`kdkit.core.sharing.hub.upload.upload`.
 
     Attributes:
         endpoint: the plan is for this Hub alone.

@@ -69,14 +69,14 @@ def pull_student(
         repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
         into: a folder that does not exist, or is empty.
         revision: branch, tag or commit; the commit is recorded.
-        features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`; fetched when
-            the project is there, which stays if they cannot be had.
+        features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`; fetched
+            when the project is there, which stays if they cannot be had.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         catalogue: says which plugins are missing; by default everything that is installed.
 
     Raises:
         KdkitError: ``into`` is in use; no release; a file that is missing, not listed, or not what was pushed (naming
-            it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters that cannot be had: then, as
+            it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters cannot be had: then, as
             with features, the project is there.
     """
     from kdkit.core.plugin_system.discovery import load_catalogue
