@@ -1,7 +1,8 @@
 """Reflective correction inside a run: between two parts of it the student answers, and what it got wrong is fed back.
 
 A round (see :class:`~kdkit.core.distill.correction.schedule.Rounds`) is kept in the run's folder, a line per answer,
-and that file is the truth: a run that goes on reads it, asks only what is missing, and never asks what was before its checkpoint.
+and that file is the truth: a run that goes on reads it, asks only what is missing, and never asks what was before its
+checkpoint.
 From a round on, a sample whose latest answer was wrong is in the data twice: as it is, with what the teachers said of
 it, and corrected. Where the corrected text is another one, teachers have no weight there: what they said belongs to
 other tokens. Each process reviews its share, and reads those of all.
