@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 PLACES = {"left": (0, 21), "right": (42, 21), "top": (21, 0), "bottom": (21, 42)}
 SHARES = (0.7, 0.12, 0.1, 0.08)
@@ -64,7 +64,7 @@ def run(root: Path, seed: int, steps: int, correction: Mapping[str, Any] | None)
     part = "" if correction is None else f"correction: {json.dumps(correction)}\n"
     (root / "small.yaml").write_text(RECIPE.format(steps=steps) + part, encoding="utf-8")
     begun = time.process_time()
-    outcome = distill(Workspace(root), Options(cpu=True, seed=seed))
+    outcome = distill(Project(root), Options(cpu=True, seed=seed))
     assert outcome is not None
     return 100 * outcome.evaluation.model("student").means["accuracy"], time.process_time() - begun
 

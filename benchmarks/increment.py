@@ -32,7 +32,7 @@ from projects import (
 from ruamel.yaml import YAML
 
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import recipe_file
 from kdkit.core.project.versions import Version
 from kdkit.core.teachers import add_teacher
@@ -73,7 +73,7 @@ def _one_seed(scratch: Path, seed: int, strategies: list[str], found: dict[str, 
     base = demo_project(scratch / "base", seed=seed, size=size, domains=OLD, teachers=FIRST_TEACHERS)
     run(base, seed=seed)
     add_domain(base.root, seed=seed, size=size, domain=NEW)
-    add_teacher(Workspace(base.root), LAST_TEACHER, {})
+    add_teacher(Project(base.root), LAST_TEACHER, {})
     registry = base.root / "registry.yaml"
     registry.write_text(registry.read_text(encoding="utf-8") + "guard: {tolerance: 100}\n", encoding="utf-8")
     joint = run(base, seed=seed).version  # v2: everything from scratch; it also extracts what is new, for all
@@ -83,11 +83,11 @@ def _one_seed(scratch: Path, seed: int, strategies: list[str], found: dict[str, 
     cost = _seconds(joint)
     _record(found["joint retraining"], before, together, 1.0, cost, cost)
     for name in strategies:
-        workspace = copy_project(base.root, scratch / "-".join(name.split())[:20])
-        (workspace.root / "versions" / "current").write_text("v1\n", encoding="utf-8")
-        recipe = _recipe(workspace, STRATEGIES[name])
-        version = run(workspace, incremental=True, recipe=recipe, seed=seed).version
-        after = score_on_test(workspace, version.name).of_role("student")[0]
+        project = copy_project(base.root, scratch / "-".join(name.split())[:20])
+        (project.root / "versions" / "current").write_text("v1\n", encoding="utf-8")
+        recipe = _recipe(project, STRATEGIES[name])
+        version = run(project, incremental=True, recipe=recipe, seed=seed).version
+        after = score_on_test(project, version.name).of_role("student")[0]
         gain = (after.domains[NEW].metrics["accuracy"] - start) / (whole - start)
         _record(found[name], before, after, gain, _seconds(version), cost)
         print(f"seed {seed}, {name}: { ({k: round(v[-1], 4) for k, v in found[name].items()}) }", flush=True)
@@ -99,12 +99,12 @@ def _seconds(version: Version) -> float:
     return float(training["seconds"] + training["building_seconds"])
 
 
-def _recipe(workspace: Workspace, changes: dict[str, Any]) -> str:
+def _recipe(project: Project, changes: dict[str, Any]) -> str:
     """The kdkit recipe with another ``increment``, as a file of the project."""
     yaml = YAML()
     recipe = yaml.load(recipe_file("kdkit", load_catalogue()).text)
     recipe["increment"].update(changes)
-    with open(workspace.root / "strategy.yaml", "w", encoding="utf-8") as handle:
+    with open(project.root / "strategy.yaml", "w", encoding="utf-8") as handle:
         yaml.dump(recipe, handle)
     return "./strategy.yaml"
 

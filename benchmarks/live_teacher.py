@@ -32,7 +32,7 @@ from kdkit.core.distill.loop.sampler import BatchSchedule
 from kdkit.core.distill.loop.train import make_optimiser
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.run import Options, make_feed, prepare
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
 SAMPLES, BATCH, SIDE, ANSWER = 32, 8, 224, 20
@@ -114,7 +114,7 @@ def make_project(root: Path, setting: Setting) -> int:
         rows.append({"id": f"s{number}", "image": f"{number}.png", "text": text, "domain": "ct", "split": "train"})
     (images / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     torch.manual_seed(1)
-    made: Any = Workspace(root).catalogue.make("student", setting.family, **setting.first)
+    made: Any = Project(root).catalogue.make("student", setting.family, **setting.first)
     first = root / "models" / "first"
     first.parent.mkdir()
     cast(Student, made).save(first)
@@ -131,7 +131,7 @@ def make_project(root: Path, setting: Setting) -> int:
     text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in registry.items() if value is not None)
     (root / "registry.yaml").write_text(text + "teachers:\n", encoding="utf-8")
     fields = {"from": "local:models/first", "loader": setting.loader, "license": "mit"}
-    add_teacher(Workspace(root), "teacher", fields)
+    add_teacher(Project(root), "teacher", fields)
     return sum(p.numel() for p in cast(nn.Module, made).parameters())
 
 
@@ -140,11 +140,11 @@ def steps_of(root: Path, *, live: bool, steps: int) -> Iterator[float]:
     path = root / "registry.yaml"
     text = path.read_text(encoding="utf-8").replace("\n    signals: live", "")
     path.write_text(text + ("    signals: live\n" if live else ""), encoding="utf-8")
-    workspace = Workspace(root)
-    prepared = prepare(workspace, Options(cpu=True), Silent())
+    project = Project(root)
+    prepared = prepare(project, Options(cpu=True), Silent())
     plan = prepared.plan
     assert [teacher.live for teacher in plan.teachers] == [live]
-    made = build(workspace, plan, prepared.survey, None, Silent())
+    made = build(project, plan, prepared.survey, None, Silent())
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=steps + SAMPLES, seed=0)
     feed = make_feed(prepared, made, Accelerator(cpu=True), schedule)
     made.task.train()

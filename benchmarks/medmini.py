@@ -33,7 +33,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, prepare
 from kdkit.core.evaluation.evaluation import Evaluation
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import recipe_file
 from kdkit.core.teachers import add_teacher
 
@@ -85,11 +85,11 @@ class Bench:
     def teachers(self) -> Path:
         return self.work / "teachers"
 
-    def project(self, name: str, domains: Sequence[str], teachers: Sequence[str]) -> Workspace:
+    def folder(self, name: str, domains: Sequence[str], teachers: Sequence[str]) -> Project:
         """A project of ``domains`` and ``teachers``, made if it is not there; the student is the same in all."""
         root = self.work / name
         if (root / "made").exists():
-            return Workspace(root)
+            return Project(root)
         root.mkdir(parents=True)
         text = REGISTRY.format(
             student=json.dumps(model_config(128, self.words)),
@@ -105,16 +105,16 @@ class Bench:
         for teacher in teachers:
             self.add(root, teacher)
         (root / "made").touch()
-        return Workspace(root)
+        return Project(root)
 
     def add(self, root: Path, teacher: str) -> None:
-        add_teacher(Workspace(root), teacher, {"from": f"local:{self.teachers / teacher}", "license": "apache-2.0"})
+        add_teacher(Project(root), teacher, {"from": f"local:{self.teachers / teacher}", "license": "apache-2.0"})
 
-    def extend(self, workspace: Workspace) -> None:
+    def extend(self, project: Project) -> None:
         """The last specialist appears, and with it its domains."""
-        data = json.dumps([self._entry(workspace.root, domain) for domain in (*OLD, *LAST.domains)])
-        _rewrite(workspace, "data", data)
-        self.add(workspace.root, LAST.name)
+        data = json.dumps([self._entry(project.root, domain) for domain in (*OLD, *LAST.domains)])
+        _rewrite(project, "data", data)
+        self.add(project.root, LAST.name)
 
     def _entry(self, root: Path, domain: str) -> dict[str, Any]:
         """A manifest of one domain, since a source takes all of a manifest; the images stay where they are."""
@@ -125,19 +125,19 @@ class Bench:
         options = {"columns": columns, "image_root": str(self.data)}
         return {"source": "jsonl", "path": f"{domain}.jsonl", "options": options}
 
-    def distil(self, workspace: Workspace, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
+    def distil(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, CPU seconds without extraction, evaluation on the calibration split)."""
-        _rewrite(workspace, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
-        own = workspace.root / f"{recipe}.yaml"
+        _rewrite(project, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
+        own = project.root / f"{recipe}.yaml"
         options["recipe"] = f"./{own.name}" if own.exists() else recipe
-        prepare(Workspace(workspace.root), Options(cpu=True, **options), Silent())  # extraction is not timed
+        prepare(Project(project.root), Options(cpu=True, **options), Silent())  # extraction is not timed
         started = time.process_time()
-        outcome = run(workspace, **options)
+        outcome = run(project, **options)
         return outcome.version.name, time.process_time() - started, outcome.evaluation
 
-    def score(self, key: str, workspace: Workspace, version: str, seconds: float) -> None:
+    def score(self, key: str, project: Project, version: str, seconds: float) -> None:
         """Evaluate a version on the test split and keep what was found."""
-        found = score_on_test(workspace, version)
+        found = score_on_test(project, version)
         replace(found, settings={**found.settings, "seconds": seconds}).save(self._file(key))
         means = {name: round(value, 4) for name, value in found.of_role("student")[0].means.items()}
         print(f"{key}: {means} in {seconds:.0f} CPU s", flush=True)
@@ -182,11 +182,11 @@ def main() -> None:
 
 def choose(bench: Bench, recipes: Sequence[str]) -> None:
     """Print the calibration scores of every recipe at every rate of the grid; nothing here reads the test split."""
-    workspace = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
+    project = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
     rows = []
     for recipe in recipes:
         for rate in GRID:
-            _, _, evaluation = bench.distil(workspace, recipe, rate, seed=TUNING_SEED)
+            _, _, evaluation = bench.distil(project, recipe, rate, seed=TUNING_SEED)
             student = evaluation.of_role("student")[0]
             rows.append([recipe, f"{rate:g}", *(f"{100 * student.means[m]:.1f}" for m in ("accuracy", "auc"))])
             print(rows[-1], flush=True)
@@ -198,12 +198,12 @@ def choose(bench: Bench, recipes: Sequence[str]) -> None:
 
 def quality(bench: Bench, recipes: Sequence[str], seeds: Sequence[int]) -> None:
     """Every recipe from scratch, on all domains and from all specialists."""
-    workspace = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
+    project = bench.project("all", DOMAINS, [one.name for one in SPECIALISTS])
     for seed in seeds:
         for recipe in recipes:
             if not bench.has(f"{recipe}-{seed}"):
-                version, seconds, _ = bench.distil(workspace, recipe, RATES[recipe], seed=seed)
-                bench.score(f"{recipe}-{seed}", workspace, version, seconds)
+                version, seconds, _ = bench.distil(project, recipe, RATES[recipe], seed=seed)
+                bench.score(f"{recipe}-{seed}", project, version, seconds)
     found = {recipe: [bench.found(f"{recipe}-{seed}") for seed in seeds] for recipe in recipes}
     print_means(found)
     for metric in ("accuracy", "auc"):
@@ -240,16 +240,16 @@ def _one_increment(bench: Bench, seed: int) -> None:
     if not bench.has(f"increment-joint-{seed}"):
         shutil.rmtree(grown, ignore_errors=True)
         copy_project(base.root, grown)
-        first, seconds, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
-        bench.extend(Workspace(grown))
-        joint, cost, _ = bench.distil(Workspace(grown), "kdkit", RATES["kdkit"], seed=seed)
-        bench.score(f"increment-base-{seed}", Workspace(grown), first, seconds)
-        bench.score(f"increment-joint-{seed}", Workspace(grown), joint, cost)
+        first, seconds, _ = bench.distil(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
+        bench.extend(Project(grown))
+        joint, cost, _ = bench.distil(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
+        bench.score(f"increment-base-{seed}", Project(grown), first, seconds)
+        bench.score(f"increment-joint-{seed}", Project(grown), joint, cost)
     strategies = {"default": "kdkit", "plain": "plain"}
     for step, recipe in strategies.items():
         (grown / "versions" / "current").write_text("v1\n", encoding="utf-8")
-        version, seconds, _ = bench.distil(Workspace(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
-        bench.score(f"increment-{step}-{seed}", Workspace(grown), version, seconds)
+        version, seconds, _ = bench.distil(Project(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
+        bench.score(f"increment-{step}-{seed}", Project(grown), version, seconds)
 
 
 def _kdkit_recipe() -> Any:
@@ -261,11 +261,11 @@ def _dump(recipe: Any, path: Path) -> None:
         YAML().dump(recipe, handle)
 
 
-def _rewrite(workspace: Workspace, key: str, value: str) -> None:
+def _rewrite(project: Project, key: str, value: str) -> None:
     """Replace a one-line section of the registry."""
-    text = workspace.registry_path.read_text(encoding="utf-8")
+    text = project.registry_path.read_text(encoding="utf-8")
     changed = re.sub(rf"^{key}: .*$", lambda _: f"{key}: {value}", text, count=1, flags=re.M)
-    workspace.registry_path.write_text(changed, encoding="utf-8")
+    project.registry_path.write_text(changed, encoding="utf-8")
 
 
 if __name__ == "__main__":

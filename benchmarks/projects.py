@@ -13,7 +13,7 @@ from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluation import Evaluation
 from kdkit.core.evaluation.project import evaluate_project
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
 OLD = ("ct", "mri", "xray", "ultrasound", "fundus", "dermoscopy", "histology", "endoscopy")
@@ -51,15 +51,15 @@ class Size:
 
 def demo_project(
     root: Path, *, seed: int, size: Size, domains: Sequence[str], teachers: Sequence[str], recipe: str = "kdkit"
-) -> Workspace:
+) -> Project:
     """A new project with the demo's student, one data entry per domain, and ``teachers`` added."""
     root.mkdir(parents=True)
     entries = [ENTRY.format(path=f"data/{domain}", seed=seed, domains=domain, **vars(size)) for domain in domains]
     text = REGISTRY.format(data="".join(entries).rstrip(), recipe=recipe, epochs=size.epochs)
     (root / "registry.yaml").write_text(text, encoding="utf-8")
     for teacher in teachers:
-        add_teacher(Workspace(root), teacher, {})
-    return Workspace(root)
+        add_teacher(Project(root), teacher, {})
+    return Project(root)
 
 
 def add_domain(root: Path, *, seed: int, size: Size, domain: str) -> None:
@@ -70,10 +70,10 @@ def add_domain(root: Path, *, seed: int, size: Size, domain: str) -> None:
     path.write_text(head.rstrip() + "\n" + entry + "prompts:" + tail, encoding="utf-8")
 
 
-def copy_project(source: Path, target: Path) -> Workspace:
+def copy_project(source: Path, target: Path) -> Project:
     """The project again, with hard-linked files, so that a strategy can start from the same version."""
     shutil.copytree(source, target, copy_function=_link)
-    return Workspace(target)
+    return Project(target)
 
 
 def _link(source: str, target: str) -> None:
@@ -83,16 +83,16 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def run(workspace: Workspace, **options: object) -> Outcome:
+def run(project: Project, **options: object) -> Outcome:
     """Distil; benchmarks run on the CPU."""
-    outcome = distill(Workspace(workspace.root), Options(cpu=True, **options))  # type: ignore[arg-type]
+    outcome = distill(Project(project.root), Options(cpu=True, **options))  # type: ignore[arg-type]
     assert outcome is not None
     return outcome
 
 
-def score_on_test(workspace: Workspace, version: str | None = None) -> Evaluation:
+def score_on_test(project: Project, version: str | None = None) -> Evaluation:
     """A version beside the teachers and the oracle, on the test split."""
-    return evaluate_project(Workspace(workspace.root), version, ancestors=False).evaluation
+    return evaluate_project(Project(project.root), version, ancestors=False).evaluation
 
 
 def spread(values: Sequence[float], digits: int = 1, factor: float = 100.0) -> str:

@@ -44,11 +44,11 @@ def main() -> None:
             demo_project(base, seed=seed, size=size, domains=(*OLD, NEW), teachers=(*FIRST_TEACHERS, LAST_TEACHER))
             chosen = arguments.recipes[: None if arguments.seeds.index(seed) < arguments.others else 1]
             for number, recipe in enumerate(chosen):
-                workspace = copy_project(base, Path(scratch) / recipe)
-                seconds = run(workspace, recipe=recipe, seed=seed).version.lineage["training"]["seconds"]
-                evaluation = score_on_test(workspace)
+                project = copy_project(base, Path(scratch) / recipe)
+                seconds = run(project, recipe=recipe, seed=seed).version.lineage["training"]["seconds"]
+                evaluation = score_on_test(project)
                 if number == 0:
-                    base = workspace.root  # the features are extracted now: the next recipes start from them
+                    base = project.root  # the features are extracted now: the next recipes start from them
                 for model in evaluation.models:
                     name = f"student, recipe {recipe}" if model.role == "student" else model.name
                     if model.role == "student" or number == 0:

@@ -33,7 +33,7 @@ _CONTRACTS = (
 _WHERE = {
     "hookimpl": "kdkit.core.contracts.hookspecs",
     "KdkitError": "kdkit.core.base.errors",
-    "Workspace": "kdkit.core.project.project",
+    "Project": "kdkit.core.project.project",
     "load_student": "kdkit.core.project.versions",
     **dict.fromkeys(_CONTRACTS, "kdkit.core.contracts"),
 }
@@ -47,6 +47,7 @@ __all__ = [
     "LoaderSpec",
     "LossInput",
     "LossSpec",
+    "Project",
     "RecipeSpec",
     "RopeSpec",
     "Sample",
@@ -58,7 +59,6 @@ __all__ = [
     "TeacherView",
     "TrustPolicySpec",
     "TrustTable",
-    "Workspace",
     "__version__",
     "hookimpl",
     "load_student",
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         TrustTable,
     )
     from kdkit.core.contracts.hookspecs import hookimpl
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import load_student
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from kdkit.core.contracts import LoaderSpec, StudentSpec
 from kdkit.core.plugin_system.catalogue import Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.toys import SIDE, ToyEncoder, count_letters
 
 CLASSES = {"ct": ("mass", "cyst", "clear"), "mri": ("lesion", "edema", "plain"), "xray": ("opaque", "fluid", "bright")}
@@ -98,7 +98,7 @@ def train_teacher(domains: Sequence[str], *, width: int, seed: int) -> ToyEncode
 
 def make_project(
     root: Path, *, teachers: dict[str, Sequence[str]], domains: Sequence[str], train: int = 12, held_out: int = 10
-) -> Workspace:
+) -> Project:
     """A project whose teachers are added; ``teachers`` maps a name to the domains that it knows."""
     from kdkit.core.teachers.add import add_teacher
 
@@ -122,8 +122,8 @@ def make_project(
     return open_project(root)
 
 
-def open_project(root: Path) -> Workspace:
+def open_project(root: Path) -> Project:
     """The project as a fresh process would see it."""
-    workspace = Workspace(root)
-    workspace.__dict__["catalogue"] = toy_catalogue()  # what a plugin on PyPI would give
-    return workspace
+    project = Project(root)
+    project.__dict__["catalogue"] = toy_catalogue()  # what a plugin on PyPI would give
+    return project

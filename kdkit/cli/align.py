@@ -19,7 +19,7 @@ def align(
     aligner: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     dim: Annotated[int | None, typer.Option(min=1, help="Width of the common space (default: the student's).")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of samples and of aligners that are trained.")] = 0,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
     """Fit the aligners on the store and judge them on samples that they have not seen.
@@ -31,9 +31,7 @@ def align(
     from kdkit.core.distill.alignment.compare import compare_aligners
 
     reporter = console.reporter()
-    reports = compare_aligners(
-        console.workspace(project), teacher, aligner or (), dim=dim, seed=seed, reporter=reporter
-    )
+    reports = compare_aligners(console.project(folder), teacher, aligner or (), dim=dim, seed=seed, reporter=reporter)
     rows = [
         [r.aligner, _number(r.ranking), _number(r.top1), _number(r.gap), _number(r.reconstruction)] for r in reports
     ]

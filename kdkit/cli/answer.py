@@ -39,13 +39,13 @@ def answer(
     to: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the answers here too.")] = None,
     device: Annotated[str, typer.Option(help="Where the models run, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Answers of the student (or of a teacher) to samples, the best of several chosen by a dual encoder.
 
     May be interrupted at any time; run again, it goes on.
     """
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
 
     from kdkit.core.base.errors import KdkitError, did_you_mean
     from kdkit.core.contracts import SPLITS, Decoding
@@ -58,8 +58,8 @@ def answer(
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
     asked = Asked(version, teacher, rerank, split, tuple(domain or ()), limit)
     console.may_be_interrupted()
-    with workspace.exclusive("kdkit answer"):
-        found = answer_project(workspace, asked, decoding, to=to, device=device, reporter=reporter)
+    with project.exclusive("kdkit answer"):
+        found = answer_project(project, asked, decoding, to=to, device=device, reporter=reporter)
     console.emit([one.to_json() for one in found], json=json, text=lambda: _text(found))
 
 

@@ -34,20 +34,20 @@ def bundle(
         Path | None, typer.Option(metavar="DIR", help="A folder of wheels ('pip download') to take along.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go in; write nothing.")] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the project as one archive with the hash of every file. Images and captions never go in."""
     from kdkit.core.sharing.bundle import collect, pack, shares
 
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     chosen = [part.strip() for part in parts.split(",") if part.strip()]
     if dry_run:
-        items = collect(workspace, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
+        items = collect(project, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
         inside = shares((item.path, item.size) for item in items)
         console.emit({"contents": _rows(inside)}, json=as_json, text=lambda: _table(inside))
         return
-    done = pack(workspace, to, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
+    done = pack(project, to, chosen, all_versions=all_versions, wheels=wheels, reporter=reporter)
     inside = shares((file.path, file.size) for file in done.manifest.files)
     data = {"archive": done.archive, "size": done.size, **_facts(done.manifest)}
     console.emit(
@@ -71,7 +71,7 @@ def unbundle(
     as_json: console.JsonOption = False,
 ) -> None:
     """Make a project of a bundle, if every file in it is as its manifest says. Nothing is left of one that is not."""
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.sharing.bundle import check, check_target, missing_here, unpack
 
     folder, reporter = to or Path(archive.name.partition(".")[0]), console.reporter()
@@ -82,7 +82,7 @@ def unbundle(
         absent = []
     else:
         manifest = unpack(archive, folder, max_size=limit, reporter=reporter)
-        absent = [entry.path for entry in Workspace(folder).registry.data if not (folder / entry.path).exists()]
+        absent = [entry.path for entry in Project(folder).registry.data if not (folder / entry.path).exists()]
     missing = list(missing_here(manifest.requirements))
     data = {
         "folder": folder.absolute(),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from kdkit.core.contracts import Reporter
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 ProjectOption = Annotated[
     str | None,
@@ -38,15 +38,15 @@ _bars: Bars | None = None
 _goes_on = False
 
 
-def workspace(project: str | None) -> Workspace:
+def project(folder: str | None) -> Project:
     """The project of ``--project``, or the one around the current folder.
 
     Raises:
         KdkitError: when there is none.
     """
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
-    return Workspace.find(project or ".")
+    return Project.find(folder or ".")
 
 
 def emit(data: Any, *, json: bool, text: Callable[[], str] | str) -> None:

@@ -36,14 +36,14 @@ def correct(
     limit: Annotated[int | None, typer.Option(help="Ask about this many samples at most.")] = None,
     device: Annotated[str, typer.Option(help="Where the models run, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Let the student answer the training split, and write what it got wrong, corrected, as a manifest.
 
     The manifest is a data entry like any other (source: jsonl): the next 'kdkit distill' learns from it. May be
     interrupted at any time. A recipe with 'correction' does this inside a run, after every epoch.
     """
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
     from kdkit.core.distill.pseudo_labels.correct import Wrong
@@ -51,8 +51,8 @@ def correct(
 
     wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
     console.may_be_interrupted()
-    with workspace.exclusive("kdkit correct"):
-        done = write_corrections(workspace, to, wanted, version=version, device=device, reporter=reporter)
+    with project.exclusive("kdkit correct"):
+        done = write_corrections(project, to, wanted, version=version, device=device, reporter=reporter)
     console.emit(done.to_json(), json=json, text=lambda: _text(done))
 
 

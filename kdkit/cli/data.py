@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     json: console.JsonOption = False,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Unreadable images are no problem.")
@@ -37,7 +37,7 @@ def check(
 
     from kdkit.core.data.check import check_data
 
-    report = check_data(console.workspace(project), skip_unreadable=skip_unreadable, reporter=console.reporter())
+    report = check_data(console.project(folder), skip_unreadable=skip_unreadable, reporter=console.reporter())
     data = {"ok": not report.problems, "problems": report.problems, **asdict(report)}
     console.emit(data, json=json, text=lambda: _text(report))
     if report.problems:

@@ -203,7 +203,7 @@ def swapped(root: Path, seed: int) -> dict[str, float]:
 
     from kdkit.core.data.load import load_table
 
-    table = load_table(console.workspace(str(root)))
+    table = load_table(console.project(str(root)))
     groups: dict[str, list[Any]] = {}
     for sample in table.samples:
         if sample.split == "test":
@@ -232,10 +232,10 @@ def judged(root: Path, answers: Mapping[str, str]) -> dict[str, float]:
     from kdkit.core.data.load import load_table
     from kdkit.core.evaluation.judging import judge_of
 
-    workspace = console.workspace(str(root))
-    table = load_table(workspace)
+    project = console.project(str(root))
+    table = load_table(project)
     samples = [sample for sample in table.samples if sample.id in answers]
-    found = judge_of(workspace, table).task.evaluate(Given(answers), samples)
+    found = judge_of(project, table).task.evaluate(Given(answers), samples)
     return {score.domain: score.metrics["accuracy"] for score in found}
 
 

@@ -37,7 +37,7 @@ def distill(
     precision: Annotated[str, typer.Option(help="no (float32) or bf16.")] = "no",
     cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU even if there is a GPU.")] = False,
     checkpoint_every: Annotated[float, typer.Option(metavar="SECONDS", min=0.0)] = 60.0,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Distil the trusted teachers into the student; with --incremental, only what is new.
@@ -57,21 +57,21 @@ def distill(
         cpu=cpu,
         checkpoint_seconds=checkpoint_every,
     )
-    workspace = console.workspace(project)
+    project = console.project(folder)
     reporter = console.reporter()
     if not restart:
         console.may_be_interrupted()
-    with workspace.exclusive("kdkit distill"):
+    with project.exclusive("kdkit distill"):
         if dry_run:
             from kdkit.core.distill.cost_estimate import dry_run as plan_only
 
-            plan, estimate = plan_only(workspace, options, reporter)
+            plan, estimate = plan_only(project, options, reporter)
             if not console.first_process():
                 return
             data = {**plan.to_json(), "estimate": estimate.to_json()}
             console.emit(data, json=as_json, text=lambda: plan_text(plan, estimate))
             return
-        outcome = run(workspace, options, reporter=reporter)
+        outcome = run(project, options, reporter=reporter)
     if outcome is None:  # not the main process of a distributed run
         return
     console.emit(_outcome_json(outcome), json=as_json, text=lambda: outcome_text(outcome))

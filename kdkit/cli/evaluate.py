@@ -22,14 +22,14 @@ def evaluate(
     alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
     device: Annotated[str, typer.Option(help="Where the student runs, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Zero-shot accuracy and AUC of the student, beside every teacher and the oracle.
 
     Writes a JSON report and a picture to reports/. The oracle takes, for every domain, the teacher that is best
     on the calibration split.
     """
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
 
     from kdkit.core.base.errors import KdkitError, did_you_mean
     from kdkit.core.contracts import SPLITS
@@ -41,10 +41,10 @@ def evaluate(
     from kdkit.core.evaluation.report import write_report
     from kdkit.core.evaluation.report.text import findings_text
 
-    with workspace.exclusive("kdkit evaluate"):
+    with project.exclusive("kdkit evaluate"):
         findings = evaluate_project(
-            workspace, version, split=split, ancestors=not alone, device=device, reporter=reporter
+            project, version, split=split, ancestors=not alone, device=device, reporter=reporter
         )
-        report = write_report(workspace, findings)
+        report = write_report(project, findings)
     console.emit(report, json=json, text=lambda: findings_text(findings, console.table))
     reporter.say(f"report: {report['file']}, picture: {report['picture']['file']}")

@@ -26,7 +26,7 @@ def export(
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Write a version as a folder that stock open_clip, or transformers, loads, without kdkit and without network.
@@ -36,7 +36,7 @@ def export(
     from kdkit.core.sharing.release.export import export_version
 
     done = export_version(
-        console.workspace(project),
+        console.project(folder),
         version,
         to,
         repo=repo,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
     from kdkit.core.data import SampleTable
     from kdkit.core.features.extract.upkeep import ColumnStatus
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.sharing.features import PushedFeatures
 
 Repository = Annotated[str, typer.Argument(metavar="ORG/NAME", help="A data set repository.")]
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="features")
 
 
-def show(context: typer.Context, project: console.ProjectOption = None, json: console.JsonOption = False) -> None:
+def show(context: typer.Context, folder: console.ProjectOption = None, json: console.JsonOption = False) -> None:
     """Show the feature store: teachers, signals, how many samples have features, size."""
     if context.invoked_subcommand is not None:
         return
@@ -40,14 +40,14 @@ def show(context: typer.Context, project: console.ProjectOption = None, json: co
 
     from kdkit.core.features.extract.upkeep import column_statuses
 
-    workspace, reporter = console.workspace(project), console.reporter()
-    statuses = column_statuses(workspace, _table(workspace, reporter), reporter)
+    project, reporter = console.project(folder), console.reporter()
+    statuses = column_statuses(project, _table(project, reporter), reporter)
     console.emit([asdict(status) for status in statuses], json=json, text=lambda: _text(statuses))
 
 
 def extract(
     teachers: Teachers = None,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per call of a teacher.")] = 64,
     workers: Annotated[
@@ -61,12 +61,12 @@ def extract(
     from kdkit.core.data import load_table
     from kdkit.core.features.extract.upkeep import extract_missing
 
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     console.may_be_interrupted()
-    with workspace.exclusive("kdkit features extract"):
+    with project.exclusive("kdkit features extract"):
         done = extract_missing(
-            workspace,
-            load_table(workspace, reporter),
+            project,
+            load_table(project, reporter),
             teachers or (),
             device=device,
             batch_size=batch_size,
@@ -84,15 +84,15 @@ def extract(
 
 def verify(
     teachers: Teachers = None,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Structure and ids only, no checksums of features.")] = False,
     json: console.JsonOption = False,
 ) -> None:
     """Compare every block with its checksum. Exits with 1 when one is damaged."""
     from kdkit.core.features.extract.upkeep import verify_columns
 
-    workspace = console.workspace(project)
-    found = verify_columns(workspace, teachers or (), deep=not quick, reporter=console.reporter())
+    project = console.project(folder)
+    found = verify_columns(project, teachers or (), deep=not quick, reporter=console.reporter())
     damaged = any(found.values())
     lines = [f"{column}: {problem}" for column, problems in found.items() for problem in problems or ["ok"]]
     console.emit({"ok": not damaged, "columns": found}, json=json, text="\n".join(lines or ["no features"]))
@@ -108,18 +108,18 @@ def push(
         bool, typer.Option("--delete", help="Columns of other teachers that the repository holds may go.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Share columns as a data set: no images, no captions, no labels, no names of samples."""
     from kdkit.core.sharing.features import push_features
 
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     if not dry_run:
         console.may_be_interrupted()
-    with workspace.exclusive("kdkit features push"):
+    with project.exclusive("kdkit features push"):
         done = push_features(
-            workspace,
+            project,
             repository,
             teachers or (),
             public=public,
@@ -142,7 +142,7 @@ def pull(
     repository: Repository,
     teachers: Teachers = None,
     revision: Annotated[str, typer.Option(metavar="R", help="Branch, tag or commit.")] = "main",
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Add shared columns to the store, verified; the project's own features stay as they are."""
@@ -150,12 +150,12 @@ def pull(
 
     from kdkit.core.sharing.features import pull_features
 
-    workspace = console.workspace(project)
-    with workspace.exclusive("kdkit features pull"):
-        pulled = pull_features(workspace, repository, teachers or (), revision=revision, reporter=console.reporter())
+    project = console.project(folder)
+    with project.exclusive("kdkit features pull"):
+        pulled = pull_features(project, repository, teachers or (), revision=revision, reporter=console.reporter())
     rows = [(c.teacher, c.fingerprint[:12], c.rows, c.here, c.texts) for c in pulled]
     headers = ("teacher", "fingerprint", "new rows", "shards there before", "new prompts")
-    absent = [c.teacher for c in pulled if c.teacher not in workspace.registry.teachers]
+    absent = [c.teacher for c in pulled if c.teacher not in project.registry.teachers]
     if absent:
         console.say(f"not used yet, since registry.yaml does not have them (or as comments): {', '.join(absent)}")
     console.emit([asdict(c) for c in pulled], json=as_json, text=lambda: console.table(headers, rows, "llrrr"))
@@ -172,12 +172,12 @@ def _pushed_text(done: PushedFeatures) -> str:
     return "\n".join([*lines, uploaded.url, f"  kdkit features pull {plan.repo}"])
 
 
-def _table(workspace: Workspace, reporter: Reporter) -> SampleTable | None:
+def _table(project: Project, reporter: Reporter) -> SampleTable | None:
     """The samples; the store can be shown without them."""
     from kdkit.core.data import load_table
 
     try:
-        return load_table(workspace, reporter)
+        return load_table(project, reporter)
     except KdkitError as error:
         reporter.warn(f"samples cannot be counted: {error.headline}")
         return None

@@ -29,22 +29,22 @@ def pseudo_label(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count; ask nobody and write no manifest.")] = False,
     device: Annotated[str, typer.Option(help="Where the teacher runs, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Let a trusted teacher answer the questions of the training split that have no answer.
 
     It answers in the domains alone in which the project's trust policy admits it. The manifest is a data entry like
     any other (source: jsonl). May be interrupted at any time.
     """
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
 
     from kdkit.core.distill.pseudo_labels.label import Wanted, why_none
     from kdkit.core.distill.pseudo_labels.label import pseudo_label as label
 
     wanted = Wanted(tuple(domain or ()), min_confidence, limit)
     console.may_be_interrupted()
-    with workspace.exclusive("kdkit pseudo-label"):
-        done = label(workspace, teacher, to, wanted, dry_run=dry_run, device=device, reporter=reporter)
+    with project.exclusive("kdkit pseudo-label"):
+        done = label(project, teacher, to, wanted, dry_run=dry_run, device=device, reporter=reporter)
     console.emit({**done.to_json(), "dry_run": dry_run}, json=json, text=lambda: _text(done, dry_run))
     for name, count in done.not_trusted.items():
         reporter.warn(f"domain '{name}': {count} questions stay open, the trust policy does not admit {teacher} there")

@@ -32,7 +32,7 @@ def push(
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     refused: Annotated[bool, typer.Option("--refused", help="Even if the promotion guard refused it.")] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Publish a version of the student on the Hugging Face Hub, with its card and its whole lineage.
@@ -45,7 +45,7 @@ def push(
     if not dry_run:
         console.may_be_interrupted()
     done = push_student(
-        console.workspace(project),
+        console.project(folder),
         repo,
         version=version,
         public=public,

@@ -38,10 +38,10 @@ def show(
     A file is checked first, so that this also tells what is wrong with a recipe of one's own. Inside a project names
     mean what they mean there.
     """
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import load_recipe, recipe_file
 
-    catalogue = Workspace.catalogue_at()
+    catalogue = Project.catalogue_at()
     recipe = load_recipe(name, catalogue)
     text = recipe_file(name, catalogue).text
     console.emit(recipe.model_dump(mode="json"), json=json, text=text.rstrip("\n"))

@@ -59,7 +59,7 @@ def add_teacher(
     ] = None,
     offline: OfflineOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
     """Fetch a teacher, check that it works and may be used, lock it, and write it into registry.yaml."""
@@ -76,12 +76,12 @@ def add_teacher(
         "signals": "live" if live else None,
     }
     fields = {key: value for key, value in fields.items() if value not in (None, {})}
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     if dry_run:
-        planned = teachers.plan_addition(workspace, name, fields, offline=offline, reporter=reporter)
+        planned = teachers.plan_addition(project, name, fields, offline=offline, reporter=reporter)
         console.emit(_plan_data(planned), json=json, text=lambda: _plan_text(planned))
         return
-    locked = teachers.add_teacher(workspace, name, fields, offline=offline, reporter=reporter)
+    locked = teachers.add_teacher(project, name, fields, offline=offline, reporter=reporter)
     console.emit(
         {"name": name, **locked.model_dump(mode="json")}, json=json, text=lambda: _locked_text(name, locked, license)
     )
@@ -91,45 +91,45 @@ def list_teachers(
     available: Annotated[
         bool, typer.Option("--available", help="List what can be added, with the catalogue's notes.")
     ] = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
     """List the chosen teachers and those that can be added, with what is known about them."""
     from dataclasses import asdict
 
     from kdkit.core.plugin_system.discovery import load_catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.listing import available_rows, chosen_rows
 
     try:
-        workspace = Workspace.find(project or ".")
+        project = Project.find(folder or ".")
     except KdkitError:
-        if project is not None:
+        if folder is not None:
             raise
-        workspace = None  # the catalogue can be read anywhere
-    chosen = chosen_rows(workspace) if workspace else []
-    use = workspace.registry.use if workspace else "research"
-    catalogue = workspace.catalogue if workspace else load_catalogue()
+        project = None  # the catalogue can be read anywhere
+    chosen = chosen_rows(project) if project else []
+    use = project.registry.use if project else "research"
+    catalogue = project.catalogue if project else load_catalogue()
     others = available_rows(catalogue, use, frozenset(row.name for row in chosen))
     rows = others if available else [*chosen, *others]
     data = {"use": use, "teachers": [asdict(row) for row in rows]}
     console.emit(data, json=json, text=lambda: _teachers_text([] if available else chosen, others, use, available))
 
 
-def remove_teacher(name: TeacherName, project: console.ProjectOption = None) -> None:
+def remove_teacher(name: TeacherName, folder: console.ProjectOption = None) -> None:
     """Take a teacher out of registry.yaml and registry.lock; what it taught, and its cached features, stay."""
     from kdkit.core import teachers
 
-    workspace = console.workspace(project)
-    teachers.remove_teacher(workspace, name)
-    console.say(f"removed '{name}'; its cached features stay in {workspace.features / name}")
+    project = console.project(folder)
+    teachers.remove_teacher(project, name)
+    console.say(f"removed '{name}'; its cached features stay in {project.features / name}")
 
 
 def lock(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare, change nothing; exit 1 on differences.")] = False,
     offline: OfflineOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Fetch, probe and lock the teachers of registry.yaml that are not locked yet, or NAMEs afresh.
 
@@ -138,20 +138,20 @@ def lock(
     from kdkit.core import teachers
     from kdkit.core.project.registry.lock import Lock
 
-    workspace = console.workspace(project)
+    project = console.project(folder)
     if check:
-        problems = teachers.check_lock(workspace)
+        problems = teachers.check_lock(project)
         for problem in problems:
             console.say(problem)
         console.say(f"{len(problems)} problem(s)" if problems else "registry.yaml, registry.lock and files agree")
         raise typer.Exit(ExitCode.FOUND if problems else ExitCode.OK)
-    locked = teachers.lock_teachers(workspace, names or (), offline=offline, reporter=console.reporter())
+    locked = teachers.lock_teachers(project, names or (), offline=offline, reporter=console.reporter())
     for name, facts in locked.items():
-        console.say(_locked_text(name, facts, workspace.registry.teachers[name].license))
+        console.say(_locked_text(name, facts, project.registry.teachers[name].license))
     if not (locked or names):
         here = "every teacher is locked already; name one to lock it afresh"
-        console.say(here if workspace.registry.teachers else "there are no teachers; 'kdkit add-teacher NAME' adds one")
-    for family, providers in Lock.load(workspace.lock_path).providers.items():
+        console.say(here if project.registry.teachers else "there are no teachers; 'kdkit add-teacher NAME' adds one")
+    for family, providers in Lock.load(project.lock_path).providers.items():
         for name in names or ():
             if name in providers:
                 console.say(f"{family} '{name}': from {providers[name]}")

@@ -23,18 +23,18 @@ def trust(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the policy; may be repeated.")
     ] = None,
     json: console.JsonOption = False,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """How far each teacher is to be believed on each domain, and whom each policy would let teach."""
-    workspace, reporter = console.workspace(project), console.reporter()
+    project, reporter = console.project(folder), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
     from kdkit.core.evaluation.trust import warn_of_gaps
     from kdkit.core.evaluation.trust.project import project_trust
 
-    task = workspace.catalogue.get("student", workspace.registry.student.family).spec.task
-    with workspace.exclusive("kdkit trust"):
-        findings = project_trust(workspace, policy, options, reporter=reporter)
+    task = project.catalogue.get("student", project.registry.student.family).spec.task
+    with project.exclusive("kdkit trust"):
+        findings = project_trust(project, policy, options, reporter=reporter)
     console.emit(findings.to_json(), json=json, text=lambda: _text(findings, task))
     warn_of_gaps(findings.chosen.uncovered, findings.chosen.idle, reporter)
 

@@ -21,51 +21,51 @@ def register(app: typer.Typer) -> None:
 
 
 @versions_app.callback()
-def versions(ctx: typer.Context, project: console.ProjectOption = None, as_json: console.JsonOption = False) -> None:
+def versions(ctx: typer.Context, folder: console.ProjectOption = None, as_json: console.JsonOption = False) -> None:
     """List the versions of the student, and the candidates that the guard kept aside."""
     if ctx.invoked_subcommand is None:
         from kdkit.core.project.versions import Versions
 
-        rows = _rows(Versions(console.workspace(project)))
+        rows = _rows(Versions(console.project(folder)))
         console.emit(rows, json=as_json, text=lambda: _text(rows))
 
 
 @versions_app.command("show")
 def show(
     name: Annotated[str | None, typer.Argument(help="Default: the current version.")] = None,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Print the lineage of a version as JSON: teachers, data, recipe, trust, retention, environment."""
     from kdkit.core.project.versions import Versions
 
-    version = Versions(console.workspace(project)).get(name)
+    version = Versions(console.project(folder)).get(name)
     console.emit(dict(version.lineage), json=True, text="")
 
 
 @versions_app.command("promote")
 def promote(
     name: Annotated[str, typer.Argument(help="A candidate that was kept aside.")],
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Make a candidate current in spite of what it lost."""
     from kdkit.core.project.versions import Versions
 
-    workspace = console.workspace(project)
-    with workspace.exclusive("kdkit versions promote"):
-        Versions(workspace).promote(name)
+    project = console.project(folder)
+    with project.exclusive("kdkit versions promote"):
+        Versions(project).promote(name)
     console.say(f"{name} is current now")
 
 
 def rollback(
     name: Annotated[str | None, typer.Argument(help="Default: the parent of the current version.")] = None,
-    project: console.ProjectOption = None,
+    folder: console.ProjectOption = None,
 ) -> None:
     """Make an earlier version current again; nothing is deleted."""
     from kdkit.core.project.versions import Versions
 
-    workspace = console.workspace(project)
-    with workspace.exclusive("kdkit rollback"):
-        version = Versions(workspace).rollback(name)
+    project = console.project(folder)
+    with project.exclusive("kdkit rollback"):
+        version = Versions(project).rollback(name)
     console.say(f"{version.name} is current now")
 
 

@@ -138,7 +138,7 @@ def test_what_a_light_command_does_not_import(arguments: tuple[str, ...], banned
 
 
 def test_importing_the_package_imports_nothing_heavy(kdkit_cli: Cli) -> None:
-    code = "import sys, kdkit; kdkit.hookimpl, kdkit.TeacherSpec, kdkit.Workspace; print(*sys.modules)"
+    code = "import sys, kdkit; kdkit.hookimpl, kdkit.TeacherSpec, kdkit.Project; print(*sys.modules)"
     imported = {name.partition(".")[0] for name in kdkit_cli.python("-c", code).stdout.split()}
     assert "kdkit" in imported
     assert imported & (HEAVY | {"pydantic", "ruamel", "rich", "typer"}) == set()

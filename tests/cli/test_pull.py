@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.sharing.release.layout import LOCK, REGISTRY, SAMPLES, TASK, Record
 from tests.conftest import Cli, InstallPlugin
-from tests.core.features.sharing import extracted, lock_of, project
+from tests.core.features.sharing import extracted, lock_of, make_project
 from tests.core.sharing.release.toy_release import contents, seal
 from tests.local_hub import LocalHub, local_hub
 
@@ -90,7 +90,7 @@ def test_pull(cli: Cli, hub: LocalHub, install_plugin: InstallPlugin, tmp_path: 
 
 
 def test_features_push_and_pull(cli: Cli, hub: LocalHub, tmp_path: Path) -> None:
-    author = project(tmp_path / "author")
+    author = make_project(tmp_path / "author")
     extracted(author)
     dry = cli("features", "push", "alice/columns", "--dry-run", "-C", str(author.root))
     assert dry.code == 0, dry.stderr
@@ -100,7 +100,7 @@ def test_features_push_and_pull(cli: Cli, hub: LocalHub, tmp_path: Path) -> None
     data = json.loads(pushed.stdout)
     assert data["columns"] == {"radio": {"rows": 6, "prompts": 2, "licence": "mit"}}
     assert data["uploaded"]["commit"] == hub.head("alice/columns", kind="dataset").oid
-    other = project(tmp_path / "other", names="b")
+    other = make_project(tmp_path / "other", names="b")
     pulled = cli("features", "pull", "alice/columns", "--json", "-C", str(other.root))
     assert pulled.code == 0, pulled.stderr
     assert [(row["teacher"], row["rows"], row["texts"]) for row in json.loads(pulled.stdout)] == [("radio", 6, 2)]

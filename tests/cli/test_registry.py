@@ -96,9 +96,9 @@ def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_networ
 
 
 OPEN = """
-from kdkit import Workspace
+from kdkit import Project
 from kdkit.core.teachers import open_teacher
-teacher = open_teacher(Workspace.find(), "biomedclip")
+teacher = open_teacher(Project.find(), "biomedclip")
 print(teacher.model.embed_dim, teacher.fingerprint)
 """
 

@@ -27,8 +27,8 @@ def test_the_trust_of_a_project(toy: Cli) -> None:
     assert "no teacher has features" in nothing.stderr
     assert "kdkit features extract" in nothing.stderr
     assert "add teachers" not in nothing.stderr  # there is one
-    workspace = open_project(toy.folder)
-    extract_missing(workspace, load_table(workspace))
+    project = open_project(toy.folder)
+    extract_missing(project, load_table(project))
 
     shown = toy("trust")
     assert shown.code == 0, shown.stderr

@@ -23,7 +23,7 @@ from kdkit.core.data.load import (
     stamp_of,
 )
 from kdkit.core.data.table import SampleTable
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of
 
 UNLABELLED = "(no label)"
@@ -119,23 +119,23 @@ class DataReport:
         return tuple(lines)
 
 
-def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> DataReport:
+def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> DataReport:
     """Read everything, decode every image.
 
     Args:
-        workspace: the project.
+        project: the project.
         skip_unreadable: count unreadable images of all entries as skipped, not as problems.
         reporter: where progress is shown.
 
     Raises:
         KdkitError: for a manifest that cannot be read at all.
     """
-    sourced = read_sources(workspace)
+    sourced = read_sources(project)
     samples = [sample for part in sourced for sample in part.samples]
     entries = [number for number, part in enumerate(sourced) for _ in part.samples]
     paths = {path for sample in samples for path in images_of(sample)}
-    broken = _broken(workspace, paths, reporter)
-    files, pixels = _digests(workspace, paths - set(broken), reporter)
+    broken = _broken(project, paths, reporter)
+    files, pixels = _digests(project, paths - set(broken), reporter)
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
     good: list[_Read] = []
@@ -153,7 +153,7 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
         counts=_counts(samples),
         unreadable=tuple(bad),
         skipped=tuple(skipped),
-        elsewhere=_elsewhere(workspace, sourced),
+        elsewhere=_elsewhere(project, sourced),
         duplicates=_duplicates(samples),
         leaks=_leaks(good),
         repeated=_repeated(good),
@@ -164,47 +164,47 @@ def check_data(workspace: Workspace, *, skip_unreadable: bool = False, reporter:
     )
 
 
-def skipped_images(workspace: Workspace, table: SampleTable, reporter: Reporter | None = None) -> NDArray[np.bool_]:
+def skipped_images(project: Project, table: SampleTable, reporter: Reporter | None = None) -> NDArray[np.bool_]:
     """(N,) samples of which an image cannot be read and whose data entry says to skip them.
 
     For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.
     """
     skipped, rows = np.zeros(len(table), dtype=bool), np.flatnonzero(table.may_skip)
     images = [images_of(table.samples[row]) for row in rows]
-    broken = _broken(workspace, {path for paths in images for path in paths}, reporter)
+    broken = _broken(project, {path for paths in images for path in paths}, reporter)
     skipped[rows] = [any(path in broken for path in paths) for paths in images]
     return skipped
 
 
-def _broken(workspace: Workspace, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
+def _broken(project: Project, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
     """Why each of these images cannot be read; those that can be are left out."""
     there = [path for path in sorted(paths) if path.is_file()]
     keys = [(str(path), stamp_of(path)) for path in there]
-    found = zip(there, _pixels(workspace).get(keys, reporter, "decoding"), strict=True)
+    found = zip(there, _pixels(project).get(keys, reporter, "decoding"), strict=True)
     wrong = {path: value for path, value in found if isinstance(value, str)}
     return {path: "no such file" for path in paths if not path.is_file()} | wrong
 
 
-def _elsewhere(workspace: Workspace, sourced: Sequence[Sourced]) -> dict[str, str]:
+def _elsewhere(project: Project, sourced: Sequence[Sourced]) -> dict[str, str]:
     return {
-        line_of(workspace.registry_path, "data", number): str(part.samples[0].image)
+        line_of(project.registry_path, "data", number): str(part.samples[0].image)
         for number, part in enumerate(sourced)
         if part.samples and not any(path.is_file() for sample in part.samples for path in images_of(sample))
     }
 
 
 def _digests(
-    workspace: Workspace, paths: Collection[Path], reporter: Reporter | None
+    project: Project, paths: Collection[Path], reporter: Reporter | None
 ) -> tuple[dict[Path, int | str], dict[Path, int | str]]:
     """(of the bytes, of the pixels) of each image that can be decoded."""
     keys = [(str(path), stamp_of(path)) for path in sorted(paths)]
-    caches = (file_cache(workspace), _pixels(workspace))
+    caches = (file_cache(project), _pixels(project))
     files, pixels = (dict(zip(sorted(paths), cache.get(keys, reporter), strict=True)) for cache in caches)
     return files, pixels
 
 
-def _pixels(workspace: Workspace) -> DigestCache:
-    return DigestCache(workspace.state / "pixels.json", pixel_digest)
+def _pixels(project: Project) -> DigestCache:
+    return DigestCache(project.state / "pixels.json", pixel_digest)
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.load import read_sources
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 
-def domains_of(workspace: Workspace) -> tuple[str, ...]:
+def domains_of(project: Project) -> tuple[str, ...]:
     """The domains of the project's samples, sorted; none while its data cannot be read (other commands say why)."""
     try:
-        sourced = read_sources(workspace)
+        sourced = read_sources(project)
     except KdkitError:
         return ()
     return tuple(sorted({sample.domain for part in sourced for sample in part.samples}))

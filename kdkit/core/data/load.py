@@ -16,7 +16,7 @@ from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_dig
 from kdkit.core.data.option_types import check_types
 from kdkit.core.data.table import SampleTable
 from kdkit.core.plugin_system.catalogue import resolve
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of, placed
 
 SHOWN = 3
@@ -31,14 +31,14 @@ class Sourced:
     skip_unreadable: bool
 
 
-def load_table(workspace: Workspace, reporter: Reporter | None = None) -> SampleTable:
+def load_table(project: Project, reporter: Reporter | None = None) -> SampleTable:
     """Every sample of the project, in a fixed order.
 
     Raises:
         KdkitError: naming ``file:line`` of what is wrong: a row without a needed column, an unknown split,
             an id that occurs twice, a path that leaves its folder, an image file that is missing.
     """
-    return tabulate(read_sources(workspace), file_cache(workspace), reporter)
+    return tabulate(read_sources(project), file_cache(project), reporter)
 
 
 def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter | None = None) -> SampleTable:
@@ -96,17 +96,17 @@ def _content(sample: Sample, file: int, others: Sequence[int]) -> int:
         ) from error
 
 
-def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
+def read_sources(project: Project) -> tuple[Sourced, ...]:
     """The samples of each data entry, checked one by one but not against each other.
 
     Raises:
         KdkitError: for a registry without data, or what a source complains about.
     """
-    entries = workspace.registry.data
+    entries = project.registry.data
     if not entries:
         raise KdkitError(
             "the registry has no data",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/data.md",
         )
     parts = []
@@ -114,13 +114,13 @@ def read_sources(workspace: Workspace) -> tuple[Sourced, ...]:
         options = dict(entry.options)
         skip = options.pop("skip_unreadable", False)
         if not isinstance(skip, bool):
-            where = line_of(workspace.registry_path, "data", number, "options", "skip_unreadable")
+            where = line_of(project.registry_path, "data", number, "options", "skip_unreadable")
             raise KdkitError("skip_unreadable must be true or false", where=where)
-        location = Path(os.path.abspath(workspace.root / entry.path))
-        with placed(workspace.registry_path, "data", number):
-            spec = cast(SourceSpec, workspace.catalogue.get("source", entry.source).spec)
+        location = Path(os.path.abspath(project.root / entry.path))
+        with placed(project.registry_path, "data", number):
+            spec = cast(SourceSpec, project.catalogue.get("source", entry.source).spec)
             check_types(f"source '{entry.source}'", resolve(spec.factory), options)
-            found = workspace.catalogue.make("source", entry.source, location=location, **options)
+            found = project.catalogue.make("source", entry.source, location=location, **options)
         parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
     return tuple(parts)
 
@@ -154,9 +154,9 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_size, found.st_mtime_ns
 
 
-def file_cache(workspace: Workspace) -> DigestCache:
+def file_cache(project: Project) -> DigestCache:
     """Digests of the bytes of the project's images."""
-    return DigestCache(workspace.state / "digests.json", file_digest)
+    return DigestCache(project.state / "digests.json", file_digest)
 
 
 def name_some(names: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from kdkit.core.distill.run import Options, Prepared, make_feed, prepare
 
 if TYPE_CHECKING:
     from kdkit.core.distill.model.build import Build
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 PROBE_STEPS = 4
 """The first step of a run is slow (threads, caches) and is not counted."""
@@ -63,7 +63,7 @@ class Estimate:
         )
 
 
-def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
+def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
     """Plan as :func:`kdkit.core.distill.run.distill` would, measure a few steps on a copy, write no version.
 
     Features that are missing are extracted, since trust, and so the plan, cannot be known without them.
@@ -71,11 +71,11 @@ def dry_run(workspace: Workspace, options: Options, reporter: Reporter) -> tuple
     accelerator = accelerate(options.precision, cpu=options.cpu)
     talk = reporter if accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
-        prepared = prepare(workspace, options, talk, str(accelerator.device))
-    return prepared.plan, _measure(workspace, prepared, accelerator)
+        prepared = prepare(project, options, talk, str(accelerator.device))
+    return prepared.plan, _measure(project, prepared, accelerator)
 
 
-def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Estimate:
+def _measure(project: Project, prepared: Prepared, accelerator: Any) -> Estimate:
     from kdkit.core.distill.loop.checkpoint import Checkpoints
     from kdkit.core.distill.loop.train import train
     from kdkit.core.distill.model.build import build
@@ -86,7 +86,7 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     shown = np.unique(np.concatenate([schedule[step] for step in range(few)]))
     asking = _Clock(LABEL)
-    made = build(workspace, plan, prepared.survey, prepared.parent, asking, accelerator.device, shown=shown)
+    made = build(project, plan, prepared.survey, prepared.parent, asking, accelerator.device, shown=shown)
     feed = make_feed(prepared, made, accelerator, schedule)
     settings = dataclasses.replace(plan.settings, steps=few, ema=None)
     stepping = _Clock("distil")
@@ -103,14 +103,14 @@ def _measure(workspace: Workspace, prepared: Prepared, accelerator: Any) -> Esti
     teachers = sum(teacher.nbytes for teacher in prepared.survey.live.values())
     prepared.survey.close()
     if accelerator.is_main_process:
-        forget(workspace)
+        forget(project)
     part(accelerator)
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(
         seconds=stepping.each() * plan.settings.steps,
         memory=4 * parameters + teachers + made.inputs.expected_bytes(prepared.survey.samples("train")),
         disk=parameters * (1 + 2 * 3),
-        free=shutil.disk_usage(workspace.root).free,
+        free=shutil.disk_usage(project.root).free,
         correcting=_correcting(prepared, made, accelerator),
         remembering=asking.each() * len(remembered(plan)) / int(accelerator.num_processes),
     )

@@ -38,7 +38,7 @@ from kdkit.core.project.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Ve
 
 if TYPE_CHECKING:
     from kdkit.core.distill.correction.loader import Corrections
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 EVALUATION_FILE = "evaluation.json"
 STUDENT = "student"
@@ -68,7 +68,7 @@ def interpolate(student: nn.Module, previous: nn.Module, kept: float) -> None:
 
 
 def finish(
-    workspace: Workspace,
+    project: Project,
     plan: Plan,
     survey: Survey,
     task: DistillTask,
@@ -87,11 +87,11 @@ def finish(
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
     reporter.say("evaluating on the calibration split")
-    evaluation = evaluate_student(workspace, survey, task.student, reporter)
+    evaluation = evaluate_student(project, survey, task.student, reporter)
     kept, verdict = None, None
     if parent is not None:
-        before = _before(workspace, survey, parent, evaluation, reporter)
-        guard = workspace.registry.guard
+        before = _before(project, survey, parent, evaluation, reporter)
+        guard = project.registry.guard
         kept = retention(
             before,
             evaluation,
@@ -101,12 +101,12 @@ def finish(
             domains=sorted(known_domains(parent)),
         )
         verdict = judge(kept, guard)
-    versions = Versions(workspace)
+    versions = Versions(project)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
-    lineage = _lineage(workspace, plan, survey, task, parent, progress, name, machine)
+    lineage = _lineage(project, plan, survey, task, parent, progress, name, machine)
     lineage["scores"] = _scores(evaluation)
     lineage["retention"] = None if kept is None else _retention(kept, verdict)
-    lineage["correction"] = None if corrections is None else _correction(workspace, plan, corrections)
+    lineage["correction"] = None if corrections is None else _correction(project, plan, corrections)
     with versions.writing(name, refused=refused) as folder:
         _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
         if corrections is not None:
@@ -116,7 +116,7 @@ def finish(
     return Outcome(versions.get(name), evaluation, kept, verdict)
 
 
-def _before(workspace: Workspace, survey: Survey, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
+def _before(project: Project, survey: Survey, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
     """How the parent did on the samples of ``after``.
 
     What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing
@@ -128,8 +128,8 @@ def _before(workspace: Workspace, survey: Survey, parent: Version, after: Evalua
         if all(_samples(before, domain) == _samples(after, domain) for domain in known_domains(parent)):
             return before
     reporter.say(f"evaluating {parent.name} on the same calibration samples")
-    student = cast(nn.Module, load_student(parent, workspace.catalogue))
-    return evaluate_student(workspace, survey, student, reporter, teachers=False)
+    student = cast(nn.Module, load_student(parent, project.catalogue))
+    return evaluate_student(project, survey, student, reporter, teachers=False)
 
 
 def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
@@ -139,10 +139,10 @@ def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
 
 
 def evaluate_student(
-    workspace: Workspace, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
+    project: Project, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
     """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
-    judge = judge_of(workspace, survey.table)
+    judge = judge_of(project, survey.table)
     readable = np.intersect1d(judge.rows("calibration"), survey.samples("calibration"))
     samples = [survey.table.samples[row] for row in readable]
     asked = survey.teachers if teachers else ()
@@ -150,7 +150,7 @@ def evaluate_student(
     live = judge.student(STUDENT, student, device=str(next(student.parameters()).device))
     trust = survey.trust if teachers else None
     return evaluate_views(
-        judge.task, [live], views, samples, trust=trust, advice=partial(who_adds, workspace), reporter=reporter
+        judge.task, [live], views, samples, trust=trust, advice=partial(who_adds, project), reporter=reporter
     )
 
 
@@ -190,7 +190,7 @@ def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any
 
 
 def _lineage(
-    workspace: Workspace,
+    project: Project,
     plan: Plan,
     survey: Survey,
     task: DistillTask,
@@ -199,8 +199,8 @@ def _lineage(
     name: str,
     machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    entry = workspace.registry.student
-    trust = workspace.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
+    entry = project.registry.student
+    trust = project.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
     return {
         "format": LINEAGE_FORMAT,
         "version": name,
@@ -211,7 +211,7 @@ def _lineage(
             "registry": {"family": entry.family, "config": entry.config},
             "identity": dict(cast(Student, task.student).identity()),
         },
-        "teachers": _teachers(workspace, plan, survey, parent, name),
+        "teachers": _teachers(project, plan, survey, parent, name),
         "recipe": {**plan.recipe.model_dump(mode="json"), "trust": trust.model_dump(mode="json")},
         "data": _data(plan, survey, parent),
         "training": {
@@ -230,7 +230,7 @@ def _lineage(
             "python": platform.python_version(),
             "torch": torch.__version__,
             "platform": platform.platform(),
-            "plugins": {r.distribution: r.version for r in workspace.catalogue.records if r.status == "ok"},
+            "plugins": {r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
         },
     }
 
@@ -250,16 +250,14 @@ def _data(plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
     }
 
 
-def _teachers(
-    workspace: Workspace, plan: Plan, survey: Survey, parent: Version | None, name: str
-) -> list[dict[str, Any]]:
+def _teachers(project: Project, plan: Plan, survey: Survey, parent: Version | None, name: str) -> list[dict[str, Any]]:
     """Those of this run, then those that only earlier versions learnt from."""
     inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
-    lock = Lock.load(workspace.lock_path)
+    lock = Lock.load(project.lock_path)
     rows = []
     for teacher in plan.teachers:
         known = lock.teacher(teacher.name)
-        licence = chosen_teacher(workspace, teacher.name).licence_facts(known.licence, gated=known.gated)
+        licence = chosen_teacher(project, teacher.name).licence_facts(known.licence, gated=known.gated)
         rows.append(_teacher(known, licence, survey, teacher, inherited, name))
     gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
     return rows + gone
@@ -299,13 +297,13 @@ def _teacher(
     }
 
 
-def _correction(workspace: Workspace, plan: Plan, made: Corrections) -> dict[str, Any]:
+def _correction(project: Project, plan: Plan, made: Corrections) -> dict[str, Any]:
     """Who corrected, how much, and the file of the version that shows it."""
     assert plan.rounds is not None
     about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
     if plan.rounds.fingerprint:
-        known = Lock.load(workspace.lock_path).teacher(plan.rounds.corrector)
-        licence = chosen_teacher(workspace, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
+        known = Lock.load(project.lock_path).teacher(plan.rounds.corrector)
+        licence = chosen_teacher(project, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
         about |= {"fingerprint": known.fingerprint, FACTS: asdict(licence)}
     return {**about, "rounds": [dict(part) for part in made.rounds]}
 

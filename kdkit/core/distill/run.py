@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.loop.sampler import Indices
     from kdkit.core.distill.model.build import Build
     from kdkit.core.distill.promotion import Outcome
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -64,34 +64,34 @@ class Prepared:
     parent: Version | None
 
 
-def prepare(workspace: Workspace, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:
+def prepare(project: Project, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:
     """Extract what is missing, measure trust, make the plan. Trains nothing.
 
     Raises:
         KdkitError: ``--incremental`` without a version or with nothing new; and whatever is wrong with the
             registry, the data or a teacher.
     """
-    registry = workspace.registry
-    recipe = load_recipe(options.recipe or registry.recipe, workspace.catalogue, workspace.root)
+    registry = project.registry
+    recipe = load_recipe(options.recipe or registry.recipe, project.catalogue, project.root)
     recipe = recipe.with_optimiser(registry.optimiser)
-    parent = Versions(workspace).current() if options.incremental else None
+    parent = Versions(project).current() if options.incremental else None
     if options.incremental and parent is None:
         raise KdkitError(
             "--incremental needs a version to start from, and there is none",
-            where=str(workspace.versions),
+            where=str(project.versions),
             fix="run 'kdkit distill' first; it makes v1",
             code=ExitCode.USAGE,
         )
-    current = Versions(workspace).current()
+    current = Versions(project).current()
     if parent is None and current is not None:
         reporter.warn(
             f"this makes a new student from scratch; it is not compared with {current.name} ('kdkit rollback "
             f"{current.name}' goes back). --incremental would continue {current.name}"
         )
-    found = survey(workspace, recipe, parent=parent, device=device, reporter=reporter)
+    found = survey(project, recipe, parent=parent, device=device, reporter=reporter)
     student = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, found, parent, student, seed=options.seed)
-    plan = with_rounds(workspace, plan, found.table, reporter)
+    plan = with_rounds(project, plan, found.table, reporter)
     if parent is not None and plan.unguarded:
         _warn_of_unguarded(plan, parent, reporter)
     return Prepared(plan, found, parent)
@@ -118,7 +118,7 @@ def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
         )
 
 
-def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
+def distill(project: Project, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
     """Make the first version, or an increment; continue an interrupted run of the same plan.
 
     Under ``torchrun`` or ``accelerate launch`` every process calls this; the main one extracts, evaluates and
@@ -130,12 +130,12 @@ def distill(workspace: Workspace, options: Options, *, reporter: Reporter | None
     accelerator = accelerate(options.precision, cpu=options.cpu)
     talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
-        prepared = prepare(workspace, options, talk, str(accelerator.device))
-    return train_and_finish(workspace, prepared, options, accelerator, talk)
+        prepared = prepare(project, options, talk, str(accelerator.device))
+    return train_and_finish(project, prepared, options, accelerator, talk)
 
 
 def train_and_finish(
-    workspace: Workspace, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
+    project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
     from kdkit.core.distill.model.build import build
@@ -143,30 +143,30 @@ def train_and_finish(
     from kdkit.core.distill.promotion import finish, interpolate
 
     plan, parent = prepared.plan, prepared.parent
-    run_folder = workspace.runs / f"{plan.digest[:16]}-{options.precision}"
+    run_folder = project.runs / f"{plan.digest[:16]}-{options.precision}"
     if options.restart and accelerator.is_main_process:
         shutil.rmtree(run_folder, ignore_errors=True)
     if accelerator.is_main_process:
-        pin_names(workspace, options.recipe)
+        pin_names(project, options.recipe)
     accelerator.wait_for_everyone()
     begun = time.monotonic()
-    made = build(workspace, plan, prepared.survey, parent, reporter, accelerator.device)
+    made = build(project, plan, prepared.survey, parent, reporter, accelerator.device)
     machine = _machine(accelerator, options, time.monotonic() - begun)
     try:
-        progress, corrections = _train(workspace, prepared, made, options, accelerator, run_folder, reporter)
+        progress, corrections = _train(project, prepared, made, options, accelerator, run_folder, reporter)
     finally:
         made.inputs.close()
         prepared.survey.close()
         if accelerator.is_main_process:
-            forget(workspace)
+            forget(project)
     part(accelerator)
     if not accelerator.is_main_process:
         return None
     if parent is not None and plan.recipe.increment.interpolate < 1:
-        before: Any = load_student(parent, workspace.catalogue)
+        before: Any = load_student(parent, project.catalogue)
         interpolate(made.task.student, before, plan.recipe.increment.interpolate)
     outcome = finish(
-        workspace,
+        project,
         plan,
         prepared.survey,
         made.task,
@@ -181,7 +181,7 @@ def train_and_finish(
 
 
 def _train(
-    workspace: Workspace,
+    project: Project,
     prepared: Prepared,
     made: Build,
     options: Options,
@@ -195,7 +195,7 @@ def _train(
 
     plan, settings = prepared.plan, prepared.plan.settings
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
-    corrected = corrected_feed(workspace, prepared, made, accelerator, schedule, folder, reporter)
+    corrected = corrected_feed(project, prepared, made, accelerator, schedule, folder, reporter)
     progress = train(
         made.task,
         corrected or make_feed(prepared, made, accelerator, schedule),
@@ -218,7 +218,7 @@ def _machine(accelerator: Accelerator, options: Options, building: float) -> dic
 
 
 def corrected_feed(
-    workspace: Workspace,
+    project: Project,
     prepared: Prepared,
     made: Build,
     accelerator: Accelerator,
@@ -237,7 +237,7 @@ def corrected_feed(
     if plan.rounds is None:
         return None
     return CorrectedFeed(
-        workspace,
+        project,
         plan,
         table,
         made,

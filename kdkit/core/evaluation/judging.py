@@ -30,7 +30,7 @@ from kdkit.core.evaluation.zero_shot import Prompts
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
     from kdkit.core.features.store.column import Column
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[int], None]
@@ -107,19 +107,19 @@ class AnswerJudge:
         return CachedAnswers(name, column, self.table)
 
 
-def judge_of(workspace: Workspace, table: SampleTable) -> FeatureJudge | AnswerJudge:
+def judge_of(project: Project, table: SampleTable) -> FeatureJudge | AnswerJudge:
     """The judge of the project's student family, for the samples of ``table``.
 
     Raises:
         KdkitError: for a family or task that no plugin provides.
     """
-    catalogue = workspace.catalogue
-    name = cast(StudentSpec, catalogue.get("student", workspace.registry.student.family).spec).task
+    catalogue = project.catalogue
+    name = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec).task
     spec = cast(TaskSpec, catalogue.get("task", name).spec)
     settings = {"task": name, **spec.options}
     if spec.reads == "answers":
         return AnswerJudge(table, cast(EvaluationTask, catalogue.make("task", name)), settings)
-    prompts = prompt_sets(workspace.registry, table)
+    prompts = prompt_sets(project.registry, table)
     return FeatureJudge(table, prompts, cast(EvaluationTask, catalogue.make("task", name, prompts=prompts)), settings)
 
 

@@ -24,7 +24,7 @@ from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Findings:
 
 
 def evaluate_project(
-    workspace: Workspace,
+    project: Project,
     name: str | None = None,
     *,
     split: Split = "test",
@@ -70,45 +70,45 @@ def evaluate_project(
     from kdkit.core.evaluation.trust.measure import column_of, measure_trust
 
     reporter = reporter or Silent()
-    versions = Versions(workspace)
+    versions = Versions(project)
     version = versions.get(name)
     chain = versions.ancestry(version) if ancestors else [version]
-    table = load_table(workspace, reporter)
-    store = FeatureStore(workspace.features)
-    teachers = _teachers(workspace, store, chain)
-    columns = {teacher: column_of(workspace, store, teacher) for teacher in teachers}
-    judge = judge_of(workspace, table)
-    skipped = skipped_images(workspace, table, reporter) if not columns else np.zeros(len(table), dtype=bool)
+    table = load_table(project, reporter)
+    store = FeatureStore(project.features)
+    teachers = _teachers(project, store, chain)
+    columns = {teacher: column_of(project, store, teacher) for teacher in teachers}
+    judge = judge_of(project, table)
+    skipped = skipped_images(project, table, reporter) if not columns else np.zeros(len(table), dtype=bool)
     for column in columns.values():
         skipped |= column.unreadable(table) & table.may_skip
     samples = _samples(judge, table, split, skipped)
     evaluation = evaluate_views(
         judge.task,
-        [_student_view(workspace, judge, item, device, len(samples), reporter) for item in reversed(chain)],
+        [_student_view(project, judge, item, device, len(samples), reporter) for item in reversed(chain)],
         [judge.teacher(teacher, column) for teacher, column in columns.items()],
         samples,
-        trust=measure_trust(workspace, table, store, teachers, reporter=reporter) if teachers else None,
+        trust=measure_trust(project, table, store, teachers, reporter=reporter) if teachers else None,
         settings=judge.settings,
-        advice=partial(_advice, workspace, asked=split != "train" or isinstance(judge, FeatureJudge)),
+        advice=partial(_advice, project, asked=split != "train" or isinstance(judge, FeatureJudge)),
         reporter=reporter,
     )
     history = tuple(item.name for item in chain)
     learned = _learned(chain, evaluation.domains)
-    kept = _retention(workspace, evaluation, chain, learned) if len(history) > 1 else None
+    kept = _retention(project, evaluation, chain, learned) if len(history) > 1 else None
     return Findings(version.name, history, evaluation, kept, _continual(evaluation, history, learned), learned)
 
 
-def _teachers(workspace: Workspace, store: FeatureStore, chain: Sequence[Version]) -> list[str]:
+def _teachers(project: Project, store: FeatureStore, chain: Sequence[Version]) -> list[str]:
     """Those of the registry in its order, then others that the version learnt from; with features."""
     taught = [teacher["name"] for version in reversed(chain) for teacher in version.lineage["teachers"]]
-    wanted = dict.fromkeys([*workspace.registry.teachers, *taught])
+    wanted = dict.fromkeys([*project.registry.teachers, *taught])
     stored = set(store.teachers)
     return [name for name in wanted if name in stored]
 
 
-def _advice(workspace: Workspace, teacher: str, *, asked: bool) -> str:
+def _advice(project: Project, teacher: str, *, asked: bool) -> str:
     """About what a teacher lacks; ``asked``: whether it is asked about samples of this split at all."""
-    return who_adds(workspace, teacher) if asked else "teachers answer the calibration and test splits alone"
+    return who_adds(project, teacher) if asked else "teachers answer the calibration and test splits alone"
 
 
 def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:
@@ -123,7 +123,7 @@ def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray
 
 
 def _student_view(
-    workspace: Workspace, judge: Judge, version: Version, device: str, images: int, reporter: Reporter
+    project: Project, judge: Judge, version: Version, device: str, images: int, reporter: Reporter
 ) -> View:
     done = 0
 
@@ -132,14 +132,14 @@ def _student_view(
         done += more
         reporter.progress(f"{version.name}: looking at images", min(done, images), images)
 
-    student = load_student(version, workspace.catalogue)
+    student = load_student(version, project.catalogue)
     return judge.student(version.name, student, device=device, progress=progress)
 
 
 def _retention(
-    workspace: Workspace, evaluation: Evaluation, chain: Sequence[Version], learned: dict[str, str]
+    project: Project, evaluation: Evaluation, chain: Sequence[Version], learned: dict[str, str]
 ) -> Retention:
-    guard = workspace.registry.guard
+    guard = project.registry.guard
     unseen = sorted(set(chain[-2].lineage["data"]["known"]) - set(evaluation.domains))
     return retention(
         evaluation,

@@ -23,7 +23,7 @@ REGISTRY = "registry.yaml"
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Project:
     """The folder that holds ``registry.yaml``.
 
     People own ``registry.yaml``; the rest is written by kdkit: ``registry.lock``, ``features/`` (the store),
@@ -33,8 +33,8 @@ class Workspace:
     root: Path
 
     @classmethod
-    def find(cls, start: Path | str = ".") -> Workspace:
-        """The workspace at ``start`` or above it.
+    def find(cls, start: Path | str = ".") -> Project:
+        """The project at ``start`` or above it.
 
         Raises:
             KdkitError: when no ``registry.yaml`` is found.
@@ -104,10 +104,10 @@ class Workspace:
         from kdkit.core.plugin_system.discovery import load_catalogue
 
         try:
-            workspace = Workspace.find(place)
+            project = Project.find(place)
         except KdkitError:
             return load_catalogue()
-        return workspace.catalogue
+        return project.catalogue
 
     @contextmanager
     def exclusive(self, command: str) -> Iterator[None]:

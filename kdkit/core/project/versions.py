@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,10 +101,10 @@ class Version:
 
 
 class Versions:
-    """The versions of a workspace."""
+    """The versions of a project."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.root = workspace.versions
+    def __init__(self, project: Project) -> None:
+        self.root = project.versions
 
     def names(self) -> tuple[str, ...]:
         """Promoted versions, oldest first."""
@@ -235,7 +235,7 @@ def load_student(where: Path | str | Version, catalogue: Catalogue | None = None
     from kdkit.core.plugin_system.discovery import resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
-    family = (catalogue or Workspace.catalogue_at(version.folder)).get("student", version.lineage["student"]["family"])
+    family = (catalogue or Project.catalogue_at(version.folder)).get("student", version.lineage["student"]["family"])
     student: Any = resolve(family.spec.loader)(version.student_folder)
     student.eval()
     return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

@@ -31,7 +31,7 @@ from kdkit.core.teachers.source import parse_source, source_folder
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Addition:
 
 
 def add_teacher(
-    workspace: Workspace,
+    project: Project,
     name: str,
     fields: Mapping[str, Any],
     *,
@@ -75,20 +75,20 @@ def add_teacher(
         KdkitError: unknown, denied, missing or not a working teacher; the project is then as it was before.
     """
     reporter = reporter or Silent()
-    with workspace.exclusive(f"kdkit add-teacher {name}"):
-        chosen, _, after = _planned(workspace, name, fields)
-        _check_domains(workspace, chosen, reporter)
-        facts = _admit(workspace, chosen, offline, reporter)
-        with disk_errors(str(workspace.root)):
-            Lock.load(workspace.lock_path).with_teacher(name, facts).save(workspace.lock_path)
-            write_atomically(workspace.registry_path, after.encode())
-        _forget_registry(workspace)
-        pin_names(workspace)
+    with project.exclusive(f"kdkit add-teacher {name}"):
+        chosen, _, after = _planned(project, name, fields)
+        _check_domains(project, chosen, reporter)
+        facts = _admit(project, chosen, offline, reporter)
+        with disk_errors(str(project.root)):
+            Lock.load(project.lock_path).with_teacher(name, facts).save(project.lock_path)
+            write_atomically(project.registry_path, after.encode())
+        _forget_registry(project)
+        pin_names(project)
     return facts
 
 
 def plan_addition(
-    workspace: Workspace,
+    project: Project,
     name: str,
     fields: Mapping[str, Any],
     *,
@@ -97,16 +97,16 @@ def plan_addition(
 ) -> Addition:
     """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
     reporter = reporter or Silent()
-    chosen, before, after = _planned(workspace, name, fields)
-    _check_domains(workspace, chosen, reporter)
-    return Addition(chosen, before, after, _looked_at(workspace, chosen, offline, reporter))
+    chosen, before, after = _planned(project, name, fields)
+    _check_domains(project, chosen, reporter)
+    return Addition(chosen, before, after, _looked_at(project, chosen, offline, reporter))
 
 
-def _looked_at(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
+def _looked_at(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
     """What would be fetched; says of the licence what can be known before."""
-    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), workspace.registry.use
+    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
     if source.kind != "hf":
-        folder = source_folder(source, workspace.root)
+        folder = source_folder(source, project.root)
         names = select_files(list_folder(folder, str(source)), str(source))
         seen, gated = licence_seen(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
@@ -118,24 +118,24 @@ def _looked_at(workspace: Workspace, chosen: ChosenTeacher, offline: bool, repor
     return {} if offline else dict(look(source, select_files).sizes)  # offline: nothing would be fetched
 
 
-def remove_teacher(workspace: Workspace, name: str) -> None:
+def remove_teacher(project: Project, name: str) -> None:
     """Take a teacher out of ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
 
     Raises:
         KdkitError: no such teacher (did you mean).
     """
-    with workspace.exclusive(f"kdkit remove-teacher {name}"):
-        after = remove_entry(read_text(workspace.registry_path), name)
-        lock = Lock.load(workspace.lock_path)
-        write_atomically(workspace.registry_path, after.encode())
+    with project.exclusive(f"kdkit remove-teacher {name}"):
+        after = remove_entry(read_text(project.registry_path), name)
+        lock = Lock.load(project.lock_path)
+        write_atomically(project.registry_path, after.encode())
         if name in lock.teachers:
-            lock.without_teacher(name).save(workspace.lock_path)
-        shutil.rmtree(workspace.artifacts / name, ignore_errors=True)
-    _forget_registry(workspace)
+            lock.without_teacher(name).save(project.lock_path)
+        shutil.rmtree(project.artifacts / name, ignore_errors=True)
+    _forget_registry(project)
 
 
 def lock_teachers(
-    workspace: Workspace,
+    project: Project,
     names: Sequence[str] = (),
     *,
     offline: bool = False,
@@ -155,54 +155,54 @@ def lock_teachers(
     """
     reporter = reporter or Silent()
     done = {}
-    with workspace.exclusive("kdkit lock"):
-        lock = Lock.load(workspace.lock_path)
-        unpin(workspace, names)
-        pins = {name for family in lock.providers.values() for name in family} - set(workspace.registry.teachers)
+    with project.exclusive("kdkit lock"):
+        lock = Lock.load(project.lock_path)
+        unpin(project, names)
+        pins = {name for family in lock.providers.values() for name in family} - set(project.registry.teachers)
         wanted = [name for name in names if name not in pins]
         if not names:
-            wanted = [name for name in workspace.registry.teachers if name not in lock.teachers]
+            wanted = [name for name in project.registry.teachers if name not in lock.teachers]
         for name in wanted:
-            chosen = chosen_teacher(workspace, name)
+            chosen = chosen_teacher(project, name)
             if chosen.unavailable and not names:
                 reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
                 continue
             chosen.require_available()
             if _known_before(chosen):
-                require_permission(chosen, workspace.registry.use, Silent())
-            done[name] = _admit(workspace, chosen, offline, reporter)
+                require_permission(chosen, project.registry.use, Silent())
+            done[name] = _admit(project, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
-            lock.save(workspace.lock_path)
-        pin_names(workspace)
+            lock.save(project.lock_path)
+        pin_names(project)
     return done
 
 
-def check_lock(workspace: Workspace) -> list[str]:
+def check_lock(project: Project) -> list[str]:
     """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
-    lock, problems = Lock.load(workspace.lock_path), []
-    for name in workspace.registry.teachers:
+    lock, problems = Lock.load(project.lock_path), []
+    for name in project.registry.teachers:
         try:
-            if not chosen_teacher(workspace, name).unavailable:
-                verify(workspace, name)
+            if not chosen_teacher(project, name).unavailable:
+                verify(project, name)
         except KdkitError as error:
             problems.append(f"{error.headline}. {error.why}".rstrip(". "))
-    problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(workspace, lock)]
+    problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(project, lock)]
     # A pulled project keeps the facts of teachers whose files only their author has: nothing is wrong with that.
     here = [name for name, facts in lock.teachers.items() if not facts.held_by_author]
-    extra = [name for name in here if name not in workspace.registry.teachers]
+    extra = [name for name in here if name not in project.registry.teachers]
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 
 
-def _planned(workspace: Workspace, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
+def _planned(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
     """(the teacher, ``registry.yaml`` before, and after)."""
     try:
         valid_name(name)
     except ValueError as error:
         raise KdkitError(str(error), where="the new teacher's name") from None
-    before = read_text(workspace.registry_path)
+    before = read_text(project.registry_path)
     after = add_entry(before, name, fields)
     registry = check_registry(after)
-    chosen = choose(workspace.catalogue, name, registry.teachers[name])
+    chosen = choose(project.catalogue, name, registry.teachers[name])
     if _known_before(chosen):
         require_permission(chosen, registry.use, Silent())  # first: what is denied need not be made possible
     chosen.require_available()
@@ -214,22 +214,22 @@ def _known_before(chosen: ChosenTeacher) -> bool:
     return chosen.spec is not None or chosen.license is not None
 
 
-def _check_domains(workspace: Workspace, chosen: ChosenTeacher, reporter: Reporter) -> None:
+def _check_domains(project: Project, chosen: ChosenTeacher, reporter: Reporter) -> None:
     from kdkit.core.data.domains import domains_of, warn_of_unknown
 
-    if chosen.domains and workspace.registry.data and (known := domains_of(workspace)):
+    if chosen.domains and project.registry.data and (known := domains_of(project)):
         warn_of_unknown(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
 
 
-def _admit(workspace: Workspace, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
+def _admit(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
     """Fetch into a folder aside, check licence and model, and only then put the folder in its place."""
-    final = workspace.artifacts / chosen.name
-    with disk_errors(str(workspace.artifacts)), new_folder(final, replace=True) as stage:
-        found = fetch(chosen, workspace.root, stage, reporter, offline=offline)
-        loader = chosen.loader or recognise(workspace.catalogue, found.folder, chosen.source)
-        require_permission(chosen, workspace.registry.use, reporter, found.licence, gated=found.gated)
+    final = project.artifacts / chosen.name
+    with disk_errors(str(project.artifacts)), new_folder(final, replace=True) as stage:
+        found = fetch(chosen, project.root, stage, reporter, offline=offline)
+        loader = chosen.loader or recognise(project.catalogue, found.folder, chosen.source)
+        require_permission(chosen, project.registry.use, reporter, found.licence, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
-        return _facts(workspace.catalogue, chosen, loader, found)
+        return _facts(project.catalogue, chosen, loader, found)
 
 
 def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialised) -> LockedTeacher:
@@ -254,6 +254,6 @@ def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Mate
     )
 
 
-def _forget_registry(workspace: Workspace) -> None:
-    """The workspace keeps the registry that it read; this one was changed."""
-    vars(workspace).pop("registry", None)
+def _forget_registry(project: Project) -> None:
+    """The project keeps the registry that it read; this one was changed."""
+    vars(project).pop("registry", None)

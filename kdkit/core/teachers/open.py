@@ -23,7 +23,7 @@ from kdkit.core.teachers.source import parse_source, source_folder
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class OpenTeacher:
     parts: Mapping[str, str]
 
 
-def open_teacher(workspace: Workspace, name: str, *, reporter: Reporter | None = None) -> OpenTeacher:
+def open_teacher(project: Project, name: str, *, reporter: Reporter | None = None) -> OpenTeacher:
     """Load a chosen teacher.
 
     Raises:
         KdkitError: not in the registry (did you mean), not locked, a file or the registry entry changed since
             the lock (with both values), a licence that forbids it, or whatever its loader finds wrong.
     """
-    chosen = chosen_teacher(workspace, name)
-    locked = Lock.load(workspace.lock_path).teacher(name)
+    chosen = chosen_teacher(project, name)
+    locked = Lock.load(project.lock_path).teacher(name)
     chosen.require_available()
-    use, reporter = workspace.registry.use, reporter or Silent()
+    use, reporter = project.registry.use, reporter or Silent()
     require_permission(chosen, use, reporter, locked.licence, gated=locked.gated)
-    materialised = materialise(workspace, name, reporter=reporter)
-    model, signals = load_model(workspace.catalogue, chosen, locked.loader, materialised.folder)
+    materialised = materialise(project, name, reporter=reporter)
+    model, signals = load_model(project.catalogue, chosen, locked.loader, materialised.folder)
     fingerprint = fingerprint_of(materialised.files, locked.loader, chosen.options, identity_of(model))
     if fingerprint != locked.fingerprint:
         raise KdkitError(
@@ -72,7 +72,7 @@ def open_teacher(workspace: Workspace, name: str, *, reporter: Reporter | None =
     return OpenTeacher(name, model, signals, fingerprint, parts)
 
 
-def open_answering(workspace: Workspace, name: str, device: str, *, reporter: Reporter | None = None) -> Answering:
+def open_answering(project: Project, name: str, device: str, *, reporter: Reporter | None = None) -> Answering:
     """Load a chosen teacher to be asked questions, on ``device``.
 
     Raises:
@@ -80,43 +80,43 @@ def open_answering(workspace: Workspace, name: str, device: str, *, reporter: Re
     """
     from torch import nn
 
-    model = open_teacher(workspace, name, reporter=reporter).model
+    model = open_teacher(project, name, reporter=reporter).model
     if not isinstance(model, Answering):
         raise KdkitError(f"teacher '{name}' does not answer questions", fix="take one that does: docs/models.md")
     return model.to(device) if isinstance(model, nn.Module) else model
 
 
 def materialise(
-    workspace: Workspace, name: str, *, offline: bool = False, reporter: Reporter | None = None
+    project: Project, name: str, *, offline: bool = False, reporter: Reporter | None = None
 ) -> Materialised:
     """The verified folder ``.kdkit/artifacts/<name>`` of a locked teacher, fetched again where it is gone.
 
     Raises:
         KdkitError: not locked; a file that changed since (naming it and both hashes); as :func:`fetch`.
     """
-    chosen, locked = verify(workspace, name)
-    folder = workspace.artifacts / name
+    chosen, locked = verify(project, name)
+    folder = project.artifacts / name
     if not folder.is_dir():
-        with disk_errors(str(workspace.artifacts)), new_folder(folder, replace=True) as stage:
-            fetch(chosen, workspace.root, stage, reporter or Silent(), locked=locked, offline=offline)
+        with disk_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
+            fetch(chosen, project.root, stage, reporter or Silent(), locked=locked, offline=offline)
             same_files(stage, locked.files, chosen.where, _accept(name))
     return Materialised(folder, locked.files, locked.commit, locked.licence, locked.gated, locked.also)
 
 
-def verify(workspace: Workspace, name: str) -> tuple[ChosenTeacher, LockedTeacher]:
+def verify(project: Project, name: str) -> tuple[ChosenTeacher, LockedTeacher]:
     """Check that registry, lock and the files that are here agree; writes nothing.
 
     Raises:
         KdkitError: not locked, or what differs, with both values.
     """
-    chosen = chosen_teacher(workspace, name)
-    locked = Lock.load(workspace.lock_path).teacher(name)
+    chosen = chosen_teacher(project, name)
+    locked = Lock.load(project.lock_path).teacher(name)
     require_same_choice(chosen, locked)
-    folder = workspace.artifacts / name
+    folder = project.artifacts / name
     if folder.is_dir():
-        fix = f"delete {folder.relative_to(workspace.root)} to fetch it again, or: {_accept(name)}"
+        fix = f"delete {folder.relative_to(project.root)} to fetch it again, or: {_accept(name)}"
         same_files(folder, locked.files, chosen.where, fix)
-        _same_origin(chosen, locked, workspace)
+        _same_origin(chosen, locked, project)
     return chosen, locked
 
 
@@ -201,7 +201,7 @@ def require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
             )
 
 
-def _same_origin(chosen: ChosenTeacher, locked: LockedTeacher, workspace: Workspace) -> None:
+def _same_origin(chosen: ChosenTeacher, locked: LockedTeacher, project: Project) -> None:
     """A folder that a person has trained further since: the project still has the old files, so say it.
 
     Files with the size and time of the copy are taken as unchanged; an origin that is gone does not matter.
@@ -210,10 +210,10 @@ def _same_origin(chosen: ChosenTeacher, locked: LockedTeacher, workspace: Worksp
     if source.kind == "hf":
         return
     try:
-        folder = source_folder(source, workspace.root)
+        folder = source_folder(source, project.root)
     except KdkitError:
         return
-    copies = workspace.artifacts / chosen.name
+    copies = project.artifacts / chosen.name
     for name, fact in locked.files.items():
         wanted = fact.made_from.sha256 if fact.made_from else fact.sha256
         origin = folder / (fact.made_from.file if fact.made_from else name)

@@ -11,16 +11,16 @@ from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.project.registry.lock import LicenceSeen, Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
-def permission(workspace: Workspace, name: str) -> Verdict:
-    """Whether the workspace may distil from the chosen teacher ``name``, by all that is known about it."""
-    locked = Lock.load(workspace.lock_path).teachers.get(name)
-    facts = chosen_teacher(workspace, name).licence_facts(
+def permission(project: Project, name: str) -> Verdict:
+    """Whether the project may distil from the chosen teacher ``name``, by all that is known about it."""
+    locked = Lock.load(project.lock_path).teachers.get(name)
+    facts = chosen_teacher(project, name).licence_facts(
         locked.licence if locked else None, gated=bool(locked and locked.gated)
     )
-    return allowed(facts, workspace.registry.use)
+    return allowed(facts, project.registry.use)
 
 
 def require_permission(

@@ -15,22 +15,22 @@ from safetensors.numpy import save_file
 from kdkit.core.base import atomic
 from kdkit.core.base.atomic import disk_errors, new_file, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 FULL = Path("/dev/full")
 
 
 def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    left = workspace.state / "release" / "of-a-killed-push"
+    project = Project(tmp_path)
+    left = project.state / "release" / "of-a-killed-push"
     left.mkdir(parents=True)
-    with workspace.room("release") as room:
+    with project.room("release") as room:
         assert room == left.parent
         assert not room.exists()
         (room / "deep").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError), workspace.room("release"):
-        workspace.state.write_text("a folder cannot be written like a file", encoding="utf-8")
-    assert list(workspace.state.iterdir()) == []
+    with pytest.raises(IsADirectoryError), project.room("release"):
+        project.state.write_text("a folder cannot be written like a file", encoding="utf-8")
+    assert list(project.state.iterdir()) == []
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
@@ -78,7 +78,7 @@ def test_safetensors_in_a_folder_that_may_not_be_written(tmp_path: Path) -> None
 
 
 def test_every_command_that_writes_is_covered(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="no disk space left"), Workspace(tmp_path).exclusive("kdkit distill"):
+    with pytest.raises(KdkitError, match="no disk space left"), Project(tmp_path).exclusive("kdkit distill"):
         raise OSError(28, "No space left on device")
 
 

@@ -12,7 +12,7 @@ import pytest
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.data import load_table
 from kdkit.core.data.option_types import check_types
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.core.features.small import paint
 
 
@@ -61,27 +61,27 @@ def test_what_fits_or_is_not_known_passes(options: Mapping[str, Any]) -> None:
     check_types("source 'x'", factory, options)
 
 
-def project(root: Path, options: str, record: Mapping[str, Any]) -> Workspace:
+def folder(root: Path, options: str, record: Mapping[str, Any]) -> Project:
     paint(root / "a.png", seed=0)
     (root / "data.json").write_text(json.dumps([record]), encoding="utf-8")
     (root / "registry.yaml").write_text(
         f"version: 1\ndata:\n- source: med-grit\n  path: data.json\n  options: {{{options}}}\n", encoding="utf-8"
     )
-    return Workspace(root)
+    return Project(root)
 
 
 def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None:
     good = {"id": "a", "conversations": [["Where?", "left"]]}
-    workspace = project(tmp_path, "task: vqa, split: train, modality: 3", good)
+    project = folder(tmp_path, "task: vqa, split: train, modality: 3", good)
     with pytest.raises(KdkitError, match="option 'modality' is 3, not a text") as caught:
-        load_table(workspace)
+        load_table(project)
     assert caught.value.where == "registry.yaml:3"
     half = {"id": "a", "conversations": [["Where?", "left \ud800"]]}
     with pytest.raises(KdkitError, match="has a character that no text can have") as caught:
-        load_table(project(tmp_path, "task: vqa, split: train", half))
+        load_table(folder(tmp_path, "task: vqa, split: train", half))
     assert caught.value.where == f"{tmp_path / 'data.json'}:1"
     with pytest.raises(KdkitError, match="1 image file is missing"):
-        load_table(project(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
+        load_table(folder(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
 
 
 class Reader:

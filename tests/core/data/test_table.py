@@ -20,7 +20,7 @@ from kdkit.core.data.check import Leak, check_data, skipped_images
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.images import decode, decoding_threads, open_image
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES, all_prompts
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.schema import Registry
 from tests.core.features.small import paint
 
@@ -40,7 +40,7 @@ def row(i: int, **changes: Any) -> dict[str, Any]:
 
 def make_project(
     root: Path, rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any] | None = None, **registry: Any
-) -> Workspace:
+) -> Project:
     """A project with one JSONL entry; pictures that rows name and that do not exist are painted."""
     data = root / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def make_project(
     (data / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
     entry = {"source": "jsonl", "path": "data/samples.jsonl", "options": dict(options or {})}
     write_registry(root, [entry], **registry)
-    return Workspace(root)
+    return Project(root)
 
 
 def write_registry(root: Path, entries: Sequence[Mapping[str, Any]], **registry: Any) -> None:
@@ -91,13 +91,13 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def test_digests_follow_the_content(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path, [row(i) for i in range(4)])
-    before = load_table(workspace)
+    project = make_project(tmp_path, [row(i) for i in range(4)])
+    before = load_table(project)
     assert len(set(before.digests.tolist())) == 4
     os.utime(tmp_path / "data/0.png")  # another time, the same bytes
     paint(tmp_path / "data/1.png", seed=99)
     make_project(tmp_path, [row(0), row(1), row(2, text="other"), row(3, label="x", domain="mr")])
-    after = load_table(Workspace(tmp_path))
+    after = load_table(Project(tmp_path))
     assert (before.digests == after.digests).tolist() == [True, False, False, True]
     assert (before.image_digests == after.image_digests).tolist() == [True, False, True, True]
 
@@ -115,15 +115,15 @@ def test_digests_follow_further_images(tmp_path: Path) -> None:
 
 
 def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path, [row(i) for i in range(4)])
-    first = load_table(workspace)
+    project = make_project(tmp_path, [row(i) for i in range(4)])
+    first = load_table(project)
     hashed: list[Path] = []
 
     def counting(path: Path) -> int | str:
         hashed.append(path)
         return file_digest(path)
 
-    cache = DigestCache(workspace.state / "digests.json", counting)
+    cache = DigestCache(project.state / "digests.json", counting)
     stat = os.stat(first.samples[2].image)
     files = [(str(first.samples[2].image), (stat.st_size, stat.st_mtime_ns))]
     assert cache.get(files) == [first.image_digests[2]]
@@ -132,16 +132,16 @@ def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path)
         cache.path.write_bytes(content)
         assert cache.get(files) == [first.image_digests[2]]
     assert len(hashed) == 4
-    assert (load_table(workspace).digests == first.digests).all()
+    assert (load_table(project).digests == first.digests).all()
 
 
 def test_many_samples_are_quick(tmp_path: Path) -> None:
     """All rows share one file: what is timed is the table, not the disk."""
     paint(tmp_path / "data/0.png", seed=0)
-    workspace = make_project(tmp_path, [row(i, image="0.png") for i in range(20_000)])
-    load_table(workspace)
+    project = make_project(tmp_path, [row(i, image="0.png") for i in range(20_000)])
+    load_table(project)
     start = time.process_time()
-    table = load_table(workspace)
+    table = load_table(project)
     table.select("train", ["ct"], True)
     assert len(table) == 20_000
     assert time.process_time() - start < 4  # about 0.4 s of an idle core; this guards against anything quadratic
@@ -155,28 +155,28 @@ def test_many_samples_are_quick(tmp_path: Path) -> None:
     ],
 )
 def test_ids_must_be_unique(tmp_path: Path, rows: list[dict[str, Any]], message: str, line: int) -> None:
-    workspace = make_project(tmp_path, rows)
+    project = make_project(tmp_path, rows)
     with pytest.raises(KdkitError, match=message) as error:
-        load_table(workspace)
+        load_table(project)
     assert error.value.where == f"{tmp_path}/data/samples.jsonl:{line}"
     assert f"{tmp_path}/data/samples.jsonl:1" in error.value.why
 
 
 def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path, [row(i) for i in range(9)])
+    project = make_project(tmp_path, [row(i) for i in range(9)])
     for i in (2, 4, 5, 7):
         (tmp_path / f"data/{i}.png").unlink()
     with pytest.raises(
         KdkitError, match=r"4 image files are missing: \S*2.png, \S*4.png, \S*5.png and 1 more"
     ) as error:
-        load_table(workspace)
+        load_table(project)
     assert error.value.where.endswith("samples.jsonl:3")
 
 
 def test_a_registry_without_data(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
     with pytest.raises(KdkitError, match="the registry has no data"):
-        load_table(Workspace(tmp_path))
+        load_table(Project(tmp_path))
 
 
 def test_two_entries_keep_their_order(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_two_entries_keep_their_order(tmp_path: Path) -> None:
     first = {"source": "jsonl", "path": "data/samples.jsonl"}
     write_registry(tmp_path, [first, {"source": "folder", "path": "more", "options": options}])
     paint(tmp_path / "more/normal/x.png", seed=1)
-    table = load_table(Workspace(tmp_path))
+    table = load_table(Project(tmp_path))
     assert table.ids == ("s0", "s1", "more/normal/x")
     assert table.may_skip.tolist() == [False, False, True]
 
@@ -204,12 +204,12 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
         row(27, domain="mr", label=None),
         row(4, text="again"),
     ]
-    workspace = make_project(tmp_path, rows)
+    project = make_project(tmp_path, rows)
     data = tmp_path / "data"
     decode(data / "1.png").save(data / "copy.bmp")
     (data / "bad.png").write_bytes((data / "2.png").read_bytes()[:100])
     (data / "gone.png").unlink()
-    report = check_data(workspace)
+    report = check_data(project)
     assert report.samples == len(rows)
     assert report.counts["ct"]["rare"] == {"train": 0, "calibration": 0, "test": 1}
     assert sum(n for labels in report.counts.values() for c in labels.values() for n in c.values()) == len(rows)
@@ -232,7 +232,7 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
         "1 leak between splits, one group",
         "1 class without a calibration sample",
     ]
-    skipping = check_data(workspace, skip_unreadable=True)
+    skipping = check_data(project, skip_unreadable=True)
     assert len(skipping.problems) == 5
     assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
 
@@ -244,13 +244,13 @@ def test_an_entry_without_any_image_is_told_once_with_its_line(tmp_path: Path) -
     (tmp_path / "registry.yaml").write_text(
         f"version: 1\ndata:\n- {json.dumps(good)}\n- {json.dumps(bad)}\n", encoding="utf-8"
     )
-    report = check_data(Workspace(tmp_path))
+    report = check_data(Project(tmp_path))
     path = str(tmp_path / "data/imgs/0.png")
     assert report.elsewhere == {"registry.yaml:4": path}
     said = f"registry.yaml:4: no image of this entry is there, as {path}; does its option image_root fit?"
     assert said in report.problems
     with pytest.raises(KdkitError, match="24 image files are missing") as error:
-        load_table(Workspace(tmp_path))
+        load_table(Project(tmp_path))
     assert "image_root" in error.value.fix
 
 
@@ -260,7 +260,7 @@ def test_a_wrong_option_is_told_with_the_line_of_its_entry(tmp_path: Path, optio
         f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}: 1}}\n", encoding="utf-8"
     )
     with pytest.raises(KdkitError, match=what) as error:
-        load_table(Workspace(tmp_path))
+        load_table(Project(tmp_path))
     assert error.value.where == f"registry.yaml:{5 if option == 'skip_unreadable' else 3}"
 
 
@@ -283,13 +283,13 @@ def test_questions_are_judged_by_answers_and_need_some_for_calibration(tmp_path:
 
 def test_further_images_of_a_sample_are_looked_at_too(tmp_path: Path) -> None:
     rows = [row(0), row(1, extra={"images": ["0.png", "bad.png"]}), row(2, extra={"images": ["gone.png"]})]
-    workspace = make_project(tmp_path, rows)
+    project = make_project(tmp_path, rows)
     (tmp_path / "data" / "bad.png").write_bytes(b"no image")
-    report = check_data(workspace)
+    report = check_data(project)
     assert [(bad.id, Path(bad.image).name) for bad in report.unreadable] == [("s1", "bad.png"), ("s2", "gone.png")]
     assert report.unreadable[1].why == "no such file"
     with pytest.raises(KdkitError, match=r"1 image file is missing: \S*gone.png") as caught:
-        load_table(workspace)
+        load_table(project)
     assert caught.value.where.endswith("samples.jsonl:3")
     paint(tmp_path / "data" / "gone.png", seed=0)
     skipping = make_project(tmp_path, rows, {"skip_unreadable": True})
@@ -351,8 +351,8 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
 
 def prompts_of(tmp_path: Path, prompts: dict[str, list[str]]) -> tuple[Registry, SampleTable]:
     rows = [row(0, domain="brain_mr", label="no_tumour"), row(1, domain="ct"), row(2, domain="x", label=None)]
-    workspace = make_project(tmp_path, rows, prompts=prompts)
-    return workspace.registry, load_table(workspace)
+    project = make_project(tmp_path, rows, prompts=prompts)
+    return project.registry, load_table(project)
 
 
 @pytest.mark.parametrize(

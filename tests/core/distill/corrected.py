@@ -21,7 +21,7 @@ from kdkit.core.distill.loop.sampler import BatchSchedule
 from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, Prepared, corrected_feed, distill, make_feed, prepare
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
@@ -49,7 +49,7 @@ optimiser: {lr: 0.003, batch_size: 4, steps: %d}
 """
 
 
-def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int = 14, train: int = 24) -> Workspace:
+def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int = 14, train: int = 24) -> Project:
     """``train`` training samples, every fourth one about a box; its teacher ``first`` is another tiny model."""
     (root / "data").mkdir(parents=True)
     rows = [_row(root / "data", number, "train") for number in range(train)]
@@ -58,8 +58,8 @@ def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int
     (root / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     set_correction(root, correction, steps=steps)
     make(seed=1, sizes=SIZES, max_tokens=112, max_answer=48, system="").save(root / "models" / "first")
-    add_teacher(Workspace(root), "first", {"from": "local:models/first", "loader": "qwen2-vl", "license": "mit"})
-    return Workspace(root)
+    add_teacher(Project(root), "first", {"from": "local:models/first", "loader": "qwen2-vl", "license": "mit"})
+    return Project(root)
 
 
 def set_correction(root: Path, correction: Mapping[str, Any] | None, *, steps: int = 14) -> None:
@@ -73,7 +73,7 @@ def add_server(root: Path, url: str, **settings: Any) -> None:
     folder.mkdir(parents=True)
     content = {"endpoint": url, "model": "big", "tries": 2, **settings}
     (folder / "endpoint.json").write_text(json.dumps(content), encoding="utf-8")
-    add_teacher(Workspace(root), "remote", {"from": "local:models/remote", "license": "mit"})
+    add_teacher(Project(root), "remote", {"from": "local:models/remote", "license": "mit"})
 
 
 def reference_of(body: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def in_other_words(body: Mapping[str, Any]) -> Reply:
 
 
 def run(root: Path) -> Outcome:
-    outcome = distill(Workspace(root), Options(cpu=True))
+    outcome = distill(Project(root), Options(cpu=True))
     assert outcome is not None
     return outcome
 
@@ -136,14 +136,14 @@ class Course:
     """A run's batches without its training: the student stays as it was made."""
 
     def __init__(self, root: Path, folder: Path, at: Any = None) -> None:
-        workspace, options = Workspace(root), Options(cpu=True)
-        self.prepared: Prepared = prepare(workspace, options, Silent())
-        self.built: Build = build(workspace, self.prepared.plan, self.prepared.survey, None, Silent())
+        project, options = Project(root), Options(cpu=True)
+        self.prepared: Prepared = prepare(project, options, Silent())
+        self.built: Build = build(project, self.prepared.plan, self.prepared.survey, None, Silent())
         place, plan = at or accelerate(options.precision, cpu=options.cpu), self.prepared.plan
         self.steps = plan.settings.steps
         schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
         self.plain = make_feed(self.prepared, self.built, place, schedule)
-        made = corrected_feed(workspace, self.prepared, self.built, place, schedule, folder, Silent())
+        made = corrected_feed(project, self.prepared, self.built, place, schedule, folder, Silent())
         assert made is not None
         self.feed: CorrectedFeed = made
 
@@ -160,7 +160,7 @@ def main() -> None:
     """``python -m tests.core.distill.corrected FOLDER SECONDS``: distil the project in a process of its own, with
     so many seconds between checkpoints."""
     options = Options(cpu=True, checkpoint_seconds=float(sys.argv[2]))
-    distill(Workspace(Path(sys.argv[1])), options, reporter=Lines(every=0.0))
+    distill(Project(Path(sys.argv[1])), options, reporter=Lines(every=0.0))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.toy_project import make_project, open_project, write_images
 
 STUDENT = {
@@ -30,7 +30,7 @@ increment: {replay: 0.5, steps: 0.25}
 QUESTION = "<image>What?"
 
 
-def make_speaking(root: Path, domains: Sequence[str] = ("ct", "mri")) -> Workspace:
+def make_speaking(root: Path, domains: Sequence[str] = ("ct", "mri")) -> Project:
     """The project with v1, which learnt its answers without a teacher."""
     make_project(root, teachers={}, domains=domains, train=6, held_out=4)
     registry = root / "registry.yaml"

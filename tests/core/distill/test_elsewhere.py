@@ -132,10 +132,10 @@ def test_heads_that_the_parent_lost_are_fitted_again(authors: Path, tmp_path: Pa
     whole = load_file(version / "task.safetensors")
     save_file({name: x for name, x in whole.items() if "@radio" not in name}, version / "task.safetensors")
     other_pictures(root)
-    workspace = open_project(root)
-    prepared = prepare(workspace, Options(incremental=True), Silent())
+    project = open_project(root)
+    prepared = prepare(project, Options(incremental=True), Silent())
     assert prepared.plan.new_teachers == ()
-    made = build(workspace, prepared.plan, prepared.survey, prepared.parent, Silent())
+    made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent())
     student, indices = made.task.student, prepared.survey.samples("train")
     (teaching,) = (t for t in made.teachings if t.name == "radio")
     with torch.no_grad():
@@ -153,9 +153,9 @@ def test_in_a_shared_space_a_new_teacher_comes_to_the_student(authors: Path, tmp
     shutil.rmtree(base / "versions")
     run(base)
     root = elsewhere(base, tmp_path / "p", ("xray",), recipe)
-    workspace = open_project(root)
-    prepared = prepare(workspace, Options(incremental=True), Silent())
-    made = build(workspace, prepared.plan, prepared.survey, prepared.parent, Silent())
+    project = open_project(root)
+    prepared = prepare(project, Options(incremental=True), Silent())
+    made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent())
     indices = prepared.survey.samples("train")
     (teaching,) = (t for t in made.teachings if t.name == "xr")
     aligner: Any = made.task.bridges["@xr"]
@@ -164,4 +164,4 @@ def test_in_a_shared_space_a_new_teacher_comes_to_the_student(authors: Path, tmp
         target = torch.from_numpy(teaching.gather("text", teaching.rows[indices]).astype(np.float32))
         close = torch.cosine_similarity(aligner.target("text", target), out["text"]).mean()
     assert close > 0.5, "a random rotation would have a cosine about 0"
-    assert Versions(workspace).get().name == "v1"
+    assert Versions(project).get().name == "v1"

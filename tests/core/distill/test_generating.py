@@ -28,7 +28,7 @@ from kdkit.core.features.extract.answers import asked, read_answers
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features.extract.upkeep import extract_missing, missing
 from kdkit.core.plugin_system.catalogue import Entry, Family
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
 from tests.toy_project import make_project, toy_catalogue, write_images
@@ -64,7 +64,7 @@ class Opened:
     parts: dict[str, str]
 
 
-def generating_project(root: Path, domains: Sequence[str] = ("ct",), held_out: int = 2) -> Workspace:
+def generating_project(root: Path, domains: Sequence[str] = ("ct",), held_out: int = 2) -> Project:
     make_project(root, teachers={}, domains=domains, train=10, held_out=held_out)
     registry = root / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("family: toy, config: {width: 12}", "family: toy-vlm")
@@ -72,14 +72,14 @@ def generating_project(root: Path, domains: Sequence[str] = ("ct",), held_out: i
     return reopened(root)
 
 
-def reopened(root: Path) -> Workspace:
+def reopened(root: Path) -> Project:
     """The project as a fresh process with a plugin of these models would see it."""
     catalogue = toy_catalogue()
     contents = dict(catalogue.contents)
     added: dict[Family, Spec] = {"student": STUDENT, "loss": LOSS, "task": TASK, "loader": LOADER}
     for family, spec in added.items():
         contents[family] = (*contents[family], Entry(spec, "kdkit-toy", "1.0"))
-    fresh = Workspace(root)
+    fresh = Project(root)
     fresh.__dict__["catalogue"] = replace(catalogue, contents=contents)
     return fresh
 
@@ -92,21 +92,21 @@ def add_vlm(root: Path, name: str, **config: object) -> None:
     add_teacher(reopened(root), name, {"from": f"local:models/{name}", "loader": "toy-vlm", "license": "mit"})
 
 
-def look(workspace: Workspace) -> Survey:
-    table = load_table(workspace)
+def look(project: Project) -> Survey:
+    table = load_table(project)
     teacher = ToyVlmTeacher()
-    extract(workspace, [Opened("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
-    store = FeatureStore(workspace.features)
+    extract(project, [Opened("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
+    store = FeatureStore(project.features)
     one = np.ones((1, 1))
     trust = TrustTable(("vlm",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
     return Survey(table, store, {"vlm": store.column("vlm")}, trust, one)
 
 
 def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None:
-    workspace = generating_project(tmp_path / "project")
-    survey = look(workspace)
+    project = generating_project(tmp_path / "project")
+    survey = look(project)
     plan = make_plan(RECIPE, survey, None, {}, seed=0)
-    made = build(workspace, plan, survey, None, Silent())
+    made = build(project, plan, survey, None, Silent())
     assert [spec.name for spec in made.teachings[0].raw] == ["answer", "answer_ids"]
     accelerator = Accelerator(cpu=True)
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
@@ -155,18 +155,18 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     root = tmp_path / "project"
     generating_project(root)
     add_vlm(root, "vlm", seed=0)
-    workspace = reopened(root)
-    table = load_table(workspace)
-    extract_missing(workspace, table)
-    column = FeatureStore(workspace.features).column("vlm")
+    project = reopened(root)
+    table = load_table(project)
+    extract_missing(project, table)
+    column = FeatureStore(project.features).column("vlm")
     path = column.folder / "answers.jsonl"
     whole = path.read_bytes()
     assert sorted(key[0] for key in read_answers(column.folder)) == sorted(table.ids[row] for row in asked(table))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
-    assert missing(FeatureStore(workspace.features), "vlm", column.fingerprint, table) == len(lines) - 3
-    extract_missing(workspace, table)
+    assert missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3
+    extract_missing(project, table)
     assert read_answers(column.folder) == {
         (row["id"], row["digest"]): row["answer"] for row in map(json.loads, whole.splitlines())
     }
-    assert extract_missing(workspace, table) == ()
+    assert extract_missing(project, table) == ()

@@ -186,7 +186,7 @@ def test_a_generating_teacher_teaches_live_what_it_teaches_stored(tmp_path: Path
     change(root, ("{family: toy, config: {width: 12}}", student))
     entry = {"from": "local:models/qwen", "loader": "qwen2-vl", "license": "mit", "options": {"k": 8}}
     add_teacher(open_project(root), "qwen", entry)
-    logs = [curve(project) for project in two(root, tmp_path, recipe=SPEAKING)]
+    logs = [curve(folder) for folder in two(root, tmp_path, recipe=SPEAKING)]
     assert len(logs[0]) == 8
     assert "token-kd" in logs[0][0]
     assert_same_curves(*logs)
@@ -197,9 +197,9 @@ def test_a_generating_teacher_teaches_live_what_it_teaches_stored(tmp_path: Path
 
 def curve(root: Path) -> list[dict[str, float]]:
     """What a run logs, without its evaluation: the toy project asks no questions."""
-    workspace = open_project(root)
-    prepared = prepare(workspace, Options(), Silent())
-    made = build(workspace, prepared.plan, prepared.survey, None, Silent())
+    project = open_project(root)
+    prepared = prepare(project, Options(), Silent())
+    made = build(project, prepared.plan, prepared.survey, None, Silent())
     accelerator, plan = Accelerator(cpu=True), prepared.plan
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
     feed = make_feed(prepared, made, accelerator, schedule)
@@ -260,9 +260,9 @@ def test_a_teacher_that_only_answers(tmp_path: Path) -> None:
         registry = tmp_path / "p" / "registry.yaml"
         text = registry.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
         registry.write_text(text, encoding="utf-8")
-        workspace = reopened(tmp_path / "p")
+        project = reopened(tmp_path / "p")
         with pytest.raises(KdkitError, match="'remote' cannot be live: it gives no signals"):
-            extract_missing(workspace, load_table(workspace))
+            extract_missing(project, load_table(project))
 
 
 def test_unreadable_images(without_features: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from kdkit.core.distill.model.projection import Bridge, OrthogonalHead, fit_head
 from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, Prepared, distill, make_feed
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher
@@ -98,8 +98,8 @@ def test_of_answers_the_tokens_that_both_have_are_fitted() -> None:
     torch.testing.assert_close(fitted(x, y[:, :4]), wanted, rtol=0, atol=1e-5)
 
 
-def head_tensors(project: Path, version: str) -> dict[str, Tensor]:
-    saved = load_file(project / "versions" / version / "task.safetensors")
+def head_tensors(folder: Path, version: str) -> dict[str, Tensor]:
+    saved = load_file(folder / "versions" / version / "task.safetensors")
     return {name: x for name, x in saved.items() if ".heads." in name}
 
 
@@ -148,7 +148,7 @@ SPEAKING = Recipe.model_validate(
 CONFIG: dict[str, Any] = {**cast(dict[str, Any], STUDENT["config"]), "max_answer": 40, "max_tokens": 96}
 
 
-def speaking(root: Path) -> Workspace:
+def speaking(root: Path) -> Project:
     make_project(root, teachers={}, domains=("ct",), train=4, held_out=2)
     registry = root / "registry.yaml"
     entry = json.dumps({"family": "clinkd", "config": CONFIG})
@@ -157,25 +157,25 @@ def speaking(root: Path) -> Workspace:
     return open_project(root)
 
 
-def taught_by(workspace: Workspace, *, hidden: bool) -> Survey:
+def taught_by(project: Project, *, hidden: bool) -> Survey:
     """By a wider model, which gives its states or does not."""
     sizes = {**CONFIG["sizes"], "hidden": 48}
     teacher = GeneratingTeacher(make(**{**CONFIG, "sizes": sizes}, seed=3), k=4, hidden=hidden)
     assert (teacher.signals[-1].name, teacher.signals[-1].shape) == (
         ("answer_hidden", (40, 48)) if hidden else ("tail", (40, 3))
     )
-    return survey_of(workspace, cast(Any, teacher))
+    return survey_of(project, cast(Any, teacher))
 
 
 @pytest.mark.parametrize("normalise", ["unit", "standardise"])
 def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, normalise: str) -> None:
-    workspace = speaking(tmp_path / "p")
-    survey = taught_by(workspace, hidden=True)
+    project = speaking(tmp_path / "p")
+    survey = taught_by(project, hidden=True)
     recipe = SPEAKING.model_copy(update={"targets": SPEAKING.targets.model_copy(update={"normalise": normalise})})
     plan = make_plan(recipe, survey, None, {}, seed=0)
     run, results = tmp_path / "run", list[tuple[dict[str, Tensor], Any]]()
     for _ in range(2):
-        made = build(workspace, plan, survey, None, Silent())
+        made = build(project, plan, survey, None, Silent())
         accelerator = Accelerator(cpu=True)
         schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(
@@ -206,12 +206,12 @@ def test_what_cannot_be_compared_is_told_of(tmp_path: Path) -> None:
         def warn(self, text: str) -> None:
             heard.append(text)
 
-    workspace = speaking(tmp_path / "without")
-    survey = taught_by(workspace, hidden=False)
-    build(workspace, make_plan(SPEAKING, survey, None, {}, seed=0), survey, None, Heard()).inputs.close()
+    project = speaking(tmp_path / "without")
+    survey = taught_by(project, hidden=False)
+    build(project, make_plan(SPEAKING, survey, None, {}, seed=0), survey, None, Heard()).inputs.close()
     assert heard == ["the loss 'answer-vkd' reads answer_hidden, which no teacher gives"]
-    workspace = speaking(tmp_path / "shared")
-    survey = taught_by(workspace, hidden=True)
+    project = speaking(tmp_path / "shared")
+    survey = taught_by(project, hidden=True)
     plan = make_plan(SPEAKING.model_copy(update={"space": "shared", "heads": "linear"}), survey, None, {}, seed=0)
     with pytest.raises(KdkitError, match="cannot be brought into a shared space"):
-        build(workspace, plan, survey, None, Silent())
+        build(project, plan, survey, None, Silent())

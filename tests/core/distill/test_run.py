@@ -24,7 +24,7 @@ from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.guard import judge
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.schema import GuardEntry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
@@ -39,23 +39,23 @@ REPOSITORY = Path(__file__).parents[3]
 def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one version, learnt from a teacher of two of its three domains."""
     root = tmp_path_factory.mktemp("toy") / "project"
-    workspace = make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
-    run(workspace)
+    project = make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
+    run(project)
     return root
 
 
 @pytest.fixture
-def project(first_version: Path, tmp_path: Path) -> Path:
+def folder(first_version: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(first_version, tmp_path / "project"))
 
 
 @pytest.fixture
-def with_xray(project: Path) -> Path:
+def with_xray(folder: Path) -> Path:
     """The copy, with a teacher of the third domain added."""
-    train_teacher(["xray"], width=20, seed=5).save(project / "models" / "xr")
-    add_teacher(open_project(project), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
-    return project
+    train_teacher(["xray"], width=20, seed=5).save(folder / "models" / "xr")
+    add_teacher(open_project(folder), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    return folder
 
 
 class Heard(Silent):
@@ -68,22 +68,22 @@ class Heard(Silent):
         self.warnings.append(text)
 
 
-def run(workspace: Workspace, **options: Any) -> Outcome:
-    outcome = distill(workspace, Options(cpu=True, **options))
+def run(project: Project, **options: Any) -> Outcome:
+    outcome = distill(project, Options(cpu=True, **options))
     assert outcome is not None
     return outcome
 
 
-def recipe(project: Path, *changes: tuple[str, str]) -> None:
+def recipe(folder: Path, *changes: tuple[str, str]) -> None:
     text = RECIPE
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    (project / "toy.yaml").write_text(text, encoding="utf-8")
+    (folder / "toy.yaml").write_text(text, encoding="utf-8")
 
 
-def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
-    folder = project / "versions" / version
+def weights(folder: Path, version: str) -> dict[str, torch.Tensor]:
+    folder = folder / "versions" / version
     return {**load_file(folder / "student" / "toy.safetensors"), **load_file(folder / "task.safetensors")}
 
 
@@ -157,15 +157,15 @@ def test_a_known_domain_without_a_teacher_is_said_and_the_previous_version_keeps
     assert outcome.retention.domains["mri"].points > -10
 
 
-def test_unreadable_images_are_left_out_where_that_is_asked_for(project: Path) -> None:
-    (project / "images" / "ct-mass-0-0.png").write_bytes(b"no image")
+def test_unreadable_images_are_left_out_where_that_is_asked_for(folder: Path) -> None:
+    (folder / "images" / "ct-mass-0-0.png").write_bytes(b"no image")
     with pytest.raises(KdkitError, match="1 of 288 images cannot be read"):
-        run(open_project(project))
-    registry = project / "registry.yaml"
+        run(open_project(folder))
+    registry = folder / "registry.yaml"
     text = registry.read_text(encoding="utf-8")
     asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
     registry.write_text(asked, encoding="utf-8")
-    assert sum(run(open_project(project)).version.lineage["data"]["samples"].values()) == 6 * 12 - 1
+    assert sum(run(open_project(folder)).version.lineage["data"]["samples"].values()) == 6 * 12 - 1
 
 
 def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
@@ -192,17 +192,17 @@ def test_many_small_losses_break_the_guard_together(mean: float, high: float, ju
     assert judge(lost, GuardEntry.model_validate({"judge": judged})).promoted is promoted
 
 
-def test_new_samples_alone_are_an_increment(project: Path) -> None:
-    manifest = project / "images" / "samples.jsonl"
+def test_new_samples_alone_are_an_increment(folder: Path) -> None:
+    manifest = folder / "images" / "samples.jsonl"
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     extra = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "ct"][:9]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *extra]), encoding="utf-8")
-    plan = prepare(open_project(project), Options(incremental=True), Silent()).plan
+    plan = prepare(open_project(folder), Options(incremental=True), Silent()).plan
     assert (plan.fresh, plan.new_teachers) == (9, ())
     assert plan.replayed == 2 * 3 * 12, "of xray nobody speaks"
-    assert run(open_project(project), incremental=True).version.name == "v2"
+    assert run(open_project(folder), incremental=True).version.name == "v2"
     with pytest.raises(KdkitError, match="nothing new since v2"):
-        run(open_project(project), incremental=True)
+        run(open_project(folder), incremental=True)
 
 
 @pytest.mark.parametrize(("oversample", "times"), [(None, 1.0), (2.0, 2.0), (4.0, 0.9 * 3)])
@@ -242,25 +242,25 @@ def test_interpolation_lies_between_the_parent_and_the_trained_weights(with_xray
     torch.testing.assert_close(mixed[name], 0.75 * before[name] + 0.25 * trained[name])
 
 
-def test_a_new_teacher_is_aligned_to_the_space_that_the_student_lives_in(project: Path) -> None:
-    recipe(project, ("space: heads", "space: shared\naligner: {name: procrustes}"))
-    shutil.rmtree(project / "versions")
-    run(open_project(project))
-    train_teacher(["xray"], width=20, seed=5).save(project / "models" / "xr")
-    add_teacher(open_project(project), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
-    run(open_project(project), incremental=True)
-    before, after = weights(project, "v1"), weights(project, "v2")
+def test_a_new_teacher_is_aligned_to_the_space_that_the_student_lives_in(folder: Path) -> None:
+    recipe(folder, ("space: heads", "space: shared\naligner: {name: procrustes}"))
+    shutil.rmtree(folder / "versions")
+    run(open_project(folder))
+    train_teacher(["xray"], width=20, seed=5).save(folder / "models" / "xr")
+    add_teacher(open_project(folder), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    run(open_project(folder), incremental=True)
+    before, after = weights(folder, "v1"), weights(folder, "v2")
     old = {name for name in before if ".aligner." in name}
     assert old
     assert all(torch.equal(before[name], after[name]) for name in old)
     assert {name.replace("@radio", "@xr") for name in old} == {n for n in after if ".aligner." in n} - old
 
 
-def test_target_normalisation_is_fitted_on_training_samples_alone(project: Path) -> None:
-    recipe(project, ("space: heads", "space: heads\ntargets: {normalise: standardise}"))
-    workspace = open_project(project)
-    prepared = prepare(workspace, Options(), Silent())
-    made = build(workspace, prepared.plan, prepared.survey, None, Silent())
+def test_target_normalisation_is_fitted_on_training_samples_alone(folder: Path) -> None:
+    recipe(folder, ("space: heads", "space: heads\ntargets: {normalise: standardise}"))
+    project = open_project(folder)
+    prepared = prepare(project, Options(), Silent())
+    made = build(project, prepared.plan, prepared.survey, None, Silent())
     table, teaching = prepared.survey.table, made.teachings[0]
     train = table.select(split="train", domains=["ct", "mri"])
     expected = teaching.gather("image", teaching.rows[train]).astype(np.float64).mean(axis=0)
@@ -268,45 +268,45 @@ def test_target_normalisation_is_fitted_on_training_samples_alone(project: Path)
     np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_whole_of_a_version_comes_back(project: Path) -> None:
-    workspace = open_project(project)
-    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
-    saved = load_file(project / "versions" / "v1" / "student" / "toy.safetensors")
+def test_the_whole_of_a_version_comes_back(folder: Path) -> None:
+    project = open_project(folder)
+    student: Any = load_student(Versions(project).get(), project.catalogue)
+    saved = load_file(folder / "versions" / "v1" / "student" / "toy.safetensors")
     assert_equal(dict(student.state_dict()), saved)
     assert not student.training
 
 
-def test_same_seed_same_student_and_another_seed_another(project: Path) -> None:
-    run(open_project(project))
-    run(open_project(project), seed=1)
-    assert_equal(weights(project, "v1"), weights(project, "v2"))
-    assert not torch.equal(weights(project, "v3")["log_scale"], weights(project, "v1")["log_scale"])
+def test_same_seed_same_student_and_another_seed_another(folder: Path) -> None:
+    run(open_project(folder))
+    run(open_project(folder), seed=1)
+    assert_equal(weights(folder, "v1"), weights(folder, "v2"))
+    assert not torch.equal(weights(folder, "v3")["log_scale"], weights(folder, "v1")["log_scale"])
 
 
-def test_a_moving_average_is_what_is_kept(project: Path) -> None:
-    recipe(project, ("steps: 40}", "steps: 40, ema: 0.9}"))
-    run(open_project(project))
-    assert not torch.equal(weights(project, "v2")["log_scale"], weights(project, "v1")["log_scale"])
+def test_a_moving_average_is_what_is_kept(folder: Path) -> None:
+    recipe(folder, ("steps: 40}", "steps: 40, ema: 0.9}"))
+    run(open_project(folder))
+    assert not torch.equal(weights(folder, "v2")["log_scale"], weights(folder, "v1")["log_scale"])
 
 
-def test_the_lineage_says_the_policy_that_the_registry_chose(project: Path) -> None:
-    with (project / "registry.yaml").open("a", encoding="utf-8") as registry:
+def test_the_lineage_says_the_policy_that_the_registry_chose(folder: Path) -> None:
+    with (folder / "registry.yaml").open("a", encoding="utf-8") as registry:
         registry.write("\ntrust: {policy: all, options: {unmeasured: true}}\n")
-    recipe = run(open_project(project)).version.lineage["recipe"]
+    recipe = run(open_project(folder)).version.lineage["recipe"]
     assert recipe["trust"] == {"policy": "all", "options": {"unmeasured": True}}
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(project: Path) -> None:
-    recipe(project, ("lr: 0.01", "lr: 1.0e+30"), ("steps: 40", "steps: 41"))
+def test_a_loss_that_is_not_a_number_stops_the_run(folder: Path) -> None:
+    recipe(folder, ("lr: 0.01", "lr: 1.0e+30"), ("steps: 40", "steps: 41"))
     with pytest.raises(KdkitError, match=r"not a number at step \d+ \(fd = "):
-        run(open_project(project))
-    assert Versions(open_project(project)).names() == ("v1",)
+        run(open_project(folder))
+    assert Versions(open_project(folder)).names() == ("v1",)
 
 
 def test_increment_without_a_version(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path / "p", teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=4)
+    project = make_project(tmp_path / "p", teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=4)
     with pytest.raises(KdkitError, match="needs a version to start from"):
-        run(workspace, incremental=True)
+        run(project, incremental=True)
 
 
 def test_another_student_is_refused(with_xray: Path) -> None:
@@ -316,29 +316,29 @@ def test_another_student_is_refused(with_xray: Path) -> None:
         run(open_project(with_xray), incremental=True)
 
 
-def test_cached_features_need_permission_too(project: Path) -> None:
-    registry = project / "registry.yaml"
+def test_cached_features_need_permission_too(folder: Path) -> None:
+    registry = folder / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("license: mit", "license: cc-by-nc-4.0")
     registry.write_text(text.replace("version: 1", "version: 1\nuse: commercial", 1), encoding="utf-8")
     with pytest.raises(KdkitError, match="distilling from 'radio' is not allowed") as caught:
-        run(open_project(project))
+        run(open_project(folder))
     assert caught.value.code == ExitCode.DENIED
 
 
-def test_an_entry_that_changed_since_the_lock_is_said(project: Path) -> None:
-    registry = project / "registry.yaml"
+def test_an_entry_that_changed_since_the_lock_is_said(folder: Path) -> None:
+    registry = folder / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("from: local:models/radio", "from: local:models/other")
     registry.write_text(text, encoding="utf-8")
     with pytest.raises(KdkitError, match="'radio' is not what was locked"):
-        run(open_project(project))
+        run(open_project(folder))
 
 
-def test_a_changed_teacher_is_a_new_teacher(project: Path) -> None:
+def test_a_changed_teacher_is_a_new_teacher(folder: Path) -> None:
     from kdkit.core.teachers.add import lock_teachers
 
-    train_teacher(["ct", "mri"], width=8, seed=77).save(project / "models" / "radio")
-    lock_teachers(open_project(project), ["radio"])
-    plan = prepare(open_project(project), Options(incremental=True), Silent()).plan
+    train_teacher(["ct", "mri"], width=8, seed=77).save(folder / "models" / "radio")
+    lock_teachers(open_project(folder), ["radio"])
+    plan = prepare(open_project(folder), Options(incremental=True), Silent()).plan
     assert plan.new_teachers == ("radio",)
 
 
@@ -357,9 +357,9 @@ def start(command: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def interrupt_at(project: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
+def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
     """Start a run that writes a checkpoint at every step and stop it at ``step``."""
-    process = start(["-m", "tests.run_toy", str(project), "--every", "0", "--wait-at", str(step)])
+    process = start(["-m", "tests.run_toy", str(folder), "--every", "0", "--wait-at", str(step)])
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(f"distil: {step}/"):
@@ -370,11 +370,11 @@ def interrupt_at(project: Path, step: int, send: Callable[[subprocess.Popen[str]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(project: Path, how: signal.Signals) -> None:
-    recipe(project, ("steps: 40}", "steps: 300, ema: 0.99}"))
-    code = interrupt_at(project, 61, lambda process: os.kill(process.pid, how))
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path, how: signal.Signals) -> None:
+    recipe(folder, ("steps: 40}", "steps: 300, ema: 0.99}"))
+    code = interrupt_at(folder, 61, lambda process: os.kill(process.pid, how))
     assert code != 0
-    assert list((project / ".kdkit" / "runs").glob("*/step-*"))
-    resumed = run(open_project(project))
-    again = run(open_project(project), restart=True)
-    assert_equal(weights(project, resumed.version.name), weights(project, again.version.name))
+    assert list((folder / ".kdkit" / "runs").glob("*/step-*"))
+    resumed = run(open_project(folder))
+    again = run(open_project(folder), restart=True)
+    assert_equal(weights(folder, resumed.version.name), weights(folder, again.version.name))

@@ -17,7 +17,7 @@ from kdkit.core.distill.plan.plan import Plan, make_plan
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.project import evaluate_project
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.pseudo_labels import project as example
@@ -47,12 +47,12 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(first_version: Path, tmp_path: Path) -> Path:
+def folder(first_version: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first_version, tmp_path / "project"))
 
 
-def run(workspace: Workspace, recipe: str | None = "./captions.yaml", **options: Any) -> Outcome:
-    outcome = distill(workspace, Options(cpu=True, recipe=recipe, **options))
+def run(project: Project, recipe: str | None = "./captions.yaml", **options: Any) -> Outcome:
+    outcome = distill(project, Options(cpu=True, recipe=recipe, **options))
     assert outcome is not None
     return outcome
 
@@ -83,47 +83,47 @@ def test_captions_alone_make_a_version(first_version: Path) -> None:
     assert not (first_version / "features").exists()
 
 
-def test_an_increment_brings_samples_that_are_new(project: Path) -> None:
+def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:
     with pytest.raises(KdkitError, match="nothing new since v1") as caught:
-        plan(project, incremental=True)
+        plan(folder, incremental=True)
     assert "v1 has seen every training sample" in caught.value.why
     assert "add-teacher" not in caught.value.fix
-    add_xray(project)
-    made = plan(project, incremental=True)
+    add_xray(folder)
+    made = plan(folder, incremental=True)
     assert (made.fresh, made.replayed, made.unguarded, made.uncovered) == (36, 72, (), ())
-    outcome = run(open_project(project), incremental=True)
+    outcome = run(open_project(folder), incremental=True)
     assert outcome.retention is not None
     assert outcome.retention.added == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
     assert outcome.version.lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
 
 
-def test_a_known_domain_without_samples_here_is_unguarded(project: Path) -> None:
-    manifest = project / "images" / "samples.jsonl"
+def test_a_known_domain_without_samples_here_is_unguarded(folder: Path) -> None:
+    manifest = folder / "images" / "samples.jsonl"
     kept = [line for line in manifest.read_text(encoding="utf-8").splitlines(True) if '"domain": "ct"' in line]
     manifest.write_text("".join(kept), encoding="utf-8")
-    add_xray(project)
-    assert plan(project, incremental=True).unguarded == ("mri",)
+    add_xray(folder)
+    assert plan(folder, incremental=True).unguarded == ("mri",)
 
 
-def test_distillation_goes_on_from_it_and_back(project: Path) -> None:
+def test_distillation_goes_on_from_it_and_back(folder: Path) -> None:
     """v1 captions, v2 a teacher, v3 captions of a new domain: the teacher stays in the lineage and takes no part."""
-    add_radio(project)
-    second = run(open_project(project), recipe=None, incremental=True).version.lineage
+    add_radio(folder)
+    second = run(open_project(folder), recipe=None, incremental=True).version.lineage
     assert [(t["name"], t["since"]) for t in second["teachers"]] == [("radio", "v2")]
-    add_xray(project)
-    shutil.rmtree(project / "models" / "radio")
-    shutil.rmtree(project / ".kdkit" / "artifacts")
-    before = sorted((project / "features").rglob("*"))
-    third = run(open_project(project), incremental=True)
+    add_xray(folder)
+    shutil.rmtree(folder / "models" / "radio")
+    shutil.rmtree(folder / ".kdkit" / "artifacts")
+    before = sorted((folder / "features").rglob("*"))
+    third = run(open_project(folder), incremental=True)
     assert [(t["name"], t["inherited"]) for t in third.version.lineage["teachers"]] == [("radio", True)]
     assert [model.name for model in third.evaluation.models] == ["student"]
-    assert sorted((project / "features").rglob("*")) == before
+    assert sorted((folder / "features").rglob("*")) == before
 
 
-def test_samples_without_a_caption_teach_nothing(project: Path) -> None:
+def test_samples_without_a_caption_teach_nothing(folder: Path) -> None:
     """Some sources give pictures without a text."""
-    found = prepare(open_project(project), Options(recipe="./captions.yaml"), Silent())
+    found = prepare(open_project(folder), Options(recipe="./captions.yaml"), Silent())
 
     def told(domains: tuple[str, ...]) -> Plan:
         samples = (s if s.domain in domains else replace(s, text="") for s in found.survey.table.samples)
@@ -136,32 +136,32 @@ def test_samples_without_a_caption_teach_nothing(project: Path) -> None:
         told(())
 
 
-def test_unreadable_images_are_skipped_where_that_is_asked_for(project: Path) -> None:
+def test_unreadable_images_are_skipped_where_that_is_asked_for(folder: Path) -> None:
     for name in ("ct-mass-0-0", "ct-mass-0-30"):  # of training and of test
-        (project / "images" / f"{name}.png").write_bytes(b"no image")
-    registry = project / "registry.yaml"
+        (folder / "images" / f"{name}.png").write_bytes(b"no image")
+    registry = folder / "registry.yaml"
     text = registry.read_text(encoding="utf-8")
     asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
     registry.write_text(asked, encoding="utf-8")
-    outcome = run(open_project(project))
+    outcome = run(open_project(folder))
     assert outcome.version.lineage["data"]["samples"] == {"ct": 35, "mri": 36}
-    assert evaluate_project(open_project(project)).evaluation.model("v2").domains["ct"].count == 29
+    assert evaluate_project(open_project(folder)).evaluation.model("v2").domains["ct"].count == 29
 
 
-def test_a_loss_that_reads_teachers_needs_one(project: Path) -> None:
+def test_a_loss_that_reads_teachers_needs_one(folder: Path) -> None:
     text = CAPTIONS.replace("[{name: clip}]", "[{name: clip}, {name: fd}]")
-    (project / "captions.yaml").write_text(text, encoding="utf-8")
+    (folder / "captions.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(KdkitError, match="no teacher is chosen") as caught:
-        plan(project)
+        plan(folder)
     assert "'sft'" in caught.value.fix
-    add_radio(project, "xray")
+    add_radio(folder, "xray")
     with pytest.raises(KdkitError, match="no teacher may teach") as caught:
-        plan(project)
+        plan(folder)
     assert "'captions'" in caught.value.fix
 
 
-def test_a_dry_run_measures_it(project: Path) -> None:
-    made, estimate = dry_run(open_project(project), Options(cpu=True, recipe="./captions.yaml"), Silent())
+def test_a_dry_run_measures_it(folder: Path) -> None:
+    made, estimate = dry_run(open_project(folder), Options(cpu=True, recipe="./captions.yaml"), Silent())
     assert made.teachers == ()
     assert estimate.seconds > 0
 

@@ -148,18 +148,18 @@ def test_before_there_is_a_version(tmp_path: Path) -> None:
 
 
 def test_the_projects_trust(learnt_twice: Path) -> None:
-    workspace = open_project(learnt_twice)
-    found = project_trust(workspace)
+    project = open_project(learnt_twice)
+    found = project_trust(project)
     assert (found.chosen.policy, found.chosen.options["value"]) == ("threshold", 0.7)
     assert found.chosen.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert found.chosen.uncovered == ()
     assert [other.policy for other in found.others] == ["all", "soft", "threshold", "top-k"]
-    strict = project_trust(workspace, options={"value": 1.0, "on": "lower"})
+    strict = project_trust(project, options={"value": 1.0, "on": "lower"})
     assert [gap.domain for gap in strict.chosen.uncovered] == ["ct", "mri", "xray"]
     assert [gap.teacher for gap in strict.chosen.idle] == ["radio", "xr"]
-    other = project_trust(workspace, "top-k", {"k": 2})
+    other = project_trust(project, "top-k", {"k": 2})
     assert (other.chosen.policy, other.chosen.options) == ("top-k", {"k": 2})
     with pytest.raises(KdkitError, match="'top-kk'"):
-        project_trust(workspace, "top-kk")
+        project_trust(project, "top-kk")
     with pytest.raises(KdkitError):
-        project_trust(workspace, "top-k", {"sharpness": 1})
+        project_trust(project, "top-k", {"sharpness": 1})

@@ -17,7 +17,7 @@ from kdkit.core.data.images import open_image
 from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.evaluation import CachedView, StudentView
 from kdkit.core.evaluation.zero_shot import unit_rows
-from tests.core.evaluation.trust.synthetic import CLASSES, add_teacher, make_table, make_workspace
+from tests.core.evaluation.trust.synthetic import CLASSES, add_teacher, make_project, make_table
 from tests.toys import ToyEncoder
 
 
@@ -70,22 +70,22 @@ def test_a_student_that_gives_nan_is_named(samples: list[Sample]) -> None:
 
 
 def test_a_stored_view_gives_the_rows_of_its_column(tmp_path: Path) -> None:
-    workspace, table = make_workspace(tmp_path), make_table(per_class=3)
+    project, table = make_project(tmp_path), make_table(per_class=3)
     rng = np.random.default_rng(1)
-    column = add_teacher(workspace, table, "radio", noise={"ct": 1.0}, rows=rng.permutation(len(table)))
+    column = add_teacher(project, table, "radio", noise={"ct": 1.0}, rows=rng.permutation(len(table)))
     view: FeatureView = CachedView("radio", column, table)
     chosen = [table.samples[row] for row in rng.permutation(len(table))[:7]]
     for sample, row in zip(chosen, view.image(chosen), strict=True):
         stored = column.gather("image", column.locate(table)[[table.ids.index(sample.id)]])[0].astype(np.float32)
         np.testing.assert_allclose(row, stored / np.linalg.norm(stored), atol=1e-6)
-    prompts = prompt_sets(workspace.registry, table)["ct"]["cyst"]
+    prompts = prompt_sets(project.registry, table)["ct"]["cyst"]
     np.testing.assert_allclose(view.text(prompts), unit_rows(column.text_features(prompts), what="rows"), atol=1e-7)
 
 
 def test_a_stored_view_covers_whole_domains_only(tmp_path: Path) -> None:
-    workspace, table = make_workspace(tmp_path), make_table(per_class=3)
+    project, table = make_project(tmp_path), make_table(per_class=3)
     all_but_one = np.array([row for row in range(len(table)) if table.ids[row] != "oct-drusen-test-0"])
-    column = add_teacher(workspace, table, "radio", noise={}, rows=all_but_one)
+    column = add_teacher(project, table, "radio", noise={}, rows=all_but_one)
     test = [table.samples[row] for row in table.select(split="test")]
     view = CachedView("radio", column, table)
     assert domains(view.covered(test)) == {"ct", "skin"}

@@ -12,7 +12,7 @@ from kdkit.core.contracts import SignalSpec
 from kdkit.core.data import load_table
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import LicenceSeen, Lock, LockedTeacher
 from tests.core.features.small import paint
 
@@ -51,7 +51,7 @@ def lock_of(fingerprint: str = FINGERPRINT) -> LockedTeacher:
     )
 
 
-def project(root: Path, names: str = "a", teachers: tuple[str, ...] = ("radio",), pictures: int = 6) -> Workspace:
+def make_project(root: Path, names: str = "a", teachers: tuple[str, ...] = ("radio",), pictures: int = 6) -> Project:
     """A project whose samples are called after ``names``, with the teachers locked."""
     rows = []
     for number in range(pictures):
@@ -69,12 +69,12 @@ def project(root: Path, names: str = "a", teachers: tuple[str, ...] = ("radio",)
     for name in teachers:
         lock = lock.with_teacher(name, lock_of())
     lock.save(root / "registry.lock")
-    return Workspace(root)
+    return Project(root)
 
 
-def extracted(workspace: Workspace) -> Column:
+def extracted(project: Project) -> Column:
     """The column of ``radio`` with features of every sample and prompt."""
-    table, store = load_table(workspace), FeatureStore(workspace.features)
+    table, store = load_table(project), FeatureStore(project.features)
     fill(store, list(zip(table.ids, table.digests.tolist(), strict=True)))
     store.put_texts("radio", FINGERPRINT, {f"a ct of l{i}": np.full(3, i) for i in range(2)})
     return store.column("radio")

@@ -18,13 +18,13 @@ from kdkit.core.data.table import SampleTable
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.project.licenses import LicenceFacts
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
 from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 from kdkit.core.sharing.hub import Hub
-from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, project
+from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
 from tests.core.features.small import keyed_table
 from tests.local_hub import LocalHub, local_hub
 
@@ -134,20 +134,20 @@ def local(tmp_path: Path) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def author(tmp_path: Path) -> Workspace:
-    workspace = project(tmp_path / "author")
-    extracted(workspace)
-    return workspace
+def author(tmp_path: Path) -> Project:
+    project = make_project(tmp_path / "author")
+    extracted(project)
+    return project
 
 
 def signed_in(local: LocalHub) -> Hub:
     return Hub(local.url, "hf_alice")
 
 
-def contents(workspace: Workspace) -> dict[str, bytes]:
+def contents(project: Project) -> dict[str, bytes]:
     """Everything in the project but the fetched state."""
-    files = (path for path in workspace.root.rglob("*") if path.is_file() and ".kdkit" not in path.parts)
-    return {path.relative_to(workspace.root).as_posix(): path.read_bytes() for path in files}
+    files = (path for path in project.root.rglob("*") if path.is_file() and ".kdkit" not in path.parts)
+    return {path.relative_to(project.root).as_posix(): path.read_bytes() for path in files}
 
 
 def tampered(local: LocalHub, change: dict[str, bytes | None]) -> None:
@@ -166,7 +166,7 @@ def tampered(local: LocalHub, change: dict[str, bytes | None]) -> None:
     local.add(REPO, held, "dataset", private=True)
 
 
-def test_columns_travel_and_gather_is_bitwise_the_same(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: LocalHub, tmp_path: Path) -> None:
     from kdkit.core.data import load_table
 
     dry = push_features(author, REPO, hub=signed_in(local), dry_run=True)
@@ -184,7 +184,7 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Workspace, local:
     )
     for file in local.root.joinpath("store").rglob("*"):
         assert not file.is_file() or not any(word in file.read_bytes() for word in (b"a-0", b"models/radio", b"author"))
-    other = project(tmp_path / "other", names="b")
+    other = make_project(tmp_path / "other", names="b")
     (pulled,) = pull_features(other, REPO, hub=signed_in(local))
     assert pulled == PulledColumn("radio", FINGERPRINT, rows=6, here=0, texts=2)
     mine, theirs = FeatureStore(author.features).column("radio"), FeatureStore(other.features).column("radio")
@@ -200,11 +200,11 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Workspace, local:
     assert "| radio | `local:(not published)` | mit | image 3 float16 | 6 | 2 |" in card
 
 
-def test_a_pull_adds_and_replaces_nothing(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+def test_a_pull_adds_and_replaces_nothing(author: Project, local: LocalHub, tmp_path: Path) -> None:
     from kdkit.core.data import load_table
 
     push_features(author, REPO, hub=signed_in(local))
-    other = project(tmp_path / "other", names="b", pictures=8)
+    other = make_project(tmp_path / "other", names="b", pictures=8)
     table = load_table(other)
     keys = list(zip(table.ids, table.digests.tolist(), strict=True))
     store = FeatureStore(other.features)
@@ -219,11 +219,9 @@ def test_a_pull_adds_and_replaces_nothing(author: Workspace, local: LocalHub, tm
     assert column.text_features(["a ct of l0", "a ct of l1"])[:, 0].tolist() == [0, 7]
 
 
-def test_features_of_another_state_of_the_teacher_are_refused(
-    author: Workspace, local: LocalHub, tmp_path: Path
-) -> None:
+def test_features_of_another_state_of_the_teacher_are_refused(author: Project, local: LocalHub, tmp_path: Path) -> None:
     push_features(author, REPO, hub=signed_in(local))
-    other = project(tmp_path / "other")
+    other = make_project(tmp_path / "other")
     Lock().with_teacher("radio", lock_of("cd" * 32)).save(other.lock_path)
     before = contents(other)
     with pytest.raises(KdkitError, match="features of another 'radio'") as caught:
@@ -253,11 +251,11 @@ SHARD = f"features/radio/{FINGERPRINT[:12]}/shard-0000.h5"
     ],
 )
 def test_what_was_tampered_with_is_refused_and_named(
-    author: Workspace, local: LocalHub, tmp_path: Path, change: dict[str, bytes | None], what: str
+    author: Project, local: LocalHub, tmp_path: Path, change: dict[str, bytes | None], what: str
 ) -> None:
     push_features(author, REPO, hub=signed_in(local))
     tampered(local, change)
-    other = project(tmp_path / "other")
+    other = make_project(tmp_path / "other")
     with pytest.raises(KdkitError, match=what) as caught:
         pull_features(other, REPO, hub=signed_in(local))
     assert caught.value.code == ExitCode.FOUND
@@ -271,7 +269,7 @@ def test_what_was_tampered_with_is_refused_and_named(
 
 
 def test_a_damaged_shard_is_refused_even_where_the_record_agrees(
-    author: Workspace, local: LocalHub, tmp_path: Path
+    author: Project, local: LocalHub, tmp_path: Path
 ) -> None:
     (path,) = (author.features / "radio" / FINGERPRINT[:12]).glob("shard-*.h5")
     push_features(author, REPO, hub=signed_in(local))
@@ -283,15 +281,15 @@ def test_a_damaged_shard_is_refused_even_where_the_record_agrees(
 
     changed = record.replace(sha256(shard).hexdigest().encode(), sha256(spoilt).hexdigest().encode())
     tampered(local, {SHARD: spoilt, RECORD: changed})
-    other = project(tmp_path / "other")
+    other = make_project(tmp_path / "other")
     with pytest.raises(KdkitError, match="are damaged; nothing was added"):
         pull_features(other, REPO, hub=signed_in(local))
     assert not (other.root / "features").exists()
 
 
-def test_an_interrupted_pull_goes_on(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+def test_an_interrupted_pull_goes_on(author: Project, local: LocalHub, tmp_path: Path) -> None:
     push_features(author, REPO, hub=signed_in(local))
-    other = project(tmp_path / "other")
+    other = make_project(tmp_path / "other")
     local.fail("GET .*/texts.safetensors", status=404, code="EntryNotFound", times=1)
     with pytest.raises(KdkitError):
         pull_features(other, REPO, hub=signed_in(local))
@@ -302,7 +300,7 @@ def test_an_interrupted_pull_goes_on(author: Workspace, local: LocalHub, tmp_pat
 
 
 def test_columns_of_others_are_not_deleted_unasked(local: LocalHub, tmp_path: Path) -> None:
-    both = project(tmp_path / "both", teachers=("radio", "eye"))
+    both = make_project(tmp_path / "both", teachers=("radio", "eye"))
     extracted(both)
     shutil.copytree(both.features / "radio", both.features / "eye")
     for path in (both.features / "eye").rglob("column.json"):
@@ -317,7 +315,7 @@ def test_columns_of_others_are_not_deleted_unasked(local: LocalHub, tmp_path: Pa
     assert not any("radio" in path for path in local.hashes(REPO, kind="dataset"))
 
 
-def test_features_from_which_texts_can_be_read_are_not_shared(author: Workspace, local: LocalHub) -> None:
+def test_features_from_which_texts_can_be_read_are_not_shared(author: Project, local: LocalHub) -> None:
     tokens = Header("radio", FINGERPRINT[:8] + "cd" * 28, {}, (SignalSpec("tokens", (4,), "int32"),))
     FeatureStore(author.features).create(tokens)
     lock = Lock.load(author.lock_path)
@@ -329,14 +327,14 @@ def test_features_from_which_texts_can_be_read_are_not_shared(author: Workspace,
     assert not local.repositories
 
 
-def test_what_cannot_be_pushed_is_said(author: Workspace, local: LocalHub, tmp_path: Path) -> None:
+def test_what_cannot_be_pushed_is_said(author: Project, local: LocalHub, tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="no features of 'eye'"):
         push_features(author, REPO, ["eye"], hub=signed_in(local))
     with pytest.raises(KdkitError, match="there are no features to push"):
-        push_features(project(tmp_path / "empty"), REPO, hub=signed_in(local))
+        push_features(make_project(tmp_path / "empty"), REPO, hub=signed_in(local))
     text = author.registry_path.read_text(encoding="utf-8")
     author.registry_path.write_text(text.replace("loader: open_clip", "loader: open_clip, license: cc-by-nd-4.0"))
     with pytest.raises(KdkitError, match="features of 'radio' may not be shared") as caught:
-        push_features(Workspace(author.root), REPO, hub=signed_in(local))
+        push_features(Project(author.root), REPO, hub=signed_in(local))
     assert caught.value.code == ExitCode.DENIED
     assert not local.repositories

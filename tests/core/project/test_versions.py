@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import LINEAGE_FORMAT, Versions
 
 
 @pytest.fixture
 def versions(tmp_path: Path) -> Versions:
-    return Versions(Workspace(tmp_path))
+    return Versions(Project(tmp_path))
 
 
 def make(versions: Versions, name: str, parent: str | None = None, *, refused: bool = False) -> None:

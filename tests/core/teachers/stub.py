@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LoaderSpec, Silent, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
 CONFIG = "stub.json"
@@ -86,19 +86,19 @@ def catalogue(*teachers: TeacherSpec) -> Catalogue:
     return Catalogue((), contents)
 
 
-def project(folder: Path, *teachers: TeacherSpec, registry: str = "version: 1\n# mine\nteachers:\n") -> Workspace:
-    """A workspace whose catalogue is :func:`catalogue`."""
+def make_project(folder: Path, *teachers: TeacherSpec, registry: str = "version: 1\n# mine\nteachers:\n") -> Project:
+    """A project whose catalogue is :func:`catalogue`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "registry.yaml").write_text(registry, encoding="utf-8")
-    workspace = Workspace(folder)
-    vars(workspace)["catalogue"] = catalogue(*teachers)
-    return workspace
+    project = Project(folder)
+    vars(project)["catalogue"] = catalogue(*teachers)
+    return project
 
 
-def again(workspace: Workspace) -> Workspace:
+def again(project: Project) -> Project:
     """The same project, as the next command sees it."""
-    fresh = Workspace(workspace.root)
-    vars(fresh)["catalogue"] = workspace.catalogue
+    fresh = Project(project.root)
+    vars(fresh)["catalogue"] = project.catalogue
     return fresh
 
 
@@ -118,11 +118,11 @@ class Notes(Silent):
         self.warnings.append(text)
 
 
-def refused(workspace: Workspace, name: str, **fields: object) -> KdkitError:
+def refused(project: Project, name: str, **fields: object) -> KdkitError:
     """Adding fails, and afterwards every file of the project is as it was before."""
-    before = tree(workspace.root)
+    before = tree(project.root)
     with pytest.raises(KdkitError) as caught:
-        add_teacher(workspace, name, fields)
-    assert tree(workspace.root) == before
-    assert not workspace.artifacts.exists() or list(workspace.artifacts.iterdir()) == []
+        add_teacher(project, name, fields)
+    assert tree(project.root) == before
+    assert not project.artifacts.exists() or list(project.artifacts.iterdir()) == []
     return caught.value

@@ -13,7 +13,7 @@ import torch
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, SignalSource, TeacherSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers import (
     add_teacher,
@@ -29,54 +29,54 @@ from tests.core.teachers import stub
 
 
 def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "models" / "a", width=5)
-    facts = add_teacher(workspace, "a", {"from": "local:models/a", "domains": ["ct"]})
+    facts = add_teacher(project, "a", {"from": "local:models/a", "domains": ["ct"]})
     assert (facts.loader, facts.dims, facts.commit) == ("stub", {"image": 5, "text": 5}, None)
     assert set(facts.files) == {"stub.json", "model.safetensors"}
     text = (tmp_path / "registry.yaml").read_text("utf-8")
     assert text == "version: 1\n# mine\nteachers:\n  a:\n    from: local:models/a\n    domains: [ct]\n"
-    assert list(workspace.registry.teachers) == ["a"]
+    assert list(project.registry.teachers) == ["a"]
 
-    opened = open_teacher(stub.again(workspace), "a")
-    assert opened.fingerprint == facts.fingerprint == Lock.load(workspace.lock_path).teacher("a").fingerprint
+    opened = open_teacher(stub.again(project), "a")
+    assert opened.fingerprint == facts.fingerprint == Lock.load(project.lock_path).teacher("a").fingerprint
     assert isinstance(opened.signals, SignalSource)
     assert isinstance(opened.model, torch.nn.Module)
     assert not opened.model.training
     assert not any(parameter.requires_grad for parameter in opened.model.parameters())
-    assert check_lock(workspace) == []
+    assert check_lock(project) == []
 
 
 def test_the_folder_is_relocatable_and_needs_its_source_no_more(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path / "here")
-    add_teacher(workspace, "a", {"from": f"local:{stub.write(tmp_path / 'a')}"})
+    project = stub.make_project(tmp_path / "here")
+    add_teacher(project, "a", {"from": f"local:{stub.write(tmp_path / 'a')}"})
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "here").rename(tmp_path / "there")
-    moved = Workspace(tmp_path / "there")
-    vars(moved)["catalogue"] = workspace.catalogue
+    moved = Project(tmp_path / "there")
+    vars(moved)["catalogue"] = project.catalogue
     assert open_teacher(moved, "a").name == "a"
     assert check_lock(moved) == []
 
 
 def test_a_deleted_artifact_is_fetched_again_and_must_be_the_same(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
-    locked = add_teacher(workspace, "a", {"from": "local:a"})
-    shutil.rmtree(workspace.state)
-    assert materialise(workspace, "a").files == locked.files
-    assert open_teacher(workspace, "a").fingerprint == locked.fingerprint
-    shutil.rmtree(workspace.state)
+    locked = add_teacher(project, "a", {"from": "local:a"})
+    shutil.rmtree(project.state)
+    assert materialise(project, "a").files == locked.files
+    assert open_teacher(project, "a").fingerprint == locked.fingerprint
+    shutil.rmtree(project.state)
     (tmp_path / "a" / "stub.json").write_text("{}", encoding="utf-8")
     with pytest.raises(KdkitError, match=r"'stub.json' changed since it was locked"):
-        materialise(workspace, "a")
-    assert not (workspace.artifacts / "a").exists()
+        materialise(project, "a")
+    assert not (project.artifacts / "a").exists()
 
 
 def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_card(tmp_path: Path) -> None:
     def fingerprint(name: str, change: Callable[[Path], object], **options: str) -> str:
-        workspace = stub.project(tmp_path / name)
+        project = stub.make_project(tmp_path / name)
         change(stub.write(tmp_path / name / "a"))
-        return add_teacher(workspace, "a", {"from": "local:a", "options": options}).fingerprint
+        return add_teacher(project, "a", {"from": "local:a", "options": options}).fingerprint
 
     def wider(folder: Path) -> None:
         shutil.rmtree(folder)
@@ -104,19 +104,19 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
     ],
 )
 def test_a_model_that_does_not_work_leaves_nothing_behind(tmp_path: Path, trouble: str, words: str) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
-    assert words in stub.refused(workspace, "a", **{"from": "local:a", "options": {"trouble": trouble}}).why
+    assert words in stub.refused(project, "a", **{"from": "local:a", "options": {"trouble": trouble}}).why
 
 
 def test_nan_in_the_features_is_found_by_the_probe(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a", nan=True)
-    assert "NaN" in stub.refused(workspace, "a", **{"from": "local:a"}).why
+    assert "NaN" in stub.refused(project, "a", **{"from": "local:a"}).why
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "README.md").write_text("holidays", encoding="utf-8")
@@ -126,164 +126,162 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     stub.write(tmp_path / "both")
     (tmp_path / "both" / "other.json").write_text("{}", encoding="utf-8")
     (stub.write(tmp_path / "bare") / "model.safetensors").unlink()
-    assert "no model here" in stub.refused(workspace, "a", **{"from": "local:empty"}).what
-    assert "no model here" in stub.refused(workspace, "a", **{"from": "local:photos"}).what
-    nobody = stub.refused(workspace, "a", **{"from": "local:json"})
+    assert "no model here" in stub.refused(project, "a", **{"from": "local:empty"}).what
+    assert "no model here" in stub.refused(project, "a", **{"from": "local:photos"}).what
+    nobody = stub.refused(project, "a", **{"from": "local:json"})
     assert "no loader recognises" in nobody.what
     assert "stub needs stub.json" in nobody.why
-    assert "--loader other or --loader stub" in stub.refused(workspace, "a", **{"from": "local:both"}).fix
-    assert "no weights" in stub.refused(workspace, "a", **{"from": "local:bare"}).what
-    missing = stub.refused(workspace, "a", **{"from": "local:nowhere"})
+    assert "--loader other or --loader stub" in stub.refused(project, "a", **{"from": "local:both"}).fix
+    assert "no weights" in stub.refused(project, "a", **{"from": "local:bare"}).what
+    missing = stub.refused(project, "a", **{"from": "local:nowhere"})
     assert (missing.what, missing.code) == ("no such folder", ExitCode.MISSING)
-    assert "did you mean 'stub'" in stub.refused(workspace, "a", **{"from": "local:both", "loader": "stubb"}).fix
-    assert "local:" in stub.refused(workspace, "a", **{"from": str(tmp_path / "bare")}).fix
+    assert "did you mean 'stub'" in stub.refused(project, "a", **{"from": "local:both", "loader": "stubb"}).fix
+    assert "local:" in stub.refused(project, "a", **{"from": str(tmp_path / "bare")}).fix
 
 
 def test_names_that_nobody_knows(tmp_path: Path) -> None:
     spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
     own = TeacherSpec(name="medclip", summary="", source="", loader="", unavailable="own code")
-    workspace = stub.project(tmp_path, spec, own)
-    assert "did you mean 'biomedclip'" in stub.refused(workspace, "biomedclp").fix
-    error = stub.refused(workspace, "medclip")
+    project = stub.make_project(tmp_path, spec, own)
+    assert "did you mean 'biomedclip'" in stub.refused(project, "biomedclp").fix
+    error = stub.refused(project, "medclip")
     assert (error.why, error.code) == ("own code", ExitCode.MISSING)
     stub.write(tmp_path / "a")
-    assert add_teacher(workspace, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
+    assert add_teacher(project, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
     with pytest.raises(KdkitError, match="already"):
-        add_teacher(workspace, "medclip", {})
+        add_teacher(project, "medclip", {})
     for ask in (open_teacher, materialise, remove_teacher):
         with pytest.raises(KdkitError) as caught:
-            ask(workspace, "medclop")
+            ask(project, "medclop")
         assert "did you mean 'medclip'" in caught.value.why
 
 
 def test_a_registry_entry_that_nobody_knows_is_named_with_its_line(tmp_path: Path) -> None:
     spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
-    workspace = stub.project(tmp_path, spec, registry="version: 1\nteachers:\n  biomedclp: {}\n")
+    project = stub.make_project(tmp_path, spec, registry="version: 1\nteachers:\n  biomedclp: {}\n")
     with pytest.raises(KdkitError) as caught:
-        open_teacher(workspace, "biomedclp")
+        open_teacher(project, "biomedclp")
     assert caught.value.where == "registry.yaml:3"
     assert "did you mean 'biomedclip'" in caught.value.fix
 
 
 def test_a_name_of_two_plugins_must_be_chosen(tmp_path: Path) -> None:
-    workspace = stub.project(
+    project = stub.make_project(
         tmp_path, *(TeacherSpec(name="t", summary="", source=f"local:{n}", loader="stub") for n in "ab")
     )
-    entries = workspace.catalogue.entries("teacher")
+    entries = project.catalogue.entries("teacher")
     two = (replace(entries[0], provider="kdkit-one"), replace(entries[1], provider="kdkit-two"))
-    vars(workspace)["catalogue"] = replace(
-        workspace.catalogue, contents={**workspace.catalogue.contents, "teacher": two}
-    )
+    vars(project)["catalogue"] = replace(project.catalogue, contents={**project.catalogue.contents, "teacher": two})
     stub.write(tmp_path / "b")
-    error = stub.refused(workspace, "t")
+    error = stub.refused(project, "t")
     assert "kdkit-one" in error.why
     assert "add-teacher PROVIDER:t" in error.fix
-    assert add_teacher(workspace, "t", {"provider": "kdkit-two"}).source == "local:b"
-    assert open_teacher(workspace, "t").name == "t"
+    assert add_teacher(project, "t", {"provider": "kdkit-two"}).source == "local:b"
+    assert open_teacher(project, "t").name == "t"
 
 
 def test_a_changed_file_is_named_with_both_hashes(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     source = stub.write(tmp_path / "a")
-    locked = add_teacher(workspace, "a", {"from": "local:a"}).files["model.safetensors"].sha256
-    artifact = workspace.artifacts / "a" / "model.safetensors"
+    locked = add_teacher(project, "a", {"from": "local:a"}).files["model.safetensors"].sha256
+    artifact = project.artifacts / "a" / "model.safetensors"
     whole = artifact.read_bytes()
     for path in (artifact, source / "model.safetensors"):
         path.write_bytes(whole[:-1] + b"\x01")
         with pytest.raises(KdkitError) as caught:
-            open_teacher(workspace, "a")
+            open_teacher(project, "a")
         assert "'model.safetensors'" in caught.value.what
         assert locked in caught.value.why
         assert caught.value.why.count("sha256") == 1
         assert caught.value.where == "registry.yaml:4"
-        assert len(check_lock(workspace)) == 1
+        assert len(check_lock(project)) == 1
         path.write_bytes(whole)
-        assert open_teacher(workspace, "a").name == "a"
-    (workspace.artifacts / "a" / "extra.json").write_text("{}", encoding="utf-8")
+        assert open_teacher(project, "a").name == "a"
+    (project.artifacts / "a" / "extra.json").write_text("{}", encoding="utf-8")
     with pytest.raises(KdkitError, match=r"extra\.json"):
-        open_teacher(workspace, "a")
+        open_teacher(project, "a")
 
 
 def test_locking_again_takes_what_is_there_now(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     source = stub.write(tmp_path / "a")
-    first = add_teacher(workspace, "a", {"from": "local:a"})
-    assert lock_teachers(workspace) == {}
+    first = add_teacher(project, "a", {"from": "local:a"})
+    assert lock_teachers(project) == {}
     shutil.rmtree(source)
     stub.write(source, width=7)
-    second = lock_teachers(workspace, ["a"])["a"]
+    second = lock_teachers(project, ["a"])["a"]
     assert second.dims == {"image": 7, "text": 7}
-    assert open_teacher(stub.again(workspace), "a").fingerprint == second.fingerprint != first.fingerprint
+    assert open_teacher(stub.again(project), "a").fingerprint == second.fingerprint != first.fingerprint
 
 
 def test_a_registry_edited_since_the_lock_is_said_with_both_values(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
-    add_teacher(workspace, "a", {"from": "local:a"})
+    add_teacher(project, "a", {"from": "local:a"})
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("local:a", "local:b"), encoding="utf-8")
     with pytest.raises(KdkitError) as caught:
-        open_teacher(stub.again(workspace), "a")
+        open_teacher(stub.again(project), "a")
     assert "'local:a'" in caught.value.why
     assert "'local:b'" in caught.value.why
     path.write_text("version: 1\nteachers: {}\n", encoding="utf-8")
-    assert check_lock(stub.again(workspace)) == ["registry.lock: teacher 'a' is not in registry.yaml"]
+    assert check_lock(stub.again(project)) == ["registry.lock: teacher 'a' is not in registry.yaml"]
 
 
 def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_path: Path) -> None:
     own = TeacherSpec(name="medclip", summary="", source="", loader="", unavailable="own code")
     registry = "version: 1\nteachers:\n  medclip:\n  a: {from: local:a}\n"
-    workspace = stub.project(tmp_path, own, registry=registry)
+    project = stub.make_project(tmp_path, own, registry=registry)
     stub.write(tmp_path / "a")
     with pytest.raises(KdkitError, match="not locked"):
-        open_teacher(workspace, "a")
-    assert len(check_lock(workspace)) == 1
+        open_teacher(project, "a")
+    assert len(check_lock(project)) == 1
     notes = stub.Notes()
-    assert list(lock_teachers(workspace, reporter=notes)) == ["a"]
+    assert list(lock_teachers(project, reporter=notes)) == ["a"]
     assert "own code" in notes.warnings[0]
-    assert check_lock(workspace) == []
+    assert check_lock(project) == []
     with pytest.raises(KdkitError, match="architecture of its own"):
-        lock_teachers(workspace, ["medclip"])
+        lock_teachers(project, ["medclip"])
     assert (tmp_path / "registry.yaml").read_text("utf-8") == registry
 
 
 def test_removing_leaves_what_people_wrote_and_the_cached_features(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     before = (tmp_path / "registry.yaml").read_bytes()
     stub.write(tmp_path / "a")
-    add_teacher(workspace, "a", {"from": "local:a"})
-    (workspace.features / "a").mkdir(parents=True)
-    remove_teacher(workspace, "a")
+    add_teacher(project, "a", {"from": "local:a"})
+    (project.features / "a").mkdir(parents=True)
+    remove_teacher(project, "a")
     assert (tmp_path / "registry.yaml").read_bytes() == before
-    assert Lock.load(workspace.lock_path).teachers == {}
-    assert not (workspace.artifacts / "a").exists()
-    assert (workspace.features / "a").is_dir()
-    assert dict(workspace.registry.teachers) == {}
+    assert Lock.load(project.lock_path).teachers == {}
+    assert not (project.artifacts / "a").exists()
+    assert (project.features / "a").is_dir()
+    assert dict(project.registry.teachers) == {}
 
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a", pickled=True)
     before = stub.tree(tmp_path)
-    planned = plan_addition(workspace, "a", {"from": "local:a"})
+    planned = plan_addition(project, "a", {"from": "local:a"})
     assert stub.tree(tmp_path) == before
     assert set(planned.sizes) == {"stub.json", "pytorch_model.bin"}
     assert "+  a:\n+    from: local:a\n" in planned.diff
 
 
 def test_a_plan_speaks_of_the_licence_as_the_addition_would(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     folder = stub.write(tmp_path / "a")
     for notes, add in ((stub.Notes(), plan_addition), (stub.Notes(), plan_addition), (stub.Notes(), add_teacher)):
-        add(workspace, "a", {"from": "local:a"}, reporter=notes)
+        add(project, "a", {"from": "local:a"}, reporter=notes)
         assert [("licence" in said) for said in notes.warnings] == ([] if (folder / "README.md").exists() else [True])
         (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
 
 
 def test_a_name_that_cannot_be_one_is_refused_before_the_file_is_touched(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
-    error = stub.refused(workspace, "Gewebe", **{"from": "local:a"})
+    error = stub.refused(project, "Gewebe", **{"from": "local:a"})
     assert error.headline == (
         "the new teacher's name: 'Gewebe' is not a name: lower-case letters, digits, '.', '_' and '-'"
     )
@@ -292,55 +290,55 @@ def test_a_name_that_cannot_be_one_is_refused_before_the_file_is_touched(tmp_pat
 def test_domains_that_no_sample_has_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "data" / "fundus").mkdir(parents=True)
     entry = "{source: folder, path: data, options: {domain: retina, split: train}}"
-    workspace = stub.project(tmp_path, registry=f"version: 1\ndata:\n- {entry}\nteachers:\n")
+    project = stub.make_project(tmp_path, registry=f"version: 1\ndata:\n- {entry}\nteachers:\n")
     sources = load_catalogue().contents["source"]
-    contents = {**workspace.catalogue.contents, "source": sources}
-    vars(workspace)["catalogue"] = replace(workspace.catalogue, contents=contents)
+    contents = {**project.catalogue.contents, "source": sources}
+    vars(project)["catalogue"] = replace(project.catalogue, contents=contents)
     stub.write(tmp_path / "a")
     fields = {"from": "local:a", "domains": ["retin", "retina"]}
     notes = stub.Notes()
-    plan_addition(workspace, "a", fields, reporter=notes)  # no image yet: the data cannot be read
+    plan_addition(project, "a", fields, reporter=notes)  # no image yet: the data cannot be read
     assert not [said for said in notes.warnings if "domain" in said]
     paint(tmp_path / "data" / "fundus" / "0.png", seed=0)
     for add in (plan_addition, add_teacher):
         notes = stub.Notes()
-        add(workspace, "a", fields, reporter=notes)
+        add(project, "a", fields, reporter=notes)
         assert "teacher 'a': no sample has the domain 'retin'; did you mean 'retina'?" in notes.warnings
         assert len([said for said in notes.warnings if "domain" in said]) == 1
 
 
 def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
-    with workspace.exclusive("kdkit distill"):
+    with project.exclusive("kdkit distill"):
         for attempt in (
-            lambda: add_teacher(workspace, "a", {"from": "local:a"}),
-            lambda: remove_teacher(workspace, "a"),
-            lambda: lock_teachers(workspace),
+            lambda: add_teacher(project, "a", {"from": "local:a"}),
+            lambda: remove_teacher(project, "a"),
+            lambda: lock_teachers(project),
         ):
             with pytest.raises(KdkitError, match="'kdkit distill'"):
                 attempt()
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "model.safetensors")
 
     monkeypatch.setattr(shutil, "copy2", full)
-    error = stub.refused(workspace, "a", **{"from": "local:a"})
+    error = stub.refused(project, "a", **{"from": "local:a"})
     assert (error.what, error.code) == ("no disk space left", ExitCode.MISSING)
 
 
 def test_signals_of_an_opened_teacher(tmp_path: Path) -> None:
     from PIL import Image
 
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a", width=4)
-    add_teacher(workspace, "a", {"from": "local:a"})
-    signals = open_teacher(workspace, "a").signals
+    add_teacher(project, "a", {"from": "local:a"})
+    signals = open_teacher(project, "a").signals
     sample = Sample(id="s", image=Path("s.png"), text="four", domain="ct")
     rows = signals.compute([signals.prepare(Image.new("RGB", (2, 2), (1, 2, 3)), sample)])
     matrix = torch.arange(12.0).view(3, 4) / 10

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher, lock_teachers, materialise, open_teacher, plan_addition
 from tests.core.teachers import stub
 from tests.local_hub import LocalHub, local_hub
@@ -40,8 +40,8 @@ def files(tmp_path: Path, **kind: Any) -> dict[str, bytes]:
 def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> None:
     first = files(tmp_path, width=4) | {"README.md": b"---\nlicense: apache-2.0\n---\n", "train.py": b"evil"}
     commit = hub.add("org/teacher", first | {"optimizer.pt": b"big", "images/a.png": b"png"})
-    workspace = stub.project(tmp_path / "project")
-    facts = add_teacher(workspace, "t", {"from": "hf:org/teacher"})
+    project = stub.make_project(tmp_path / "project")
+    facts = add_teacher(project, "t", {"from": "hf:org/teacher"})
     assert facts.commit == commit
     assert facts.dims == {"image": 4, "text": 4}
     assert set(facts.files) == {"stub.json", "model.safetensors", "README.md"}
@@ -50,28 +50,28 @@ def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> 
     assert hub.downloads() == ["README.md", "model.safetensors", "stub.json"]
 
     hub.add("org/teacher", files(tmp_path, width=9))
-    shutil.rmtree(workspace.state)
+    shutil.rmtree(project.state)
     shutil.rmtree(tmp_path / "cache")
-    assert materialise(workspace, "t").files == facts.files, "the locked commit, not the branch"
-    assert open_teacher(workspace, "t").fingerprint == facts.fingerprint
-    assert lock_teachers(workspace, ["t"])["t"].dims["image"] == 9
+    assert materialise(project, "t").files == facts.files, "the locked commit, not the branch"
+    assert open_teacher(project, "t").fingerprint == facts.fingerprint
+    assert lock_teachers(project, ["t"])["t"].dims["image"] == 9
 
 
 def test_a_revision_can_be_asked_for(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path, width=4))
     tagged = hub.add("org/teacher", files(tmp_path, width=6), branch="v2")
-    workspace = stub.project(tmp_path / "project")
-    by_tag = add_teacher(workspace, "a", {"from": "hf:org/teacher@v2"})
-    by_commit = add_teacher(workspace, "b", {"from": f"hf:org/teacher@{tagged}"})
+    project = stub.make_project(tmp_path / "project")
+    by_tag = add_teacher(project, "a", {"from": "hf:org/teacher@v2"})
+    by_commit = add_teacher(project, "b", {"from": f"hf:org/teacher@{tagged}"})
     assert by_tag.commit == by_commit.commit == tagged
     assert by_tag.fingerprint == by_commit.fingerprint
 
 
 def test_what_is_in_the_cache_needs_no_network(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path) | {"pytorch_model.bin": b"never looked at"})
-    online = add_teacher(stub.project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
+    online = add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
     asked = len(hub.requests)
-    offline = add_teacher(stub.project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}, offline=True)
+    offline = add_teacher(stub.make_project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}, offline=True)
     assert len(hub.requests) == asked
     assert (offline.commit, offline.files) == (online.commit, online.files)
 
@@ -81,57 +81,57 @@ def test_a_token_for_huggingface_co_is_not_sent_to_a_mirror(
 ) -> None:
     hub.add("org/teacher", files(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "hf_saved")
-    add_teacher(stub.project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
+    add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
     assert {request.token for request in hub.requests} == {None}
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.setenv("KDKIT_HUB_TOKEN", "hf_alice")
-    add_teacher(stub.project(tmp_path / "two"), "t", {"from": "hf:org/teacher"})
+    add_teacher(stub.make_project(tmp_path / "two"), "t", {"from": "hf:org/teacher"})
     assert hub.requests[-1].token == "hf_alice"
 
 
 def test_files_come_from_the_cache_without_a_second_copy(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path))
-    workspace = stub.project(tmp_path / "project")
-    add_teacher(workspace, "t", {"from": "hf:org/teacher"})
-    artifact = workspace.artifacts / "t" / "model.safetensors"
+    project = stub.make_project(tmp_path / "project")
+    add_teacher(project, "t", {"from": "hf:org/teacher"})
+    artifact = project.artifacts / "t" / "model.safetensors"
     assert not artifact.is_symlink()
     assert artifact.stat().st_nlink == 2
 
 
-def _failing(workspace: Workspace, source: str, **options: Any) -> KdkitError:
-    before = stub.tree(workspace.root)
+def _failing(project: Project, source: str, **options: Any) -> KdkitError:
+    before = stub.tree(project.root)
     with pytest.raises(KdkitError) as caught:
-        add_teacher(workspace, "t", {"from": source}, **options)
-    assert stub.tree(workspace.root) == before
+        add_teacher(project, "t", {"from": source}, **options)
+    assert stub.tree(project.root) == before
     return caught.value
 
 
 def test_what_the_hub_refuses_is_explained(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/gated", files(tmp_path), gated=True)
     hub.add("org/open", files(tmp_path))
-    workspace = stub.project(tmp_path / "project")
-    gated = _failing(workspace, "hf:org/gated")
+    project = stub.make_project(tmp_path / "project")
+    gated = _failing(project, "hf:org/gated")
     assert gated.code == ExitCode.DENIED
     assert f"{hub.url}/org/gated" in gated.fix
-    absent = _failing(workspace, "hf:org/absent")
+    absent = _failing(project, "hf:org/absent")
     assert (absent.what, absent.code) == ("not found on the Hub", ExitCode.MISSING)
-    revision = _failing(workspace, "hf:org/open@v9")
+    revision = _failing(project, "hf:org/open@v9")
     assert (revision.what, revision.code) == ("no such revision", ExitCode.MISSING)
     assert "'v9'" in revision.why
-    uncached = _failing(workspace, "hf:org/open", offline=True)
+    uncached = _failing(project, "hf:org/open", offline=True)
     assert uncached.code == ExitCode.MISSING
     assert "--from local:DIR" in uncached.fix
     hub.fail(".", times=10**6, status=402, message="pay first")
-    broken = _failing(workspace, "hf:org/open")
+    broken = _failing(project, "hf:org/open")
     assert (broken.what, broken.code) == ("the Hub refused", ExitCode.MISSING)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    unreachable = _failing(workspace, "hf:org/open")
+    unreachable = _failing(project, "hf:org/open")
     assert (unreachable.what, unreachable.code) == ("the Hub cannot be reached", ExitCode.MISSING)
 
 
 def test_a_hub_that_names_files_outside_its_folder_is_not_trusted(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/evil", files(tmp_path) | {"../../evil.json": b"{}"})
-    refused = _failing(stub.project(tmp_path / "project"), "hf:org/evil")
+    refused = _failing(stub.make_project(tmp_path / "project"), "hf:org/evil")
     assert "not to be trusted" in refused.what
     assert hub.downloads() == []
 
@@ -139,7 +139,7 @@ def test_a_hub_that_names_files_outside_its_folder_is_not_trusted(hub: LocalHub,
 def test_a_plan_knows_the_sizes_without_downloading(hub: LocalHub, tmp_path: Path) -> None:
     content = files(tmp_path)
     hub.add("org/teacher", content)
-    planned = plan_addition(stub.project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
+    planned = plan_addition(stub.make_project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
     assert planned.sizes == {name: len(data) for name, data in content.items()}
     assert hub.downloads() == []
 
@@ -150,13 +150,13 @@ def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, t
         "org/text", {"config.json": b"{}", "vocab.txt": b"a", "pytorch_model.bin": b"big", "m.safetensors": b""}
     )
     spec = TeacherSpec(name="t", summary="", source="hf:org/main", loader="stub", extra_sources={"text": "hf:org/text"})
-    workspace = stub.project(tmp_path / "project", spec)
-    facts = add_teacher(workspace, "t", {})
+    project = stub.make_project(tmp_path / "project", spec)
+    facts = add_teacher(project, "t", {})
     assert set(facts.files) == {"stub.json", "model.safetensors", "text/config.json", "text/vocab.txt"}
     assert facts.also == {"text": f"hf:org/text@{side}"}
     hub.add("org/text", {"config.json": b'{"changed": true}'})
-    shutil.rmtree(workspace.state)
-    assert materialise(workspace, "t").files == facts.files
+    shutil.rmtree(project.state)
+    assert materialise(project, "t").files == facts.files
 
 
 OPEN_CLIP = b'{"model_cfg": {"text_cfg": {"hf_model_name": "org/bert", "hf_tokenizer_name": "%s"}}}'
@@ -193,7 +193,7 @@ def test_an_open_clip_folder_gets_what_it_lacks_of_its_text_tower(
     hub.add("org/bpe", {"vocab.json": b"{}", "merges.txt": b"", "config.json": b"{}"})
     own = own | files(tmp_path) | {"open_clip_config.json": OPEN_CLIP % tokenizer}
     hub.add("org/teacher", own)
-    facts = add_teacher(stub.project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
+    facts = add_teacher(stub.make_project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
     assert set(facts.files) == expected | {"stub.json", "model.safetensors", "open_clip_config.json"}
     assert all(source.startswith("hf:org/b") and "@" in source for source in facts.also.values())
 
@@ -201,7 +201,7 @@ def test_an_open_clip_folder_gets_what_it_lacks_of_its_text_tower(
 def test_a_text_tower_that_cannot_be_had_says_which_file_to_bring(hub: LocalHub, tmp_path: Path) -> None:
     content = files(tmp_path) | {"open_clip_config.json": OPEN_CLIP % b"org/bert"}
     hub.add("org/teacher", content)
-    missing = _failing(stub.project(tmp_path / "project"), "hf:org/teacher")
+    missing = _failing(stub.make_project(tmp_path / "project"), "hf:org/teacher")
     assert "hf:org/bert" in missing.what
     assert "text/config.json" in missing.fix
     assert missing.code == ExitCode.MISSING

@@ -37,46 +37,46 @@ def test_the_licence_of_the_catalogue_stops_before_anything_is_fetched(
         license=licence,
         distillation=distillation,  # type: ignore[arg-type]
     )
-    workspace = stub.project(tmp_path, spec, registry=f"version: 1\nuse: {use}\n")
+    project = stub.make_project(tmp_path, spec, registry=f"version: 1\nuse: {use}\n")
     if outcome == "denied":
-        assert stub.refused(workspace, "t", **fields).code == ExitCode.DENIED
+        assert stub.refused(project, "t", **fields).code == ExitCode.DENIED
         return
     stub.write(tmp_path / "nowhere")
     notes = stub.Notes()
-    add_teacher(workspace, "t", fields, reporter=notes)
+    add_teacher(project, "t", fields, reporter=notes)
     assert bool(notes.warnings) == (outcome == "warned")
-    assert open_teacher(workspace, "t").name == "t"
+    assert open_teacher(project, "t").name == "t"
 
 
 def test_the_licence_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
+    project = stub.make_project(tmp_path, registry="version: 1\nuse: research\n")
     folder = stub.write(tmp_path / "a")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# A model\n", encoding="utf-8")
-    error = stub.refused(workspace, "a", **{"from": "local:a", "license": "mit"})
+    error = stub.refused(project, "a", **{"from": "local:a", "license": "mit"})
     assert error.code == ExitCode.DENIED
     assert "cc-by-nc-nd-4.0" in error.why
 
 
 def test_a_commercial_project_reads_the_files_of_what_no_catalogue_knows(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path, registry="version: 1\nuse: commercial\n")
+    project = stub.make_project(tmp_path, registry="version: 1\nuse: commercial\n")
     folder = stub.write(tmp_path / "a")
-    assert stub.refused(workspace, "a", **{"from": "local:a"}).code == ExitCode.DENIED  # nothing is stated
+    assert stub.refused(project, "a", **{"from": "local:a"}).code == ExitCode.DENIED  # nothing is stated
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n", encoding="utf-8")
-    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    facts = add_teacher(project, "a", {"from": "local:a"})
     assert facts.licence is not None
     assert facts.licence.name == "mit"
-    assert lock_teachers(workspace, ["a"])["a"].licence == facts.licence
+    assert lock_teachers(project, ["a"])["a"].licence == facts.licence
 
 
 def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path, registry="version: 1\nuse: research\n")
+    project = stub.make_project(tmp_path, registry="version: 1\nuse: research\n")
     folder = stub.write(tmp_path / "a")
     (folder / "LICENSE").write_text("Creative Commons Attribution-NonCommercial 4.0 International", encoding="utf-8")
-    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    facts = add_teacher(project, "a", {"from": "local:a"})
     assert facts.licence is not None
     assert (facts.licence.name, facts.licence.evidence) == ("cc-by-nc-4.0", "LICENSE")
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
     with pytest.raises(KdkitError) as caught:
-        open_teacher(stub.again(workspace), "a")
+        open_teacher(stub.again(project), "a")
     assert caught.value.code == ExitCode.DENIED

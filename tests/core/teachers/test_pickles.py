@@ -63,13 +63,13 @@ class Code:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, zipped: bool) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     folder = stub.write(tmp_path / "a", pickled=True)
     content = {"matrix": torch.ones(3, 4), "callback": Code(tmp_path / "pwned")}
     torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     before = stub.tree(tmp_path)
     with pytest.raises(KdkitError) as caught:
-        add_teacher(workspace, "a", {"from": "local:a"})
+        add_teacher(project, "a", {"from": "local:a"})
     assert caught.value.code == ExitCode.DENIED
     assert "pickle with code" in caught.value.what
     assert "mkdir" in caught.value.why
@@ -95,15 +95,15 @@ def test_what_is_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_pickled_teacher_is_converted_once_and_its_origin_is_watched(tmp_path: Path) -> None:
-    workspace = stub.project(tmp_path)
+    project = stub.make_project(tmp_path)
     folder = stub.write(tmp_path / "a", pickled=True)
-    facts = add_teacher(workspace, "a", {"from": "local:a"})
+    facts = add_teacher(project, "a", {"from": "local:a"})
     made_from = facts.files["model.safetensors"].made_from
     assert made_from is not None
     assert made_from.sha256 == sha256_of(folder / "pytorch_model.bin")
-    assert open_teacher(workspace, "a").fingerprint == facts.fingerprint
+    assert open_teacher(project, "a").fingerprint == facts.fingerprint
     torch.save({"matrix": torch.zeros(3, 4)}, folder / "pytorch_model.bin")
     with pytest.raises(KdkitError) as caught:
-        open_teacher(workspace, "a")
+        open_teacher(project, "a")
     assert "'pytorch_model.bin'" in caught.value.what
     assert made_from.sha256 in caught.value.why

@@ -193,24 +193,24 @@ def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path
 
 
 def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_path: Path) -> None:
-    workspace = generating_project(tmp_path / "p")
-    folder = workspace.root / "models" / "remote"
+    project = generating_project(tmp_path / "p")
+    folder = project.root / "models" / "remote"
     folder.mkdir(parents=True)
     teacher(folder, endpoint.url)
-    first = add_teacher(workspace, "remote", {"from": "local:models/remote", "license": "mit"})
+    first = add_teacher(project, "remote", {"from": "local:models/remote", "license": "mit"})
 
     def locked(url: str = endpoint.url, **more: object) -> LockedTeacher:
         teacher(folder, url, **more)
         with pytest.raises(KdkitError, match=r"'endpoint.json' of .* changed since it was locked"):
-            verify(workspace, "remote")
-        return lock_teachers(workspace, ["remote"])["remote"]
+            verify(project, "remote")
+        return lock_teachers(project, ["remote"])["remote"]
 
     elsewhere = endpoint.url.replace("127.0.0.1", "localhost")
     how = {"tries": 9, "timeout": 9.5, "parallel": 1, "key_variable": "SECRET", "max_answer": 9, "min_pixels": 9}
     moved = locked(elsewhere, **how)
     assert moved.files != first.files
     assert moved.fingerprint == first.fingerprint
-    assert open_teacher(workspace, "remote").fingerprint == first.fingerprint
+    assert open_teacher(project, "remote").fingerprint == first.fingerprint
     what = ({"model": "b"}, {"revision": "b"}, {"question": "b"}, {"system": "b"}, {"boxes": "qwen2.5-vl"},
             {"boxes": "qwen2.5-vl", "min_pixels": 9})  # fmt: skip
     assert len({first.fingerprint, *(locked(**other).fingerprint for other in what)}) == 1 + len(what)
@@ -264,9 +264,9 @@ def test_an_address_from_elsewhere_is_not_asked(
     (package / "__init__.py").touch()
     teacher(package / "weights", endpoint.url, key_variable="SECRET")
     monkeypatch.syspath_prepend(str(tmp_path))
-    workspace = generating_project(tmp_path / "p")
+    project = generating_project(tmp_path / "p")
     with pytest.raises(KdkitError, match="an address that comes from elsewhere") as caught:
-        add_teacher(workspace, "remote", {"from": "package:kdkit_elsewhere/weights", "license": "mit"})
+        add_teacher(project, "remote", {"from": "package:kdkit_elsewhere/weights", "license": "mit"})
     assert endpoint.requests == []
     assert caught.value.code is ExitCode.DENIED
-    assert workspace.registry.teachers == {}
+    assert project.registry.teachers == {}

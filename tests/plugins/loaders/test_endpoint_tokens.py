@@ -23,7 +23,7 @@ from kdkit.core.distill.pseudo_labels.label import pseudo_label
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.live import live_devices
 from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers.add import add_teacher
@@ -244,7 +244,7 @@ optimiser: {lr: 0.01, batch_size: 2, steps: 2}
 """
 
 
-def project(root: Path, endpoint: LocalEndpoint, served: Served) -> Workspace:
+def folder(root: Path, endpoint: LocalEndpoint, served: Served) -> Project:
     """Two open questions, and two answered ones to judge by."""
     root.mkdir()
     rows = []
@@ -259,31 +259,31 @@ def project(root: Path, endpoint: LocalEndpoint, served: Served) -> Workspace:
     (root / "told.yaml").write_text(RECIPE, encoding="utf-8")
     (root / "registry.yaml").write_text(f"{registry}recipe: ./told.yaml\n", encoding="utf-8")
     teacher(root / "models" / "remote", endpoint, served)
-    add_teacher(Workspace(root), "remote", {"from": "local:models/remote", "license": "mit"})
-    return Workspace(root)
+    add_teacher(Project(root), "remote", {"from": "local:models/remote", "license": "mit"})
+    return Project(root)
 
 
-def with_labels(workspace: Workspace) -> Workspace:
-    done = pseudo_label(workspace, "remote", workspace.root / "labels.jsonl")
+def with_labels(project: Project) -> Project:
+    done = pseudo_label(project, "remote", project.root / "labels.jsonl")
     assert done.kept == {"vqa/ct": 2}
-    path = workspace.registry_path
+    path = project.registry_path
     entry = f"data:\n  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     path.write_text(path.read_text(encoding="utf-8").replace("data:\n", entry), encoding="utf-8")
-    return Workspace(workspace.root)
+    return Project(project.root)
 
 
 def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
-    workspace = project(tmp_path / "p", running, served)
-    assert extract_missing(workspace, load_table(workspace))[0].new == 0, "nothing to say of others' answers"
-    workspace = with_labels(workspace)
+    project = folder(tmp_path / "p", running, served)
+    assert extract_missing(project, load_table(project))[0].new == 0, "nothing to say of others' answers"
+    project = with_labels(project)
     asked = len(running.requests)
-    recipe = load_recipe("./told.yaml", workspace.catalogue, workspace.root)
-    found = survey(workspace, recipe, device="cpu", reporter=Silent())
+    recipe = load_recipe("./told.yaml", project.catalogue, project.root)
+    found = survey(project, recipe, device="cpu", reporter=Silent())
     assert len(running.requests) == asked, "the signals were told with the answers"
-    (status,) = column_statuses(workspace, found.table)
+    (status,) = column_statuses(project, found.table)
     assert (status.rows, status.complete, status.domains) == (2, True, {"vqa/ct": (2, 2)})
     plan = make_plan(recipe, found, None, {}, seed=0)
-    made = build(workspace, plan, found, None, Silent())
+    made = build(project, plan, found, None, Silent())
     (teaching,) = made.teachings
     rows = found.samples("train")
     stored = teaching.targets(rows, teaching.weight[rows])
@@ -302,30 +302,30 @@ def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: 
 def test_it_is_admitted_when_it_answers_and_cannot_be_live(
     running: LocalEndpoint, served: Served, tmp_path: Path
 ) -> None:
-    workspace = project(tmp_path / "p", running, served)
+    project = folder(tmp_path / "p", running, served)
     assert len(running.requests) == 1, "admitting it asks one question"
-    assert set(Lock.load(workspace.lock_path).teacher("remote").signals) == {"tokens", "topk_ids", "topk", "tail"}
-    assert live_devices(workspace) == {}
-    path = workspace.registry_path
+    assert set(Lock.load(project.lock_path).teacher("remote").signals) == {"tokens", "topk_ids", "topk", "tail"}
+    assert live_devices(project) == {}
+    path = project.registry_path
     text = path.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
     path.write_text(text, encoding="utf-8")
     with pytest.raises(KdkitError, match="cannot be live: it tells of nothing but its own answers"):
-        live_devices(Workspace(workspace.root))
+        live_devices(Project(project.root))
 
 
 def test_an_answer_that_was_changed_is_not_what_was_told(
     running: LocalEndpoint, served: Served, tmp_path: Path
 ) -> None:
-    workspace = project(tmp_path / "p", running, served)
-    extract_missing(workspace, load_table(workspace))
-    workspace = with_labels(workspace)
-    labels = workspace.root / "labels.jsonl"
+    project = folder(tmp_path / "p", running, served)
+    extract_missing(project, load_table(project))
+    project = with_labels(project)
+    labels = project.root / "labels.jsonl"
     first, second = labels.read_text(encoding="utf-8").splitlines(keepends=True)
     labels.write_text(first.replace('"text": "the lung', '"text": "the box') + second, encoding="utf-8")
-    table = load_table(workspace)
-    (done,) = extract_missing(workspace, table)
+    table = load_table(project)
+    (done,) = extract_missing(project, table)
     assert (done.new, [sample.text for sample in table.samples][:2]) == (1, ["the box ß", TEXT])
-    column = FeatureStore(workspace.features).column("remote")
+    column = FeatureStore(project.features).column("remote")
     assert (column.locate(table) >= 0).tolist() == [False, True, False, False, False, False]
 
 

@@ -21,7 +21,7 @@ from kdkit.core.project.recipe import NamedPart
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.features import Column
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 HELD_OUT = 0.2
 """Share of the training samples that judges instead of fitting."""
@@ -38,7 +38,7 @@ class Stored:
 
 
 def compare_aligners(
-    workspace: Workspace,
+    project: Project,
     teacher: str,
     names: Sequence[str] = (),
     *,
@@ -49,7 +49,7 @@ def compare_aligners(
     """Bring ``teacher``, and the project's other teachers with it, into one space; say what that costs it.
 
     Args:
-        workspace: its store must have the teacher's features; other teachers without any, and live ones, are left out.
+        project: its store must have the teacher's features; other teachers without any, and live ones, are left out.
         teacher: the one to judge.
         names: aligners; all of the catalogue where empty.
         dim: width of the common space; the student's where None.
@@ -64,10 +64,10 @@ def compare_aligners(
     from kdkit.core.data import load_table
 
     reporter = reporter or Silent()
-    catalogue = workspace.catalogue
+    catalogue = project.catalogue
     names = [catalogue.get("aligner", name).spec.name for name in names] or catalogue.names("aligner")
-    stored = _stored(workspace, teacher, load_table(workspace, reporter))
-    width = dim or student_width(workspace)
+    stored = _stored(project, teacher, load_table(project, reporter))
+    width = dim or student_width(project)
     fit, held = _parts(stored[0], seed)
     reports = []
     for number, name in enumerate(names):
@@ -89,32 +89,32 @@ def compare_aligners(
     return sorted(reports, key=lambda report: -(report.ranking or 0.0))
 
 
-def student_width(workspace: Workspace) -> int:
+def student_width(project: Project) -> int:
     """Width of the student's outputs, from making one."""
-    entry = workspace.registry.student
-    student = workspace.catalogue.make("student", entry.family, **entry.config)
+    entry = project.registry.student
+    student = project.catalogue.make("student", entry.family, **entry.config)
     return one_width(cast(Student, student).outputs, f"student '{entry.family}'")
 
 
-def _stored(workspace: Workspace, teacher: str, table: SampleTable) -> list[Stored]:
+def _stored(project: Project, teacher: str, table: SampleTable) -> list[Stored]:
     """The teacher first, then the others that have features."""
     from kdkit.core.features import FeatureStore
 
-    chosen = tuple(workspace.registry.teachers)
+    chosen = tuple(project.registry.teachers)
     if teacher not in chosen:
         raise KdkitError(
             f"'{teacher}' is not a teacher of this project",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             fix=did_you_mean(teacher, chosen) if chosen else f"kdkit add-teacher {teacher}",
         )
-    live = workspace.registry.live
+    live = project.registry.live
     if teacher in live:
         raise KdkitError(
             f"'{teacher}' is live: its features of training samples, on which aligners are fitted, are not stored",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             fix=f"take 'signals: live' out of its entry, then: kdkit features extract {teacher}",
         )
-    store = FeatureStore(workspace.features)
+    store = FeatureStore(project.features)
     others = [name for name in chosen if name not in (teacher, *live) and name in store.teachers]
     return [_dual(store.column(name), table) for name in (teacher, *others)]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.distill.model.build import Build
     from kdkit.core.distill.plan.plan import Plan
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 FOLDER = "corrections"
 """Inside a run's folder: ``round-1/answers-0.jsonl`` and so on, a file for each process."""
@@ -66,7 +66,7 @@ class CorrectedFeed:
 
     def __init__(
         self,
-        workspace: Workspace,
+        project: Project,
         plan: Plan,
         table: SampleTable,
         build: Build,
@@ -77,12 +77,12 @@ class CorrectedFeed:
         folder: Path,
         reporter: Reporter,
     ) -> None:
-        self._workspace, self._plan, self._table, self._build = workspace, plan, table, build
+        self._project, self._plan, self._table, self._build = project, plan, table, build
         self._whole, self._feed_of, self._accelerator = whole, feed_of, accelerator
         self._folder, self._reporter = folder / FOLDER, reporter
         assert plan.rounds is not None
         self._rounds: Rounds = plan.rounds
-        self._corrector = corrector_of(workspace, plan.rounds.corrector, str(accelerator.device), Silent())
+        self._corrector = corrector_of(project, plan.rounds.corrector, str(accelerator.device), Silent())
 
     @property
     def pauses(self) -> frozenset[int]:
@@ -150,7 +150,7 @@ class CorrectedFeed:
         student: Any = self._build.task.student
         return Reviewer(
             StudentAnswers("student", student, device=str(self._accelerator.device)),
-            scoring_task(self._workspace, part.options),
+            scoring_task(self._project, part.options),
             Rules(part.threshold, part.accept),
             self._corrector,
             student,

@@ -19,7 +19,7 @@ from kdkit.core.distill.pseudo_labels.review import correctable, scoring_task
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.distill.plan.plan import Plan
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import CorrectionPart
 
 
@@ -59,7 +59,7 @@ class Rounds:
         return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
 
 
-def with_rounds(workspace: Workspace, plan: Plan, table: SampleTable, reporter: Reporter) -> Plan:
+def with_rounds(project: Project, plan: Plan, table: SampleTable, reporter: Reporter) -> Plan:
     """The plan with the corrections that its recipe asks for; the corrector's state is part of the digest.
 
     Raises:
@@ -69,9 +69,9 @@ def with_rounds(workspace: Workspace, plan: Plan, table: SampleTable, reporter: 
     part = plan.recipe.correction
     if part is None:
         return plan
-    scoring_task(workspace, part.options)
-    locked = locked_corrector(workspace, part.corrector)
-    specs = [cast(LossSpec, workspace.catalogue.get("loss", loss.name).spec) for loss in plan.recipe.losses]
+    scoring_task(project, part.options)
+    locked = locked_corrector(project, part.corrector)
+    specs = [cast(LossSpec, project.catalogue.get("loss", loss.name).spec) for loss in plan.recipe.losses]
     if part.corrector != REFERENCE and all(spec.signals for spec in specs):
         raise KdkitError(
             "no loss of the recipe learns from a corrected text",

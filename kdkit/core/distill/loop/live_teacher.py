@@ -23,7 +23,7 @@ from kdkit.core.features.extract.readahead import prepare_ahead
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.teachers import OpenTeacher
 
 Array = np.ndarray[Any, Any]
@@ -143,9 +143,7 @@ class LiveTeacher:
                 x.data = home
 
 
-def open_live(
-    workspace: Workspace, teachers: Sequence[str], *, device: str, reporter: Reporter
-) -> dict[str, OpenTeacher]:
+def open_live(project: Project, teachers: Sequence[str], *, device: str, reporter: Reporter) -> dict[str, OpenTeacher]:
     """Those of ``teachers`` that are live, opened.
 
     Args:
@@ -157,15 +155,15 @@ def open_live(
     """
     from kdkit.core.teachers import open_teacher
 
-    names = [name for name in live_devices(workspace) if name in teachers]
+    names = [name for name in live_devices(project) if name in teachers]
     for name in names:
-        where = _device(workspace, name, device)
-        parked = ", parked on the CPU between uses" if workspace.registry.teachers[name].parked else ""
+        where = _device(project, name, device)
+        parked = ", parked on the CPU between uses" if project.registry.teachers[name].parked else ""
         reporter.say(f"{name}: live on {where}{parked}")
     opened = {}
     for name in names:
         try:
-            opened[name] = open_teacher(workspace, name, reporter=reporter)
+            opened[name] = open_teacher(project, name, reporter=reporter)
         except KdkitError as error:
             if error.code is not ExitCode.MISSING:
                 raise
@@ -180,7 +178,7 @@ def open_live(
 
 
 def live_teachers(
-    workspace: Workspace,
+    project: Project,
     opened: Mapping[str, OpenTeacher],
     table: SampleTable,
     skipped: Array | None,
@@ -194,15 +192,15 @@ def live_teachers(
             teacher,
             table,
             left_out,
-            device=_device(workspace, name, device),
-            parked=workspace.registry.teachers[name].parked,
+            device=_device(project, name, device),
+            parked=project.registry.teachers[name].parked,
         )
         for name, teacher in opened.items()
     }
 
 
-def _device(workspace: Workspace, name: str, usual: str) -> torch.device:
-    wanted = workspace.registry.teachers[name].device
+def _device(project: Project, name: str, usual: str) -> torch.device:
+    wanted = project.registry.teachers[name].device
     return usable_device(wanted or usual, LIVE_FIX.format(name))
 
 

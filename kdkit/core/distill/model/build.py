@@ -33,7 +33,7 @@ from kdkit.core.project.versions import Version, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.discovery import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 ROWS = 4096
 """Rows read from the store at a time when something is fitted on it."""
@@ -53,7 +53,7 @@ class Build:
 
 
 def build(
-    workspace: Workspace,
+    project: Project,
     plan: Plan,
     survey: Survey,
     parent: Version | None,
@@ -73,31 +73,31 @@ def build(
             parent's, or when a teacher gives no signal that the student has an output for.
     """
     torch.manual_seed(plan.settings.seed)
-    student = make_student(workspace, parent).to(device)
+    student = make_student(project, parent).to(device)
     require_teachable(student, [survey.table.samples[row] for pool in plan.pools for row in pool.indices])
     outputs = cast(Student, student).outputs
-    signals = signals_read(plan.recipe, workspace.catalogue)
+    signals = signals_read(plan.recipe, project.catalogue)
     for live in survey.live.values():
         live.join()
     teachings = [_teaching(survey, t.name, outputs, signals) for t in plan.teachers if t.samples]
     require_same_coordinates(survey, teachings, cast(Student, student))
-    losses = token_losses(plan.recipe, workspace.catalogue)
+    losses = token_losses(plan.recipe, project.catalogue)
     require_same_stored_tokens(survey, teachings, cast(Student, student), losses)
     _require_heads(plan, teachings)
-    _warn_of_idle(workspace, plan, teachings, reporter)
+    _warn_of_idle(project, plan, teachings, reporter)
     inputs = StudentInputs(cast(Student, student), survey.table)
     previous = plan.previous
     if parent is not None and previous.weight:
-        teachings.append(remember(workspace, student, inputs, plan, len(survey.table), reporter, shown))
+        teachings.append(remember(project, student, inputs, plan, len(survey.table), reporter, shown))
     saved = {} if parent is None else saved_task(parent, plan)
     teachers = [teaching for teaching in teachings if teaching.name != PREVIOUS]
     known = None if parent is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)
-    aligners = aligners_of(workspace.catalogue, plan, survey, teachers, outputs, saved, known)
+    aligners = aligners_of(project.catalogue, plan, survey, teachers, outputs, saved, known)
     train = survey.samples("train")
     bridges = _bridges(plan, teachings, outputs, aligners, train)
-    terms = [_term(workspace.catalogue, p.name, p.weight, p.options) for p in plan.recipe.losses]
+    terms = [_term(project.catalogue, p.name, p.weight, p.options) for p in plan.recipe.losses]
     if PREVIOUS in bridges:
-        terms.append(_term(workspace.catalogue, previous.loss, previous.weight, previous.options, previous=True))
+        terms.append(_term(project.catalogue, previous.loss, previous.weight, previous.options, previous=True))
     task = DistillTask(student, bridges, terms, pull=0.0 if parent is None else plan.recipe.increment.pull)
     inherit(task, saved)
     if parent is not None and plan.recipe.space == "heads":
@@ -108,23 +108,23 @@ def build(
     return Build(task, inputs, tuple(teachings))
 
 
-def make_student(workspace: Workspace, parent: Version | None) -> nn.Module:
+def make_student(project: Project, parent: Version | None) -> nn.Module:
     """A new student of the registry's family, or the parent's."""
-    entry = workspace.registry.student
+    entry = project.registry.student
     if parent is None:
-        with placed(workspace.registry_path, "student"):
-            config = anchored(entry.config, workspace.root)
-            return cast(nn.Module, workspace.catalogue.make("student", entry.family, **config))
+        with placed(project.registry_path, "student"):
+            config = anchored(entry.config, project.root)
+            return cast(nn.Module, project.catalogue.make("student", entry.family, **config))
     written = {"family": entry.family, "config": entry.config}
     made_from = parent.lineage["student"]["registry"]
     if written != made_from:
         raise KdkitError(
             f"the student in registry.yaml is not the one that {parent.name} was made from",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             why=f"{parent.name} has {made_from}, the registry says {written}",
             fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
         )
-    return cast(nn.Module, load_student(parent, workspace.catalogue)).train()
+    return cast(nn.Module, load_student(parent, project.catalogue)).train()
 
 
 def _term(
@@ -171,11 +171,11 @@ def _require_heads(plan: Plan, teachings: Sequence[Teaching]) -> None:
         )
 
 
-def _warn_of_idle(workspace: Workspace, plan: Plan, teachings: Sequence[Teaching], reporter: Reporter) -> None:
+def _warn_of_idle(project: Project, plan: Plan, teachings: Sequence[Teaching], reporter: Reporter) -> None:
     """A loss that finds nothing to compare is 0, which nobody would notice."""
     given = {name for t in teachings for name in (*t.widths, *(spec.name for spec in t.raw))}
     for part in plan.recipe.losses:
-        lacking = [name for name in workspace.catalogue.get("loss", part.name).spec.signals if name not in given]
+        lacking = [name for name in project.catalogue.get("loss", part.name).spec.signals if name not in given]
         if lacking and teachings:
             reporter.warn(f"the loss '{part.name}' reads {', '.join(lacking)}, which no teacher gives")
 

@@ -23,14 +23,14 @@ from kdkit.core.distill.plan.plan import Plan
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.discovery import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 ROWS = 256
 """Samples of a dual encoder at a time."""
 ANSWERS = 16
 """Samples of a generating student at a time: each is hundreds of tokens."""
 FOLDER = "remembered"
-"""Below the workspace's state, while a run lasts: 25 KB a sample of 64 answer tokens."""
+"""Below the project's state, while a run lasts: 25 KB a sample of 64 answer tokens."""
 LABEL = "remembering the previous version"
 
 
@@ -44,7 +44,7 @@ def remembered(plan: Plan) -> Indices:
 
 
 def remember(
-    workspace: Workspace,
+    project: Project,
     student: nn.Module,
     inputs: StudentInputs,
     plan: Plan,
@@ -67,7 +67,7 @@ def remember(
     """
     answers = isinstance(student, Answering)
     given = [spec.name for spec in token_specs(1, 1)] if answers else list(cast(Student, student).outputs)
-    _require_fitting(plan.previous.loss, given, workspace.catalogue, answers=answers)
+    _require_fitting(plan.previous.loss, given, project.catalogue, answers=answers)
     used = remembered(plan)
     if shown is not None:
         used = np.union1d(np.intersect1d(used, shown), used[:1])  # a row at least, which tells the shapes
@@ -76,7 +76,7 @@ def remember(
     weight = (rows >= 0).astype(np.float32)
     with _asked(student):
         kept = make_together(
-            workspace.state / FOLDER,
+            project.state / FOLDER,
             used,
             partial(_next_tokens if answers else _features, student, inputs),
             size=ANSWERS if answers else ROWS,
@@ -87,9 +87,9 @@ def remember(
     return Teaching(PREVIOUS, {name: kept.shape(name)[-1] for name in given}, rows, weight, kept.gather)
 
 
-def forget(workspace: Workspace) -> None:
+def forget(project: Project) -> None:
     """Remove what was remembered: nobody reads it any more."""
-    shutil.rmtree(workspace.state / FOLDER, ignore_errors=True)
+    shutil.rmtree(project.state / FOLDER, ignore_errors=True)
 
 
 def student_features(

@@ -15,12 +15,12 @@ from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.teachers import OpenTeacher
 
 
 def complete_columns(
-    workspace: Workspace,
+    project: Project,
     table: SampleTable,
     teachers: Sequence[str],
     *,
@@ -41,46 +41,45 @@ def complete_columns(
         KdkitError: a teacher that is not locked, whose licence forbids the project's use, or whose registry entry
             changed since it was locked; what opening and extracting raise.
     """
-    store = FeatureStore(workspace.features)
-    lock = Lock.load(workspace.lock_path)
+    store = FeatureStore(project.features)
+    lock = Lock.load(project.lock_path)
     for name in teachers:
-        _admit(workspace, name, lock, reporter)
+        _admit(project, name, lock, reporter)
     keys = {name: lock.teacher(name).fingerprint for name in teachers}
-    prompts = all_prompts(prompt_sets(workspace.registry, table))
+    prompts = all_prompts(prompt_sets(project.registry, table))
     live = live or {}
     counts = {name: missing(store, name, keys[name], table, prompts, live=name in live) for name in teachers}
     opened = [
         teacher
         for name, count in counts.items()
-        if count
-        and (teacher := live.get(name) or _open(workspace, store, name, keys[name], count, reporter)) is not None
+        if count and (teacher := live.get(name) or _open(project, store, name, keys[name], count, reporter)) is not None
     ]
     if opened:
         from kdkit.core.features.extract.extraction import extract
 
         before(opened)
-        own = {name: workspace.registry.teachers[name].device or device for name in live}
-        extract(workspace, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
+        own = {name: project.registry.teachers[name].device or device for name in live}
+        extract(project, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
 
 
-def _admit(workspace: Workspace, name: str, lock: Lock, reporter: Reporter) -> None:
+def _admit(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
     """Cached features need the same permission, and the same registry entry, as a teacher that is opened."""
     from kdkit.core.teachers.open import require_same_choice
     from kdkit.core.teachers.permission import require_permission
 
-    chosen, locked = chosen_teacher(workspace, name), lock.teacher(name)
+    chosen, locked = chosen_teacher(project, name), lock.teacher(name)
     require_same_choice(chosen, locked)
-    require_permission(chosen, workspace.registry.use, reporter, locked.licence, gated=locked.gated)
+    require_permission(chosen, project.registry.use, reporter, locked.licence, gated=locked.gated)
 
 
 def _open(
-    workspace: Workspace, store: FeatureStore, name: str, fingerprint: str, lacking: int, reporter: Reporter
+    project: Project, store: FeatureStore, name: str, fingerprint: str, lacking: int, reporter: Reporter
 ) -> OpenTeacher | None:
     from kdkit.core.teachers import open_teacher
 
     try:
-        return open_teacher(workspace, name, reporter=reporter)
+        return open_teacher(project, name, reporter=reporter)
     except KdkitError as error:
         known = any(header.fingerprint == fingerprint for header in store.headers(name))
         if error.code is not ExitCode.MISSING or not known:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
     from kdkit.core.distill.loop.live_teacher import LiveTeacher
     from kdkit.core.features import Column, FeatureStore
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import Registry
     from kdkit.core.project.versions import Version
 
@@ -111,7 +111,7 @@ class Survey:
 
 
 def survey(
-    workspace: Workspace, recipe: Recipe, *, parent: Version | None = None, device: str, reporter: Reporter
+    project: Project, recipe: Recipe, *, parent: Version | None = None, device: str, reporter: Reporter
 ) -> Survey:
     """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
 
@@ -137,36 +137,36 @@ def survey(
     )
     from kdkit.core.features import FeatureStore
 
-    registry = workspace.registry
-    if not signals_read(recipe, workspace.catalogue):
-        return _without_teachers(workspace, recipe, reporter)
-    teachers = _with_signals(workspace, recipe, reporter)
+    registry = project.registry
+    if not signals_read(recipe, project.catalogue):
+        return _without_teachers(project, recipe, reporter)
+    teachers = _with_signals(project, recipe, reporter)
     if not teachers:
         raise KdkitError(
             "no teacher is chosen that gives signals" if registry.teachers else "no teacher is chosen",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             fix=f"'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them; {WITHOUT_TEACHERS}",
         )
-    table = load_table(workspace, reporter)
-    store = FeatureStore(workspace.features)
-    opened = open_live(workspace, teachers, device=device, reporter=reporter)
-    before = partial(require_teachable_table, workspace, recipe, parent, table, reporter)
-    columns = complete_columns(workspace, table, teachers, live=opened, before=before, device=device, reporter=reporter)
-    trust = measure_trust(workspace, table, store, teachers, reporter=reporter)
+    table = load_table(project, reporter)
+    store = FeatureStore(project.features)
+    opened = open_live(project, teachers, device=device, reporter=reporter)
+    before = partial(require_teachable_table, project, recipe, parent, table, reporter)
+    columns = complete_columns(project, table, teachers, live=opened, before=before, device=device, reporter=reporter)
+    trust = measure_trust(project, table, store, teachers, reporter=reporter)
     chosen = registry.trust or recipe.trust
-    policy = workspace.catalogue.make("policy", chosen.policy, **chosen.options)
+    policy = project.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
     taught = {sample.domain for sample in table.samples if sample.split == "train"}
     missed = [gap for gap in uncovered_domains(trust, weights, limits) if gap.domain in taught]
     warn_of_gaps(missed, idle_teachers(trust, weights, limits), reporter)
     _warn_of_unknown_domains(registry, table, reporter)
-    skipped = skipped_images(workspace, table, reporter) if opened else None
-    live = live_teachers(workspace, opened, table, skipped, device=device)
-    return Survey(table, store, columns, trust, weights, skipped, live, learns_alone(recipe, workspace.catalogue))
+    skipped = skipped_images(project, table, reporter) if opened else None
+    live = live_teachers(project, opened, table, skipped, device=device)
+    return Survey(table, store, columns, trust, weights, skipped, live, learns_alone(recipe, project.catalogue))
 
 
-def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> Survey:
+def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> Survey:
     """The samples alone."""
     from kdkit.core.data import load_table
     from kdkit.core.data.check import skipped_images
@@ -174,24 +174,24 @@ def _without_teachers(workspace: Workspace, recipe: Recipe, reporter: Reporter) 
     from kdkit.core.evaluation.trust.saved import as_table
     from kdkit.core.features import FeatureStore
 
-    if idle := [name for name in workspace.registry.teachers if name != _corrector(recipe)]:
+    if idle := [name for name in project.registry.teachers if name != _corrector(recipe)]:
         reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(idle)}")
-    table = load_table(workspace, reporter)
-    _warn_of_unknown_domains(workspace.registry, table, reporter)
+    table = load_table(project, reporter)
+    _warn_of_unknown_domains(project.registry, table, reporter)
     nobody = as_table({}, (), table.domains, LEVEL)
-    skipped = skipped_images(workspace, table, reporter)
-    return Survey(table, FeatureStore(workspace.features), {}, nobody, nobody.accuracy, skipped)
+    skipped = skipped_images(project, table, reporter)
+    return Survey(table, FeatureStore(project.features), {}, nobody, nobody.accuracy, skipped)
 
 
-def _with_signals(workspace: Workspace, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:
+def _with_signals(project: Project, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:
     """Teachers that losses can learn from; one that only answers corrects, or teaches by its pseudo-labels."""
     from kdkit.core.project.registry.lock import Lock
 
-    lock = Lock.load(workspace.lock_path)
-    silent = [name for name in workspace.registry.teachers if name in lock.teachers and not lock.teacher(name).signals]
+    lock = Lock.load(project.lock_path)
+    silent = [name for name in project.registry.teachers if name in lock.teachers and not lock.teacher(name).signals]
     if idle := [name for name in silent if name != _corrector(recipe)]:
         reporter.say(f"{', '.join(idle)}: gives no signals and teaches by 'kdkit pseudo-label' alone")
-    return tuple(name for name in workspace.registry.teachers if name not in silent)
+    return tuple(name for name in project.registry.teachers if name not in silent)
 
 
 def _corrector(recipe: Recipe) -> str | None:

@@ -10,14 +10,14 @@ from kdkit.core.features.extract.readable import first_of, refusals
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import Recipe
     from kdkit.core.project.versions import Version
     from kdkit.core.teachers import OpenTeacher
 
 
 def require_teachable_table(
-    workspace: Workspace,
+    project: Project,
     recipe: Recipe,
     parent: Version | None,
     table: SampleTable,
@@ -32,12 +32,12 @@ def require_teachable_table(
     from kdkit.core.distill.model.build import make_student
     from kdkit.core.distill.plan.same_tokens import require_same_tokens, token_losses
 
-    catalogue = workspace.catalogue
-    family = cast(StudentSpec, catalogue.get("student", workspace.registry.student.family).spec)
+    catalogue = project.catalogue
+    family = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec)
     if cast(TaskSpec, catalogue.get("task", family.task).spec).reads == "answers":
         rows = table.select(split="train")
         taught = [table.samples[row] for row in rows[~table.unanswered[rows]]]
-        entries, student = workspace.registry.teachers, make_student(workspace, parent)
+        entries, student = project.registry.teachers, make_student(project, parent)
         require_teachable(student, taught)
         limits = {name: entry.domains for name, entry in entries.items() if entry.domains is not None}
         require_same_tokens(student, teachers, taught, limits, token_losses(recipe, catalogue), reporter)

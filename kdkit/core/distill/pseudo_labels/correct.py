@@ -37,7 +37,7 @@ from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 Pairs = Sequence[tuple[Key, Sample]]
 
@@ -90,7 +90,7 @@ class Corrected:
 
 
 def correct(
-    workspace: Workspace,
+    project: Project,
     to: Path,
     wanted: Wrong | None = None,
     *,
@@ -111,34 +111,34 @@ def correct(
     """
     reporter, wanted = reporter or Silent(), wanted or Wrong()
     require_replaceable(to, lambda row: "correction" in row["extra"])
-    table = load_table(workspace, reporter)
-    task = scoring_task(workspace, wanted.options)
+    table = load_table(project, reporter)
+    task = scoring_task(project, wanted.options)
     pairs = _taught(table, wanted)
-    found = Versions(workspace).get(version)
-    path = workspace.state / "corrections" / _name(workspace, found, wanted, pairs) / "answers.jsonl"
+    found = Versions(project).get(version)
+    path = project.state / "corrections" / _name(project, found, wanted, pairs) / "answers.jsonl"
     known = read_reviews([path] if path.is_file() else [])
     if any(key not in known for key, _ in pairs):
-        student: Any = load_student(found, workspace.catalogue)
+        student: Any = load_student(found, project.catalogue)
         view = StudentAnswers(found.name, student, device=device)
-        corrector = corrector_of(workspace, wanted.corrector, device, reporter)
+        corrector = corrector_of(project, wanted.corrector, device, reporter)
         reviewer = Reviewer(view, task, wanted, corrector, student)
         review(reviewer, path, pairs, known, reporter, f"{found.name} answers")
     reviews = read_reviews([path])
-    made = _write(workspace, table, to, found.name, [(sample, reviews[key]) for key, sample in pairs])
+    made = _write(project, table, to, found.name, [(sample, reviews[key]) for key, sample in pairs])
     shutil.rmtree(path.parent)
     return replace(made, known=sum(key in known for key, _ in pairs))
 
 
 def _write(
-    workspace: Workspace, table: SampleTable, to: Path, version: str, reviewed: Sequence[tuple[Sample, Reviewed]]
+    project: Project, table: SampleTable, to: Path, version: str, reviewed: Sequence[tuple[Sample, Reviewed]]
 ) -> Corrected:
-    root = image_root(workspace, table)
+    root = image_root(project, table)
     wrong = [(sample, found) for sample, found in reviewed if found.wrong]
     if wrong:
         write_manifest(to, [_row(sample, found, version, root) for sample, found in wrong])
     return Corrected(
         version=version,
-        file=os.path.relpath(to.resolve(), workspace.root.resolve()),
+        file=os.path.relpath(to.resolve(), project.root.resolve()),
         image_root=os.path.relpath(root, to.resolve().parent),
         answered=len(reviewed),
         known=0,
@@ -163,9 +163,9 @@ def _taught(table: SampleTable, wanted: Wrong) -> Pairs:
     return [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in chosen]
 
 
-def _name(workspace: Workspace, version: Version, wanted: Wrong, pairs: Pairs) -> str:
+def _name(project: Project, version: Version, wanted: Wrong, pairs: Pairs) -> str:
     """Of everything that decides the reviews."""
-    locked = locked_corrector(workspace, wanted.corrector)
+    locked = locked_corrector(project, wanted.corrector)
     rules = {**asdict(wanted), "corrector": locked.fingerprint if locked else REFERENCE}
     about = [version.name, version.lineage["created"], rules, [key for key, _ in pairs]]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from kdkit.core.data.images import open_image
 from kdkit.core.features.extract.answers import tells_texts
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.lock import LockedTeacher
 
 REFERENCE = "reference"
@@ -73,24 +73,24 @@ class Corrector:
             model.to(device)
 
 
-def corrector_of(workspace: Workspace, name: str, device: str, reporter: Reporter) -> Corrector | None:
+def corrector_of(project: Project, name: str, device: str, reporter: Reporter) -> Corrector | None:
     """The corrector of that name; None for :data:`REFERENCE`.
 
     Raises:
         KdkitError: see :func:`locked_corrector`.
     """
-    if locked_corrector(workspace, name) is None:
+    if locked_corrector(project, name) is None:
         return None
 
     def load() -> Answering:
         from kdkit.core.teachers import open_answering
 
-        return open_answering(workspace, name, device, reporter=reporter)
+        return open_answering(project, name, device, reporter=reporter)
 
     return Corrector(name, load, device)
 
 
-def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
+def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
     """What ``registry.lock`` knows of a corrector, without opening it; None for :data:`REFERENCE`.
 
     Raises:
@@ -100,14 +100,14 @@ def locked_corrector(workspace: Workspace, name: str) -> LockedTeacher | None:
 
     if name == REFERENCE:
         return None
-    known = tuple(workspace.registry.teachers)
+    known = tuple(project.registry.teachers)
     if name not in known:
         raise KdkitError(
             f"no teacher '{name}' in the registry to correct the student",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
         )
-    locked = Lock.load(workspace.lock_path).teacher(name)
+    locked = Lock.load(project.lock_path).teacher(name)
     if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
         raise KdkitError(f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md")
     return locked

@@ -30,7 +30,7 @@ from kdkit.core.project.versions import Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 DECODING = Decoding(scored=True)
 """Greedy: what the teacher holds most likely, with the probability of each token."""
@@ -94,7 +94,7 @@ class Labelled:
 
 
 def pseudo_label(
-    workspace: Workspace,
+    project: Project,
     teacher: str,
     to: Path,
     wanted: Wanted | None = None,
@@ -118,28 +118,28 @@ def pseudo_label(
             question; a domain that does not exist; what asking raises.
     """
     reporter, wanted = reporter or Silent(), wanted or Wanted()
-    _require_registered(workspace, teacher)
+    _require_registered(project, teacher)
     require_replaceable(to, lambda row: "pseudo" in row["extra"])
-    table = load_table(workspace, reporter)
+    table = load_table(project, reporter)
     rows = _open_questions(table, wanted.domains)
-    trust = _trust_of(project_trust(workspace, reporter=reporter), teacher)
-    column = column_of(workspace, FeatureStore(workspace.features), teacher)
+    trust = _trust_of(project_trust(project, reporter=reporter), teacher)
+    column = column_of(project, FeatureStore(project.features), teacher)
     able = [row for row in rows if table.samples[row].domain in trust]
     chosen = [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in able[: wanted.limit]]
     said = read_said(column.folder, DECODING)
     todo = [pair for pair in chosen if pair[0] not in said]
     if todo and not dry_run:
-        said = _ask(workspace, column, todo, device, reporter)
+        said = _ask(project, column, todo, device, reporter)
     answered = [] if dry_run else [(sample, said[key]) for key, sample in chosen]
     faults = [_fault(answer, wanted) for _, answer in answered]
-    _mark_unlearnable(workspace, answered, faults, reporter)
+    _mark_unlearnable(project, answered, faults, reporter)
     kept = [pair for pair, fault in zip(answered, faults, strict=True) if fault is None]
-    root = image_root(workspace, table)
+    root = image_root(project, table)
     if kept:
         _write(to, kept, column, trust, root)
     return Labelled(
         teacher=teacher,
-        file=os.path.relpath(to.resolve(), workspace.root.resolve()),
+        file=os.path.relpath(to.resolve(), project.root.resolve()),
         image_root=os.path.relpath(root, to.resolve().parent),
         unanswered=len(rows),
         not_trusted=count_domains([s for row in rows if (s := table.samples[row]).domain not in trust]),
@@ -174,8 +174,8 @@ def why_none(done: Labelled) -> KdkitError:
     )
 
 
-def _require_registered(workspace: Workspace, teacher: str) -> None:
-    known = tuple(workspace.registry.teachers)
+def _require_registered(project: Project, teacher: str) -> None:
+    known = tuple(project.registry.teachers)
     if teacher not in known:
         raise KdkitError(f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
 
@@ -221,12 +221,12 @@ def _number(value: float) -> float | None:
 
 
 def _ask(
-    workspace: Workspace, column: Column, todo: Sequence[tuple[Key, Sample]], device: str, reporter: Reporter
+    project: Project, column: Column, todo: Sequence[tuple[Key, Sample]], device: str, reporter: Reporter
 ) -> dict[Key, Said]:
     """All that the teacher has said, with its answers to ``todo``."""
     from kdkit.core.teachers import open_answering
 
-    model = open_answering(workspace, column.teacher, device, reporter=reporter)
+    model = open_answering(project, column.teacher, device, reporter=reporter)
     ask(model, column.folder, todo, DECODING, reporter, column.teacher)
     return read_said(column.folder, DECODING)
 
@@ -243,7 +243,7 @@ def _fault(said: Said, wanted: Wanted) -> str | None:
 
 
 def _mark_unlearnable(
-    workspace: Workspace, answered: Sequence[tuple[Sample, Said]], faults: list[str | None], reporter: Reporter
+    project: Project, answered: Sequence[tuple[Sample, Said]], faults: list[str | None], reporter: Reporter
 ) -> None:
     """Find those of the other answers that the project's student could not be taught: one would stop a whole run."""
     from kdkit.core.distill.model.build import make_student
@@ -252,8 +252,8 @@ def _mark_unlearnable(
     good = [number for number, fault in enumerate(faults) if fault is None]
     if not good:
         return
-    current = Versions(workspace).current()
-    student: Any = load_student(current, workspace.catalogue) if current else make_student(workspace, None)
+    current = Versions(project).current()
+    student: Any = load_student(current, project.catalogue) if current else make_student(project, None)
     with ThreadPoolExecutor(4) as pool:
         texts = [replace(sample, text=said.answer) for sample, said in (answered[number] for number in good)]
         for done, able in enumerate(pool.map(partial(can_learn, student), texts), start=1):

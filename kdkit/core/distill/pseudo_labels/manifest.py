@@ -15,15 +15,15 @@ from kdkit.core.contracts import Sample
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 LONGEST_ROW = 2**24
 """Bytes of a file's first row that are looked at."""
 
 
-def image_root(workspace: Workspace, table: SampleTable) -> Path:
+def image_root(project: Project, table: SampleTable) -> Path:
     """The folder that all images of the project are below: the project itself, if it can be."""
-    root = workspace.root.resolve()
+    root = project.root.resolve()
     folders = [os.path.realpath(sample.image.parent) for sample in table.samples]
     folders += [os.path.realpath(Path(p).parent) for s in table.samples for p in s.extra.get("images", ())]
     return Path(os.path.commonpath([root, *folders]))

@@ -22,7 +22,7 @@ from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, Corrector, wit
 from kdkit.core.evaluation.trust.answers import HEADLINE
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 THRESHOLD = 0.8
 """Of the paper."""
@@ -193,14 +193,14 @@ def correctable(sample: Sample) -> bool:
     return bool(sample.text) and "correction" not in sample.extra
 
 
-def scoring_task(workspace: Workspace, options: Mapping[str, Any]) -> EvaluationTask:
+def scoring_task(project: Project, options: Mapping[str, Any]) -> EvaluationTask:
     """The evaluation task of the project's student, with these options.
 
     Raises:
         KdkitError: a student that does not answer; an option that the task does not have.
     """
-    catalogue = workspace.catalogue
-    family = cast(StudentSpec, catalogue.get("student", workspace.registry.student.family).spec)
+    catalogue = project.catalogue
+    family = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec)
     if cast(TaskSpec, catalogue.get("task", family.task).spec).reads != "answers":
         raise KdkitError("only students that answer can be corrected", fix="dual encoders: 'kdkit evaluate'")
     return cast(EvaluationTask, catalogue.make("task", family.task, **options))

@@ -21,7 +21,7 @@ from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 BATCH = 16
 
@@ -143,7 +143,7 @@ class Asked:
 
 
 def answer_project(
-    workspace: Workspace,
+    project: Project,
     asked: Asked,
     decoding: Decoding,
     *,
@@ -165,7 +165,7 @@ def answer_project(
     reporter = reporter or Silent()
     if to:
         require_replaceable(to, lambda row: "chosen" in row)
-    table = load_table(workspace, reporter)
+    table = load_table(project, reporter)
     rows = table.select(split=asked.split, domains=asked.domains or None)[: asked.limit]
     if not len(rows):
         raise KdkitError(f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)
@@ -173,12 +173,12 @@ def answer_project(
     if asked.rerank:
         from kdkit.core.teachers import open_teacher
 
-        opened = open_teacher(workspace, asked.rerank, reporter=reporter)
+        opened = open_teacher(project, asked.rerank, reporter=reporter)
         reranker = Reranker(asked.rerank, opened.model, device=device)
-    model = _answering(workspace, asked, device, reporter)
+    model = _answering(project, asked, device, reporter)
     keys = [(table.ids[row], int(table.digests[row])) for row in rows]
-    kept = Kept(workspace.state / "answers" / f"{_name(workspace, asked, decoding, keys)}.jsonl")
-    with disk_errors(str(workspace.state)):
+    kept = Kept(project.state / "answers" / f"{_name(project, asked, decoding, keys)}.jsonl")
+    with disk_errors(str(project.state)):
         found = select(model, [table.samples[row] for row in rows], decoding, reranker, reporter, kept)
     if to:
         lines = (json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in found)
@@ -187,26 +187,26 @@ def answer_project(
     return found
 
 
-def _name(workspace: Workspace, asked: Asked, decoding: Decoding, keys: Sequence[tuple[str, int]]) -> str:
+def _name(project: Project, asked: Asked, decoding: Decoding, keys: Sequence[tuple[str, int]]) -> str:
     """Of everything that decides the answers and their order; the models are known to be there."""
-    lock = Lock.load(workspace.lock_path)
+    lock = Lock.load(project.lock_path)
     who = [lock.teacher(name).fingerprint if name else None for name in (asked.teacher, asked.rerank)]
     if not asked.teacher:
-        version = Versions(workspace).get(asked.version)
+        version = Versions(project).get(asked.version)
         who.append(f"{version.name} {version.lineage['created']}")
     about = [who, asdict(decoding), BATCH, keys]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _answering(workspace: Workspace, asked: Asked, device: str, reporter: Reporter) -> Answering:
+def _answering(project: Project, asked: Asked, device: str, reporter: Reporter) -> Answering:
     from torch import nn
 
     from kdkit.core.teachers import open_answering
 
     if asked.teacher:
-        return open_answering(workspace, asked.teacher, device, reporter=reporter)
-    version = Versions(workspace).get(asked.version)
-    model = load_student(version, workspace.catalogue)
+        return open_answering(project, asked.teacher, device, reporter=reporter)
+    version = Versions(project).get(asked.version)
+    model = load_student(version, project.catalogue)
     if not isinstance(model, Answering):
         fix = "dual encoders are judged by 'kdkit evaluate'"
         raise KdkitError(f"{version.name} does not answer questions", fix=fix)

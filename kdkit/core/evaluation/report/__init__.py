@@ -13,10 +13,10 @@ from kdkit.core.base.atomic import write_atomically
 
 if TYPE_CHECKING:
     from kdkit.core.evaluation.project import Findings
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
-def write_report(workspace: Workspace, findings: Findings) -> dict[str, Any]:
+def write_report(project: Project, findings: Findings) -> dict[str, Any]:
     """Write ``reports/evaluation-<version>-<split>.json`` and ``.png``; an older pair of that name is replaced.
 
     Returns:
@@ -25,11 +25,11 @@ def write_report(workspace: Workspace, findings: Findings) -> dict[str, Any]:
     from kdkit.core.evaluation.report.picture import draw
 
     stem = f"evaluation-{findings.version}-{findings.evaluation.split}"
-    picture, file = workspace.reports / f"{stem}.png", workspace.reports / f"{stem}.json"
+    picture, file = project.reports / f"{stem}.png", project.reports / f"{stem}.json"
     alt = draw(findings, picture)
     content = findings_json(findings) | {
-        "file": str(file.relative_to(workspace.root)),
-        "picture": {"file": str(picture.relative_to(workspace.root)), "alt": alt},
+        "file": str(file.relative_to(project.root)),
+        "picture": {"file": str(picture.relative_to(project.root)), "alt": alt},
     }
     _write(file, json.dumps(content, allow_nan=False) + "\n")
     return content

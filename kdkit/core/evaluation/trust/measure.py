@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
     from kdkit.core.features.store.column import Column
     from kdkit.core.features.store.store import FeatureStore
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 LEVEL = 0.95
 SCORES = "trust"
@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 
 def measure_trust(
-    workspace: Workspace,
+    project: Project,
     table: SampleTable,
     store: FeatureStore,
     teachers: Sequence[str],
@@ -63,20 +63,20 @@ def measure_trust(
             lock's, or its features are NaN.
     """
     reporter = reporter or Silent()
-    judge = judge_of(workspace, table)
+    judge = judge_of(project, table)
     examiner = _Answers(judge, reporter) if isinstance(judge, AnswerJudge) else _Features(judge, reporter)
-    measured = load_measured(workspace)
+    measured = load_measured(project)
     for number, teacher in enumerate(teachers):
         reporter.progress("measuring trust", number, len(teachers), teacher)
         if teacher in measured and teacher not in store.teachers:
             reporter.warn(f"teacher '{teacher}' has no features any more: using the trust measured before")
             continue
-        column = column_of(workspace, store, teacher)
+        column = column_of(project, store, teacher)
         fingerprint = examiner.fingerprint(column)
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
-        measured[teacher] = TeacherTrust(fingerprint, examiner.measure(column, who_adds(workspace, teacher)))
-        save_measured(workspace, measured, logit_scale=LOGIT_SCALE)
+        measured[teacher] = TeacherTrust(fingerprint, examiner.measure(column, who_adds(project, teacher)))
+        save_measured(project, measured, logit_scale=LOGIT_SCALE)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return as_table(measured, teachers, table.domains, level)
 
@@ -108,13 +108,13 @@ class _Answers:
         return answers.measure(self._judge, column, SCORES, self._reporter, advice)
 
 
-def column_of(workspace: Workspace, store: FeatureStore, teacher: str) -> Column:
+def column_of(project: Project, store: FeatureStore, teacher: str) -> Column:
     """The column of the teacher as it is locked; the last one for a teacher that was removed.
 
     Raises:
         KdkitError: when there is none, or only one of another fingerprint (naming both).
     """
-    locked = Lock.load(workspace.lock_path).teachers.get(teacher)
+    locked = Lock.load(project.lock_path).teachers.get(teacher)
     return store.column(teacher, None if locked is None else locked.fingerprint)
 
 

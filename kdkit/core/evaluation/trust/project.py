@@ -19,7 +19,7 @@ from kdkit.core.features.extract.advice import who_adds
 from kdkit.core.project.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TrustFindings:
 
 
 def project_trust(
-    workspace: Workspace,
+    project: Project,
     policy: str | None = None,
     options: Mapping[str, Any] | None = None,
     *,
@@ -103,48 +103,48 @@ def project_trust(
         KdkitError: no teacher with features; an unknown policy or option.
     """
     reporter = reporter or Silent()
-    table = load_table(workspace, reporter)
-    store = FeatureStore(workspace.features)
-    known = {*store.teachers, *load_measured(workspace)}
-    teachers = [name for name in workspace.registry.teachers if name in known]
-    for name in workspace.registry.teachers:
+    table = load_table(project, reporter)
+    store = FeatureStore(project.features)
+    known = {*store.teachers, *load_measured(project)}
+    teachers = [name for name in project.registry.teachers if name in known]
+    for name in project.registry.teachers:
         if name not in known:
-            reporter.warn(f"teacher '{name}' has no features yet; {who_adds(workspace, name)}")
+            reporter.warn(f"teacher '{name}' has no features yet; {who_adds(project, name)}")
     if not teachers:
-        first = "" if workspace.registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
+        first = "" if project.registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
         raise KdkitError(
             "no teacher has features, so there is nothing to measure trust on",
-            where=str(workspace.features),
+            where=str(project.features),
             fix=f"{first}run 'kdkit features extract'",
             code=ExitCode.MISSING,
         )
-    measured = measure_trust(workspace, table, store, teachers, reporter=reporter)
-    name, chosen = _chosen(workspace, policy, options or {})
+    measured = measure_trust(project, table, store, teachers, reporter=reporter)
+    name, chosen = _chosen(project, policy, options or {})
     others = [
         (spec.name, dict(spec.options))
-        for spec in (entry.spec for entry in workspace.catalogue.entries("policy"))
+        for spec in (entry.spec for entry in project.catalogue.entries("policy"))
         if (spec.name, dict(spec.options)) != (name, chosen)
     ]
-    admit = _Admit(workspace, measured)
+    admit = _Admit(project, measured)
     return TrustFindings(measured, admit(name, chosen), tuple(admit(*other) for other in others))
 
 
-def _chosen(workspace: Workspace, policy: str | None, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    registry = workspace.registry
-    entry = registry.trust or load_recipe(registry.recipe, workspace.catalogue, workspace.root).trust
+def _chosen(project: Project, policy: str | None, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    registry = project.registry
+    entry = registry.trust or load_recipe(registry.recipe, project.catalogue, project.root).trust
     name, own = (entry.policy, entry.options) if policy in (None, entry.policy) else (str(policy), {})
-    return name, {**workspace.catalogue.get("policy", name).spec.options, **own, **options}
+    return name, {**project.catalogue.get("policy", name).spec.options, **own, **options}
 
 
 @dataclass(frozen=True)
 class _Admit:
-    workspace: Workspace
+    project: Project
     table: TrustTable
 
     def __call__(self, name: str, options: Mapping[str, Any]) -> Admission:
-        entries = self.workspace.registry.teachers
+        entries = self.project.registry.teachers
         limits = {teacher: entry.domains for teacher, entry in entries.items() if entry.domains is not None}
-        policy = self.workspace.catalogue.make("policy", name, **options)
+        policy = self.project.catalogue.make("policy", name, **options)
         weights = policy_weights(self.table, policy, limits=limits)
         gaps = uncovered_domains(self.table, weights, limits), idle_teachers(self.table, weights, limits)
         return Admission(name, dict(options), weights, *gaps)

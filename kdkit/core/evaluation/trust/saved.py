@@ -17,7 +17,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.trust.interval import wilson
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 FORMAT = 1
 
@@ -42,18 +42,18 @@ class TeacherTrust:
     domains: Mapping[str, Measured]
 
 
-def trust_file(workspace: Workspace) -> Path:
+def trust_file(project: Project) -> Path:
     """Where the measured scores are kept."""
-    return workspace.features / "trust.json"
+    return project.features / "trust.json"
 
 
-def load_measured(workspace: Workspace) -> dict[str, TeacherTrust]:
+def load_measured(project: Project) -> dict[str, TeacherTrust]:
     """Teacher -> saved scores; empty before the first measurement.
 
     Raises:
         KdkitError: when the file is damaged.
     """
-    path = trust_file(workspace)
+    path = trust_file(project)
     if not path.is_file():
         return {}
     try:
@@ -76,9 +76,9 @@ def load_measured(workspace: Workspace) -> dict[str, TeacherTrust]:
         ) from None
 
 
-def save_measured(workspace: Workspace, teachers: Mapping[str, TeacherTrust], *, logit_scale: float) -> None:
+def save_measured(project: Project, teachers: Mapping[str, TeacherTrust], *, logit_scale: float) -> None:
     """Write all entries in one step. ``logit_scale``: of the per-sample scores, recorded."""
-    path = trust_file(workspace)
+    path = trust_file(project)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {
         "format": FORMAT,

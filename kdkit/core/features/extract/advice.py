@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
-def who_adds(workspace: Workspace, teacher: str) -> str:
+def who_adds(project: Project, teacher: str) -> str:
     """``... adds them``: the command, or, of a teacher whose files are not here (that of a pulled student), who can."""
-    locked = Lock.load(workspace.lock_path).teachers.get(teacher)
-    if teacher in workspace.registry.teachers and not (locked and locked.held_by_author):
+    locked = Lock.load(project.lock_path).teachers.get(teacher)
+    if teacher in project.registry.teachers and not (locked and locked.held_by_author):
         return f"'kdkit features extract {teacher}' adds them"
     return "only who has its files adds them"

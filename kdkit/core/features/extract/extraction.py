@@ -30,7 +30,7 @@ from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import BLOCK_ROWS, Shard
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.features.store.writing import Indices, ShardWriter
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 SPARE_BYTES = 64 * 2**20
 LIVE_FIX = "change 'device' of teacher '{}' in registry.yaml"
@@ -73,7 +73,7 @@ class Extracted:
 
 
 def extract(
-    workspace: Workspace,
+    project: Project,
     teachers: Sequence[OpenedTeacher],
     table: SampleTable,
     *,
@@ -94,7 +94,7 @@ def extract(
     the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
 
     Args:
-        workspace: its ``features`` folder is the store.
+        project: its ``features`` folder is the store.
         teachers: opened; their models are moved to their devices.
         table: all samples.
         prompts: texts to embed with every teacher that is a dual encoder.
@@ -116,7 +116,7 @@ def extract(
         usable_device(live[t.name], LIVE_FIX.format(t.name)) if t.name in live else usable_device(device)
         for t in teachers
     ]
-    store = FeatureStore(workspace.features)
+    store = FeatureStore(project.features)
     columns = [store.create(_header(teacher)) for teacher in teachers]
     for teacher, target in zip(teachers, devices, strict=True):
         if isinstance(teacher.model, nn.Module):
@@ -129,7 +129,7 @@ def extract(
     plans = [_Plan(column, table, live=column.teacher in live) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
         require_readable(teacher.name, teacher.model, [table.samples[row] for row in plan.rows])
-    _check_space(workspace.features, plans)
+    _check_space(project.features, plans)
     signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
         _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)

@@ -14,7 +14,7 @@ from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
@@ -23,13 +23,13 @@ def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
     return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))
 
 
-def live_devices(workspace: Workspace) -> dict[str, str | None]:
+def live_devices(project: Project) -> dict[str, str | None]:
     """The registry's live teachers, and the device of each that has one of its own.
 
     Raises:
         KdkitError: when one of them only answers, or tells of its own answers alone.
     """
-    lock, registry = Lock.load(workspace.lock_path), workspace.registry
+    lock, registry = Lock.load(project.lock_path), project.registry
     for name in registry.live:
         if name not in lock.teachers:
             continue
@@ -38,7 +38,7 @@ def live_devices(workspace: Workspace) -> dict[str, str | None]:
             raise KdkitError(
                 f"teacher '{name}' cannot be live: it "
                 + ("gives no signals, it only answers" if silent else "tells of nothing but its own answers"),
-                where=str(workspace.registry_path),
+                where=str(project.registry_path),
                 fix="take 'signals: live' out of its entry; 'kdkit pseudo-label' lets it teach",
             )
     return {name: registry.teachers[name].device for name in registry.live}

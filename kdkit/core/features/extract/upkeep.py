@@ -19,7 +19,7 @@ from kdkit.core.features.store.store import FeatureStore
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
     from kdkit.core.features.extract.extraction import Extracted
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ColumnStatus:
 
 
 def extract_missing(
-    workspace: Workspace,
+    project: Project,
     table: SampleTable,
     teachers: Sequence[str] = (),
     *,
@@ -71,23 +71,23 @@ def extract_missing(
         KdkitError: a teacher that the registry does not have or that is not locked; what
             :func:`kdkit.core.teachers.open_teacher` and :func:`kdkit.core.features.extract.extraction.extract` raise.
     """
-    keys = _locked(workspace, teachers)
-    live = {name: own or device for name, own in live_devices(workspace).items() if name in keys}
+    keys = _locked(project, teachers)
+    live = {name: own or device for name, own in live_devices(project).items() if name in keys}
     if live:
         (reporter or Silent()).say(
             f"{', '.join(live)}: live; asked about training samples while training, nothing of these is stored"
         )
-    store = FeatureStore(workspace.features)
-    prompts = all_prompts(prompt_sets(workspace.registry, table))
+    store = FeatureStore(project.features)
+    prompts = all_prompts(prompt_sets(project.registry, table))
     lacking = [n for n, key in keys.items() if missing(store, n, key, table, prompts, live=n in live)]
     if not lacking:
         return ()
     from kdkit.core.features.extract.extraction import extract
     from kdkit.core.teachers import open_teacher
 
-    opened = [open_teacher(workspace, name, reporter=reporter) for name in lacking]
+    opened = [open_teacher(project, name, reporter=reporter) for name in lacking]
     return extract(
-        workspace,
+        project,
         opened,
         table,
         prompts=prompts,
@@ -120,19 +120,19 @@ def missing(
 
 
 def column_statuses(
-    workspace: Workspace, table: SampleTable | None, reporter: Reporter | None = None
+    project: Project, table: SampleTable | None, reporter: Reporter | None = None
 ) -> tuple[ColumnStatus, ...]:
     """Every column of the store; a damaged one is warned about and left out.
 
     Args:
-        workspace: the project.
+        project: the project.
         table: its samples; None where they cannot be read.
         reporter: takes the warnings.
     """
     from kdkit.core.project.registry.lock import Lock
 
-    locked = {name: facts.fingerprint for name, facts in Lock.load(workspace.lock_path).teachers.items()}
-    store = FeatureStore(workspace.features)
+    locked = {name: facts.fingerprint for name, facts in Lock.load(project.lock_path).teachers.items()}
+    store = FeatureStore(project.features)
     found = []
     for teacher in store.teachers:
         for header in store.headers(teacher):
@@ -141,13 +141,13 @@ def column_statuses(
             except KdkitError as error:
                 (reporter or Silent()).warn(f"{error.headline} ({error.why})")
             else:
-                current, live = locked.get(teacher) == header.fingerprint, teacher in workspace.registry.live
+                current, live = locked.get(teacher) == header.fingerprint, teacher in project.registry.live
                 found.append(_status(column, table, current, live))
     return tuple(found)
 
 
 def verify_columns(
-    workspace: Workspace, teachers: Sequence[str] = (), *, deep: bool = True, reporter: Reporter | None = None
+    project: Project, teachers: Sequence[str] = (), *, deep: bool = True, reporter: Reporter | None = None
 ) -> dict[str, list[str]]:
     """``teacher fingerprint`` -> what is wrong with the column, for all columns or those of ``teachers``.
 
@@ -155,7 +155,7 @@ def verify_columns(
         KdkitError: for a teacher without a column.
     """
     reporter = reporter or Silent()
-    store = FeatureStore(workspace.features)
+    store = FeatureStore(project.features)
     for teacher in teachers:
         if not store.headers(teacher):
             store.column(teacher)  # says that there is none, and which there are
@@ -171,20 +171,20 @@ def verify_columns(
     return problems
 
 
-def _locked(workspace: Workspace, teachers: Sequence[str]) -> dict[str, str]:
+def _locked(project: Project, teachers: Sequence[str]) -> dict[str, str]:
     from kdkit.core.project.registry.lock import Lock
 
-    chosen = tuple(workspace.registry.teachers)
+    chosen = tuple(project.registry.teachers)
     unknown = [name for name in teachers if name not in chosen]
     if unknown or not chosen:
         raise KdkitError(
             f"no teacher '{unknown[0]}' in the registry" if unknown else "the registry has no teacher",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             why=did_you_mean(unknown[0], chosen) if unknown else "",
             fix=f"kdkit add-teacher {unknown[0] if unknown else 'NAME'}",
             code=ExitCode.USAGE,
         )
-    lock = Lock.load(workspace.lock_path)
+    lock = Lock.load(project.lock_path)
     return {name: lock.teacher(name).fingerprint for name in teachers or chosen}
 
 

@@ -15,7 +15,7 @@ from kdkit.core.project.registry.schema import TeacherEntry
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue, Entry
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ def _get(catalogue: Catalogue, family: str, name: str, where: str, fix: str = ""
         raise KdkitError(error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code) from None
 
 
-def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:
-    """The teacher ``name`` of the workspace's registry.
+def chosen_teacher(project: Project, name: str) -> ChosenTeacher:
+    """The teacher ``name`` of the project's registry.
 
     Raises:
         KdkitError: not in the registry (did you mean), or as :func:`choose`.
     """
-    teachers = workspace.registry.teachers
+    teachers = project.registry.teachers
     if name not in teachers:
         raise KdkitError(
             f"no teacher '{name}' in the registry",
@@ -145,5 +145,5 @@ def chosen_teacher(workspace: Workspace, name: str) -> ChosenTeacher:
             why=did_you_mean(name, tuple(teachers)),
             fix=f"kdkit add-teacher {name}",
         )
-    where = line_of(workspace.registry_path, "teachers", name)
-    return choose(workspace.catalogue, name, teachers[name], where)
+    where = line_of(project.registry_path, "teachers", name)
+    return choose(project.catalogue, name, teachers[name], where)

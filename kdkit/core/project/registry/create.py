@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kdkit.core.base.atomic import disk_errors, write_atomically
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.project.project import REGISTRY, Workspace
+from kdkit.core.project.project import REGISTRY, Project
 
 
-def create_project(folder: Path) -> Workspace:
+def create_project(folder: Path) -> Project:
     """Write a commented ``registry.yaml`` into ``folder``, which is made if it is not there.
 
     Raises:
@@ -22,4 +22,4 @@ def create_project(folder: Path) -> Workspace:
     with disk_errors(str(folder)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (files("kdkit.core.project.registry") / "template.yaml").read_bytes())
-    return Workspace(path.parent)
+    return Project(path.parent)

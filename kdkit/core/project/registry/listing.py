@@ -9,7 +9,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Entry
 from kdkit.core.project.licenses import Use, allowed
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.registry.schema import TeacherEntry
@@ -46,13 +46,13 @@ class TeacherRow:
     note: str
 
 
-def chosen_rows(workspace: Workspace) -> list[TeacherRow]:
+def chosen_rows(project: Project) -> list[TeacherRow]:
     """The registry's teachers, in its order."""
-    lock, registry = Lock.load(workspace.lock_path), workspace.registry
+    lock, registry = Lock.load(project.lock_path), project.registry
     rows = []
     for name, entry in registry.teachers.items():
         try:
-            teacher = choose(workspace.catalogue, name, entry)
+            teacher = choose(project.catalogue, name, entry)
         except KdkitError as error:  # its plugin may be gone; the other teachers are there all the same
             rows.append(_lost(name, entry, error))
             continue

@@ -20,7 +20,7 @@ from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 Pins = Mapping[str, Mapping[str, str]]
 NO_PROVIDER = "registry"
@@ -41,21 +41,21 @@ def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Cat
     return replace(catalogue, pins=kept)
 
 
-def unpin(workspace: Workspace, names: Iterable[str]) -> None:
+def unpin(project: Project, names: Iterable[str]) -> None:
     """Let ``names`` come from whoever provides them now, until the lock is written again.
 
     Raises:
         KdkitError: nobody provides a name that the project uses and has pinned, or several do.
     """
-    lock, wanted = Lock.load(workspace.lock_path), frozenset(names)
-    vars(workspace)["catalogue"] = pinned(workspace.catalogue, lock, wanted)
+    lock, wanted = Lock.load(project.lock_path), frozenset(names)
+    vars(project)["catalogue"] = pinned(project.catalogue, lock, wanted)
     if wanted:
-        for family, name in used_names(workspace, lock, workspace.registry.recipe):
+        for family, name in used_names(project, lock, project.registry.recipe):
             if name in wanted and name in lock.providers.get(family, {}):
-                workspace.catalogue.get(family, name)
+                project.catalogue.get(family, name)
 
 
-def with_pins(workspace: Workspace, lock: Lock, recipe: str | None = None) -> Lock:
+def with_pins(project: Project, lock: Lock, recipe: str | None = None) -> Lock:
     """``lock`` with the present provider of every name that the project uses; earlier pins stay.
 
     Names that cannot be resolved are left to the command that uses them.
@@ -63,9 +63,9 @@ def with_pins(workspace: Workspace, lock: Lock, recipe: str | None = None) -> Lo
     Args:
         recipe: name or path; by default the registry's.
     """
-    catalogue = workspace.catalogue
+    catalogue = project.catalogue
     providers = {family: dict(names) for family, names in lock.providers.items()}
-    for family, name in used_names(workspace, lock, recipe or workspace.registry.recipe):
+    for family, name in used_names(project, lock, recipe or project.registry.recipe):
         if ":" in name:  # says itself where it comes from
             continue
         try:
@@ -76,30 +76,30 @@ def with_pins(workspace: Workspace, lock: Lock, recipe: str | None = None) -> Lo
     return lock.model_copy(update={"providers": providers})
 
 
-def pin_names(workspace: Workspace, recipe: str | None = None) -> None:
+def pin_names(project: Project, recipe: str | None = None) -> None:
     """Write the pins of a project into ``registry.lock``, if any is new; see :func:`with_pins`."""
-    lock = Lock.load(workspace.lock_path)
-    now = with_pins(workspace, lock, recipe)
+    lock = Lock.load(project.lock_path)
+    now = with_pins(project, lock, recipe)
     if now != lock:
-        now.save(workspace.lock_path)
+        now.save(project.lock_path)
 
 
-def moved_names(workspace: Workspace, lock: Lock) -> Iterator[KdkitError]:
+def moved_names(project: Project, lock: Lock) -> Iterator[KdkitError]:
     """What is wrong with the names that the project uses and has pinned."""
-    for family, name in dict.fromkeys(used_names(workspace, lock, workspace.registry.recipe)):
+    for family, name in dict.fromkeys(used_names(project, lock, project.registry.recipe)):
         if name in lock.providers.get(family, {}):
             try:
-                workspace.catalogue.get(family, name)
+                project.catalogue.get(family, name)
             except KdkitError as error:
                 yield error
 
 
-def used_names(workspace: Workspace, lock: Lock, recipe: str) -> Iterator[tuple[str, str]]:
+def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str, str]]:
     """(family, name) of everything that ``registry.yaml`` and the recipe name, teachers excepted."""
-    registry = workspace.registry
+    registry = project.registry
     yield "student", registry.student.family
     with suppress(KdkitError):
-        yield "task", cast(StudentSpec, workspace.catalogue.get("student", registry.student.family).spec).task
+        yield "task", cast(StudentSpec, project.catalogue.get("student", registry.student.family).spec).task
     yield from (("source", entry.source) for entry in registry.data)
     yield from (("loader", facts.loader) for facts in lock.teachers.values())
     yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)
@@ -108,7 +108,7 @@ def used_names(workspace: Workspace, lock: Lock, recipe: str) -> Iterator[tuple[
     if not is_path(recipe):
         yield "recipe", recipe
     try:
-        file = recipe_file(recipe, workspace.catalogue, workspace.root)
+        file = recipe_file(recipe, project.catalogue, project.root)
         parts, _ = read_model(Recipe, file.text, file.origin)
     except KdkitError:
         return

@@ -16,7 +16,7 @@ from kdkit.core.teachers.files import list_folder
 
 if TYPE_CHECKING:
     from kdkit.core.features import Column, FeatureStore
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.lock import Lock, LockedTeacher
     from kdkit.core.project.versions import Version, Versions
 
@@ -42,7 +42,7 @@ class Item:
 
 
 def collect(
-    workspace: Workspace,
+    project: Project,
     parts: Collection[str] = PARTS,
     *,
     all_versions: bool = False,
@@ -67,13 +67,13 @@ def collect(
     reporter = reporter or Silent()
     required = plugin_pins()
     lines = "".join(f"{line}\n" for line in required).encode()
-    items = [*_project(workspace), Item(REQUIREMENTS, lines, len(lines))]
+    items = [*_project(project), Item(REQUIREMENTS, lines, len(lines))]
     if "teachers" in parts:
-        items += _teachers(workspace, reporter)
+        items += _teachers(project, reporter)
     if "features" in parts:
-        items += _features(workspace, reporter)
+        items += _features(project, reporter)
     if "versions" in parts:
-        items += _versions(workspace, all_versions)
+        items += _versions(project, all_versions)
     if wheels is not None:
         items += _wheels(wheels)
         if lacking := without_wheel(required, (path.name for path in wheels.glob("*.whl"))):
@@ -81,27 +81,27 @@ def collect(
     return tuple(items)
 
 
-def _file(workspace: Workspace, path: Path) -> Item:
-    return Item(path.relative_to(workspace.root).as_posix(), path, path.stat().st_size)
+def _file(project: Project, path: Path) -> Item:
+    return Item(path.relative_to(project.root).as_posix(), path, path.stat().st_size)
 
 
-def _folder(workspace: Workspace, folder: Path) -> list[Item]:
+def _folder(project: Project, folder: Path) -> list[Item]:
     """Every file below; hidden ones are drafts of a process that was killed."""
     names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
-    return [_file(workspace, folder / name) for name in names]
+    return [_file(project, folder / name) for name in names]
 
 
-def _project(workspace: Workspace) -> list[Item]:
+def _project(project: Project) -> list[Item]:
     from kdkit.core.project.recipe import is_path
 
-    registry = workspace.registry
+    registry = project.registry
     named = [registry.recipe] if is_path(registry.recipe) else []
-    paths = [workspace.registry_path, workspace.lock_path]
+    paths = [project.registry_path, project.lock_path]
     for name in dict.fromkeys([*named, *_paths_in(registry.student.config)]):
-        paths.append(_inside(workspace, name))
+        paths.append(_inside(project, name))
     items: dict[str, Item] = {}
     for path in paths:
-        found = _folder(workspace, path) if path.is_dir() else [_file(workspace, path)] if path.exists() else []
+        found = _folder(project, path) if path.is_dir() else [_file(project, path)] if path.exists() else []
         items |= {item.path: item for item in found}
     return list(items.values())
 
@@ -117,51 +117,51 @@ def _paths_in(value: Any) -> Iterator[str]:
         yield value
 
 
-def _inside(workspace: Workspace, name: str) -> Path:
-    root = workspace.root.resolve()
+def _inside(project: Project, name: str) -> Path:
+    root = project.root.resolve()
     path = (root / name).resolve()
     if not path.is_relative_to(root) or path == root:
         raise KdkitError(
             f"'{name}' lies outside the project",
-            where=str(workspace.registry_path),
+            where=str(project.registry_path),
             why="a bundle holds the project's own files alone",
             fix="copy it into the project and name it there",
         )
     if not path.exists():
         raise KdkitError("no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING)
-    return workspace.root / path.relative_to(root)
+    return project.root / path.relative_to(root)
 
 
-def _teachers(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
     """The files that the lock knows, and no others."""
     from kdkit.core.project.registry.chosen import chosen_teacher
     from kdkit.core.project.registry.lock import Lock
     from kdkit.core.teachers.open import require_same_choice
 
-    lock = Lock.load(workspace.lock_path)
-    for name in sorted(workspace.registry.teachers):
-        chosen = chosen_teacher(workspace, name)
+    lock = Lock.load(project.lock_path)
+    for name in sorted(project.registry.teachers):
+        chosen = chosen_teacher(project, name)
         if chosen.unavailable and name not in lock.teachers:
             reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
             continue
         locked = lock.teacher(name)
         require_same_choice(chosen, locked)
-        if held_by_author(workspace, name, locked):
+        if held_by_author(project, name, locked):
             reporter.warn(f"teacher '{name}' has no files here: it teaches what its features hold")
             continue
         if locked.gated:
             reporter.warn(f"teacher '{name}' is gated: its terms bind whoever gets this bundle too")
         for file, fact in sorted(locked.files.items()):
-            path = workspace.artifacts / name / file
-            yield Item(path.relative_to(workspace.root).as_posix(), path, fact.size, fact.sha256)
+            path = project.artifacts / name / file
+            yield Item(path.relative_to(project.root).as_posix(), path, fact.size, fact.sha256)
 
 
-def held_by_author(workspace: Workspace, name: str, locked: LockedTeacher) -> bool:
+def held_by_author(project: Project, name: str, locked: LockedTeacher) -> bool:
     """Whether a teacher came with a pulled student from a folder of its author, so that its files cannot be had."""
-    return locked.held_by_author and not (workspace.artifacts / name).is_dir()
+    return locked.held_by_author and not (project.artifacts / name).is_dir()
 
 
-def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
+def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
     """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind.
 
     Nor one from which texts can be read: captions never go in.
@@ -170,7 +170,7 @@ def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
     from kdkit.core.features.extract.answers import tells_texts
     from kdkit.core.project.registry.lock import Lock
 
-    store, lock = FeatureStore(workspace.features), Lock.load(workspace.lock_path)
+    store, lock = FeatureStore(project.features), Lock.load(project.lock_path)
     for teacher in store.teachers:
         column = _column_in_use(store, lock, teacher)
         if column is None:
@@ -178,10 +178,10 @@ def _features(workspace: Workspace, reporter: Reporter) -> Iterator[Item]:
         if tells_texts(column.signals):
             reporter.warn(f"features of '{teacher}' are left out: the texts of your data can be read from them")
             continue
-        pointer = workspace.features / teacher / "current"
+        pointer = project.features / teacher / "current"
         if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.folder.name:
-            yield _file(workspace, pointer)
-        yield from _folder(workspace, column.folder)
+            yield _file(project, pointer)
+        yield from _folder(project, column.folder)
 
 
 def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | None:
@@ -192,22 +192,22 @@ def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | No
     return store.column(teacher, locked.fingerprint) if locked.fingerprint in fingerprints else None
 
 
-def _versions(workspace: Workspace, everything: bool) -> Iterator[Item]:
+def _versions(project: Project, everything: bool) -> Iterator[Item]:
     """Without what was corrected: texts of the samples."""
     from kdkit.core.project.versions import CORRECTIONS, Versions
 
-    versions = Versions(workspace)
+    versions = Versions(project)
     current = versions.current()
     if current is None:
         return
-    yield _file(workspace, versions.root / "current")
+    yield _file(project, versions.root / "current")
     for name in versions.names() if everything else (current.name,):
-        yield from (item for item in _folder(workspace, versions.root / name) if not item.path.endswith(CORRECTIONS))
+        yield from (item for item in _folder(project, versions.root / name) if not item.path.endswith(CORRECTIONS))
     if not everything:
-        yield from _history(workspace, versions, current)
+        yield from _history(project, versions, current)
 
 
-def _history(workspace: Workspace, versions: Versions, version: Version) -> Iterator[Item]:
+def _history(project: Project, versions: Versions, version: Version) -> Iterator[Item]:
     """The lineages of the ancestors, which stay behind; a version that was pulled has them already."""
     from kdkit.core.project.versions import HISTORY
 
@@ -216,7 +216,7 @@ def _history(workspace: Workspace, versions: Versions, version: Version) -> Iter
         pulled = [ancestor.pulled["origin"] for ancestor in versions.ancestry(version) if ancestor.pulled]
         body = {"origin": pulled[-1] if pulled else None, "history": [dict(lineage) for lineage in earlier]}
         content = (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
-        yield Item((version.folder / HISTORY).relative_to(workspace.root).as_posix(), content, len(content))
+        yield Item((version.folder / HISTORY).relative_to(project.root).as_posix(), content, len(content))
 
 
 def _wheels(folder: Path) -> list[Item]:

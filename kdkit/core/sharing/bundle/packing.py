@@ -22,7 +22,7 @@ from kdkit.core.sharing.bundle.meter import CHUNK, Meter
 from kdkit.core.sharing.bundle.needs import plugin_pins
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 _UNKNOWN = "0" * 64
 
@@ -37,7 +37,7 @@ class Packed:
 
 
 def pack(
-    workspace: Workspace,
+    project: Project,
     to: Path,
     parts: Collection[str] = PARTS,
     *,
@@ -60,10 +60,10 @@ def pack(
         raise KdkitError("there is a file already", where=str(to), fix="choose another name", code=ExitCode.FOUND)
     if not to.parent.is_dir():
         raise KdkitError("no such folder", where=str(to.parent), code=ExitCode.MISSING)
-    with workspace.exclusive("kdkit bundle"):
+    with project.exclusive("kdkit bundle"):
         if "teachers" in parts:
-            _fetch_missing(workspace, reporter)
-        items = collect(workspace, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
+            _fetch_missing(project, reporter)
+        items = collect(project, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
         size = tar_size(manifest, len(manifest.to_json()))
         require_space(to.parent, size)
@@ -90,15 +90,15 @@ def require_space(folder: Path, size: int) -> None:
         )
 
 
-def _fetch_missing(workspace: Workspace, reporter: Reporter) -> None:
+def _fetch_missing(project: Project, reporter: Reporter) -> None:
     from kdkit.core.project.registry.lock import Lock
     from kdkit.core.teachers import materialise
 
-    for name, locked in Lock.load(workspace.lock_path).teachers.items():
-        if held_by_author(workspace, name, locked):
+    for name, locked in Lock.load(project.lock_path).teachers.items():
+        if held_by_author(project, name, locked):
             continue
-        if name in workspace.registry.teachers and not (workspace.artifacts / name).is_dir():
-            materialise(workspace, name, reporter=reporter)
+        if name in project.registry.teachers and not (project.artifacts / name).is_dir():
+            materialise(project, name, reporter=reporter)
 
 
 def _manifest(items: Sequence[Item]) -> Manifest:

@@ -21,7 +21,7 @@ from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.open import fingerprint_parts
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.sharing.hub import Downloaded, Hub
 
 STAGING = "features-pulled"
@@ -47,7 +47,7 @@ class PulledColumn:
 
 
 def pull_features(
-    workspace: Workspace,
+    project: Project,
     repo: str,
     teachers: Sequence[str] = (),
     *,
@@ -74,7 +74,7 @@ def pull_features(
     from kdkit.core.sharing.hub import connect, download
 
     hub, reporter = hub or connect(), reporter or Silent()
-    with disk_errors(str(workspace.root)), _staging(workspace, repo) as staging:
+    with disk_errors(str(project.root)), _staging(project, repo) as staging:
         there = list[str]()
 
         def record_alone(paths: Iterable[str]) -> list[str]:
@@ -83,21 +83,21 @@ def pull_features(
 
         first = download(hub, repo, "dataset", revision, staging / "record", select=record_alone, reporter=reporter)
         record = _record(first.folder, repo)
-        wanted = _wanted(workspace, repo, record, teachers)
+        wanted = _wanted(project, repo, record, teachers)
         listed = _listed(repo, record, wanted, there)
-        known = _hashes(workspace, wanted, listed)
+        known = _hashes(project, wanted, listed)
         fetch = sorted(path for path, facts in listed.items() if facts["sha256"] not in known)
         got = download(hub, repo, "dataset", first.commit, staging / "files", select=lambda _: fetch, reporter=reporter)
         _same_content(repo, got, listed)
         columns = [_verified(got.folder, name, facts, reporter) for name, facts in wanted.items()]
         left = {name: [p for p in listed if p not in fetch and _of(name, facts, p)] for name, facts in wanted.items()}
-        return tuple(_adopt(workspace, column, len(left[column.teacher])) for column in columns)
+        return tuple(_adopt(project, column, len(left[column.teacher])) for column in columns)
 
 
 @contextmanager
-def _staging(workspace: Workspace, repo: str) -> Iterator[Path]:
+def _staging(project: Project, repo: str) -> Iterator[Path]:
     """Where files arrive; what an interrupted download has fetched stays there for the next run."""
-    folder = workspace.state / STAGING / repo.replace("/", "--")
+    folder = project.state / STAGING / repo.replace("/", "--")
     arrived = [folder / "record", folder / "files"]
     try:
         for path in arrived:
@@ -116,11 +116,9 @@ def _record(folder: Path, repo: str) -> FeaturesRecord:
     return FeaturesRecord.from_json(text, repo)
 
 
-def _wanted(
-    workspace: Workspace, repo: str, record: FeaturesRecord, teachers: Sequence[str]
-) -> dict[str, SharedColumn]:
+def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Sequence[str]) -> dict[str, SharedColumn]:
     """Teacher -> its column, of the fingerprint that the lock has."""
-    lock = Lock.load(workspace.lock_path)
+    lock = Lock.load(project.lock_path)
     for name in teachers:
         if name not in record.columns:
             why = did_you_mean(name, tuple(record.columns))
@@ -181,12 +179,10 @@ def _listed(
     }
 
 
-def _hashes(
-    workspace: Workspace, wanted: Mapping[str, SharedColumn], listed: Mapping[str, Mapping[str, Any]]
-) -> set[str]:
+def _hashes(project: Project, wanted: Mapping[str, SharedColumn], listed: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """sha256 of the project's shards that may be among those listed."""
     sizes = {facts["size"] for path, facts in listed.items() if path.endswith(".h5")}
-    folders = [workspace.features / name / column.fingerprint[:PREFIX] for name, column in wanted.items()]
+    folders = [project.features / name / column.fingerprint[:PREFIX] for name, column in wanted.items()]
     shards = [path for folder in folders for path in folder.glob("shard-*.h5") if path.stat().st_size in sizes]
     return {sha256_of(path) for path in shards}
 
@@ -227,9 +223,9 @@ def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) 
     return column
 
 
-def _adopt(workspace: Workspace, fetched: Column, here: int) -> PulledColumn:
+def _adopt(project: Project, fetched: Column, here: int) -> PulledColumn:
     """Move the shards behind those of the project's column, and add prompts that it lacks."""
-    store = FeatureStore(workspace.features)
+    store = FeatureStore(project.features)
     column = store.create(fetched.header)
     for number, shard in enumerate(fetched.shards, start=len(column.shards)):
         os.replace(shard.path, column.folder / f"shard-{number:04d}.h5")

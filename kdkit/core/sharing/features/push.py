@@ -19,7 +19,7 @@ from kdkit.core.sharing.features.form import write_shared_form
 
 if TYPE_CHECKING:
     from kdkit.core.data.table import SampleTable
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
 
 
@@ -33,7 +33,7 @@ class PushedFeatures:
 
 
 def push_features(
-    workspace: Workspace,
+    project: Project,
     repo: str,
     teachers: Sequence[str] = (),
     *,
@@ -62,17 +62,17 @@ def push_features(
     from kdkit.core.sharing.hub import connect, plan_upload, upload
 
     hub, reporter = hub or connect(), reporter or Silent()
-    names = _shareable(workspace, teachers)
-    licences = {name: _licence(workspace, name, public=public) for name in names}
+    names = _shareable(project, teachers)
+    licences = {name: _licence(project, name, public=public) for name in names}
     for name in (name for name, licence in licences.items() if licence == "unknown"):
         reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its licence is unknown")
-    with workspace.room("features-pushed") as folder:
-        table = load_table(workspace, reporter)
+    with project.room("features-pushed") as folder:
+        table = load_table(project, reporter)
         columns = {}
         for done, name in enumerate(names, start=1):
-            columns[name] = _write_column(workspace, name, licences[name], table, folder, reporter)
+            columns[name] = _write_column(project, name, licences[name], table, folder, reporter)
             reporter.progress("preparing columns", done, len(names), name)
-        _complete(workspace, folder, repo, columns)
+        _complete(project, folder, repo, columns)
         plan = plan_upload(hub, repo, "dataset", folder)
         if not delete:
             _keep_others(plan, columns)
@@ -82,17 +82,17 @@ def push_features(
         return PushedFeatures(columns, plan, upload(hub, plan, private=not public, message=message, reporter=reporter))
 
 
-def _shareable(workspace: Workspace, teachers: Sequence[str]) -> tuple[str, ...]:
+def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     """The teachers, each with a column of the locked fingerprint."""
-    lock, store = Lock.load(workspace.lock_path), FeatureStore(workspace.features)
-    chosen = tuple(workspace.registry.teachers)
+    lock, store = Lock.load(project.lock_path), FeatureStore(project.features)
+    chosen = tuple(project.registry.teachers)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
     columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
     if telling := [column.teacher for column in columns if tells_texts(column.signals)]:
         others = " ".join(name for name in names if name not in telling)
         raise KdkitError(
             f"features of {', '.join(telling)} are not shared",
-            where=str(workspace.features),
+            where=str(project.features),
             why="they hold the tokens of your data's answers, so that the texts can be read from them",
             fix=f"push those of the others: {others}" if others else "",
             code=ExitCode.DENIED,
@@ -100,30 +100,30 @@ def _shareable(workspace: Workspace, teachers: Sequence[str]) -> tuple[str, ...]
     if not names:
         raise KdkitError(
             "there are no features to push",
-            where=str(workspace.features),
+            where=str(project.features),
             fix="kdkit features extract",
             code=ExitCode.MISSING,
         )
     return names
 
 
-def _licence(workspace: Workspace, name: str, *, public: bool) -> str:
+def _licence(project: Project, name: str, *, public: bool) -> str:
     from kdkit.core.project.registry.chosen import chosen_teacher
 
-    locked = Lock.load(workspace.lock_path).teacher(name)
-    facts = chosen_teacher(workspace, name).licence_facts(locked.licence, gated=locked.gated)
+    locked = Lock.load(project.lock_path).teacher(name)
+    facts = chosen_teacher(project, name).licence_facts(locked.licence, gated=locked.gated)
     return licence_to_share(name, facts, public=public)
 
 
 def _write_column(
-    workspace: Workspace, name: str, licence: str, table: SampleTable, folder: Path, reporter: Reporter
+    project: Project, name: str, licence: str, table: SampleTable, folder: Path, reporter: Reporter
 ) -> SharedColumn:
     from kdkit.core.data.prompts import all_prompts, prompt_sets
     from kdkit.core.sharing.release.redact import public_source
 
-    locked = Lock.load(workspace.lock_path).teacher(name)
-    column = FeatureStore(workspace.features).column(name, locked.fingerprint)
-    prompts = all_prompts(prompt_sets(workspace.registry, table))
+    locked = Lock.load(project.lock_path).teacher(name)
+    column = FeatureStore(project.features).column(name, locked.fingerprint)
+    prompts = all_prompts(prompt_sets(project.registry, table))
     form = write_shared_form(column, table, prompts, folder / STORE / name / column.fingerprint[:PREFIX])
     if not form.rows:
         raise KdkitError(
@@ -151,7 +151,7 @@ def _write_column(
     )
 
 
-def _complete(workspace: Workspace, folder: Path, repo: str, columns: dict[str, SharedColumn]) -> None:
+def _complete(project: Project, folder: Path, repo: str, columns: dict[str, SharedColumn]) -> None:
     """Write the page and the record; nothing in the folder may name a place on this machine.
 
     Shards hold numbers, and what ``column.json`` holds: in gigabytes of numbers a short name would occur by chance.
@@ -162,7 +162,7 @@ def _complete(workspace: Workspace, folder: Path, repo: str, columns: dict[str, 
     (folder / README).write_text(card(repo, columns), encoding="utf-8")
     record = FeaturesRecord(kdkit.__version__, columns, file_facts(folder))
     (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
-    check_nothing_leaks(folder, [str(workspace.root.resolve()), str(Path.home())], without=(".h5",))
+    check_nothing_leaks(folder, [str(project.root.resolve()), str(Path.home())], without=(".h5",))
 
 
 def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:

@@ -12,17 +12,17 @@ from kdkit.core.sharing.release.compare_answers import compare_answers
 from kdkit.core.sharing.release.form import StudentForm
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 
-def publisher_of(workspace: Workspace, version: Version) -> str:
+def publisher_of(project: Project, version: Version) -> str:
     """Import string of the publisher of the version's family; empty where it has none."""
     family = version.lineage["student"]["family"]
-    return cast(StudentSpec, workspace.catalogue.get("student", family).spec).publisher
+    return cast(StudentSpec, project.catalogue.get("student", family).spec).publisher
 
 
 def publish(
-    workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool = False
+    project: Project, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool = False
 ) -> StudentForm:
     """Write the student of a version into ``to`` as ``repo`` will hold it, and run the lines of its card on that.
 
@@ -33,12 +33,12 @@ def publish(
     Raises:
         KdkitError: as the publisher and :func:`compare_answers`.
     """
-    publisher = resolve(publisher_of(workspace, version))
+    publisher = resolve(publisher_of(project, version))
     published: Published = publisher(version.student_folder, to, repo, merged=merged)
     needs = f" with {' and '.join(published.needs)}" * bool(published.needs)
     reporter.say(f"checking that stock {published.library}{needs} gives the same answers")
     difference, allowed, environment = compare_answers(
-        published, load_student(version, workspace.catalogue), where=repo, repo=repo, folder=to
+        published, load_student(version, project.catalogue), where=repo, repo=repo, folder=to
     )
     return StudentForm(
         kind=published.kind,

@@ -21,7 +21,7 @@ from kdkit.core.sharing.release.redact import strip_names
 from kdkit.core.sharing.release.transformers_form import why_not, write_transformers_form
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import Registry
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -73,13 +73,13 @@ class StudentFiles:
     missing_form: str
 
 
-def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter) -> StudentForm:
+def publish(project: Project, version: Version, to: Path, repo: str, reporter: Reporter) -> StudentForm:
     """Write the student of a version into ``to`` as ``repo`` will hold it, and run the lines of its card on that.
 
     Raises:
         KdkitError: not a student for open_clip; as :func:`compare_with_stock`.
     """
-    student = load_dual_encoder(version, workspace)
+    student = load_dual_encoder(version, project)
     files = write_for_hub(version.student_folder, to, repo)
     try:
         compared = _compare(to, repo, student, files, reporter)
@@ -106,7 +106,7 @@ def publish(workspace: Workspace, version: Version, to: Path, repo: str, reporte
         lines=card_lines(f"hf-hub:{repo}", to, files),
         checks=checks,
         environment=compared.environment,
-        notes=(_sentences(workspace.registry),),
+        notes=(_sentences(project.registry),),
     )
 
 
@@ -126,9 +126,9 @@ def _compare(to: Path, repo: str, student: DualEncoder, files: StudentFiles, rep
     return compare_with_stock(lines, student, where=repo, repo=repo, folder=to)
 
 
-def load_dual_encoder(version: Version, workspace: Workspace) -> DualEncoder:
+def load_dual_encoder(version: Version, project: Project) -> DualEncoder:
     """The student of a version, in eval mode on the CPU; raises KdkitError for one of another kind."""
-    student = load_student(version, workspace.catalogue)
+    student = load_student(version, project.catalogue)
     if not isinstance(student, DualEncoder):
         raise KdkitError(
             f"the student of {version.name} is no dual encoder",

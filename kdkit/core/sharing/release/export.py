@@ -15,7 +15,7 @@ from kdkit.core.contracts import DualEncoder, Reporter, Silent
 from kdkit.core.sharing.release.layout import RECORD, Origin, Record, file_facts
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
 
 
@@ -40,7 +40,7 @@ class Exported:
 
 
 def export_version(
-    workspace: Workspace,
+    project: Project,
     name: str | None,
     to: Path,
     *,
@@ -58,31 +58,31 @@ def export_version(
     from kdkit.core.sharing.release import answering, dual_encoder
     from kdkit.core.sharing.release.provenance import origin_of
 
-    versions = Versions(workspace)
+    versions = Versions(project)
     version = versions.get(name)
     check_target(Path(to).absolute(), version.student_folder, overwrite)  # before anything slow
     if repo is not None:
         return _export_release(
-            workspace, version, Path(to).absolute(), repo, overwrite=overwrite, merged=merged, reporter=reporter
+            project, version, Path(to).absolute(), repo, overwrite=overwrite, merged=merged, reporter=reporter
         )
-    if answering.publisher_of(workspace, version):
+    if answering.publisher_of(project, version):
         return _export_answering(
-            workspace, version, Path(to).absolute(), overwrite=overwrite, merged=merged, reporter=reporter
+            project, version, Path(to).absolute(), overwrite=overwrite, merged=merged, reporter=reporter
         )
-    student, history = dual_encoder.load_dual_encoder(version, workspace), versions.history(version)
+    student, history = dual_encoder.load_dual_encoder(version, project), versions.history(version)
     return export_student(
         version.student_folder,
         student,
         history,
         to,
-        origin=origin_of(workspace, version),
+        origin=origin_of(project, version),
         overwrite=overwrite,
         reporter=reporter,
     )
 
 
 def _export_release(
-    workspace: Workspace,
+    project: Project,
     version: Version,
     to: Path,
     repo: str,
@@ -96,7 +96,7 @@ def _export_release(
 
     with new_folder(to, replace=overwrite) as draft:
         release = assemble_release(
-            workspace, version, repo, draft, merged=merged, endpoint=connect().endpoint, reporter=reporter
+            project, version, repo, draft, merged=merged, endpoint=connect().endpoint, reporter=reporter
         )
         size = release.size
     for warning in release.warnings:
@@ -105,16 +105,16 @@ def _export_release(
 
 
 def _export_answering(
-    workspace: Workspace, version: Version, to: Path, *, overwrite: bool, merged: bool, reporter: Reporter | None
+    project: Project, version: Version, to: Path, *, overwrite: bool, merged: bool, reporter: Reporter | None
 ) -> Exported:
     from kdkit.core.project.versions import Versions
     from kdkit.core.sharing.release import answering
     from kdkit.core.sharing.release.provenance import origin_of
 
     with _writing(to, overwrite) as draft:
-        form = answering.publish(workspace, version, draft, str(draft), reporter or Silent(), merged=merged)
-        history = Versions(workspace).history(version)
-        record = _seal(draft, history, form.names, form.checks, form.environment, origin=origin_of(workspace, version))
+        form = answering.publish(project, version, draft, str(draft), reporter or Silent(), merged=merged)
+        history = Versions(project).history(version)
+        record = _seal(draft, history, form.names, form.checks, form.environment, origin=origin_of(project, version))
         size = _size(draft)
     lines = {library: code.replace(str(draft), str(to)) for library, code in form.lines.items()}
     return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=True)

@@ -21,7 +21,7 @@ from kdkit.core.teachers.card import licence_seen
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 START = "start"
 """Key of a published lineage's student: its initial weights, and what is known about their licence."""
@@ -63,7 +63,7 @@ class Start:
     facts: LicenceFacts
 
 
-def teachers_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> tuple[Taught, ...]:
+def teachers_of(project: Project, history: Sequence[Mapping[str, Any]]) -> tuple[Taught, ...]:
     """All that a version learnt from, in the order in which they came."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for lineage in history:
@@ -78,12 +78,12 @@ def teachers_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> t
     for (name, _), entry in found.items():
         shown = f"{name} ({entry['since']})" if name in names else name
         names.add(name)
-        spec = _spec(workspace, entry)
-        result.append(Taught(shown, entry, _facts(workspace, entry, spec), spec.paper if spec else ""))
+        spec = _spec(project, entry)
+        result.append(Taught(shown, entry, _facts(project, entry, spec), spec.paper if spec else ""))
     return tuple(result)
 
 
-def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Start | None:
+def start_of(project: Project, history: Sequence[Mapping[str, Any]]) -> Start | None:
     """What the student of the first version started from; None for random weights, and where nobody wrote it down."""
     told = history[0]["student"].get(START)
     if told is not None:
@@ -93,13 +93,13 @@ def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Star
     init = config.get("init")
     if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its licence counts
         return None
-    folder = Path(anchored(init, workspace.root)).absolute()
-    lock = Lock.load(workspace.lock_path)
+    folder = Path(anchored(init, project.root)).absolute()
+    lock = Lock.load(project.lock_path)
     for name, facts in lock.teachers.items():
-        if folder == (workspace.artifacts / name).absolute():
+        if folder == (project.artifacts / name).absolute():
             known = LicenceFacts(seen=facts.licence.name if facts.licence else None, gated=facts.gated)
-            if name in workspace.registry.teachers:
-                known = chosen_teacher(workspace, name).licence_facts(facts.licence, gated=facts.gated)
+            if name in project.registry.teachers:
+                known = chosen_teacher(project, name).licence_facts(facts.licence, gated=facts.gated)
             return Start(_repository(facts.source), known)
     seen, gated = licence_seen(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
@@ -108,7 +108,7 @@ def start_of(workspace: Workspace, history: Sequence[Mapping[str, Any]]) -> Star
     return Start(repository, LicenceFacts(seen=seen.name if seen else None, gated=gated))
 
 
-def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> list[str]:
+def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[str]:
     """Warnings about licences under which the project may distil.
 
     Raises:
@@ -116,7 +116,7 @@ def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> lis
     """
     warnings = []
     for teacher in teachers:
-        verdict = allowed(teacher.facts, workspace.registry.use)
+        verdict = allowed(teacher.facts, project.registry.use)
         if not verdict.allowed:
             raise KdkitError(
                 f"a student of '{teacher.name}' may not be published",
@@ -130,9 +130,9 @@ def require_permissions(workspace: Workspace, teachers: Sequence[Taught]) -> lis
     return warnings
 
 
-def origin_of(workspace: Workspace, version: Version) -> Origin | None:
+def origin_of(project: Project, version: Version) -> Origin | None:
     """The release that the project was pulled from, if the version comes from that."""
-    pulled = [item.pulled["origin"] for item in Versions(workspace).ancestry(version) if item.pulled]
+    pulled = [item.pulled["origin"] for item in Versions(project).ancestry(version) if item.pulled]
     origins = [origin for origin in pulled if origin is not None]
     return Origin.from_json(origins[-1]) if origins else None
 
@@ -166,12 +166,12 @@ def with_start(lineage: Mapping[str, Any], start: Start) -> dict[str, Any]:
     return {**lineage, "student": {**lineage["student"], START: told}}
 
 
-def _facts(workspace: Workspace, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:
+def _facts(project: Project, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:
     """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
     name, source = entry["name"], public_source(entry["source"])
-    locked = Lock.load(workspace.lock_path).teachers.get(name)
-    if name in workspace.registry.teachers and locked and public_source(locked.source) == source:
-        return chosen_teacher(workspace, name).licence_facts(locked.licence, gated=locked.gated)
+    locked = Lock.load(project.lock_path).teachers.get(name)
+    if name in project.registry.teachers and locked and public_source(locked.source) == source:
+        return chosen_teacher(project, name).licence_facts(locked.licence, gated=locked.gated)
     facts = LicenceFacts(**entry[FACTS]) if FACTS in entry else LicenceFacts(seen=entry.get("licence"))
     if spec is None or facts.catalogue != "unknown":
         return facts
@@ -179,10 +179,10 @@ def _facts(workspace: Workspace, entry: Mapping[str, Any], spec: TeacherSpec | N
     return replace(facts, catalogue=spec.license, distillation=spec.distillation, note=note, gated=spec.gated)
 
 
-def _spec(workspace: Workspace, entry: Mapping[str, Any]) -> TeacherSpec | None:
+def _spec(project: Project, entry: Mapping[str, Any]) -> TeacherSpec | None:
     """The catalogue's entry about the same model."""
     repository = _repository(entry["source"])
-    specs: list[Any] = [known.spec for known in workspace.catalogue.contents["teacher"]]
+    specs: list[Any] = [known.spec for known in project.catalogue.contents["teacher"]]
     same = [s for s in specs if s.name == entry["name"] and repository and _repository(s.source) == repository]
     return same[0] if same else None
 
@@ -222,11 +222,11 @@ def _unknown_start() -> KdkitError:
     )
 
 
-def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, public: bool) -> Ancestry:
+def ancestry_of(project: Project, version: Version, *, stated: str | None, public: bool) -> Ancestry:
     """Find it out; see :func:`require_permissions` and :func:`derive_licence` for what they raise."""
-    history = Versions(workspace).history(version)
-    teachers, start = teachers_of(workspace, history), start_of(workspace, history)
-    warnings = require_permissions(workspace, teachers)
+    history = Versions(project).history(version)
+    teachers, start = teachers_of(project, history), start_of(project, history)
+    warnings = require_permissions(project, teachers)
     others = releases_of(history) | correctors_of(history)
     unknown_start = start is not None and start.facts.strictest == "unknown"
     if unknown_start:
@@ -238,9 +238,9 @@ def ancestry_of(workspace: Workspace, version: Version, *, stated: str | None, p
     data = [name for lineage in history for name in lineage["data"].get("licences", ())]
     licence = derive_licence(
         {teacher.name: teacher.facts for teacher in teachers},
-        workspace.registry.use,
+        project.registry.use,
         others=others,
-        data=[*data, *(entry.license for entry in workspace.registry.data if entry.license)],
+        data=[*data, *(entry.license for entry in project.registry.data if entry.license)],
         stated=stated,
         public=public,
     )

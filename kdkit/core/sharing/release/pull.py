@@ -13,7 +13,7 @@ from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, Versions
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK, Origin
 from kdkit.core.sharing.release.pulled.base import fetch_base
@@ -83,7 +83,7 @@ def pull_student(
     from kdkit.core.sharing.hub import connect
 
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
-    release = pending_release(Workspace(into))
+    release = pending_release(Project(into))
     if release is not None and release.origin.repository == repo:
         reporter.say(f"going on with {repo} at {release.origin.commit[:12]}: the project is there")
     else:
@@ -93,7 +93,7 @@ def pull_student(
     if release.record.base is not None or features:
         columns = _fetch_rest(hub, release, into, features, reporter)
     else:  # the features of a pull that was cut off are not asked for any more
-        forget_pending(Workspace(into))
+        forget_pending(Project(into))
     hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
     return Pulled(
         root=into,
@@ -119,20 +119,20 @@ def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Rep
         with new_folder(into) as draft:
             _write_project(draft, release)
             if keep or record.base is not None:
-                release.keep(Workspace(draft))
+                release.keep(Project(draft))
     return release
 
 
 def _fetch_rest(
     hub: Hub, release: PulledRelease, into: Path, features: str | None, reporter: Reporter
 ) -> tuple[PulledColumn, ...]:
-    with Workspace(into).exclusive("kdkit pull"):
+    with Project(into).exclusive("kdkit pull"):
         if release.record.base is not None:
             fetch_base(hub, release.record.base, into, reporter)
         columns = _columns(into, features, hub, reporter) if features else ()
         if columns:
             _name_their_teachers(into, release, [column.teacher for column in columns], reporter)
-        forget_pending(Workspace(into))
+        forget_pending(Project(into))
     return columns
 
 
@@ -151,7 +151,7 @@ def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[P
 
     reporter.say(f"{root} is there, its features follow; if this is cut off, the same command goes on")
     try:
-        return pull_features(Workspace(root), features, hub=hub, reporter=reporter)
+        return pull_features(Project(root), features, hub=hub, reporter=reporter)
     except KdkitError as error:
         error.why = "; ".join(filter(None, (error.why, f"the project is there: {root}")))
         error.fix = "; ".join(filter(None, (error.fix, "the same command again goes on with the features")))
@@ -177,7 +177,7 @@ def _write_project(root: Path, release: PulledRelease) -> None:
     shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))
     if RECIPE in record.files:
         shutil.copyfile(release.folder / RECIPE, root / below_kdkit(RECIPE))
-    versions = Versions(Workspace(root))
+    versions = Versions(Project(root))
     with versions.writing(record.version, refused=False) as folder:
         (folder / "student").mkdir()
         for name in record.student:

@@ -13,7 +13,7 @@ from kdkit.core.sharing.release.conflicts import tag_of_successor
 from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
     from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
 
@@ -82,7 +82,7 @@ class Pushed:
 
 
 def push_student(
-    workspace: Workspace,
+    project: Project,
     repo: str,
     *,
     version: str | None = None,
@@ -118,14 +118,14 @@ def push_student(
 
     hub, report = hub or connect(), reporter or Silent()
     check_repository(repo)
-    chosen = Versions(workspace).get(version)
+    chosen = Versions(project).get(version)
     _require_promoted(chosen, refused)
     _require_token(hub, repo, report, dry_run=dry_run)
     _require_access(hub, repo, public=public, pull_request=pull_request)
-    with workspace.exclusive("kdkit push"), workspace.room("release") as folder:
+    with project.exclusive("kdkit push"), project.room("release") as folder:
         at = hub.endpoint
         release = assemble_release(
-            workspace, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
+            project, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
         )
         for warning in release.warnings:
             report.warn(warning)
@@ -133,7 +133,7 @@ def push_student(
             look_for_base(hub, release.record.base, report)
         report.say(f"comparing with {repo}")
         plan = plan_upload(hub, repo, "model", folder)
-        tag = None if pull_request else _tag(workspace, hub, plan, release, report)
+        tag = None if pull_request else _tag(project, hub, plan, release, report)
         if dry_run:
             return Pushed.of(release, plan, None)
         private, message = not public, _message(release)
@@ -201,9 +201,9 @@ def look_for_base(hub: Hub, base: Mapping[str, str], reporter: Reporter) -> None
             reporter.warn(f"{base['repository']}, which the adapters belong to, is not to be seen at {hub.endpoint}")
 
 
-def _tag(workspace: Workspace, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:
+def _tag(project: Project, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:
     """See :func:`tag_of_successor`."""
-    versions = Versions(workspace)
+    versions = Versions(project)
     own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
     return tag_of_successor(hub, plan, release.record, [*release.record.history, *own], reporter)
 

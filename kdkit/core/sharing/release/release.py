@@ -46,7 +46,7 @@ from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineag
 from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
@@ -77,7 +77,7 @@ class Release:
 
 
 def assemble_release(
-    workspace: Workspace,
+    project: Project,
     version: Version,
     repo: str,
     to: Path,
@@ -106,13 +106,13 @@ def assemble_release(
     """
     check_repository(repo)
     reporter = reporter or Silent()
-    ancestry = ancestry_of(workspace, version, stated=licence, public=public)
-    results = results_of(workspace, version)
+    ancestry = ancestry_of(project, version, stated=licence, public=public)
+    results = results_of(project, version)
     warn_of_split(results, reporter)
-    form = _form(workspace, version, to, repo, reporter, merged=merged)
+    form = _form(project, version, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
-    _write_for_pull(workspace, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
-    record = _record(workspace, version, repo, ancestry, form)
+    _write_for_pull(project, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
+    record = _record(project, version, repo, ancestry, form)
     facts = CardFacts(
         record=record,
         form=form,
@@ -126,19 +126,17 @@ def assemble_release(
     write_card(to, facts)
     record = replace(record, files=file_facts(to))
     record.save(to)
-    check_nothing_leaks(to, [*_places(workspace), str(to)])
+    check_nothing_leaks(to, [*_places(project), str(to)])
     return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
 
 
-def _form(
-    workspace: Workspace, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool
-) -> StudentForm:
-    if answering.publisher_of(workspace, version):
-        return answering.publish(workspace, version, to, repo, reporter, merged=merged)
-    return dual_encoder.publish(workspace, version, to, repo, reporter)
+def _form(project: Project, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool) -> StudentForm:
+    if answering.publisher_of(project, version):
+        return answering.publish(project, version, to, repo, reporter, merged=merged)
+    return dual_encoder.publish(project, version, to, repo, reporter)
 
 
-def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
+def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
     """The record, without the files."""
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
     if ancestry.start is not None:
@@ -156,7 +154,7 @@ def _record(workspace: Workspace, version: Version, repo: str, ancestry: Ancestr
         text_tower=form.text_tower,
         checks=form.checks,
         environment=form.environment,
-        origin=origin_of(workspace, version),
+        origin=origin_of(project, version),
         base=None if form.base is None else {"repository": form.base.repository, "commit": form.base.commit},
     )
 
@@ -179,7 +177,7 @@ def _base_model(record: Record, start: Start | None) -> str:
     return start.repository if start is not None else ""
 
 
-def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str], to: Path) -> None:
+def _write_for_pull(project: Project, version: Version, teachers: list[str], to: Path) -> None:
     """The folder ``kdkit/``: what somebody else needs to teach this student more."""
     (to / KDKIT).mkdir()
     for name in (TASK, SAMPLES):
@@ -187,11 +185,11 @@ def _write_for_pull(workspace: Workspace, version: Version, teachers: list[str],
         if not source.is_file():
             raise KdkitError(f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
         shutil.copyfile(source, to / name)
-    recipe, named = version.lineage["recipe"], _named_recipe(workspace, version)
+    recipe, named = version.lineage["recipe"], _named_recipe(project, version)
     if named is None:
         (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
-    data = public_registry(workspace.registry, recipe=named or f"./{Path(RECIPE).name}")
-    lock = Lock.load(workspace.lock_path)
+    data = public_registry(project.registry, recipe=named or f"./{Path(RECIPE).name}")
+    lock = Lock.load(project.lock_path)
     known = {**_held_by_others(lock), **data["teachers"]}
     data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
     about = f"The registry of {version.name} as it was published: without data and without paths."
@@ -208,20 +206,20 @@ def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
     }
 
 
-def _named_recipe(workspace: Workspace, version: Version) -> str | None:
+def _named_recipe(project: Project, version: Version) -> str | None:
     """The recipe's name in the catalogue, where that gives exactly what the version was made by."""
-    registry, made_by = workspace.registry, version.lineage["recipe"]
-    if made_by["name"] not in workspace.catalogue.names("recipe"):
+    registry, made_by = project.registry, version.lineage["recipe"]
+    if made_by["name"] not in project.catalogue.names("recipe"):
         return None
-    recipe = load_recipe(made_by["name"], workspace.catalogue).with_optimiser(registry.optimiser)
+    recipe = load_recipe(made_by["name"], project.catalogue).with_optimiser(registry.optimiser)
     same = json.loads(json.dumps(recipe.model_dump(mode="json"))) == made_by
     return str(made_by["name"]) if same else None
 
 
-def _places(workspace: Workspace) -> list[str]:
+def _places(project: Project) -> list[str]:
     """Paths of this machine that no file may name."""
-    roots = {workspace.root, workspace.root.absolute(), workspace.root.resolve(), Path.home()}
-    named = [*(entry.path for entry in workspace.registry.data), *_strings(workspace.registry.student.config)]
+    roots = {project.root, project.root.absolute(), project.root.resolve(), Path.home()}
+    named = [*(entry.path for entry in project.registry.data), *_strings(project.registry.student.config)]
     return sorted({*map(str, roots), *(name for name in named if Path(name).is_absolute())})
 
 

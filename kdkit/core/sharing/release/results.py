@@ -13,7 +13,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
 
 FORMAT = 1
@@ -26,13 +26,13 @@ NOTES = {
 }
 
 
-def results_of(workspace: Workspace, version: Version) -> dict[str, Any]:
+def results_of(project: Project, version: Version) -> dict[str, Any]:
     """What goes into ``eval/results.json``: of the test split if ``kdkit evaluate`` has run, else of calibration.
 
     Models: the version (under its own name), its ancestors, every teacher, the oracles. All metrics are in [0, 1]; what
     was not measured is null. A student without image and text features has no figures: ``models`` is empty.
     """
-    report = workspace.reports / f"evaluation-{version.name}-test.json"
+    report = project.reports / f"evaluation-{version.name}-test.json"
     if report.is_file():
         evaluation, more = Evaluation.load(report), json.loads(report.read_text(encoding="utf-8"))
         if more.get("version") != version.name:

@@ -11,7 +11,7 @@ from kdkit.core.contracts import SignalSpec
 from kdkit.core.data import load_table
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 REGISTRY = """\
 version: 1
@@ -25,7 +25,7 @@ data:
 WIDTHS = {"narrow": 6, "wide": 10}
 
 
-def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Workspace:
+def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Project:
     """``samples`` to train on, then ``calibration`` whose features are NaN: whoever reads them is caught."""
     (folder / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     lines = ["id,image,text,domain,split"]
@@ -34,8 +34,8 @@ def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Work
         split = "train" if number < samples else "calibration"
         lines.append(f"s{number},{number}.png,picture {number},CT,{split}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    workspace = Workspace(folder)
-    table = load_table(workspace)
+    project = Project(folder)
+    table = load_table(project)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(len(table), 5))
     latent = {"image": image, "text": image + 0.3 * rng.normal(size=image.shape)}
@@ -45,10 +45,10 @@ def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Work
         for array in values.values():
             array[samples:] = np.nan
         signals = tuple(SignalSpec(signal, (width,)) for signal in values)
-        column = FeatureStore(workspace.features).create(Header(name, "ab" * 32, {}, signals))
+        column = FeatureStore(project.features).create(Header(name, "ab" * 32, {}, signals))
         shard = Shard(column.add_shard(table.ids, table.digests), writable=True)
         for block in shard.pending():
             rows = shard.rows_of(block)
             status = np.full(rows.stop - rows.start, PRESENT, np.uint8)
             shard.commit(block, {s: array[rows] for s, array in values.items()}, status)
-    return workspace
+    return project

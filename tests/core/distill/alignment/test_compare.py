@@ -10,17 +10,17 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.distill.alignment.compare import compare_aligners
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.core.distill.alignment.project import make_project
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return make_project(tmp_path_factory.mktemp("project"))
 
 
-def test_all_aligners_are_judged_on_samples_that_did_not_fit_them(project: Workspace) -> None:
-    reports = {report.aligner: report for report in compare_aligners(project, "narrow", dim=8)}
+def test_all_aligners_are_judged_on_samples_that_did_not_fit_them(folder: Project) -> None:
+    reports = {report.aligner: report for report in compare_aligners(folder, "narrow", dim=8)}
     assert set(reports) == {"autoencoder", "linear", "pca", "procrustes"}
     for report in reports.values():
         assert report.samples == 12  # a fifth of the 60 training samples; calibration rows are NaN
@@ -32,32 +32,32 @@ def test_all_aligners_are_judged_on_samples_that_did_not_fit_them(project: Works
     assert reports["procrustes"].gap > 0.8 > abs(reports["autoencoder"].gap)
 
 
-def test_the_best_ranking_comes_first_and_names_select(project: Workspace) -> None:
-    reports = compare_aligners(project, "wide", ["linear", "procrustes"], dim=4)
+def test_the_best_ranking_comes_first_and_names_select(folder: Project) -> None:
+    reports = compare_aligners(folder, "wide", ["linear", "procrustes"], dim=4)
     rankings = [report.ranking or 0 for report in reports]
     assert len(reports) == 2
     assert rankings == sorted(rankings, reverse=True)
     assert max(rankings) < 1  # 10 dimensions do not fit into 4
 
 
-def test_who_cannot_be_judged(project: Workspace, tmp_path: Path) -> None:
+def test_who_cannot_be_judged(folder: Project, tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match="'narow' is not a teacher of this project") as caught:
-        compare_aligners(project, "narow", dim=8)
+        compare_aligners(folder, "narow", dim=8)
     assert caught.value.fix == "did you mean 'narrow'?"
     with pytest.raises(KdkitError, match="no features of 'unread'") as caught:
-        compare_aligners(project, "unread", dim=8)
+        compare_aligners(folder, "unread", dim=8)
     assert caught.value.code == ExitCode.MISSING
     with pytest.raises(KdkitError, match="unknown aligner 'procrustus'"):
-        compare_aligners(project, "narrow", ["procrustus"], dim=8)
+        compare_aligners(folder, "narrow", ["procrustus"], dim=8)
     with pytest.raises(KdkitError, match="features of 19 training samples"):
         compare_aligners(make_project(tmp_path, samples=19), "narrow", dim=8)
 
 
 def test_a_live_teacher_is_not_judged_and_does_not_take_part(tmp_path: Path) -> None:
-    workspace = make_project(tmp_path)
-    text = workspace.registry_path.read_text(encoding="utf-8")
-    workspace.registry_path.write_text(text.replace('"local:wide",', '"local:wide", signals: live,'), encoding="utf-8")
+    project = make_project(tmp_path)
+    text = project.registry_path.read_text(encoding="utf-8")
+    project.registry_path.write_text(text.replace('"local:wide",', '"local:wide", signals: live,'), encoding="utf-8")
     with pytest.raises(KdkitError, match="'wide' is live: its features of training samples"):
-        compare_aligners(Workspace(tmp_path), "wide", dim=8)
-    (report,) = compare_aligners(Workspace(tmp_path), "narrow", ["procrustes"], dim=8)
+        compare_aligners(Project(tmp_path), "wide", dim=8)
+    (report,) = compare_aligners(Project(tmp_path), "narrow", ["procrustes"], dim=8)
     assert report.gap is None, "there is nobody to compare with"

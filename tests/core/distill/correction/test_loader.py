@@ -22,7 +22,7 @@ from kdkit.core.distill.correction.loader import CorrectedFeed
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.pseudo_labels.review import Reviewed
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_answering
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
@@ -92,7 +92,7 @@ def test_what_was_wrong_is_a_file_that_the_lineage_names(tmp_path: Path) -> None
 
 def test_a_dry_run_says_what_it_will_cost(tmp_path: Path) -> None:
     make_project(tmp_path / "p", {"share": 0.5})
-    plan, estimate = dry_run(Workspace(tmp_path / "p"), Options(cpu=True), Silent())
+    plan, estimate = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())
     assert estimate.correcting > 0
     text = plan_text(plan, estimate)
     assert "Corrected after step 6, 12: the student answers 12 samples each time, 24 in all; corrector: ref" in text
@@ -122,7 +122,7 @@ def test_where_nothing_is_wrong_the_run_is_as_without_correction(tmp_path: Path)
     assert same(weights(root, "v1"), weights(root, "v3"))
     set_correction(root, {"every": 3})
     heard = Heard()
-    assert distill(Workspace(root), Options(cpu=True), reporter=heard) is not None
+    assert distill(Project(root), Options(cpu=True), reporter=heard) is not None
     assert "the run of 14 steps ends before the first correction: nothing is corrected" in heard.warnings
     assert same(weights(root, "v1"), weights(root, "v4"))
 
@@ -135,7 +135,7 @@ def test_a_corrector_is_not_said_to_take_no_part(tmp_path: Path, endpoint: Local
     def told(corrector: str) -> list[str]:
         heard = Heard()
         set_correction(root, {"corrector": corrector})
-        prepare(Workspace(root), Options(cpu=True), heard)
+        prepare(Project(root), Options(cpu=True), heard)
         return [line for line in heard.told if "remote" in line]
 
     assert told("remote") == []
@@ -254,7 +254,7 @@ def test_a_local_corrector_is_opened_once_a_run(tmp_path: Path, monkeypatch: pyt
     root, opened = tmp_path / "p", []
     make_project(root, {"corrector": "own", "limit": 4})
     make(seed=2, sizes=SIZES, max_tokens=512, max_answer=48, system="").save(root / "models" / "own")
-    add_teacher(Workspace(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
+    add_teacher(Project(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
 
     def open_and_note(*args: Any, **options: Any) -> Any:
         opened.append(weakref.ref(model := open_answering(*args, **options)))

@@ -14,7 +14,7 @@ from kdkit.core.data.table import SampleTable
 from kdkit.core.distill.correction.schedule import Rounds, plan_rounds
 from kdkit.core.distill.loop.sampler import Pool
 from kdkit.core.distill.run import Options, prepare
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import CorrectionPart
 from tests.core.distill.corrected import RECIPE, make_project, set_correction
 from tests.toy_project import make_project as make_dual_encoder_project
@@ -75,7 +75,7 @@ def test_what_a_plan_says_and_what_its_digest_depends_on(tmp_path: Path) -> None
     make_project(root, {"share": 0.5})
     for part in ({"share": 0.5}, {}, {"threshold": 0.7}, {"options": {"overlap": 0.6}}, None):
         set_correction(root, part)
-        plan = prepare(Workspace(root), Options(), Silent()).plan
+        plan = prepare(Project(root), Options(), Silent()).plan
         digests.add(plan.digest)
         if part == {"share": 0.5}:
             assert plan.to_json()["correction"] == {"steps": [6, 12], "answers_per_round": 12, "corrector": "reference"}
@@ -96,18 +96,18 @@ def test_what_is_refused_before_anything_is_trained(tmp_path: Path, part: dict[s
     root = tmp_path / "p"
     make_project(root, part, train=8)
     with pytest.raises(KdkitError) as caught:
-        prepare(Workspace(root), Options(), Silent())
+        prepare(Project(root), Options(), Silent())
     assert words in str(caught.value) + caught.value.why
 
 
 def test_words_that_no_loss_would_learn_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "p"
     make_project(root, {"corrector": "first"}, train=8)
-    assert prepare(Workspace(root), Options(), Silent()).plan.rounds is not None
+    assert prepare(Project(root), Options(), Silent()).plan.rounds is not None
     recipe = (root / "corrected.yaml").read_text(encoding="utf-8").replace("{name: answer-ce}, ", "")
     (root / "corrected.yaml").write_text(recipe, encoding="utf-8")
     with pytest.raises(KdkitError, match="no loss of the recipe learns from a corrected text"):
-        prepare(Workspace(root), Options(), Silent())
+        prepare(Project(root), Options(), Silent())
 
 
 def test_a_dual_encoder_cannot_be_corrected(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from kdkit.core.distill.model.build import taught_rows
 from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Normalise
 from tests.core.features.small import Opened, picture_samples, table_of
 from tests.toys import ToyEncoder
@@ -84,7 +84,7 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
     rows = np.concatenate([rows, rows[:3]])
     found = {spec.name: live.gather(spec.name, rows) for spec in source.signals}
     assert source.asked == [MICRO_BATCH, MICRO_BATCH, 43 - 2 * MICRO_BATCH]
-    extract(Workspace(tmp_path), [opened], table)
+    extract(Project(tmp_path), [opened], table)
     column = FeatureStore(tmp_path / "features").column("t")
     for spec in source.signals:
         stored = column.gather(spec.name, column.locate(table)[rows])
@@ -94,13 +94,13 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
 
 def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_path: Path) -> None:
     _, source, table, opened = watched(tmp_path)
-    workspace, half = Workspace(tmp_path), Opened("t", source, Failing(source, 16))
+    project, half = Project(tmp_path), Opened("t", source, Failing(source, 16))
     with pytest.raises(RuntimeError, match="as a kill would"):
-        extract(workspace, [half], table, batch_size=8, block_rows=8)
+        extract(project, [half], table, batch_size=8, block_rows=8)
     source.asked.clear()
-    (report,) = extract(workspace, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)
+    (report,) = extract(project, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (0, 16, [])
-    (report,) = extract(workspace, [opened], table, batch_size=8, block_rows=8)
+    (report,) = extract(project, [opened], table, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (24, 16, [8, 8, 8])
 
 

@@ -42,7 +42,7 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(first_version: Path, tmp_path: Path) -> Path:
+def folder(first_version: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first_version, tmp_path / "project"))
 
 
@@ -60,8 +60,8 @@ class Killed(Silent):
 @torch.no_grad()
 def cross_entropy(root: Path, version: str) -> dict[str, float]:
     """Domain -> mean over the tokens of the held-out answers."""
-    workspace = open_project(root)
-    table, student = load_table(workspace), load_student(Versions(workspace).get(version), workspace.catalogue)
+    project = open_project(root)
+    table, student = load_table(project), load_student(Versions(project).get(version), project.catalogue)
     inputs, found, model = StudentInputs(student, table), {}, _eval(student)
     for domain in table.domains:
         rows = np.concatenate([table.select(split=split, domains=[domain]) for split in ("calibration", "test")])
@@ -74,19 +74,19 @@ def _eval(student: Any) -> Any:
     return student.eval()
 
 
-def test_it_says_what_a_teacher_of_its_weights_would_store(project: Path) -> None:
-    write_recipe(project, previous=PREVIOUS_PART)
-    prepared = prepare(open_project(project), Options(incremental=True), Silent())
-    made = build(open_project(project), prepared.plan, prepared.survey, prepared.parent, Silent())
+def test_it_says_what_a_teacher_of_its_weights_would_store(folder: Path) -> None:
+    write_recipe(folder, previous=PREVIOUS_PART)
+    prepared = prepare(open_project(folder), Options(incremental=True), Silent())
+    made = build(open_project(folder), prepared.plan, prepared.survey, prepared.parent, Silent())
     (teaching,) = made.teachings
     replayed = prepared.plan.pools[0].indices
     assert teaching.name == PREVIOUS
     assert set(np.flatnonzero(teaching.weight)) == set(replayed)
 
     options = {"from": "local:versions/v1/student", "loader": "qwen2-vl", "license": "mit"}
-    add_teacher(open_project(project), "itself", options)
-    extract_missing(open_project(project), prepared.survey.table)
-    column = FeatureStore(project / "features").column("itself")
+    add_teacher(open_project(folder), "itself", options)
+    extract_missing(open_project(folder), prepared.survey.table)
+    column = FeatureStore(folder / "features").column("itself")
     rows = column.locate(prepared.survey.table)[replayed]
     assert {spec.name: spec for spec in teaching.raw} == {spec.name: spec for spec in column.signals}
     for spec in column.signals:
@@ -95,44 +95,44 @@ def test_it_says_what_a_teacher_of_its_weights_would_store(project: Path) -> Non
         np.testing.assert_array_equal(told, column.gather(spec.name, rows), spec.name)
 
 
-def test_without_replay_it_keeps_what_is_forgotten_otherwise(project: Path) -> None:
-    write_recipe(project, replay=0.0)
-    increment(project)
-    (project / "versions" / "current").write_text("v1\n", encoding="utf-8")
-    write_recipe(project, replay=0.0, without_replay={**PREVIOUS_PART, "weight": 9}, previous=PREVIOUS_PART)
-    kept = increment(project).version
+def test_without_replay_it_keeps_what_is_forgotten_otherwise(folder: Path) -> None:
+    write_recipe(folder, replay=0.0)
+    increment(folder)
+    (folder / "versions" / "current").write_text("v1\n", encoding="utf-8")
+    write_recipe(folder, replay=0.0, without_replay={**PREVIOUS_PART, "weight": 9}, previous=PREVIOUS_PART)
+    kept = increment(folder).version
     assert kept.lineage["training"]["previous"]["weight"] == 1
     assert kept.lineage["training"]["log"][0]["@previous/token-kd"] == pytest.approx(0, abs=1e-3)
-    before, plain, own = (cross_entropy(project, name) for name in ("v1", "v2", "v3"))
+    before, plain, own = (cross_entropy(folder, name) for name in ("v1", "v2", "v3"))
     for domain in ("ct", "mri"):
         assert plain[domain] - before[domain] > 0.5, "nothing was forgotten"
         assert own[domain] - before[domain] < 0.7 * (plain[domain] - before[domain])
     assert own["xray"] < before["xray"] - 1.0
 
 
-def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(project: Path) -> None:
-    write_recipe(project, previous=PREVIOUS_PART)
+def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path) -> None:
+    write_recipe(folder, previous=PREVIOUS_PART)
     with pytest.raises(InterruptedError):
-        increment(project, reporter=Killed(7), checkpoint_seconds=0)
-    assert list((project / ".kdkit" / "runs").glob("*/step-*"))
-    increment(project)
-    (project / "versions" / "current").write_text("v1\n", encoding="utf-8")
-    increment(project, restart=True)
-    resumed, whole = (load_file(project / "versions" / v / "student" / "model.safetensors") for v in ("v2", "v3"))
+        increment(folder, reporter=Killed(7), checkpoint_seconds=0)
+    assert list((folder / ".kdkit" / "runs").glob("*/step-*"))
+    increment(folder)
+    (folder / "versions" / "current").write_text("v1\n", encoding="utf-8")
+    increment(folder, restart=True)
+    resumed, whole = (load_file(folder / "versions" / v / "student" / "model.safetensors") for v in ("v2", "v3"))
     assert resumed.keys() == whole.keys()
     for name, x in resumed.items():
         assert torch.equal(x, whole[name]), name
 
 
-def test_a_run_of_a_few_steps_asks_about_what_it_shows(project: Path) -> None:
-    write_recipe(project, previous=PREVIOUS_PART)
-    workspace = open_project(project)
-    prepared = prepare(workspace, Options(cpu=True, incremental=True), Silent(), "cpu")
+def test_a_run_of_a_few_steps_asks_about_what_it_shows(folder: Path) -> None:
+    write_recipe(folder, previous=PREVIOUS_PART)
+    project = open_project(folder)
+    prepared = prepare(project, Options(cpu=True, incremental=True), Silent(), "cpu")
     known = remembered(prepared.plan)
     shown = np.array([known[3], known[7], prepared.plan.pools[-1].indices[0]])
 
     def rows(shown: np.ndarray[Any, Any] | None) -> tuple[list[int], np.ndarray[Any, Any]]:
-        made = build(workspace, prepared.plan, prepared.survey, prepared.parent, Silent(), shown=shown)
+        made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent(), shown=shown)
         previous = made.teachings[-1]
         assert previous.name == PREVIOUS
         return np.flatnonzero(previous.weight).tolist(), previous.gather("topk", previous.rows[known[[3, 7]]])
@@ -144,29 +144,29 @@ def test_a_run_of_a_few_steps_asks_about_what_it_shows(project: Path) -> None:
     assert_allclose(same.astype(float), told.astype(float), atol=1e-2)
 
 
-def test_a_dry_run_says_how_long_asking_takes(project: Path) -> None:
-    _, without = dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
-    write_recipe(project, previous=PREVIOUS_PART)
-    _, estimate = dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
+def test_a_dry_run_says_how_long_asking_takes(folder: Path) -> None:
+    _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
+    write_recipe(folder, previous=PREVIOUS_PART)
+    _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     assert without.remembering == 0.0
     assert estimate.remembering > 0
     assert "s of the previous version's signals" in estimate.text()
 
 
-def test_nothing_of_it_stays_on_disk(project: Path) -> None:
-    write_recipe(project, previous=PREVIOUS_PART)
-    dry_run(open_project(project), Options(cpu=True, incremental=True), Silent())
+def test_nothing_of_it_stays_on_disk(folder: Path) -> None:
+    write_recipe(folder, previous=PREVIOUS_PART)
+    dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     with pytest.raises(InterruptedError):
-        increment(project, reporter=Killed(7))
-    increment(project)
-    assert {path.name for path in (project / ".kdkit").iterdir()} <= {"busy", "digests.json"}
+        increment(folder, reporter=Killed(7))
+    increment(folder)
+    assert {path.name for path in (folder / ".kdkit").iterdir()} <= {"busy", "digests.json"}
 
 
 @pytest.mark.parametrize(("loss", "reads"), [("fd", "image, text"), ("answer-ce", "no teacher")])
-def test_a_loss_of_another_family_is_refused(project: Path, loss: str, reads: str) -> None:
-    write_recipe(project, previous={"weight": 1.0, "loss": loss})
+def test_a_loss_of_another_family_is_refused(folder: Path, loss: str, reads: str) -> None:
+    write_recipe(folder, previous={"weight": 1.0, "loss": loss})
     with pytest.raises(KdkitError, match=f"the loss '{loss}' cannot compare") as caught:
-        increment(project)
+        increment(folder)
     assert f"it reads {reads}; a student that answers gives tokens, topk_ids, topk, tail" in caught.value.why
     assert "token-kd" in caught.value.fix
     assert "fd" not in caught.value.fix

@@ -28,7 +28,7 @@ class Heard(Silent):
         self.warnings.append(text)
 
 
-def project(root: Path, words: list[str], **entry: Any) -> None:
+def reader_project(root: Path, words: list[str], **entry: Any) -> None:
     """Answers about ct ("ct: ...") and mri; the student has one token for "ct", the teacher for each of ``words``."""
     make_project(root, teachers={}, domains=("ct", "mri"), train=2, held_out=1)
     config = {"sizes": {**SIZES, "words": ["ct"]}, **SETTINGS}
@@ -52,7 +52,7 @@ def run(root: Path, recipe: str = "clinkd") -> list[str]:
 
 
 def test_a_teacher_of_other_tokens_is_refused_before_it_is_asked(tmp_path: Path) -> None:
-    project(tmp_path / "p", words=["ct", "mri"])  # more words: the id of the end is another one in every answer
+    reader_project(tmp_path / "p", words=["ct", "mri"])  # more words: the id of the end is another one in every answer
     with pytest.raises(KdkitError, match=OTHER) as caught:
         distill(open_project(tmp_path / "p"), Options(cpu=True, recipe="clinkd"))
     assert caught.value.why.startswith("12 of 12 training answers such as that of 'ct-")
@@ -64,7 +64,7 @@ def test_a_teacher_of_other_tokens_is_refused_before_it_is_asked(tmp_path: Path)
 
 
 def test_tokenizers_that_split_alike_are_the_same(tmp_path: Path) -> None:
-    project(tmp_path / "p", words=["ct"])
+    reader_project(tmp_path / "p", words=["ct"])
     tokenizer = tmp_path / "p" / "models" / "reader" / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text(encoding="utf-8"))), encoding="utf-8")
     lock_teachers(open_project(tmp_path / "p"), ["reader"])
@@ -72,7 +72,7 @@ def test_tokenizers_that_split_alike_are_the_same(tmp_path: Path) -> None:
 
 
 def test_some_domains_are_told_of_and_refused_where_the_teacher_may_teach_them(tmp_path: Path) -> None:
-    project(tmp_path / "p", words=["qx"])  # as many words as the student has: mri is split alike
+    reader_project(tmp_path / "p", words=["qx"])  # as many words as the student has: mri is split alike
     heard = Heard()
     with pytest.raises(KdkitError, match=OTHER) as caught:
         distill(open_project(tmp_path / "p"), Options(cpu=True, recipe="clinkd"), reporter=heard)
@@ -84,7 +84,7 @@ def test_some_domains_are_told_of_and_refused_where_the_teacher_may_teach_them(t
 
 
 def test_other_domains_than_those_of_the_teacher_do_not_count(tmp_path: Path) -> None:
-    project(tmp_path / "p", words=["qx"], domains=["mri"])
+    reader_project(tmp_path / "p", words=["qx"], domains=["mri"])
     assert run(tmp_path / "p") == []
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kdkit.core.data import load_table
 from kdkit.core.features.extract.upkeep import extract_missing
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import LocalEndpoint, Reply
 from tests.core.distill.test_generating import generating_project, reopened
@@ -54,7 +54,7 @@ def _digest(content: bytes) -> str:
         return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
-def make(root: Path, endpoint: LocalEndpoint, oracle: Oracle, *, extracted: bool = True) -> Workspace:
+def make(root: Path, endpoint: LocalEndpoint, oracle: Oracle, *, extracted: bool = True) -> Project:
     """Questions of both domains without an answer, 9 each, beside what the toy project has."""
     generating_project(root, ("ct", "mri"), held_out=4)
     images = root / "images"

@@ -15,7 +15,7 @@ from kdkit.core.data import load_table
 from kdkit.core.distill.pseudo_labels.correct import Wrong, correct
 from kdkit.core.distill.pseudo_labels.review import score
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.test_generating import add_vlm, reopened
@@ -31,7 +31,7 @@ def endpoint() -> Iterator[LocalEndpoint]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, endpoint: LocalEndpoint) -> Workspace:
+def project(tmp_path: Path, endpoint: LocalEndpoint) -> Project:
     """A student that has hardly learnt anything."""
     root = tmp_path / "p"
     example.make(root, endpoint, example.Oracle(), extracted=False)
@@ -49,22 +49,22 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_what_is_wrong_comes_back_with_the_reference(workspace: Workspace) -> None:
-    to = workspace.root / "wrong.jsonl"
-    done = correct(workspace, to, Wrong(threshold=1.0))
+def test_what_is_wrong_comes_back_with_the_reference(project: Project) -> None:
+    to = project.root / "wrong.jsonl"
+    done = correct(project, to, Wrong(threshold=1.0))
     assert (done.version, done.answered, done.unscored, done.rewritten, done.refused) == ("v1", 60, 0, 0, 0)
     found = rows(to)
     assert 0 < len(found) == sum(done.wrong.values())
-    samples = {sample.id: sample for sample in load_table(workspace).samples}
+    samples = {sample.id: sample for sample in load_table(project).samples}
     for row in found:
         about = row["extra"]["correction"]
         source = samples[about["sample"]]
         assert (row["id"], row["text"], about["corrector"]) == (f"{source.id}#v1", source.text, "reference")
         assert about["score"] == score(ToyAnswers(), [source], {source.id: about["answer"]})[source.id] < 1.0
-    registry = workspace.registry_path
+    registry = project.registry_path
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
-    again = reopened(workspace.root)
+    again = reopened(project.root)
     assert sum("correction" in sample.extra for sample in load_table(again).samples) == len(found)
     assert correct(again, to, Wrong(threshold=1.0)).answered == 60
     before = to.read_bytes()
@@ -72,15 +72,15 @@ def test_what_is_wrong_comes_back_with_the_reference(workspace: Workspace) -> No
     assert to.read_bytes() == before  # a data entry without rows would be an error
 
 
-def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(workspace: Workspace, endpoint: LocalEndpoint) -> None:
+def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(project: Project, endpoint: LocalEndpoint) -> None:
     def rewrite(body: Any) -> list[tuple[str, list[float]]]:
         right = body["messages"][-1]["content"].partition("is: ")[2].partition("\n")[0]
         return [(told(answer_tokens(right)) if "ct" in right else "rubbish", [])]
 
     endpoint.answer = rewrite
     endpoint.requests.clear()
-    to = workspace.root / "wrong.jsonl"
-    done = correct(workspace, to, Wrong(threshold=1.0, corrector="remote"))
+    to = project.root / "wrong.jsonl"
+    done = correct(project, to, Wrong(threshold=1.0, corrector="remote"))
     assert (done.rewritten, done.refused) == (done.wrong["ct"], done.wrong["mri"])
     for row in rows(to):
         about = row["extra"]["correction"]
@@ -91,14 +91,14 @@ def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(workspace: Worksp
     assert [message["role"] for message in asked["messages"]] == ["user", "assistant", "user"]
 
 
-def test_what_is_refused(workspace: Workspace) -> None:
-    to = workspace.root / "wrong.jsonl"
+def test_what_is_refused(project: Project) -> None:
+    to = project.root / "wrong.jsonl"
     with pytest.raises(KdkitError, match=r"in \(0, 1\]"):
         Wrong(threshold=0.0)
     with pytest.raises(KdkitError, match="no option 'overlap'"):
-        correct(workspace, to, Wrong(options={"overlap": 0.8}))
+        correct(project, to, Wrong(options={"overlap": 0.8}))
     with pytest.raises(KdkitError, match="no domain 'xray'"):
-        correct(workspace, to, Wrong(domains=("xray",)))
+        correct(project, to, Wrong(domains=("xray",)))
     with pytest.raises(KdkitError, match="not made by this command"):
-        correct(workspace, workspace.registry_path)
+        correct(project, project.registry_path)
     assert not to.exists()

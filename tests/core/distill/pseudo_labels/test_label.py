@@ -18,7 +18,7 @@ from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.project import evaluate_project
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
@@ -28,13 +28,13 @@ from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 
 @dataclass
 class Scene:
-    workspace: Workspace
+    project: Project
     endpoint: LocalEndpoint
     oracle: Oracle
     to: Path
 
     def label(self, dry_run: bool = False, **wanted: Any) -> Labelled:
-        return pseudo_label(reopened(self.workspace.root), "remote", self.to, Wanted(**wanted), dry_run=dry_run)
+        return pseudo_label(reopened(self.project.root), "remote", self.to, Wanted(**wanted), dry_run=dry_run)
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.to.read_text(encoding="utf-8").splitlines()]
@@ -50,22 +50,22 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None:
-    (status,) = column_statuses(scene.workspace, load_table(scene.workspace))
+    (status,) = column_statuses(scene.project, load_table(scene.project))
     assert (status.signals, status.rows, status.complete) == ({}, 0, True)
-    assert extract_missing(reopened(scene.workspace.root), load_table(scene.workspace)) == ()
+    assert extract_missing(reopened(scene.project.root), load_table(scene.project)) == ()
     assert scene.oracle.open == 0
 
 
 def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
-    table = load_table(scene.workspace)
-    told = FeatureStore(scene.workspace.features).column("remote").folder / "answers.jsonl"
+    table = load_table(scene.project)
+    told = FeatureStore(scene.project.features).column("remote").folder / "answers.jsonl"
     lines = told.read_bytes().splitlines(keepends=True)
     told.write_bytes(b"".join(lines[:-2]))
-    (status,) = column_statuses(scene.workspace, table)
+    (status,) = column_statuses(scene.project, table)
     assert (status.answers, status.complete) == ((len(lines) - 2, len(lines)), False)
-    (done,) = extract_missing(reopened(scene.workspace.root), table)
+    (done,) = extract_missing(reopened(scene.project.root), table)
     assert (done.new, done.answers) == (0, 2)
-    (status,) = column_statuses(scene.workspace, table)
+    (status,) = column_statuses(scene.project, table)
     assert (status.answers, status.complete) == ((len(lines), len(lines)), True)
 
 
@@ -81,7 +81,7 @@ def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None
     rows = scene.rows()
     assert len(rows) == 6
     about = rows[0]["extra"]["pseudo"]
-    fingerprint = FeatureStore(scene.workspace.features).column("remote").fingerprint
+    fingerprint = FeatureStore(scene.project.features).column("remote").fingerprint
     assert (about["teacher"], about["fingerprint"], about["decoding"]["samples"]) == ("remote", fingerprint, 0)
     assert about["trust"]["accuracy"] == pytest.approx(1.0)
     assert about["trust"]["weight"] == 1.0
@@ -109,7 +109,7 @@ def test_where_no_answer_passes_an_earlier_manifest_stays(scene: Scene) -> None:
 
 
 def test_what_is_not_a_manifest_of_ours_is_not_replaced(scene: Scene) -> None:
-    root = scene.workspace.root
+    root = scene.project.root
     for name, why in (("images", "folder"), ("registry.yaml", "not made by"), ("images/open.jsonl", "not made by")):
         before = (root / name).read_bytes() if (root / name).is_file() else b""
         scene.to = root / name
@@ -121,11 +121,11 @@ def test_what_is_not_a_manifest_of_ours_is_not_replaced(scene: Scene) -> None:
 
 def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) -> None:
     done = scene.label()
-    registry = scene.workspace.registry_path
+    registry = scene.project.registry_path
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     text = registry.read_text(encoding="utf-8")
     registry.write_text(text.replace("prompts:", entry + "prompts:"), encoding="utf-8")
-    table = load_table(reopened(scene.workspace.root))
+    table = load_table(reopened(scene.project.root))
     made = [sample for sample in table.samples if sample.id.endswith("#remote")]
     assert len(made) == 9
     for sample in made:
@@ -142,8 +142,8 @@ def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) ->
 
 def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene) -> None:
     """Models write boxes that are none. A manifest with one is refused, and a run with a long answer stops."""
-    root = scene.workspace.root
-    registry, path = scene.workspace.registry_path, root / "images" / "open.jsonl"
+    root = scene.project.root
+    registry, path = scene.project.registry_path, root / "images" / "open.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         row["extra"]["box_family"] = "qwen2-vl"
@@ -165,7 +165,7 @@ def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene
 def test_it_goes_on_after_a_kill(scene: Scene) -> None:
     scene.label()
     whole = scene.rows()
-    path = next(scene.workspace.features.glob("remote/*/pseudo-labels.jsonl"))
+    path = next(scene.project.features.glob("remote/*/pseudo-labels.jsonl"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:4]) + lines[4][:20])
     scene.to.unlink()
@@ -176,7 +176,7 @@ def test_it_goes_on_after_a_kill(scene: Scene) -> None:
 
 def test_another_state_of_the_teacher_or_of_a_sample_is_asked_again(scene: Scene) -> None:
     scene.label()
-    questions = scene.workspace.root / "images" / "open.jsonl"
+    questions = scene.project.root / "images" / "open.jsonl"
     lines = questions.read_text(encoding="utf-8").splitlines(keepends=True)
     assert '"ct"' in lines[0]
     questions.write_text("".join([lines[0].replace("What is it?", "What is this?"), *lines[1:]]), encoding="utf-8")
@@ -196,7 +196,7 @@ def test_a_server_that_tells_no_probabilities(scene: Scene) -> None:
 
 def test_what_is_refused(scene: Scene) -> None:
     with pytest.raises(KdkitError, match="no teacher 'remot'") as caught:
-        pseudo_label(scene.workspace, "remot", scene.to, reporter=Silent())
+        pseudo_label(scene.project, "remot", scene.to, reporter=Silent())
     assert "did you mean 'remote'" in caught.value.fix
     with pytest.raises(KdkitError, match="no domain 'xray'"):
         scene.label(domains=("xray",))
@@ -209,7 +209,7 @@ def test_what_is_refused(scene: Scene) -> None:
 
 
 def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: Scene) -> None:
-    root = scene.workspace.root
+    root = scene.project.root
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
         "optimiser: {lr: 0.01, batch_size: 16, steps: 5}\n",

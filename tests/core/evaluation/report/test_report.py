@@ -19,7 +19,7 @@ from kdkit.core.evaluation.project import Findings, _continual
 from kdkit.core.evaluation.report import write_report
 from kdkit.core.evaluation.report.picture import _apart, _figure, draw
 from kdkit.core.evaluation.report.text import findings_text, retention_text
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.core.evaluation.test_compare import Named
 
 COUNT = 200
@@ -81,10 +81,10 @@ def findings() -> Findings:
 
 
 def test_the_report_is_an_evaluation_with_more(tmp_path: Path, findings: Findings) -> None:
-    workspace = Workspace(tmp_path)
-    content = write_report(workspace, findings)
+    project = Project(tmp_path)
+    content = write_report(project, findings)
     assert content["file"] == "reports/evaluation-v2-test.json"
-    assert sorted(path.name for path in workspace.reports.iterdir()) == [
+    assert sorted(path.name for path in project.reports.iterdir()) == [
         "evaluation-v2-test.json",
         "evaluation-v2-test.png",
     ]
@@ -98,7 +98,7 @@ def test_the_report_is_an_evaluation_with_more(tmp_path: Path, findings: Finding
 
 
 def test_the_alternative_text_tells_what_the_picture_shows(tmp_path: Path, findings: Findings) -> None:
-    content = write_report(Workspace(tmp_path), findings)
+    content = write_report(Project(tmp_path), findings)
     assert content["picture"]["alt"] == (
         "Accuracy of v2 on 3 domains of the test split: ct 80 %, oct 95 %, skin 81 %; mean 85.3 %. "
         "The best single teacher, eye, has a mean of 67.0 %. The student reaches 92.8 % of the oracle's mean "
@@ -148,7 +148,7 @@ def test_the_text_has_what_matters(findings: Findings) -> None:
 def test_a_first_version_has_no_change(tmp_path: Path) -> None:
     first = make(("v1",))
     assert "Change since" not in findings_text(first, console.table)
-    content = write_report(Workspace(tmp_path), first)
+    content = write_report(Project(tmp_path), first)
     assert (content["retention"], content["continual"]) == (None, None)
 
 

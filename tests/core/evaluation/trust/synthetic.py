@@ -15,7 +15,7 @@ from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.data.table import SampleTable
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 WIDTH = 16
 CLASSES = {"ct": ("cyst", "nodule", "stone"), "oct": ("drusen", "healthy"), "skin": ("nevus", "melanoma")}
@@ -60,13 +60,13 @@ def table_of(samples: list[Sample]) -> SampleTable:
     return SampleTable(tuple(samples), digests, digests, np.zeros(len(samples), dtype=bool))
 
 
-def make_workspace(root: Path, text: str = "version: 1\n") -> Workspace:
+def make_project(root: Path, text: str = "version: 1\n") -> Project:
     (root / "registry.yaml").write_text(text, encoding="utf-8")
-    return Workspace(root)
+    return Project(root)
 
 
 def add_teacher(
-    workspace: Workspace,
+    project: Project,
     table: SampleTable,
     name: str,
     *,
@@ -87,7 +87,7 @@ def add_teacher(
             for s in (table.samples[row] for row in chosen)
         ]
     )
-    store = FeatureStore(workspace.features)
+    store = FeatureStore(project.features)
     signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))
     fingerprint = hashlib.sha256(f"{name} {noise} {seed}".encode()).hexdigest()
     column = store.create(Header(name, fingerprint, {"weights": fingerprint}, signals))
@@ -95,7 +95,7 @@ def add_teacher(
     values = image.astype(np.float16)
     status = np.full(len(chosen), PRESENT, dtype=np.uint8)
     Shard(path, writable=True).commit(0, {"image": values, "text": values}, status)
-    sets = prompt_sets(workspace.registry, table)
+    sets = prompt_sets(project.registry, table)
     texts = {
         prompt: 3 * direction(label) + 0.1 * direction(prompt)
         for labels in sets.values()

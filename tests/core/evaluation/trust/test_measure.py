@@ -16,13 +16,13 @@ from kdkit.core.evaluation.trust import measure_trust
 from kdkit.core.evaluation.trust.measure import SCORES
 from kdkit.core.evaluation.trust.saved import trust_file
 from kdkit.core.features import FeatureStore
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.core.evaluation.trust.synthetic import (
     CLASSES,
     Warned,
     add_teacher,
+    make_project,
     make_table,
-    make_workspace,
     table_of,
     without,
 )
@@ -36,20 +36,20 @@ def table() -> SampleTable:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return make_workspace(tmp_path)
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path)
 
 
-def store_of(workspace: Workspace) -> FeatureStore:
-    return FeatureStore(workspace.features)
+def store_of(project: Project) -> FeatureStore:
+    return FeatureStore(project.features)
 
 
-def test_accuracy_and_scores_are_those_of_plain_loops(workspace: Workspace, table: SampleTable) -> None:
-    column = add_teacher(workspace, table, "radio", noise=RADIO)
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"])
+def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: SampleTable) -> None:
+    column = add_teacher(project, table, "radio", noise=RADIO)
+    found = measure_trust(project, table, store_of(project), ["radio"])
     places, scores = column.locate(table), column.scores(SCORES)
     hits: dict[str, list[bool]] = {domain: [] for domain in table.domains}
-    sets = prompt_sets(workspace.registry, table)
+    sets = prompt_sets(project.registry, table)
     for number, sample in enumerate(table.samples):
         image = column.gather("image", places[number : number + 1])[0].astype(np.float64)
         logits = {}
@@ -71,115 +71,115 @@ def test_accuracy_and_scores_are_those_of_plain_loops(workspace: Workspace, tabl
     assert found.accuracy[0, 0] > 0.7 > found.accuracy[0, 2]
 
 
-def test_measured_once(workspace: Workspace, table: SampleTable) -> None:
-    add_teacher(workspace, table, "radio", noise=RADIO)
-    first = measure_trust(workspace, table, store_of(workspace), ["radio"])
-    column = store_of(workspace).column("radio")
+def test_measured_once(project: Project, table: SampleTable) -> None:
+    add_teacher(project, table, "radio", noise=RADIO)
+    first = measure_trust(project, table, store_of(project), ["radio"])
+    column = store_of(project).column("radio")
     column.put_scores(SCORES, column.locate(table), np.zeros(len(table), dtype=np.float32))
-    again = measure_trust(workspace, table, store_of(workspace), ["radio"])
+    again = measure_trust(project, table, store_of(project), ["radio"])
     assert (again.accuracy == first.accuracy).all()
-    assert (store_of(workspace).column("radio").scores(SCORES) == 0).all()  # nothing was computed again
+    assert (store_of(project).column("radio").scores(SCORES) == 0).all()  # nothing was computed again
 
 
 @pytest.mark.parametrize("change", ["features", "labels", "prompts"])
 def test_measured_again_when_something_changed(tmp_path: Path, table: SampleTable, change: str) -> None:
-    workspace = make_workspace(tmp_path)
-    add_teacher(workspace, table, "radio", noise=RADIO)
-    measure_trust(workspace, table, store_of(workspace), ["radio"])
-    before = json.loads(trust_file(workspace).read_text())["teachers"]["radio"]["fingerprint"]
+    project = make_project(tmp_path)
+    add_teacher(project, table, "radio", noise=RADIO)
+    measure_trust(project, table, store_of(project), ["radio"])
+    before = json.loads(trust_file(project).read_text())["teachers"]["radio"]["fingerprint"]
     if change == "features":
-        add_teacher(workspace, table, "radio", noise={"oct": 0.1, "skin": 0.1})
+        add_teacher(project, table, "radio", noise={"oct": 0.1, "skin": 0.1})
     elif change == "labels":
         table = without(table, split="calibration", label="stone")
     else:
-        workspace = make_workspace(tmp_path, "version: 1\nprompts: {default: ['{label}']}\n")
-        add_teacher(workspace, table, "radio", noise=RADIO, seed=0)
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"])
-    assert json.loads(trust_file(workspace).read_text())["teachers"]["radio"]["fingerprint"] != before
+        project = make_project(tmp_path, "version: 1\nprompts: {default: ['{label}']}\n")
+        add_teacher(project, table, "radio", noise=RADIO, seed=0)
+    found = measure_trust(project, table, store_of(project), ["radio"])
+    assert json.loads(trust_file(project).read_text())["teachers"]["radio"]["fingerprint"] != before
     if change == "features":
         assert found.accuracy[0, 2] == 1.0
     if change == "labels":
         assert found.count.tolist() == [40, 40, 40]
 
 
-def test_scores_outlive_their_teacher(workspace: Workspace, table: SampleTable) -> None:
-    add_teacher(workspace, table, "radio", noise=RADIO)
-    first = measure_trust(workspace, table, store_of(workspace), ["radio"])
-    shutil.rmtree(workspace.features / "radio")
-    add_teacher(workspace, table, "skin-expert", noise={"skin": 0.2})
+def test_scores_outlive_their_teacher(project: Project, table: SampleTable) -> None:
+    add_teacher(project, table, "radio", noise=RADIO)
+    first = measure_trust(project, table, store_of(project), ["radio"])
+    shutil.rmtree(project.features / "radio")
+    add_teacher(project, table, "skin-expert", noise={"skin": 0.2})
     reporter = Warned([])
-    found = measure_trust(workspace, table, store_of(workspace), ["radio", "skin-expert"], reporter=reporter)
+    found = measure_trust(project, table, store_of(project), ["radio", "skin-expert"], reporter=reporter)
     assert (found.accuracy[0] == first.accuracy[0]).all()
     assert found.accuracy[1, 2] == 1.0
     assert any("'radio' has no features any more" in warning for warning in reporter.warnings)
 
 
-def test_an_old_teacher_is_not_trusted_in_a_domain_that_it_never_saw(workspace: Workspace) -> None:
+def test_an_old_teacher_is_not_trusted_in_a_domain_that_it_never_saw(project: Project) -> None:
     old = make_table(classes={"ct": CLASSES["ct"]})
-    add_teacher(workspace, old, "radio", noise=RADIO)
+    add_teacher(project, old, "radio", noise=RADIO)
     reporter, grown = Warned([]), make_table()
-    found = measure_trust(workspace, grown, store_of(workspace), ["radio"], reporter=reporter)
+    found = measure_trust(project, grown, store_of(project), ["radio"], reporter=reporter)
     assert not np.isnan(found.accuracy[0, 0])
     assert np.isnan(found.accuracy[0, 1:]).all()
     assert sum("'radio' has no features of its calibration samples" in w for w in reporter.warnings) == 2
 
 
-def test_new_calibration_samples_of_an_old_domain_are_left_out_and_said(workspace: Workspace) -> None:
+def test_new_calibration_samples_of_an_old_domain_are_left_out_and_said(project: Project) -> None:
     table = make_table()
-    add_teacher(workspace, table, "radio", noise=RADIO, rows=np.arange(0, len(table), 2))
+    add_teacher(project, table, "radio", noise=RADIO, rows=np.arange(0, len(table), 2))
     reporter = Warned([])
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"], reporter=reporter)
+    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
     assert found.count.tolist() == [30, 20, 20]
     assert "lacks features of 30 of 60 calibration samples in domain 'ct'" in reporter.warnings[0]
 
 
-def test_a_domain_without_calibration_samples_is_nan_and_loud(workspace: Workspace) -> None:
+def test_a_domain_without_calibration_samples_is_nan_and_loud(project: Project) -> None:
     table = without(make_table(), split="calibration", domain="oct")
-    add_teacher(workspace, table, "radio", noise=RADIO)
+    add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"], reporter=reporter)
+    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
     assert np.isnan(found.accuracy[0, 1])
     assert np.isnan([found.lower[0, 1], found.upper[0, 1], found.chance[1]]).all()
     assert found.count[1] == 0
     assert "'oct' has no labelled calibration sample" in reporter.warnings[0]
 
 
-def test_a_class_without_calibration_samples_is_said(workspace: Workspace) -> None:
+def test_a_class_without_calibration_samples_is_said(project: Project) -> None:
     table = without(make_table(), split="calibration", label="stone")
-    add_teacher(workspace, table, "radio", noise=RADIO)
+    add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"], reporter=reporter)
+    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
     assert reporter.warnings == ["domain 'ct': no calibration sample of stone: trust says nothing about this class"]
     assert found.chance[0] == pytest.approx(1 / 3)  # it stays a candidate
 
 
-def test_a_domain_of_one_class_is_not_measured(workspace: Workspace) -> None:
+def test_a_domain_of_one_class_is_not_measured(project: Project) -> None:
     table = table_of([s for s in make_table().samples if s.label != "healthy"])
-    add_teacher(workspace, table, "radio", noise=RADIO)
+    add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(workspace, table, store_of(workspace), ["radio"], reporter=reporter)
+    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
     assert np.isnan(found.accuracy[0, 1])
     assert "'oct' has a single class ('drusen')" in reporter.warnings[0]
 
 
-def test_features_without_a_direction_are_refused(workspace: Workspace, table: SampleTable) -> None:
-    column = add_teacher(workspace, table, "radio", noise=RADIO)
-    store = store_of(workspace)
+def test_features_without_a_direction_are_refused(project: Project, table: SampleTable) -> None:
+    column = add_teacher(project, table, "radio", noise=RADIO)
+    store = store_of(project)
     bad = next(iter(column.texts))
     store.put_texts("radio", column.fingerprint, {bad: np.full(16, np.nan)})
     with pytest.raises(KdkitError, match=r"teacher 'radio', domain 'ct': 1 of 9 prompt embeddings are NaN"):
-        measure_trust(workspace, table, store, ["radio"])
-    assert not trust_file(workspace).exists()
+        measure_trust(project, table, store, ["radio"])
+    assert not trust_file(project).exists()
 
 
-def test_a_teacher_without_features_or_scores_is_an_error(workspace: Workspace, table: SampleTable) -> None:
+def test_a_teacher_without_features_or_scores_is_an_error(project: Project, table: SampleTable) -> None:
     with pytest.raises(KdkitError, match="no features of 'nobody'"):
-        measure_trust(workspace, table, store_of(workspace), ["nobody"])
+        measure_trust(project, table, store_of(project), ["nobody"])
 
 
-def test_a_damaged_file_says_what_to_do(workspace: Workspace, table: SampleTable) -> None:
-    add_teacher(workspace, table, "radio", noise=RADIO)
-    trust_file(workspace).write_text('{"format": 1, "teachers": {"radio": 3}}')
+def test_a_damaged_file_says_what_to_do(project: Project, table: SampleTable) -> None:
+    add_teacher(project, table, "radio", noise=RADIO)
+    trust_file(project).write_text('{"format": 1, "teachers": {"radio": 3}}')
     with pytest.raises(KdkitError, match="cannot be read") as caught:
-        measure_trust(workspace, table, store_of(workspace), ["radio"])
+        measure_trust(project, table, store_of(project), ["radio"])
     assert "delete the file" in caught.value.fix

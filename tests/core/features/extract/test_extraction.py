@@ -26,7 +26,7 @@ from kdkit.core.data.table import SampleTable
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract import extraction
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.teachers.signals import as_signal_source
 from tests.core.features.small import Opened, paint, picture_samples, table_of
 from tests.toys import ToyEncoder
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def stored(tmp_path: Path, name: str, signal: str, table: SampleTable) -> np.ndarray[Any, Any]:
-    column = FeatureStore(Workspace(tmp_path).features).column(name)
+    column = FeatureStore(Project(tmp_path).features).column(name)
     rows = column.locate(table)
     assert (rows >= 0).all()
     return column.gather(signal, rows)
@@ -72,7 +72,7 @@ def test_cached_equals_live(tmp_path: Path, folder: Path) -> None:
     teachers = [opened("one", 1, width=8), opened("two", 2, width=5)]
     answers = TopAnswers()
     extract(
-        Workspace(tmp_path),
+        Project(tmp_path),
         [*teachers, Opened("talker", answers, answers)],
         table,
         batch_size=4,
@@ -100,8 +100,8 @@ def test_each_image_is_decoded_once_for_teachers_that_lack_different_samples(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = table_of(picture_samples(folder, 20), tmp_path)
-    workspace, one, two = Workspace(tmp_path), opened("one", 1), opened("two", 2)
-    extract(workspace, [one], table_of(table.samples[5:9], tmp_path), block_rows=4)
+    project, one, two = Project(tmp_path), opened("one", 1), opened("two", 2)
+    extract(project, [one], table_of(table.samples[5:9], tmp_path), block_rows=4)
     decoded = []
 
     def counting(sample: Sample) -> Image.Image:
@@ -109,31 +109,31 @@ def test_each_image_is_decoded_once_for_teachers_that_lack_different_samples(
         return open_image(sample)
 
     monkeypatch.setattr("kdkit.core.features.extract.readahead.open_image", counting)
-    reports = extract(workspace, [one, two], table, block_rows=4, batch_size=3)
+    reports = extract(project, [one, two], table, block_rows=4, batch_size=3)
     assert sorted(decoded) == sorted(table.ids)
     assert [(r.teacher, r.new, r.kept) for r in reports] == [("one", 16, 4), ("two", 20, 0)]
     decoded.clear()
-    assert [r.new for r in extract(workspace, [one, two], table)] == [0, 0]
+    assert [r.new for r in extract(project, [one, two], table)] == [0, 0]
     assert decoded == []
-    assert len(list(FeatureStore(workspace.features).column("two").folder.glob("shard-*"))) == 1
+    assert len(list(FeatureStore(project.features).column("two").folder.glob("shard-*"))) == 1
 
 
 def test_only_what_changed_is_extracted_again(tmp_path: Path, folder: Path) -> None:
     samples = picture_samples(folder, 10)
-    workspace, teacher = Workspace(tmp_path), opened("one", 1)
+    project, teacher = Project(tmp_path), opened("one", 1)
     before = table_of(samples, tmp_path)
-    extract(workspace, [teacher], before)
+    extract(project, [teacher], before)
     paint(samples[3].image, seed=77)
     samples[6] = dataclasses.replace(samples[6], text="another caption")
     changed = table_of(samples, tmp_path)
-    column = FeatureStore(workspace.features).column("one")
+    column = FeatureStore(project.features).column("one")
     assert np.flatnonzero(column.locate(changed) < 0).tolist() == [3, 6]
-    (report,) = extract(workspace, [teacher], changed)
+    (report,) = extract(project, [teacher], changed)
     assert (report.new, report.kept) == (2, 8)
     pixels = teacher.model.preprocess(decode(samples[3].image))[None]
     got = stored(tmp_path, "one", "image", changed)[3]
     np.testing.assert_allclose(got, teacher.model.encode_image(pixels)[0].detach(), rtol=2**-10, atol=1e-6)
-    assert (FeatureStore(workspace.features).column("one").locate(before) >= 0).all()
+    assert (FeatureStore(project.features).column("one").locate(before) >= 0).all()
 
 
 @pytest.mark.parametrize(("value", "kind"), [(float("nan"), "NaN or infinite"), (1e6, "values beyond float16")])
@@ -150,8 +150,8 @@ def test_a_teacher_that_gives_nan(tmp_path: Path, folder: Path, value: float, ki
 
     teacher.model.encode_image = encode_image
     with pytest.raises(KdkitError, match=f"teacher 'broken' gave {kind}.* in 'image' for sample 's007'"):
-        extract(Workspace(tmp_path), [teacher], table, block_rows=4, batch_size=4)
-    located = FeatureStore(Workspace(tmp_path).features).column("broken").locate(table)
+        extract(Project(tmp_path), [teacher], table, block_rows=4, batch_size=4)
+    located = FeatureStore(Project(tmp_path).features).column("broken").locate(table)
     assert (located >= 0).tolist() == [True] * 4 + [False] * 8
 
 
@@ -159,19 +159,19 @@ def test_unreadable_images_are_named_and_the_rest_is_stored(tmp_path: Path, fold
     samples = picture_samples(folder, 12)
     for i in (2, 5, 6, 9):
         samples[i].image.write_bytes(b"no image")
-    workspace, teacher = Workspace(tmp_path), opened("one", 1)
+    project, teacher = Project(tmp_path), opened("one", 1)
     table = table_of(samples, tmp_path)
     for _ in range(2):  # the second time without trying again
         with pytest.raises(KdkitError, match="4 of 12 images cannot be read: s002, s005, s006 and 1 more"):
-            extract(workspace, [teacher], table, block_rows=4, batch_size=3)
-    column = FeatureStore(workspace.features).column("one")
+            extract(project, [teacher], table, block_rows=4, batch_size=3)
+    column = FeatureStore(project.features).column("one")
     assert np.flatnonzero(column.locate(table) < 0).tolist() == [2, 5, 6, 9]
     assert len(column.shards) == 1
     skipping = table_of(samples, tmp_path, skip_unreadable=True)
-    (report,) = extract(workspace, [teacher], skipping)
+    (report,) = extract(project, [teacher], skipping)
     assert report.unreadable == 4
     paint(samples[5].image, seed=5)
-    (report,) = extract(workspace, [teacher], table_of(samples, tmp_path, skip_unreadable=True))
+    (report,) = extract(project, [teacher], table_of(samples, tmp_path, skip_unreadable=True))
     assert (report.new, report.unreadable) == (1, 3)
 
 
@@ -179,11 +179,11 @@ def test_prompts_outlive_their_teacher(tmp_path: Path, folder: Path) -> None:
     table = table_of(picture_samples(folder, 2), tmp_path)
     teacher = opened("one", 1)
     texts = ["normal ct", "abnormal ct", "normal ct"]
-    (report,) = extract(Workspace(tmp_path), [teacher], table, prompts=texts)
+    (report,) = extract(Project(tmp_path), [teacher], table, prompts=texts)
     assert report.prompts == 2
-    (report,) = extract(Workspace(tmp_path), [teacher], table, prompts=[*texts, "fundus"])
+    (report,) = extract(Project(tmp_path), [teacher], table, prompts=[*texts, "fundus"])
     assert report.prompts == 1
-    got = FeatureStore(Workspace(tmp_path).features).column("one").text_features(texts)
+    got = FeatureStore(Project(tmp_path).features).column("one").text_features(texts)
     np.testing.assert_allclose(got, teacher.model.encode_text(texts).detach(), rtol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_no_room_on_the_disk(tmp_path: Path, folder: Path, monkeypatch: pytest.M
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
     with pytest.raises(KdkitError, match=r"but only 0\.00 GB are free"):
-        extract(Workspace(tmp_path), [opened("one", 1)], table)
+        extract(Project(tmp_path), [opened("one", 1)], table)
     assert not list(tmp_path.rglob("*.h5"))
 
 
@@ -200,7 +200,7 @@ def test_a_device_that_is_not_there(tmp_path: Path, folder: Path) -> None:
     table = table_of(picture_samples(folder, 1), tmp_path)
     for device in ("cuda:99", "nonsense"):
         with pytest.raises(KdkitError, match=f"device '{device}' cannot be used"):
-            extract(Workspace(tmp_path), [opened("one", 1)], table, device=device)
+            extract(Project(tmp_path), [opened("one", 1)], table, device=device)
 
 
 def test_interrupted_by_ctrl_c_it_keeps_what_is_committed(tmp_path: Path, folder: Path) -> None:
@@ -218,28 +218,28 @@ def test_interrupted_by_ctrl_c_it_keeps_what_is_committed(tmp_path: Path, folder
 
     teacher.model.encode_image = encode_image
     with pytest.raises(KeyboardInterrupt):
-        extract(Workspace(tmp_path), [teacher], table, block_rows=4, batch_size=4)
+        extract(Project(tmp_path), [teacher], table, block_rows=4, batch_size=4)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
-    column = FeatureStore(Workspace(tmp_path).features).column("one")
+    column = FeatureStore(Project(tmp_path).features).column("one")
     assert (column.locate(table) >= 0).tolist() == [True] * 8 + [False] * 4
     assert not column.complete
-    (report,) = extract(Workspace(tmp_path), [teacher], table, block_rows=4, batch_size=4)
+    (report,) = extract(Project(tmp_path), [teacher], table, block_rows=4, batch_size=4)
     assert (report.new, report.kept, calls) == (4, 8, 4)
 
 
 def test_a_shard_begun_with_another_order_of_the_table(tmp_path: Path, folder: Path) -> None:
     """A new data entry in front, a sample gone, while an extraction was interrupted."""
     samples = picture_samples(folder, 12)
-    workspace, teachers = Workspace(tmp_path), [opened("one", 1), opened("two", 2)]
+    project, teachers = Project(tmp_path), [opened("one", 1), opened("two", 2)]
 
     for teacher in teachers:
         begun = extraction._Plan(
-            FeatureStore(workspace.features).create(extraction._header(teacher)), table_of(samples, tmp_path)
+            FeatureStore(project.features).create(extraction._header(teacher)), table_of(samples, tmp_path)
         )
         begun.begin(4)
     later = table_of([*samples[6:], *samples[:5]], tmp_path)
-    extract(workspace, teachers, later, batch_size=3)
-    fresh = Workspace(tmp_path / "fresh")
+    extract(project, teachers, later, batch_size=3)
+    fresh = Project(tmp_path / "fresh")
     extract(fresh, teachers, later, batch_size=3)
     for teacher in teachers:
         np.testing.assert_allclose(
@@ -247,7 +247,7 @@ def test_a_shard_begun_with_another_order_of_the_table(tmp_path: Path, folder: P
             stored(fresh.root, teacher.name, "image", later),
             atol=1e-3,
         )
-    assert len(FeatureStore(workspace.features).column("one").shards) == 1
+    assert len(FeatureStore(project.features).column("one").shards) == 1
 
 
 KILLED = '''
@@ -257,7 +257,7 @@ from pathlib import Path
 import torch
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features import shard
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.core.features.small import picture_samples, table_of
 from tests.core.features.extract.test_extraction import opened
 
@@ -287,7 +287,7 @@ def run(name, kill_at=None, names=("one",)):
     os.replace = before(os.replace)
     shard._reserve = before(shard._reserve)
     teachers = [opened(teacher, seed) for seed, teacher in enumerate(names)]
-    extract(Workspace(root / name), teachers, table, batch_size=3, block_rows=5, workers=1, prompts=["a", "b"])
+    extract(Project(root / name), teachers, table, batch_size=3, block_rows=5, workers=1, prompts=["a", "b"])
     os._exit(0)
 
 def contents(name):
@@ -334,5 +334,5 @@ def test_a_sample_that_a_teacher_cannot_read_names_both(tmp_path: Path, folder: 
 
     choosy, table = Choosy(), table_of(picture_samples(folder, 4), tmp_path)
     with pytest.raises(KdkitError, match=r"data:7: teacher 'b': '[^']+' is too long") as caught:
-        extract(Workspace(tmp_path), [opened("a"), Opened("b", choosy, choosy)], table)
+        extract(Project(tmp_path), [opened("a"), Opened("b", choosy, choosy)], table)
     assert caught.value.fix == "raise max_tokens"

@@ -12,7 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import LossSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pins import pin_names, pinned
 from kdkit.core.project.versions import LINEAGE_FORMAT, load_student
@@ -49,11 +49,11 @@ def catalogue(*losses: Entry) -> Catalogue:
     return replace(known, contents={**known.contents, "loss": (*known.entries("loss"), *losses)})
 
 
-def project(root: Path, *losses: Entry) -> Workspace:
+def make_project(root: Path, *losses: Entry) -> Project:
     """The project as a new process with these plugins sees it."""
-    workspace = Workspace(root)
-    vars(workspace)["catalogue"] = pinned(catalogue(*losses), Lock.load(workspace.lock_path))
-    return workspace
+    project = Project(root)
+    vars(project)["catalogue"] = pinned(catalogue(*losses), Lock.load(project.lock_path))
+    return project
 
 
 OURS, THEIRS, TILTED = loss("huber", "kdkit-huber"), loss("huber", "kdkit-other"), loss("tilted", "kdkit-other")
@@ -65,7 +65,7 @@ def root(tmp_path: Path) -> Path:
     """A project whose names were pinned while kdkit-huber was the only one with a loss 'huber'."""
     (tmp_path / "registry.yaml").write_text(REGISTRY)
     (tmp_path / "mine.yaml").write_text(RECIPE)
-    pin_names(project(tmp_path, OURS, TILTED))
+    pin_names(make_project(tmp_path, OURS, TILTED))
     return tmp_path
 
 
@@ -85,18 +85,18 @@ def test_every_name_of_registry_and_recipe_is_pinned(root: Path) -> None:
 
 def test_pinning_again_changes_nothing(root: Path) -> None:
     before = (root / "registry.lock").stat().st_mtime_ns
-    pin_names(project(root, OURS, TILTED))
+    pin_names(make_project(root, OURS, TILTED))
     assert (root / "registry.lock").stat().st_mtime_ns == before
 
 
 def test_a_pin_decides_between_two_providers(root: Path) -> None:
-    assert project(root, OURS, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-huber"
-    assert project(root, OURS, loss("huber", "kdkit")).catalogue.get("loss", "huber").provider == "kdkit-huber"
-    assert project(root, OURS, THEIRS).catalogue.get("loss", "kdkit-other:huber").provider == "kdkit-other"
+    assert make_project(root, OURS, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-huber"
+    assert make_project(root, OURS, loss("huber", "kdkit")).catalogue.get("loss", "huber").provider == "kdkit-huber"
+    assert make_project(root, OURS, THEIRS).catalogue.get("loss", "kdkit-other:huber").provider == "kdkit-other"
 
 
 def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path) -> None:
-    moved = project(root, THEIRS)
+    moved = make_project(root, THEIRS)
     with pytest.raises(KdkitError) as caught:
         moved.catalogue.make("loss", "huber")
     assert caught.value.what == (
@@ -113,21 +113,21 @@ def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path)
 
 def test_a_built_in_of_a_newer_kdkit_does_not_take_over(root: Path) -> None:
     with pytest.raises(KdkitError, match="comes from kdkit-huber in this project"):
-        project(root, loss("huber", "kdkit")).catalogue.get("loss", "huber")
+        make_project(root, loss("huber", "kdkit")).catalogue.get("loss", "huber")
 
 
 def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
-    moved = project(root, THEIRS)
+    moved = make_project(root, THEIRS)
     assert lock_teachers(moved, ["huber"]) == {}
     assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-other"
-    assert project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
+    assert make_project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
     with pytest.raises(KdkitError, match="no teacher 'hubert' in the registry"):
         lock_teachers(moved, ["hubert"])
 
 
 @pytest.mark.parametrize(("now", "what"), [((THEIRS, THIRD), "several plugins provide"), ((), "unknown loss 'huber'")])
 def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, ...], what: str, root: Path) -> None:
-    moved = project(root, *now)
+    moved = make_project(root, *now)
     with pytest.raises(KdkitError) as caught:
         moved.catalogue.get("loss", "huber")
     assert "kdkit lock" not in caught.value.fix
@@ -137,15 +137,15 @@ def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, .
 
 
 def test_kdkit_lock_check_finds_it(root: Path) -> None:
-    assert check_lock(project(root, OURS, TILTED)) == []
-    (problem,) = check_lock(project(root, THEIRS, TILTED))
+    assert check_lock(make_project(root, OURS, TILTED)) == []
+    (problem,) = check_lock(make_project(root, THEIRS, TILTED))
     assert problem.startswith("registry.lock: the loss 'huber' comes from kdkit-huber in this project")
 
 
 def test_two_providers_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_text(REGISTRY)
     (tmp_path / "mine.yaml").write_text(RECIPE)
-    both = project(tmp_path, OURS, THEIRS, TILTED)
+    both = make_project(tmp_path, OURS, THEIRS, TILTED)
     pin_names(both)
     assert "huber" not in Lock.load(tmp_path / "registry.lock").providers["loss"]
     with pytest.raises(KdkitError, match="several plugins provide the loss 'huber'"):
@@ -158,7 +158,7 @@ def test_a_lock_without_pins_is_read(root: Path) -> None:
     del raw["providers"]
     path.write_text(json.dumps(raw))
     assert Lock.load(path).providers == {}
-    assert project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
+    assert make_project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
 
 
 def test_every_family_can_be_pinned() -> None:
@@ -177,8 +177,8 @@ def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pyt
         lineage = {"format": LINEAGE_FORMAT, "student": {"family": "toy"}}
         (folder / "lineage.json").write_text(json.dumps(lineage))
     Lock(providers={"student": {"toy": "kdkit-gone"}}).save(root / "registry.lock")
-    assert Workspace.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
-    assert Workspace.catalogue_at(outside) is load_catalogue()
+    assert Project.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
+    assert Project.catalogue_at(outside) is load_catalogue()
     with pytest.raises(KdkitError, match="the student 'toy' comes from kdkit-gone in this project"):
         load_student(inside)
     with pytest.raises(KdkitError, match="unknown student 'toy'"):
@@ -188,14 +188,14 @@ def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pyt
 # ----------------------------------------------------------------------------------- teachers
 
 
-def stub_project(root: Path, provider: str) -> Workspace:
+def stub_project(root: Path, provider: str) -> Project:
     """A project whose teacher 't' is in the catalogue, by ``provider`` (or by nobody)."""
-    workspace = stub.project(root, TeacherSpec(name="t", summary="", source="local:a", loader="stub"))
-    known = workspace.catalogue
+    project = stub.make_project(root, TeacherSpec(name="t", summary="", source="local:a", loader="stub"))
+    known = project.catalogue
     entries = (replace(known.entries("teacher")[0], provider=provider),) if provider else ()
     own = replace(known, contents={**known.contents, "teacher": entries})
-    vars(workspace)["catalogue"] = pinned(own, Lock.load(workspace.lock_path))
-    return workspace
+    vars(project)["catalogue"] = pinned(own, Lock.load(project.lock_path))
+    return project
 
 
 @pytest.mark.parametrize(("then", "now"), [("kdkit-a", "kdkit-b"), ("kdkit-a", "kdkit"), ("", "kdkit-b")])

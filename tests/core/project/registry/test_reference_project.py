@@ -8,7 +8,7 @@ import pytest
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import choose
 from kdkit.core.project.registry.create import create_project
 from kdkit.core.project.registry.edit import add_entry, remove_entry
@@ -31,7 +31,7 @@ def test_the_reference_project_is_valid_and_has_the_nine_and_clinkds_teacher() -
 
 
 def test_the_listing_of_the_reference_project() -> None:
-    rows = {row.name: row for row in chosen_rows(Workspace(REPOSITORY))}
+    rows = {row.name: row for row in chosen_rows(Project(REPOSITORY))}
     assert (rows["biomedclip"].state, rows["biomedclip"].distillation) == ("not locked", "allowed")
     assert rows["biomedclip"].dims == {"image": 512, "text": 512}
     assert (rows["medclip"].state, rows["medclip"].domains) == ("unavailable", ("xray",))
@@ -47,22 +47,22 @@ def test_a_teacher_whose_plugin_is_gone_is_listed_with_the_reason(tmp_path: Path
     path.write_text(
         "version: 1\nteachers:\n  biomedclp:\n  plip:\n  x: {from: 'local:x', loader: gone}\n", encoding="utf-8"
     )
-    rows = {row.name: row for row in chosen_rows(Workspace(tmp_path))}
+    rows = {row.name: row for row in chosen_rows(Project(tmp_path))}
     assert [row.state for row in rows.values()] == ["unavailable", "not locked", "unavailable"]
     assert "did you mean 'biomedclip'?" in rows["biomedclp"].note
     assert "unknown loader 'gone'" in rows["x"].note
 
 
 def test_a_new_project_is_valid_commented_and_can_be_edited(tmp_path: Path) -> None:
-    workspace = create_project(tmp_path / "new")
-    text = workspace.registry_path.read_text("utf-8")
+    project = create_project(tmp_path / "new")
+    text = project.registry_path.read_text("utf-8")
     assert text.count("#") >= 10
-    assert workspace.registry.teachers == {}
-    assert workspace.registry == load_registry(workspace.registry_path)
+    assert project.registry.teachers == {}
+    assert project.registry == load_registry(project.registry_path)
     assert remove_entry(add_entry(text, "biomedclip", {}), "biomedclip") == text
     with pytest.raises(KdkitError, match="already"):
         create_project(tmp_path / "new")
-    assert workspace.registry_path.read_text("utf-8") == text
+    assert project.registry_path.read_text("utf-8") == text
 
 
 def test_every_hint_of_the_template_works_when_it_is_uncommented(tmp_path: Path) -> None:

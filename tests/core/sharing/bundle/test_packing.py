@@ -23,7 +23,7 @@ from kdkit.core.contracts import SignalSpec, Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.upkeep import verify_columns
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.bundle import PARTS, Packed, check, collect, pack, unpack
@@ -34,33 +34,33 @@ from tests.toy_project import make_project, open_project
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A toy project with a column and a version."""
     root = tmp_path_factory.mktemp("there") / "project"
-    workspace = make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri"))
-    distill(workspace, Options(cpu=True))
-    return workspace
+    project = make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri"))
+    distill(project, Options(cpu=True))
+    return project
 
 
 @pytest.fixture(scope="module")
-def packed(project: Workspace) -> Packed:
-    return pack(project, project.root.parent / "project.tar")
+def packed(folder: Project) -> Packed:
+    return pack(folder, folder.root.parent / "project.tar")
 
 
 @pytest.fixture
-def copy(project: Workspace, tmp_path: Path) -> Workspace:
+def copy(folder: Project, tmp_path: Path) -> Project:
     """The project, to be spoilt."""
-    shutil.copytree(project.root, tmp_path / "project")
+    shutil.copytree(folder.root, tmp_path / "project")
     return open_project(tmp_path / "project")
 
 
-def paths(workspace: Workspace, parts: Sequence[str] = PARTS, *, all_versions: bool = False) -> set[str]:
-    return {item.path for item in collect(workspace, parts, all_versions=all_versions)}
+def paths(project: Project, parts: Sequence[str] = PARTS, *, all_versions: bool = False) -> set[str]:
+    return {item.path for item in collect(project, parts, all_versions=all_versions)}
 
 
-def test_what_is_in_it_and_what_is_not(project: Workspace, packed: Packed) -> None:
+def test_what_is_in_it_and_what_is_not(folder: Project, packed: Packed) -> None:
     inside = {file.path for file in packed.manifest.files}
-    fingerprint = Lock.load(project.lock_path).teacher("radio").fingerprint[:12]
+    fingerprint = Lock.load(folder.lock_path).teacher("radio").fingerprint[:12]
     assert {
         "registry.yaml",
         "registry.lock",
@@ -74,34 +74,34 @@ def test_what_is_in_it_and_what_is_not(project: Workspace, packed: Packed) -> No
         "versions/v1/lineage.json",
     } <= inside
     assert not [path for path in inside if path.startswith(("images", "models", "reports")) or "busy" in path]
-    on_disk = tree(project.root)
+    on_disk = tree(folder.root)
     assert not [path for path in on_disk if path.startswith("versions/") and path not in inside]
 
 
-def test_there_and_back_by_hash(project: Workspace, packed: Packed, tmp_path: Path) -> None:
+def test_there_and_back_by_hash(folder: Project, packed: Packed, tmp_path: Path) -> None:
     assert unpack(packed.archive, tmp_path / "here") == check(packed.archive) == packed.manifest
-    here, there = tree(tmp_path / "here"), tree(project.root)
+    here, there = tree(tmp_path / "here"), tree(folder.root)
     assert here.pop("requirements.txt") == b""
     assert here == {path: there[path] for path in here}
     assert set(here) | {"requirements.txt"} == {file.path for file in packed.manifest.files}
     assert packed.size == packed.archive.stat().st_size
 
 
-def test_there_and_back_by_what_it_computes(project: Workspace, packed: Packed, tmp_path: Path) -> None:
+def test_there_and_back_by_what_it_computes(folder: Project, packed: Packed, tmp_path: Path) -> None:
     unpack(packed.archive, tmp_path / "here")
     here = open_project(tmp_path / "here")
-    assert verify_columns(here) == verify_columns(project)
+    assert verify_columns(here) == verify_columns(folder)
     assert not any(verify_columns(here).values())
     pixels, texts = torch.rand(4, 3, 8, 8), ["a mass", "a cyst"]
     for one, other in (
-        (open_teacher(here, "radio").model, open_teacher(project, "radio").model),
-        (load_student(Versions(here).get(), here.catalogue), load_student(Versions(project).get(), here.catalogue)),
+        (open_teacher(here, "radio").model, open_teacher(folder, "radio").model),
+        (load_student(Versions(here).get(), here.catalogue), load_student(Versions(folder).get(), here.catalogue)),
     ):
         with torch.no_grad():
             assert torch.equal(one.encode_image(pixels), other.encode_image(pixels))  # type: ignore[union-attr]
             assert torch.equal(one.encode_text(texts), other.encode_text(texts))  # type: ignore[union-attr]
     rows = np.arange(5)
-    mine, theirs = (FeatureStore(workspace.features).column("radio") for workspace in (here, project))
+    mine, theirs = (FeatureStore(project.features).column("radio") for project in (here, folder))
     assert np.array_equal(mine.gather("image", rows), theirs.gather("image", rows))
 
 
@@ -115,27 +115,27 @@ def test_other_programs_read_it_and_the_manifest_comes_first(packed: Packed) -> 
 
 
 def test_the_same_project_gives_the_same_bytes_at_the_same_time(
-    project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = SimpleNamespace(now=lambda _: datetime(2026, 1, 1, tzinfo=UTC), fromisoformat=datetime.fromisoformat)
     monkeypatch.setattr("kdkit.core.sharing.bundle.packing.datetime", stopped)
     for name in ("a", "b"):
-        pack(project, tmp_path / name)
+        pack(folder, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_parts_can_be_chosen(project: Workspace) -> None:
-    assert paths(project, []) == {"registry.yaml", "registry.lock", "requirements.txt", "toy.yaml"}
-    assert paths(project, ["teachers"]) - paths(project, []) == {
+def test_parts_can_be_chosen(folder: Project) -> None:
+    assert paths(folder, []) == {"registry.yaml", "registry.lock", "requirements.txt", "toy.yaml"}
+    assert paths(folder, ["teachers"]) - paths(folder, []) == {
         ".kdkit/artifacts/radio/toy.safetensors",
         ".kdkit/artifacts/radio/toy.json",
     }
     with pytest.raises(KdkitError, match="'images' is no part") as caught:
-        collect(project, ["images"])
+        collect(folder, ["images"])
     assert "teachers" in caught.value.fix
 
 
-def test_the_current_version_or_all_of_them(copy: Workspace) -> None:
+def test_the_current_version_or_all_of_them(copy: Project) -> None:
     versions = copy.versions
     shutil.copytree(versions / "v1", versions / "v2")
     shutil.copytree(versions / "v1", versions / "candidates" / "v3")
@@ -153,7 +153,7 @@ def test_the_current_version_or_all_of_them(copy: Workspace) -> None:
     assert inside(True) == {"current", "v1", "v2"}
 
 
-def test_ancestors_stay_behind_but_not_their_lineages(copy: Workspace) -> None:
+def test_ancestors_stay_behind_but_not_their_lineages(copy: Project) -> None:
     def make(name: str, parent: str) -> None:
         shutil.copytree(copy.versions / parent, copy.versions / name)
         lineage = json.loads((copy.versions / parent / "lineage.json").read_text())
@@ -161,11 +161,11 @@ def test_ancestors_stay_behind_but_not_their_lineages(copy: Workspace) -> None:
         (copy.versions / name / "lineage.json").write_text(text)
         Versions(copy).make_current(name)
 
-    def carried(workspace: Workspace, name: str) -> Versions:
-        to = workspace.root.parent / name
-        pack(workspace, to.with_suffix(".tar"), ["versions"])
+    def carried(project: Project, name: str) -> Versions:
+        to = project.root.parent / name
+        pack(project, to.with_suffix(".tar"), ["versions"])
         unpack(to.with_suffix(".tar"), to)
-        return Versions(Workspace(to))
+        return Versions(Project(to))
 
     def told(versions: Versions) -> list[str]:
         return [lineage["version"] for lineage in versions.history(versions.get())]
@@ -175,14 +175,14 @@ def test_ancestors_stay_behind_but_not_their_lineages(copy: Workspace) -> None:
     once = carried(copy, "once")
     assert (once.names(), told(once)) == (("v3",), ["v1", "v2", "v3"])
     assert once.get().pulled == {"origin": None, "history": [Versions(copy).get(n).lineage for n in ("v1", "v2")]}
-    twice = carried(Workspace(once.root.parent), "twice")
+    twice = carried(Project(once.root.parent), "twice")
     assert (twice.names(), told(twice)) == (("v3",), ["v1", "v2", "v3"])
     origin = {"repository": "o/n", "commit": "c", "version": "v2"}
     (copy.versions / "v2" / "history.json").write_text(json.dumps({"origin": origin, "history": []}))
     assert (carried(copy, "pulled").get().pulled or {})["origin"] == origin
 
 
-def test_a_removed_teachers_column_goes_along_and_a_stale_one_does_not(copy: Workspace) -> None:
+def test_a_removed_teachers_column_goes_along_and_a_stale_one_does_not(copy: Project) -> None:
     (column,) = (path for path in (copy.features / "radio").iterdir() if path.is_dir())
     stale = copy.features / "radio" / "000000000000"
     shutil.copytree(column, stale)
@@ -205,7 +205,7 @@ class Warned(Silent):
 
 
 @pytest.mark.parametrize("signals", [(SignalSpec("tokens", (4,), "int32"),), ()])
-def test_features_from_which_texts_can_be_read_stay_here(copy: Workspace, signals: tuple[SignalSpec, ...]) -> None:
+def test_features_from_which_texts_can_be_read_stay_here(copy: Project, signals: tuple[SignalSpec, ...]) -> None:
     column = FeatureStore(copy.features).create(Header("talker", "e" * 64, {}, signals))
     (column.folder / "answers.jsonl").write_text('{"id": "s1", "digest": 1, "answer": "a nodule"}\n')
     warned = Warned()
@@ -215,7 +215,7 @@ def test_features_from_which_texts_can_be_read_stay_here(copy: Workspace, signal
     assert [line for line in warned.said if "'talker' are left out" in line]
 
 
-def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy: Workspace) -> None:
+def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy: Project) -> None:
     (copy.root / "start").mkdir()
     (copy.root / "start" / "weights.safetensors").touch()
     text = copy.registry_path.read_text()
@@ -229,30 +229,30 @@ def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy:
         collect(open_project(copy.root), [])
 
 
-def test_wheels(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheels(folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"wheel")
     (tmp_path / "a-1.tar.gz").touch()
     monkeypatch.setattr("kdkit.core.sharing.bundle.contents.plugin_pins", lambda: ("a==1", "b==2"))
     heard = Heard()
-    inside = collect(project, [], wheels=tmp_path, reporter=heard)
+    inside = collect(folder, [], wheels=tmp_path, reporter=heard)
     assert inside[-1].path == "wheels/a-1-py3-none-any.whl"
     assert [item.content for item in inside if item.path == "requirements.txt"] == [b"a==1\nb==2\n"]
     assert heard.warnings == [f"no wheel of b==2 in {tmp_path}"]
     (tmp_path / "none").mkdir()
     with pytest.raises(KdkitError, match="no wheels") as caught:
-        collect(project, [], wheels=tmp_path / "none")
+        collect(folder, [], wheels=tmp_path / "none")
     assert "pip download" in caught.value.fix
 
 
-def refused(workspace: Workspace, to: Path, match: str) -> KdkitError:
+def refused(project: Project, to: Path, match: str) -> KdkitError:
     before = sorted(to.parent.iterdir())
     with pytest.raises(KdkitError, match=match) as caught:
-        pack(workspace, to)
+        pack(project, to)
     assert sorted(to.parent.iterdir()) == before
     return caught.value
 
 
-def test_a_teacher_that_changed_since_it_was_locked_is_not_bundled(copy: Workspace) -> None:
+def test_a_teacher_that_changed_since_it_was_locked_is_not_bundled(copy: Project) -> None:
     path = copy.artifacts / "radio" / "toy.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert "registry.lock has sha256" in refused(copy, copy.root.parent / "a.tar", "changed since it was locked").why
@@ -262,14 +262,14 @@ def test_a_teacher_that_changed_since_it_was_locked_is_not_bundled(copy: Workspa
     refused(copy, copy.root.parent / "a.tar", "no such file")
 
 
-def test_a_teacher_whose_files_are_gone_is_fetched_first(copy: Workspace) -> None:
+def test_a_teacher_whose_files_are_gone_is_fetched_first(copy: Project) -> None:
     shutil.rmtree(copy.artifacts)
     pack(copy, copy.root.parent / "a.tar", ["teachers"])
     unpack(copy.root.parent / "a.tar", copy.root.parent / "b")
     assert (copy.root.parent / "b" / ".kdkit" / "artifacts" / "radio" / "toy.safetensors").is_file()
 
 
-def test_a_teacher_whose_files_its_author_kept_is_left_out_and_its_features_go_along(copy: Workspace) -> None:
+def test_a_teacher_whose_files_its_author_kept_is_left_out_and_its_features_go_along(copy: Project) -> None:
     text, lock, hidden = copy.registry_path.read_text(), Lock.load(copy.lock_path), "local:(not published)"
     facts = lock.teacher("radio")
     copy.registry_path.write_text(text.replace(facts.source, hidden))
@@ -280,24 +280,24 @@ def test_a_teacher_whose_files_its_author_kept_is_left_out_and_its_features_go_a
     assert any(path.startswith("features/radio/") for path in inside)
 
 
-def test_a_teacher_that_is_not_locked(copy: Workspace) -> None:
+def test_a_teacher_that_is_not_locked(copy: Project) -> None:
     copy.lock_path.unlink()
     assert "kdkit lock radio" in refused(copy, copy.root.parent / "a.tar", "not locked").fix
 
 
-def test_what_is_there_is_not_overwritten(project: Workspace, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(folder: Project, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"earlier")
-    assert refused(project, tmp_path / "a.tar", "a file already").code is ExitCode.FOUND
+    assert refused(folder, tmp_path / "a.tar", "a file already").code is ExitCode.FOUND
     with pytest.raises(KdkitError, match="no such folder"):
-        pack(project, tmp_path / "no" / "a.tar")
+        pack(folder, tmp_path / "no" / "a.tar")
 
 
-def test_too_little_disk(project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert refused(project, tmp_path / "a.tar", "GB are needed").code is ExitCode.MISSING
+    assert refused(folder, tmp_path / "a.tar", "GB are needed").code is ExitCode.MISSING
 
 
-def test_a_name_that_could_not_be_unpacked_is_refused_at_once(copy: Workspace) -> None:
+def test_a_name_that_could_not_be_unpacked_is_refused_at_once(copy: Project) -> None:
     student = copy.versions / "v1" / "student"
     (student / "Toy.json").touch()
     assert "have one name" in refused(copy, copy.root.parent / "a.tar", "not a bundle").why
@@ -317,7 +317,7 @@ class Heard(Silent):
         self.told.append((done, total))
 
 
-def test_memory_stays_small_and_progress_ends_once(copy: Workspace) -> None:
+def test_memory_stays_small_and_progress_ends_once(copy: Project) -> None:
     size = 40_000_000
     with open(copy.versions / "v1" / "large", "wb") as handle:
         handle.truncate(size)
@@ -340,7 +340,7 @@ import os, signal, sys
 from pathlib import Path
 from kdkit.core import bundle
 from kdkit.core.contracts import Silent
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 
 class Deadly(Silent):
     def progress(self, label, done, total, note=""):
@@ -349,7 +349,7 @@ class Deadly(Silent):
 
 command, root, archive, to = sys.argv[1:]
 if command == "pack":
-    bundle.pack(Workspace(Path(root)), Path(archive), ["versions"], reporter=Deadly())
+    bundle.pack(Project(Path(root)), Path(archive), ["versions"], reporter=Deadly())
 else:
     bundle.unpack(Path(archive), Path(to), reporter=Deadly())
 """
@@ -357,23 +357,23 @@ else:
 
 @pytest.mark.parametrize("command", ["pack", "unpack"])
 def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tmp_path: Path, command: str) -> None:
-    workspace, archive, to = Workspace(tmp_path / "project"), tmp_path / "a.tar", tmp_path / "here"
-    (workspace.versions / "v1").mkdir(parents=True)
-    workspace.registry_path.write_text("version: 1\n")
-    (workspace.versions / "current").write_text("v1\n")
-    (workspace.versions / "v1" / "lineage.json").write_text('{"format": 1}')
-    with open(workspace.versions / "v1" / "large", "wb") as handle:
+    project, archive, to = Project(tmp_path / "project"), tmp_path / "a.tar", tmp_path / "here"
+    (project.versions / "v1").mkdir(parents=True)
+    project.registry_path.write_text("version: 1\n")
+    (project.versions / "current").write_text("v1\n")
+    (project.versions / "v1" / "lineage.json").write_text('{"format": 1}')
+    with open(project.versions / "v1" / "large", "wb") as handle:
         handle.truncate(10_000_000)
     if command == "unpack":
-        pack(workspace, archive, ["versions"])
+        pack(project, archive, ["versions"])
     before = {path.name for path in tmp_path.iterdir()}
-    done = subprocess.run([sys.executable, "-c", KILLED, command, workspace.root, archive, to], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, command, project.root, archive, to], check=False)
     assert done.returncode == -signal.SIGKILL
     left = {path.name for path in tmp_path.iterdir()} - before
     assert len(left) == 1
     assert left.pop().startswith(".a.tar.draft-" if command == "pack" else ".here.draft-")
     if command == "pack":
-        pack(workspace, archive, ["versions"])
+        pack(project, archive, ["versions"])
     unpack(archive, to)
     assert tree(to)["versions/v1/large"] == bytes(10_000_000)
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "here", "project"}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Version, Versions, load_student
 from tests.plugins.students.clinkd.tiny import make, picture
 from tests.plugins.students.clinkd.tiny import sample as question
@@ -72,7 +72,7 @@ def snapshot_in(cache: Path, base: Path, commit: str) -> Path:
     return folder
 
 
-def make_answering(root: Path, **config: Any) -> Workspace:
+def make_answering(root: Path, **config: Any) -> Project:
     """A project with one version of a student, trained on its texts for a few steps."""
     write_questions(root / "data", "ct")
     student = json.dumps({"family": "clinkd", "config": {**SMALL, **config}})
@@ -87,9 +87,9 @@ def teach(root: Path, *, incremental: bool = False) -> Version:
     return outcome.version
 
 
-def logits(workspace: Workspace, version: str | None = None) -> torch.Tensor:
+def logits(project: Project, version: str | None = None) -> torch.Tensor:
     """(A, V): the distributions along an answer about a picture, by the version's student."""
-    student: Any = load_student(Versions(workspace).get(version), workspace.catalogue)
+    student: Any = load_student(Versions(project).get(version), project.catalogue)
     inputs = student.prepare(picture(70, 50), question("left right", "<image>Where is it?"))
     with torch.no_grad():
         outputs = student({name: value[None] for name, value in inputs.items()})

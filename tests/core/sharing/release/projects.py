@@ -12,14 +12,14 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from tests.tiny_models import open_clip_config
 from tests.toy_project import CLASSES, make_project, open_project, train_teacher
 
 WORDS = ("a", "image", "of", *CLASSES, *(label for labels in CLASSES.values() for label in labels))
 
 
-def make_distilled(root: Path) -> Workspace:
+def make_distilled(root: Path) -> Project:
     """Two versions of an open_clip student: of ``radio`` (MIT), then of ``chest`` (CC BY-NC) too, both evaluated."""
     from kdkit.core.distill.run import Options, distill
     from kdkit.core.evaluation.project import evaluate_project
@@ -42,7 +42,7 @@ def make_distilled(root: Path) -> Workspace:
     return open_project(root)
 
 
-def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1", **more: Any) -> Workspace:
+def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1", **more: Any) -> Project:
     """A project without teachers and data whose one version holds the student that ``make_student`` writes.
 
     ``more`` goes into its lineage.
@@ -55,7 +55,7 @@ def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1"
     (version / "lineage.json").write_text(json.dumps(lineage(name, **more)), encoding="utf-8")
     (root / "versions" / "current").write_text(f"{name}\n", encoding="utf-8")
     (root / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
-    return Workspace(root)
+    return Project(root)
 
 
 def lineage(name: str = "v1", parent: str | None = None, **more: Any) -> dict[str, Any]:

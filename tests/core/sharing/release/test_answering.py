@@ -71,9 +71,9 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         add_data(pulled.root)
         version = teach(pulled.root, incremental=True)
         assert (version.name, version.lineage["data"]["known"]) == ("v2", ["vqa/ct", "vqa/xray"])
-        workspace = open_project(pulled.root)
-        assert not torch.equal(logits(author), logits(workspace))
-        again = push_student(workspace, MINE, hub=bob)
+        project = open_project(pulled.root)
+        assert not torch.equal(logits(author), logits(project))
+        again = push_student(project, MINE, hub=bob)
         assert again.licence == "cc-by-nc-4.0"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
         assert [item["version"] for item in record.history] == ["v1", "v2"]
@@ -84,7 +84,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert record.origin is not None
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)
         pull_student(MINE, tmp_path / "third", hub=bob)
-        assert torch.equal(logits(workspace), logits(open_project(tmp_path / "third")))
+        assert torch.equal(logits(project), logits(open_project(tmp_path / "third")))
 
         card = server.store.path(server.head(MINE).files["README.md"].oid).read_text(encoding="utf-8")
         assert f"base_model: {REPO}\n" in card
@@ -125,12 +125,12 @@ def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
 
 def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> None:
     base = make_base(tmp_path / "vendor")
-    workspace = make_answering(tmp_path / "project", init=str(base), lora=LORA)
-    version = Versions(workspace).get()
+    project = make_answering(tmp_path / "project", init=str(base), lora=LORA)
+    version = Versions(project).get()
     with pytest.raises(KdkitError, match="cannot be pinned") as caught:
-        assemble_release(workspace, version, "lab/student", tmp_path / "adapters")
+        assemble_release(project, version, "lab/student", tmp_path / "adapters")
     assert "--merge" in caught.value.fix
-    release = assemble_release(workspace, version, "lab/student", tmp_path / "release", merged=True)
+    release = assemble_release(project, version, "lab/student", tmp_path / "release", merged=True)
     assert set(release.record.checks) == {"transformers"}
     assert release.record.checks["transformers"]["logit_difference"] <= TOLERANCE
     assert release.record.base is None

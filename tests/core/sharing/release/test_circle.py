@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.hub import Hub
@@ -27,8 +27,8 @@ BOB = Account("bob", "hf_bob")
 THEIRS, MINE = "alice/student", "bob/student"
 
 
-def features(workspace: Workspace) -> torch.Tensor:
-    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
+def features(project: Project) -> torch.Tensor:
+    student: Any = load_student(Versions(project).get(), project.catalogue)
     pixels = torch.stack([student.preprocess(picture) for picture in pictures()])
     with torch.no_grad():
         return torch.cat([student.encode_image(pixels), student.encode_text(["a ct image of mass", "image"])])
@@ -39,7 +39,7 @@ def record_of(hub: LocalHub, repo: str) -> Record:
     return Record.from_json(json.loads(hub.store.path(file.sha256 or file.oid).read_text(encoding="utf-8")))
 
 
-def teach_on(root: Path) -> Workspace:
+def teach_on(root: Path) -> Project:
     """Another person's pictures of one known domain, and a new teacher of it."""
     (root / "images").mkdir()
     rows = write_images(root / "images", ["xray"], train=12, held_out=10, seed=9)
@@ -68,8 +68,8 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         pulled = pull_student(THEIRS, root, hub=bob, catalogue=toy_catalogue())
         assert pulled.origin.commit == pushed.uploaded.commit
         assert torch.equal(features(author), features(open_project(root)))
-        workspace = teach_on(root)
-        again = push_student(workspace, MINE, hub=bob)
+        project = teach_on(root)
+        again = push_student(project, MINE, hub=bob)
         assert again.uploaded is not None
         assert again.licence == "cc-by-nc-4.0", "what alice's teacher asks for binds bob too"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
@@ -91,6 +91,6 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         readme = server.head(MINE).files["README.md"]
         card = server.store.path(readme.sha256 or readme.oid).read_text(encoding="utf-8")
         assert f"[{THEIRS}]({server.url}/{THEIRS})" in card
-        assert torch.equal(features(workspace), features(open_project(tmp_path / "third")))
+        assert torch.equal(features(project), features(open_project(tmp_path / "third")))
         version = Versions(open_project(tmp_path / "third")).get()
-        assert [item["version"] for item in Versions(workspace).history(version)] == ["v1", "v2", "v3"]
+        assert [item["version"] for item in Versions(project).history(version)] == ["v1", "v2", "v3"]

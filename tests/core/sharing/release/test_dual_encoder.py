@@ -32,8 +32,8 @@ class Heard(Silent):
 
 
 def test_a_form_with_other_features_is_left_out(tmp_path: Path) -> None:
-    workspace, to, heard = lay_out(tmp_path / "project", make_without_end), tmp_path / "out", Heard()
-    form = dual_encoder.publish(workspace, Versions(workspace).get("v1"), to, "lab/x", heard)
+    project, to, heard = lay_out(tmp_path / "project", make_without_end), tmp_path / "out", Heard()
+    form = dual_encoder.publish(project, Versions(project).get("v1"), to, "lab/x", heard)
     assert list(form.lines) == ["open_clip"]
     assert "the features differ" in form.checks["transformers"]["missing"]
     assert form.checks["open_clip"]["text_difference"] <= 1e-5

@@ -135,9 +135,9 @@ def test_what_would_be_published_names_no_path(tmp_path: Path) -> None:
     """Of a student with a Hugging Face text tower: in this form it may move, as it names its repository."""
     (tmp_path / "a-place").mkdir()
     source = make_biomedclip_folder(tmp_path / "a-place" / "b")
-    workspace = lay_out(tmp_path / "a-place" / "project", lambda to: create_student(init=str(source)).save(to))
+    project = lay_out(tmp_path / "a-place" / "project", lambda to: create_student(init=str(source)).save(to))
     to = tmp_path / "out"
-    done = export_version(workspace, None, to, repo="lab/student")
+    done = export_version(project, None, to, repo="lab/student")
     assert done.moves
     record = Record.from_json(json.loads((to / RECORD).read_text()))
     assert (record.repository, record.text_tower) == ("lab/student", BIOMED_TEXT_TOWER)

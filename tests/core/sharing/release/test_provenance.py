@@ -11,7 +11,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.licenses import FACTS, LicenceFacts
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, Versions
 from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of, origin_of
 from tests.core.sharing.release.projects import lineage, teacher
@@ -21,7 +21,7 @@ EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, licence="cc-by-nc-4.0", s
 ORIGIN = {"repository": "lab/first", "commit": "c" * 40, "version": "v2", "endpoint": "https://example.org"}
 
 
-def project(root: Path, *lineages: dict[str, Any], pulled: dict[str, Any] | None = None, text: str = "") -> Workspace:
+def folder(root: Path, *lineages: dict[str, Any], pulled: dict[str, Any] | None = None, text: str = "") -> Project:
     """Its versions are those of ``lineages``; the first was pulled with ``pulled`` beside it."""
     for item in lineages:
         folder = root / "versions" / item["version"]
@@ -30,11 +30,11 @@ def project(root: Path, *lineages: dict[str, Any], pulled: dict[str, Any] | None
     if pulled:
         (root / "versions" / lineages[0]["version"] / HISTORY).write_text(json.dumps(pulled))
     (root / "registry.yaml").write_text(f"version: 1\n{text}")
-    return Workspace(root)
+    return Project(root)
 
 
-def ancestry(workspace: Workspace, name: str, *, stated: str | None = None, public: bool = False) -> Ancestry:
-    return ancestry_of(workspace, Versions(workspace).get(name), stated=stated, public=public)
+def ancestry(project: Project, name: str, *, stated: str | None = None, public: bool = False) -> Ancestry:
+    return ancestry_of(project, Versions(project).get(name), stated=stated, public=public)
 
 
 def names(found: Ancestry) -> list[str]:
@@ -42,78 +42,78 @@ def names(found: Ancestry) -> list[str]:
 
 
 def test_the_history_is_that_of_the_version_not_of_the_project(tmp_path: Path) -> None:
-    workspace = project(tmp_path, lineage("v1"), lineage("v2", "v1"), lineage("v3"), lineage("v4", "v2"))
-    assert names(ancestry(workspace, "v4")) == ["v1", "v2", "v4"]
-    assert names(ancestry(workspace, "v3")) == ["v3"]
+    project = folder(tmp_path, lineage("v1"), lineage("v2", "v1"), lineage("v3"), lineage("v4", "v2"))
+    assert names(ancestry(project, "v4")) == ["v1", "v2", "v4"]
+    assert names(ancestry(project, "v3")) == ["v3"]
 
 
 def test_what_was_pulled_goes_before(tmp_path: Path) -> None:
     pulled = {"origin": ORIGIN, "history": [lineage("v1", teachers=[BIO])]}
-    workspace = project(tmp_path, lineage("v2", "v1"), lineage("v3", "v2"), pulled=pulled)
-    found = ancestry(workspace, "v3")
+    project = folder(tmp_path, lineage("v2", "v1"), lineage("v3", "v2"), pulled=pulled)
+    found = ancestry(project, "v3")
     assert names(found) == ["v1", "v2", "v3"]
     assert [t.name for t in found.teachers] == ["bio"], "nobody who taught it once is forgotten"
-    origin = origin_of(workspace, Versions(workspace).get("v3"))
+    origin = origin_of(project, Versions(project).get("v3"))
     assert origin is not None
     assert (origin.repository, origin.commit, origin.version) == ("lab/first", "c" * 40, "v2")
 
 
 def test_a_damaged_history_is_said(tmp_path: Path) -> None:
-    workspace = project(tmp_path, lineage("v2"), pulled={"origin": ORIGIN})
+    project = folder(tmp_path, lineage("v2"), pulled={"origin": ORIGIN})
     with pytest.raises(KdkitError, match="history of v2") as caught:
-        ancestry(workspace, "v2")
+        ancestry(project, "v2")
     assert caught.value.code == ExitCode.MISSING
 
 
 def test_teachers_who_are_gone_still_bind(tmp_path: Path) -> None:
     gone = {**EYE, "inherited": True}
-    workspace = project(tmp_path, lineage("v1", teachers=[BIO, EYE]), lineage("v2", "v1", teachers=[BIO, gone]))
-    found = ancestry(workspace, "v2")
+    project = folder(tmp_path, lineage("v1", teachers=[BIO, EYE]), lineage("v2", "v1", teachers=[BIO, gone]))
+    found = ancestry(project, "v2")
     assert (found.licence.name, found.licence.because) == ("cc-by-nc-4.0", ("teacher 'eye' (cc-by-nc-4.0)",))
 
 
 def test_what_a_person_asserted_when_it_taught_is_remembered(tmp_path: Path) -> None:
     facts = {"asserted": "cc-by-sa-4.0", "seen": None, "catalogue": "unknown", "distillation": "unknown"}
     told = {**EYE, "licence": None, FACTS: {**facts, "note": "", "gated": False}}
-    workspace = project(tmp_path, lineage("v1", teachers=[told]))
-    assert ancestry(workspace, "v1", public=True).licence.name == "cc-by-sa-4.0"
+    project = folder(tmp_path, lineage("v1", teachers=[told]))
+    assert ancestry(project, "v1", public=True).licence.name == "cc-by-sa-4.0"
 
 
 def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) -> None:
     first, later = teacher("bio", "hf:lab/bio", {"ct": 1.0, "mri": 1.0}), teacher("bio", "hf:lab/bio", {"oct": 1.0})
     pulled = {"origin": ORIGIN, "history": [lineage("v1", teachers=[first])]}
-    workspace = project(tmp_path, lineage("v2", "v1", teachers=[later]), pulled=pulled)
-    (bio,) = ancestry(workspace, "v2").teachers
+    project = folder(tmp_path, lineage("v2", "v1", teachers=[later]), pulled=pulled)
+    (bio,) = ancestry(project, "v2").teachers
     assert set(bio.entry["domains"]) == set(bio.entry["trust"]) == {"ct", "mri", "oct"}
 
 
 def test_an_unknown_licence_is_warned_of_once(tmp_path: Path) -> None:
-    workspace = project(tmp_path, lineage("v1", teachers=[teacher("bio", "hf:lab/bio", {"ct": 1.0}, licence="weird")]))
-    found = ancestry(workspace, "v1")
+    project = folder(tmp_path, lineage("v1", teachers=[teacher("bio", "hf:lab/bio", {"ct": 1.0}, licence="weird")]))
+    found = ancestry(project, "v1")
     assert found.licence.name == "undetermined"
     assert found.warnings == ("teacher 'bio': licence weird: nobody knows whether this is allowed",)
 
 
 def test_two_teachers_of_one_name_are_two(tmp_path: Path) -> None:
     other = teacher("bio", "hf:else/bio", {"ct": 1.0}, licence="cc-by-4.0", since="v2")
-    workspace = project(tmp_path, lineage("v1", teachers=[BIO]), lineage("v2", "v1", teachers=[other]))
-    found = ancestry(workspace, "v2")
+    project = folder(tmp_path, lineage("v1", teachers=[BIO]), lineage("v2", "v1", teachers=[other]))
+    found = ancestry(project, "v2")
     assert {t.name: t.facts.shown for t in found.teachers} == {"bio": "mit", "bio (v2)": "cc-by-4.0"}
     assert found.licence.name == "cc-by-4.0"
 
 
 def test_the_licence_of_the_release_that_was_pulled_binds(tmp_path: Path) -> None:
     pulled = {"origin": ORIGIN, "history": [lineage("v1", published_under="cc-by-nc-sa-4.0")]}
-    workspace = project(tmp_path, lineage("v2", "v1"), pulled=pulled)
-    found = ancestry(workspace, "v2", public=True)
+    project = folder(tmp_path, lineage("v2", "v1"), pulled=pulled)
+    found = ancestry(project, "v2", public=True)
     assert (found.licence.name, found.licence.because) == ("cc-by-nc-sa-4.0", ("release v1 (cc-by-nc-sa-4.0)",))
 
 
 def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path) -> None:
     known = teacher("conch", "hf:MahmoodLab/conch", {"ct": 1.0}, licence=None)
-    workspace = project(tmp_path, lineage("v1", teachers=[known]))
+    project = folder(tmp_path, lineage("v1", teachers=[known]))
     with pytest.raises(KdkitError, match="conch") as caught:
-        ancestry(workspace, "v1")
+        ancestry(project, "v1")
     assert caught.value.code == ExitCode.DENIED
 
 
@@ -125,14 +125,14 @@ def test_initial_weights_bind_too(card: str, licence: str, warned: bool, tmp_pat
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "README.md").write_text(card)
     student = {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "./start"}}}
-    workspace = project(tmp_path, lineage("v1", student=student))
-    found = ancestry(workspace, "v1")
+    project = folder(tmp_path, lineage("v1", student=student))
+    found = ancestry(project, "v1")
     assert found.licence.name == licence
     if warned:
         with pytest.raises(KdkitError, match="initial weights may be published") as caught:
-            ancestry(workspace, "v1", public=True)
+            ancestry(project, "v1", public=True)
         assert (caught.value.code, "--license" in caught.value.fix) == (ExitCode.DENIED, True)
-        assert ancestry(workspace, "v1", public=True, stated="mit").licence.name == "mit"
+        assert ancestry(project, "v1", public=True, stated="mit").licence.name == "mit"
     assert any("initial weights" in warning for warning in found.warnings) == warned
     assert found.start is not None
     assert found.start.repository == ""
@@ -143,8 +143,8 @@ def test_a_person_says_what_the_initial_weights_are_a_download_of(
     base: str | None, repository: str, tmp_path: Path
 ) -> None:
     config = {"init": "./start", "base": base}
-    workspace = project(tmp_path, lineage("v1", student={"family": "x", "registry": {"family": "x", "config": config}}))
-    found = ancestry(workspace, "v1")
+    project = folder(tmp_path, lineage("v1", student={"family": "x", "registry": {"family": "x", "config": config}}))
+    found = ancestry(project, "v1")
     assert found.start is not None
     assert found.start.repository == repository
 
@@ -152,8 +152,8 @@ def test_a_person_says_what_the_initial_weights_are_a_download_of(
 def test_licences_of_data_bind(tmp_path: Path) -> None:
     data = {**lineage()["data"], "licences": ["cc-by-4.0"]}
     entry = "data: [{source: jsonl, path: a.jsonl, license: CC BY-NC 4.0}]\n"
-    assert ancestry(project(tmp_path / "a", lineage(data=data)), "v1").licence.name == "cc-by-4.0"
-    assert ancestry(project(tmp_path / "b", lineage(data=data), text=entry), "v1").licence.name == "cc-by-nc-4.0"
+    assert ancestry(folder(tmp_path / "a", lineage(data=data)), "v1").licence.name == "cc-by-4.0"
+    assert ancestry(folder(tmp_path / "b", lineage(data=data), text=entry), "v1").licence.name == "cc-by-nc-4.0"
 
 
 def test_facts_are_data() -> None:
@@ -166,7 +166,7 @@ def test_a_corrector_whose_words_were_taught_binds(tmp_path: Path) -> None:
         facts = {FACTS: asdict(LicenceFacts(asserted="cc-by-nc-4.0"))}
         return {"corrector": "big", "corrected": 3, "rounds": [{"step": 6, "rewritten": rewritten}], **facts}
 
-    taught = ancestry(project(tmp_path / "a", lineage("v1", correction=corrected(2)), lineage("v2", "v1")), "v2")
+    taught = ancestry(folder(tmp_path / "a", lineage("v1", correction=corrected(2)), lineage("v2", "v1")), "v2")
     assert (taught.licence.name, taught.licence.because) == ("cc-by-nc-4.0", ("corrector 'big' (cc-by-nc-4.0)",))
-    refused = ancestry(project(tmp_path / "b", lineage("v1", correction=corrected(0))), "v1")
-    assert refused.licence.name == ancestry(project(tmp_path / "c", lineage("v1")), "v1").licence.name
+    refused = ancestry(folder(tmp_path / "b", lineage("v1", correction=corrected(0))), "v1")
+    assert refused.licence.name == ancestry(folder(tmp_path / "c", lineage("v1")), "v1").licence.name

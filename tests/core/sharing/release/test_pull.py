@@ -17,7 +17,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
@@ -69,8 +69,8 @@ def pull(local: LocalHub, into: Path, **options: Any) -> Pulled:
     return pull_student(REPO, into, hub=Hub(local.url, "hf_alice"), catalogue=toy_catalogue(), **options)
 
 
-def features(workspace: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
-    student: Any = load_student(Versions(workspace).get(), workspace.catalogue)
+def features(project: Project) -> tuple[torch.Tensor, torch.Tensor]:
+    student: Any = load_student(Versions(project).get(), project.catalogue)
     pixels = torch.stack([student.preprocess(picture) for picture in pictures()])
     with torch.no_grad():
         return student.encode_image(pixels), student.encode_text(["a ct image of mass.", "a b c"])
@@ -103,12 +103,12 @@ def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub,
     pull(local, tmp_path / "p")
     registry = tmp_path / "p" / "registry.yaml"
     text = registry.read_text(encoding="utf-8")
-    workspace = open_project(tmp_path / "p")
-    assert workspace.registry.student.config == {"width": 12}
-    assert (workspace.registry.recipe, workspace.registry.data) == ("./recipe.yaml", [])
-    assert workspace.registry.prompts == {"default": ["a {domain} image of {label}."]}
-    assert workspace.registry.guard.tolerance == 100
-    assert workspace.registry.teachers == {}
+    project = open_project(tmp_path / "p")
+    assert project.registry.student.config == {"width": 12}
+    assert (project.registry.recipe, project.registry.data) == ("./recipe.yaml", [])
+    assert project.registry.prompts == {"default": ["a {domain} image of {label}."]}
+    assert project.registry.guard.tolerance == 100
+    assert project.registry.teachers == {}
     assert f"# Pulled from {REPO} at {local.head(REPO).oid}: version v2 of its student." in text
     entry = text[text.index("  # radio:") : text.index("  # Its files", text.index("  # radio:"))]
     registry.write_text(text.replace(entry, entry.replace("  # ", "  ")), encoding="utf-8")

@@ -19,7 +19,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.evaluation.evaluation import Evaluation
 from kdkit.core.project.licenses import FACTS, LicenceFacts
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
@@ -46,7 +46,7 @@ REPO = "lab/student"
 class World:
     """A project whose current version ``v2`` was pushed; ``release`` holds what the repository holds."""
 
-    workspace: Workspace
+    project: Project
     hub: LocalHub
     pushed: Pushed
     release: Path
@@ -55,13 +55,13 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("push")
-    workspace = make_distilled(root / "project")
+    project = make_distilled(root / "project")
     with local_hub(root / "hub") as hub:
         client = connect(hub.url, ALICE.token)
-        pushed = push_student(workspace, REPO, hub=client)
+        pushed = push_student(project, REPO, hub=client)
         client.api.snapshot_download(REPO, local_dir=root / "release")
         (root / "release" / ".gitattributes").unlink()
-        yield World(workspace, hub, pushed, root / "release")
+        yield World(project, hub, pushed, root / "release")
 
 
 def record_of(world: World) -> Record:
@@ -76,11 +76,11 @@ def test_it_is_private_tagged_and_whole(world: World) -> None:
     record = record_of(world)
     assert record.files == {name: facts for name, facts in file_facts(world.release).items() if ".cache" not in name}
     assert world.hub.hashes(REPO).keys() == {RECORD, *record.files}
-    assert not (world.workspace.state / "release").exists()
+    assert not (world.project.state / "release").exists()
 
 
 def test_the_record_holds_the_whole_history(world: World) -> None:
-    record, versions = record_of(world), Versions(world.workspace)
+    record, versions = record_of(world), Versions(world.project)
     assert [lineage["version"] for lineage in record.history] == ["v1", "v2"]
     assert (record.repository, record.version, record.family) == (REPO, "v2", "open_clip")
     assert (record.licence, record.lineage[PUBLISHED_UNDER]) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
@@ -98,15 +98,15 @@ def test_what_pull_needs_is_there(world: World) -> None:
     assert registry.data == []
     assert list(registry.teachers) == ["radio", "chest"]
     assert list(Lock.load(world.release / LOCK).teachers) == ["chest", "radio"]
-    recipe = load_recipe(registry.recipe, world.workspace.catalogue, (world.release / REGISTRY).parent)
-    version = Versions(world.workspace).get("v2")
+    recipe = load_recipe(registry.recipe, world.project.catalogue, (world.release / REGISTRY).parent)
+    version = Versions(world.project).get("v2")
     assert recipe.model_dump(mode="json") == version.lineage["recipe"]
     for name in (TASK, SAMPLES):
         assert (world.release / name).read_bytes() == (version.folder / Path(name).name).read_bytes()
 
 
 def test_no_sample_and_no_path_leaves_the_machine(world: World) -> None:
-    root = world.workspace.root
+    root = world.project.root
     rows = [json.loads(line) for line in (root / "images" / "samples.jsonl").read_text().splitlines()]
     secrets = {row[key] for row in rows for key in ("id", "image", "text")}
     secrets |= {str(root), str(Path.home()), "samples.jsonl", "models/radio", str(root.parent.name)}
@@ -117,7 +117,7 @@ def test_no_sample_and_no_path_leaves_the_machine(world: World) -> None:
 
 def test_the_figures_are_those_of_the_evaluation(world: World) -> None:
     results = json.loads((world.release / RESULTS).read_text())
-    evaluation = Evaluation.load(world.workspace.reports / "evaluation-v2-test.json")
+    evaluation = Evaluation.load(world.project.reports / "evaluation-v2-test.json")
     assert results["split"] == "test"
     for model in results["models"]:
         theirs = evaluation.model(model["name"])
@@ -140,7 +140,7 @@ def test_the_card_says_how_classes_were_called(world: World) -> None:
 
 def test_the_same_version_gives_the_same_bytes(world: World) -> None:
     notes = Notes()
-    again = push_student(world.workspace, REPO, hub=connect(world.hub.url, ALICE.token), dry_run=True, reporter=notes)
+    again = push_student(world.project, REPO, hub=connect(world.hub.url, ALICE.token), dry_run=True, reporter=notes)
     assert notes.warnings == []
     assert again.plan.empty
     assert again.uploaded is None
@@ -151,7 +151,7 @@ def test_wrong_visibility_is_seen_before_the_work(world: World) -> None:
     client = connect(world.hub.url, ALICE.token)
     for repo, public in (("lab/open", False), (REPO, True)):
         with pytest.raises(KdkitError, match="push") as caught:
-            push_student(world.workspace, repo, hub=client, public=public)
+            push_student(world.project, repo, hub=client, public=public)
         assert caught.value.code == ExitCode.DENIED
 
 
@@ -161,13 +161,13 @@ def test_wrong_visibility_is_seen_before_the_work(world: World) -> None:
 )
 def test_bad_names_are_refused(repo: str, world: World) -> None:
     with pytest.raises(KdkitError, match="no name of a repository"):
-        push_student(world.workspace, repo, hub=connect(world.hub.url, ALICE.token))
+        push_student(world.project, repo, hub=connect(world.hub.url, ALICE.token))
 
 
 def test_without_a_token_nothing_is_done(world: World) -> None:
     requests = len(world.hub.requests)
     with pytest.raises(KdkitError, match="token") as caught:
-        push_student(world.workspace, REPO, hub=connect(world.hub.url, environment={}))
+        push_student(world.project, REPO, hub=connect(world.hub.url, environment={}))
     assert caught.value.code == ExitCode.DENIED
     assert len(world.hub.requests) == requests
 
@@ -178,7 +178,7 @@ def test_permission_is_known_before_the_work(world: World) -> None:
     world.hub.create("stranger/student", private=True)
     for repo in ("stranger/student", "stranger/new"):
         with pytest.raises(KdkitError) as caught:
-            push_student(world.workspace, repo, hub=client, dry_run=True, reporter=said)
+            push_student(world.project, repo, hub=client, dry_run=True, reporter=said)
         assert caught.value.code == ExitCode.DENIED
     assert said.lines == []
 
@@ -194,7 +194,7 @@ class Said(Silent):
 
 
 def test_licences_stop_a_push_before_the_work(world: World) -> None:
-    client, registry = connect(world.hub.url, ALICE.token), world.workspace.registry_path
+    client, registry = connect(world.hub.url, ALICE.token), world.project.registry_path
     before = registry.read_text(encoding="utf-8")
     try:
         for old, new, public, named in (
@@ -204,24 +204,24 @@ def test_licences_stop_a_push_before_the_work(world: World) -> None:
         ):
             registry.write_text(before.replace(f"license: {old}", f"license: {new}"), encoding="utf-8")
             with pytest.raises(KdkitError, match=named) as caught:
-                push_student(open_project(world.workspace.root), "lab/new", hub=client, public=public)
+                push_student(open_project(world.project.root), "lab/new", hub=client, public=public)
             assert caught.value.code == ExitCode.DENIED
         registry.write_text(before, encoding="utf-8")
         with pytest.raises(KdkitError, match="not as strict"):
-            push_student(open_project(world.workspace.root), "lab/new", hub=client, licence="mit")
+            push_student(open_project(world.project.root), "lab/new", hub=client, licence="mit")
     finally:
         registry.write_text(before, encoding="utf-8")
     assert ("model", "lab/new") not in world.hub.repositories
 
 
 def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
-    folder = world.workspace.versions / "candidates" / "v3"
+    folder = world.project.versions / "candidates" / "v3"
     folder.mkdir(parents=True)
-    lineage = dict(Versions(world.workspace).get("v2").lineage)
+    lineage = dict(Versions(world.project).get("v2").lineage)
     lineage["retention"] = {**lineage["retention"], "guard": {"promoted": False, "broken": ["ct"], "doubtful": []}}
     (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
     with pytest.raises(KdkitError, match="refused v3") as caught:
-        push_student(world.workspace, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
+        push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
     assert "--refused" in caught.value.fix
 
 
@@ -278,7 +278,7 @@ def test_stock_libraries_load_students_of_every_kind_from_the_hub_alone(world: W
         name = repo.replace("/", "-")  # a folder called as the repository would be taken for it
         student.save(tmp_path / name / "saved")  # type: ignore[attr-defined]
         put(world, repo, tmp_path / name / "saved", tmp_path / name / "release")
-    version: Any = load_student(Versions(world.workspace).get("v2"))
+    version: Any = load_student(Versions(world.project).get("v2"))
     students[REPO] = version
 
     for number, picture in enumerate(fixed_pictures()):

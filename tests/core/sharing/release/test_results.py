@@ -12,7 +12,7 @@ import pytest
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Version
 from kdkit.core.sharing.release.layout import RESULTS
 from kdkit.core.sharing.release.results import EVALUATION, results_of, warn_of_split, write_results
@@ -47,18 +47,18 @@ def version(tmp_path: Path) -> Version:
 
 
 def test_calibration_figures_until_the_version_is_evaluated(version: Version, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    results, notes = results_of(workspace, version), Notes()
+    project = Project(tmp_path)
+    results, notes = results_of(project, version), Notes()
     warn_of_split(results, notes)
     assert (results["split"], "flatter" in results["note"]) == ("calibration", True)
     assert ["'kdkit evaluate v3' first" in said for said in notes.warnings] == [True]
     assert [(m["name"], m["role"]) for m in results["models"]] == [("v3", "student"), ("radio", "teacher")]
     assert results["ratios"] == {"v3": {"accuracy": 0.9}}
-    report = workspace.reports / "evaluation-v3-test.json"
+    report = project.reports / "evaluation-v3-test.json"
     report.parent.mkdir()
     content = evaluation("test", "v3").to_json() | {"version": "v3", "continual": {"last": 0.5}}
     report.write_text(json.dumps(content))
-    results = results_of(workspace, version)
+    results = results_of(project, version)
     warn_of_split(results, notes)
     assert len(notes.warnings) == 1
     assert (results["split"], results["continual"]) == ("test", {"last": 0.5})
@@ -82,9 +82,9 @@ def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Pa
     report.parent.mkdir()
     report.write_text(json.dumps(evaluation("test", "v2").to_json() | {"version": "v2"}))
     with pytest.raises(KdkitError, match="another version"):
-        results_of(Workspace(tmp_path), version)
+        results_of(Project(tmp_path), version)
 
 
 def test_without_any_evaluation(tmp_path: Path) -> None:
-    results = results_of(Workspace(tmp_path), Version("v1", tmp_path))
+    results = results_of(Project(tmp_path), Version("v1", tmp_path))
     assert (results["models"], results["split"], results["domains"]) == ([], "none", [])

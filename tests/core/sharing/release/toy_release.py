@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import kdkit
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record, file_facts
 from kdkit.core.sharing.release.redact import public_lineage, public_lock, public_registry
 
 
-def write_release(workspace: Workspace, repo: str, to: Path) -> Record:
+def write_release(project: Project, repo: str, to: Path) -> Record:
     """Write the current version's release into the new folder ``to``."""
-    versions = Versions(workspace)
+    versions = Versions(project)
     version = versions.get()
     names = tuple(sorted(path.name for path in version.student_folder.iterdir()))
     for name in names:
@@ -24,9 +24,9 @@ def write_release(workspace: Workspace, repo: str, to: Path) -> Record:
     for name in (TASK, SAMPLES):
         _put(to / name, (version.folder / Path(name).name).read_bytes())
     _put(to / README, b"# A toy\n")
-    _put(to / RECIPE, (workspace.root / workspace.registry.recipe).read_bytes())
-    _put(to / REGISTRY, json.dumps(public_registry(workspace.registry, recipe="./recipe.yaml")).encode())
-    public_lock(Lock.load(workspace.lock_path), list(workspace.registry.teachers)).save(to / LOCK)
+    _put(to / RECIPE, (project.root / project.registry.recipe).read_bytes())
+    _put(to / REGISTRY, json.dumps(public_registry(project.registry, recipe="./recipe.yaml")).encode())
+    public_lock(Lock.load(project.lock_path), list(project.registry.teachers)).save(to / LOCK)
     record = Record(
         kdkit=kdkit.__version__,
         version=version.name,

@@ -21,7 +21,7 @@ from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
@@ -118,7 +118,7 @@ def test_identity_and_config_say_them(tmp_path: Path) -> None:
     assert SMALL["max_answer"] != LARGE["max_answer"]
 
 
-def project(root: Path, **options: Any) -> Workspace:
+def folder(root: Path, **options: Any) -> Project:
     """Two grounding questions and one without a box, for a student of Qwen2.5-VL's kind."""
     root.mkdir()
     rows = []
@@ -138,30 +138,30 @@ def project(root: Path, **options: Any) -> Workspace:
         "recipe": "clinkd",
     }
     (root / "registry.yaml").write_text(json.dumps(document), encoding="utf-8")
-    return Workspace(root)
+    return Project(root)
 
 
-def taught_by(workspace: Workspace, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> Survey:
-    table, parts = load_table(workspace), dict(teacher.identity())
+def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> Survey:
+    table, parts = load_table(project), dict(teacher.identity())
     fingerprint = hashlib.sha256(parts["boxes"].encode()).hexdigest()
     opened: Any = SimpleNamespace(name="t", model=teacher, signals=teacher, fingerprint=fingerprint, parts=parts)
-    extract(workspace, [opened], table)
-    store = FeatureStore(workspace.features)
+    extract(project, [opened], table)
+    store = FeatureStore(project.features)
     trust = TrustTable(("t",), table.domains, weight, weight, weight, np.full(2, 6), np.zeros(2))
     return Survey(table, store, {"t": store.column("t", fingerprint)}, trust, weight)
 
 
 def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
-    workspace, like_the_data = project(tmp_path / "project"), project(tmp_path / "other", boxes="qwen-vl")
+    project, like_the_data = folder(tmp_path / "project"), folder(tmp_path / "other", boxes="qwen-vl")
     make(**LARGE).save(tmp_path / "teacher")
-    recipe, one = load_recipe("clinkd", workspace.catalogue), np.ones((1, 2))
+    recipe, one = load_recipe("clinkd", project.catalogue), np.ones((1, 2))
 
-    def built(weight: np.ndarray[Any, Any], workspace: Workspace = workspace, **options: Any) -> None:
+    def built(weight: np.ndarray[Any, Any], project: Project = project, **options: Any) -> None:
         teacher = load_generating(tmp_path / "teacher", k=4, **options)
-        survey = taught_by(workspace, teacher, weight)
+        survey = taught_by(project, teacher, weight)
         assert [sample.extra["boxes"] != [] for sample in survey.table.samples] == [True, True, False]
         plan = make_plan(recipe, survey, None, {}, seed=0)
-        made = build(workspace, plan, survey, None, Silent())
+        made = build(project, plan, survey, None, Silent())
         batch = {name: x for name, x in made.inputs.batch(np.arange(3)).items() if name == "answer_ids"}
         stored = made.teachings[0].targets(np.arange(3), np.ones(3, np.float32))["tokens"]
         rows = slice(2, 3) if not weight[0].all() else slice(3)
@@ -171,8 +171,8 @@ def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(KdkitError, match=refusal) as caught:
         built(one)
     assert "2 samples such as 'a': the teacher's boxes are qwen2-vl, the student's qwen2.5-vl" in caught.value.why
-    assert caught.value.where == f"{workspace.root}/rows.jsonl:1"
-    built(np.array([[float(domain == "vqa/ct") for domain in load_table(workspace).domains]]))
+    assert caught.value.where == f"{project.root}/rows.jsonl:1"
+    built(np.array([[float(domain == "vqa/ct") for domain in load_table(project).domains]]))
     built(one, boxes="qwen2.5-vl")
     built(one, like_the_data, boxes="as-is")
     with pytest.raises(KdkitError, match=refusal):

@@ -30,7 +30,7 @@ from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Prepared, make_feed
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.project.project import Workspace
+from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
@@ -116,13 +116,13 @@ class Speaker:
         return {"tokens": inputs["answer_ids"], "topk_ids": top.indices, "topk": top.values, "tail": tail}
 
 
-def survey_of(workspace: Workspace, teacher: Speaker) -> Survey:
-    table, one = load_table(workspace), np.ones((1, 1))
+def survey_of(project: Project, teacher: Speaker) -> Survey:
+    table, one = load_table(project), np.ones((1, 1))
     opened: Any = SimpleNamespace(
         name="t", model=teacher, signals=teacher, fingerprint="f" * 64, parts={"weights": "0"}
     )
-    extract(workspace, [opened], table)
-    store = FeatureStore(workspace.features)
+    extract(project, [opened], table)
+    store = FeatureStore(project.features)
     trust = TrustTable(("t",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
     return Survey(table, store, {"t": store.column("t")}, trust, one)
 
@@ -135,12 +135,12 @@ def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:
     family = json.dumps({"family": "clinkd", "config": {**config, "rope": "clinkd-repo"}})
     text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", family)
     registry.write_text(text, encoding="utf-8")
-    workspace = open_project(tmp_path / "project")
-    survey = survey_of(workspace, Speaker(make(**config, seed=3)))
+    project = open_project(tmp_path / "project")
+    survey = survey_of(project, Speaker(make(**config, seed=3)))
     plan = make_plan(RECIPE, survey, None, {}, seed=0)
     logs = []
     for _ in range(2):
-        made = build(workspace, plan, survey, None, Silent())
+        made = build(project, plan, survey, None, Silent())
         accelerator = Accelerator(cpu=True)
         schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(

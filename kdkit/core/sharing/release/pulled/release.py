@@ -20,7 +20,7 @@ from kdkit.core.sharing.release.pulled.registry import registry_text, unpublishe
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
-    from kdkit.core.project.project import Workspace
+    from kdkit.core.project.project import Project
 
 PENDING = "pulled"
 """Below ``.kdkit`` of a project whose base or features are still to come."""
@@ -58,18 +58,18 @@ class PulledRelease:
             self.registry, self.lock, self.origin, recipe_file=recipe_file, with_features=with_features
         )
 
-    def keep(self, workspace: Workspace) -> None:
+    def keep(self, project: Project) -> None:
         """Remember it in a project that is being made, for a pull that is cut off once the project is there."""
-        kept = workspace.state / PENDING
+        kept = project.state / PENDING
         for name in (RECORD, REGISTRY, LOCK):
             (kept / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / name, kept / name)
         (kept / _ORIGIN).write_text(json.dumps(vars(self.origin)) + "\n", encoding="utf-8")
 
 
-def pending_release(workspace: Workspace) -> PulledRelease | None:
+def pending_release(project: Project) -> PulledRelease | None:
     """The release of a project whose pull was cut off; None where nothing is to come."""
-    kept = workspace.state / PENDING
+    kept = project.state / PENDING
     try:
         record = Record.load(kept / RECORD)
         origin = Origin.from_json(json.loads((kept / _ORIGIN).read_text(encoding="utf-8")))
@@ -78,6 +78,6 @@ def pending_release(workspace: Workspace) -> PulledRelease | None:
         return None
 
 
-def forget_pending(workspace: Workspace) -> None:
+def forget_pending(project: Project) -> None:
     """Everything is there."""
-    shutil.rmtree(workspace.state / PENDING, ignore_errors=True)
+    shutil.rmtree(project.state / PENDING, ignore_errors=True)
