@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from kdkit.core import contracts
-from kdkit.core.contracts import hookspecs
+from kdkit.core.contracts import hookspecs, protocols
 from kdkit.core.plugin_system.catalogue import Family
 from kdkit.core.plugin_system.discovery import discover
 from kdkit.core.plugin_system.loading import HOOKS
@@ -117,7 +117,7 @@ def _part(name: str) -> Iterator[str]:
     """A protocol with its methods, or a data class or an alias with what is said about it."""
     found: Any = getattr(contracts, name)
     if not inspect.isclass(found):
-        yield f"{_prose(_comments(contracts)[name])}"
+        yield f"{_prose(_comments(protocols)[name])}"
         return
     if dataclasses.is_dataclass(found):
         yield f"`{name}({', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(found))})`"

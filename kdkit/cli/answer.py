@@ -51,7 +51,7 @@ def answer(
     from kdkit.core.contracts import SPLITS, Decoding
 
     if split not in SPLITS:
-        raise KdkitError(f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
+        raise KdkitError("KD-CLI-001", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
     from kdkit.core.evaluation.best_of_n.answering import Asked, answer_project
 

@@ -116,8 +116,8 @@ def tell_warnings() -> None:
 
 
 def show_error(error: KdkitError) -> None:
-    """``error: where: what``, then why and what to do, on stderr."""
-    say(f"error: {error.headline}")
+    """``error[id]: where: what``, then why and what to do, on stderr."""
+    say(f"error[{error.id}]: {error.headline}")
     if error.why:
         say(f"  why: {error.why}")
     if error.fix:

@@ -78,7 +78,9 @@ def demo(
     """
     if what != "clinkd":
         if folder:
-            raise KdkitError(f"there is no demo '{what}'", fix="'kdkit demo [DIR]' or 'kdkit demo clinkd [DIR]'")
+            raise KdkitError(
+                "KD-CLI-002", f"there is no demo '{what}'", fix="'kdkit demo [DIR]' or 'kdkit demo clinkd [DIR]'"
+            )
         dual_encoder_demo(what or "kdkit-demo", seed, train or 1200, calibration or 200, test or 300)
         return
     from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
@@ -91,7 +93,9 @@ def demo(
 def refuse_existing(folder: str) -> None:
     if Path(folder).exists():
         raise KdkitError(
-            f"'{folder}' exists already", fix="name another folder: 'kdkit demo DIR'; or remove it to start again"
+            "KD-CLI-003",
+            f"'{folder}' exists already",
+            fix="name another folder: 'kdkit demo DIR'; or remove it to start again",
         )
 
 

@@ -35,7 +35,7 @@ def evaluate(
     from kdkit.core.contracts import SPLITS
 
     if split not in SPLITS:
-        raise KdkitError(f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
+        raise KdkitError("KD-CLI-004", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
     from kdkit.core.evaluation.project import evaluate_project
     from kdkit.core.evaluation.report import write_report

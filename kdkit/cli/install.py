@@ -35,7 +35,7 @@ def install(
     from kdkit.core.plugin_system.installer import distribution_of, install_command
 
     if not packages and not editable:
-        raise KdkitError("nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
+        raise KdkitError("KD-CLI-005", "nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
     command = install_command(packages or (), editable=editable or (), upgrade=upgrade)
     if dry_run:
         _show(command, json)
@@ -67,9 +67,12 @@ def uninstall(
     wanted = [normal(name) for name in names]
     for name in wanted:
         if name == BUILT_IN:
-            raise KdkitError("kdkit itself is no plugin", fix="remove it in the way in which you installed it")
+            raise KdkitError(
+                "KD-CLI-006", "kdkit itself is no plugin", fix="remove it in the way in which you installed it"
+            )
         if name not in known:
             raise KdkitError(
+                "KD-CLI-007",
                 f"no plugin of a distribution '{name}' is installed",
                 fix=did_you_mean(name, known),
                 code=ExitCode.MISSING,
@@ -81,7 +84,7 @@ def uninstall(
     _run(command)
     left = set(_versions()) & set(wanted)
     if left:
-        raise KdkitError(f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
+        raise KdkitError("KD-CLI-008", f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
     gone = ", ".join(wanted)
     console.emit({"command": _shown(command), "removed": wanted}, json=json, text=f"removed {gone}")
 
@@ -102,6 +105,7 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
     if done.returncode:
         raise KdkitError(
+            "KD-CLI-009",
             "the installer failed",
             where=_shown(command),
             why=f"exit code {done.returncode}; its own messages are above",
@@ -124,6 +128,7 @@ def _records(new: Sequence[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
     except (ValueError, KeyError):
         raise KdkitError(
+            "KD-CLI-010",
             "kdkit does not start any more",
             why=done.stderr.strip()[-300:] or f"a plugin ended the process with code {done.returncode}",
             fix=f"kdkit uninstall {' '.join(new) or 'NAME'}",

@@ -163,7 +163,9 @@ def _option(text: str) -> tuple[str, Any]:
 
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise KdkitError(f"'{text}' is not KEY=VALUE", where="--option", fix="for example --option precision=bf16")
+        raise KdkitError(
+            "KD-CLI-011", f"'{text}' is not KEY=VALUE", where="--option", fix="for example --option precision=bf16"
+        )
     try:
         return key, loads(value)
     except ValueError:

@@ -47,7 +47,9 @@ def named_option(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise KdkitError(f"'{text}' is not NAME=VALUE", where="--option", fix="for example --option value=0.8")
+        raise KdkitError(
+            "KD-CLI-012", f"'{text}' is not NAME=VALUE", where="--option", fix="for example --option value=0.8"
+        )
     try:
         return name, loads(value)
     except ValueError:

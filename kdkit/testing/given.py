@@ -22,17 +22,19 @@ def contracts_of(path: Path) -> list[type[Any]]:
         KdkitError: no such file, one that cannot be imported, or one without contract classes.
     """
     if not path.is_file():
-        raise KdkitError("no such file of tests", where=str(path), code=ExitCode.MISSING)
+        raise KdkitError("KD-TEST-001", "no such file of tests", where=str(path), code=ExitCode.MISSING)
     spec = spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
-        raise KdkitError("this is no Python file", where=str(path))
+        raise KdkitError("KD-TEST-002", "this is no Python file", where=str(path))
     module = module_from_spec(spec)
     sys.modules[MODULE] = module
     sys.path.insert(0, str(path.resolve().parent))  # as pytest does
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise KdkitError("this file of tests cannot be imported", where=str(path), why=one_line(error)) from error
+        raise KdkitError(
+            "KD-TEST-003", "this file of tests cannot be imported", where=str(path), why=one_line(error)
+        ) from error
     finally:
         sys.path.pop(0)
     found = [
@@ -43,6 +45,9 @@ def contracts_of(path: Path) -> list[type[Any]]:
     named = [kind for kind in found if hasattr(kind, "name")]
     if not named:
         raise KdkitError(
-            "this file has no contract class with a name", where=str(path), fix="see docs/testing-plugins.md"
+            "KD-TEST-004",
+            "this file has no contract class with a name",
+            where=str(path),
+            fix="see docs/testing-plugins.md",
         )
     return named

@@ -95,7 +95,9 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
         KdkitError: no such plugin, one that was not to be loaded, a file of tests that cannot be imported.
     """
     if not __debug__:
-        raise KdkitError("checks are assertions, which Python leaves out with -O", fix="unset PYTHONOPTIMIZE")
+        raise KdkitError(
+            "KD-TEST-005", "checks are assertions, which Python leaves out with -O", fix="unset PYTHONOPTIMIZE"
+        )
     for found in installed():
         if normal(name) in (found.distribution, normal(found.point.name)):
             forget(found.distribution)  # one that hung lately is tried again
@@ -121,11 +123,16 @@ def _records(catalogue: Catalogue, name: str) -> list[PluginRecord]:
     distributions = sorted({record.distribution for record in found})
     if not found:
         known = sorted({word for record in catalogue.records for word in (record.distribution, record.name)})
-        raise KdkitError(f"no plugin '{name}' is installed", fix=did_you_mean(wanted, known), code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-TEST-006", f"no plugin '{name}' is installed", fix=did_you_mean(wanted, known), code=ExitCode.MISSING
+        )
     if len(distributions) > 1:
-        raise KdkitError(f"several distributions have a plugin '{name}'", fix="name one: " + ", ".join(distributions))
+        raise KdkitError(
+            "KD-TEST-007", f"several distributions have a plugin '{name}'", fix="name one: " + ", ".join(distributions)
+        )
     if any(record.status == "disabled" for record in found):
         raise KdkitError(
+            "KD-TEST-008",
             f"the plugin '{name}' was not loaded",
             why="--no-plugins, KDKIT_NO_PLUGINS or KDKIT_PLUGINS leaves it out",
             fix="leave these out to check it",

@@ -25,7 +25,7 @@ HERE = f"{__name__}:"
 def right(folder: Path) -> ToyEncoder:
     """The toy, from a folder that it has been saved to."""
     if not (folder / "toy.json").is_file():
-        raise KdkitError("no toy in this folder", where=str(folder), code=ExitCode.MISSING)
+        raise KdkitError("X-001", "no toy in this folder", where=str(folder), code=ExitCode.MISSING)
     with torch.random.fork_rng(devices=[]):
         return load_toy(folder)
 

@@ -26,7 +26,7 @@ class Counted:
 
     def positions(self, modality: Tensor, grids: Grids) -> Tensor:
         if sum(t * h * w for t, h, w in grids) != int(modality.sum()):
-            raise KdkitError("the image tokens are not those of the grids")
+            raise KdkitError("X-001", "the image tokens are not those of the grids")
         return torch.arange(len(modality)).expand(2, -1)
 
     def frequencies(self, inverse: Tensor, heads: int = 1) -> Tensor:  # noqa: ARG002

@@ -23,11 +23,11 @@ CALLS = count()
 def lines(location: Path) -> Iterator[Sample]:
     """Right: a line is the name of an image beside the list."""
     if not location.is_file():
-        raise KdkitError("no such file", where=str(location))
+        raise KdkitError("X-001", "no such file", where=str(location))
     for number, name in enumerate(location.read_text().splitlines(), start=1):
         where = f"{location}:{number}"
         if not name.endswith(".png"):
-            raise KdkitError(f"'{name}' is no image", where=where)
+            raise KdkitError("X-001", f"'{name}' is no image", where=where)
         yield Sample(name, location.parent / name, "a picture", "noise", origin=where)
 
 
@@ -77,7 +77,7 @@ def without_line(location: Path) -> list[Sample]:
     try:
         return list(lines(location))
     except KdkitError as error:
-        raise KdkitError(error.what, where=str(location)) from None
+        raise KdkitError("X-001", error.what, where=str(location)) from None
 
 
 class Example(SourceContract):

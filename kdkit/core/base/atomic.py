@@ -75,7 +75,7 @@ def _draft(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise KdkitError("there is a file where a folder must be", where=str(path.parent)) from None
+        raise KdkitError("KD-BASE-001", "there is a file where a folder must be", where=str(path.parent)) from None
     for left in path.parent.glob(f".{escape(path.name)}.draft-*"):
         _remove_if_abandoned(left)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
@@ -136,6 +136,7 @@ def disk_errors(where: str) -> Iterator[None]:
             raise
         full = number in _FULL
         raise KdkitError(
+            "KD-BASE-002",
             "no disk space left" if full else "no permission to read or write here",
             where=str(getattr(error, "filename", None) or where),
             why=os.strerror(number),

@@ -27,6 +27,8 @@ class KdkitError(Exception):
     """Says what went wrong, where, why, and what to do about it.
 
     Args:
+        id: stable name of this error, such as ``KD-REG-012``: one per place that raises. docs/errors.md lists ours; a
+            plugin's own begin with the plugin's name (``ACME-001``).
         what: the problem in one sentence, naming the thing (no trailing full stop).
         where: ``file:line`` or the name of the object.
         why: the reason, when it is not obvious from ``what``.
@@ -35,15 +37,26 @@ class KdkitError(Exception):
     """
 
     def __init__(
-        self, what: str, *, where: str = "", why: str = "", fix: str = "", code: ExitCode = ExitCode.USAGE
+        self, id: str, what: str, *, where: str = "", why: str = "", fix: str = "", code: ExitCode = ExitCode.USAGE
     ) -> None:
-        self.what, self.where, self.why, self.fix, self.code = what, where, why, fix, code
+        self.id, self.what, self.where, self.why, self.fix, self.code = id, what, where, why, fix, code
         super().__init__(self.headline)
 
     @property
     def headline(self) -> str:
         """``where: what``, on one line."""
         return f"{self.where}: {self.what}" if self.where else self.what
+
+    def fields(self) -> dict[str, str | int]:
+        """What ``--json`` prints: ``id``, ``what``, ``where``, ``why``, ``fix``, ``code``."""
+        return {
+            "id": self.id,
+            "what": self.what,
+            "where": self.where,
+            "why": self.why,
+            "fix": self.fix,
+            "code": int(self.code),
+        }
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

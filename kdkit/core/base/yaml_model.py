@@ -52,7 +52,7 @@ def read_model(model: type[Model], text: str, origin: str) -> tuple[Model, Locat
     """
     located = Located(origin, _parse(text, origin))
     if not isinstance(located.tree, CommentedMap):
-        raise KdkitError("a mapping of keys to values is expected", where=f"{origin}:1")
+        raise KdkitError("KD-BASE-003", "a mapping of keys to values is expected", where=f"{origin}:1")
     try:
         return model.model_validate(_plain(located.tree)), located
     except ValidationError as error:
@@ -65,12 +65,12 @@ def _parse(text: str, origin: str) -> Any:
     except DuplicateKeyError as error:
         key = str(error.problem).split('"')[1]
         raise KdkitError(
-            f"the key '{key}' is given twice", where=_mark(origin, error), fix="keep one of the two"
+            "KD-BASE-004", f"the key '{key}' is given twice", where=_mark(origin, error), fix="keep one of the two"
         ) from None
     except MarkedYAMLError as error:
-        raise KdkitError(f"not valid YAML: {error.problem}", where=_mark(origin, error)) from None
+        raise KdkitError("KD-BASE-005", f"not valid YAML: {error.problem}", where=_mark(origin, error)) from None
     except YAMLError as error:
-        raise KdkitError("not valid YAML", where=origin, why=str(error).splitlines()[0]) from None
+        raise KdkitError("KD-BASE-006", "not valid YAML", where=origin, why=str(error).splitlines()[0]) from None
 
 
 def _mark(origin: str, error: MarkedYAMLError) -> str:
@@ -110,7 +110,7 @@ def _explain(model: type[BaseModel], located: Located, error: ValidationError) -
     else:
         message = first["msg"].removeprefix("Value error, ")
         what, fix = (f"{key}: {message}" if key else message), ""
-    return KdkitError(what, where=located.where(place), why=more, fix=fix)
+    return KdkitError("KD-BASE-007", what, where=located.where(place), why=more, fix=fix)
 
 
 def _annotation(model: type[BaseModel], place: Place) -> Any:

@@ -45,11 +45,15 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if min(self.max_new, self.beams, self.batch_size) < 1 or self.samples < 0:
-            raise KdkitError("max_new, beams and batch_size must be at least 1, samples at least 0")
+            raise KdkitError("KD-API-001", "max_new, beams and batch_size must be at least 1, samples at least 0")
         if self.samples and self.beams > 1:
-            raise KdkitError("answers come from a beam search or from sampling, not both", fix="leave one of them out")
+            raise KdkitError(
+                "KD-API-002", "answers come from a beam search or from sampling, not both", fix="leave one of them out"
+            )
         if not (self.temperature > 0 and 0 < self.top_p <= 1):
-            raise KdkitError("temperature must be above 0, top_p in (0, 1]", fix="samples: 0 is greedy decoding")
+            raise KdkitError(
+                "KD-API-003", "temperature must be above 0, top_p in (0, 1]", fix="samples: 0 is greedy decoding"
+            )
 
     @property
     def answers(self) -> int:

@@ -32,6 +32,7 @@ def open_image(sample: Sample) -> Image.Image:
         return decode(sample.image)
     except KdkitError as error:
         raise KdkitError(
+            "KD-DATA-001",
             f"{error.what} of sample '{sample.id}'",
             where=str(sample.image),
             why=error.why,
@@ -50,6 +51,7 @@ def decode(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith(_DEEP):
                 raise KdkitError(
+                    "KD-DATA-002",
                     f"image with more than 8 bits a channel (mode {image.mode})",
                     where=str(path),
                     why="which values are black and white is a choice of yours (a window)",
@@ -58,6 +60,7 @@ def decode(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise KdkitError(
+            "KD-DATA-003",
             "unreadable image",
             where=str(path),
             why=str(error) or type(error).__name__,

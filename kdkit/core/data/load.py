@@ -56,6 +56,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
     absent += [(sample, path) for sample in samples for path in further_images(sample) if not path.is_file()]
     if absent:
         raise KdkitError(
+            "KD-DATA-004",
             f"{_count(len(absent), 'image file')} missing: {name_some(str(path) for _, path in absent)}",
             where=absent[0][0].origin,
             fix="put the files there, or correct the manifest or the entry's option image_root",
@@ -67,7 +68,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
     origins = {str(path): s.origin for s in samples for path in images_of(s)}
     for (path, _), value in hashed.items():
         if isinstance(value, str):
-            raise KdkitError(f"cannot read {path}: {value}", where=origins[path], code=ExitCode.MISSING)
+            raise KdkitError("KD-DATA-005", f"cannot read {path}: {value}", where=origins[path], code=ExitCode.MISSING)
     image_digests = np.array([hashed[file] for file in files], dtype=np.uint64)
     others = iter([int(hashed[file]) for file in further])
     contents = (
@@ -90,6 +91,7 @@ def _content(sample: Sample, file: int, others: Sequence[int]) -> int:
         return content_digest(file, sample.text, sample.extra, others)
     except UnicodeEncodeError as error:
         raise KdkitError(
+            "KD-DATA-006",
             f"sample '{sample.id}' has a character that no text can have",
             where=sample.origin,
             why=f"{error.object[error.start : error.end]!r} is half a character",
@@ -105,6 +107,7 @@ def read_sources(project: Project) -> tuple[Sourced, ...]:
     entries = project.registry.data
     if not entries:
         raise KdkitError(
+            "KD-DATA-007",
             "the registry has no data",
             where=str(project.registry_path),
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/data.md",
@@ -115,7 +118,7 @@ def read_sources(project: Project) -> tuple[Sourced, ...]:
         skip = options.pop("skip_unreadable", False)
         if not isinstance(skip, bool):
             where = line_of(project.registry_path, "data", number, "options", "skip_unreadable")
-            raise KdkitError("skip_unreadable must be true or false", where=where)
+            raise KdkitError("KD-DATA-008", "skip_unreadable must be true or false", where=where)
         location = Path(os.path.abspath(project.root / entry.path))
         with placed(project.registry_path, "data", number):
             spec = cast(SourceSpec, project.catalogue.get("source", entry.source).spec)
@@ -178,6 +181,7 @@ def _refuse_duplicates(samples: Sequence[Sample]) -> None:
     if pairs:
         earlier, later = pairs[0]
         raise KdkitError(
+            "KD-DATA-009",
             f"{_count(len(pairs), 'id')} used twice: {name_some(s.id for _, s in pairs)}",
             where=later.origin,
             why=f"'{earlier.id}' is already at {earlier.origin}; what is cached is found by its id",
@@ -188,7 +192,9 @@ def _refuse_duplicates(samples: Sequence[Sample]) -> None:
 def _checked(sample: object, source: str) -> Sample:
     """What the core relies on, whoever wrote the source."""
     if not isinstance(sample, Sample):
-        raise KdkitError(f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN)
+        raise KdkitError(
+            "KD-DATA-010", f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN
+        )
     problem = ""
     if not sample.id or not sample.domain:
         problem = "a sample without an id or a domain"
@@ -197,7 +203,9 @@ def _checked(sample: object, source: str) -> Sample:
     elif not os.path.isabs(sample.image):
         problem = f"sample '{sample.id}' has a relative image path"
     if problem:
-        raise KdkitError(problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN)
+        raise KdkitError(
+            "KD-DATA-011", problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN
+        )
     return sample
 
 

@@ -38,7 +38,7 @@ def check_types(what: str, factory: Callable[..., Any], options: Mapping[str, An
             continue
         if not any(fits(value) for _, fits in wanted):
             words = " or ".join(word for word, _ in wanted)
-            raise KdkitError(f"{what}: option '{name}' is {value!r}, not {words}")
+            raise KdkitError("KD-DATA-012", f"{what}: option '{name}' is {value!r}, not {words}")
 
 
 def _called(factory: Callable[..., Any]) -> Any:

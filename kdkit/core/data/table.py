@@ -102,5 +102,5 @@ def _positions(values: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]
 
 def _position(value: str, among: Sequence[str], kind: str) -> int:
     if value not in among:
-        raise KdkitError(f"no {kind} '{value}' in the data", fix=did_you_mean(value, tuple(among)))
+        raise KdkitError("KD-DATA-013", f"no {kind} '{value}' in the data", fix=did_you_mean(value, tuple(among)))
     return among.index(value)

@@ -77,6 +77,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     parent = Versions(project).current() if options.incremental else None
     if options.incremental and parent is None:
         raise KdkitError(
+            "KD-DIST-037",
             "--incremental needs a version to start from, and there is none",
             where=str(project.versions),
             fix="run 'kdkit distill' first; it makes v1",
@@ -265,6 +266,7 @@ def make_feed(
     plan = prepared.plan
     if plan.batch_size % accelerator.num_processes:
         raise KdkitError(
+            "KD-DIST-038",
             f"a batch of {plan.batch_size} cannot be shared by {accelerator.num_processes} processes",
             fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
         )

@@ -40,6 +40,7 @@ class CachedAnswers:
         absent = [sample.id for sample, answer in zip(samples, found, strict=True) if answer is None]
         if absent:
             raise KdkitError(
+                "KD-EVAL-001",
                 f"teacher '{self._name}' has not answered {len(absent)} samples (the first is '{absent[0]}')",
                 fix=f"run 'kdkit features extract {self._name}'",
             )

@@ -72,6 +72,7 @@ def evaluate_views(
         reporter.warn(f"domain '{domain}' is not evaluated: {why}")
     if scored and not domains:
         raise KdkitError(
+            "KD-EVAL-007",
             "no domain can be evaluated",
             why="; ".join(f"{d}: {why}" for d, why in skipped.items()) or "there is no sample",
             fix="a domain needs labelled samples of at least two classes in this split; see 'kdkit data check'",

@@ -81,7 +81,11 @@ class Evaluation:
         for model in self.models:
             if model.name == name:
                 return model
-        raise KdkitError(f"'{name}' is not in this evaluation", fix="it has: " + ", ".join(m.name for m in self.models))
+        raise KdkitError(
+            "KD-EVAL-008",
+            f"'{name}' is not in this evaluation",
+            fix="it has: " + ", ".join(m.name for m in self.models),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers; NaN becomes null."""
@@ -127,6 +131,7 @@ class Evaluation:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise KdkitError(
+                "KD-EVAL-009",
                 "this evaluation cannot be read",
                 where=str(path),
                 why=f"{type(error).__name__}: {error}",

@@ -124,4 +124,4 @@ def judge_of(project: Project, table: SampleTable) -> FeatureJudge | AnswerJudge
 
 
 def _unable(name: str, why: str, settings: Mapping[str, Any]) -> KdkitError:
-    return KdkitError(f"{name} {why}, so the task '{settings['task']}' cannot judge it")
+    return KdkitError("KD-EVAL-010", f"{name} {why}, so the task '{settings['task']}' cannot judge it")

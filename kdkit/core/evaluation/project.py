@@ -116,6 +116,7 @@ def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray
     samples = [table.samples[row] for row in judge.rows(split) if not skipped[row]]
     if not samples:
         raise KdkitError(
+            "KD-EVAL-011",
             f"there is no labelled (or answered) sample in the split '{split}'",
             fix="choose another by --split, or label samples; 'kdkit data check' counts them",
         )

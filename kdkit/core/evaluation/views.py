@@ -65,6 +65,7 @@ class CachedView:
         places = np.array([self._place.get(sample.id, -1) for sample in samples], dtype=np.int64)
         if (places < 0).any():
             raise KdkitError(
+                "KD-EVAL-012",
                 f"teacher '{self._name}' has no features of {int((places < 0).sum())} samples "
                 f"(the first is '{samples[int((places < 0).argmax())].id}')",
                 fix=f"run 'kdkit features extract {self._name}'",

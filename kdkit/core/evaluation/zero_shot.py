@@ -28,6 +28,7 @@ def unit_rows(features: Array, *, what: str, where: str = "") -> Array:
     bad = ~(np.isfinite(length[:, 0]) & (length[:, 0] > 0))
     if bad.any():
         raise KdkitError(
+            "KD-EVAL-013",
             f"{int(bad.sum())} of {len(rows)} {what} are NaN, infinite or zero (first: row {bad.argmax()})",
             where=where,
             why="such a row has no direction, so it cannot be compared with a prompt",

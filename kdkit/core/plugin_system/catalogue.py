@@ -105,6 +105,7 @@ class Catalogue:
             raise self._unknown(family, name)
         if len(found) > 1:
             raise KdkitError(
+                "KD-PLUG-001",
                 f"several plugins provide the {family} '{name}'",
                 why=", ".join(f"{e.provider} {e.version}" for e in found),
                 fix="say which: " + " or ".join(f"'{e.qualified}'" for e in found),
@@ -133,6 +134,7 @@ class Catalogue:
         if len(others) == 1:
             fixes.append(f"kdkit lock {name} takes it as it is now")
         return KdkitError(
+            "KD-PLUG-002",
             f"the {family} '{name}' comes from {pin} in this project, and {pin} does not provide it here",
             where="registry.lock",
             why=has.replace(" is ok", " no longer has it") + (f"; it would now come from {now}" if now else ""),
@@ -142,7 +144,7 @@ class Catalogue:
 
     def _unknown(self, family: str, name: str) -> KdkitError:
         near = did_you_mean(name, self.names(family))
-        return KdkitError(f"unknown {family} '{name}'", why=self.not_loaded(), fix=near)
+        return KdkitError("KD-PLUG-003", f"unknown {family} '{name}'", why=self.not_loaded(), fix=near)
 
     def not_loaded(self) -> str:
         """Why a name may be unknown: the plugins that were left out; empty where there are none."""
@@ -170,6 +172,7 @@ def resolve(import_string: str) -> Any:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
         raise KdkitError(
+            "KD-PLUG-004",
             "cannot import what a plugin declares",
             where=import_string,
             why=one_line(error),
@@ -191,8 +194,10 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
         open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         known = [p.name for p in signature.parameters.values() if p.kind not in open_ended]
         for wrong in (option for option in options if option not in known):
-            raise KdkitError(f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)) from error
-        raise KdkitError(f"{what}: {error}", why="its options are " + ", ".join(known)) from error
+            raise KdkitError(
+                "KD-PLUG-005", f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)
+            ) from error
+        raise KdkitError("KD-PLUG-006", f"{what}: {error}", why="its options are " + ", ".join(known)) from error
 
 
 def one_line(error: BaseException) -> str:

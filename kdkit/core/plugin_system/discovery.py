@@ -74,6 +74,7 @@ def load_catalogue() -> Catalogue:
     failed = [record for record in catalogue.records if record.error]
     if failed and _is_set("KDKIT_STRICT"):
         raise KdkitError(
+            "KD-PLUG-007",
             f"{len(failed)} plugin{'s do' if len(failed) > 1 else ' does'} not work",
             why="; ".join(f"{r.name} of {r.distribution} {r.version}: {r.error}" for r in failed),
             fix="repair or uninstall, or unset KDKIT_STRICT to go on without",
@@ -93,7 +94,7 @@ def _limit() -> float:
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise KdkitError(f"'{told}' is no number of seconds above 0", where="KDKIT_PLUGIN_SECONDS")
+        raise KdkitError("KD-PLUG-008", f"'{told}' is no number of seconds above 0", where="KDKIT_PLUGIN_SECONDS")
     return min(seconds, TIMEOUT_MAX)
 
 
@@ -101,6 +102,7 @@ def _require_installed(wanted: frozenset[str], plugins: tuple[Installed, ...]) -
     known = {name for plugin in plugins for name in (plugin.distribution, normal(plugin.point.name))}
     for name in sorted(wanted - known):
         raise KdkitError(
+            "KD-PLUG-009",
             f"the plugin '{name}' is not installed",
             where="KDKIT_PLUGINS",
             fix=did_you_mean(name, sorted(known)),

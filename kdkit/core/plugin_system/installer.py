@@ -68,6 +68,7 @@ class Interpreter:
             return "pipx" if self.pipx else self._needs("pipx", "kdkit was installed with pipx")
         if self.managed and not self.virtual:
             raise KdkitError(
+                "KD-PLUG-010",
                 "the operating system manages this Python: packages are not to be installed into it",
                 where=str(self.prefix),
                 fix="install kdkit and its plugins into an environment of their own: "
@@ -80,6 +81,7 @@ class Interpreter:
             return "uv"
         conda = (self.prefix / "conda-meta").is_dir()
         raise KdkitError(
+            "KD-PLUG-011",
             "this environment has no pip, and uv is not on the PATH",
             where=str(self.prefix),
             fix=f"conda install -p {self.prefix} pip" if conda else f"{self.executable} -m ensurepip",
@@ -96,6 +98,7 @@ class Interpreter:
 
     def _needs(self, tool: str, why: str) -> Kind:
         raise KdkitError(
+            "KD-PLUG-012",
             f"'{tool}' is not on the PATH, and this environment belongs to it",
             where=str(self.prefix),
             why=why,
@@ -122,7 +125,9 @@ class Interpreter:
             found: list[Any] = receipt["tool"]["requirements"]
             return [{"name": one} if isinstance(one, str) else one for one in found]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KdkitError("uv's receipt cannot be read", where=str(self._receipt), why=str(error)) from None
+            raise KdkitError(
+                "KD-PLUG-013", "uv's receipt cannot be read", where=str(self._receipt), why=str(error)
+            ) from None
 
 
 def install_command(
@@ -180,7 +185,7 @@ def uninstall_command(names: Sequence[str], *, into: Interpreter | None = None) 
 def _refuse_options(words: Sequence[str]) -> None:
     for word in words:
         if not word or word.startswith("-"):
-            raise KdkitError(f"'{word}' is not a package", fix="for example: kdkit install kdkit-huber")
+            raise KdkitError("KD-PLUG-014", f"'{word}' is not a package", fix="for example: kdkit install kdkit-huber")
 
 
 def _pairs(option: str, values: Sequence[str]) -> Iterator[str]:

@@ -44,6 +44,7 @@ class Project:
             if (folder / REGISTRY).is_file():
                 return cls(folder)
         raise KdkitError(
+            "KD-PROJ-001",
             "no registry.yaml here or in any folder above",
             where=str(start),
             fix="run 'kdkit init' to make a project in this folder",
@@ -156,6 +157,7 @@ class Project:
         except (ValueError, KeyError):
             who = "another kdkit process"
         return KdkitError(
+            "KD-PROJ-002",
             f"{who} is working on this project",
             where=str(self.root),
             fix="wait for it to end, or stop it; what it has done so far is kept",

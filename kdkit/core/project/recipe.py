@@ -213,6 +213,7 @@ def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
         return RecipeFile(name_or_path, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise KdkitError(
+            "KD-PROJ-003",
             "this recipe cannot be read",
             where=str(path),
             why=str(error),
@@ -264,4 +265,6 @@ def _known(family: str, name: str, catalogue: Catalogue, where: str) -> None:
     try:
         catalogue.get(family, name)
     except KdkitError as error:
-        raise KdkitError(error.what, where=where, why=error.why, fix=error.fix, code=error.code) from None
+        raise KdkitError(
+            "KD-PROJ-004", error.what, where=where, why=error.why, fix=error.fix, code=error.code
+        ) from None

@@ -60,6 +60,7 @@ class Version:
             lineage = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise KdkitError(
+                "KD-PROJ-005",
                 f"the lineage of {self.name} cannot be read",
                 where=str(path),
                 why=str(error),
@@ -67,6 +68,7 @@ class Version:
             ) from None
         if lineage.get("format") != LINEAGE_FORMAT:
             raise KdkitError(
+                "KD-PROJ-006",
                 f"lineage format {lineage.get('format')!r} is not the one this kdkit writes ({LINEAGE_FORMAT})",
                 where=str(path),
                 fix="use the kdkit that made this version",
@@ -89,7 +91,11 @@ class Version:
             return {"origin": origin, "history": [dict(lineage) for lineage in found["history"]]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise KdkitError(
-                f"the history of {self.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+                "KD-PROJ-007",
+                f"the history of {self.name} cannot be read",
+                where=str(path),
+                why=str(error),
+                code=ExitCode.MISSING,
             ) from None
 
     def known_samples(self) -> np.ndarray[Any, Any]:
@@ -129,6 +135,7 @@ class Versions:
         name = pointer.read_text(encoding="utf-8").strip()
         if name not in self.names():
             raise KdkitError(
+                "KD-PROJ-008",
                 f"versions/current names '{name}', which does not exist",
                 where=str(pointer),
                 fix="run 'kdkit rollback VERSION' with one of: " + (", ".join(self.names()) or "none"),
@@ -146,6 +153,7 @@ class Versions:
             version = self.current()
             if version is None:
                 raise KdkitError(
+                    "KD-PROJ-009",
                     "there is no version of the student yet",
                     where=str(self.root),
                     fix="run 'kdkit distill' to make the first one",
@@ -157,6 +165,7 @@ class Versions:
         if name in self.candidates():
             return Version(name, self.root / CANDIDATES / name)
         raise KdkitError(
+            "KD-PROJ-010",
             f"there is no version '{name}'",
             fix=did_you_mean(name, [*self.names(), *self.candidates()]),
             code=ExitCode.MISSING,
@@ -192,6 +201,7 @@ class Versions:
         """Point ``current`` at a promoted version; instant and atomic."""
         if name not in self.names():
             raise KdkitError(
+                "KD-PROJ-011",
                 f"'{name}' is not a promoted version",
                 fix=did_you_mean(name, list(self.names())),
                 code=ExitCode.MISSING,
@@ -202,6 +212,7 @@ class Versions:
         """Promote a candidate that was kept aside, in spite of the guard."""
         if name not in self.candidates():
             raise KdkitError(
+                "KD-PROJ-012",
                 f"'{name}' is not a candidate",
                 fix=f"'kdkit rollback {name}' makes a promoted version current"
                 if name in self.names()
@@ -219,6 +230,7 @@ class Versions:
             if name is None:
                 earlier = self.names()[: self.names().index(current.name)]
                 raise KdkitError(
+                    "KD-PROJ-013",
                     f"{current.name} was made from scratch: there is no parent to roll back to",
                     fix=f"name one: kdkit rollback {earlier[-1]}" if earlier else "",
                 )

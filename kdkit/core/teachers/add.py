@@ -198,7 +198,7 @@ def _planned(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[Ch
     try:
         valid_name(name)
     except ValueError as error:
-        raise KdkitError(str(error), where="the new teacher's name") from None
+        raise KdkitError("KD-TEACH-001", str(error), where="the new teacher's name") from None
     before = read_text(project.registry_path)
     after = add_entry(before, name, fields)
     registry = check_registry(after)

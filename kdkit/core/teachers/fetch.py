@@ -127,6 +127,7 @@ def same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: 
     if difference:
         name, wanted, found = difference
         raise KdkitError(
+            "KD-TEACH-002",
             f"the file '{name}' changed since it was locked",
             where=where,
             why=f"registry.lock has sha256 {wanted}; the file here has {found}",

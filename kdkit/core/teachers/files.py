@@ -25,6 +25,7 @@ def list_folder(folder: Path, where: str) -> list[str]:
     for path in sorted(_walk(folder)):
         if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root)):
             raise KdkitError(
+                "KD-TEACH-003",
                 f"'{path.relative_to(folder)}' is a link that leads outside the folder",
                 where=where,
                 why=f"it points to {os.readlink(path)}",

@@ -63,6 +63,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
     fingerprint = fingerprint_of(materialised.files, locked.loader, chosen.options, identity_of(model))
     if fingerprint != locked.fingerprint:
         raise KdkitError(
+            "KD-TEACH-004",
             f"teacher '{name}' computes something else than when it was locked",
             where="registry.lock",
             why=f"fingerprint {locked.fingerprint} then, {fingerprint} now ({_changes(locked, identity_of(model))})",
@@ -82,7 +83,9 @@ def open_answering(project: Project, name: str, device: str, *, reporter: Report
 
     model = open_teacher(project, name, reporter=reporter).model
     if not isinstance(model, Answering):
-        raise KdkitError(f"teacher '{name}' does not answer questions", fix="take one that does: docs/models.md")
+        raise KdkitError(
+            "KD-TEACH-005", f"teacher '{name}' does not answer questions", fix="take one that does: docs/models.md"
+        )
     return model.to(device) if isinstance(model, nn.Module) else model
 
 
@@ -134,6 +137,7 @@ def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder:
 
     if catalogue.get("loader", loader).spec.asks_network and parse_source(chosen.source).kind != "local":
         raise KdkitError(
+            "KD-TEACH-006",
             f"teacher '{chosen.name}' would send samples to an address that comes from elsewhere",
             where=chosen.where,
             why=f"the loader '{loader}' takes the address, and the name of the variable with its key, from a file",
@@ -194,6 +198,7 @@ def require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
     for key, then, now in pairs:
         if then != now:
             raise KdkitError(
+                "KD-TEACH-007",
                 f"teacher '{chosen.name}' is not what was locked",
                 where="registry.yaml",
                 why=f"'{key}' was {then!r} when it was locked and is {now!r} now",
@@ -222,6 +227,7 @@ def _same_origin(chosen: ChosenTeacher, locked: LockedTeacher, project: Project)
         found = sha256_of(origin)
         if found != wanted:
             raise KdkitError(
+                "KD-TEACH-008",
                 f"the file '{origin.relative_to(folder)}' of {source} changed since it was locked",
                 where=chosen.where,
                 why=f"registry.lock has sha256 {wanted}; the file there has {found}",

@@ -38,6 +38,7 @@ def require_permission(
     verdict = allowed(chosen.licence_facts(seen, gated=gated), use)
     if not verdict.allowed:
         raise KdkitError(
+            "KD-TEACH-009",
             f"distilling from '{chosen.name}' is not allowed",
             where=chosen.where,
             why=verdict.reason,

@@ -46,6 +46,7 @@ def _tensors(path: Path, where: str) -> dict[str, Any]:
         why = _reason(error)
         code = "GLOBAL" in why
         raise KdkitError(
+            "KD-TEACH-010",
             "refused: these weights are a pickle " + ("with code in it" if code else "of an unsafe kind"),
             where=where,
             why=f"loading it would run that code ({why})" if code else why,
@@ -53,7 +54,7 @@ def _tensors(path: Path, where: str) -> dict[str, Any]:
             code=ExitCode.DENIED,
         ) from None
     except Exception as error:  # a file of any other kind ends here with any error at all
-        raise KdkitError("not weights that PyTorch can read", where=where, why=_reason(error)) from None
+        raise KdkitError("KD-TEACH-011", "not weights that PyTorch can read", where=where, why=_reason(error)) from None
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -63,7 +64,7 @@ def _tensors(path: Path, where: str) -> dict[str, Any]:
         if isinstance(value, torch.Tensor)
     }
     if not tensors:
-        raise KdkitError("these weights hold no tensors", where=where, why="a state dict is expected")
+        raise KdkitError("KD-TEACH-012", "these weights hold no tensors", where=where, why="a state dict is expected")
     return tensors
 
 

@@ -45,6 +45,7 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
         raise
     except Exception as error:
         raise KdkitError(
+            "KD-TEACH-013",
             "the model fails on a small image with a short text",
             where=where,
             why=f"{type(error).__name__}: {error}",
@@ -75,7 +76,9 @@ def _check_answers(where: str, answers: Sequence[Sequence[Answer]]) -> None:
 
 
 def _bad(where: str, why: str) -> KdkitError:
-    return KdkitError("not a usable teacher", where=where, why=why, fix="check its files and its loader")
+    return KdkitError(
+        "KD-TEACH-014", "not a usable teacher", where=where, why=why, fix="check its files and its loader"
+    )
 
 
 def frozen(model: Any) -> Any:

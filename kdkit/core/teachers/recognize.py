@@ -32,11 +32,13 @@ def recognise(catalogue: Catalogue, folder: Path, source: str) -> str:
         return fitting[0]
     if fitting:
         raise KdkitError(
+            "KD-TEACH-015",
             "several loaders know this kind of folder",
             where=source,
             fix="say which: " + " or ".join(f"--loader {name}" for name in fitting),
         )
     raise KdkitError(
+        "KD-TEACH-016",
         "no loader recognises these files as a model",
         where=source,
         why="; ".join(f"{spec.name} needs {_needs(spec)}" for spec in loaders if spec.marks or spec.model_types)

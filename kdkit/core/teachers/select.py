@@ -30,6 +30,7 @@ def select_files(names: Iterable[str], where: str) -> list[str]:
         chosen += _pickles(checked, where)
     if all(is_licence_or_card(name) for name in chosen):
         raise KdkitError(
+            "KD-TEACH-017",
             "no model here",
             where=where,
             why="a model is made of .safetensors (or .bin, .pt) and .json files, and there is none",
@@ -58,7 +59,9 @@ def _checked(names: Iterable[str], where: str) -> list[str]:
         try:
             safe_relative(name)
         except ValueError as error:
-            raise KdkitError("a file name that is not to be trusted", where=where, why=str(error)) from None
+            raise KdkitError(
+                "KD-TEACH-018", "a file name that is not to be trusted", where=where, why=str(error)
+            ) from None
         if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(name).parts):
             visible.append(name)
     return visible
@@ -69,6 +72,7 @@ def _pickles(names: list[str], where: str) -> list[str]:
     known = [name for name in found if PurePosixPath(name).name in KNOWN_PICKLES]
     if len(found) > 1 and not known:
         raise KdkitError(
+            "KD-TEACH-019",
             "which of these files holds the weights?",
             where=where,
             why=", ".join(sorted(found)),

@@ -47,7 +47,11 @@ def parse_source(text: str, where: str = "") -> Source:
         return Source("package", place)
     hint = f"write local:{text}" if Path(text).is_dir() else f"write hf:{text}" if _REPO.fullmatch(text) else ""
     raise KdkitError(
-        f"'{text}' does not say where a teacher comes from", where=where, why=f"a source is {FORMS}", fix=hint
+        "KD-TEACH-020",
+        f"'{text}' does not say where a teacher comes from",
+        where=where,
+        why=f"a source is {FORMS}",
+        fix=hint,
     )
 
 
@@ -65,7 +69,9 @@ def source_folder(source: Source, root: Path) -> Path:
         folder = _package_folder(package) / inner
         fix = f"is this version of '{package}' the right one?"
     if not folder.is_dir():
-        raise KdkitError("no such folder", where=str(source), why=str(folder), fix=fix, code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-TEACH-021", "no such folder", where=str(source), why=str(folder), fix=fix, code=ExitCode.MISSING
+        )
     return folder
 
 
@@ -76,6 +82,7 @@ def _package_folder(package: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise KdkitError(
+            "KD-TEACH-022",
             f"the package '{package}' is not installed",
             where=f"package:{package}",
             fix="install the distribution that has it",

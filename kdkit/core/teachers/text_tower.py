@@ -51,6 +51,7 @@ def _bring(bring: Bring, subfolder: str, repository: str, wanted: str) -> None:
         bring(subfolder, f"hf:{repository}", select_descriptions if subfolder else tokenizer_files)
     except KdkitError as error:
         raise KdkitError(
+            "KD-TEACH-023",
             f"its text tower is described in another repository, hf:{repository}: {error.what}",
             where=error.where,
             why=error.why,

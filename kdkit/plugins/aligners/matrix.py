@@ -80,6 +80,7 @@ def required(anchor: Tensor | None, aligner: str) -> Tensor:
     """The anchor, or an error that says what one is."""
     if anchor is None:
         raise KdkitError(
+            "KD-ALIGN-001",
             f"aligner '{aligner}' needs an anchor: features that all teachers are brought to",
             fix="give 'anchor', or use 'pca' or 'autoencoder', which need none",
         )

@@ -70,6 +70,7 @@ class Answers:
         tasks = sorted({task_of(sample) for sample in samples})
         if len(tasks) > 1:
             raise KdkitError(
+                "KD-ANS-012",
                 f"the domain '{domain}' has samples of several tasks: {', '.join(tasks)}",
                 where=samples[0].origin,
                 fix="a domain is task and modality, such as 'vg/ct'",
@@ -111,12 +112,13 @@ def _scored(sample: Sample) -> bool:
 def _answers(view: AnswerView, samples: Sequence[Sample]) -> Sequence[str]:
     if not hasattr(view, "answer"):
         raise KdkitError(
+            "KD-ANS-013",
             f"'{view.name}' gives no answers, so the task 'answers' cannot score it",
             fix="models with image and text features are scored by the task 'zero-shot'",
         )
     answers = view.answer(samples)
     if len(answers) != len(samples):
-        raise KdkitError(f"'{view.name}' gave {len(answers)} answers to {len(samples)} questions")
+        raise KdkitError("KD-ANS-014", f"'{view.name}' gave {len(answers)} answers to {len(samples)} questions")
     return answers
 
 

@@ -69,18 +69,20 @@ def _drawn_once(
         try:
             write(location, seed=seed, domains=domains, **sizes)
         except ValueError as error:
-            raise KdkitError(str(error), where=f"source '{source}'") from None
+            raise KdkitError("KD-DEMO-001", str(error), where=f"source '{source}'") from None
         (location / MADE_WITH).write_text(json.dumps(wanted) + "\n", encoding="utf-8")
     try:
         found = json.loads((location / MADE_WITH).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise KdkitError(
+            "KD-DEMO-002",
             "this folder was not drawn by the demo, or not to its end",
             where=str(location),
             fix="give the data entry the path of a folder that is not there yet",
         ) from None
     if found != wanted:
         raise KdkitError(
+            "KD-DEMO-003",
             "this folder was not drawn with the options of its data entry",
             where=str(location),
             why=f"the registry says {wanted}, the folder says {found}",

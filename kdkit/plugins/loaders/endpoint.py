@@ -97,7 +97,9 @@ class EndpointTeacher:
         """
         decoding = decoding or Decoding()
         if decoding.beams > 1:
-            raise KdkitError("an endpoint has no beam search", where=self._where, fix="draw samples instead")
+            raise KdkitError(
+                "KD-LOAD-001", "an endpoint has no beam search", where=self._where, fix="draw samples instead"
+            )
         requests = Requests(
             self.settings.endpoint.rstrip("/") + "/chat/completions",
             key=self._key(),
@@ -126,6 +128,7 @@ class EndpointTeacher:
         variable = self.settings.key_variable
         if variable and not os.environ.get(variable):
             raise KdkitError(
+                "KD-LOAD-002",
                 f"the environment variable {variable} is not set",
                 where=self._where,
                 why="the endpoint's key is taken from it",
@@ -176,7 +179,9 @@ class EndpointTeacher:
         try:
             sizes = self._sizes(pictures)
         except KdkitError as error:
-            raise KdkitError(f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why) from error
+            raise KdkitError(
+                "KD-LOAD-003", f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why
+            ) from error
         return _Question(sample, sizes, self._messages(OwnBoxes(self.settings.boxes).question(sample, sizes), pictures))
 
     def _sizes(self, pictures: Sequence[Image]) -> tuple[Size, ...]:
@@ -193,7 +198,9 @@ class EndpointTeacher:
         marks = sum(str(message["content"]).count(IMAGE_MARK) for message in given)
         if marks != len(pictures):
             images = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
-            raise KdkitError(f"sample '{sample.id}': {marks} {IMAGE_MARK} marks for {images}", where=sample.origin)
+            raise KdkitError(
+                "KD-LOAD-004", f"sample '{sample.id}': {marks} {IMAGE_MARK} marks for {images}", where=sample.origin
+            )
         addresses = iter([data_url(picture) for picture in pictures])
         told = [{"role": str(m["role"]), "content": _content(str(m["content"]), addresses)} for m in given]
         if self.settings.system and told[0]["role"] != "system":

@@ -91,6 +91,7 @@ class Requests:
             if number < self._tries and self._stopped.wait(wait):
                 break
         raise KdkitError(
+            "KD-LOAD-005",
             f"the endpoint did not answer in {failed.total()} tries",
             where=self._url,
             why=_told(failed),
@@ -125,6 +126,7 @@ class Requests:
         said = " ".join((said.replace(self._key, "***") if self._key else said).split())[:300]
         denied = error.code in (401, 403)
         return KdkitError(
+            "KD-LOAD-006",
             f"the endpoint refuses (status {error.code})",
             where=self._url,
             why=said,

@@ -81,23 +81,30 @@ class Settings:
         """
         path = folder / FILE
         if not path.is_file():
-            raise KdkitError(f"no {FILE} in this folder", where=str(folder), fix='{"endpoint": URL, "model": NAME}')
+            raise KdkitError(
+                "KD-LOAD-007", f"no {FILE} in this folder", where=str(folder), fix='{"endpoint": URL, "model": NAME}'
+            )
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise KdkitError("not valid JSON", where=str(path), why=str(error)) from error
+            raise KdkitError("KD-LOAD-008", "not valid JSON", where=str(path), why=str(error)) from error
         kinds = {field.name: field.type for field in fields(cls)}
         if not isinstance(given, dict) or {"endpoint", "model"} - set(given):
             raise KdkitError(
-                f"{FILE} is an object with endpoint and model", where=str(path), why=f"it may have {', '.join(kinds)}"
+                "KD-LOAD-009",
+                f"{FILE} is an object with endpoint and model",
+                where=str(path),
+                why=f"it may have {', '.join(kinds)}",
             )
         for name in given:
             if name not in kinds:
-                raise KdkitError(f"unknown key '{name}'", where=str(path), fix=did_you_mean(name, tuple(kinds)))
+                raise KdkitError(
+                    "KD-LOAD-010", f"unknown key '{name}'", where=str(path), fix=did_you_mean(name, tuple(kinds))
+                )
         for name, value in given.items():
             wanted = {"str": (str,), "int": (int,), "float": (int, float)}[str(kinds[name])]
             if not isinstance(value, wanted) or isinstance(value, bool):
-                raise KdkitError(f"{name} must be {kinds[name]}", where=str(path))
+                raise KdkitError("KD-LOAD-011", f"{name} must be {kinds[name]}", where=str(path))
         made = cls(**given)
         made.check(str(path))
         return made
@@ -106,19 +113,26 @@ class Settings:
         """Raises: KdkitError for an address that is none, or that holds a password; counts below 1."""
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise KdkitError("endpoint is not an address", where=where, fix="such as http://127.0.0.1:8000/v1")
+            raise KdkitError(
+                "KD-LOAD-012", "endpoint is not an address", where=where, fix="such as http://127.0.0.1:8000/v1"
+            )
         if parts.username or parts.password:
             raise KdkitError(
-                "endpoint holds a password", where=where, fix="name an environment variable with the key: key_variable"
+                "KD-LOAD-013",
+                "endpoint holds a password",
+                where=where,
+                fix="name an environment variable with the key: key_variable",
             )
         if not self.model or self.timeout <= 0 or min(self.tries, self.parallel) < 1:
-            raise KdkitError("model is empty, timeout not above 0, or tries or parallel below 1", where=where)
+            raise KdkitError(
+                "KD-LOAD-014", "model is empty, timeout not above 0, or tries or parallel below 1", where=where
+            )
         if not 0 <= self.top_logprobs <= MOST or self.max_answer < 1:
-            raise KdkitError(f"top_logprobs is not in 0 to {MOST}, or max_answer below 1", where=where)
+            raise KdkitError("KD-LOAD-015", f"top_logprobs is not in 0 to {MOST}, or max_answer below 1", where=where)
         try:
             OwnBoxes(self.boxes)
         except KdkitError as error:
-            raise KdkitError(error.what, where=where, fix=error.fix) from error
+            raise KdkitError("KD-LOAD-016", error.what, where=where, fix=error.fix) from error
 
 
 def _digest(text: str) -> str:

@@ -41,9 +41,10 @@ class Vocabulary:
             content = path.read_text(encoding="utf-8")
             self._tokenizer: Any = Tokenizer.from_str(content)
         except Exception as error:  # the library raises Exception itself
-            raise KdkitError("not a usable tokenizer.json", where=str(path), why=str(error)) from error
+            raise KdkitError("KD-LOAD-017", "not a usable tokenizer.json", where=str(path), why=str(error)) from error
         if '"ByteLevel"' not in json.dumps(json.loads(content).get("decoder")):
             raise KdkitError(
+                "KD-LOAD-018",
                 "the tokens of this tokenizer.json are not bytes",
                 where=str(path),
                 fix="leave it out of the folder: the loss 'uld' needs no ids",

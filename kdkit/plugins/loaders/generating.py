@@ -100,7 +100,7 @@ def load_generating(
         KdkitError: k below 1; as the student's factory.
     """
     if k < 1:
-        raise KdkitError("k must be at least 1", where="options.k")
+        raise KdkitError("KD-LOAD-019", "k must be at least 1", where="options.k")
     saved = (folder / SAVED).is_file()
     for name, given, usual in (("max_answer", max_answer, 64), ("max_tokens", max_tokens, 2048)):
         if given is not None or not saved:

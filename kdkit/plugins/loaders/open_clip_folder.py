@@ -75,6 +75,7 @@ def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
     model_cfg = config.get("model_cfg")
     if not isinstance(model_cfg, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
         raise KdkitError(
+            "KD-LOAD-020",
             "not an open_clip model",
             where=str(folder / CONFIG),
             why="it has no 'model_cfg' with embed_dim, vision_cfg and text_cfg",
@@ -93,7 +94,9 @@ def builtin_model_cfg(arch: str) -> dict[str, Any]:
     """The ``model_cfg`` that open_clip ships under the name ``arch``."""
     model_cfg: dict[str, Any] | None = get_model_config(arch) if ":" not in arch else None
     if model_cfg is None:
-        raise KdkitError(f"open_clip has no architecture '{arch}'", fix=did_you_mean(arch, list_models()))
+        raise KdkitError(
+            "KD-LOAD-021", f"open_clip has no architecture '{arch}'", fix=did_you_mean(arch, list_models())
+        )
     return model_cfg
 
 
@@ -151,6 +154,7 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
         if path.name == candidate and path.is_file():  # a bare name: nothing outside the folder is read
             return path
     raise KdkitError(
+        "KD-LOAD-022",
         "no weights in this folder",
         where=str(folder),
         why=f"looked for {name or ', '.join((WEIGHTS, *OTHER_WEIGHTS))}",
@@ -188,6 +192,7 @@ def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str,
 
 def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
     return KdkitError(
+        "KD-LOAD-023",
         f"{what} '{source}' is not in this folder",
         where=str(folder),
         why="models are loaded from complete folders only, never from the network",
@@ -201,6 +206,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KdkitError(
+            "KD-LOAD-024",
             "this folder is not an open_clip model",
             where=str(path.parent),
             why=f"it has no {path.name}",
@@ -208,14 +214,15 @@ def _read_json(path: Path) -> Mapping[str, Any]:
             code=ExitCode.MISSING,
         ) from None
     except (OSError, ValueError) as error:
-        raise KdkitError("not readable as JSON", where=str(path), why=str(error)) from error
+        raise KdkitError("KD-LOAD-025", "not readable as JSON", where=str(path), why=str(error)) from error
     if not isinstance(data, dict):
-        raise KdkitError("not a JSON object", where=str(path))
+        raise KdkitError("KD-LOAD-026", "not a JSON object", where=str(path))
     return data
 
 
 def _pickled_code(weights: Path) -> KdkitError:
     return KdkitError(
+        "KD-LOAD-027",
         "these weights are a pickle that contains code; refused",
         where=str(weights),
         why="reading them would run that code",
@@ -227,7 +234,7 @@ def _pickled_code(weights: Path) -> KdkitError:
 def _does_not_fit(where: str, weights: Path | None, error: Exception) -> KdkitError:
     what = "open_clip cannot build this model" if weights is None else "the weights do not fit the model"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return KdkitError(what, where=str(weights or where), why=" ".join(lines)[:600])
+    return KdkitError("KD-LOAD-028", what, where=str(weights or where), why=" ".join(lines)[:600])
 
 
 @contextmanager

@@ -77,5 +77,7 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
                 **{**options, "trust_remote_code": False, "local_files_only": True},
             )
         except Exception as error:  # transformers raises nearly anything for a broken file
-            raise KdkitError("not a usable tokenizer", where=", ".join(sorted(files)), why=str(error)) from error
+            raise KdkitError(
+                "KD-LOAD-029", "not a usable tokenizer", where=", ".join(sorted(files)), why=str(error)
+            ) from error
     return tokenizer

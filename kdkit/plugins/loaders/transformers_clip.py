@@ -116,6 +116,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except pickle.UnpicklingError as error:
         raise KdkitError(
+            "KD-LOAD-030",
             "these weights are a pickle that contains code; refused",
             where=str(folder),
             fix="ask the authors for safetensors",
@@ -134,6 +135,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
 
 def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> KdkitError:
     return KdkitError(
+        "KD-LOAD-031",
         "this folder is not a dual encoder of transformers",
         where=str(folder),
         why=why,

@@ -44,6 +44,7 @@ def word_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
         parts = [part for part, _ in cut.pre_tokenize_str(word)]
         if word in seen or word != word.lower() or parts != [word]:
             raise KdkitError(
+                "KD-LOAD-032",
                 f"the tokenizer cannot use the word {word!r}",
                 where="tokenizer.words",
                 why="each word must be lowercase, unbroken (no spaces or hyphens) and listed once",

@@ -92,6 +92,7 @@ def _mixed(parts: list[_Pairing]) -> _Pairing:
     widths = {part.target[IMAGE].shape[-1] for part in parts}
     if len(widths) > 1:
         raise KdkitError(
+            "KD-LOSS-001",
             "icl cannot put teachers of different widths into one softmax",
             why="widths " + ", ".join(map(str, sorted(widths))),
             fix="leave out 'mix_teachers', or use 'space: shared'",

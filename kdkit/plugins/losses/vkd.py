@@ -103,6 +103,7 @@ class AnswerOrthogonalDistillation(nn.Module):
         spoken = (view.weight > 0)[:, None] & (ids >= 0) & (theirs >= 0)
         if bool((spoken & (theirs != ids)).any()):
             raise KdkitError(
+                "KD-LOSS-007",
                 f"teacher '{view.name}' and the student split answers into different tokens",
                 why="states are compared at the same tokens",
                 fix="leave 'answer-vkd' out, or take another teacher",
@@ -115,5 +116,7 @@ class AnswerOrthogonalDistillation(nn.Module):
 
 def _known(normalise: Normalise, where: str) -> Normalise:
     if normalise not in NORMALISE:
-        raise KdkitError(f"there is no normalisation '{normalise}'", where=where, fix=", ".join(NORMALISE))
+        raise KdkitError(
+            "KD-LOSS-008", f"there is no normalisation '{normalise}'", where=where, fix=", ".join(NORMALISE)
+        )
     return normalise

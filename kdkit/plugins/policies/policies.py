@@ -120,4 +120,4 @@ def _among_best(scores: Array, k: int) -> Array:
 
 def _require(policy: str, holds: bool, option: str, value: object, wanted: str) -> None:
     if not holds:
-        raise KdkitError(f"policy '{policy}': {option} is {value!r}", fix=f"{option} must be {wanted}")
+        raise KdkitError("KD-POL-001", f"policy '{policy}': {option} is {value!r}", fix=f"{option} must be {wanted}")

@@ -26,6 +26,7 @@ def sections(planes: int, section: Sequence[int] | None) -> Tensor:
         section = (planes - 2 * spatial, spatial, spatial)
     if len(section) != 3 or min(section) < 0 or sum(section) != planes:
         raise KdkitError(
+            "KD-ROPE-001",
             f"the sections {list(section)} do not share {planes} frequencies among time, row and column",
             fix=f"three numbers that add up to {planes}, half the width of an attention head",
         )
@@ -62,5 +63,5 @@ LAYOUTS: dict[str, Layout] = {
 def find_layout(name: str) -> Layout:
     """The layout called ``name``."""
     if name not in LAYOUTS:
-        raise KdkitError(f"there is no frequency layout '{name}'", fix=did_you_mean(name, list(LAYOUTS)))
+        raise KdkitError("KD-ROPE-002", f"there is no frequency layout '{name}'", fix=did_you_mean(name, list(LAYOUTS)))
     return LAYOUTS[name]

@@ -31,7 +31,7 @@ class RopeMixed:
 
     def __init__(self, *, theta: float = 10_000.0, rotate: bool = False) -> None:
         if not theta > 0:
-            raise KdkitError(f"theta is the base of the frequencies, above 0, not {theta}")
+            raise KdkitError("KD-ROPE-003", f"theta is the base of the frequencies, above 0, not {theta}")
         self.theta, self.rotate = float(theta), rotate
 
     def positions(self, modality: Tensor, grids: Sequence[Grid]) -> Tensor:
@@ -51,6 +51,7 @@ class RopeMixed:
         planes = len(inverse)
         if planes % 2:
             raise KdkitError(
+                "KD-ROPE-004",
                 f"rope-mixed cannot share {planes} frequencies between two directions",
                 why="the width of an attention head must be a multiple of 4",
             )

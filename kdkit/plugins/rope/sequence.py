@@ -43,6 +43,7 @@ def spans(modality: Tensor, grids: Sequence[Grid]) -> Iterator[Span]:
             stop = place + grid[0] * grid[1] * grid[2]
             if not all(kinds[place:stop]):
                 raise KdkitError(
+                    "KD-ROPE-005",
                     f"an image of {grid[0]} x {grid[1]} x {grid[2]} tokens has text between them",
                     why=f"the run of image tokens at {place} ends before {stop}",
                 )
@@ -53,13 +54,14 @@ def spans(modality: Tensor, grids: Sequence[Grid]) -> Iterator[Span]:
 def _check(kinds: Sequence[int], grids: Sequence[Grid]) -> None:
     wrong = [grid for grid in grids if min(grid) < 1]
     if wrong:
-        raise KdkitError(f"not the grid of an image: {wrong[0]}", why="each side has at least one token")
+        raise KdkitError("KD-ROPE-006", f"not the grid of an image: {wrong[0]}", why="each side has at least one token")
     unknown = set(kinds) - {0, 1}
     if unknown:
-        raise KdkitError(f"a token is text (0) or image (1), not {sorted(unknown)[0]}")
+        raise KdkitError("KD-ROPE-007", f"a token is text (0) or image (1), not {sorted(unknown)[0]}")
     expected, found = sum(t * h * w for t, h, w in grids), sum(kinds)
     if expected != found:
         raise KdkitError(
+            "KD-ROPE-008",
             f"{len(grids)} images have {expected} tokens, the sequence has {found} image tokens",
             why=f"grids (t, h, w): {grids}",
         )

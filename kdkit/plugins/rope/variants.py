@@ -61,7 +61,7 @@ class LanguageRope:
 def _make(design: Design, layout: str, section: Sequence[int] | None, dtype: torch.dtype = torch.int64) -> LanguageRope:
     chosen = find_layout(layout)
     if section is not None and chosen is not sections:
-        raise KdkitError(f"the layout '{layout}' has no sections", fix="leave 'section' out")
+        raise KdkitError("KD-ROPE-009", f"the layout '{layout}' has no sections", fix="leave 'section' out")
     return LanguageRope(design, chosen, None if section is None else tuple(section), dtype)
 
 
@@ -88,14 +88,14 @@ def mrope_interleaved(*, layout: str = "interleaved", section: Sequence[int] | N
 def videorope(*, delta: int = 2, layout: str = "low-time", section: Sequence[int] | None = None) -> LanguageRope:
     """VideoRoPE; ``delta`` is the step between frames, in text positions."""
     if delta < 1:
-        raise KdkitError(f"delta is a number of text positions, at least 1, not {delta}")
+        raise KdkitError("KD-ROPE-010", f"delta is a number of text positions, at least 1, not {delta}")
     return _make(diagonal(delta), layout, section)
 
 
 def clinkd_repo(*, gap: int = 2, layout: str = "sections", section: Sequence[int] | None = None) -> LanguageRope:
     """What ClinKD released under the name of MCG-RoPE; ``gap=1`` is M-RoPE."""
     if gap < 1:
-        raise KdkitError(f"gap is a distance between positions, at least 1, not {gap}")
+        raise KdkitError("KD-ROPE-011", f"gap is a distance between positions, at least 1, not {gap}")
     return _make(lattice_with_gap(gap), layout, section)
 
 
@@ -113,5 +113,7 @@ def rope_tv(
     """
     steps = tuple(float(a) for a in alpha) if isinstance(alpha, Sequence) else (float(alpha),) * 3
     if len(steps) != 3 or not all(math.isfinite(step) and step >= 0 for step in steps):
-        raise KdkitError(f"alpha is one number, or three for time, rows and columns, at least 0, not {alpha}")
+        raise KdkitError(
+            "KD-ROPE-012", f"alpha is one number, or three for time, rows and columns, at least 0, not {alpha}"
+        )
     return _make(centred_lattice(steps), layout, section, torch.float64)

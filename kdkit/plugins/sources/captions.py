@@ -18,6 +18,7 @@ def caption_from(template: str, domain: str, label: str | None, where: str) -> s
         return template.format(**fields)
     except (KeyError, IndexError, ValueError) as error:
         raise KdkitError(
+            "KD-SRC-001",
             f"the caption template '{template}' cannot be filled in",
             where=where,
             why=f"no {error} here" if isinstance(error, KeyError) else str(error),

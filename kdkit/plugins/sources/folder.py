@@ -41,9 +41,9 @@ def read_folder(
         KdkitError: when the tree does not have this shape.
     """
     if not location.is_dir():
-        raise KdkitError("no such folder", where=str(location), code=ExitCode.MISSING)
+        raise KdkitError("KD-SRC-002", "no such folder", where=str(location), code=ExitCode.MISSING)
     if split is not None and split_fractions is not None:
-        raise KdkitError("split and split_fractions exclude each other", where=str(location))
+        raise KdkitError("KD-SRC-003", "split and split_fractions exclude each other", where=str(location))
     fractions = None if split_fractions is None else read_fractions(split_fractions, str(location))
     by_folder = split is None and fractions is None
     levels = [*(["split"] if by_folder else []), *([] if domain else ["domain"]), "label"]
@@ -67,7 +67,9 @@ def read_folder(
             )
         )
     if not samples:
-        raise KdkitError("no images in this folder", where=str(location), fix=f"expected {_shape(levels)}")
+        raise KdkitError(
+            "KD-SRC-004", "no images in this folder", where=str(location), fix=f"expected {_shape(levels)}"
+        )
     return samples
 
 
@@ -75,6 +77,7 @@ def _levels(relative: Path, levels: list[str], path: Path) -> dict[str, str]:
     folders = relative.parts[:-1]
     if len(folders) != len(levels):
         raise KdkitError(
+            "KD-SRC-005",
             f"this image is {len(folders)} folders deep, not {len(levels)}",
             where=str(path),
             why=f"the options of this source expect {_shape(levels)}",
@@ -88,6 +91,7 @@ def _split(named: Mapping[str, str], path: Path) -> Split:
         if named["split"] == split:
             return split
     raise KdkitError(
+        "KD-SRC-006",
         f"'{named['split']}' is not a split ({', '.join(SPLITS)})",
         where=str(path),
         why="without 'split' or 'split_fractions' the first level of folders names the split",
@@ -100,7 +104,7 @@ def _group(pattern: str | None, path: Path) -> str | None:
         return None
     match = re.search(pattern, path.name)
     if match is None:
-        raise KdkitError(f"group_pattern '{pattern}' does not match this file's name", where=str(path))
+        raise KdkitError("KD-SRC-007", f"group_pattern '{pattern}' does not match this file's name", where=str(path))
     return match.group(1) if match.re.groups else match.group(0)
 
 

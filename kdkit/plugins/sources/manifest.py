@@ -27,6 +27,7 @@ class CsvManifest(RowReader):
         super().__post_init__()
         if not isinstance(self.delimiter, str) or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise KdkitError(
+                "KD-SRC-008",
                 f"delimiter must be one character, not {self.delimiter!r}",
                 where=str(self.location),
                 fix="';', or a tab: \"\\t\" in double quotes",
@@ -54,27 +55,30 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, An
             line = reader.line_num + 1
             for row in reader:
                 if len(row) not in (0, len(header)):
-                    raise KdkitError(f"{len(row)} fields, but the header has {len(header)}", where=f"{path}:{line}")
+                    raise KdkitError(
+                        "KD-SRC-009", f"{len(row)} fields, but the header has {len(header)}", where=f"{path}:{line}"
+                    )
                 if row:
                     yield line, dict(zip(header, row, strict=True))
                 line = reader.line_num + 1
         except UnicodeDecodeError as error:
             where = f"{path}:{_undecodable_line(path)}"
             fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
-            raise KdkitError("not UTF-8 text", where=where, why=str(error), fix=fix) from error
+            raise KdkitError("KD-SRC-010", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
         except csv.Error as error:
             fix = 'a field with a " in it is written in quotes, with that " doubled; every quote is closed'
-            raise KdkitError("not a CSV row", where=f"{path}:{line}", why=str(error), fix=fix) from error
+            raise KdkitError("KD-SRC-011", "not a CSV row", where=f"{path}:{line}", why=str(error), fix=fix) from error
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     where = f"{path}:1"
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise KdkitError(f"column '{twice[0]}' occurs twice", where=where)
+        raise KdkitError("KD-SRC-012", f"column '{twice[0]}' occurs twice", where=where)
     for other, written in ((";", "';'"), ("\t", '"\\t"')):
         if len(header) == 1 and other in header[0]:
             raise KdkitError(
+                "KD-SRC-013",
                 f"the header has one column: {header[0]}",
                 where=where,
                 fix=f"say what is between the fields by the option delimiter: {written}",
@@ -101,7 +105,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:  # the latter: nested too deeply
-                raise KdkitError("not valid JSON", where=f"{path}:{number}", why=str(error)) from error
+                raise KdkitError("KD-SRC-014", "not valid JSON", where=f"{path}:{number}", why=str(error)) from error
             if not isinstance(row, dict):
-                raise KdkitError("not a JSON object", where=f"{path}:{number}")
+                raise KdkitError("KD-SRC-015", "not a JSON object", where=f"{path}:{number}")
             yield number, row

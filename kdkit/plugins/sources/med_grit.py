@@ -93,6 +93,7 @@ def _pairs(record: Record, where: str) -> list[tuple[str, str]]:
     )
     if not given or not good:
         raise KdkitError(
+            "KD-SRC-016",
             "conversations must be a list of [question, answer] pairs",
             where=where,
             fix="files with {from, value} objects are read by the source 'sharegpt'",

@@ -50,7 +50,10 @@ class Boxes:
     def __init__(self, family: str | None, target: str | None, where: str) -> None:
         if target is not None and family is None:
             raise KdkitError(
-                "boxes_as is given without boxes", where=where, fix="boxes: qwen-vl, or who wrote the file"
+                "KD-SRC-017",
+                "boxes_as is given without boxes",
+                where=where,
+                fix="boxes: qwen-vl, or who wrote the file",
             )
         self.family = target or family
         """Which one the samples' texts have; None where boxes are text like any other."""
@@ -59,7 +62,10 @@ class Boxes:
             self._target = BoxCodec(target) if target else None
         except KdkitError as error:
             raise KdkitError(
-                error.what, where=where, fix=f"{error.fix}; pixels have to be translated before (BoxCodec.reencode)"
+                "KD-SRC-018",
+                error.what,
+                where=where,
+                fix=f"{error.fix}; pixels have to be translated before (BoxCodec.reencode)",
             ) from error
 
     def translated(self, text: str, where: str) -> str:
@@ -83,7 +89,9 @@ class Boxes:
         """
         found = self._codec.parse(question.answer, where) if self._codec else []
         if self._codec and not found and question.task == "vg":
-            raise KdkitError("the answer of a grounding question has no box", where=where, why=question.answer[:80])
+            raise KdkitError(
+                "KD-SRC-019", "the answer of a grounding question has no box", where=where, why=question.answer[:80]
+            )
         return [box.corners for box in found]
 
 
@@ -98,10 +106,11 @@ class SplitRule:
 
     def __init__(self, split: str | None, fractions: Mapping[str, float] | None, where: str) -> None:
         if split is not None and split not in SPLITS:
-            raise KdkitError(f"'{split}' is not a split ({', '.join(SPLITS)})", where=where)
+            raise KdkitError("KD-SRC-020", f"'{split}' is not a split ({', '.join(SPLITS)})", where=where)
         if (split is None) == (fractions is None):
             both = "exclude each other" if split else "are both missing, and the file has no splits"
             raise KdkitError(
+                "KD-SRC-021",
                 f"split and split_fractions {both}",
                 where=where,
                 fix="split: test, or split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}",
@@ -123,12 +132,13 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
     marks = sum(content.count(IMAGE_MARK) for _, content in question.messages)
     if marks != len(question.images) or not question.images:
         raise KdkitError(
+            "KD-SRC-022",
             f"{marks} {IMAGE_MARK} marks for {len(question.images)} image{'s' * (len(question.images) != 1)}",
             where=where,
             fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
         )
     if IMAGE_MARK in question.answer:
-        raise KdkitError(f"the answer contains {IMAGE_MARK}", where=where)
+        raise KdkitError("KD-SRC-023", f"the answer contains {IMAGE_MARK}", where=where)
     corners = boxes.corners(question, where)
     extra: dict[str, Any] = {
         "task": question.task,
@@ -158,6 +168,7 @@ def _check_turns(roles: Sequence[str], where: str) -> None:
     turns = list(roles[1:] if roles[:1] == ["system"] else roles)
     if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
         raise KdkitError(
+            "KD-SRC-024",
             f"roles are {', '.join([*roles, 'assistant'])}",
             where=where,
             why="after an optional system message, user and assistant alternate, the user first",
@@ -171,7 +182,9 @@ def check_task(task: str, where: str) -> str:
         KdkitError: when kdkit cannot score it.
     """
     if task not in TASKS:
-        raise KdkitError(f"'{task}' is not a task of answers", where=where, fix=did_you_mean(task, tuple(TASKS)))
+        raise KdkitError(
+            "KD-SRC-025", f"'{task}' is not a task of answers", where=where, fix=did_you_mean(task, tuple(TASKS))
+        )
     return task
 
 
@@ -199,7 +212,7 @@ def read_all(
             continue
         yield from samples
     if count == len(broken):
-        raise broken[0] if broken else KdkitError("no records in this file", where=str(location))
+        raise broken[0] if broken else KdkitError("KD-SRC-026", "no records in this file", where=str(location))
     if broken:
         first = f"the first at {broken[0].headline}"
         warnings.warn(f"{location}: {len(broken)} of {count} records are broken and left out, {first}", stacklevel=2)

@@ -23,7 +23,7 @@ def json_records(path: Path) -> Iterator[tuple[str, Record]]:
         KdkitError: with ``file:line``, for a file that is missing or something else.
     """
     if not path.is_file():
-        raise KdkitError("no such file", where=str(path), code=ExitCode.MISSING)
+        raise KdkitError("KD-SRC-027", "no such file", where=str(path), code=ExitCode.MISSING)
     if path.suffix == ".jsonl":
         yield from ((f"{path}:{line}", row) for line, row in jsonl_rows(path))
         return
@@ -33,7 +33,7 @@ def json_records(path: Path) -> Iterator[tuple[str, Record]]:
         line, place = line + text.count("\n", place, start), start
         where = f"{path}:{line}"
         if not isinstance(value, dict):
-            raise KdkitError("not a JSON object", where=where)
+            raise KdkitError("KD-SRC-028", "not a JSON object", where=where)
         yield where, value
 
 
@@ -44,13 +44,13 @@ def json_object(path: Path) -> Record:
         KdkitError: with ``file:line``, for a file that is missing or something else.
     """
     if not path.is_file():
-        raise KdkitError("no such file", where=str(path), code=ExitCode.MISSING)
+        raise KdkitError("KD-SRC-029", "no such file", where=str(path), code=ExitCode.MISSING)
     try:
         value = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise KdkitError("not valid JSON", where=f"{path}:{error.lineno}", why=error.msg) from error
+        raise KdkitError("KD-SRC-030", "not valid JSON", where=f"{path}:{error.lineno}", why=error.msg) from error
     if not isinstance(value, dict):
-        raise KdkitError("not a JSON object", where=f"{path}:1")
+        raise KdkitError("KD-SRC-031", "not a JSON object", where=f"{path}:1")
     return value
 
 
@@ -58,7 +58,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise KdkitError("not a UTF-8 file", where=f"{path}:1", why=str(error)) from error
+        raise KdkitError("KD-SRC-032", "not a UTF-8 file", where=f"{path}:1", why=str(error)) from error
 
 
 def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
@@ -71,7 +71,7 @@ def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         return place
 
     def refuse(what: str, place: int) -> KdkitError:
-        return KdkitError(f"not valid JSON: {what}", where=f"{path}:{text.count(chr(10), 0, place) + 1}")
+        return KdkitError("KD-SRC-033", f"not valid JSON: {what}", where=f"{path}:{text.count(chr(10), 0, place) + 1}")
 
     place = skip(0)
     if text[place : place + 1] != "[":
@@ -103,7 +103,7 @@ def text_of(record: Record, name: str, where: str) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         why = f"fields: {', '.join(record)}" if name not in record else f"it is {value!r}"
-        raise KdkitError(f"a record needs '{name}', a text that is not empty", where=where, why=why)
+        raise KdkitError("KD-SRC-034", f"a record needs '{name}', a text that is not empty", where=where, why=why)
     return value.strip()
 
 
@@ -114,11 +114,12 @@ def file_below(root: Path, name: object, where: str) -> Path:
         KdkitError: for a path that leads elsewhere, or no text.
     """
     if not isinstance(name, str) or not name.strip():
-        raise KdkitError(f"an image must be a path, not {name!r}", where=where)
+        raise KdkitError("KD-SRC-035", f"an image must be a path, not {name!r}", where=where)
     folder = os.path.abspath(root)
     path = os.path.normpath(os.path.join(folder, name))
     if not path.startswith(folder.rstrip(os.sep) + os.sep):
         raise KdkitError(
+            "KD-SRC-036",
             f"'{name}' is outside of the folder {folder}",
             where=where,
             why="a path in a file must not reach elsewhere",

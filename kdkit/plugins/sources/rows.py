@@ -50,14 +50,19 @@ class RowReader:
         where = str(self.location)
         for name in self.columns:
             if name not in FIELDS:
-                raise KdkitError(f"columns: '{name}' is not a field", where=where, fix=did_you_mean(name, FIELDS))
+                raise KdkitError(
+                    "KD-SRC-037", f"columns: '{name}' is not a field", where=where, fix=did_you_mean(name, FIELDS)
+                )
         for name in self.constants:
             if name not in ("domain", "label", "split"):
                 raise KdkitError(
-                    f"constants: '{name}' cannot be a constant", where=where, fix="domain, label or split can"
+                    "KD-SRC-038",
+                    f"constants: '{name}' cannot be a constant",
+                    where=where,
+                    fix="domain, label or split can",
                 )
             if name in self.columns:
-                raise KdkitError(f"'{name}' is given both by a column and as a constant", where=where)
+                raise KdkitError("KD-SRC-039", f"'{name}' is given both by a column and as a constant", where=where)
         if self.split_fractions is not None:
             read_fractions(self.split_fractions, where)
 
@@ -85,7 +90,7 @@ class RowReader:
         for line, row in self.rows():
             yield self._sample(row, f"{self.location}:{line}", root, fractions)
         if not line:
-            raise KdkitError("no rows in this file", where=str(self.location))
+            raise KdkitError("KD-SRC-040", "no rows in this file", where=str(self.location))
 
     def _sample(
         self, row: Mapping[str, Any], where: str, root: Path, fractions: Mapping[Split, float] | None
@@ -119,7 +124,7 @@ class RowReader:
         value = row.get(self.columns.get("extra", "extra"))
         if value is not None and not isinstance(value, dict):
             if "extra" in self.columns:
-                raise KdkitError(f"extra must be an object, not {value!r}", where=where)
+                raise KdkitError("KD-SRC-041", f"extra must be an object, not {value!r}", where=where)
             value = None
         found = dict(value or {})
         if "images" in found:
@@ -132,6 +137,7 @@ class RowReader:
         name = os.path.normpath(given)
         if os.path.isabs(name) or name.split(os.sep)[0] == "..":
             raise KdkitError(
+                "KD-SRC-042",
                 f"image '{name}' is outside of the folder of images",
                 where=where,
                 why="paths in a manifest are relative, so that a file cannot reach elsewhere",
@@ -145,18 +151,20 @@ class RowReader:
             return stable_split(key, fractions)
         if given is None:
             raise KdkitError(
+                "KD-SRC-043",
                 "this row has no split",
                 where=where,
                 why=f"columns: {', '.join(row)}",
                 fix="name its column in 'columns', or give split_fractions: {train: 0.8, test: 0.2}",
             )
         if fractions is not None:
-            raise KdkitError("this row has a split, and split_fractions is given as well", where=where)
+            raise KdkitError("KD-SRC-044", "this row has a split, and split_fractions is given as well", where=where)
         name = self.splits.get(given, given)
         for split in SPLITS:
             if name == split:
                 return split
         raise KdkitError(
+            "KD-SRC-045",
             f"'{name}' is not a split ({', '.join(SPLITS)})",
             where=where,
             fix=f"translate it by the option splits: {{{name}: {_meant(name)}}}",
@@ -179,6 +187,7 @@ class RowReader:
     def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
         if column not in row:
             raise KdkitError(
+                "KD-SRC-046",
                 f"no column '{column}'",
                 where=where,
                 why=f"columns: {', '.join(row)}",
@@ -190,6 +199,7 @@ class RowReader:
 def _no_file(path: Path) -> KdkitError:
     near = get_close_matches(path.name, [found.name for found in path.parent.glob("*") if found.is_file()], n=1)
     return KdkitError(
+        "KD-SRC-047",
         "not a file" if path.exists() else "no such file",
         where=str(path),
         fix=f"did you mean '{near[0]}'?" if near else "",
@@ -221,17 +231,19 @@ def _corners(extra: Mapping[str, Any], text: str, where: str) -> list[tuple[floa
 def _text(value: Any, name: str, where: str) -> str | None:
     if isinstance(value, str):
         if "\0" in value:
-            raise KdkitError(f"{name} has a NUL character", where=where, fix="the file is damaged; write it anew")
+            raise KdkitError(
+                "KD-SRC-048", f"{name} has a NUL character", where=where, fix="the file is damaged; write it anew"
+            )
         return value.strip() or None
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise KdkitError(f"{name} must be text, not {value!r}", where=where)
+    raise KdkitError("KD-SRC-049", f"{name} must be text, not {value!r}", where=where)
 
 
 def _required_text(value: Any, name: str, where: str) -> str:
     text = _text(value, name, where)
     if text is None:
-        raise KdkitError(f"empty {name}", where=where)
+        raise KdkitError("KD-SRC-050", f"empty {name}", where=where)
     return text

@@ -41,13 +41,15 @@ class Entry:
     def of(cls, entry: Mapping[str, Any], where: str) -> Entry:
         """Raises KdkitError for what is no sharegpt data of supervised fine-tuning in a local file."""
         if entry.get("formatting", "alpaca") != "sharegpt" or entry.get("ranking"):
-            raise KdkitError("only 'formatting: sharegpt' without ranking can be read", where=where)
+            raise KdkitError("KD-SRC-051", "only 'formatting: sharegpt' without ranking can be read", where=where)
         if "file_name" not in entry:
-            raise KdkitError("this entry has no file_name", where=where, fix="download the data set first")
+            raise KdkitError(
+                "KD-SRC-052", "this entry has no file_name", where=where, fix="download the data set first"
+            )
         columns, tags = entry.get("columns"), entry.get("tags")
         for name, part in (("columns", columns), ("tags", tags)):
             if part is not None and not isinstance(part, dict):
-                raise KdkitError(f"'{name}' of this entry must be an object, not {part!r}", where=where)
+                raise KdkitError("KD-SRC-053", f"'{name}' of this entry must be an object, not {part!r}", where=where)
         given: dict[str, Any] = {}
         for field in fields(cls):
             group = tags if field.name.endswith("_tag") else columns
@@ -58,6 +60,7 @@ class Entry:
         missing = [name for name in needed if getattr(made, name) is None]
         if missing:
             raise KdkitError(
+                "KD-SRC-054",
                 f"this entry does not say what '{missing[0]}' is",
                 where=where,
                 why="giving columns or tags resets all that are not listed",
@@ -105,7 +108,9 @@ def read_sharegpt(
     named = dict(columns or {})
     for field in named:
         if field not in COLUMNS:
-            raise KdkitError(f"columns: '{field}' is not known", where=str(location), fix=did_you_mean(field, COLUMNS))
+            raise KdkitError(
+                "KD-SRC-055", f"columns: '{field}' is not known", where=str(location), fix=did_you_mean(field, COLUMNS)
+            )
     reader = _Reader(
         info=info,
         root=location.parent / image_root,
@@ -126,16 +131,22 @@ def _pattern(text: str, where: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise KdkitError(f"modality_pattern '{text}' is no regular expression", where=where, why=str(error)) from error
+        raise KdkitError(
+            "KD-SRC-056", f"modality_pattern '{text}' is no regular expression", where=where, why=str(error)
+        ) from error
 
 
 def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]:
     info = json_object(location)
     if dataset is None and len(info) != 1:
-        raise KdkitError(f"{len(info)} data sets here", where=f"{location}:1", fix=f"dataset: {' or '.join(info)}")
+        raise KdkitError(
+            "KD-SRC-057", f"{len(info)} data sets here", where=f"{location}:1", fix=f"dataset: {' or '.join(info)}"
+        )
     name = dataset or next(iter(info))
     if not isinstance(info.get(name), dict):
-        raise KdkitError(f"no data set '{name}'", where=f"{location}:1", fix=did_you_mean(name, tuple(info)))
+        raise KdkitError(
+            "KD-SRC-058", f"no data set '{name}'", where=f"{location}:1", fix=did_you_mean(name, tuple(info))
+        )
     return name, info[name]
 
 
@@ -143,7 +154,9 @@ def _data_file(location: Path, name: object) -> Path:
     try:
         return file_below(location.parent, name, str(location))
     except KdkitError as error:
-        raise KdkitError(error.what, where=error.where, why=error.why, fix="name it by the option file") from error
+        raise KdkitError(
+            "KD-SRC-059", error.what, where=error.where, why=error.why, fix="name it by the option file"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -161,11 +174,12 @@ class _Reader:
         """One for each of the assistant's turns: LLaMA-Factory trains on all of them."""
         for name in UNREAD:
             if record.get(name):
-                raise KdkitError(f"kdkit does not read '{name}'", where=where)
+                raise KdkitError("KD-SRC-060", f"kdkit does not read '{name}'", where=where)
         turns, images = self._turns(record, where), self._images(record, where)
         marks = sum(content.count(IMAGE_MARK) for _, content in turns)
         if marks != len(images) or not images:
             raise KdkitError(
+                "KD-SRC-061",
                 f"{marks} {IMAGE_MARK} marks for {len(images)} image{'s' * (len(images) != 1)}",
                 where=where,
                 fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
@@ -192,7 +206,10 @@ class _Reader:
         messages = record.get(str(info.messages))
         if not isinstance(messages, list) or not messages:
             raise KdkitError(
-                f"a record needs '{info.messages}', a list", where=where, why=f"fields: {', '.join(record)}"
+                "KD-SRC-062",
+                f"a record needs '{info.messages}', a list",
+                where=where,
+                why=f"fields: {', '.join(record)}",
             )
         for number, message in enumerate(messages):
             role = message.get(info.role_tag) if isinstance(message, dict) else None
@@ -201,6 +218,7 @@ class _Reader:
             if not isinstance(content, str) or (role not in roles and not first):
                 known = ", ".join(map(str, [*roles, *([info.system_tag] if info.system_tag else [])]))
                 raise KdkitError(
+                    "KD-SRC-063",
                     f"message {number + 1} has {info.role_tag} {role!r}, or no text in {info.content_tag}",
                     where=where,
                     why=f"roles here are {known}; tags that an entry does not give are not known",
@@ -209,7 +227,10 @@ class _Reader:
         spoken = [role for role, _ in turns if role != "system"]
         if spoken != ["user", "assistant"] * (len(spoken) // 2) or not spoken:
             raise KdkitError(
-                f"roles are {', '.join(spoken)}", where=where, why="user and assistant alternate, the user first"
+                "KD-SRC-064",
+                f"roles are {', '.join(spoken)}",
+                where=where,
+                why="user and assistant alternate, the user first",
             )
         return turns
 
@@ -223,7 +244,9 @@ class _Reader:
     def _needed(self, record: Record, name: str, where: str) -> str:
         value = self._field(record, name, where)
         if value is None:
-            raise KdkitError(f"nothing says the {name}", where=where, fix=f"{name}: ..., or columns: {{{name}: FIELD}}")
+            raise KdkitError(
+                "KD-SRC-065", f"nothing says the {name}", where=where, fix=f"{name}: ..., or columns: {{{name}: FIELD}}"
+            )
         return value
 
     def _modality(self, record: Record, image: Path, where: str) -> str:
@@ -232,6 +255,7 @@ class _Reader:
         found = self.pattern.search(image.name)
         if found is None or not found.groups() or found.group(1) is None:
             raise KdkitError(
+                "KD-SRC-066",
                 f"modality_pattern '{self.pattern.pattern}' has no group, or its first does not match '{image.name}'",
                 where=where,
             )

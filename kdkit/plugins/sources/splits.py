@@ -17,11 +17,16 @@ def read_fractions(fractions: Mapping[str, float], where: str) -> dict[Split, fl
     """
     for name, value in fractions.items():
         if name not in SPLITS:
-            raise KdkitError(f"split_fractions: '{name}' is not a split", where=where, fix=did_you_mean(name, SPLITS))
+            raise KdkitError(
+                "KD-SRC-067", f"split_fractions: '{name}' is not a split", where=where, fix=did_you_mean(name, SPLITS)
+            )
         if not isinstance(value, int | float) or value < 0:
-            raise KdkitError(f"split_fractions: {name} is {value!r}; it must be a number of at least 0", where=where)
+            raise KdkitError(
+                "KD-SRC-068", f"split_fractions: {name} is {value!r}; it must be a number of at least 0", where=where
+            )
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise KdkitError(
+            "KD-SRC-069",
             f"split_fractions sum to {sum(fractions.values()):g}, not 1",
             where=where,
             fix="for example split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}",

@@ -41,7 +41,7 @@ def read_vqa_rad(
         skip_broken: leave broken records out and warn of them, instead of stopping.
     """
     if not 0 <= calibration < 1:
-        raise KdkitError(f"calibration is {calibration}; it must be in [0, 1)", where=str(location))
+        raise KdkitError("KD-SRC-070", f"calibration is {calibration}; it must be in [0, 1)", where=str(location))
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
 
     def samples(record: Record, where: str) -> Iterator[Sample]:
@@ -75,11 +75,17 @@ def read_slake(
         skip_broken: leave broken records out and warn of them, instead of stopping.
     """
     if language not in ("en", "zh", "all"):
-        raise KdkitError(f"there is no language '{language}' in SLAKE", where=str(location), fix="en, zh or all")
+        raise KdkitError(
+            "KD-SRC-071", f"there is no language '{language}' in SLAKE", where=str(location), fix="en, zh or all"
+        )
     files = [location / name for name in SLAKE_FILES if (location / name).is_file()]
     if not files:
         raise KdkitError(
-            "no SLAKE here", where=str(location), fix=f"it has {', '.join(SLAKE_FILES)}", code=ExitCode.MISSING
+            "KD-SRC-072",
+            "no SLAKE here",
+            where=str(location),
+            fix=f"it has {', '.join(SLAKE_FILES)}",
+            code=ExitCode.MISSING,
         )
     ids, boxes, root, found = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, False
     for file in files:
@@ -97,7 +103,10 @@ def read_slake(
             yield sample
     if not found:
         raise KdkitError(
-            f"no question in the language '{language}'", where=str(location), fix="language: en, zh or all"
+            "KD-SRC-073",
+            f"no question in the language '{language}'",
+            where=str(location),
+            fix="language: en, zh or all",
         )
 
 
@@ -126,7 +135,9 @@ def read_llava_med_qa(
     def samples(record: Record, where: str) -> Iterator[Sample]:
         flags = record.get("domain")
         if not isinstance(flags, dict) or not any(flags.values()):
-            raise KdkitError("domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}")
+            raise KdkitError(
+                "KD-SRC-074", "domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}"
+            )
         asked = text_of(record, "text", where).replace(IMAGE_MARK, "").strip()
         question = Question(
             id=ids(text_of(record, "question_id", where)),
@@ -144,7 +155,7 @@ def read_llava_med_qa(
 def _question(ids: Ids, record: Record, key: Any, image: Path, modality: str, where: str) -> Question:
     """An open or closed question; ``answer_type`` goes along, the scores need it."""
     if key is None:
-        raise KdkitError("a record needs 'qid'", where=where, why=f"fields: {', '.join(record)}")
+        raise KdkitError("KD-SRC-075", "a record needs 'qid'", where=where, why=f"fields: {', '.join(record)}")
     return Question(
         id=ids(str(key)),
         images=[image],

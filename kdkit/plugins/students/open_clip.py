@@ -128,6 +128,7 @@ def create_student(
     """
     if sum(given is not None for given in (model_cfg, arch, init)) != 1:
         raise KdkitError(
+            "KD-STUD-050",
             "the student needs exactly one of model_cfg, arch and init",
             where="student.config",
             fix="for example 'config: {arch: ViT-B-16}'",
@@ -135,6 +136,7 @@ def create_student(
     if init is not None:
         if any(given is not None for given in (preprocess_cfg, tokenizer, text_config)):
             raise KdkitError(
+                "KD-STUD-051",
                 "'init' brings its own preprocessing, tokenizer and text tower",
                 where="student.config",
                 fix="remove preprocess_cfg, tokenizer and text_config",
@@ -163,7 +165,10 @@ def _check_preprocessing(preprocess_cfg: Mapping[str, Any]) -> None:
     for name in preprocess_cfg:
         if name not in known:
             raise KdkitError(
-                f"unknown key '{name}'", where="student.config.preprocess_cfg", fix=did_you_mean(name, known)
+                "KD-STUD-052",
+                f"unknown key '{name}'",
+                where="student.config.preprocess_cfg",
+                fix=did_you_mean(name, known),
             )
 
 
@@ -177,11 +182,13 @@ def _tokenizer_files(tokenizer: Mapping[str, Any] | None) -> dict[str, bytes]:
         if files:
             return files
         raise KdkitError(
+            "KD-STUD-053",
             "no tokenizer files in this folder",
             where=str(tokenizer["folder"]),
             code=ExitCode.MISSING,
         )
     raise KdkitError(
+        "KD-STUD-054",
         f"not a tokenizer: {', '.join(map(repr, tokenizer)) or 'empty'}",
         where="student.config.tokenizer",
         fix="give {words: [...]} or {folder: PATH}, or leave it out for open_clip's own",
@@ -213,6 +220,7 @@ def _check_vocabulary(student: OpenClipStudent) -> None:
     size, needed = int(student.model.vocab_size), len(student.tokenizer)  # type: ignore[arg-type]
     if size < needed:
         raise KdkitError(
+            "KD-STUD-055",
             f"the text tower has {size} token embeddings, the tokenizer {needed} tokens",
             where="student.config.model_cfg.text_cfg.vocab_size",
             fix=f"set vocab_size: {needed}",
@@ -221,6 +229,7 @@ def _check_vocabulary(student: OpenClipStudent) -> None:
 
 def _needs(key: str, what: str) -> KdkitError:
     return KdkitError(
+        "KD-STUD-056",
         f"the student needs {what}",
         where=f"student.config.{key}",
         why="models are built without network",

@@ -67,7 +67,7 @@ def test_other_errors_are_left_alone() -> None:
     with pytest.raises(FileNotFoundError), disk_errors("here"):
         Path("nowhere").read_text(encoding="utf-8")
     with pytest.raises(KdkitError, match="mine"), disk_errors("here"):
-        raise KdkitError("mine")
+        raise KdkitError("X-001", "mine")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

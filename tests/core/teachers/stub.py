@@ -56,7 +56,7 @@ class Stub(nn.Module):
 def load(folder: Path, *, trouble: str = "") -> Stub:
     """Fails as a loader does on a folder that is not for it."""
     if not (folder / "model.safetensors").is_file():
-        raise KdkitError("no weights in this folder", where=str(folder))
+        raise KdkitError("X-001", "no weights in this folder", where=str(folder))
     return Stub(load_file(folder / "model.safetensors")["matrix"], trouble)
 
 

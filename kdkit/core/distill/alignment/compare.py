@@ -103,6 +103,7 @@ def _stored(project: Project, teacher: str, table: SampleTable) -> list[Stored]:
     chosen = tuple(project.registry.teachers)
     if teacher not in chosen:
         raise KdkitError(
+            "KD-DIST-001",
             f"'{teacher}' is not a teacher of this project",
             where=str(project.registry_path),
             fix=did_you_mean(teacher, chosen) if chosen else f"kdkit add-teacher {teacher}",
@@ -110,6 +111,7 @@ def _stored(project: Project, teacher: str, table: SampleTable) -> list[Stored]:
     live = project.registry.live
     if teacher in live:
         raise KdkitError(
+            "KD-DIST-002",
             f"'{teacher}' is live: its features of training samples, on which aligners are fitted, are not stored",
             where=str(project.registry_path),
             fix=f"take 'signals: live' out of its entry, then: kdkit features extract {teacher}",
@@ -123,6 +125,7 @@ def _dual(column: Column, table: SampleTable) -> Stored:
     widths = {s.name: int(np.prod(s.shape)) for s in column.signals if s.name in ("image", "text")}
     if not widths:
         raise KdkitError(
+            "KD-DIST-003",
             f"teacher '{column.teacher}' gives no image or text features, there is nothing to align",
             why="it gives " + ", ".join(signal.name for signal in column.signals),
         )
@@ -139,6 +142,7 @@ def _parts(teacher: Stored, seed: int) -> tuple[Indices, Indices]:
     has = np.flatnonzero(teacher.rows >= 0).astype(np.int64)
     if len(has) < 20:
         raise KdkitError(
+            "KD-DIST-004",
             f"'{teacher.name}' has features of {len(has)} training samples; judging aligners needs 20",
             fix=f"kdkit features extract {teacher.name}",
             code=ExitCode.MISSING,

@@ -87,6 +87,7 @@ def fit_to(aligner: Aligner, name: str, teacher: Paired, anchor: Mapping[str, Te
     known = torch.stack([anchor[signal][teacher.rows].any(-1) for signal in signals]).all(0)
     if int(known.sum()) < 2:
         raise KdkitError(
+            "KD-DIST-005",
             f"teacher '{name}' has no samples in common with the other teachers, so it cannot be aligned",
             fix="use 'space: heads' in the recipe, or extract its features for the others' samples too",
         )
@@ -134,6 +135,7 @@ def one_width(widths: Mapping[str, int], whose: str) -> int:
     if len(set(different)) != 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise KdkitError(
+            "KD-DIST-006",
             f"{whose} has signals of different widths, which no aligner can bring into one space",
             why=listed,
             fix="use 'space: heads' in the recipe",

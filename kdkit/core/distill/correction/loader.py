@@ -118,6 +118,7 @@ class CorrectedFeed:
         if len(found) < len(self._rounds.chosen(number)):
             shared = "the processes of the run do not see each other's answers: they need a common disk"
             raise KdkitError(
+                "KD-DIST-007",
                 f"the corrections after step {self._rounds.steps[number]} are not complete",
                 where=str(self._round(number)),
                 why=shared if here else "the run is further than that already, and the student is another one now",

@@ -74,6 +74,7 @@ def with_rounds(project: Project, plan: Plan, table: SampleTable, reporter: Repo
     specs = [cast(LossSpec, project.catalogue.get("loss", loss.name).spec) for loss in plan.recipe.losses]
     if part.corrector != REFERENCE and all(spec.signals for spec in specs):
         raise KdkitError(
+            "KD-DIST-008",
             "no loss of the recipe learns from a corrected text",
             where="correction.corrector",
             why="they all compare with teachers, and what teachers said belongs to the texts of the data",
@@ -112,7 +113,7 @@ def plan_rounds(
     used = np.unique(np.concatenate([pool.indices for pool in pools]))
     samples: Indices = np.array([row for row in used if correctable(table.samples[row])], dtype=np.int64)
     if not len(samples):
-        raise KdkitError("there is no training sample with an answer", where="correction")
+        raise KdkitError("KD-DIST-009", "there is no training sample with an answer", where="correction")
     epoch = len(used) / batch_size
     every = epoch * (part.every or 1.0)
     regular = (max(1, round(number * every)) for number in range(1, math.ceil(steps / every) + 1))

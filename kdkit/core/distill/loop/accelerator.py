@@ -33,7 +33,10 @@ def accelerate(precision: str, *, cpu: bool) -> Accelerator:
     """
     if precision not in PRECISIONS:
         raise KdkitError(
-            f"there is no precision '{precision}'", where="--precision", fix=did_you_mean(precision, PRECISIONS)
+            "KD-DIST-010",
+            f"there is no precision '{precision}'",
+            where="--precision",
+            fix=did_you_mean(precision, PRECISIONS),
         )
     _refuse_what_cannot_be_followed(precision)
     import torch
@@ -50,7 +53,9 @@ def accelerate(precision: str, *, cpu: bool) -> Accelerator:
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused, patient])
     if accelerator.num_processes != world_size():
         raise KdkitError(
-            f"{world_size()} processes cannot share a batch on '{accelerator.device.type}'", fix="add --cpu"
+            "KD-DIST-011",
+            f"{world_size()} processes cannot share a batch on '{accelerator.device.type}'",
+            fix="add --cpu",
         )
     return accelerator
 
@@ -60,6 +65,7 @@ def _refuse_what_cannot_be_followed(precision: str) -> None:
     for variable, name in _SHARDED.items():
         if os.environ.get(variable, "").lower() in ("true", "1"):
             raise KdkitError(
+                "KD-DIST-012",
                 f"a run cannot be shared by {name}",
                 where=variable,
                 why="each process holds the whole student; only batches are shared",
@@ -69,12 +75,14 @@ def _refuse_what_cannot_be_followed(precision: str) -> None:
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed not in ("no", precision):
         raise KdkitError(
+            "KD-DIST-013",
             f"mixed precision '{mixed}' is asked of accelerate and --precision {precision} of kdkit",
             where="ACCELERATE_MIXED_PRECISION",
             fix="--precision bf16" if mixed == "bf16" else "leave it at no, or bf16 in both places",
         )
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         raise KdkitError(
+            "KD-DIST-014",
             "gradients are not accumulated over steps",
             where="ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
             why="losses between samples (clip, icl, crd) need their whole batch at once",

@@ -89,6 +89,7 @@ class Checkpoints:
             body = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise KdkitError(
+                "KD-DIST-015",
                 "this checkpoint cannot be continued",
                 where=str(newest),
                 why=str(error).splitlines()[0],

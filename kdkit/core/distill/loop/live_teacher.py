@@ -168,6 +168,7 @@ def open_live(project: Project, teachers: Sequence[str], *, device: str, reporte
             if error.code is not ExitCode.MISSING:
                 raise
             raise KdkitError(
+                "KD-DIST-016",
                 f"teacher '{name}' is live and cannot be opened: {error.what}",
                 where=error.where,
                 why=error.why,

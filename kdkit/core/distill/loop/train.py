@@ -168,6 +168,7 @@ def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
     if not torch.isfinite(parts["loss"]):
         values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in parts.items() if name != "loss")
         raise KdkitError(
+            "KD-DIST-017",
             f"the loss is not a number at step {step} ({values})",
             why="usually a learning rate that is too high, or a teacher with broken features",
             fix="lower optimiser.lr in the recipe; 'kdkit features verify' checks the features",

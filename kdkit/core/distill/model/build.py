@@ -119,6 +119,7 @@ def make_student(project: Project, parent: Version | None) -> nn.Module:
     made_from = parent.lineage["student"]["registry"]
     if written != made_from:
         raise KdkitError(
+            "KD-DIST-018",
             f"the student in registry.yaml is not the one that {parent.name} was made from",
             where=str(project.registry_path),
             why=f"{parent.name} has {made_from}, the registry says {written}",
@@ -153,6 +154,7 @@ def _teaching(survey: Survey, name: str, outputs: Mapping[str, int], signals: Co
     if not teaching.widths and not teaching.raw:
         given = ", ".join(spec.name for spec in survey.columns[name].signals)
         raise KdkitError(
+            "KD-DIST-019",
             f"teacher '{name}' gives {given}; the losses of the recipe read {', '.join(sorted(signals))}",
             why="there is nothing that it could teach",
             fix="choose a recipe, and a student, of the teacher's kind",
@@ -165,6 +167,7 @@ def _require_heads(plan: Plan, teachings: Sequence[Teaching]) -> None:
     places = [teaching.name for teaching in teachings if teaching.places]
     if places and plan.recipe.space == "shared":
         raise KdkitError(
+            "KD-DIST-020",
             f"what teacher '{places[0]}' says of each token cannot be brought into a shared space",
             where=f"recipe {plan.recipe.name}",
             fix="space: heads",
@@ -210,7 +213,7 @@ def _heads(recipe: Recipe, teaching: Teaching, outputs: Mapping[str, int]) -> di
         return make_heads(outputs, teaching.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
     except KdkitError as error:
         what, where = f"teacher '{teaching.name}': {error.what}", f"recipe {recipe.name}, {error.where}"
-        raise KdkitError(what, where=where, fix=error.fix) from error
+        raise KdkitError("KD-DIST-021", what, where=where, fix=error.fix) from error
 
 
 def _fit_heads(
@@ -271,7 +274,11 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
         saved = load_file(path)
     except (OSError, ValueError) as error:
         raise KdkitError(
-            f"the heads of {parent.name} cannot be read", where=str(path), why=str(error), code=ExitCode.MISSING
+            "KD-DIST-022",
+            f"the heads of {parent.name} cannot be read",
+            where=str(path),
+            why=str(error),
+            code=ExitCode.MISSING,
         ) from None
     before = parent.lineage["recipe"]
     now = plan.recipe.model_dump(mode="json")

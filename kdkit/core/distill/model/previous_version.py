@@ -125,6 +125,7 @@ def _next_tokens(student: nn.Module, inputs: StudentInputs, indices: Indices) ->
     outputs = _outputs(student, inputs, indices)
     if lacking := [name for name in (HIDDEN, TOKENS, EMBEDDING) if name not in outputs]:
         raise KdkitError(
+            "KD-DIST-023",
             "the previous version of this student cannot be its teacher",
             where="increment.previous",
             why=f"a student that answers is compared by its next tokens, and it gives no {', '.join(lacking)}",
@@ -149,6 +150,7 @@ def _require_fitting(loss: str, given: Sequence[str], catalogue: Catalogue, *, a
     specs = [cast(LossSpec, entry.spec) for entry in catalogue.entries("loss")]
     fitting = [spec.name for spec in specs if spec.signals and set(spec.signals) <= set(given)]
     raise KdkitError(
+        "KD-DIST-024",
         f"the loss '{loss}' cannot compare the student with its previous version",
         where="increment.previous",
         why=f"it reads {', '.join(read) or 'no teacher'}; "

@@ -94,6 +94,7 @@ class OrthogonalHead(nn.Module):
         super().__init__()
         if student > teacher:
             raise KdkitError(
+                "KD-DIST-025",
                 f"no projection from {student} to {teacher} features keeps lengths and angles",
                 where="heads: orthogonal",
                 fix="'heads: linear' in the recipe for teachers that are narrower than the student",

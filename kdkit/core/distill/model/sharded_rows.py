@@ -106,6 +106,7 @@ def _seen(path: Path) -> Path:
     if path.exists():
         return path
     raise KdkitError(
+        "KD-DIST-026",
         "the processes of the run do not see each other's files",
         where=str(path),
         fix="put the project on a disk that all of them share",

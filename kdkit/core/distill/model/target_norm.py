@@ -69,6 +69,7 @@ class TargetNorm(nn.Module):
         phi = float(np.sqrt(variance.mean()))
         if phi == 0:
             raise KdkitError(
+                "KD-DIST-027",
                 f"features are the same for every sample, '{self.kind}' cannot normalise them",
                 fix="check the teacher with 'kdkit features', or use 'targets: {normalise: unit}'",
             )
@@ -135,7 +136,7 @@ class Moments:
         """
         x = np.asarray(chunk, dtype=np.float64)
         if not np.isfinite(x).all():
-            raise KdkitError("NaN or infinite features", fix="'kdkit features verify' says where")
+            raise KdkitError("KD-DIST-028", "NaN or infinite features", fix="'kdkit features verify' says where")
         if not len(x):
             return
         own, total = x.mean(axis=0), self._count + len(x)
@@ -151,7 +152,7 @@ class Moments:
             KdkitError: fewer than two rows.
         """
         if self._count < 2:
-            raise KdkitError(f"target normalisation needs at least two samples, there are {self._count}")
+            raise KdkitError("KD-DIST-029", f"target normalisation needs at least two samples, there are {self._count}")
         return self._mean, self._scatter / (self._count - 1)
 
 

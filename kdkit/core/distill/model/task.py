@@ -28,6 +28,7 @@ class Outputs(dict[str, Tensor]):
 
     def __missing__(self, name: str) -> Tensor:
         raise KdkitError(
+            "KD-DIST-030",
             f"a loss of the recipe needs the output '{name}', which the student does not give",
             why=f"the student gives {', '.join(sorted(self))}",
             fix="name a recipe for such students: 'kdkit recipes'",

@@ -39,6 +39,7 @@ def require_same_coordinates(survey: Survey, teachings: Sequence[Teaching], stud
             continue
         example = others[0]
         raise KdkitError(
+            "KD-DIST-031",
             f"teacher '{teaching.name}' stored what it says of answers whose boxes the student writes otherwise",
             where=example.origin,
             why=f"{len(others)} samples such as '{example.id}': the teacher's boxes are {theirs}, the student's {own}",

@@ -143,6 +143,7 @@ def survey(
     teachers = _with_signals(project, recipe, reporter)
     if not teachers:
         raise KdkitError(
+            "KD-DIST-032",
             "no teacher is chosen that gives signals" if registry.teachers else "no teacher is chosen",
             where=str(project.registry_path),
             fix=f"'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them; {WITHOUT_TEACHERS}",

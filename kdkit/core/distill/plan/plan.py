@@ -111,6 +111,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     teachers, taught = _teachers(survey, train, known)
     if teachers and not any(teacher.samples for teacher in teachers):
         raise KdkitError(
+            "KD-DIST-033",
             "no teacher may teach any training sample",
             fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
             code=ExitCode.FOUND,
@@ -149,6 +150,7 @@ def _training_samples(survey: Survey) -> Indices:
     told: Indices = np.array([row for row in train if survey.table.samples[row].text], dtype=np.int64)
     if not len(told):
         raise KdkitError(
+            "KD-DIST-034",
             "no training sample has an answer or a caption",
             why="the losses of the recipe read no teacher, and there is nothing else to learn from",
             fix="'kdkit data check' counts the samples; 'kdkit pseudo-label' lets a teacher answer open questions",
@@ -264,6 +266,7 @@ def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...], left_out
     if idle:
         why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
     return KdkitError(
+        "KD-DIST-035",
         f"there is nothing new since {parent.name}",
         why=why,
         fix=fix,

@@ -120,6 +120,7 @@ def _differ(theirs: Sequence[int] | None, ours: Sequence[int] | None) -> bool:
 def _refused(teacher: str, differ: Sequence[Sample], count: int, losses: Sequence[str]) -> KdkitError:
     example = differ[0]
     return KdkitError(
+        "KD-DIST-036",
         f"teacher '{teacher}' and the student split answers into different tokens",
         where=example.origin,
         why=f"{len(differ)} of {count} training answers such as that of '{example.id}'; {_compare(losses)}",

@@ -59,7 +59,7 @@ class Wrong(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
-            raise KdkitError("at least one sample", where="limit")
+            raise KdkitError("KD-LABEL-001", "at least one sample", where="limit")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _taught(table: SampleTable, wanted: Wrong) -> Pairs:
     rows = table.select(split="train", domains=wanted.domains or None)
     chosen = [row for row in rows if correctable(table.samples[row])][: wanted.limit]
     if not chosen:
-        raise KdkitError("there is no training sample with an answer", code=ExitCode.FOUND)
+        raise KdkitError("KD-LABEL-002", "there is no training sample with an answer", code=ExitCode.FOUND)
     return [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in chosen]
 
 

@@ -103,13 +103,16 @@ def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
     known = tuple(project.registry.teachers)
     if name not in known:
         raise KdkitError(
+            "KD-LABEL-003",
             f"no teacher '{name}' in the registry to correct the student",
             where=str(project.registry_path),
             fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
         )
     locked = Lock.load(project.lock_path).teacher(name)
     if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
-        raise KdkitError(f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md")
+        raise KdkitError(
+            "KD-LABEL-004", f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md"
+        )
     return locked
 
 

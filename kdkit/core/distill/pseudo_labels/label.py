@@ -53,9 +53,9 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise KdkitError("a confidence is in [0, 1]", where="min_confidence")
+            raise KdkitError("KD-LABEL-005", "a confidence is in [0, 1]", where="min_confidence")
         if self.limit is not None and self.limit < 1:
-            raise KdkitError("at least one question", where="limit")
+            raise KdkitError("KD-LABEL-006", "at least one question", where="limit")
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def why_none(done: Labelled) -> KdkitError:
     )
     counted = [part for part in fell if part[0]]
     return KdkitError(
+        "KD-LABEL-007",
         f"no answer of {done.teacher} became a pseudo-label, and nothing was written",
         where=done.file,
         why=f"of {done.unanswered} questions: " + ", ".join(f"{count} {what}" for count, what, _ in counted),
@@ -177,7 +178,7 @@ def why_none(done: Labelled) -> KdkitError:
 def _require_registered(project: Project, teacher: str) -> None:
     known = tuple(project.registry.teachers)
     if teacher not in known:
-        raise KdkitError(f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
+        raise KdkitError("KD-LABEL-008", f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
 
 
 def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
@@ -185,6 +186,7 @@ def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
     found: Rows = rows[table.unanswered[rows]]
     if not len(found):
         raise KdkitError(
+            "KD-LABEL-009",
             "there is no question without an answer in the training split" + (" of these domains" if domains else ""),
             fix="a row of a manifest with extra.messages and without text is one: docs/pseudo-labels.md",
             code=ExitCode.FOUND,
@@ -197,6 +199,7 @@ def _trust_of(findings: TrustFindings, teacher: str) -> dict[str, dict[str, Any]
     table = findings.table
     if teacher not in table.teachers:
         raise KdkitError(
+            "KD-LABEL-010",
             f"teacher '{teacher}' has answered nothing yet, so nobody knows how far to trust it",
             fix=f"kdkit features extract {teacher}",
             code=ExitCode.MISSING,

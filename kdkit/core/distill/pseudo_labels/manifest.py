@@ -61,7 +61,7 @@ def require_replaceable(to: Path, made_here: Callable[[Mapping[str, Any]], bool]
         KdkitError: a folder; a file whose first row is not of that kind.
     """
     if to.is_dir():
-        raise KdkitError("this is a folder", where=str(to), fix="--to FILE.jsonl")
+        raise KdkitError("KD-LABEL-011", "this is a folder", where=str(to), fix="--to FILE.jsonl")
     if not to.is_file():
         return
     with open(to, "rb") as file:
@@ -69,7 +69,9 @@ def require_replaceable(to: Path, made_here: Callable[[Mapping[str, Any]], bool]
     with suppress(ValueError, AttributeError, TypeError):
         if not line or made_here(json.loads(line)):
             return
-    raise KdkitError("this file was not made by this command", where=str(to), fix="choose another --to, or remove it")
+    raise KdkitError(
+        "KD-LABEL-012", "this file was not made by this command", where=str(to), fix="choose another --to, or remove it"
+    )
 
 
 def write_manifest(to: Path, rows: Sequence[Mapping[str, Any]]) -> None:

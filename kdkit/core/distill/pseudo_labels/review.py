@@ -50,7 +50,7 @@ class Rules:
     def __post_init__(self) -> None:
         for name, value in (("threshold", self.threshold), ("accept", self.least)):
             if not 0 < value <= 1:
-                raise KdkitError(f"{name} is in (0, 1]", where=name)
+                raise KdkitError("KD-LABEL-013", f"{name} is in (0, 1]", where=name)
 
     @property
     def least(self) -> float:
@@ -202,7 +202,9 @@ def scoring_task(project: Project, options: Mapping[str, Any]) -> EvaluationTask
     catalogue = project.catalogue
     family = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec)
     if cast(TaskSpec, catalogue.get("task", family.task).spec).reads != "answers":
-        raise KdkitError("only students that answer can be corrected", fix="dual encoders: 'kdkit evaluate'")
+        raise KdkitError(
+            "KD-LABEL-014", "only students that answer can be corrected", fix="dual encoders: 'kdkit evaluate'"
+        )
     return cast(EvaluationTask, catalogue.make("task", family.task, **options))
 
 

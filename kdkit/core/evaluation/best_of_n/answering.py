@@ -137,9 +137,11 @@ class Asked:
 
     def __post_init__(self) -> None:
         if self.version is not None and self.teacher is not None:
-            raise KdkitError("either a version of the student answers or a teacher", fix="leave one of them out")
+            raise KdkitError(
+                "KD-EVAL-002", "either a version of the student answers or a teacher", fix="leave one of them out"
+            )
         if self.limit is not None and self.limit < 1:
-            raise KdkitError("at least one sample", where="limit")
+            raise KdkitError("KD-EVAL-003", "at least one sample", where="limit")
 
 
 def answer_project(
@@ -168,7 +170,7 @@ def answer_project(
     table = load_table(project, reporter)
     rows = table.select(split=asked.split, domains=asked.domains or None)[: asked.limit]
     if not len(rows):
-        raise KdkitError(f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)
+        raise KdkitError("KD-EVAL-004", f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)
     reranker = None
     if asked.rerank:
         from kdkit.core.teachers import open_teacher
@@ -209,5 +211,5 @@ def _answering(project: Project, asked: Asked, device: str, reporter: Reporter) 
     model = load_student(version, project.catalogue)
     if not isinstance(model, Answering):
         fix = "dual encoders are judged by 'kdkit evaluate'"
-        raise KdkitError(f"{version.name} does not answer questions", fix=fix)
+        raise KdkitError("KD-EVAL-005", f"{version.name} does not answer questions", fix=fix)
     return model.to(device).eval() if isinstance(model, nn.Module) else model

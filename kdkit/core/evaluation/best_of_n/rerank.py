@@ -38,6 +38,7 @@ class Reranker:
     def __init__(self, name: str, model: object, *, device: str = "cpu") -> None:
         if not isinstance(model, DualEncoder):
             raise KdkitError(
+                "KD-EVAL-006",
                 f"teacher '{name}' cannot re-rank answers",
                 why="it is no dual encoder: it has no features of images and texts that can be compared",
                 fix="name a CLIP-style teacher of the registry",

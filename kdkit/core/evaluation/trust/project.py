@@ -113,6 +113,7 @@ def project_trust(
     if not teachers:
         first = "" if project.registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
         raise KdkitError(
+            "KD-TRUST-001",
             "no teacher has features, so there is nothing to measure trust on",
             where=str(project.features),
             fix=f"{first}run 'kdkit features extract'",

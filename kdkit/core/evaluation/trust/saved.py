@@ -69,6 +69,7 @@ def load_measured(project: Project) -> dict[str, TeacherTrust]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KdkitError(
+            "KD-TRUST-002",
             "the saved trust scores cannot be read",
             where=str(path),
             why=f"{type(error).__name__}: {error}",

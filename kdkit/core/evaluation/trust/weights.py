@@ -102,6 +102,7 @@ def policy_weights(
         problem = "weights outside [0, 1] or NaN"
     if problem:
         raise KdkitError(
+            "KD-TRUST-003",
             f"the trust policy returned {problem}",
             where=str(getattr(policy, "name", type(policy).__name__)),
             fix="correct the plugin that provides the policy",

@@ -72,6 +72,7 @@ class Encoder:
 
     def _broken(self, what: str, why: str = "") -> KdkitError:
         return KdkitError(
+            "KD-FEAT-001",
             f"teacher '{self.teacher}' {what}",
             where=self.where,
             why=why,

@@ -259,6 +259,7 @@ def _embed_prompts(
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise KdkitError(
+            "KD-FEAT-002",
             f"teacher '{teacher.name}' gave NaN or infinite values for the text '{new[int(bad.argmax())]}'",
             fix="check its files, or remove it: kdkit remove-teacher " + teacher.name,
             code=ExitCode.FOUND,
@@ -272,6 +273,7 @@ def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
     free = shutil.disk_usage(folder).free
     if needed and free < needed + SPARE_BYTES:
         raise KdkitError(
+            "KD-FEAT-003",
             f"the features need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
             where=str(folder),
             fix="free some space and run the command again",
@@ -290,6 +292,7 @@ def usable_device(name: str, fix: str = "choose another by --device, for example
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise KdkitError(
+            "KD-FEAT-004",
             f"device '{name}' cannot be used",
             why=str(error).splitlines()[0],
             fix=fix,
@@ -316,6 +319,7 @@ def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: Samp
         reporter.warn(f"{int(failed.sum())} unreadable images were skipped: {skipped}")
         return
     raise KdkitError(
+        "KD-FEAT-005",
         f"{len(refused)} of {len(table)} images cannot be read: {name_some(table.ids[i] for i in refused)}",
         where=str(table.samples[refused[0]].image),
         why="the features of all other images are stored",

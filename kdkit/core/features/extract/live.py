@@ -36,6 +36,7 @@ def live_devices(project: Project) -> dict[str, str | None]:
         silent, own = not lock.teacher(name).signals, tells_own_answers(lock.teacher(name).identity)
         if silent or own:
             raise KdkitError(
+                "KD-FEAT-006",
                 f"teacher '{name}' cannot be live: it "
                 + ("gives no signals, it only answers" if silent else "tells of nothing but its own answers"),
                 where=str(project.registry_path),

@@ -31,7 +31,7 @@ def first_of(refused: Sequence[KdkitError], why: str, who: str = "") -> KdkitErr
     """The first refusal, which stands for all; ``why`` counts them."""
     first = refused[0]
     fix = " ".join(filter(None, [first.fix, "(or shorten these answers, or leave them out)"]))
-    return KdkitError(who + first.what, where=first.where, why=why, fix=fix, code=first.code)
+    return KdkitError("KD-FEAT-007", who + first.what, where=first.where, why=why, fix=fix, code=first.code)
 
 
 def _error(model: ChecksAnswers, sample: Sample) -> KdkitError | None:

@@ -178,6 +178,7 @@ def _locked(project: Project, teachers: Sequence[str]) -> dict[str, str]:
     unknown = [name for name in teachers if name not in chosen]
     if unknown or not chosen:
         raise KdkitError(
+            "KD-FEAT-008",
             f"no teacher '{unknown[0]}' in the registry" if unknown else "the registry has no teacher",
             where=str(project.registry_path),
             why=did_you_mean(unknown[0], chosen) if unknown else "",

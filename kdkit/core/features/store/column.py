@@ -120,7 +120,7 @@ class Column:
             if spec.name == signal:
                 return spec
         known = tuple(spec.name for spec in self.signals)
-        raise KdkitError(f"'{self.teacher}' has no signal '{signal}'", fix=did_you_mean(signal, known))
+        raise KdkitError("KD-FEAT-009", f"'{self.teacher}' has no signal '{signal}'", fix=did_you_mean(signal, known))
 
     def verify(self, deep: bool = True) -> list[str]:
         """What is wrong with the column, in words; empty when nothing is.
@@ -144,6 +144,7 @@ class Column:
         missing = [text for text in dict.fromkeys(texts) if text not in stored]
         if missing:
             raise KdkitError(
+                "KD-FEAT-010",
                 f"'{self.teacher}' has no features of {len(missing)} texts, such as '{missing[0]}'",
                 where=str(self.folder),
                 fix=f"kdkit features extract {self.teacher}",

@@ -68,6 +68,7 @@ class Header:
             raise foreign(where, str(error)) from error
         if version > FORMAT_VERSION:
             raise KdkitError(
+                "KD-FEAT-011",
                 f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
                 where=where,
                 fix="pip install -U kdkit",
@@ -87,6 +88,7 @@ class Header:
 def foreign(where: str, why: str) -> KdkitError:
     """The error of a file that kdkit did not write, or that is damaged."""
     return KdkitError(
+        "KD-FEAT-012",
         "not a feature file of kdkit, or a damaged one",
         where=where,
         why=why,

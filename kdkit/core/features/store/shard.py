@@ -64,6 +64,7 @@ def create_shard(
         if error.errno != errno.ENOSPC:
             raise
         raise KdkitError(
+            "KD-FEAT-013",
             f"no room for the features of {len(ids)} samples ({len(ids) * header.row_bytes / 1e9:.2f} GB)",
             where=str(path.parent),
             fix="free some space and run the command again",

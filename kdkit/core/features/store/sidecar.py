@@ -64,7 +64,9 @@ def write_scores(folder: Path, name: str, scores: NDArray[np.float32]) -> None:
 
 def _score_path(folder: Path, name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise KdkitError(f"'{name}' cannot name scores", why="use lower-case letters, digits, '.', '_' and '-'")
+        raise KdkitError(
+            "KD-FEAT-014", f"'{name}' cannot name scores", why="use lower-case letters, digits, '.', '_' and '-'"
+        )
     return folder / "scores" / f"{name}.safetensors"
 
 

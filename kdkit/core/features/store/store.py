@@ -55,6 +55,7 @@ class FeatureStore:
         headers = self.headers(teacher)
         if not headers:
             raise KdkitError(
+                "KD-FEAT-015",
                 f"no features of '{teacher}'",
                 where=str(self.root),
                 why=did_you_mean(teacher, self.teachers),
@@ -79,7 +80,7 @@ class FeatureStore:
             KdkitError: for a name that cannot be a folder's, or other signals under the same fingerprint.
         """
         if not _NAME.fullmatch(header.teacher) or not re.fullmatch(r"[0-9a-f]{12,64}", header.fingerprint):
-            raise KdkitError(f"'{header.teacher}' ({header.fingerprint}) cannot name a column")
+            raise KdkitError("KD-FEAT-016", f"'{header.teacher}' ({header.fingerprint}) cannot name a column")
         folder = self._folder(header)
         path = folder / "column.json"
         if not path.exists():
@@ -87,6 +88,7 @@ class FeatureStore:
             _write(path, header.to_json())
         elif (existing := _read_header(path)) != header:
             raise KdkitError(
+                "KD-FEAT-017",
                 f"'{header.teacher}' has another column under the same fingerprint",
                 where=str(path),
                 why=existing.differences(header.parts) or "its signals differ",
@@ -121,6 +123,7 @@ def _read_header(path: Path) -> Header:
 
 def _mismatch(header: Header, wanted: str, parts: Mapping[str, str] | None) -> KdkitError:
     return KdkitError(
+        "KD-FEAT-018",
         f"the features of '{header.teacher}' have fingerprint {header.fingerprint[:PREFIX]}, "
         f"but the teacher's is {wanted[:PREFIX]}",
         why=(header.differences(parts) if parts is not None else "") or "the teacher has changed since",

@@ -53,6 +53,7 @@ class ShardWriter:
             return self.source.prepare(image, sample)
         except KdkitError as error:
             raise KdkitError(
+                "KD-FEAT-019",
                 f"teacher '{self._teacher}': {error.what}",
                 where=error.where,
                 why=error.why,

@@ -39,12 +39,14 @@ def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
     short = normal(name).removeprefix(f"{BUILT_IN}-")
     if short == BUILT_IN:
         raise KdkitError(
+            "KD-PLUG-015",
             f"'{name}' is not a name for a plugin",
             why="it is kdkit's own",
             fix="for example: kdkit new-plugin stain-teacher --kind teacher",
         )
     if not _SHAPE.fullmatch(short) or len(short) > LONGEST:
         raise KdkitError(
+            "KD-PLUG-016",
             f"'{name}' is not a name for a plugin",
             why=f"a name has ASCII letters, digits and '-', begins with a letter, and has at most {LONGEST} characters",
             fix="for example: kdkit new-plugin stain-teacher --kind teacher",
@@ -52,6 +54,7 @@ def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
     for entry in catalogue.entries(kind):
         if entry.provider == BUILT_IN and normal(entry.spec.name) == short:
             raise KdkitError(
+                "KD-PLUG-017",
                 f"'{entry.spec.name}' is a {kind} of kdkit itself",
                 why="a built-in keeps its name, so that nobody could use yours by its short name",
                 fix=f"choose another name, such as 'my-{short}'",

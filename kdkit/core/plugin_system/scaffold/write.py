@@ -55,6 +55,7 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
     folder = (to or Path(names.distribution)).absolute()
     if folder.exists() or folder.is_symlink():
         raise KdkitError(
+            "KD-PLUG-018",
             "this folder exists already",
             where=str(folder),
             why="nothing is ever overwritten",
@@ -112,4 +113,4 @@ def _known(kind: str) -> Family:
     for family in KINDS:
         if family == kind:
             return family
-    raise KdkitError(f"there is no kind of plugin '{kind}'", fix=did_you_mean(kind, tuple(KINDS)))
+    raise KdkitError("KD-PLUG-019", f"there is no kind of plugin '{kind}'", fix=did_you_mean(kind, tuple(KINDS)))

@@ -53,6 +53,7 @@ class ChosenTeacher:
         """Raises: KdkitError when no installed plugin provides its architecture."""
         if self.unavailable:
             raise KdkitError(
+                "KD-REG-001",
                 f"teacher '{self.name}' needs an architecture of its own",
                 where=self.where,
                 why=self.unavailable,
@@ -100,6 +101,7 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
         near = did_you_mean(name, catalogue.names("teacher"))
         absent = catalogue.not_loaded()
         raise KdkitError(
+            "KD-REG-002",
             f"unknown teacher '{name}'",
             where=where,
             why=absent or "no installed plugin knows it, and no source is given",
@@ -128,7 +130,9 @@ def _get(catalogue: Catalogue, family: str, name: str, where: str, fix: str = ""
     try:
         return catalogue.get(family, name)
     except KdkitError as error:
-        raise KdkitError(error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code) from None
+        raise KdkitError(
+            "KD-REG-003", error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code
+        ) from None
 
 
 def chosen_teacher(project: Project, name: str) -> ChosenTeacher:
@@ -140,6 +144,7 @@ def chosen_teacher(project: Project, name: str) -> ChosenTeacher:
     teachers = project.registry.teachers
     if name not in teachers:
         raise KdkitError(
+            "KD-REG-004",
             f"no teacher '{name}' in the registry",
             where="registry.yaml",
             why=did_you_mean(name, tuple(teachers)),

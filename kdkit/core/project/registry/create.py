@@ -18,7 +18,7 @@ def create_project(folder: Path) -> Project:
     """
     path = folder.resolve() / REGISTRY
     if path.exists():
-        raise KdkitError("there is a project here already", where=str(path), fix="nothing was changed")
+        raise KdkitError("KD-REG-005", "there is a project here already", where=str(path), fix="nothing was changed")
     with disk_errors(str(folder)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (files("kdkit.core.project.registry") / "template.yaml").read_bytes())

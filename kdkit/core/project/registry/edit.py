@@ -38,6 +38,7 @@ def add_entry(text: str, name: str, fields: Mapping[str, Any]) -> str:
     data = _data(text)
     if name in (data.get(TEACHERS) or {}):
         raise KdkitError(
+            "KD-REG-006",
             f"the teacher '{name}' is in the registry already",
             fix=f"kdkit remove-teacher {name}",
         )
@@ -57,7 +58,7 @@ def remove_entry(text: str, name: str) -> str:
     data = _data(text)
     teachers = data.get(TEACHERS) or {}
     if name not in teachers:
-        raise KdkitError(f"no teacher '{name}' in the registry", why=did_you_mean(name, tuple(teachers)))
+        raise KdkitError("KD-REG-007", f"no teacher '{name}' in the registry", why=did_you_mean(name, tuple(teachers)))
     changed = _with_bom_aside(text, lambda body: _cut(body, name))
     left = {key: value for key, value in teachers.items() if key != name}
     return _checked(changed, {**data, TEACHERS: left or None}, fix=f"remove '{name}' by hand")
@@ -76,6 +77,7 @@ def _plain(value: Any) -> Any:
 
 def _checked(changed: str, expected: Mapping[str, Any], fix: str) -> str:
     refusal = KdkitError(
+        "KD-REG-008",
         "this registry's layout cannot be edited without touching more than the entry",
         where="registry.yaml",
         why="teachers must be written as a block, one key a line",

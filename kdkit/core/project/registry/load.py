@@ -40,7 +40,9 @@ def placed(path: Path, *place: str | int) -> Iterator[None]:
         if error.where:
             raise
         where = line_of(path, *place)
-        raise KdkitError(error.what, where=where, why=error.why, fix=error.fix, code=error.code) from error
+        raise KdkitError(
+            "KD-REG-009", error.what, where=where, why=error.why, fix=error.fix, code=error.code
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -53,7 +55,7 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise KdkitError(
-            "no such file", where=str(path), fix="run 'kdkit init' to make one", code=ExitCode.MISSING
+            "KD-REG-010", "no such file", where=str(path), fix="run 'kdkit init' to make one", code=ExitCode.MISSING
         ) from None
     except UnicodeDecodeError as error:
-        raise KdkitError("not a UTF-8 text file", where=path.name, why=str(error)) from None
+        raise KdkitError("KD-REG-011", "not a UTF-8 text file", where=path.name, why=str(error)) from None

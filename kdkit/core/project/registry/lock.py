@@ -126,6 +126,7 @@ class Lock(_Fact):
             raise _bad(path, "not a kdkit lock file", "it has no lock_version")
         if raw["lock_version"] > LOCK_VERSION:
             raise KdkitError(
+                "KD-REG-012",
                 "written by a newer kdkit",
                 where=path.name,
                 why=f"it has lock_version {raw['lock_version']}; this kdkit reads up to {LOCK_VERSION}",
@@ -145,6 +146,7 @@ class Lock(_Fact):
         """Raises: KdkitError when ``name`` is not locked."""
         if name not in self.teachers:
             raise KdkitError(
+                "KD-REG-013",
                 f"teacher '{name}' is not locked: its files were never fetched and probed",
                 where="registry.lock",
                 fix=f"kdkit lock {name}",
@@ -182,4 +184,6 @@ def _checksum(facts: Mapping[str, Any]) -> str:
 
 
 def _bad(path: Path, what: str, why: str) -> KdkitError:
-    return KdkitError(what, where=path.name, why=why, fix=f"delete {path.name} and run 'kdkit lock' to make it again")
+    return KdkitError(
+        "KD-REG-014", what, where=path.name, why=why, fix=f"delete {path.name} and run 'kdkit lock' to make it again"
+    )

@@ -63,7 +63,7 @@ def collect(
     """
     for part in parts:
         if part not in PARTS:
-            raise KdkitError(f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
+            raise KdkitError("KD-BUNDLE-001", f"'{part}' is no part of a project", fix=did_you_mean(part, PARTS))
     reporter = reporter or Silent()
     required = plugin_pins()
     lines = "".join(f"{line}\n" for line in required).encode()
@@ -122,13 +122,16 @@ def _inside(project: Project, name: str) -> Path:
     path = (root / name).resolve()
     if not path.is_relative_to(root) or path == root:
         raise KdkitError(
+            "KD-BUNDLE-002",
             f"'{name}' lies outside the project",
             where=str(project.registry_path),
             why="a bundle holds the project's own files alone",
             fix="copy it into the project and name it there",
         )
     if not path.exists():
-        raise KdkitError("no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-BUNDLE-003", "no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING
+        )
     return project.root / path.relative_to(root)
 
 
@@ -223,6 +226,7 @@ def _wheels(folder: Path) -> list[Item]:
     found = sorted(folder.glob("*.whl"))
     if not found:
         raise KdkitError(
+            "KD-BUNDLE-004",
             "no wheels here",
             where=str(folder),
             fix="pip download --only-binary=:all: --dest DIR -r requirements.txt; see docs/offline.md",

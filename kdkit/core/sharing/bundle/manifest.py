@@ -119,6 +119,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         raise _bad(where, "its manifest has no format")
     if body["format"] > FORMAT:
         raise KdkitError(
+            "KD-BUNDLE-005",
             "written by a newer kdkit",
             where=where,
             why=f"it has format {body['format']} (kdkit {body.get('kdkit')!a:.20}); this kdkit reads up to {FORMAT}",
@@ -135,7 +136,9 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
 
 def _bad(where: str, why: str) -> KdkitError:
     why = "".join(c if c.isprintable() else "?" for c in why)  # pydantic quotes what it found
-    return KdkitError("not a bundle that kdkit unpacks", where=where, why=why, fix="nothing was unpacked")
+    return KdkitError(
+        "KD-BUNDLE-006", "not a bundle that kdkit unpacks", where=where, why=why, fix="nothing was unpacked"
+    )
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,11 @@ def pack(
     reporter = reporter or Silent()
     to = Path(to).absolute()
     if to.exists():
-        raise KdkitError("there is a file already", where=str(to), fix="choose another name", code=ExitCode.FOUND)
+        raise KdkitError(
+            "KD-BUNDLE-007", "there is a file already", where=str(to), fix="choose another name", code=ExitCode.FOUND
+        )
     if not to.parent.is_dir():
-        raise KdkitError("no such folder", where=str(to.parent), code=ExitCode.MISSING)
+        raise KdkitError("KD-BUNDLE-008", "no such folder", where=str(to.parent), code=ExitCode.MISSING)
     with project.exclusive("kdkit bundle"):
         if "teachers" in parts:
             _fetch_missing(project, reporter)
@@ -83,6 +85,7 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise KdkitError(
+            "KD-BUNDLE-009",
             f"{size / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free",
             where=str(folder),
             fix="free some space, or choose another disk; nothing was written",
@@ -118,7 +121,7 @@ def _write(out: BinaryIO, items: Sequence[Item], manifest: Manifest, reporter: R
     modified = int(datetime.fromisoformat(manifest.created).timestamp())
     draft = manifest.to_json()
     if len(draft) > LARGEST:
-        raise KdkitError(f"{len(items)} files are too many for a bundle")
+        raise KdkitError("KD-BUNDLE-010", f"{len(items)} files are too many for a bundle")
     first = tar.header(MANIFEST, len(draft), modified)
     out.write(first + draft + bytes(tar.padding(len(draft))))
     files, meter = [], Meter("bundling (MB)", manifest.total, reporter)
@@ -142,6 +145,7 @@ def _as_locked(item: Item, found: str) -> str:
     if item.sha256 in ("", found):
         return found
     raise KdkitError(
+        "KD-BUNDLE-011",
         "this file changed since it was locked",
         where=str(item.content),
         why=f"registry.lock has sha256 {item.sha256}; the file here has {found}",
@@ -159,6 +163,8 @@ def _chunks(item: Item) -> Iterator[bytes]:
                 left -= len(chunk)
             changed = left > 0 or source.read(1) != b""
     except FileNotFoundError:
-        raise KdkitError("no such file", where=str(item.content), code=ExitCode.MISSING) from None
+        raise KdkitError("KD-BUNDLE-012", "no such file", where=str(item.content), code=ExitCode.MISSING) from None
     if changed:
-        raise KdkitError("this file changed while it was bundled", where=item.path, fix="run the command again")
+        raise KdkitError(
+            "KD-BUNDLE-013", "this file changed while it was bundled", where=item.path, fix="run the command again"
+        )

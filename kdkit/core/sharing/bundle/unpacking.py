@@ -44,7 +44,9 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
                 load_registry(draft / REGISTRY)
         except OSError as error:  # a disk that is breaking, or one that does not take such names
             why = error.strerror or str(error)
-            raise KdkitError("this bundle cannot be unpacked", where=str(error.filename or to), why=why) from error
+            raise KdkitError(
+                "KD-BUNDLE-014", "this bundle cannot be unpacked", where=str(error.filename or to), why=why
+            ) from error
     return manifest
 
 
@@ -61,6 +63,7 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
     """Raises: KdkitError when ``manifest`` cannot be unpacked to ``to``, before anything is written."""
     if to.exists():
         raise KdkitError(
+            "KD-BUNDLE-015",
             "there is something already",
             where=str(to),
             why="a bundle becomes a new folder: it never changes a project",
@@ -68,9 +71,10 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
             code=ExitCode.FOUND,
         )
     if not to.parent.is_dir():
-        raise KdkitError("no such folder", where=str(to.parent), code=ExitCode.MISSING)
+        raise KdkitError("KD-BUNDLE-016", "no such folder", where=str(to.parent), code=ExitCode.MISSING)
     if max_size is not None and manifest.total > max_size:
         raise KdkitError(
+            "KD-BUNDLE-017",
             f"the bundle holds {manifest.total / 1e9:.2f} GB, more than the {max_size / 1e9:.2f} GB that are allowed",
             fix="allow more with --max-size, if you trust whoever made it",
         )
@@ -91,7 +95,11 @@ def _opened(archive: Path) -> BinaryIO:
         return open(archive, "rb")
     except OSError as error:
         raise KdkitError(
-            "this bundle cannot be read", where=str(archive), why=error.strerror or "", code=ExitCode.MISSING
+            "KD-BUNDLE-018",
+            "this bundle cannot be read",
+            where=str(archive),
+            why=error.strerror or "",
+            code=ExitCode.MISSING,
         ) from None
 
 
@@ -150,6 +158,7 @@ def _read_file(handle: BinaryIO, archive: Path, fact: BundledFile, into: Path | 
             meter.add(len(chunk), fact.path)
     if digest.hexdigest() != fact.sha256:
         raise KdkitError(
+            "KD-BUNDLE-019",
             f"'{fact.path}' is damaged, or was changed",
             where=str(archive),
             why=f"its manifest has sha256 {fact.sha256}; the bytes have {digest.hexdigest()}",
@@ -158,9 +167,13 @@ def _read_file(handle: BinaryIO, archive: Path, fact: BundledFile, into: Path | 
 
 
 def _not_a_bundle(archive: Path, why: str) -> KdkitError:
-    return KdkitError("not a bundle that kdkit unpacks", where=str(archive), why=why, fix="nothing was unpacked")
+    return KdkitError(
+        "KD-BUNDLE-020", "not a bundle that kdkit unpacks", where=str(archive), why=why, fix="nothing was unpacked"
+    )
 
 
 def _cut_off(archive: Path, why: str) -> KdkitError:
     fix = "copy it again from its beginning; nothing was unpacked"
-    return KdkitError("this bundle is cut off", where=str(archive), why=why, fix=fix, code=ExitCode.MISSING)
+    return KdkitError(
+        "KD-BUNDLE-021", "this bundle is cut off", where=str(archive), why=why, fix=fix, code=ExitCode.MISSING
+    )

@@ -74,12 +74,14 @@ class FeaturesRecord:
                 return cls(str(raw["kdkit"]), columns, files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KdkitError(
+                "KD-SHARE-001",
                 "not a data set of features that kdkit has pushed",
                 where=where,
                 why=f"{RECORD}: {error}",
                 code=ExitCode.MISSING,
             ) from None
         raise KdkitError(
+            "KD-SHARE-002",
             f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
             where=where,
             fix="pip install -U kdkit",
@@ -116,7 +118,12 @@ def licence_to_share(name: str, facts: LicenceFacts, *, public: bool) -> str:
 
 def _refused(name: str, why: str, fix: str) -> KdkitError:
     return KdkitError(
-        f"features of '{name}' may not be shared", where=f"teachers.{name}", why=why, fix=fix, code=ExitCode.DENIED
+        "KD-SHARE-003",
+        f"features of '{name}' may not be shared",
+        where=f"teachers.{name}",
+        why=why,
+        fix=fix,
+        code=ExitCode.DENIED,
     )
 
 

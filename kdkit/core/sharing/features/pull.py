@@ -122,10 +122,11 @@ def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Seque
     for name in teachers:
         if name not in record.columns:
             why = did_you_mean(name, tuple(record.columns))
-            raise KdkitError(f"no features of '{name}'", where=repo, why=why, code=ExitCode.MISSING)
+            raise KdkitError("KD-SHARE-004", f"no features of '{name}'", where=repo, why=why, code=ExitCode.MISSING)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in record.columns if name in lock.teachers)
     if not names:
         raise KdkitError(
+            "KD-SHARE-005",
             "none of its teachers is one of this project's",
             where=repo,
             why=f"it has {', '.join(record.columns)}; registry.lock has {', '.join(lock.teachers) or 'none'}",
@@ -145,6 +146,7 @@ def _require_same(repo: str, name: str, column: SharedColumn, lock: Lock) -> Non
     parts = fingerprint_parts(facts.files, facts.loader, facts.options, facts.identity)
     differences = Header(name, column.fingerprint, column.parts, ()).differences(parts)
     raise KdkitError(
+        "KD-SHARE-006",
         f"these are features of another '{name}'",
         where=repo,
         why=f"fingerprint {column.fingerprint[:PREFIX]} there, {facts.fingerprint[:PREFIX]} in registry.lock ("
@@ -196,6 +198,7 @@ def _same_content(repo: str, got: Downloaded, listed: Mapping[str, Mapping[str, 
 
 def _tampered(repo: str, what: str, why: str) -> KdkitError:
     return KdkitError(
+        "KD-SHARE-007",
         f"{what}; nothing was added",
         where=repo,
         why=why,
@@ -215,6 +218,7 @@ def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) 
         problems.append("a shard has blocks that were never written")
     if problems:
         raise KdkitError(
+            "KD-SHARE-008",
             f"the features of '{name}' are damaged; nothing was added",
             where=problems[0].partition(":")[0],
             why=problems[0],

@@ -91,6 +91,7 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     if telling := [column.teacher for column in columns if tells_texts(column.signals)]:
         others = " ".join(name for name in names if name not in telling)
         raise KdkitError(
+            "KD-SHARE-009",
             f"features of {', '.join(telling)} are not shared",
             where=str(project.features),
             why="they hold the tokens of your data's answers, so that the texts can be read from them",
@@ -99,6 +100,7 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
         )
     if not names:
         raise KdkitError(
+            "KD-SHARE-010",
             "there are no features to push",
             where=str(project.features),
             fix="kdkit features extract",
@@ -127,6 +129,7 @@ def _write_column(
     form = write_shared_form(column, table, prompts, folder / STORE / name / column.fingerprint[:PREFIX])
     if not form.rows:
         raise KdkitError(
+            "KD-SHARE-011",
             f"'{name}' has no features of the samples that this project's data hold now",
             where=str(column.folder),
             fix=f"kdkit features extract {name}",
@@ -170,6 +173,7 @@ def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:
     others = sorted({p[1] for p in parts if len(p) > 1 and p[0] == STORE and p[1] not in columns})
     if others:
         raise KdkitError(
+            "KD-SHARE-012",
             f"{plan.repo} holds columns of {', '.join(others)}, which this push would delete",
             where=plan.repo,
             fix="name all teachers that it is to hold, choose another repository, or add --delete",

@@ -23,6 +23,7 @@ def check_card(hub: Hub, plan: UploadPlan) -> None:
         return
     errors = [str(error.get("message")) for error in response.json().get("errors", ())]
     raise KdkitError(
+        "KD-HUB-001",
         "the Hub refuses the metadata of the card; nothing was pushed",
         where=str(plan.folder / CARD),
         why="; ".join(error if len(error) <= _SHOWN else f"{error[:_SHOWN]} ..." for error in errors),

@@ -108,6 +108,7 @@ def verify(hub: Hub, plan: UploadPlan, made: Made) -> None:
     wrong = differences(plan, remote_files(hub, there))
     if wrong:
         raise KdkitError(
+            "KD-HUB-002",
             "the Hub holds something else than was sent",
             where=f"{plan.repo}@{made.commit[:12]}",
             why="these files differ: " + ", ".join(wrong[:5]),

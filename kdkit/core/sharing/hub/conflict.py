@@ -28,6 +28,7 @@ def conflict(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> 
         what = "somebody else has pushed since this push was planned; nothing was committed"
     before = remote_files(hub, now, since) if since else {}
     return KdkitError(
+        "KD-HUB-003",
         what,
         where=f"{plan.repo}@{plan.revision}",
         why=f"{_who(hub, plan, now, since)} {_changes(before, remote_files(hub, now))}",

@@ -77,6 +77,7 @@ class Hub:
         """Raises: KdkitError without a token, saying how to give one."""
         if self.token is None:
             raise KdkitError(
+                "KD-HUB-004",
                 "this needs a token, and there is none for this Hub",
                 where=self.endpoint,
                 why=self.withheld,
@@ -122,6 +123,7 @@ def connect(
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
         raise KdkitError(
+            "KD-HUB-005",
             "not the address of a Hub",
             where="endpoint" if endpoint else "HF_ENDPOINT",
             why="an address is https://HOST, without user name or password",

@@ -67,7 +67,9 @@ def download(
     """
     report, where = reporter or Silent(), f"{repo}@{revision}"
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise KdkitError("there is something already", where=str(into), fix="give a folder that does not exist yet")
+        raise KdkitError(
+            "KD-HUB-006", "there is something already", where=str(into), fix="give a folder that does not exist yet"
+        )
     draft = into.parent / f".{into.name}.downloading"
     with disk_errors(str(into)), quiet(report), explained(where, hub, page=hub.url(repo, kind)):
         there = look_at(hub, repo, kind, revision)
@@ -99,6 +101,7 @@ def _fetch_all(
         if hashes is None or not _as_said(hashes, file):
             (draft / path).unlink(missing_ok=True)
             raise KdkitError(
+                "KD-HUB-007",
                 f"'{path}' is not what the Hub says it is; nothing was written",
                 where=f"{there.name}@{there.commit[:12]}",
                 why=f"its content was changed on the way, or on the Hub: sha256 {hashes.sha256 if hashes else 'none'}",
@@ -142,6 +145,7 @@ def _check_path(path: str, where: str) -> None:
         inside = False
     if not inside:
         raise KdkitError(
+            "KD-HUB-008",
             f"it holds a file named '{path}'; a Hub that sends this is not to be trusted",
             where=where,
             why="it leads outside the folder, or into what belongs to other programs",
@@ -154,12 +158,14 @@ def _not_found(hub: Hub, repo: str, kind: Kind, revision: str) -> KdkitError:
     other: Kind = "dataset" if kind == "model" else "model"
     if look_at(hub, repo, other, "main") is not None:
         return KdkitError(
+            "KD-HUB-009",
             f"this is a {other}, not a {kind}",
             where=repo,
             fix=f"see {hub.url(repo, other)}",
             code=ExitCode.MISSING,
         )
     return KdkitError(
+        "KD-HUB-010",
         "not found on the Hub",
         where=f"{repo}@{revision}",
         why="no such repository, or a private one that this token may not see" if hub.token else hub.withheld,

@@ -61,7 +61,7 @@ class explained:
             if isinstance(part, client.OfflineModeIsEnabled):
                 fix = self._or_else("unset it and run the command again")
                 what = "the Hub is needed, and HF_HUB_OFFLINE says that this is offline"
-                return KdkitError(what, fix=fix, code=ExitCode.MISSING)
+                return KdkitError("KD-HUB-011", what, fix=fix, code=ExitCode.MISSING)
             if isinstance(part, client.LocalEntryNotFoundError):
                 if isinstance(part.__cause__, client.HfHubHTTPError):
                     return self._refused(part.__cause__)
@@ -69,7 +69,9 @@ class explained:
             if isinstance(part, client.HfHubHTTPError):
                 return self._refused(part)
             if isinstance(part, client.HFValidationError):
-                return KdkitError("not the name of a repository", why=_line(part), fix="a name is ORG/NAME")
+                return KdkitError(
+                    "KD-HUB-012", "not the name of a repository", why=_line(part), fix="a name is ORG/NAME"
+                )
             if match := _XET_STATUS.search(str(part)):
                 return self._by_status(int(match[1]), _line(part))
             if is_connection_error(part):
@@ -77,7 +79,9 @@ class explained:
             if _says_full(str(part)):
                 return self._full(_line(part))
             if isinstance(part, client.XetDownloadError) or str(part).startswith(_FROM_CLIENT):
-                return KdkitError("the transfer failed", why=_line(part), fix=_AGAIN, code=ExitCode.MISSING)
+                return KdkitError(
+                    "KD-HUB-013", "the transfer failed", why=_line(part), fix=_AGAIN, code=ExitCode.MISSING
+                )
         return None
 
     def _refused(self, error: HfHubHTTPError) -> KdkitError:
@@ -85,19 +89,25 @@ class explained:
 
         if isinstance(error, client.GatedRepoError):
             return KdkitError(
+                "KD-HUB-014",
                 "its owner asks to accept terms before the files can be fetched",
                 fix=f"accept the terms at {self.page}, then {self.hub.how_to_log_in}, and run the command again",
                 code=ExitCode.DENIED,
             )
         if isinstance(error, client.RevisionNotFoundError):
             why = f"'{self.where.partition('@')[2] or 'main'}' is no branch, tag or commit there"
-            return KdkitError("no such revision", why=why, fix=f"see {self.page}", code=ExitCode.MISSING)
+            return KdkitError("KD-HUB-015", "no such revision", why=why, fix=f"see {self.page}", code=ExitCode.MISSING)
         if isinstance(error, client.DisabledRepoError):
-            return KdkitError("the Hub has disabled this repository", fix=f"see {self.page}", code=ExitCode.DENIED)
+            return KdkitError(
+                "KD-HUB-016", "the Hub has disabled this repository", fix=f"see {self.page}", code=ExitCode.DENIED
+            )
         if isinstance(error, client.RemoteEntryNotFoundError):
-            return KdkitError("no such file there", why=_server(error), fix=f"see {self.page}", code=ExitCode.MISSING)
+            return KdkitError(
+                "KD-HUB-017", "no such file there", why=_server(error), fix=f"see {self.page}", code=ExitCode.MISSING
+            )
         if isinstance(error, client.RepositoryNotFoundError) and "invalid credentials" not in _server(error).lower():
             return KdkitError(
+                "KD-HUB-018",
                 "not found on the Hub",
                 why="no such repository, or a private one that this token may not see",
                 fix=f"check the name at {self.page}; for a private one {self.hub.how_to_log_in}",
@@ -109,12 +119,17 @@ class explained:
         why = f"{status}: {said}"
         if status == 401:
             return KdkitError(
-                "the Hub does not know this token", why=why, fix=self.hub.how_to_log_in, code=ExitCode.DENIED
+                "KD-HUB-019",
+                "the Hub does not know this token",
+                why=why,
+                fix=self.hub.how_to_log_in,
+                code=ExitCode.DENIED,
             )
         if status in (413, 507) or (status in (400, 402, 403) and _says_full(said)):
             return self._full(why)
         if status == 403:
             return KdkitError(
+                "KD-HUB-020",
                 "no permission",
                 why=why,
                 fix=f"use a token of somebody who may do this: {self.hub.how_to_log_in}",
@@ -122,16 +137,21 @@ class explained:
             )
         if status == 429:
             return KdkitError(
-                "the Hub asks to wait", why=why, fix="run the command again in some minutes", code=ExitCode.MISSING
+                "KD-HUB-021",
+                "the Hub asks to wait",
+                why=why,
+                fix="run the command again in some minutes",
+                code=ExitCode.MISSING,
             )
         if status >= 500:
             return KdkitError(
-                "the Hub is in trouble", why=why, fix="run the command again later", code=ExitCode.MISSING
+                "KD-HUB-022", "the Hub is in trouble", why=why, fix="run the command again later", code=ExitCode.MISSING
             )
-        return KdkitError("the Hub refused", why=why, fix=f"see {self.page}", code=ExitCode.MISSING)
+        return KdkitError("KD-HUB-023", "the Hub refused", why=why, fix=f"see {self.page}", code=ExitCode.MISSING)
 
     def _full(self, why: str) -> KdkitError:
         return KdkitError(
+            "KD-HUB-024",
             "no room for this on the Hub",
             why=why,
             fix=f"delete something or get more storage at {self.hub.endpoint}/settings/billing, then run it again",
@@ -140,7 +160,9 @@ class explained:
 
     def _no_network(self, error: BaseException) -> KdkitError:
         fix = f"check the network or HF_ENDPOINT ({self.hub.endpoint}), then run the command again"
-        return KdkitError("the Hub cannot be reached", why=_line(error), fix=self._or_else(fix), code=ExitCode.MISSING)
+        return KdkitError(
+            "KD-HUB-025", "the Hub cannot be reached", why=_line(error), fix=self._or_else(fix), code=ExitCode.MISSING
+        )
 
     def _not_here(self, error: BaseException) -> KdkitError:
         from huggingface_hub import constants
@@ -148,6 +170,7 @@ class explained:
         if not constants.HF_HUB_OFFLINE and "local_files_only" not in str(error):
             return self._no_network(error)
         return KdkitError(
+            "KD-HUB-026",
             "not (completely) in the Hub's cache, and this is offline",
             why=f"the cache is {constants.HF_HUB_CACHE}",
             fix=self._or_else("run the command once with network, without --offline and HF_HUB_OFFLINE"),

@@ -14,19 +14,23 @@ from kdkit.core.sharing.hub.retry import patiently
 def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: str, tag: str | None) -> None:
     """What needs no network. Raises: KdkitError."""
     if plan.endpoint != hub.endpoint:
-        raise KdkitError(f"this plan is for {plan.endpoint}", where=hub.endpoint, fix="plan again")
+        raise KdkitError("KD-HUB-027", f"this plan is for {plan.endpoint}", where=hub.endpoint, fix="plan again")
     if not message.strip():
-        raise KdkitError("a commit needs a message", where=plan.repo)
+        raise KdkitError("KD-HUB-028", "a commit needs a message", where=plan.repo)
     if plan.parent is None and plan.revision != "main":
-        raise KdkitError("there is no such repository yet; the first push goes to 'main'", where=plan.repo)
+        raise KdkitError(
+            "KD-HUB-029", "there is no such repository yet; the first push goes to 'main'", where=plan.repo
+        )
     if pull_request and (plan.revision != "main" or plan.parent is None):
         raise KdkitError(
+            "KD-HUB-030",
             "a pull request is opened against the main branch of a repository that exists",
             where=f"{plan.repo}@{plan.revision}",
             fix="to go on with one that is open, push to its revision, refs/pr/N, without asking for a new one",
         )
     if tag and (pull_request or plan.revision.startswith("refs/pr/")):
         raise KdkitError(
+            "KD-HUB-031",
             "the commit of a pull request is not tagged",
             where=plan.repo,
             why="merging makes another commit",
@@ -46,6 +50,7 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
     there = look_at(hub, plan.repo, plan.kind, plan.revision)
     if there is None and plan.parent is not None:
         raise KdkitError(
+            "KD-HUB-032",
             "the repository has disappeared since the push was planned",
             where=plan.repo,
             fix="run the push again to make it anew",
@@ -71,7 +76,11 @@ def check_token(hub: Hub, repo: str, kind: Kind, there: Repository | None, *, pu
     account = hub.account
     if account.role == "read" and not pull_request:
         raise KdkitError(
-            f"the token of '{account.name}' may only read", where=repo, fix=hub.how_to_log_in, code=ExitCode.DENIED
+            "KD-HUB-033",
+            f"the token of '{account.name}' may only read",
+            where=repo,
+            fix=hub.how_to_log_in,
+            code=ExitCode.DENIED,
         )
     if there is None:
         _may_create(hub, repo)
@@ -89,6 +98,7 @@ def tags_of(hub: Hub, plan: UploadPlan) -> dict[str, str]:
 def tag_is_taken(hub: Hub, plan: UploadPlan, tag: str, commit: str, *, done: str) -> KdkitError:
     """The error for a tag that names another commit; ``done`` says what was pushed."""
     return KdkitError(
+        "KD-HUB-034",
         f"tag '{tag}' already names another commit; {done}",
         where=plan.repo,
         why=f"it is at {commit[:12]}: {hub.url(plan.repo, plan.kind, tag)}",
@@ -102,6 +112,7 @@ def _may_create(hub: Hub, repo: str) -> None:
     if namespace.lower() not in map(str.lower, (account.name, *account.organisations)):
         names = ", ".join((account.name, *account.organisations))
         raise KdkitError(
+            "KD-HUB-035",
             f"'{account.name}' may not make repositories of '{namespace}'",
             where=repo,
             why=f"a token of '{account.name}' can write to: {names}",
@@ -117,12 +128,14 @@ def same_visibility(hub: Hub, plan: UploadPlan, there: Repository, private: bool
     page = hub.url(plan.repo, plan.kind)
     if private:
         raise KdkitError(
+            "KD-HUB-036",
             "this is a private push, and the repository is public: everybody would see it",
             where=plan.repo,
             fix=f"push to another name, make {page} private in its settings, or push publicly",
             code=ExitCode.DENIED,
         )
     raise KdkitError(
+        "KD-HUB-037",
         "this is a public push, and the repository is private",
         where=plan.repo,
         why="a push does not change who can see a repository",

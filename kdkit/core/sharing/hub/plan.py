@@ -122,7 +122,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
     """
     local = {file.path: file for file in _local_files(folder)}
     if not local:
-        raise KdkitError("there is nothing to push", where=str(folder), why="the folder holds no file")
+        raise KdkitError("KD-HUB-038", "there is nothing to push", where=str(folder), why="the folder holds no file")
     with explained(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
         there = look_at(hub, repo, kind, revision)
         remote = remote_files(hub, there) if there else {}
@@ -155,6 +155,7 @@ def changed_locally(plan: UploadPlan, paths: list[str]) -> KdkitError:
     """The error for files that somebody changed between plan and commit."""
     shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
     return KdkitError(
+        "KD-HUB-039",
         "local files have changed since the push was planned; nothing was committed",
         where=str(plan.folder),
         why=shown,
@@ -189,7 +190,10 @@ def _walk(folder: Path) -> Iterator[str]:
         for name in [*folders, *files]:
             if (here / name).is_symlink():
                 raise KdkitError(
-                    f"'{(here / name).relative_to(folder)}' is a link", where=str(folder), why="only files are pushed"
+                    "KD-HUB-040",
+                    f"'{(here / name).relative_to(folder)}' is a link",
+                    where=str(folder),
+                    why="only files are pushed",
                 )
         folders[:] = sorted(name for name in folders if name not in (".git", ".cache"))
         yield from ((here / name).relative_to(folder).as_posix() for name in files)

@@ -106,6 +106,7 @@ def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
     there = look_at(hub, plan.repo, plan.kind, plan.revision)
     if there is None:
         raise KdkitError(
+            "KD-HUB-041",
             "a repository of this name exists, and this token may not see it",
             where=plan.repo,
             fix=f"push to another name, or with a token that may: {hub.how_to_log_in}",

@@ -112,6 +112,7 @@ def judge(image: float, text: float, *, library: str, where: str) -> None:
     """Raise KdkitError unless both differences are numbers not above ``TOLERANCE``."""
     if not (image <= TOLERANCE and text <= TOLERANCE):  # NaN is not <= anything
         raise KdkitError(
+            "KD-REL-001",
             f"stock {library} gives other features than this student; nothing was written",
             where=where,
             why=f"largest relative difference: image {image:.2g}, text {text:.2g}; allowed {TOLERANCE:.0e}",
@@ -173,5 +174,9 @@ def run_check(check: Path, scratch: Path, where: str) -> tuple[Mapping[str, str]
 def cannot_load(what: str, where: str, why: str) -> KdkitError:
     """The error for a stock library that does not take the lines of a card."""
     return KdkitError(
-        f"stock {what} cannot load this student; nothing was written", where=where, why=why, code=ExitCode.FOUND
+        "KD-REL-002",
+        f"stock {what} cannot load this student; nothing was written",
+        where=where,
+        why=why,
+        code=ExitCode.FOUND,
     )

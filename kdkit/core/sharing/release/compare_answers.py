@@ -110,6 +110,7 @@ def judge(difference: float, allowed: float, *, library: str, where: str) -> Non
     """Raise KdkitError unless the difference is a number not above what is allowed."""
     if not difference <= allowed:  # NaN is not <= anything
         raise KdkitError(
+            "KD-REL-003",
             f"stock {library} gives other answers than this student; nothing was written",
             where=where,
             why=f"largest relative difference of a logit: {difference:.2g}; allowed {allowed:.0e}",

@@ -38,6 +38,7 @@ def tag_of_successor(
             reporter.warn(f"{record.version} does not go on from {there.version}, whose place it takes in {plan.repo}")
         return _free_tag(hub, plan, record.version)
     raise KdkitError(
+        "KD-REL-004",
         f"{plan.repo} holds {there.version} of another student, or of somebody who taught this one before you",
         where=hub.url(plan.repo),
         why=f"it was made {there.lineage.get('created', 'at an unknown time')}, and this project does not know it",
@@ -70,6 +71,7 @@ def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
 
 def _foreign(hub: Hub, plan: UploadPlan, why: str) -> KdkitError:
     return KdkitError(
+        "KD-REL-005",
         f"{plan.repo} holds something that this kdkit did not push",
         where=hub.url(plan.repo),
         why=f"{why}; a push would replace all of it",

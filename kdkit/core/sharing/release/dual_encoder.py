@@ -131,6 +131,7 @@ def load_dual_encoder(version: Version, project: Project) -> DualEncoder:
     student = load_student(version, project.catalogue)
     if not isinstance(student, DualEncoder):
         raise KdkitError(
+            "KD-REL-006",
             f"the student of {version.name} is no dual encoder",
             where=str(version.student_folder),
             why="others are published by the publisher of their family, and this one has none",
@@ -226,7 +227,7 @@ def checks_of(compared: Compared) -> dict[str, dict[str, Any]]:
 def _copy(student_folder: Path, to: Path) -> str | None:
     """Copy what ``Student.save`` wrote; returns the name of the text tower."""
     if not (student_folder / CONFIG).is_file():
-        raise KdkitError("not an open_clip student", where=str(student_folder), why=f"it has no {CONFIG}")
+        raise KdkitError("KD-REL-007", "not an open_clip student", where=str(student_folder), why=f"it has no {CONFIG}")
     to.mkdir(parents=True, exist_ok=True)
     for path in sorted(student_folder.iterdir()):
         if path.is_file():

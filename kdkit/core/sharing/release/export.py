@@ -173,7 +173,7 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
         with disk_errors(str(to)), new_folder(to, replace=overwrite) as draft:
             yield draft
     except OSError as error:
-        raise KdkitError("the export cannot be written", where=str(to), why=str(error)) from error
+        raise KdkitError("KD-REL-008", "the export cannot be written", where=str(to), why=str(error)) from error
 
 
 def _seal(
@@ -215,11 +215,14 @@ def _size(folder: Path) -> int:
 def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
     """``to`` must be new or empty, or an earlier export that may be overwritten."""
     if to.is_relative_to(student_folder.absolute()):
-        raise KdkitError("a version cannot be exported into itself", where=str(to), fix="choose another --to")
+        raise KdkitError(
+            "KD-REL-009", "a version cannot be exported into itself", where=str(to), fix="choose another --to"
+        )
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / RECORD).is_file():
         raise KdkitError(
+            "KD-REL-010",
             "this is in use, and not by an export of kdkit",
             where=str(to),
             fix="choose another folder for --to",
@@ -227,5 +230,9 @@ def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise KdkitError(
-            "there is an export already", where=str(to), fix="add --overwrite to replace it", code=ExitCode.FOUND
+            "KD-REL-011",
+            "there is an export already",
+            where=str(to),
+            fix="add --overwrite to replace it",
+            code=ExitCode.FOUND,
         )

@@ -223,4 +223,4 @@ def _exclude(one: _Term, other: _Term) -> KdkitError:
 
 
 def _conflict(what: str, why: str, fix: str) -> KdkitError:
-    return KdkitError(what, where="licence of the student", why=why, fix=fix, code=ExitCode.DENIED)
+    return KdkitError("KD-REL-012", what, where="licence of the student", why=why, fix=fix, code=ExitCode.DENIED)

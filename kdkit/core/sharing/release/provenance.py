@@ -119,6 +119,7 @@ def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[st
         verdict = allowed(teacher.facts, project.registry.use)
         if not verdict.allowed:
             raise KdkitError(
+                "KD-REL-013",
                 f"a student of '{teacher.name}' may not be published",
                 where=f"teacher '{teacher.name}'",
                 why=verdict.reason,
@@ -214,6 +215,7 @@ class Ancestry:
 
 def _unknown_start() -> KdkitError:
     return KdkitError(
+        "KD-REL-014",
         "nobody knows whether what became of the student's initial weights may be published",
         where="licence of the student",
         why="their licence is unknown",

@@ -162,6 +162,7 @@ def _require_empty(into: Path) -> None:
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         is_project = (into / PROJECT_REGISTRY).is_file()
         raise KdkitError(
+            "KD-REL-015",
             "this is in use",
             where=str(into),
             why="a pulled project needs a folder of its own",

@@ -158,6 +158,7 @@ def _require_promoted(version: Version, refused: bool) -> None:
         return
     lost = ", ".join(guard["broken"]) if guard and guard["broken"] else "the mean over domains"
     raise KdkitError(
+        "KD-REL-022",
         f"the promotion guard refused {version.name}",
         why=f"it lost more than the guard tolerates: {lost}",
         fix="push another version, or say that you know: --refused (the card will say it too)",
@@ -181,6 +182,7 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
     if there is None or there.private != public:
         return
     raise KdkitError(
+        "KD-REL-023",
         f"{repo} is {'private' if public else 'public'}, and this is a {'public' if public else 'private'} push",
         where=hub.url(repo),
         why="a push does not change who can see a repository" if public else "everybody would see the student",

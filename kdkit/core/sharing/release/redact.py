@@ -121,6 +121,7 @@ def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[
         found = next((needle for block in _blocks(path, overlap) for needle in needles if needle in block), None)
         if found is not None:
             raise KdkitError(
+                "KD-REL-024",
                 f"'{path.relative_to(folder).as_posix()}' names a place on this machine",
                 where=found.decode(),
                 why="what is published must not tell how this machine is laid out",

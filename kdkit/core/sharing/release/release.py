@@ -163,6 +163,7 @@ def check_repository(repo: str) -> None:
     """Raises: KdkitError unless ``repo`` is ``ORG/NAME`` as the Hub writes it."""
     if not _REPOSITORY.fullmatch(repo) or "--" in repo or ".." in repo or len(repo) > 96:
         raise KdkitError(
+            "KD-REL-025",
             f"'{repo}' is no name of a repository",
             why="it is ORG/NAME: letters, digits, '.', '_' and '-', at most 96 characters, no '--' and no '..'",
         )
@@ -183,7 +184,7 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
     for name in (TASK, SAMPLES):
         source = version.folder / Path(name).name
         if not source.is_file():
-            raise KdkitError(f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
+            raise KdkitError("KD-REL-026", f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
         shutil.copyfile(source, to / name)
     recipe, named = version.lineage["recipe"], _named_recipe(project, version)
     if named is None:

@@ -36,7 +36,9 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
     if report.is_file():
         evaluation, more = Evaluation.load(report), json.loads(report.read_text(encoding="utf-8"))
         if more.get("version") != version.name:
-            raise KdkitError("this report is of another version", where=str(report), fix="run 'kdkit evaluate' again")
+            raise KdkitError(
+                "KD-REL-027", "this report is of another version", where=str(report), fix="run 'kdkit evaluate' again"
+            )
         return _results(version.name, evaluation, continual=more.get("continual"))
     saved = version.folder / EVALUATION
     if not saved.is_file():

@@ -61,15 +61,19 @@ class BoxCodec:
 
     def __init__(self, family: str, size: tuple[int, int] | None = None) -> None:
         if family not in FAMILIES:
-            raise KdkitError(f"there is no family of boxes '{family}'", fix=did_you_mean(family, tuple(FAMILIES)))
+            raise KdkitError(
+                "KD-ANS-001", f"there is no family of boxes '{family}'", fix=did_you_mean(family, tuple(FAMILIES))
+            )
         notation, units = FAMILIES[family]
         if (size is None) == (units == "pixels"):
             what = "needs the size of the resized image" if size is None else "does not depend on the image's size"
             raise KdkitError(
-                f"'{family}' {what}", fix="size=(width, height) is for 'qwen2.5-vl', whose boxes are pixels"
+                "KD-ANS-002",
+                f"'{family}' {what}",
+                fix="size=(width, height) is for 'qwen2.5-vl', whose boxes are pixels",
             )
         if size is not None and min(size) < 1:
-            raise KdkitError(f"an image of {size[0]} x {size[1]} pixels has no boxes")
+            raise KdkitError("KD-ANS-003", f"an image of {size[0]} x {size[1]} pixels has no boxes")
         self.family, self.size = family, size
         self._notation = NOTATIONS[notation]
         self._scale = {"thousand": (1000.0, 1000.0), "fractions": (1.0, 1.0)}.get(units) or (
@@ -100,7 +104,7 @@ class BoxCodec:
             _check(box, f"{box.corners}", "fractions lie in 0 to 1", "")
             x1, y1, x2, y2 = numbers = self._numbers(box)
             if x1 == x2 or y1 == y2:
-                raise KdkitError(f"the box {box.corners} is thinner than a unit of '{self.family}'")
+                raise KdkitError("KD-ANS-004", f"the box {box.corners} is thinner than a unit of '{self.family}'")
             written.append(Written(numbers, box.label))
         return self._notation.write(written)
 
@@ -142,6 +146,7 @@ class BoxCodec:
             whose = f"as {' and '.join(owners)} write{'s' * (len(owners) == 1)} them" if owners else "in no known way"
             own = "it needs four numbers, as this family writes them"
             raise KdkitError(
+                "KD-ANS-005",
                 f"'{stray.text}' is not a box of '{self.family}'",
                 where=where,
                 why=own if self.family in owners else f"boxes here are written {whose}",
@@ -173,8 +178,11 @@ def _fractions(written: Written, scale: tuple[float, float]) -> Box:
 
 def _check(box: Box, shown: str, why: str, where: str) -> None:
     if not all(math.isfinite(value) and 0 <= value <= 1 for value in box.corners):
-        raise KdkitError(f"the box {shown} is outside of the image", where=where, why=why)
+        raise KdkitError("KD-ANS-006", f"the box {shown} is outside of the image", where=where, why=why)
     if box.x1 >= box.x2 or box.y1 >= box.y2:
         raise KdkitError(
-            f"the box {shown} has no area", where=where, why="the top left corner comes first, the bottom right second"
+            "KD-ANS-007",
+            f"the box {shown} has no area",
+            where=where,
+            why="the top left corner comes first, the bottom right second",
         )

@@ -35,7 +35,9 @@ class OwnBoxes:
     def __post_init__(self) -> None:
         if self.family != AS_IS and self.family not in FAMILIES:
             raise KdkitError(
-                f"there is no family of boxes '{self.family}'", fix=did_you_mean(self.family, (*FAMILIES, AS_IS))
+                "KD-ANS-008",
+                f"there is no family of boxes '{self.family}'",
+                fix=did_you_mean(self.family, (*FAMILIES, AS_IS)),
             )
 
     @property
@@ -85,7 +87,7 @@ class OwnBoxes:
             return given.reencode(sample.text, self._codec(sample, sizes, len(sizes)))
         except KdkitError as error:
             what = f"sample '{sample.id}': {error.what}"
-            raise KdkitError(what, where=sample.origin, why=error.why, fix=error.fix) from error
+            raise KdkitError("KD-ANS-009", what, where=sample.origin, why=error.why, fix=error.fix) from error
 
     def said(self, sample: Sample, text: str, sizes: Sequence[Size]) -> str:
         """What the model said about the sample, in the sample's coordinates; nothing is refused."""
@@ -101,7 +103,10 @@ class OwnBoxes:
         number = sample.extra.get(BOX_IMAGE, max(shown - 1, 0))
         if not isinstance(number, int) or not 0 <= number < len(sizes):
             raise KdkitError(
-                f"sample '{sample.id}': {BOX_IMAGE} is {number!r}", where=sample.origin, why=f"{len(sizes)} images"
+                "KD-ANS-010",
+                f"sample '{sample.id}': {BOX_IMAGE} is {number!r}",
+                where=sample.origin,
+                why=f"{len(sizes)} images",
             )
         return BoxCodec(self.family, sizes[number])
 
@@ -115,6 +120,7 @@ def declared(value: object, where: str) -> BoxCodec:
     known = tuple(name for name, (_, units) in FAMILIES.items() if units != "pixels")
     if value not in known:
         raise KdkitError(
+            "KD-ANS-011",
             f"{BOX_FAMILY} is {value!r}",
             where=where,
             why=f"boxes of samples are written as by {', '.join(known)}",

@@ -44,10 +44,11 @@ def make_meteor(which: str) -> Meteor:
     if which == "lite":
         return MeteorLite()
     if which != "jar":
-        raise KdkitError(f"there is no METEOR '{which}'", fix="'jar' (Java and pycocoevalcap) or 'lite'")
+        raise KdkitError("KD-ANS-015", f"there is no METEOR '{which}'", fix="'jar' (Java and pycocoevalcap) or 'lite'")
     jar = find_jar()
     if jar is None or shutil.which("java") is None:
         raise KdkitError(
+            "KD-ANS-016",
             "METEOR's jar cannot run here",
             why="no 'java' command" if jar else "pycocoevalcap, which has the jar, is not installed",
             fix="install Java and 'pip install --no-deps pycocoevalcap', or choose meteor: lite, which is reported so",
@@ -100,6 +101,7 @@ class MeteorJar:
         rows = [line.split() for line in done.stdout.splitlines()]
         if done.returncode or [len(row) for row in rows] != [COLUMNS] * len(answers):
             raise KdkitError(
+                "KD-ANS-017",
                 "METEOR's jar failed",
                 where=str(self.jar),
                 why=(done.stderr or done.stdout).strip()[-300:],

@@ -41,6 +41,7 @@ class Spice:
         why = why or ("" if folder else "pycocoevalcap, which has the jar, is not installed")
         if why or folder is None:
             raise KdkitError(
+                "KD-ANS-018",
                 "SPICE cannot run",
                 where=str(corenlp),
                 why=why,
@@ -66,7 +67,9 @@ class Spice:
             command = [*self._command, str(given), "-out", str(found), "-subset", "-silent"]
             done = subprocess.run(command, cwd=name, capture_output=True, text=True, check=False)
             if done.returncode or not found.is_file():
-                raise KdkitError("SPICE's jar failed", why=done.stderr.strip()[-300:], code=ExitCode.MISSING)
+                raise KdkitError(
+                    "KD-ANS-019", "SPICE's jar failed", why=done.stderr.strip()[-300:], code=ExitCode.MISSING
+                )
             scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(found.read_text("utf-8"))}
         return np.nan_to_num(np.array([scored[number] for number in range(len(rows))], dtype=np.float64))
 

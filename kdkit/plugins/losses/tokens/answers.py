@@ -75,6 +75,7 @@ def stored(view: TeacherView, answers: Answers, *, same_tokens: bool) -> Stored:
     weight = view.weight[answers.sample] * (inside & (theirs >= 0))
     if same_tokens and bool(((theirs != answers.ids) & (weight > 0)).any()):
         raise KdkitError(
+            "KD-LOSS-002",
             f"teacher '{view.name}' and the student split answers into different tokens",
             why="a divergence compares probabilities of the same tokens",
             fix="a recipe with 'uld' in the place of 'token-kd', which compares sorted probabilities",

@@ -72,9 +72,11 @@ class TokenDistillation(nn.Module):
         super().__init__()
         if divergence not in DIVERGENCES:
             fix = did_you_mean(divergence, tuple(DIVERGENCES))
-            raise KdkitError(f"there is no divergence '{divergence}'", where="token-kd", fix=fix)
+            raise KdkitError("KD-LOSS-003", f"there is no divergence '{divergence}'", where="token-kd", fix=fix)
         if mix is not None and (divergence not in DEFAULT_MIX or not 0 <= mix <= 1):
-            raise KdkitError(f"'{divergence}' takes no mix of {mix:g}", where="token-kd", fix="leave 'mix' out")
+            raise KdkitError(
+                "KD-LOSS-004", f"'{divergence}' takes no mix of {mix:g}", where="token-kd", fix="leave 'mix' out"
+            )
         self.divergence, self.mix = divergence, DEFAULT_MIX.get(divergence, 0.0) if mix is None else mix
         self.temperature, self.noise, self.chunk = temperature, noise, chunk
 

@@ -20,12 +20,14 @@ def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
     """
     if temperature not in TEMPERATURES:
         raise KdkitError(
+            "KD-LOSS-005",
             f"the stored signals do not tell a teacher's distribution at temperature {temperature:g}",
             fix=f"choose one of {', '.join(f'{t:g}' for t in TEMPERATURES)}",
         )
     rest = tail[:, TEMPERATURES.index(temperature), None]
     if temperature > 1 and bool((rest >= NOT_KNOWN).any()):
         raise KdkitError(
+            "KD-LOSS-006",
             f"a teacher does not tell its distribution at temperature {temperature:g}",
             why="a server names its likeliest tokens alone, and the others count the more at high temperatures",
             fix="choose 1 or 0.5 as temperature of the loss",

@@ -25,7 +25,9 @@ def generate(
     """
     if not hasattr(network, "_prepare_position_ids_for_generation"):
         raise KdkitError(
-            "this transformers cannot generate from given positions", fix="install transformers 5.2 or later"
+            "KD-STUD-001",
+            "this transformers cannot generate from given positions",
+            fix="install transformers 5.2 or later",
         )
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids))
     found: dict[int, list[Answer]] = {}

@@ -32,7 +32,7 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
     def get_rope_index(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         given = signature.bind(*args, **kwargs).arguments
         if given.get("video_grid_thw") is not None:
-            raise KdkitError("RoPE variants of kdkit are for images; there is a video")
+            raise KdkitError("KD-STUD-002", "RoPE variants of kdkit are for images; there is a video")
         return _rope_index(
             inner.config, variant, given["input_ids"], given.get("image_grid_thw"), given.get("attention_mask")
         )
@@ -62,7 +62,7 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[SAVED, TURNS]))
     saved = Saved.read(folder)
     if saved is None:
-        raise KdkitError("this is no student of kdkit", where=name, why=f"it has no {SAVED}")
+        raise KdkitError("KD-STUD-003", "this is no student of kdkit", where=name, why=f"it has no {SAVED}")
     settings = saved.settings
     variant, rope = make_variant(settings.rope, model)
     attach(model, variant, rope.name)
@@ -126,6 +126,7 @@ def refuse_packed(module: Any, _: Sequence[Any], kwargs: Mapping[str, Any]) -> N
 
 def _packed() -> KdkitError:
     return KdkitError(
+        "KD-STUD-004",
         "several samples share one row, and would see each other",
         why="stock transformers tells them apart only by (4, 1, S) position ids, without mask, with use_cache=False",
         fix="give each sample its own row (LLaMA-Factory: neat_packing: false)",

@@ -38,6 +38,7 @@ def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
     bad = [word for word in words if not word or word.split() != [word]]
     if bad or len(set(words)) != len(words):
         raise KdkitError(
+            "KD-STUD-005",
             f"the tokenizer cannot use the word {(bad or [w for w in words if words.count(w) > 1])[0]!r}",
             where="student.config.sizes.words",
             why="a word is not empty, has no space, and is listed once",

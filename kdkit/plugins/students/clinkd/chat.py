@@ -74,4 +74,4 @@ def _messages(sample: Sample, question: str) -> list[tuple[str, str]]:
 
 
 def _refused(sample: Sample, what: str, fix: str = "") -> KdkitError:
-    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)
+    return KdkitError("KD-STUD-006", f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)

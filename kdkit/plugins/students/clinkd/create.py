@@ -41,6 +41,7 @@ def create_student(
     """
     if (init is None) == (sizes is None):
         raise KdkitError(
+            "KD-STUD-007",
             "the student needs exactly one of init and sizes",
             where=WHERE,
             fix="for example 'config: {init: ./Qwen2-VL-2B-Instruct}', or '{sizes: {}}' for a tiny one",
@@ -51,7 +52,9 @@ def create_student(
         return _from_folder(Path(init), settings, base).train()
     chosen = Settings.of(settings)
     if chosen.lora is not None:
-        raise KdkitError("adapters need a base model", where=f"{WHERE}.lora", fix="give init, or leave lora out")
+        raise KdkitError(
+            "KD-STUD-008", "adapters need a base model", where=f"{WHERE}.lora", fix="give init, or leave lora out"
+        )
     made = Sizes.of(sizes or {})
     tokens = Tokens(byte_tokenizer_files(made.words), f"{WHERE}.sizes")
     network = random_network(made, tokens, chosen.max_tokens, chosen.dtype)
@@ -96,10 +99,13 @@ def _check_base(init: str | None, base: str, settings: Mapping[str, Any]) -> Non
     where = f"{WHERE}.base"
     if init is None or settings.get("lora") is None:
         raise KdkitError(
-            "base says what adapters belong to", where=where, fix="give init and lora as well, or leave base out"
+            "KD-STUD-009",
+            "base says what adapters belong to",
+            where=where,
+            fix="give init and lora as well, or leave base out",
         )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base):
-        raise KdkitError(f"'{base}' is no repository", where=where, fix="write base: ORG/NAME")
+        raise KdkitError("KD-STUD-010", f"'{base}' is no repository", where=where, fix="write base: ORG/NAME")
     Base.of(Path(init), base)
 
 
@@ -125,6 +131,7 @@ def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str
     """The settings of a saved student with those of ``given``, where they may differ."""
     if saved.base is not None:
         raise KdkitError(
+            "KD-STUD-011",
             "this folder holds adapters",
             where=str(folder),
             why="a student starts from whole weights",
@@ -144,6 +151,7 @@ def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path
     if trained is not None and whole.name == trained.name and options.items() <= trained.options.items():
         return
     raise KdkitError(
+        "KD-STUD-012",
         f"this student was trained with the {key} '{trained or 'of the model itself'}', not '{wanted}'",
         where=str(folder),
         why="with other positions it would not know what it learnt",
@@ -164,7 +172,7 @@ def _with_adapters(network: Any, lora: Lora) -> Any:
         with _quiet():
             return peft.get_peft_model(network, config)
     except ValueError as error:
-        raise KdkitError("the adapters fit nowhere", where=f"{WHERE}.lora", why=str(error)) from error
+        raise KdkitError("KD-STUD-013", "the adapters fit nowhere", where=f"{WHERE}.lora", why=str(error)) from error
 
 
 @contextmanager
@@ -180,6 +188,7 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise KdkitError(
+            "KD-STUD-014",
             "adapters need the library peft",
             where=f"{WHERE}.lora",
             why=str(error),

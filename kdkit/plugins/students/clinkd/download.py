@@ -64,6 +64,7 @@ def _record(folder: Path, path: Path) -> tuple[str, str]:
 
 def _unknown(folder: Path, why: str) -> KdkitError:
     return KdkitError(
+        "KD-STUD-015",
         "the commit of this base model is not known",
         where=str(folder),
         why=why,

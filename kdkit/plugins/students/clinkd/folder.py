@@ -47,12 +47,16 @@ class Saved:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise KdkitError(
-                    f"format {content['format']!r} is not the one this kdkit reads ({FORMAT})", where=str(path)
+                    "KD-STUD-016",
+                    f"format {content['format']!r} is not the one this kdkit reads ({FORMAT})",
+                    where=str(path),
                 )
             base = content.get("base")
             return cls(dict(content["config"]), Base.from_config(base) if base else None)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise KdkitError("the student's config cannot be read", where=str(path), why=str(error)) from error
+            raise KdkitError(
+                "KD-STUD-017", "the student's config cannot be read", where=str(path), why=str(error)
+            ) from error
 
 
 def save(student: ClinkdStudent, folder: Path) -> None:
@@ -101,7 +105,7 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise KdkitError("the image settings cannot be read", where=str(path), why=str(error)) from error
+        raise KdkitError("KD-STUD-018", "the image settings cannot be read", where=str(path), why=str(error)) from error
     return ImageSettings.from_config(config, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
 
 
@@ -113,7 +117,10 @@ def read_turns(turns: VisionTurns, folder: Path) -> None:
         turns.load_state_dict(load_file(folder / TURNS))
     except (OSError, ValueError, RuntimeError) as error:
         raise KdkitError(
-            "the learnt frequencies cannot be read", where=str(folder / TURNS), why=str(error).splitlines()[0]
+            "KD-STUD-019",
+            "the learnt frequencies cannot be read",
+            where=str(folder / TURNS),
+            why=str(error).splitlines()[0],
         ) from error
 
 

@@ -43,7 +43,9 @@ class ImageSettings:
         settings = cls(**{**known, **chosen})
         if settings.max_pixels < settings.unit**2:
             raise KdkitError(
-                f"max_pixels is {settings.max_pixels}, less than one token", fix=f"at least {settings.unit**2}"
+                "KD-STUD-020",
+                f"max_pixels is {settings.max_pixels}, less than one token",
+                fix=f"at least {settings.unit**2}",
             )
         return replace(settings, min_pixels=min(settings.min_pixels, settings.max_pixels))
 
@@ -109,7 +111,9 @@ def smart_resize(width: int, height: int, *, unit: int, least: int, most: int) -
     """
     if max(width, height) > STRETCH * min(width, height):
         raise KdkitError(
-            f"an image of {width} x {height} pixels is too thin", why=f"Qwen takes sides up to 1 : {STRETCH}"
+            "KD-STUD-021",
+            f"an image of {width} x {height} pixels is too thin",
+            why=f"Qwen takes sides up to 1 : {STRETCH}",
         )
     w, h = (round(side / unit) * unit for side in (width, height))
     if w * h > most:

@@ -49,15 +49,19 @@ class Sizes:
         for name in given:
             if name not in cls.__dataclass_fields__:
                 fix = did_you_mean(name, list(cls.__dataclass_fields__))
-                raise KdkitError(f"unknown key '{name}'", where=f"{WHERE}.sizes", fix=fix)
+                raise KdkitError("KD-STUD-022", f"unknown key '{name}'", where=f"{WHERE}.sizes", fix=fix)
         made = cls(**{**given, "words": tuple(given.get("words", ()))})
         if made.family not in CLASSES:
             raise KdkitError(
-                f"unknown family '{made.family}'", where=f"{WHERE}.sizes", fix=did_you_mean(made.family, list(CLASSES))
+                "KD-STUD-023",
+                f"unknown family '{made.family}'",
+                where=f"{WHERE}.sizes",
+                fix=did_you_mean(made.family, list(CLASSES)),
             )
         for width, heads in ((made.hidden, made.heads), (made.vision_hidden, made.vision_heads)):
             if width % heads or (width // heads) % 4:
                 raise KdkitError(
+                    "KD-STUD-024",
                     f"{heads} heads cannot share a width of {width}",
                     where=f"{WHERE}.sizes",
                     why="the width of a head must be a multiple of 4",
@@ -122,13 +126,16 @@ def read_network(folder: Path, dtype: str) -> Any:
     import transformers
 
     if not (folder / "config.json").is_file():
-        raise KdkitError("no config.json", where=str(folder), why="it is no model folder", code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-STUD-025", "no config.json", where=str(folder), why="it is no model folder", code=ExitCode.MISSING
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises nearly anything for a broken file
-        raise KdkitError("config.json cannot be read", where=str(folder), why=str(error)) from error
+        raise KdkitError("KD-STUD-026", "config.json cannot be read", where=str(folder), why=str(error)) from error
     if config.model_type not in CLASSES:
         raise KdkitError(
+            "KD-STUD-027",
             f"a model of type '{config.model_type}'",
             where=str(folder),
             why=f"the student clinkd takes {' and '.join(CLASSES)}",
@@ -145,11 +152,14 @@ def read_network(folder: Path, dtype: str) -> Any:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise KdkitError("the weights cannot be read", where=str(folder), why=str(error)) from error
+            raise KdkitError("KD-STUD-028", "the weights cannot be read", where=str(folder), why=str(error)) from error
     wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if wrong:
         raise KdkitError(
-            f"{len(wrong)} weights are missing or have another shape", where=str(folder), why=", ".join(wrong[:3])
+            "KD-STUD-029",
+            f"{len(wrong)} weights are missing or have another shape",
+            where=str(folder),
+            why=", ".join(wrong[:3]),
         )
     return model
 

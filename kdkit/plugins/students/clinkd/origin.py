@@ -69,7 +69,10 @@ class Base:
             repo, commit = said, downloaded_commit(folder, _weights(folder))
         if said not in (None, repo):
             raise KdkitError(
-                f"the base model is said to be {said}, and is {repo}", where=str(folder), fix=f"say base: {repo}"
+                "KD-STUD-030",
+                f"the base model is said to be {said}, and is {repo}",
+                where=str(folder),
+                fix=f"say base: {repo}",
             )
         return cls(str(folder.absolute()), weights_digest(folder), repo, commit)
 
@@ -92,6 +95,7 @@ class Base:
             was = f", which was in {self.folder}" if self.folder else ""
             get = f"get it: hf download {self.repo} --revision {self.commit}" if self.repo else "put it there"
             raise KdkitError(
+                "KD-STUD-031",
                 "the base model of these adapters is not there",
                 where=where,
                 why=f"{self.repo} at {self.commit}{was}" if self.repo else str(self.folder),
@@ -100,6 +104,7 @@ class Base:
             )
         if weights_digest(folder) != self.digest:
             raise KdkitError(
+                "KD-STUD-032",
                 "the base model is not the one that these adapters were trained on",
                 where=str(folder),
                 why=f"config and weights should have the hash {self.digest}",

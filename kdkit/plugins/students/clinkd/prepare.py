@@ -67,7 +67,9 @@ class Preparation:
             sizes = tuple(self.images.resized(*picture.size) for picture in pictures)
             patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
         except KdkitError as error:
-            raise KdkitError(f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why) from error
+            raise KdkitError(
+                "KD-STUD-033", f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why
+            ) from error
         asked = self.boxes.question(sample, sizes)
         text = prompt_of(asked, images=len(pictures), system=settings.system, question=settings.question)
         merge = self.images.merge_size
@@ -165,10 +167,15 @@ def _open(path: Any, sample: Sample) -> Image.Image:
         return decode(Path(path))
     except KdkitError as error:
         raise KdkitError(
-            f"{error.what} of sample '{sample.id}'", where=str(path), why=error.why, fix=error.fix, code=error.code
+            "KD-STUD-034",
+            f"{error.what} of sample '{sample.id}'",
+            where=str(path),
+            why=error.why,
+            fix=error.fix,
+            code=error.code,
         ) from error
 
 
 def _refused(sample: Sample, what: str, option: str) -> KdkitError:
     fix = f"raise {option}: in student.config, or in the options of the teacher that reads it"
-    return KdkitError(f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)
+    return KdkitError("KD-STUD-035", f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)

@@ -56,7 +56,7 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
     """
     saved = Saved.read(folder)
     if saved is None:
-        raise KdkitError("this is no saved student", where=str(folder), why=f"it has no {SAVED}")
+        raise KdkitError("KD-STUD-036", "this is no saved student", where=str(folder), why=f"it has no {SAVED}")
     to.mkdir(parents=True, exist_ok=True)
     base = None
     if saved.base is None:
@@ -93,6 +93,7 @@ def _pinned(saved: Saved, folder: Path) -> PinnedBase:
         base = Base.of(base.find(str(folder)), saved.config.get("base"))
     if base.repo is None or base.commit is None:
         raise KdkitError(
+            "KD-STUD-037",
             "the base model of these adapters is in no known repository, so that it cannot be pinned to a commit",
             where=str(folder),
             why=f"it came from the folder {base.folder}; others could not find it",

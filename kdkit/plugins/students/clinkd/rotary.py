@@ -113,4 +113,4 @@ class AxisRotary(nn.Module):
 
 
 def refused(name: str, why: str, fix: str = "") -> KdkitError:
-    return KdkitError(f"the model cannot take the RoPE variant '{name}'", why=why, fix=fix)
+    return KdkitError("KD-STUD-038", f"the model cannot take the RoPE variant '{name}'", why=why, fix=fix)

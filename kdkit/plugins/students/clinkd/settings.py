@@ -28,7 +28,10 @@ class Choice:
             return cls(given, {})
         if "name" not in given or set(given) - {"name", "options"}:
             raise KdkitError(
-                f"not a RoPE variant: {dict(given)}", where=WHERE, fix="write {name: mcg-rope, options: {alpha: 2}}"
+                "KD-STUD-039",
+                f"not a RoPE variant: {dict(given)}",
+                where=WHERE,
+                fix="write {name: mcg-rope, options: {alpha: 2}}",
             )
         return cls(str(given["name"]), dict(given.get("options") or {}))
 
@@ -103,11 +106,11 @@ class Settings:
         settings = cls(**made)
         for name in ("max_tokens", "max_answer", "max_images"):
             if getattr(settings, name) < 1:
-                raise KdkitError(f"{name} must be at least 1", where=WHERE)
+                raise KdkitError("KD-STUD-040", f"{name} must be at least 1", where=WHERE)
         if settings.dtype not in ("float32", "bfloat16"):
-            raise KdkitError(f"dtype is float32 or bfloat16, not '{settings.dtype}'", where=WHERE)
+            raise KdkitError("KD-STUD-041", f"dtype is float32 or bfloat16, not '{settings.dtype}'", where=WHERE)
         if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets):
-            raise KdkitError("lora needs a rank of at least 1 and targets", where=f"{WHERE}.lora")
+            raise KdkitError("KD-STUD-042", "lora needs a rank of at least 1 and targets", where=f"{WHERE}.lora")
         return settings
 
     def config(self) -> dict[str, Any]:
@@ -120,4 +123,4 @@ def _known(given: Mapping[str, Any], kind: type[Any], where: str) -> None:
     known = [field.name for field in fields(kind)]
     for name in given:
         if name not in known:
-            raise KdkitError(f"unknown key '{name}'", where=where, fix=did_you_mean(name, known))
+            raise KdkitError("KD-STUD-043", f"unknown key '{name}'", where=where, fix=did_you_mean(name, known))

@@ -165,7 +165,7 @@ def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Set
     text, vision = config.text_config, config.vision_config
     if settings.max_tokens > text.max_position_embeddings:
         what = f"max_tokens is {settings.max_tokens}, the model's context has {text.max_position_embeddings}"
-        raise KdkitError(what, where=WHERE)
+        raise KdkitError("KD-STUD-044", what, where=WHERE)
     pairs = {
         "patch_size": (images.patch_size, vision.patch_size),
         "merge_size": (images.merge_size, vision.spatial_merge_size),
@@ -175,9 +175,12 @@ def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Set
     for name, (prepared, wanted) in pairs.items():
         if prepared != wanted:
             raise KdkitError(
+                "KD-STUD-045",
                 f"{name} is {prepared} in the tokenizer or image settings, {wanted} in the model",
                 where=WHERE,
                 fix="take all files of the model folder from the same model",
             )
     if len(tokens) > text.vocab_size:
-        raise KdkitError(f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}", where=WHERE)
+        raise KdkitError(
+            "KD-STUD-046", f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}", where=WHERE
+        )

@@ -35,17 +35,22 @@ class Tokens:
         from tokenizers import Tokenizer
 
         if "tokenizer.json" not in files:
-            raise KdkitError("no tokenizer.json in the model folder", where=where, code=ExitCode.MISSING)
+            raise KdkitError("KD-STUD-047", "no tokenizer.json in the model folder", where=where, code=ExitCode.MISSING)
         try:
             self._tokenizer: Any = Tokenizer.from_str(files["tokenizer.json"].decode())
         except Exception as error:  # the library raises Exception itself
-            raise KdkitError("not a usable tokenizer.json", where=where, why=str(error)) from error
+            raise KdkitError("KD-STUD-048", "not a usable tokenizer.json", where=where, why=str(error)) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.files = dict(files)
         absent = [token for token in STRUCTURE[:6] if self._tokenizer.token_to_id(token) is None]
         if absent:
-            raise KdkitError(f"the tokenizer has no {absent[0]}", where=where, why="it is not that of a Qwen2-VL model")
+            raise KdkitError(
+                "KD-STUD-049",
+                f"the tokenizer has no {absent[0]}",
+                where=where,
+                why="it is not that of a Qwen2-VL model",
+            )
 
     def __len__(self) -> int:
         """Number of token ids."""

@@ -38,7 +38,7 @@ class Says:
 
     def prepare(self, image: object, sample: Sample) -> dict[str, Any]:  # noqa: ARG002  # the contract's
         if "unteachable" in sample.text:
-            raise KdkitError("too long")
+            raise KdkitError("X-001", "too long")
         return {}
 
 

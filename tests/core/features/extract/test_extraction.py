@@ -330,7 +330,9 @@ def test_killed_at_any_write_it_resumes_to_the_same_bytes(tmp_path: Path) -> Non
 def test_a_sample_that_a_teacher_cannot_read_names_both(tmp_path: Path, folder: Path) -> None:
     class Choosy(TopAnswers):
         def prepare(self, image: Image.Image, sample: Sample) -> tuple[int, int]:
-            raise KdkitError(f"'{sample.id}' is too long for {image.size}", where="data:7", fix="raise max_tokens")
+            raise KdkitError(
+                "X-001", f"'{sample.id}' is too long for {image.size}", where="data:7", fix="raise max_tokens"
+            )
 
     choosy, table = Choosy(), table_of(picture_samples(folder, 4), tmp_path)
     with pytest.raises(KdkitError, match=r"data:7: teacher 'b': '[^']+' is too long") as caught:

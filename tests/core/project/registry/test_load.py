@@ -100,6 +100,6 @@ def test_an_error_without_a_place_gets_that_of_the_entry_that_asked(tmp_path: Pa
     path.write_text("version: 1\nstudent:\n  family: x\n", encoding="utf-8")
     for place, expected in (("", "registry.yaml:2"), ("x.csv:7", "x.csv:7")):
         with pytest.raises(KdkitError) as caught, placed(path, "student"):
-            raise KdkitError("no", where=place, why="because", fix="do", code=ExitCode.MISSING)
+            raise KdkitError("X-001", "no", where=place, why="because", fix="do", code=ExitCode.MISSING)
         error = caught.value
         assert (error.where, error.what, error.why, error.fix, error.code) == (expected, "no", "because", "do", 3)

@@ -47,6 +47,7 @@ def checked_record(got: Downloaded, repo: str) -> Record:
 def _read(path: Path, repo: str) -> Record:
     if not path.is_file():
         raise KdkitError(
+            "KD-REL-016",
             "this is no release of kdkit",
             where=repo,
             why=f"it has no {RECORD}",
@@ -66,6 +67,7 @@ def _same_files(found: Mapping[str, str], record: Record, repo: str) -> None:
         expected = record.files[name]["sha256"] if name in record.files else "nothing: it is not listed"
         if found.get(name) != expected:
             raise KdkitError(
+                "KD-REL-017",
                 f"'{name}' is not what was pushed; nothing was pulled",
                 where=repo,
                 why=f"{RECORD} has sha256 {expected}; "
@@ -77,6 +79,7 @@ def _same_files(found: Mapping[str, str], record: Record, repo: str) -> None:
 
 def _bad(repo: str, why: str) -> KdkitError:
     return KdkitError(
+        "KD-REL-018",
         "this release cannot be pulled",
         where=repo,
         why=f"{RECORD}: {why}",

@@ -43,7 +43,9 @@ def registry_text(
     """
     recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
     if not recipe_file and is_path(recipe):
-        raise KdkitError("its recipe is a file that it does not hold", where=origin.repository, why=recipe)
+        raise KdkitError(
+            "KD-REL-019", "its recipe is a file that it does not hold", where=origin.repository, why=recipe
+        )
     data = public_registry(registry, recipe=recipe)
     held_by_author = unpublished(registry, lock)
     hidden = [name for name in held_by_author if name not in with_features]
@@ -76,7 +78,9 @@ def registry_text(
     )
     shown = {name: entry for name, entry in data["teachers"].items() if name not in hidden}
     if check_registry(text) != Registry.model_validate({**data, "teachers": shown}):
-        raise KdkitError("the registry of this release cannot be written as a file", where=origin.repository)
+        raise KdkitError(
+            "KD-REL-020", "the registry of this release cannot be written as a file", where=origin.repository
+        )
     return text
 
 

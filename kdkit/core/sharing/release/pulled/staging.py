@@ -28,6 +28,7 @@ def staging(into: Path) -> Iterator[Path]:
     with open(busy, "a", encoding="utf-8") as lock:
         if not _taken(lock, busy):
             raise KdkitError(
+                "KD-REL-021",
                 "another 'kdkit pull' is making this project",
                 where=str(into),
                 fix="wait for it to end, or choose another folder: --to DIR",
