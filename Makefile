@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 demo: $(VENV)/installed
 	$(BIN)/kdkit demo
 
@@ -12,6 +12,9 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

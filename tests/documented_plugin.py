@@ -1,4 +1,4 @@
-"""The complete plugin of docs/plugins.md, installed into a folder."""
+"""The complete plugin of docs/howto/write-plugin.md, installed into a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.conftest import write_facts
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[1] / "docs/howto/write-plugin.md"
 FILES = {"pyproject.toml", "kdkit_huber/__init__.py", "kdkit_huber/loss.py"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from docs.generate import written_by_hand
 from kdkit.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -19,14 +20,14 @@ ROOT = Path(__file__).parents[1]
 def shown() -> Iterator[tuple[str, str]]:
     """(file, line) of each command in a code block or between backticks."""
     pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
-    for path in [*pages, *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [*pages, *written_by_hand()]:
         text = path.read_text(encoding="utf-8")
         blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, flags=re.S)
         lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
         inline = re.findall(r"`(kdkit [^`\n]+)`", text)
         for line in [*lines, *inline]:
             if line.startswith("kdkit "):
-                yield path.name, re.split(r"[#|>;]", line.replace("\\", ""))[0].strip()
+                yield str(path.relative_to(ROOT)), re.split(r"[#|>;]", line.replace("\\", ""))[0].strip()
 
 
 @pytest.mark.parametrize(("file", "line"), sorted(set(shown())))

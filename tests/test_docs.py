@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,17 +18,23 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import hookspecs, specs
 from kdkit.core.plugin_system.discovery import HOOKS, discover, installed
-from tests import hook_pages
 from tests.conftest import Cli
 from tests.documented_plugin import install_documented_plugin
 
 ROOT = Path(__file__).parents[1]
-PLUGINS = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
-CLI = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+CLI = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *written_by_hand()]
+
+
+@pytest.fixture(scope="session")
+def generated() -> dict[str, str]:
+    """Path below docs/ -> text of the pages that are generated at each build."""
+    return generate()
 
 
 def sections(text: str, level: str) -> dict[str, str]:
@@ -33,27 +43,76 @@ def sections(text: str, level: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+# -------------------------------------------------------------------------------------- build
+
+
+def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
+    copy = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs", copy, ignore=shutil.ignore_patterns("__pycache__", "_build", "hooks"))
+    options = ["-q", "-W", "--keep-going", "-n", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", *options, str(copy), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for page in ("index", "reference/commands", "reference/errors", "reference/python", "explanation/architecture"):
+        assert (tmp_path / "html" / f"{page}.html").is_file()
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+def test_every_error_has_a_literal_unique_id() -> None:
+    sites = errors.error_sites()
+    assert [f"{site.path}:{site.line}" for site in sites if not errors.ID.fullmatch(site.id or "")] == []
+    assert {id: count for id, count in Counter(site.id for site in sites).items() if count > 1} == {}
+
+
+def test_every_error_is_on_the_page_with_message_and_exit_code(generated: dict[str, str]) -> None:
+    headings = sections(generated["reference/errors.md"], "###")
+    sites = errors.error_sites()
+    assert set(headings) == {site.id for site in sites}
+    for site in sites:
+        section = headings[str(site.id)]
+        assert site.message, f"{site.path}:{site.line}"
+        assert f"```text\n{site.message}\n```" in section
+        assert f"Exit code {' or '.join(map(str, site.codes))}, `{site.path}`" in section
+        assert set(site.codes) <= set(ExitCode)
+
+
+def test_an_error_site_is_read_from_the_source(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "module.py").write_text(
+        "def load(path, kind):\n"
+        "    reason = f'{kind} expected'\n"
+        "    raise KdkitError('KD-AB-001', f\"'{path.name}' is \" 'wrong', why=reason, fix='a' if kind else 'b',\n"
+        "                     code=ExitCode.MISSING if kind else ExitCode.DENIED)\n"
+    )
+    (site,) = errors.error_sites(package)
+    assert (site.id, site.message, site.line) == ("KD-AB-001", "'{path.name}' is wrong", 3)
+    assert (site.cause, site.remedy, site.codes) == ("{kind} expected", "a / b", (3, 4))
+
+
 # ------------------------------------------------------------------------------------ plugins
 
 
 DECLARED = sorted(name for name in vars(hookspecs) if name.startswith("kdkit_"))
 
 
-def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
-    assert sorted(path.stem for path in hook_pages.FOLDER.iterdir()) == DECLARED
-    listed = re.findall(r"^\| \[`(\w+)`\]\(hooks/(\w+)\.md\)", PLUGINS, flags=re.M)
-    assert sorted(listed) == [(name, name) for name in DECLARED]
-
-
-@pytest.mark.parametrize("hook", DECLARED)
-def test_a_page_says_what_the_code_says(hook: str) -> None:
-    """Arguments, fields, protocol and example; ``python -m tests.hook_pages`` writes the pages anew."""
-    assert (hook_pages.FOLDER / f"{hook}.md").read_text(encoding="utf-8") == hook_pages.page(hook)
+def test_every_hook_has_a_page_with_an_example(generated: dict[str, str]) -> None:
+    index = generated["reference/hooks/index.md"]
+    assert sorted(re.findall(r"^\| \[`(\w+)`\]\(\w+\.md\)", index, flags=re.M)) == DECLARED
+    for hook in DECLARED:
+        page = generated[f"reference/hooks/{hook}.md"]
+        assert page.startswith(f"# `{hook}(")
+        code = re.findall(r"^```python\n(.*?)^```$", page, flags=re.M | re.S)
+        assert any(f"def {hook}(" in block for block in code)
+        for block in code:
+            compile(block, hook, "exec")
 
 
 def test_a_page_would_notice_an_argument_and_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
     hook, (family, _) = "kdkit_losses", HOOKS["kdkit_losses"]
-    before = hook_pages.page(hook)
+    before = hooks.page(hook)
 
     def kdkit_losses(device: str) -> None:
         """Losses that recipes can name."""
@@ -67,11 +126,11 @@ def test_a_page_would_notice_an_argument_and_a_field(monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr(hookspecs, hook, kdkit_losses)
-        assert hook_pages.page(hook).startswith("# `kdkit_losses(device: str) -> None`")
+        assert hooks.page(hook).startswith("# `kdkit_losses(device: str) -> None`")
     with monkeypatch.context() as patch:
         patch.setitem(cast(dict[str, Any], HOOKS), hook, (family, LossSpec))
-        assert "| `weight` | `float` | `1.0` | Of the loss. |" in hook_pages.page(hook)
-    assert hook_pages.page(hook) == before
+        assert "| `weight` | `float` | `1.0` | Of the loss. |" in hooks.page(hook)
+    assert hooks.page(hook) == before
 
 
 @pytest.fixture
@@ -138,21 +197,14 @@ def app_commands() -> dict[str, set[str]]:
     return dict(commands(group))
 
 
-def documented() -> dict[str, str]:
-    """Command -> its section of docs/cli.md, heading included; a heading also shows the arguments."""
-    found = sections(CLI, "###").items()
-    return {" ".join(re.findall(r"(?<![-\w\[])[a-z][a-z-]*", heading)): heading + text for heading, text in found}
-
-
-def test_every_command_has_one_section_and_every_section_a_command() -> None:
-    assert len(sections(CLI, "###")) == len(re.findall(r"^### ", CLI, flags=re.M))
-    assert set(documented()) == set(app_commands())
-
-
-def test_every_option_is_documented() -> None:
-    everywhere = {"--help", "--json", "--project"}
+def test_every_command_has_one_section_with_its_options(generated: dict[str, str]) -> None:
+    page = generated["reference/commands.md"]
+    found = re.split(r"^#{3,4} `kdkit ([^`]+)`$", page, flags=re.M)
+    documented = {f"kdkit {name}": text for name, text in zip(found[1::2], found[2::2], strict=True)}
+    assert len(documented) == len(found[1::2])
+    assert set(documented) == set(app_commands())
     for command, options in app_commands().items():
-        assert {option for option in options - everywhere if option not in documented()[command]} == set(), command
+        assert {option for option in options if option not in documented[command]} == set(), command
 
 
 def test_the_exit_codes_are_documented() -> None:
@@ -170,8 +222,10 @@ def test_every_variable_is_documented() -> None:
 # -------------------------------------------------------------------------------------- links
 
 
-@pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda path: path.name)
-def test_links_within_the_project_lead_somewhere(document: Path) -> None:
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(document: Path, generated: dict[str, str]) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
     inside = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
-    assert [target for target in inside if not (document.parent / target).exists()] == []
+    known = {ROOT / "docs" / path for path in generated}
+    paths = [Path(os.path.normpath(document.parent / target)) for target in inside]
+    assert [str(path) for path in paths if not path.exists() and path not in known] == []

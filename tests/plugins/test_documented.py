@@ -1,4 +1,4 @@
-"""Every built-in loss, aligner, RoPE variant and option is explained in docs/."""
+"""Every built-in loss, aligner and RoPE variant is documented with its options."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.discovery import load_catalogue
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"loss": "losses.md", "aligner": "aligners.md", "rope": "clinkd.md"}
+DOCS = Path(__file__).parents[2] / "docs/reference"
+PAGES = {"loss": "losses.md", "aligner": "aligners.md", "rope": "rope.md"}
 
 
 @pytest.mark.parametrize(("family", "name"), [(f, e.spec.name) for f in PAGES for e in load_catalogue().entries(f)])

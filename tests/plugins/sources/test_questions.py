@@ -338,10 +338,10 @@ def test_llava_med_qa(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa"])
 def test_options_are_documented(source: str) -> None:
-    """In the rows of docs/data.md that name the source, or are of all."""
+    """In the rows of docs/reference/sources.md that name the source, or are of all."""
     entry = load_catalogue().get("source", source)
     assert isinstance(entry.spec, FactorySpec)
-    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/reference/sources.md").read_text(encoding="utf-8")
     rows = "\n".join(row for row in page.splitlines() if f"`{source}`" in row or "| all |" in row)
     parameters = inspect.signature(resolve(entry.spec.factory)).parameters.values()
     options = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]

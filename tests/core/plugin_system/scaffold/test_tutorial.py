@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import clean_environment
 from tests.core.plugin_system.scaffold.fresh import OFFLINE, FreshEnvironment
 
-TUTORIAL = Path(__file__).parents[4] / "docs" / "tutorial.md"
+TUTORIAL = Path(__file__).parents[4] / "docs/start/teacher-plugin.md"
 SHIMS = {
     "kdkit": '-m kdkit.cli.main "$@"',
     "pytest": '-m pytest -p no:cacheprovider "$@"',
@@ -78,7 +78,7 @@ def test_every_command_prints_what_is_shown(tmp_path: Path) -> None:
         if language == "console":
             for command, wanted in commands(block):
                 found = shell(command)
-                assert same(wanted, found), f"$ {command}\n{found}\n--- but docs/tutorial.md shows:\n{wanted}"
+                assert same(wanted, found), f"$ {command}\n{found}\n--- but the page shows:\n{wanted}"
         elif language == "diff":
             assert shell("git apply --verbose -", block).startswith("Checking patch"), block
         else:

@@ -1,0 +1,212 @@
+"""The pages of all hooks, made from the hookspecs, specs, protocols and the templates of ``new-plugin``."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+from kdkit.core import contracts
+from kdkit.core.contracts import hookspecs, protocols
+from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.plugin_system.discovery import discover
+from kdkit.core.plugin_system.loading import HOOKS
+from kdkit.core.plugin_system.scaffold.naming import names_for
+from kdkit.core.plugin_system.scaffold.write import render
+from kdkit.testing.verify import CONTRACTS
+
+PARTS: dict[Family, tuple[str, ...]] = {
+    "loader": ("DualEncoder", "SignalSource", "SignalSpec", "Sample"),
+    "teacher": (),
+    "student": ("Student", "Published", "PinnedBase"),
+    "aligner": ("Aligner",),
+    "loss": ("Loss", "LossInput", "TeacherView"),
+    "rope": ("RopeVariant",),
+    "source": ("Sample",),
+    "policy": ("TrustPolicy", "TrustTable"),
+    "task": ("EvaluationTask", "FeatureView", "DomainScore"),
+    "recipe": (),
+}
+"""What of ``kdkit.core.contracts`` a family's objects do, take and give."""
+MORE: dict[Family, str] = {
+    "loader": "`factory` reads the folder only, without network and without pickle. A teacher is a `DualEncoder` (one "
+    "vector per image and text) or a `SignalSource` (any named arrays per sample).",
+    "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
+    "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
+    "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
+    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). One whose factory takes `prompts` is given "
+    "the project's.",
+    "recipe": "[Recipes](../recipes.md) describes the file.",
+}
+
+
+INTRODUCTION = """\
+# Hooks
+
+*This page is generated from the code.* [Write a plugin](../../howto/write-plugin.md) shows a complete plugin.
+
+A hook takes no argument and returns an iterable of specs, or is a generator. Every spec has a `name` and a one-line
+`summary`. A `factory` is called with the options of the spec; a recipe or the registry may override them. An unknown
+option is an error before the call. The page of a hook has the fields of its spec, the protocol of the objects and a
+complete example.
+
+| hook | returns | content |
+|---|---|---|"""
+
+
+def signature(hook: str) -> str:
+    """``kdkit_losses() -> Iterable[LossSpec]``, with the hook's own arguments."""
+    return f"{hook}{inspect.signature(getattr(hookspecs, hook))}".replace("'", "").replace("c.", "")
+
+
+def index() -> str:
+    """The list of all hooks."""
+    rows = []
+    for hook in HOOKS:
+        content = _prose(inspect.getdoc(getattr(hookspecs, hook)) or "").partition(". ")[0].rstrip(".")
+        rows.append(f"| [`{hook}`]({hook}.md) | `{signature(hook).partition(' -> ')[2]}` | {content} |")
+    return "\n".join([INTRODUCTION, *rows, "", "```{toctree}", ":hidden:", "", *HOOKS, "```", ""])
+
+
+def page(hook: str) -> str:
+    """The whole page, as Markdown."""
+    family, kind = HOOKS[hook]
+    lines = [
+        f"# `{signature(hook)}`",
+        "",
+        inspect.getdoc(getattr(hookspecs, hook)) or "",
+        "",
+        "*This page is generated from the code.* [All hooks](index.md).",
+        "",
+        f"## `{kind.__name__}`",
+        "",
+        _prose(inspect.getdoc(kind) or ""),
+        "",
+        *([MORE[family], ""] if family in MORE else []),
+        "| field | type | default | |",
+        "|---|---|---|---|",
+        *_fields(kind),
+        "",
+    ]
+    for name in PARTS[family]:
+        lines += [f"## `{name}`", "", *_part(name), ""]
+    contract = f"`kdkit.testing.{CONTRACTS[family]}`"
+    lines += [
+        "## Example",
+        "",
+        f"What `kdkit new-plugin mine --kind {family}` writes; {contract} checks it, as `kdkit plugins verify "
+        "kdkit-mine` does ([Test a plugin](../../howto/test-plugin.md)).",
+        "",
+        *_example(family),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _fields(kind: type[Any]) -> Iterator[str]:
+    documented = {name: text for owner in reversed(kind.__mro__) for name, text in _comments(owner).items()}
+    for field in dataclasses.fields(kind):
+        if field.name not in documented:
+            raise ValueError(f"{kind.__name__}.{field.name} says nothing about itself")
+        default = "required" if _default(field) is dataclasses.MISSING else f"`{_default(field)!r}`"
+        text = _prose(documented[field.name]).replace("|", "\\|")
+        yield f"| `{field.name}` | `{_escaped(str(field.type))}` | {default} | {text} |"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _part(name: str) -> Iterator[str]:
+    """A protocol with its methods, or a data class or an alias with what is said about it."""
+    found: Any = getattr(contracts, name)
+    if not inspect.isclass(found):
+        yield f"{_prose(_comments(protocols)[name])}"
+        return
+    if dataclasses.is_dataclass(found):
+        yield f"`{name}({', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(found))})`"
+        yield ""
+    yield _prose(inspect.getdoc(found) or "")
+    if dataclasses.is_dataclass(found):
+        return
+    yield ""
+    for member, value in vars(found).items():
+        if isinstance(value, property) or inspect.isfunction(value):
+            if member.startswith("_") and member != "__call__":
+                continue
+            function = value.fget if isinstance(value, property) else value
+            assert function is not None
+            yield f"- `{_call(member, function, isinstance(value, property))}`" + _said(function)
+
+
+def _call(name: str, function: Any, is_property: bool) -> str:
+    told = inspect.signature(function)
+    if is_property:
+        return f"{name}: {told.return_annotation}"
+    own = told.replace(parameters=list(told.parameters.values())[1:])
+    return f"{name}{own}".replace("'", "")
+
+
+def _said(function: Any) -> str:
+    text = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
+    return f": {_prose(text)}" if text else ""
+
+
+def _prose(text: str) -> str:
+    """A docstring as Markdown: single backquotes, and a list where it lists attributes."""
+    text = re.sub(r":(?:meth|class|func|data|mod):`([^`]*)`", r"`\1`", text).replace("``", "`")
+    head, marker, attributes = text.partition("\nAttributes:\n")
+    lines = [" ".join(part.split()) for part in head.strip().split("\n\n")]
+    if marker:
+        items = re.sub(r"\n {8,}", " ", attributes.rstrip())
+        listed, _, rest = items.partition("\n\n")
+        lines.append("\n".join(re.sub(r"^ +([\w, ]+): ", r"- `\1`: ", line) for line in listed.splitlines()))
+        lines += [" ".join(part.split()) for part in rest.strip().split("\n\n") if part.strip()]
+    return "\n\n".join(lines)
+
+
+@cache
+def _comments(owner: type[Any] | ModuleType) -> dict[str, str]:
+    """Name -> the string that stands under its assignment, in a class or a module."""
+    if owner is object:
+        return {}
+    body: list[ast.stmt] = ast.parse(dedent(inspect.getsource(owner))).body
+    if not isinstance(owner, ModuleType):
+        assert isinstance(body[0], ast.ClassDef)
+        body = body[0].body
+    comments = {}
+    for statement, follower in pairwise(body):
+        target = statement.target if isinstance(statement, ast.AnnAssign) else None
+        if isinstance(statement, ast.Assign):
+            target = statement.targets[0] if isinstance(statement.targets[0], ast.Name) else None
+        said = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
+        if isinstance(target, ast.Name) and said:
+            assert isinstance(follower, ast.Expr)
+            assert isinstance(follower.value, ast.Constant)
+            comments[target.id] = " ".join(str(follower.value.value).split())
+    return comments
+
+
+def _example(family: Family) -> Iterator[str]:
+    """The plugin's own modules as ``kdkit new-plugin`` writes them, and its entry point."""
+    files = render(names_for("mine", family, discover([])), family)
+    project = files["pyproject.toml"].decode()
+    points = project[project.index("[project.entry-points.kdkit]") :].split("\n\n")[0]
+    yield from ("`pyproject.toml`, in part", "", "```toml", points.strip(), "```", "")
+    for path in sorted(files, key=lambda path: (not path.endswith("__init__.py"), path)):
+        language = {".py": "python", ".yaml": "yaml"}.get(Path(path).suffix)
+        if language and path.startswith("kdkit_mine/") and not path.endswith("make_weights.py"):
+            yield from (f"`{path}`", "", f"```{language}", files[path].decode().rstrip(), "```", "")
