@@ -22,6 +22,7 @@ from kdkit.core.contracts import DualEncoder
 from kdkit.plugins.loaders.open_clip import OpenClipEncoder, load_open_clip
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of
+from tests.errors import raises_error
 from tests.tiny_models import (
     BIOMED_TEXT_TOWER,
     TEXTS,
@@ -191,7 +192,7 @@ def test_published_layout_with_pickled_tensors_gives_the_same_features(
 ) -> None:
     """BiomedCLIP's authors publish a .bin; the text tower's config may also lie beside it."""
     folder = make_biomedclip_folder(tmp_path / "m", text_repo=tmp_path / "tower", weights="bin")
-    with pytest.raises(KdkitError, match="config of the text tower") as caught:
+    with raises_error("KD-LOAD-023") as caught:
         load_open_clip(folder)
     assert BIOMED_TEXT_TOWER in caught.value.what
     shutil.copy(tmp_path / "tower" / "config.json", folder / "config.json")
@@ -347,7 +348,7 @@ def test_a_pickle_with_code_is_refused_unread(
 
 
 def test_unknown_architecture_suggests_a_known_one(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-LOAD-021") as caught:
         load_open_clip(tmp_path, arch="ViT-B-61")
     assert "did you mean 'ViT-B-16'" in caught.value.fix
 
@@ -357,15 +358,15 @@ def test_transformers_folder_with_a_missing_weight_is_refused(folder: Path) -> N
     tensors = load_file(folder / "model.safetensors")
     del tensors["visual_projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(KdkitError, match="dual encoder") as caught:
+    with raises_error("KD-LOAD-031", mentions=("dual encoder",)) as caught:
         load_transformers_clip(folder)
     assert "visual_projection.weight" in caught.value.why
 
 
 def test_transformers_folder_of_another_kind_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="dual encoder"):
+    with raises_error("KD-LOAD-031", mentions=("dual encoder",)):
         load_transformers_clip(tmp_path)
-    with pytest.raises(KdkitError, match="dual encoder"):
+    with raises_error("KD-LOAD-031", mentions=("dual encoder",)):
         load_transformers_clip(folders["biomedclip"] / "text")
 
 
@@ -382,5 +383,5 @@ def test_word_tokenizer_files_are_read_back_and_recognised(folders: dict[str, Pa
 
 @pytest.mark.parametrize("words", [["two words"], [""], ["CT"], ["ct", "ct"], ["x-ray"], ["<pad>"]])
 def test_word_that_can_never_be_met_is_refused(words: list[str]) -> None:
-    with pytest.raises(KdkitError, match="cannot use the word"):
+    with raises_error("KD-LOAD-032", where="tokenizer.words"):
         word_tokenizer_files(words)

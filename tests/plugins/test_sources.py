@@ -17,6 +17,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Split
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.sources.splits import stable_split
+from tests.errors import raises_error
 
 ROW = {"id": "a", "image": "x/a.png", "text": "a picture", "domain": "ct", "label": "normal", "split": "train"}
 
@@ -167,7 +168,7 @@ def test_what_is_between_the_fields(tmp_path: Path) -> None:
     path.write_text("\ufeff" + ";".join(ROW) + "\r\n" + ";".join(ROW.values()) + "\r\n", encoding="utf-8", newline="")
     (sample,) = read("csv", path, delimiter=";")
     assert (sample.id, sample.text, sample.label) == ("a", "a picture", "normal")
-    with pytest.raises(KdkitError, match="one character, not ';;'"):
+    with raises_error("KD-SRC-008", mentions=("';;'",)):
         read("csv", path, delimiter=";;")
 
 
@@ -190,7 +191,7 @@ def test_what_to_do_about_a_row(
 
 def test_a_manifest_that_is_called_otherwise(manifest: Path) -> None:
     write(manifest, [ROW])
-    with pytest.raises(KdkitError, match="no such file") as error:
+    with raises_error("KD-SRC-047") as error:
         read(manifest.suffix[1:], manifest.with_stem("sampels"))
     assert error.value.fix == f"did you mean '{manifest.name}'?"
 
@@ -301,9 +302,9 @@ def test_a_folder_of_another_shape(tmp_path: Path, options: Mapping[str, Any], m
 
 
 def test_a_folder_of_unknown_splits_or_without_images(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="'validation' is not a split"):
+    with raises_error("KD-SRC-006", mentions=("'validation'",)):
         read("folder", make_tree(tmp_path / "set", "validation/normal/a.png"), domain="ct")
-    with pytest.raises(KdkitError, match="no images in this folder"):
+    with raises_error("KD-SRC-004"):
         read("folder", make_tree(tmp_path / "empty", "train/ct/normal/a.txt"))
 
 

@@ -18,6 +18,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DualEncoder, Sample
 from kdkit.plugins.loaders.open_clip import load_open_clip
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
+from tests.errors import raises_error
 from tests.tiny_models import (
     TEXTS,
     WORDS,
@@ -221,7 +222,7 @@ def test_architecture_by_name(tmp_path: Path) -> None:
     student = create_student(arch="kdkit-tiny-named")
     assert student.outputs == {"image": 24, "text": 24}
     assert student.config["model_cfg"] == config
-    with pytest.raises(KdkitError, match="no architecture"):
+    with raises_error("KD-LOAD-021", mentions=("no architecture",)):
         create_student(arch="kdkit-tiny-nomed")
 
 

@@ -13,6 +13,7 @@ from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.testing import PluginContract, checks
 from kdkit.testing.verify import CONTRACTS, Report, verify_plugin
 from tests.conftest import write_distribution
+from tests.errors import raises_error
 
 Install = Callable[..., None]
 POLICY = """
@@ -196,10 +197,10 @@ def test_a_file_of_tests_that_is_none(text: str | None, message: str, install: I
 def test_a_name_that_nothing_or_too_much_has(install: Install) -> None:
     install("kdkit-one", policy("kdkit_one"), entry_points="[kdkit]\nsame = kdkit_one\n")
     install("kdkit-two", policy("kdkit_two"), entry_points="[kdkit]\nsame = kdkit_two\n")
-    with pytest.raises(KdkitError, match="several distributions have a plugin 'same'") as several:
+    with raises_error("KD-TEST-007", mentions=("'same'",)) as several:
         verify_plugin("same")
     assert several.value.fix == "name one: kdkit-one, kdkit-two"
-    with pytest.raises(KdkitError, match="no plugin 'kdkit-three' is installed") as none:
+    with raises_error("KD-TEST-006", mentions=("'kdkit-three'",)) as none:
         verify_plugin("kdkit-three")
     assert none.value.code == ExitCode.MISSING
     assert {check.subject for check in verify_plugin("kdkit-two").checks} == {"kdkit-two", "policy kdkit-two:half"}
@@ -208,7 +209,7 @@ def test_a_name_that_nothing_or_too_much_has(install: Install) -> None:
 def test_a_plugin_that_was_left_out(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("kdkit-good", policy("kdkit_good"))
     monkeypatch.setenv("KDKIT_NO_PLUGINS", "1")
-    with pytest.raises(KdkitError, match="the plugin 'kdkit-good' was not loaded"):
+    with raises_error("KD-TEST-008", mentions=("'kdkit-good'",)):
         verify_plugin("kdkit-good")
 
 

@@ -16,6 +16,7 @@ from kdkit.core.base import atomic
 from kdkit.core.base.atomic import disk_errors, new_file, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.project import Project
+from tests.errors import raises_error
 
 FULL = Path("/dev/full")
 
@@ -35,7 +36,7 @@ def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
 def test_a_full_disk() -> None:
-    with pytest.raises(KdkitError, match="no disk space left") as caught, disk_errors("here"):
+    with raises_error("KD-BASE-002", where="here") as caught, disk_errors("here"):
         FULL.write_text("a", encoding="utf-8")
     assert caught.value.code is ExitCode.MISSING
 
@@ -49,7 +50,7 @@ def test_a_full_disk() -> None:
     ],
 )
 def test_libraries_that_give_the_reason_in_words(words: str, what: str, code: int) -> None:
-    with pytest.raises(KdkitError) as caught, disk_errors("the/project"):
+    with raises_error("KD-BASE-002", where="the/project") as caught, disk_errors("the/project"):
         raise RuntimeError(words)
     assert (caught.value.what, caught.value.where, caught.value.code) == (what, "the/project", code)
 
@@ -58,7 +59,7 @@ def test_libraries_that_give_the_reason_in_words(words: str, what: str, code: in
 def test_a_file_in_the_way(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for make in (new_file, new_folder):
-        with pytest.raises(KdkitError, match="there is a file where a folder must be"), make(tmp_path / below):
+        with raises_error("KD-BASE-001"), make(tmp_path / below):
             raise AssertionError("nothing to write to")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -66,7 +67,7 @@ def test_a_file_in_the_way(below: str, tmp_path: Path) -> None:
 def test_other_errors_are_left_alone() -> None:
     with pytest.raises(FileNotFoundError), disk_errors("here"):
         Path("nowhere").read_text(encoding="utf-8")
-    with pytest.raises(KdkitError, match="mine"), disk_errors("here"):
+    with raises_error("X-001", mentions=("mine",)), disk_errors("here"):
         raise KdkitError("X-001", "mine")
 
 
@@ -78,7 +79,7 @@ def test_safetensors_in_a_folder_that_may_not_be_written(tmp_path: Path) -> None
 
 
 def test_every_command_that_writes_is_covered(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="no disk space left"), Project(tmp_path).exclusive("kdkit distill"):
+    with raises_error("KD-BASE-002"), Project(tmp_path).exclusive("kdkit distill"):
         raise OSError(28, "No space left on device")
 
 

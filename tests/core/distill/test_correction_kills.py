@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.testing.endpoint import LocalEndpoint, Reply, local_endpoint
 from tests.conftest import clean_environment
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
+from tests.errors import raises_error
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -131,7 +131,7 @@ def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
         return in_other_words(body)
 
     running.answer = fails_later
-    with pytest.raises(KdkitError, match="refuses"):
+    with raises_error("KD-LOAD-006", mentions=("refuses",)):
         run(root)
     assert not (root / "versions").exists()
     running.settle()
@@ -148,7 +148,7 @@ def test_a_lost_round_is_not_made_up(project: tuple[Path, LocalEndpoint]) -> Non
     course = Course(root, root / "run")
     course.batches()
     shutil.rmtree(root / "run" / "corrections" / "round-1")
-    with pytest.raises(KdkitError, match="the corrections after step 6 are not complete") as caught:
+    with raises_error("KD-DIST-007", mentions=("6",)) as caught:
         course.batches(EPOCH + 1)
     assert "--restart" in caught.value.fix
     assert sorted(course.batches(EPOCH)) == list(range(EPOCH, 14))  # here it still is the student of that round

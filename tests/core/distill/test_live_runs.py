@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdkit.cli.distill import plan_text
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import SPLITS, Silent
 from kdkit.core.data import load_table
 from kdkit.core.distill.cost_estimate import dry_run
@@ -34,6 +34,7 @@ from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.pseudo_labels import project as asking
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.core.distill.test_generating import reopened
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make
 from tests.toy_project import RECIPE, make_project, open_project
 
@@ -227,7 +228,7 @@ optimiser: {lr: 0.003, batch_size: 6, steps: 8}
 def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) -> None:
     _, root = two(without_features, tmp_path, "device: cuda:99")
     for ask in (run, lambda root: extract_missing(open_project(root), load_table(open_project(root)))):
-        with pytest.raises(KdkitError, match="device 'cuda:99' cannot be used") as caught:
+        with raises_error("KD-FEAT-004", mentions=("'cuda:99'",)) as caught:
             ask(root)
         assert "change 'device' of teacher 'one' in registry.yaml" in caught.value.fix
     assert not (root / "features").exists(), "it is said before anything is extracted"
@@ -236,7 +237,7 @@ def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) ->
 def test_a_device_of_a_stored_teacher(without_features: Path, tmp_path: Path) -> None:
     root, _ = two(without_features, tmp_path)
     change(root, ("license: mit", "license: mit\n    parked: true"))
-    with pytest.raises(KdkitError, match="'device' and 'parked' are for 'signals: live'"):
+    with raises_error("KD-BASE-007", where="registry.yaml:4", mentions=("'device'", "'parked'", "'signals: live'")):
         run(root)
 
 
@@ -246,7 +247,7 @@ def test_a_live_teacher_that_is_gone(without_features: Path, tmp_path: Path) -> 
     shutil.rmtree(stored / "models" / "one")
     shutil.rmtree(stored / ".kdkit" / "artifacts" / "one")
     change(stored, ("license: mit", "license: mit\n    signals: live"))
-    with pytest.raises(KdkitError, match="'one' is live and cannot be opened") as caught:
+    with raises_error("KD-DIST-016", where="local:models/one", mentions=("'one'",)) as caught:
         run(stored)
     assert caught.value.code is ExitCode.MISSING
     change(stored, ("\n    signals: live", ""))
@@ -261,7 +262,7 @@ def test_a_teacher_that_only_answers(tmp_path: Path) -> None:
         text = registry.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
         registry.write_text(text, encoding="utf-8")
         project = reopened(tmp_path / "p")
-        with pytest.raises(KdkitError, match="'remote' cannot be live: it gives no signals"):
+        with raises_error("KD-FEAT-006", mentions=("'remote'",)):
             extract_missing(project, load_table(project))
 
 
@@ -269,7 +270,7 @@ def test_unreadable_images(without_features: Path, tmp_path: Path) -> None:
     stored, live = two(without_features, tmp_path)
     for root in (stored, live):
         (root / "images" / "ct-mass-0-0.png").write_bytes(b"no image")
-    with pytest.raises(KdkitError, match="unreadable image of sample 'ct-mass-0-0'"):
+    with raises_error("KD-DATA-001", mentions=("'ct-mass-0-0'",)):
         run(live)
     for root in (stored, live):
         change(root, ("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}"))

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSchedule
@@ -30,6 +29,7 @@ from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher
 from tests.core.distill.speaking import STUDENT
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.test_distilling import survey_of
 from tests.plugins.students.clinkd.tiny import make
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
@@ -64,7 +64,7 @@ def test_its_gradient() -> None:
 
 
 def test_a_student_wider_than_its_teacher_is_refused() -> None:
-    with pytest.raises(KdkitError, match="no projection from 8 to 4 features"):
+    with raises_error("KD-DIST-025", where="heads: orthogonal", mentions=("8", "4")):
         make_heads({"image": 8}, {"image": 4}, shared_towers=False, orthogonal=True)
 
 
@@ -113,7 +113,7 @@ def test_versions_and_increments(tmp_path: Path) -> None:
     registry = root / "registry.yaml"
     entries = registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100")
     registry.write_text(entries.replace("width: 12", "width: 24"), encoding="utf-8")
-    with pytest.raises(KdkitError, match="teacher 'radio': no projection from 24 to"):
+    with raises_error("KD-DIST-021", where="recipe toy, heads: orthogonal", mentions=("'radio'", "24")):
         distill(open_project(root), Options(cpu=True))
     registry.write_text(entries.replace("width: 12", "width: 8"), encoding="utf-8")
     assert distill(open_project(root), Options(cpu=True)) is not None
@@ -213,5 +213,5 @@ def test_what_cannot_be_compared_is_told_of(tmp_path: Path) -> None:
     project = speaking(tmp_path / "shared")
     survey = taught_by(project, hidden=True)
     plan = make_plan(SPEAKING.model_copy(update={"space": "shared", "heads": "linear"}), survey, None, {}, seed=0)
-    with pytest.raises(KdkitError, match="cannot be brought into a shared space"):
+    with raises_error("KD-DIST-020", where="recipe states"):
         build(project, plan, survey, None, Silent())

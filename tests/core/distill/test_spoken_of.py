@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from kdkit.cli.distill import plan_text
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import Estimate
 from kdkit.core.distill.plan.plan import Plan
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
+from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 
 DOMAIN = 3 * 12
@@ -66,7 +66,7 @@ def test_they_are_new_when_a_teacher_for_them_comes(root: Path) -> None:
     assert outcome is not None
     data = outcome.version.lineage["data"]
     assert (data["known"], data["left_out"]) == (["ct", "mri"], DOMAIN)
-    with pytest.raises(KdkitError, match="nothing new since v1") as caught:
+    with raises_error("KD-DIST-035") as caught:
         plan_of(root, incremental=True)
     assert caught.value.why == f"no teacher may teach any of the {DOMAIN} training samples that it has not seen"
     train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")

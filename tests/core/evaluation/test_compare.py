@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, FeatureView, Sample, TrustTable
 from kdkit.core.evaluation import Evaluation, evaluate_views, retention
 from tests.core.evaluation.trust.synthetic import Warned
+from tests.errors import raises_error
 
 DOMAINS = ("ct", "oct", "skin")
 COUNT = 100
@@ -126,7 +126,7 @@ def test_a_domain_that_cannot_be_scored_is_skipped_and_said() -> None:
 
 
 def test_nothing_to_score_is_an_error() -> None:
-    with pytest.raises(KdkitError, match="no domain can be evaluated"):
+    with raises_error("KD-EVAL-007"):
         evaluate_views(Fixed({"v1": {}}), [Named("v1")], [], data())
 
 
@@ -145,12 +145,12 @@ def test_json_there_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 99}', '{"format": 1, "split": "test"}'])
 def test_a_foreign_file_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(KdkitError, match="cannot be read"):
+    with raises_error("KD-EVAL-009"):
         Evaluation.load(tmp_path / "evaluation.json")
 
 
 def test_an_unknown_model_is_an_error() -> None:
-    with pytest.raises(KdkitError, match="'v9' is not in this evaluation"):
+    with raises_error("KD-EVAL-008", mentions=("'v9'",)):
         evaluation().model("v9")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.project import Findings, evaluate_project
 from kdkit.core.evaluation.trust.project import project_trust
@@ -16,6 +15,7 @@ from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
 from tests.core.evaluation.trust.synthetic import Warned
+from tests.errors import raises_error
 from tests.toy_project import make_project, open_project, train_teacher
 
 ALL = ("ct", "mri", "xray")
@@ -135,7 +135,7 @@ def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, 
     new = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
     assert old != new
     for call in (evaluate_project, project_trust):
-        with pytest.raises(KdkitError, match=f"have fingerprint {old}, but the teacher's is {new}") as caught:
+        with raises_error("KD-FEAT-018", mentions=(str(old), str(new))) as caught:
             call(open_project(root))
         assert caught.value.fix == "kdkit features extract radio"
 
@@ -143,7 +143,7 @@ def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, 
 def test_before_there_is_a_version(tmp_path: Path) -> None:
     root = tmp_path / "project"
     make_project(root, teachers={}, domains=("ct",), train=1, held_out=1)
-    with pytest.raises(KdkitError, match="there is no version of the student yet"):
+    with raises_error("KD-PROJ-009"):
         evaluate_project(open_project(root))
 
 
@@ -159,7 +159,7 @@ def test_the_projects_trust(learnt_twice: Path) -> None:
     assert [gap.teacher for gap in strict.chosen.idle] == ["radio", "xr"]
     other = project_trust(project, "top-k", {"k": 2})
     assert (other.chosen.policy, other.chosen.options) == ("top-k", {"k": 2})
-    with pytest.raises(KdkitError, match="'top-kk'"):
+    with raises_error("KD-PLUG-003", mentions=("'top-kk'",)):
         project_trust(project, "top-kk")
-    with pytest.raises(KdkitError):
+    with raises_error("KD-PLUG-005"):
         project_trust(project, "top-k", {"sharpness": 1})

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import FeatureView, Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.evaluation import CachedView, StudentView
 from kdkit.core.evaluation.zero_shot import unit_rows
 from tests.core.evaluation.trust.synthetic import CLASSES, add_teacher, make_project, make_table
+from tests.errors import raises_error
 from tests.toys import ToyEncoder
 
 
@@ -57,7 +57,7 @@ def test_the_batch_size_does_not_matter(samples: list[Sample]) -> None:
 
 def test_an_unreadable_image_is_named(samples: list[Sample]) -> None:
     samples[5].image.write_bytes(b"no image")
-    with pytest.raises(KdkitError, match="'s5'"):
+    with raises_error("KD-DATA-001", mentions=("'s5'",)):
         StudentView("v1", ToyEncoder(), batch=4).image(samples)
 
 
@@ -65,7 +65,7 @@ def test_a_student_that_gives_nan_is_named(samples: list[Sample]) -> None:
     student = ToyEncoder()
     with torch.no_grad():
         next(student.image_tower.parameters()).fill_(float("nan"))
-    with pytest.raises(KdkitError, match="student 'v1': 11 of 11 image features are NaN"):
+    with raises_error("KD-EVAL-013", where="student 'v1'", mentions=("'v1'", "11")):
         StudentView("v1", student).image(samples)
 
 
@@ -89,7 +89,7 @@ def test_a_stored_view_covers_whole_domains_only(tmp_path: Path) -> None:
     test = [table.samples[row] for row in table.select(split="test")]
     view = CachedView("radio", column, table)
     assert domains(view.covered(test)) == {"ct", "skin"}
-    with pytest.raises(KdkitError, match=r"no features of 1 samples \(the first is 'oct-drusen-test-0'\)"):
+    with raises_error("KD-EVAL-012", mentions=("'oct-drusen-test-0'", "1")):
         view.image(test)
     asked = {"ct": {"cyst": ["never embedded"]}}
     assert domains(CachedView("radio", column, table, asked).covered(test)) == {"skin"}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.evaluation.zero_shot import class_embeddings, class_log_odds, class_probabilities, unit_rows
+from tests.errors import raises_error
 
 
 def units(seed: int, n: int, width: int = 8) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -29,7 +29,7 @@ def test_a_class_is_the_unit_mean_of_its_unit_prompts() -> None:
 
 
 def test_prompts_that_cancel_are_refused() -> None:
-    with pytest.raises(KdkitError, match="class embeddings are NaN, infinite or zero"):
+    with raises_error("KD-EVAL-013"):
         class_embeddings({"x": ["a", "b"]}, lambda _: np.array([[1.0, 0.0], [-1.0, 0.0]]))
 
 
@@ -37,7 +37,7 @@ def test_prompts_that_cancel_are_refused() -> None:
 def test_rows_without_a_direction_are_refused_and_counted(bad: float) -> None:
     rows = np.ones((4, 3))
     rows[2] = bad
-    with pytest.raises(KdkitError, match=r"plip: 1 of 4 image features are NaN, infinite or zero \(first: row 2\)"):
+    with raises_error("KD-EVAL-013", where="plip", mentions=("1", "4", "2")):
         unit_rows(rows, what="image features", where="plip")
 
 

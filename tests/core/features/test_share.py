@@ -26,6 +26,7 @@ from kdkit.core.sharing.features.form import write_shared_form
 from kdkit.core.sharing.hub import Hub
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
 from tests.core.features.small import keyed_table
+from tests.errors import raises_error
 from tests.local_hub import LocalHub, local_hub
 
 REPO = "alice/columns"
@@ -106,7 +107,7 @@ def test_licences_decide_who_may_share(facts: LicenceFacts, public: bool, licenc
     if licence:
         assert licence_to_share("radio", facts, public=public) == licence
         return
-    with pytest.raises(KdkitError, match="may not be shared") as caught:
+    with raises_error("KD-SHARE-003", where="teachers.radio") as caught:
         licence_to_share("radio", facts, public=public)
     assert why in caught.value.why
     assert caught.value.code == ExitCode.DENIED
@@ -224,14 +225,14 @@ def test_features_of_another_state_of_the_teacher_are_refused(author: Project, l
     other = make_project(tmp_path / "other")
     Lock().with_teacher("radio", lock_of("cd" * 32)).save(other.lock_path)
     before = contents(other)
-    with pytest.raises(KdkitError, match="features of another 'radio'") as caught:
+    with raises_error("KD-SHARE-006", where="alice/columns", mentions=("'radio'",)) as caught:
         pull_features(other, REPO, hub=signed_in(local))
     assert "abababababab there, cdcdcdcdcdcd in registry.lock (" in caught.value.why
     assert "weights is" in caught.value.why
     Lock().save(other.lock_path)
-    with pytest.raises(KdkitError, match="none of its teachers"):
+    with raises_error("KD-SHARE-005", where="alice/columns"):
         pull_features(other, REPO, hub=signed_in(local))
-    with pytest.raises(KdkitError, match="no features of 'radoi'") as caught:
+    with raises_error("KD-SHARE-004", where="alice/columns", mentions=("'radoi'",)) as caught:
         pull_features(other, REPO, ["radoi"], hub=signed_in(local))
     assert caught.value.why == "did you mean 'radio'?"
     Lock().save(other.lock_path)
@@ -282,7 +283,7 @@ def test_a_damaged_shard_is_refused_even_where_the_record_agrees(
     changed = record.replace(sha256(shard).hexdigest().encode(), sha256(spoilt).hexdigest().encode())
     tampered(local, {SHARD: spoilt, RECORD: changed})
     other = make_project(tmp_path / "other")
-    with pytest.raises(KdkitError, match="are damaged; nothing was added"):
+    with raises_error("KD-SHARE-008"):
         pull_features(other, REPO, hub=signed_in(local))
     assert not (other.root / "features").exists()
 
@@ -291,7 +292,7 @@ def test_an_interrupted_pull_goes_on(author: Project, local: LocalHub, tmp_path:
     push_features(author, REPO, hub=signed_in(local))
     other = make_project(tmp_path / "other")
     local.fail("GET .*/texts.safetensors", status=404, code="EntryNotFound", times=1)
-    with pytest.raises(KdkitError):
+    with raises_error("KD-HUB-017"):
         pull_features(other, REPO, hub=signed_in(local))
     assert not (other.root / "features").exists()
     sent = len([r for r in local.requests if r.line.startswith("GET") and "shard-0000" in r.line])
@@ -309,7 +310,7 @@ def test_columns_of_others_are_not_deleted_unasked(local: LocalHub, tmp_path: Pa
         with h5py.File(path, "r+") as file:
             file.attrs["kdkit"] = file.attrs["kdkit"].replace('"radio"', '"eye"')
     push_features(both, REPO, hub=signed_in(local))
-    with pytest.raises(KdkitError, match="holds columns of radio, which this push would delete"):
+    with raises_error("KD-SHARE-012", where="alice/columns"):
         push_features(both, REPO, ["eye"], hub=signed_in(local))
     push_features(both, REPO, ["eye"], delete=True, hub=signed_in(local))
     assert not any("radio" in path for path in local.hashes(REPO, kind="dataset"))
@@ -321,20 +322,20 @@ def test_features_from_which_texts_can_be_read_are_not_shared(author: Project, l
     lock = Lock.load(author.lock_path)
     lock.with_teacher("radio", lock_of(tokens.fingerprint)).save(author.lock_path)
     for named in ([], ["radio"]):
-        with pytest.raises(KdkitError, match="features of radio are not shared") as caught:
+        with raises_error("KD-SHARE-009") as caught:
             push_features(author, REPO, named, hub=signed_in(local))
         assert caught.value.code == ExitCode.DENIED
     assert not local.repositories
 
 
 def test_what_cannot_be_pushed_is_said(author: Project, local: LocalHub, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="no features of 'eye'"):
+    with raises_error("KD-FEAT-015", mentions=("'eye'",)):
         push_features(author, REPO, ["eye"], hub=signed_in(local))
-    with pytest.raises(KdkitError, match="there are no features to push"):
+    with raises_error("KD-SHARE-010"):
         push_features(make_project(tmp_path / "empty"), REPO, hub=signed_in(local))
     text = author.registry_path.read_text(encoding="utf-8")
     author.registry_path.write_text(text.replace("loader: open_clip", "loader: open_clip, license: cc-by-nd-4.0"))
-    with pytest.raises(KdkitError, match="features of 'radio' may not be shared") as caught:
+    with raises_error("KD-SHARE-003", where="teachers.radio", mentions=("'radio'",)) as caught:
         push_features(Project(author.root), REPO, hub=signed_in(local))
     assert caught.value.code == ExitCode.DENIED
     assert not local.repositories

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry, PluginRecord, resolve
+from tests.errors import raises_error
 
 
 def scale(factor: float = 1.0, *, offset: float = 0.0) -> tuple[float, float]:
@@ -35,7 +36,7 @@ def test_options_of_the_call_override_those_of_the_spec() -> None:
 
 
 def test_an_unknown_option_is_named_before_the_factory_runs() -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-005") as caught:
         catalogue(SCALE).make("loss", "scale", facter=3.0)
     assert caught.value.what == "loss 'scale' has no option 'facter'"
     assert caught.value.fix == "did you mean 'factor'?"
@@ -44,7 +45,7 @@ def test_an_unknown_option_is_named_before_the_factory_runs() -> None:
 
 def test_a_missing_option_is_named() -> None:
     spec = LossSpec(name="needs", summary="s", factory=f"{__name__}:needs")
-    with pytest.raises(KdkitError, match="loss 'needs': missing a required argument: 'width'"):
+    with raises_error("KD-PLUG-006", mentions=("'needs'", "'width'")):
         catalogue(spec).make("loss", "needs")
 
 
@@ -70,7 +71,7 @@ def test_an_import_string_that_leads_nowhere(
 ) -> None:
     (tmp_path / "module_that_exits.py").write_text("raise SystemExit(7)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-004") as caught:
         resolve(import_string)
     assert caught.value.where == import_string
     assert reason in caught.value.why
@@ -83,7 +84,7 @@ def test_resolve_follows_dots() -> None:
 
 def test_an_unknown_name_brings_the_nearest_and_what_was_not_loaded() -> None:
     broken = PluginRecord("foo", "kdkit-foo", "1.0", "broken", error="ImportError")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-003") as caught:
         catalogue(SCALE, records=(broken,)).get("loss", "scael")
     assert caught.value.what == "unknown loss 'scael'"
     assert caught.value.fix == "did you mean 'scale'?"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.core import contracts as c
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts.hookspecs import PLUGIN_API, hookimpl
 from kdkit.core.plugin_system.discovery import (
     FAMILIES,
@@ -25,6 +25,7 @@ from kdkit.core.plugin_system.discovery import (
     load_catalogue,
 )
 from tests.conftest import write_distribution
+from tests.errors import raises_error
 from tests.installed_plugins import GOOD, IMPORTS, record_of
 
 SPEC = "LossSpec(name='mine', summary='s', factory='builtins:dict')"
@@ -225,7 +226,7 @@ def test_the_catalogue_does_not_depend_on_the_order_of_loading(
         if len(owners) == 1:
             assert one.get("loss", name).provider == owners[0]
         else:
-            with pytest.raises(KdkitError, match="several plugins provide"):
+            with raises_error("KD-PLUG-001"):
                 one.get("loss", name)
 
 
@@ -246,7 +247,7 @@ def test_a_name_of_two_third_parties_must_be_qualified(site: Path) -> None:
     write_distribution(site, "kdkit-one", GOOD.format(name="shared"), version="1.1")
     write_distribution(site, "kdkit_Two", GOOD.format(name="shared"), version="2.2")
     catalogue = discover(installed())
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-001") as caught:
         catalogue.get("loss", "shared")
     assert caught.value.why == "kdkit-one 1.1, kdkit-two 2.2"
     assert caught.value.fix == "say which: 'kdkit-one:shared' or 'kdkit-two:shared'"
@@ -292,7 +293,7 @@ def test_a_plugin_that_is_not_allowed_is_not_imported(site: Path, fresh_catalogu
     write_distribution(site, "kdkit-idle", GOOD.format(name="idle"))
     catalogue = fresh_catalogue(KDKIT_NO_PLUGINS="1")
     assert "kdkit_idle" not in sys.modules
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-003") as caught:
         catalogue.get("loss", "idle")
     assert "kdkit-idle (disabled)" in caught.value.why
 
@@ -301,7 +302,7 @@ def test_strict_mode_raises_once_for_all(site: Path, fresh_catalogue: Callable[.
     write_distribution(site, "kdkit-x", BROKEN["exits"][0])
     write_distribution(site, "kdkit-y", BROKEN["none"][0])
     assert len([r for r in fresh_catalogue().records if r.error]) == 2
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-007") as caught:
         fresh_catalogue(KDKIT_STRICT="1")
     assert caught.value.code == ExitCode.PLUGIN
     assert "x of kdkit-x 1.0: SystemExit: 3" in caught.value.why
@@ -313,7 +314,7 @@ def test_a_wanted_plugin_that_is_not_installed_is_an_error(
     site: Path, fresh_catalogue: Callable[..., Catalogue]
 ) -> None:
     write_distribution(site, "kdkit-huber", GOOD.format(name="huber"))
-    with pytest.raises(KdkitError, match="'kdkit-hubert' is not installed") as caught:
+    with raises_error("KD-PLUG-009", where="KDKIT_PLUGINS", mentions=("'kdkit-hubert'",)) as caught:
         fresh_catalogue(KDKIT_PLUGINS="kdkit-hubert")
     assert caught.value.code == ExitCode.PLUGIN
     assert caught.value.fix == "did you mean 'kdkit-huber'?"
@@ -322,7 +323,7 @@ def test_a_wanted_plugin_that_is_not_installed_is_an_error(
 
 @pytest.mark.parametrize("told", ["0", "-1", "nan", "soon"])
 def test_a_limit_that_is_none(told: str, fresh_catalogue: Callable[..., Catalogue]) -> None:
-    with pytest.raises(KdkitError, match="KDKIT_PLUGIN_SECONDS"):
+    with raises_error("KD-PLUG-008", where="KDKIT_PLUGIN_SECONDS", mentions=("KDKIT_PLUGIN_SECONDS",)):
         fresh_catalogue(KDKIT_PLUGIN_SECONDS=told)
 
 

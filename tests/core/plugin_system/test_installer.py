@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.plugin_system.installer import Interpreter, distribution_of, install_command, uninstall_command
+from tests.errors import raises_error
 
 PYTHON = "/env/bin/python"
 RECEIPT = """
@@ -63,11 +64,11 @@ def test_a_virtual_environment_of_uv_has_no_pip(venv: Interpreter) -> None:
 
 def test_an_environment_into_which_nothing_installs(venv: Interpreter) -> None:
     bare = replace(venv, pip=False, uv="")
-    with pytest.raises(KdkitError, match="no pip") as caught:
+    with raises_error("KD-PLUG-011", mentions=("no pip",)) as caught:
         install_command(["a"], into=bare)
     assert caught.value.fix == f"{PYTHON} -m ensurepip"
     (venv.prefix / "conda-meta").mkdir()
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-011") as caught:
         install_command(["a"], into=replace(bare, virtual=False))
     assert caught.value.fix == f"conda install -p {venv.prefix} pip"
 
@@ -79,7 +80,7 @@ def test_conda_uses_its_pip(venv: Interpreter) -> None:
 
 def test_a_python_of_the_operating_system_is_refused(venv: Interpreter) -> None:
     system = replace(venv, virtual=False, managed=True)
-    with pytest.raises(KdkitError, match="the operating system manages this Python") as caught:
+    with raises_error("KD-PLUG-010") as caught:
         install_command(["a"], into=system)
     assert "uv tool install kdkit --with PLUGIN" in caught.value.fix
     assert "pipx install kdkit" in caught.value.fix
@@ -98,7 +99,7 @@ def test_an_environment_of_pipx(venv: Interpreter) -> None:
     assert uninstall_command(["a"], into=venv) == ["/bin/pipx", "uninject", "kdkit-beta", "a"]
     record.write_text(json.dumps({"pipx_metadata_version": "0.5"}))  # older ones do not say it
     assert install_command(["a"], into=venv)[2] == venv.prefix.name
-    with pytest.raises(KdkitError, match="'pipx' is not on the PATH"):
+    with raises_error("KD-PLUG-012", mentions=("'pipx'",)):
         install_command(["a"], into=replace(venv, pipx=""))
 
 
@@ -112,14 +113,14 @@ def test_a_tool_of_uv_keeps_what_it_was_told_before(venv: Interpreter) -> None:
     assert "--upgrade" in install_command(["new"], upgrade=True, into=venv)
     left = uninstall_command(["kdkit-huber", "kdkit-edit"], into=venv)
     assert left == [*start, *SO_FAR[2:6], *SO_FAR[8:]]
-    with pytest.raises(KdkitError, match="'uv' is not on the PATH"):
+    with raises_error("KD-PLUG-012", mentions=("'uv'",)):
         install_command(["a"], into=replace(venv, uv=""))
 
 
 @pytest.mark.parametrize("receipt", ["", "[tool]", "[tool", "[tool]\nrequirements = 3"])
 def test_a_damaged_receipt_is_an_error(receipt: str, venv: Interpreter) -> None:
     (venv.prefix / "uv-receipt.toml").write_text(receipt)
-    with pytest.raises(KdkitError, match="uv's receipt cannot be read"):
+    with raises_error("KD-PLUG-013"):
         install_command(["a"], into=venv)
 
 
@@ -143,9 +144,9 @@ def test_what_a_word_installs(word: str, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["", "--index-url=http://evil", "-r"])
 def test_an_option_is_no_package(word: str, venv: Interpreter) -> None:
     for make in (install_command, uninstall_command):
-        with pytest.raises(KdkitError, match="is not a package"):
+        with raises_error("KD-PLUG-014"):
             make([word], into=venv)
-    with pytest.raises(KdkitError, match="is not a package"):
+    with raises_error("KD-PLUG-014"):
         install_command([], editable=[word], into=venv)
 
 

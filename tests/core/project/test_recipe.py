@@ -11,6 +11,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import Recipe, load_recipe, recipe_file
 from kdkit.core.project.registry.schema import OptimiserEntry
+from tests.errors import raises_error
 
 BUILT_IN = ("captions", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
 GOOD = """\
@@ -124,26 +125,26 @@ def test_what_is_wrong_is_said_with_its_line(
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
 def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match=r"mine.yaml:1: a mapping of keys to values is expected"):
+    with raises_error("KD-BASE-003", where="mine.yaml:1", mentions=("1",)):
         load(text, tmp_path)
 
 
 def test_several_problems_are_counted(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-BASE-007", where="mine.yaml:1") as caught:
         load("name: x\n", tmp_path)
     assert "3 more in this file" in caught.value.why
 
 
 def test_yaml_tags_make_no_objects(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError):
+    with raises_error("KD-BASE-007", where="mine.yaml:2"):
         load(GOOD.replace("summary: a test", "summary: !!python/object/apply:os.getcwd []"), tmp_path)
 
 
 def test_no_such_recipe(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="cannot be read") as caught:
+    with raises_error("KD-PROJ-003") as caught:
         load_recipe("nowhere.yaml", load_catalogue(), tmp_path)
     assert caught.value.code == ExitCode.MISSING
-    with pytest.raises(KdkitError, match="unknown recipe 'clpkd'") as caught:
+    with raises_error("KD-PLUG-003", mentions=("'clpkd'",)) as caught:
         load_recipe("clpkd", load_catalogue(), tmp_path)
     assert caught.value.fix == "did you mean 'clipkd'?"
 

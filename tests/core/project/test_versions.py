@@ -10,6 +10,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import LINEAGE_FORMAT, Versions
+from tests.errors import raises_error
 
 
 @pytest.fixture
@@ -59,11 +60,11 @@ def test_rollback_goes_to_the_parent_or_to_the_version_that_is_named(versions: V
 
 def test_a_version_from_scratch_has_no_parent_to_roll_back_to(versions: Versions) -> None:
     make(versions, "v1")
-    with pytest.raises(KdkitError, match="v1 was made from scratch") as caught:
+    with raises_error("KD-PROJ-013") as caught:
         versions.rollback()
     assert caught.value.fix == ""
     make(versions, "v2")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PROJ-013") as caught:
         versions.rollback()
     assert caught.value.fix == "name one: kdkit rollback v1"
 
@@ -72,11 +73,11 @@ def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> 
     make(versions, "v1")
     make(versions, "v2", "v1", refused=True)
     assert versions.get("v2").refused
-    with pytest.raises(KdkitError, match="'v2' is not a promoted version"):
+    with raises_error("KD-PROJ-011", mentions=("'v2'",)):
         versions.make_current("v2")
     versions.promote("v2")
     assert (versions.get().name, versions.get().refused) == ("v2", False)
-    with pytest.raises(KdkitError, match="'v2' is not a candidate") as error:
+    with raises_error("KD-PROJ-012", mentions=("'v2'",)) as error:
         versions.promote("v2")
     assert "kdkit rollback v2" in error.value.fix
 
@@ -84,7 +85,7 @@ def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> 
 def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> None:
     make(versions, "v1")
     (versions.root / "current").write_text("v7\n", encoding="utf-8")
-    with pytest.raises(KdkitError, match="versions/current names 'v7', which does not exist") as caught:
+    with raises_error("KD-PROJ-008", mentions=("'v7'",)) as caught:
         versions.current()
     assert (caught.value.code, caught.value.fix) == (ExitCode.MISSING, "run 'kdkit rollback VERSION' with one of: v1")
     assert versions.rollback("v1").name == "v1"

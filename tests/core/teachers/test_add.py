@@ -26,6 +26,7 @@ from kdkit.core.teachers import (
 )
 from tests.core.features.small import paint
 from tests.core.teachers import stub
+from tests.errors import raises_error
 
 
 def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_deleted_artifact_is_fetched_again_and_must_be_the_same(tmp_path: Path
     assert open_teacher(project, "a").fingerprint == locked.fingerprint
     shutil.rmtree(project.state)
     (tmp_path / "a" / "stub.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KdkitError, match=r"'stub.json' changed since it was locked"):
+    with raises_error("KD-TEACH-002", where="registry.yaml:4", mentions=("'stub.json'",)):
         materialise(project, "a")
     assert not (project.artifacts / "a").exists()
 
@@ -148,7 +149,7 @@ def test_names_that_nobody_knows(tmp_path: Path) -> None:
     assert (error.why, error.code) == ("own code", ExitCode.MISSING)
     stub.write(tmp_path / "a")
     assert add_teacher(project, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
-    with pytest.raises(KdkitError, match="already"):
+    with raises_error("KD-REG-006", mentions=("already",)):
         add_teacher(project, "medclip", {})
     for ask in (open_teacher, materialise, remove_teacher):
         with pytest.raises(KdkitError) as caught:
@@ -159,7 +160,7 @@ def test_names_that_nobody_knows(tmp_path: Path) -> None:
 def test_a_registry_entry_that_nobody_knows_is_named_with_its_line(tmp_path: Path) -> None:
     spec = TeacherSpec(name="biomedclip", summary="", source="hf:a/b", loader="stub")
     project = stub.make_project(tmp_path, spec, registry="version: 1\nteachers:\n  biomedclp: {}\n")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-REG-002", where="registry.yaml:3") as caught:
         open_teacher(project, "biomedclp")
     assert caught.value.where == "registry.yaml:3"
     assert "did you mean 'biomedclip'" in caught.value.fix
@@ -198,7 +199,7 @@ def test_a_changed_file_is_named_with_both_hashes(tmp_path: Path) -> None:
         path.write_bytes(whole)
         assert open_teacher(project, "a").name == "a"
     (project.artifacts / "a" / "extra.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KdkitError, match=r"extra\.json"):
+    with raises_error("KD-TEACH-002", where="registry.yaml:4", mentions=("extra.json",)):
         open_teacher(project, "a")
 
 
@@ -220,7 +221,7 @@ def test_a_registry_edited_since_the_lock_is_said_with_both_values(tmp_path: Pat
     add_teacher(project, "a", {"from": "local:a"})
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("local:a", "local:b"), encoding="utf-8")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-TEACH-007", where="registry.yaml") as caught:
         open_teacher(stub.again(project), "a")
     assert "'local:a'" in caught.value.why
     assert "'local:b'" in caught.value.why
@@ -233,14 +234,14 @@ def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_p
     registry = "version: 1\nteachers:\n  medclip:\n  a: {from: local:a}\n"
     project = stub.make_project(tmp_path, own, registry=registry)
     stub.write(tmp_path / "a")
-    with pytest.raises(KdkitError, match="not locked"):
+    with raises_error("KD-REG-013", where="registry.lock", mentions=("not locked",)):
         open_teacher(project, "a")
     assert len(check_lock(project)) == 1
     notes = stub.Notes()
     assert list(lock_teachers(project, reporter=notes)) == ["a"]
     assert "own code" in notes.warnings[0]
     assert check_lock(project) == []
-    with pytest.raises(KdkitError, match="architecture of its own"):
+    with raises_error("KD-REG-001", where="registry.yaml:3"):
         lock_teachers(project, ["medclip"])
     assert (tmp_path / "registry.yaml").read_text("utf-8") == registry
 
@@ -316,7 +317,7 @@ def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
             lambda: remove_teacher(project, "a"),
             lambda: lock_teachers(project),
         ):
-            with pytest.raises(KdkitError, match="'kdkit distill'"):
+            with raises_error("KD-PROJ-002", mentions=("'kdkit distill'",)):
                 attempt()
 
 

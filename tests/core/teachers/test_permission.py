@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.teachers import add_teacher, lock_teachers, open_teacher
 from tests.core.teachers import stub
+from tests.errors import raises_error
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,6 @@ def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path:
     assert (facts.licence.name, facts.licence.evidence) == ("cc-by-nc-4.0", "LICENSE")
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-TEACH-009", where="registry.yaml:4") as caught:
         open_teacher(stub.again(project), "a")
     assert caught.value.code == ExitCode.DENIED

@@ -15,6 +15,7 @@ from kdkit.core.teachers import add_teacher, open_teacher
 from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.pickles import convert_pickles
 from tests.core.teachers import stub
+from tests.errors import raises_error
 
 
 def test_tensors_survive_bit_for_bit(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, zipped: bool
     content = {"matrix": torch.ones(3, 4), "callback": Code(tmp_path / "pwned")}
     torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     before = stub.tree(tmp_path)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-TEACH-010", where="local:a: pytorch_model.bin") as caught:
         add_teacher(project, "a", {"from": "local:a"})
     assert caught.value.code == ExitCode.DENIED
     assert "pickle with code" in caught.value.what
@@ -103,7 +104,7 @@ def test_a_pickled_teacher_is_converted_once_and_its_origin_is_watched(tmp_path:
     assert made_from.sha256 == sha256_of(folder / "pytorch_model.bin")
     assert open_teacher(project, "a").fingerprint == facts.fingerprint
     torch.save({"matrix": torch.zeros(3, 4)}, folder / "pytorch_model.bin")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-TEACH-008", where="registry.yaml:4") as caught:
         open_teacher(project, "a")
     assert "'pytorch_model.bin'" in caught.value.what
     assert made_from.sha256 in caught.value.why

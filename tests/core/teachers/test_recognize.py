@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.teachers.recognize import recognise
+from tests.errors import raises_error
 
 QWEN, CLIP = {"model_type": "qwen2_vl"}, {"model_type": "clip"}
 STUDENT = {"clinkd.json": {}, "config.json": {"model_type": "qwen2_5_vl"}, "preprocessor_config.json": {}}
@@ -48,14 +48,14 @@ def test_a_folder_says_what_it_is(files: dict[str, Any], loader: str, tmp_path: 
     [({}, "--loader open_clip or --loader transformers"), ({"kdkit.json": "{"}, "--loader open_clip or")],
 )
 def test_two_forms_of_which_nobody_says_which_is_meant(record: dict[str, Any], fix: str, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="several loaders know this kind of folder") as caught:
+    with raises_error("KD-TEACH-015", where="local:here") as caught:
         recognised(tmp_path, {**DUAL, **record})
     assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("config", [{"model_type": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"])
 def test_another_model_is_nobodys(config: Any, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="no loader recognises these files") as caught:
+    with raises_error("KD-TEACH-016", where="local:here") as caught:
         recognised(tmp_path, {"config.json": config, "preprocessor_config.json": {}})
     assert "transformers needs a config.json with model_type aimv2, align" in caught.value.why
     assert "qwen2-vl needs clinkd.json or a config.json with model_type qwen2_vl, qwen2_5_vl" in caught.value.why

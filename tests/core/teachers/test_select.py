@@ -10,6 +10,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.teachers.card import licence_seen
 from kdkit.core.teachers.select import select_descriptions, select_files
 from kdkit.core.teachers.source import Source, parse_source
+from tests.errors import raises_error
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_descriptions_leave_weights_and_subfolders_out() -> None:
 @pytest.mark.parametrize("name", ["../a.json", "/a.json", "a/../../b.json", "a\\b.json", "a\0.json"])
 def test_names_that_lead_outside(name: str) -> None:
     for select in (select_files, select_descriptions):
-        with pytest.raises(KdkitError, match="not to be trusted"):
+        with raises_error("KD-TEACH-018", where="here"):
             select([name, "config.json"], "here")
 
 
@@ -71,7 +72,7 @@ def test_sources_are_read_and_written(text: str, source: Source) -> None:
     ],
 )
 def test_other_sources_are_errors(text: str) -> None:
-    with pytest.raises(KdkitError, match="does not say where"):
+    with raises_error("KD-TEACH-020"):
         parse_source(text)
 
 

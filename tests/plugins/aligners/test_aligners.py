@@ -11,9 +11,9 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA, TruncatedSVD
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Aligner
 from kdkit.core.plugin_system.discovery import load_catalogue
+from tests.errors import raises_error
 
 NAMES = ("autoencoder", "linear", "pca", "procrustes")
 Rows = dict[str, Tensor]
@@ -176,5 +176,5 @@ def test_the_state_dict_is_all_of_it_and_lengths_do_not_matter(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["linear", "procrustes"])
 def test_without_an_anchor_it_says_what_is_missing(name: str) -> None:
-    with pytest.raises(KdkitError, match="needs an anchor"):
+    with raises_error("KD-ALIGN-001"):
         make(name, 4, 4).fit(data(4, 4)[0])

@@ -13,6 +13,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import AS_IS, Sample
 from kdkit.plugins.answers.boxes.codec import FAMILIES, Box, BoxCodec
 from kdkit.plugins.answers.boxes.own import OwnBoxes
+from tests.errors import raises_error
 from tests.plugins.answers.test_boxes import boxes
 
 GIVEN = tuple(name for name in FAMILIES if name != "qwen2.5-vl")
@@ -95,7 +96,7 @@ def test_what_is_refused() -> None:
         with pytest.raises(KdkitError, match=message) as caught:
             model.answer(wrong, [(280, 280)])
         assert caught.value.where.startswith("a.json:7")
-    with pytest.raises(KdkitError, match="outside of the image"):
+    with raises_error("KD-ANS-009", where="a.json:7"):
         OwnBoxes("qwen-vl").answer(sample("<box>(100,250),(500,1750)</box>"), [(280, 280)])
-    with pytest.raises(KdkitError, match="no family of boxes 'qwen9'"):
+    with raises_error("KD-ANS-008", mentions=("'qwen9'",)):
         OwnBoxes("qwen9")

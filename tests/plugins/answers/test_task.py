@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, EvaluationTask, Sample
 from kdkit.core.evaluation import evaluate_views, retention
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -18,6 +17,7 @@ from kdkit.plugins.answers.grading import Reply, Tools, grade_descriptions
 from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.answers.summary import summarise
 from kdkit.plugins.answers.task import Answers
+from tests.errors import raises_error
 
 BOX = "<box>(0,0),(100,100)</box>"
 
@@ -131,7 +131,7 @@ def test_another_meteor_has_another_name() -> None:
 
 
 def test_spice_that_cannot_run_is_an_error_and_no_other_number(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="SPICE cannot run"):
+    with raises_error("KD-ANS-018"):
         Answers(corenlp=str(tmp_path))
 
 
@@ -215,9 +215,9 @@ class Silent:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(KdkitError, match="gives no answers"):
+    with raises_error("KD-ANS-013"):
         Answers().evaluate(Silent(), [question("a", "lung", "roc/ct")])  # type: ignore[arg-type]
-    with pytest.raises(KdkitError, match="samples of several tasks: mia, roc"):
+    with raises_error("KD-ANS-012"):
         score({}, [question("a", "x", "ct", task="roc"), question("b", "x", "ct", task="mia")])
     unknown = [question("a", "x", "ct"), question("b", "", "roc/ct")]
     assert score({}, unknown) == []

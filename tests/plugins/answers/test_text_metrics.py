@@ -20,6 +20,7 @@ from kdkit.plugins.answers.text.rouge import longest_common_subsequence, rouge_l
 from kdkit.plugins.answers.text.spice import CORENLP, Spice
 from kdkit.plugins.answers.text.stem import stem
 from kdkit.plugins.answers.text.tokens import words_of
+from tests.errors import raises_error
 
 JAVA = shutil.which("java") is not None and find_jar() is not None
 needs_java = pytest.mark.skipif(not JAVA, reason="no Java, or no pycocoevalcap")
@@ -132,10 +133,10 @@ def test_meteor_lite_by_hand() -> None:
 
 def test_meteor_is_never_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_meteor("lite").name == "meteor-lite"
-    with pytest.raises(KdkitError, match="no METEOR 'nltk'"):
+    with raises_error("KD-ANS-015", mentions=("'nltk'",)):
         make_meteor("nltk")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(KdkitError, match="METEOR's jar cannot run here") as error:
+    with raises_error("KD-ANS-016") as error:
         make_meteor("jar")
     assert "meteor: lite" in error.value.fix
 
@@ -171,7 +172,7 @@ def test_porters_own_examples(word: str, root: str) -> None:
 
 
 def test_spice_says_what_it_lacks(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="SPICE cannot run") as error:
+    with raises_error("KD-ANS-018") as error:
         Spice(tmp_path)
     assert error.value.why == f"no {CORENLP[0]} in it"
     assert error.value.where == str(tmp_path)

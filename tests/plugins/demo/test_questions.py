@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.demo.answerers import TASKS
 from kdkit.plugins.demo.images import DOMAINS, FINDINGS, PLACED, SIZE, render, render_placed
 from kdkit.plugins.demo.questions import MODALITIES, NO_SLIPS, draw_questions, question_words, write_box
 from kdkit.plugins.demo.source import read_questions
+from tests.errors import raises_error
 
 PAIRS = [(modality, finding) for modality in MODALITIES for finding in PLACED[modality]]
 BRIGHTNESS = {
@@ -129,12 +129,12 @@ def test_the_source_draws_once_and_refuses_other_options(tmp_path: Path) -> None
     assert all(sample.image.is_file() for sample in samples)
     assert samples[0].extra["box_family"] == "qwen2-vl"
     assert [s.id for s in read_questions(tmp_path / "data", domains=["endoscopy"], **sizes)] == [s.id for s in samples]
-    with pytest.raises(KdkitError, match="not drawn with the options"):
+    with raises_error("KD-DEMO-003"):
         read_questions(tmp_path / "data", domains=["endoscopy"], **{**sizes, "seed": 4})
-    with pytest.raises(KdkitError, match="no questions about 'histology'"):
+    with raises_error("KD-DEMO-001", where="source 'procedural-questions'", mentions=("'histology'",)):
         read_questions(tmp_path / "other", domains=["histology"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(KdkitError, match="not drawn by the demo") as caught:
+    with raises_error("KD-DEMO-002") as caught:
         read_questions(tmp_path / "mine", domains=["endoscopy"], **sizes)
     assert "delete" not in caught.value.fix

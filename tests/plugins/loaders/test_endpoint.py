@@ -28,6 +28,7 @@ from kdkit.plugins.loaders import endpoint_requests
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
 from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint
 from tests.core.distill.test_generating import generating_project
+from tests.errors import raises_error
 
 KEY = "sk-very-secret"
 
@@ -108,7 +109,7 @@ def test_boxes_of_a_served_model_are_translated(endpoint: LocalEndpoint, tmp_pat
     (body,) = endpoint.requests
     assert body["messages"][-1]["content"][1]["text"] == 'Is it [{"bbox_2d": [39, 98, 78, 196]}]?'
     assert answer.text == "<box>(71,143),(143,286)</box>"
-    with pytest.raises(KdkitError, match="no family of boxes 'qwen'"):
+    with raises_error("KD-LOAD-016", mentions=("'qwen'",)):
         teacher(tmp_path, endpoint.url, boxes="qwen")
 
 
@@ -150,7 +151,7 @@ def test_who_interrupts_does_not_wait_for_a_server_that_hangs(endpoint: LocalEnd
 def test_it_gives_up_in_the_end(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, parallel=1, tries=3)
     endpoint.faults += [429, 429, 500]
-    with pytest.raises(KdkitError, match="did not answer in 3 tries") as caught:
+    with raises_error("KD-LOAD-005", mentions=("3",)) as caught:
         made.answer([picture(1)], [sample()])
     assert (caught.value.why, caught.value.code) == ("2 x status 429, 1 x status 500", ExitCode.MISSING)
     assert len(endpoint.requests) == 3
@@ -164,7 +165,7 @@ def test_a_refusal_is_final_and_does_not_tell_the_key(
 ) -> None:
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET", parallel=1)
     endpoint.faults.append(fault)
-    with pytest.raises(KdkitError, match="refuses") as caught:
+    with raises_error("KD-LOAD-006", mentions=("refuses",)) as caught:
         made.answer([picture(1)], [sample()])
     assert caught.value.code is code
     assert KEY not in f"{caught.value.headline} {caught.value.why} {caught.value.fix}"
@@ -175,7 +176,7 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
     with local_endpoint(lambda _: []) as gone:
         pass
-    with pytest.raises(KdkitError, match="did not answer") as caught:
+    with raises_error("KD-LOAD-005") as caught:
         teacher(tmp_path, gone.url, tries=2).answer([picture(1)], [sample()])
     assert caught.value.why == "2 x ConnectionRefusedError"
 
@@ -188,7 +189,7 @@ def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path
     assert len(endpoint.requests) == 1
     assert "127.0.0.1" not in str(made.identity())  # the lock is published with a student
     endpoint.faults.append(404)
-    with pytest.raises(KdkitError, match="404"):
+    with raises_error("KD-LOAD-006", mentions=("404",)):
         probe(made, "teacher")
 
 
@@ -201,7 +202,7 @@ def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_pat
 
     def locked(url: str = endpoint.url, **more: object) -> LockedTeacher:
         teacher(folder, url, **more)
-        with pytest.raises(KdkitError, match=r"'endpoint.json' of .* changed since it was locked"):
+        with raises_error("KD-TEACH-008", where="registry.yaml:4", mentions=("'endpoint.json'",)):
             verify(project, "remote")
         return lock_teachers(project, ["remote"])["remote"]
 
@@ -227,12 +228,12 @@ def test_what_is_stored_of_answers_is_part_of_the_teacher(tmp_path: Path) -> Non
 
 def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
-    with pytest.raises(KdkitError, match="no beam search"):
+    with raises_error("KD-LOAD-001"):
         made.answer([picture(1)], [sample()], Decoding(beams=2))
-    with pytest.raises(KdkitError, match=r"0 <image> marks for 1 image$"):
+    with raises_error("KD-LOAD-004", mentions=("0", "1")):
         made.answer([picture(1)], [sample("s", ("user", "no mark"))])
     monkeypatch.delenv("SECRET")
-    with pytest.raises(KdkitError, match="SECRET is not set"):
+    with raises_error("KD-LOAD-002"):
         made.answer([picture(1)], [sample()])
     assert endpoint.requests == []
 
@@ -265,7 +266,7 @@ def test_an_address_from_elsewhere_is_not_asked(
     teacher(package / "weights", endpoint.url, key_variable="SECRET")
     monkeypatch.syspath_prepend(str(tmp_path))
     project = generating_project(tmp_path / "p")
-    with pytest.raises(KdkitError, match="an address that comes from elsewhere") as caught:
+    with raises_error("KD-TEACH-006") as caught:
         add_teacher(project, "remote", {"from": "package:kdkit_elsewhere/weights", "license": "mit"})
     assert endpoint.requests == []
     assert caught.value.code is ExitCode.DENIED

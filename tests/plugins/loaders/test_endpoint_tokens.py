@@ -35,6 +35,7 @@ from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogit
 from kdkit.plugins.losses.tokens.topk import at_temperature
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 
 K = 5
@@ -121,7 +122,7 @@ def test_the_bound_at_one_half_holds_for_any_distribution() -> None:
     torch.testing.assert_close(tail[:, 1], exact.tail[:, 1])
     assert bool((tail[:, 0] >= exact.tail[:, 0] - 1e-12).all())
     assert float((at_temperature(exact.log_p, tail, 1.0).exp().sum(-1) - 1).abs().max()) < 1e-9
-    with pytest.raises(KdkitError, match="does not tell its distribution at temperature 2"):
+    with raises_error("KD-LOSS-006", mentions=("2",)):
         at_temperature(exact.log_p, tail, 2.0)
 
 
@@ -139,7 +140,7 @@ def test_losses_read_them(served: Served, vocabulary: Vocabulary) -> None:
     for loss in (TokenDistillation(), UniversalLogitDistillation()):
         assert found(loss, served.model, known) < 1e-3 < 0.02 < found(loss, other, known)
     assert found(UniversalLogitDistillation(), other, unknown) == found(UniversalLogitDistillation(), other, known)
-    with pytest.raises(KdkitError, match="split answers into different tokens"):
+    with raises_error("KD-LOSS-002"):
         found(TokenDistillation(), other, unknown)
 
 
@@ -189,10 +190,10 @@ def test_a_vocabulary_that_is_not_of_bytes(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models
 
     Tokenizer(models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(KdkitError, match="are not bytes"):
+    with raises_error("KD-LOAD-018"):
         Vocabulary(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(KdkitError, match="not a usable"):
+    with raises_error("KD-LOAD-017"):
         Vocabulary(tmp_path / "tokenizer.json")
 
 
@@ -309,7 +310,7 @@ def test_it_is_admitted_when_it_answers_and_cannot_be_live(
     path = project.registry_path
     text = path.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(KdkitError, match="cannot be live: it tells of nothing but its own answers"):
+    with raises_error("KD-FEAT-006"):
         live_devices(Project(project.root))
 
 

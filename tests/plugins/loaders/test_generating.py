@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, LossInput, SignalSource, TeacherView
 from kdkit.core.contracts.token_signals import compress
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.teachers.probe import probe
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import PICTURES, SMALL, answer_logits, make, samples, stacked
 
 
@@ -74,7 +74,7 @@ def test_bytes_of_a_token(folder: Path) -> None:
 
 
 def test_wrong_options(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="k must be at least 1"):
+    with raises_error("KD-LOAD-019", where="options.k", mentions=("1",)):
         load_generating(folder, k=0)
-    with pytest.raises(KdkitError):
+    with raises_error("KD-STUD-025"):
         load_generating(tmp_path)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.crd import RelationalDistillation
 from kdkit.plugins.losses.fd import FeatureDistillation
 from kdkit.plugins.losses.icl import InteractiveContrast
+from tests.errors import raises_error
 from tests.plugins.losses import reference
 
 Batch = LossInput
@@ -216,7 +216,7 @@ def test_the_scale_of_icl_is_trained_and_bounded() -> None:
 
 
 def test_mixing_teachers_of_different_widths_is_refused() -> None:
-    with pytest.raises(KdkitError, match="different widths"):
+    with raises_error("KD-LOSS-001", mentions=("different widths",)):
         InteractiveContrast(mix_teachers=True)(make_batch())
 
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.contracts.token_signals import TEMPERATURES, compress
 from kdkit.plugins.losses.tokens.chunked import sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation
 from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
+from tests.errors import raises_error
 
 V, H, B, A = 17, 6, 4, 5
 LENGTHS = (5, 2, 0, 4)
@@ -227,7 +227,7 @@ def test_nothing_to_learn_is_zero_with_a_graph(make: Callable[[], torch.nn.Modul
 def test_another_tokenizer_is_refused_and_uld_offered() -> None:
     batch, logits = make_batch(teachers=1)
     view = teacher_view("radiologist", logits[0], tokens(seed=2), torch.ones(B).double())
-    with pytest.raises(KdkitError, match="'radiologist' and the student split answers") as caught:
+    with raises_error("KD-LOSS-002", mentions=("'radiologist'",)) as caught:
         TokenDistillation()(LossInput(batch.student, (view,), batch.domain))
     assert "uld" in caught.value.fix
 
@@ -253,12 +253,12 @@ def test_noise_is_per_class_and_seeded() -> None:
 
 
 def test_wrong_options_are_said() -> None:
-    with pytest.raises(KdkitError, match="no divergence 'foward-kl'") as caught:
+    with raises_error("KD-LOSS-003", where="token-kd", mentions=("'foward-kl'",)) as caught:
         TokenDistillation(divergence="foward-kl")
     assert "forward-kl" in caught.value.fix
-    with pytest.raises(KdkitError, match="takes no mix"):
+    with raises_error("KD-LOSS-004", where="token-kd"):
         TokenDistillation(divergence="tvd", mix=0.5)
-    with pytest.raises(KdkitError, match=r"at temperature 0\.7") as caught:
+    with raises_error("KD-LOSS-005", mentions=("0.7",)) as caught:
         TokenDistillation(temperature=0.7)(make_batch()[0])
     assert "0.5, 1, 2" in caught.value.fix
     assert set(DEFAULT_MIX) < set(DIVERGENCES)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.plugins.losses.vkd import NORMALISE, AnswerOrthogonalDistillation, OrthogonalDistillation
+from tests.errors import raises_error
 from tests.plugins.losses import reference
 from tests.plugins.losses.test_losses import make_batch, views_of
 from tests.plugins.losses.test_tokens import B, random, tokens
@@ -92,8 +92,8 @@ def test_nobody_speaks() -> None:
 def test_what_is_refused() -> None:
     batch = answers()
     batch.teachers[0].target["tokens"][0, 0] += 1
-    with pytest.raises(KdkitError, match="split answers into different tokens"):
+    with raises_error("KD-LOSS-007"):
         AnswerOrthogonalDistillation()(batch)
     for make in (OrthogonalDistillation, AnswerOrthogonalDistillation):
-        with pytest.raises(KdkitError, match="no normalisation 'batch'"):
+        with raises_error("KD-LOSS-008", mentions=("'batch'",)):
             make(normalise="batch")  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
 from kdkit.core.plugin_system.discovery import load_catalogue
+from tests.errors import raises_error
 from tests.plugins.rope.reference import Piece, released_clinkd, scores, sequence
 
 CATALOGUE = load_catalogue()
@@ -163,7 +164,7 @@ def test_alpha_per_axis() -> None:
 
 @pytest.mark.parametrize("alpha", [-1.0, float("nan"), [1.0, 2.0], [1.0, 1.0, float("inf")]])
 def test_alpha_that_means_nothing(alpha: Any) -> None:
-    with pytest.raises(KdkitError, match="alpha"):
+    with raises_error("KD-ROPE-012", mentions=("alpha",)):
         make("mcg-rope", alpha=alpha)
 
 
@@ -244,7 +245,7 @@ def test_options_that_mean_nothing(name: str, options: dict[str, Any], message: 
 
 @pytest.mark.parametrize("section", [[1, 2, 3], [4, 4], [9, 9, -2]])
 def test_sections_must_fit_the_head(section: list[int]) -> None:
-    with pytest.raises(KdkitError, match="do not share 16 frequencies"):
+    with raises_error("KD-ROPE-001", mentions=("16",)):
         make("mrope", section=section).frequencies(INVERSE[:16])
 
 
@@ -276,5 +277,5 @@ def test_mixed_turns_patches_alone() -> None:
     modality, grids = sequence(1, (1, 2, 2), (2, 1, 2))
     positions = make("rope-mixed").positions(modality, grids)
     assert positions.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0, 1, 0, 1]]
-    with pytest.raises(KdkitError, match="cannot share 7 frequencies"):
+    with raises_error("KD-ROPE-004", mentions=("7",)):
         make("rope-mixed").frequencies(torch.ones(7))

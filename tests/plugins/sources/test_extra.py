@@ -11,6 +11,7 @@ import pytest
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 from kdkit.plugins.sources.manifest import CsvManifest, JsonlManifest
+from tests.errors import raises_error
 
 ROW = {"id": "a", "image": "a.png", "text": "a cyst", "domain": "vqa/ct", "split": "train"}
 MESSAGES = [{"role": "user", "content": "<image> and <image>?"}]
@@ -33,14 +34,14 @@ def test_it_is_kept_with_paths_for_images(tmp_path: Path) -> None:
 def test_a_question_may_be_without_an_answer_and_nothing_else(tmp_path: Path) -> None:
     open_row = {name: value for name, value in ROW.items() if name != "text"}
     assert read(tmp_path, {**open_row, "extra": {"messages": MESSAGES}}).text == ""
-    with pytest.raises(KdkitError, match="no column 'text'"):
+    with raises_error("KD-SRC-046", mentions=("'text'",)):
         read(tmp_path, {**open_row, "extra": {"task": "vqa"}})
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="outside of the folder of images"):
+    with raises_error("KD-SRC-042"):
         read(tmp_path, {**ROW, "extra": {"images": ["../b.png"]}})
-    with pytest.raises(KdkitError, match="must be an object"):
+    with raises_error("KD-SRC-041"):
         read(tmp_path, {**ROW, "meta": "text"}, columns={"extra": "meta"})
 
 

@@ -16,6 +16,7 @@ from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.sources.questions import read_all
 from kdkit.plugins.sources.records import json_records
+from tests.errors import raises_error
 
 CLINKD: dict[str, Any] = {
     "file_name": "Train_sharegpt_final.json",
@@ -83,7 +84,7 @@ def test_without_a_target_texts_stay_as_they_are(tmp_path: Path) -> None:
     (sample,) = sharegpt(tmp_path, record(SAID[0], ("assistant", spaced)), boxes="qwen2-vl")
     assert sample.text == spaced
     asked = ("user", "<image>What is <|box_start|>(0,0),(5000,500)<|box_end|>?")
-    with pytest.raises(KdkitError, match="outside of the image"):
+    with raises_error("KD-ANS-006"):
         sharegpt(tmp_path, record(asked, ("assistant", BOX)), boxes="qwen2-vl")
 
 
@@ -134,11 +135,11 @@ def test_several_entries_and_files_elsewhere(tmp_path: Path) -> None:
     info.write_text(json.dumps({"a": CLINKD, "b": {**CLINKD, "file_name": "/elsewhere/x.json"}}), encoding="utf-8")
     options = {"task": "vg", "modality": "ct", "split": "train"}
     assert len(read("sharegpt", info, dataset="a", **options)) == 1
-    with pytest.raises(KdkitError, match="2 data sets here"):
+    with raises_error("KD-SRC-057", mentions=("2",)):
         read("sharegpt", info, **options)
-    with pytest.raises(KdkitError, match="no data set 'c'"):
+    with raises_error("KD-SRC-058", mentions=("'c'",)):
         read("sharegpt", info, dataset="c", **options)
-    with pytest.raises(KdkitError, match="outside of the folder") as error:
+    with raises_error("KD-SRC-059") as error:
         read("sharegpt", info, dataset="b", **options)
     assert "option file" in error.value.fix
     assert len(read("sharegpt", info, dataset="b", file="Train_sharegpt_final.json", **options)) == 1
@@ -258,7 +259,7 @@ def test_med_grit(tmp_path: Path) -> None:
     assert first.id.startswith("vg/ct_00--x/")
     assert first.id != second.id
     write(path, {"id": "ct_00--x", "conversations": [{"from": "user", "value": "x"}]})
-    with pytest.raises(KdkitError, match="pairs") as error:
+    with raises_error("KD-SRC-016", mentions=("pairs",)) as error:
         read("med-grit", path, task="vg", split="test")
     assert error.value.where == f"{path}:2"
 
@@ -279,7 +280,7 @@ def test_vqa_rad(tmp_path: Path) -> None:
     by_image = {sample.image: sample.split for sample in others}
     assert all(by_image[sample.image] == sample.split for sample in others)
     assert {sample.split for sample in others} == {"train", "calibration"}
-    with pytest.raises(KdkitError, match="needs 'image_organ'"):
+    with raises_error("KD-SRC-034", mentions=("needs 'image_organ'",)):
         read("vqa-rad", write(path, {k: v for k, v in RAD.items() if k != "image_organ"}))
 
 
@@ -302,14 +303,14 @@ def test_slake(tmp_path: Path) -> None:
     ]
     assert samples[0].image == tmp_path / "imgs" / "xmlab1" / "source.jpg"
     assert len(read("slake", tmp_path, language="all")) == 4
-    with pytest.raises(KdkitError, match="no SLAKE here"):
+    with raises_error("KD-SRC-072"):
         read("slake", tmp_path / "nowhere")
     (tmp_path / "validate.json").unlink()
     (tmp_path / "test.json").unlink()
     write(tmp_path / "train.json", SLAKE)
-    with pytest.raises(KdkitError, match="no question in the language 'zh'"):
+    with raises_error("KD-SRC-073", mentions=("'zh'",)):
         read("slake", tmp_path, language="zh")
-    with pytest.raises(KdkitError, match="no language 'de'"):
+    with raises_error("KD-SRC-071", mentions=("'de'",)):
         read("slake", tmp_path, language="de")
 
 
@@ -329,10 +330,10 @@ def test_llava_med_qa(tmp_path: Path) -> None:
     path.write_text(json.dumps({**row, "text": "<image>\nWhat is the organ in the image?"}) + "\n", encoding="utf-8")
     assert read("llava-med-qa", path)[0].extra == sample.extra  # their own code takes the mark away wherever it is
     path.write_text(json.dumps({**row, "domain": {}}) + "\n", encoding="utf-8")
-    with pytest.raises(KdkitError, match="one flag set") as error:
+    with raises_error("KD-SRC-074") as error:
         read("llava-med-qa", path)
     assert error.value.where == f"{path}:1"
-    with pytest.raises(KdkitError, match="'val' is not a split"):
+    with raises_error("KD-SRC-020", mentions=("'val'",)):
         read("llava-med-qa", path, split="val")
 
 

@@ -12,12 +12,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.distill.alignment.anchor import Paired, consensus, mean_of
 from kdkit.core.distill.alignment.judge import judge_aligner, ranking_kept, same_minus_different
 from kdkit.core.distill.alignment.shared import encoded, fit_aligners, pair
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import NamedPart
+from tests.errors import raises_error
 
 SAMPLES = 240
 Array = np.ndarray[Any, Any]
@@ -153,14 +153,14 @@ def test_a_teacher_with_nothing_in_common_keeps_its_own_geometry() -> None:
 
 def test_a_teacher_without_any_sample_is_named() -> None:
     first, second = world({"a": 8, "b": 8})
-    with pytest.raises(KdkitError, match="'b' has no samples in common"):
+    with raises_error("KD-DIST-005", mentions=("'b'",)):
         align([first, without(second, np.ones(SAMPLES, dtype=bool))])
 
 
 def test_signals_of_different_widths_are_refused() -> None:
     (teacher,) = world({"a": 8})
     lame = Held("lame", {"image": teacher.features["image"], "text": teacher.features["text"][:, :5]}, teacher.rows)
-    with pytest.raises(KdkitError, match="'lame' has signals of different widths"):
+    with raises_error("KD-DIST-006", mentions=("'lame'",)):
         align([lame])
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.distill.alignment.compare import compare_aligners
 from kdkit.core.project.project import Project
 from tests.core.distill.alignment.project import make_project
+from tests.errors import raises_error
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,15 @@ def test_the_best_ranking_comes_first_and_names_select(folder: Project) -> None:
 
 
 def test_who_cannot_be_judged(folder: Project, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="'narow' is not a teacher of this project") as caught:
+    with raises_error("KD-DIST-001", mentions=("'narow'",)) as caught:
         compare_aligners(folder, "narow", dim=8)
     assert caught.value.fix == "did you mean 'narrow'?"
-    with pytest.raises(KdkitError, match="no features of 'unread'") as caught:
+    with raises_error("KD-FEAT-015", mentions=("'unread'",)) as caught:
         compare_aligners(folder, "unread", dim=8)
     assert caught.value.code == ExitCode.MISSING
-    with pytest.raises(KdkitError, match="unknown aligner 'procrustus'"):
+    with raises_error("KD-PLUG-003", mentions=("'procrustus'",)):
         compare_aligners(folder, "narrow", ["procrustus"], dim=8)
-    with pytest.raises(KdkitError, match="features of 19 training samples"):
+    with raises_error("KD-DIST-004", mentions=("19",)):
         compare_aligners(make_project(tmp_path, samples=19), "narrow", dim=8)
 
 
@@ -57,7 +58,7 @@ def test_a_live_teacher_is_not_judged_and_does_not_take_part(tmp_path: Path) -> 
     project = make_project(tmp_path)
     text = project.registry_path.read_text(encoding="utf-8")
     project.registry_path.write_text(text.replace('"local:wide",', '"local:wide", signals: live,'), encoding="utf-8")
-    with pytest.raises(KdkitError, match="'wide' is live: its features of training samples"):
+    with raises_error("KD-DIST-002", mentions=("'wide'",)):
         compare_aligners(Project(tmp_path), "wide", dim=8)
     (report,) = compare_aligners(Project(tmp_path), "narrow", ["procrustes"], dim=8)
     assert report.gap is None, "there is nobody to compare with"

@@ -17,6 +17,7 @@ from kdkit.core.distill.run import Options, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import CorrectionPart
 from tests.core.distill.corrected import RECIPE, make_project, set_correction
+from tests.errors import raises_error
 from tests.toy_project import make_project as make_dual_encoder_project
 from tests.toy_project import open_project
 
@@ -65,7 +66,7 @@ def test_who_is_asked() -> None:
     assert drawn == [rounds(share=0.5).chosen(number).tolist() for number in range(3)]
     assert drawn != [rounds(share=0.5, seed=1).chosen(number).tolist() for number in range(3)]
     assert (rounds(share=0.5, limit=4).asked, rounds(limit=100).asked) == (4, 18)
-    with pytest.raises(KdkitError, match="no training sample with an answer"):
+    with raises_error("KD-DIST-009", where="correction"):
         rounds(count=2)
 
 
@@ -106,7 +107,7 @@ def test_words_that_no_loss_would_learn_are_refused(tmp_path: Path) -> None:
     assert prepare(Project(root), Options(), Silent()).plan.rounds is not None
     recipe = (root / "corrected.yaml").read_text(encoding="utf-8").replace("{name: answer-ce}, ", "")
     (root / "corrected.yaml").write_text(recipe, encoding="utf-8")
-    with pytest.raises(KdkitError, match="no loss of the recipe learns from a corrected text"):
+    with raises_error("KD-DIST-008", where="correction.corrector"):
         prepare(Project(root), Options(), Silent())
 
 
@@ -115,6 +116,6 @@ def test_a_dual_encoder_cannot_be_corrected(tmp_path: Path) -> None:
     make_dual_encoder_project(root, teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=4)
     with open(root / "toy.yaml", "a", encoding="utf-8") as file:
         file.write("correction: {}\n")
-    with pytest.raises(KdkitError, match="only students that answer can be corrected"):
+    with raises_error("KD-LABEL-014"):
         prepare(open_project(root), Options(), Silent())
     assert "correction" not in RECIPE

@@ -12,7 +12,6 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, Silent
 from kdkit.core.data import load_table
 from kdkit.core.distill.cost_estimate import dry_run
@@ -28,6 +27,7 @@ from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
 from tests.core.distill.speaking import add_domain, increment, make_speaking, write_recipe
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
+from tests.errors import raises_error
 from tests.toy_project import open_project
 
 PREVIOUS_PART = {"weight": 1.0, "loss": "token-kd"}
@@ -165,7 +165,7 @@ def test_nothing_of_it_stays_on_disk(folder: Path) -> None:
 @pytest.mark.parametrize(("loss", "reads"), [("fd", "image, text"), ("answer-ce", "no teacher")])
 def test_a_loss_of_another_family_is_refused(folder: Path, loss: str, reads: str) -> None:
     write_recipe(folder, previous={"weight": 1.0, "loss": loss})
-    with pytest.raises(KdkitError, match=f"the loss '{loss}' cannot compare") as caught:
+    with raises_error("KD-DIST-024", where="increment.previous", mentions=(str(loss),)) as caught:
         increment(folder)
     assert f"it reads {reads}; a student that answers gives tokens, topk_ids, topk, tail" in caught.value.why
     assert "token-kd" in caught.value.fix
@@ -181,6 +181,6 @@ def test_a_student_without_answer_states_is_refused(tmp_path: Path) -> None:
     (root / "toy.yaml").write_text(text, encoding="utf-8")
     distill(reopened(root), Options(cpu=True))
     add_vlm(root, "second", seed=1, sureness=30.0)
-    with pytest.raises(KdkitError, match="cannot be its teacher") as caught:
+    with raises_error("KD-DIST-023", where="increment.previous") as caught:
         distill(reopened(root), Options(cpu=True, incremental=True))
     assert "it gives no answer_hidden, answer_ids, output_embedding" in caught.value.why

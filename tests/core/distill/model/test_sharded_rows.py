@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.distill.model.sharded_rows import RowFiles, make_together
+from tests.errors import raises_error
 
 SIZE, COUNT, WORLD = 4, 22, 2
 """Six groups, the last one shorter."""
@@ -56,7 +55,7 @@ def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
 
 def test_processes_need_a_common_disk(tmp_path: Path) -> None:
     made(tmp_path / "rows")
-    with pytest.raises(KdkitError, match="do not see each other's files") as caught:
+    with raises_error("KD-DIST-026") as caught:
         RowFiles([tmp_path / "rows" / "rows-0.npy", tmp_path / "rows" / "rows-1.npy"], SIZE, WORLD)
     assert caught.value.where.endswith("rows-1.npy")
 

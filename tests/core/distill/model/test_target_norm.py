@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.distill.model.target_norm import STD_FLOOR, Moments, TargetNorm, equaliser, fit_norms
 from kdkit.core.project.recipe import Normalise
+from tests.errors import raises_error
 
 Array = np.ndarray[Any, Any]
 WIDTHS = (1, 2, 3, 7, 8, 12, 16, 33)
@@ -118,12 +117,12 @@ def test_the_state_dict_is_all_of_it() -> None:
 def test_features_that_are_no_numbers_are_an_error(bad: float) -> None:
     x = features(3)
     x[5, 1] = bad
-    with pytest.raises(KdkitError, match="NaN or infinite"):
+    with raises_error("KD-DIST-028"):
         fitted(3, "phi-s", x)
 
 
 def test_too_little_to_fit_on_is_an_error() -> None:
-    with pytest.raises(KdkitError, match=re.escape("at least two samples, there are 1")):
+    with raises_error("KD-DIST-029"):
         fitted(3, "standardise", features(3)[:1])
-    with pytest.raises(KdkitError, match="same for every sample"):
+    with raises_error("KD-DIST-027"):
         fitted(3, "phi-s", np.ones((9, 3)))

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
 from kdkit.core.distill.loop.train import TrainSettings, learning_rate, make_optimiser
 from kdkit.core.distill.model.projection import PREVIOUS, Bridge, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
+from tests.errors import raises_error
 from tests.toys import LETTERS, SIDE, ToyEncoder
 
 SETTINGS = TrainSettings(
@@ -217,6 +217,6 @@ def test_fitted_heads_are_the_ridge_regression() -> None:
 
 def test_a_loss_for_another_kind_of_student_is_told_what_this_one_gives() -> None:
     task = DistillTask(ToyEncoder(8), {}, [Term("answer-ce", 1.0, AnswerCrossEntropy())])
-    with pytest.raises(KdkitError, match="needs the output 'answer_ids'") as caught:
+    with raises_error("KD-DIST-030", mentions=("'answer_ids'",)) as caught:
         task(**{**make_batch(), "targets": {}, "weights": {}})
     assert "image" in str(caught.value.why)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 from kdkit.core.data import load_table
 from kdkit.core.distill.pseudo_labels.correct import Wrong, correct
@@ -19,6 +18,7 @@ from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.test_generating import add_vlm, reopened
+from tests.errors import raises_error
 from tests.toy_vlm import ToyAnswers, answer_tokens, told
 
 SOME = Sample(id="s", image=Path("s.png"), text="a ct image of mass.", domain="ct")
@@ -93,12 +93,12 @@ def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(project: Project,
 
 def test_what_is_refused(project: Project) -> None:
     to = project.root / "wrong.jsonl"
-    with pytest.raises(KdkitError, match=r"in \(0, 1\]"):
+    with raises_error("KD-LABEL-013", where="threshold", mentions=("0", "1")):
         Wrong(threshold=0.0)
-    with pytest.raises(KdkitError, match="no option 'overlap'"):
+    with raises_error("KD-PLUG-005", mentions=("'overlap'",)):
         correct(project, to, Wrong(options={"overlap": 0.8}))
-    with pytest.raises(KdkitError, match="no domain 'xray'"):
+    with raises_error("KD-DATA-013", mentions=("'xray'",)):
         correct(project, to, Wrong(domains=("xray",)))
-    with pytest.raises(KdkitError, match="not made by this command"):
+    with raises_error("KD-LABEL-012"):
         correct(project, project.registry_path)
     assert not to.exists()

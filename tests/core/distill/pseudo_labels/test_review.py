@@ -15,6 +15,7 @@ from kdkit.core.contracts import Answer, Decoding, Sample, Silent
 from kdkit.core.distill.pseudo_labels.corrector import Corrector, with_coordinates
 from kdkit.core.distill.pseudo_labels.review import Key, Reviewed, Reviewer, Rules, read_reviews, review, score
 from kdkit.plugins.answers.task import Answers
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import PICTURES
 
 BOX = "<box>(0,0),(100,100)</box>"
@@ -150,7 +151,7 @@ def test_accept_is_a_threshold_of_its_own(picture: Path) -> None:
     half = Rewrites({"a": "on the left"})
     assert reviewer(Says({"a": ""}), half).review(samples)[0].refused
     assert reviewer(Says({"a": ""}), half, accept=0.5).review(samples)[0].text == "on the left"
-    with pytest.raises(KdkitError, match=r"accept is in \(0, 1\]"):
+    with raises_error("KD-LABEL-013", where="accept", mentions=("0", "1")):
         Rules(accept=0.0)
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Decoding, DualEncoder, Sample
 from kdkit.core.data import load_table
 from kdkit.core.distill.run import Options, distill
@@ -25,6 +24,7 @@ from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import PICTURES, make, samples
 from tests.tiny_models import make_transformers_clip_folder
 from tests.toy_project import train_teacher
@@ -104,13 +104,13 @@ def test_a_project_is_asked_and_the_best_answer_is_near_its_image(tmp_path: Path
         assert sum(right) / len(right) > 0.9
         assert sum(one.answers[0].text == one.reference for one in found) == 4
 
-        with pytest.raises(KdkitError, match="'remote' cannot re-rank"):
+        with raises_error("KD-EVAL-006", mentions=("'remote'",)):
             answer_project(reopened(root), Asked(teacher="clip", rerank="remote"), Decoding())
-        with pytest.raises(KdkitError, match="'clip' does not answer"):
+        with raises_error("KD-TEACH-005", mentions=("'clip'",)):
             answer_project(reopened(root), Asked(teacher="clip"), Decoding())
-        with pytest.raises(KdkitError, match="no version of the student yet"):
+        with raises_error("KD-PROJ-009"):
             answer_project(reopened(root), Asked(), Decoding())
-        with pytest.raises(KdkitError, match="either a version"):
+        with raises_error("KD-EVAL-002"):
             Asked(version="v1", teacher="remote")
 
 
@@ -130,7 +130,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
             return reply
 
         endpoint.answer = fail
-        with pytest.raises(KdkitError, match="status 400"):
+        with raises_error("KD-LOAD-006", mentions=("status 400",)):
             answer_project(reopened(root), wanted, Decoding(samples=2, scored=True))
         (kept,) = (root / ".kdkit" / "answers").iterdir()
         with open(kept, "ab") as file:
@@ -159,7 +159,7 @@ def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> Non
     chosen = [table.samples[row] for row in table.select(split="calibration")[:4]]
     assert [(one.id, one.reference) for one in found] == [(sample.id, sample.text) for sample in chosen]
     assert [one.text for one in found] == StudentAnswers("v1", student).answer(chosen)
-    with pytest.raises(KdkitError, match="not made by this command"):
+    with raises_error("KD-LABEL-012"):
         answer_project(reopened(root), Asked(version="v1"), Decoding(), to=root / "registry.yaml")
-    with pytest.raises(KdkitError, match="at least one sample"):
+    with raises_error("KD-EVAL-003", where="limit"):
         Asked(limit=0)

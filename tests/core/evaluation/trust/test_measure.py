@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.data.table import SampleTable
 from kdkit.core.evaluation.trust import measure_trust
@@ -26,6 +25,7 @@ from tests.core.evaluation.trust.synthetic import (
     table_of,
     without,
 )
+from tests.errors import raises_error
 
 RADIO = {"ct": 1.5, "oct": 3.0, "skin": 100.0}
 
@@ -167,19 +167,19 @@ def test_features_without_a_direction_are_refused(project: Project, table: Sampl
     store = store_of(project)
     bad = next(iter(column.texts))
     store.put_texts("radio", column.fingerprint, {bad: np.full(16, np.nan)})
-    with pytest.raises(KdkitError, match=r"teacher 'radio', domain 'ct': 1 of 9 prompt embeddings are NaN"):
+    with raises_error("KD-EVAL-013", where="teacher 'radio', domain 'ct'", mentions=("'radio'", "'ct'", "1", "9")):
         measure_trust(project, table, store, ["radio"])
     assert not trust_file(project).exists()
 
 
 def test_a_teacher_without_features_or_scores_is_an_error(project: Project, table: SampleTable) -> None:
-    with pytest.raises(KdkitError, match="no features of 'nobody'"):
+    with raises_error("KD-FEAT-015", mentions=("'nobody'",)):
         measure_trust(project, table, store_of(project), ["nobody"])
 
 
 def test_a_damaged_file_says_what_to_do(project: Project, table: SampleTable) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     trust_file(project).write_text('{"format": 1, "teachers": {"radio": 3}}')
-    with pytest.raises(KdkitError, match="cannot be read") as caught:
+    with raises_error("KD-TRUST-002") as caught:
         measure_trust(project, table, store_of(project), ["radio"])
     assert "delete the file" in caught.value.fix

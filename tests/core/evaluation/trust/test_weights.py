@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.trust import idle_teachers, policy_weights, trusted_domains, uncovered_domains, warn_of_gaps
 from kdkit.core.evaluation.trust.interval import wilson
 from kdkit.plugins.policies.policies import All, Threshold, TopK
 from tests.core.evaluation.trust.synthetic import Warned
+from tests.errors import raises_error
 
 NAN = float("nan")
 
@@ -52,7 +53,7 @@ def test_a_policy_that_breaks_its_contract_is_named(answer: np.ndarray[Any, Any]
     def broken(_: TrustTable) -> np.ndarray[Any, Any]:
         return answer
 
-    with pytest.raises(KdkitError, match="the trust policy returned weights") as caught:
+    with raises_error("KD-TRUST-003", where="function") as caught:
         policy_weights(table([[90], [80]]), broken)
     assert caught.value.code is ExitCode.PLUGIN
 

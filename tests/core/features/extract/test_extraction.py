@@ -29,6 +29,7 @@ from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.signals import as_signal_source
 from tests.core.features.small import Opened, paint, picture_samples, table_of
+from tests.errors import raises_error
 from tests.toys import ToyEncoder
 
 
@@ -149,7 +150,7 @@ def test_a_teacher_that_gives_nan(tmp_path: Path, folder: Path, value: float, ki
         return features
 
     teacher.model.encode_image = encode_image
-    with pytest.raises(KdkitError, match=f"teacher 'broken' gave {kind}.* in 'image' for sample 's007'"):
+    with raises_error("KD-FEAT-001", mentions=(str(kind),)):
         extract(Project(tmp_path), [teacher], table, block_rows=4, batch_size=4)
     located = FeatureStore(Project(tmp_path).features).column("broken").locate(table)
     assert (located >= 0).tolist() == [True] * 4 + [False] * 8
@@ -162,7 +163,7 @@ def test_unreadable_images_are_named_and_the_rest_is_stored(tmp_path: Path, fold
     project, teacher = Project(tmp_path), opened("one", 1)
     table = table_of(samples, tmp_path)
     for _ in range(2):  # the second time without trying again
-        with pytest.raises(KdkitError, match="4 of 12 images cannot be read: s002, s005, s006 and 1 more"):
+        with raises_error("KD-FEAT-005", mentions=("4", "12")):
             extract(project, [teacher], table, block_rows=4, batch_size=3)
     column = FeatureStore(project.features).column("one")
     assert np.flatnonzero(column.locate(table) < 0).tolist() == [2, 5, 6, 9]
@@ -191,7 +192,7 @@ def test_no_room_on_the_disk(tmp_path: Path, folder: Path, monkeypatch: pytest.M
     table = table_of(picture_samples(folder, 3), tmp_path)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(KdkitError, match=r"but only 0\.00 GB are free"):
+    with raises_error("KD-FEAT-003", mentions=("0.00",)):
         extract(Project(tmp_path), [opened("one", 1)], table)
     assert not list(tmp_path.rglob("*.h5"))
 
@@ -199,7 +200,7 @@ def test_no_room_on_the_disk(tmp_path: Path, folder: Path, monkeypatch: pytest.M
 def test_a_device_that_is_not_there(tmp_path: Path, folder: Path) -> None:
     table = table_of(picture_samples(folder, 1), tmp_path)
     for device in ("cuda:99", "nonsense"):
-        with pytest.raises(KdkitError, match=f"device '{device}' cannot be used"):
+        with raises_error("KD-FEAT-004", mentions=(str(device),)):
             extract(Project(tmp_path), [opened("one", 1)], table, device=device)
 
 
@@ -335,6 +336,6 @@ def test_a_sample_that_a_teacher_cannot_read_names_both(tmp_path: Path, folder: 
             )
 
     choosy, table = Choosy(), table_of(picture_samples(folder, 4), tmp_path)
-    with pytest.raises(KdkitError, match=r"data:7: teacher 'b': '[^']+' is too long") as caught:
+    with raises_error("KD-FEAT-019", where="data:7", mentions=("'b'", "7")) as caught:
         extract(Project(tmp_path), [opened("a"), Opened("b", choosy, choosy)], table)
     assert caught.value.fix == "raise max_tokens"

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import ABSENT, PRESENT, UNREADABLE, Shard
 from tests.core.features.small import keyed_table
+from tests.errors import raises_error
 
 SIGNALS = (SignalSpec("image", (3,)), SignalSpec("answer", (2, 2), "int32"))
 HEADER = Header("tiny", "ab" * 32, {"weights": "one", "preprocess": "resize 8"}, SIGNALS)
@@ -131,7 +131,7 @@ def test_gathering_a_row_that_does_not_exist(tmp_path: Path, bad: list[int], sha
 def test_unknown_signal(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     add_rows(store, [("a", 0)])
-    with pytest.raises(KdkitError, match="no signal 'images'") as error:
+    with raises_error("KD-FEAT-009", mentions=("'images'",)) as error:
         store.column("tiny").gather("images", np.array([0]))
     assert error.value.fix == "did you mean 'image'?"
 
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     store, path = one_shard(tmp_path)
     size = path.stat().st_size
     os.truncate(path, int(keep * size) if isinstance(keep, float) else keep)
-    with pytest.raises(KdkitError, match="not a feature file of kdkit, or a damaged one") as error:
+    with raises_error("KD-FEAT-012") as error:
         store.column("tiny")
     assert str(path) in error.value.where
 
@@ -156,7 +156,7 @@ def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
     store, path = one_shard(tmp_path)
     with h5py.File(path, "w") as file:
         file["image"] = np.zeros((3, 3))
-    with pytest.raises(KdkitError, match="not a feature file of kdkit"):
+    with raises_error("KD-FEAT-012"):
         store.column("tiny")
 
 
@@ -165,7 +165,7 @@ def test_a_shard_of_another_column_is_refused(tmp_path: Path) -> None:
     other = FeatureStore(tmp_path / "b")
     column = other.create(Header("tiny", "cd" * 32, {}, SIGNALS))
     shutil.copy(path, column.folder / path.name)
-    with pytest.raises(KdkitError) as error:
+    with raises_error("KD-FEAT-012") as error:
         other.column("tiny")
     assert "abababababab" in error.value.why
     assert "cdcdcdcdcdcd" in error.value.why
@@ -188,7 +188,7 @@ def test_damaged_ids_are_refused_at_once(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.count(b"sample-57") == 1
     path.write_bytes(data.replace(b"sample-57", b"sample-58"))
-    with pytest.raises(KdkitError) as error:
+    with raises_error("KD-FEAT-012") as error:
         store.column("tiny")
     assert "checksum" in error.value.why
 
@@ -196,7 +196,7 @@ def test_damaged_ids_are_refused_at_once(tmp_path: Path) -> None:
 def test_a_fingerprint_that_does_not_match_says_both_and_what_differs(tmp_path: Path) -> None:
     store, _ = one_shard(tmp_path)
     assert store.column("tiny", "ab" * 32).fingerprint == "ab" * 32
-    with pytest.raises(KdkitError) as error:
+    with raises_error("KD-FEAT-018") as error:
         store.column("tiny", "ef" * 32, {"weights": "one", "preprocess": "resize 16"})
     assert "abababababab" in error.value.what
     assert "efefefefefef" in error.value.what
@@ -214,17 +214,17 @@ def test_the_column_that_was_extracted_last_is_the_current_one(tmp_path: Path) -
 
 def test_no_column(tmp_path: Path) -> None:
     store, _ = one_shard(tmp_path)
-    with pytest.raises(KdkitError, match="no features of 'tinny'") as error:
+    with raises_error("KD-FEAT-015", mentions=("'tinny'",)) as error:
         store.column("tinny")
     assert "did you mean 'tiny'?" in error.value.why
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "A"])
 def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
-    with pytest.raises(KdkitError, match="cannot name"):
+    with raises_error("KD-FEAT-016", mentions=("cannot name",)):
         FeatureStore(tmp_path).create(Header(name, "ab" * 32, {}, SIGNALS))
     store, _ = one_shard(tmp_path)
-    with pytest.raises(KdkitError, match="cannot name"):
+    with raises_error("KD-FEAT-014", mentions=("cannot name",)):
         store.column("tiny").put_scores(name, np.array([0]), np.array([1.0]))
 
 
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_no_shard_behind(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     column = FeatureStore(tmp_path).create(HEADER)
-    with pytest.raises(KdkitError, match="no room for the features of 2 samples"):
+    with raises_error("KD-FEAT-013", mentions=("2",)):
         column.add_shard(["a", "b"], np.zeros(2, np.uint64))
     assert sorted(p.name for p in column.folder.iterdir()) == ["column.json"]
 
@@ -249,10 +249,10 @@ def test_texts_are_kept_beside_the_column(tmp_path: Path) -> None:
     got = column.text_features(["un été", "a photo", "un été"])
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, np.array([first["un été"], np.ones(4), first["un été"]], np.float32))
-    with pytest.raises(KdkitError, match="no features of 2 texts, such as 'x'"):
+    with raises_error("KD-FEAT-010", mentions=("'x'", "2")):
         column.text_features(["x", "a photo", "y", "x"])
     (column.folder / "texts.safetensors").write_bytes(b"no")
-    with pytest.raises(KdkitError, match="damaged"):
+    with raises_error("KD-FEAT-012", mentions=("damaged",)):
         store.column("tiny").text_features(["a photo"])
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry
+from tests.errors import raises_error
 
 NEW = {"from": "hf:org/repo@main", "domains": ["ct", "no", "1e3"], "options": {"size": 224, "deep": {"a": [1.5, None]}}}
 
@@ -129,28 +129,28 @@ def test_the_first_teacher(text: str, expected: str) -> None:
     ],
 )
 def test_a_layout_that_cannot_be_edited_is_refused_with_the_lines_to_add_by_hand(text: str) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-REG-008", where="registry.yaml") as caught:
         add_entry(text, "a", {"loader": "open_clip"})
     assert "teachers:\n  a:\n    loader: open_clip" in caught.value.fix
 
 
 def test_anchors_that_other_entries_use_are_not_removed() -> None:
     text = "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n  b: *shared\n"
-    with pytest.raises(KdkitError, match="cannot be edited"):
+    with raises_error("KD-REG-008", where="registry.yaml"):
         remove_entry(text, "a")
     assert remove_entry(text, "b") == "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n"
 
 
 def test_wrong_names_are_said() -> None:
     text = "version: 1\nteachers:\n  biomedclip: {}\n"
-    with pytest.raises(KdkitError, match="already"):
+    with raises_error("KD-REG-006", mentions=("already",)):
         add_entry(text, "biomedclip", {})
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-REG-007") as caught:
         remove_entry(text, "biomedclp")
     assert "did you mean 'biomedclip'" in caught.value.why + caught.value.fix
-    with pytest.raises(KdkitError, match="is not a name"):
+    with raises_error("KD-BASE-007", where="registry.yaml:4"):
         add_entry(text, "Bio Med", {})
-    with pytest.raises(KdkitError, match="unknown key"):
+    with raises_error("KD-BASE-007", where="registry.yaml:5", mentions=("unknown key",)):
         add_entry(text, "b", {"form": "x"})
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.registry.load import check_registry, line_of, load_registry, placed
+from tests.errors import raises_error
 
 GOOD = """\
 version: 1
@@ -87,11 +88,11 @@ def test_a_mistake_is_named_with_its_line(text: str, line: int, words: list[str]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-REG-010") as caught:
         load_registry(tmp_path / "registry.yaml")
     assert caught.value.code == ExitCode.MISSING
     (tmp_path / "registry.yaml").write_bytes(b"version: 1 # \xff\n")
-    with pytest.raises(KdkitError, match="UTF-8"):
+    with raises_error("KD-REG-011", where="registry.yaml", mentions=("UTF-8",)):
         load_registry(tmp_path / "registry.yaml")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.registry.lock import FileFact, LicenceSeen, Lock, LockedTeacher, MadeFrom, SignalFact
+from tests.errors import raises_error
 
 SHA = "0123456789abcdef" * 4
 
@@ -53,7 +54,7 @@ def test_what_is_saved_is_loaded_and_the_same_lock_gives_the_same_bytes(tmp_path
 
 
 def test_without_a_file_nothing_is_locked(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-REG-013", where="registry.lock") as caught:
         Lock.load(tmp_path / "registry.lock").teacher("plip")
     assert "plip" in caught.value.what
     assert caught.value.fix == "kdkit lock plip"
@@ -70,7 +71,7 @@ def test_an_edit_by_hand_is_noticed_and_names_the_teacher(tmp_path: Path) -> Non
     path, raw = _saved(tmp_path)
     raw["teachers"]["plip"]["files"]["text/config.json"]["sha256"] = "f" * 64
     path.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(KdkitError, match="'plip' does not match its checksum"):
+    with raises_error("KD-REG-014", where="registry.lock", mentions=("'plip'",)):
         Lock.load(path)
 
 

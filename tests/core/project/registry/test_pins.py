@@ -19,6 +19,7 @@ from kdkit.core.project.versions import LINEAGE_FORMAT, load_student
 from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
 from tests.conftest import Cli, InstallPlugin
 from tests.core.teachers import stub
+from tests.errors import raises_error
 
 REGISTRY = """\
 version: 1
@@ -97,7 +98,7 @@ def test_a_pin_decides_between_two_providers(root: Path) -> None:
 
 def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path) -> None:
     moved = make_project(root, THEIRS)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-002", where="registry.lock") as caught:
         moved.catalogue.make("loss", "huber")
     assert caught.value.what == (
         "the loss 'huber' comes from kdkit-huber in this project, and kdkit-huber does not provide it here"
@@ -112,7 +113,7 @@ def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path)
 
 
 def test_a_built_in_of_a_newer_kdkit_does_not_take_over(root: Path) -> None:
-    with pytest.raises(KdkitError, match="comes from kdkit-huber in this project"):
+    with raises_error("KD-PLUG-002", where="registry.lock"):
         make_project(root, loss("huber", "kdkit")).catalogue.get("loss", "huber")
 
 
@@ -121,14 +122,14 @@ def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
     assert lock_teachers(moved, ["huber"]) == {}
     assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-other"
     assert make_project(root, THEIRS).catalogue.get("loss", "huber").provider == "kdkit-other"
-    with pytest.raises(KdkitError, match="no teacher 'hubert' in the registry"):
+    with raises_error("KD-REG-004", where="registry.yaml", mentions=("'hubert'",)):
         lock_teachers(moved, ["hubert"])
 
 
 @pytest.mark.parametrize(("now", "what"), [((THEIRS, THIRD), "several plugins provide"), ((), "unknown loss 'huber'")])
 def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, ...], what: str, root: Path) -> None:
     moved = make_project(root, *now)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-PLUG-002", where="registry.lock") as caught:
         moved.catalogue.get("loss", "huber")
     assert "kdkit lock" not in caught.value.fix
     with pytest.raises(KdkitError, match=what):
@@ -148,7 +149,7 @@ def test_two_providers_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
     both = make_project(tmp_path, OURS, THEIRS, TILTED)
     pin_names(both)
     assert "huber" not in Lock.load(tmp_path / "registry.lock").providers["loss"]
-    with pytest.raises(KdkitError, match="several plugins provide the loss 'huber'"):
+    with raises_error("KD-PLUG-001", mentions=("'huber'",)):
         both.catalogue.get("loss", "huber")
 
 
@@ -166,7 +167,7 @@ def test_every_family_can_be_pinned() -> None:
     for family in set(FAMILIES) - {"rope"}:
         name = known.names(family)[0]
         moved = replace(known, pins={family: {name: "kdkit-gone"}})
-        with pytest.raises(KdkitError, match="comes from kdkit-gone"):
+        with raises_error("KD-PLUG-002", where="registry.lock"):
             moved.get(family, name)
 
 
@@ -179,9 +180,9 @@ def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pyt
     Lock(providers={"student": {"toy": "kdkit-gone"}}).save(root / "registry.lock")
     assert Project.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
     assert Project.catalogue_at(outside) is load_catalogue()
-    with pytest.raises(KdkitError, match="the student 'toy' comes from kdkit-gone in this project"):
+    with raises_error("KD-PLUG-002", where="registry.lock", mentions=("'toy'",)):
         load_student(inside)
-    with pytest.raises(KdkitError, match="unknown student 'toy'"):
+    with raises_error("KD-PLUG-003", mentions=("'toy'",)):
         load_student(outside)
 
 
@@ -223,7 +224,7 @@ def test_a_teacher_whose_provider_is_gone(tmp_path: Path) -> None:
     text = before.registry_path.read_text()
     after = stub_project(tmp_path, "")
     after.registry_path.write_text(text)
-    with pytest.raises(KdkitError, match="the teacher 't' comes from kdkit-a in this project") as caught:
+    with raises_error("KD-REG-003", where="registry.yaml:4", mentions=("'t'",)) as caught:
         open_teacher(after, "t")
     assert caught.value.fix == "kdkit install kdkit-a"
 

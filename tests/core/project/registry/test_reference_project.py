@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import choose
@@ -15,6 +12,7 @@ from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.listing import available_rows, chosen_rows
 from kdkit.core.project.registry.load import load_registry
 from kdkit.plugins.teachers.mmkd import NINE
+from tests.errors import raises_error
 
 REPOSITORY = Path(__file__).parents[4]
 
@@ -60,7 +58,7 @@ def test_a_new_project_is_valid_commented_and_can_be_edited(tmp_path: Path) -> N
     assert project.registry.teachers == {}
     assert project.registry == load_registry(project.registry_path)
     assert remove_entry(add_entry(text, "biomedclip", {}), "biomedclip") == text
-    with pytest.raises(KdkitError, match="already"):
+    with raises_error("KD-REG-005", mentions=("already",)):
         create_project(tmp_path / "new")
     assert project.registry_path.read_text("utf-8") == text
 

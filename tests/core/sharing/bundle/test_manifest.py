@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.sharing.bundle.manifest import Manifest, Share, parse_manifest, safe_path, shares
 from tests.core.sharing.bundle.forged import PROJECT, manifest_of
+from tests.errors import raises_error
 
 REFUSED = {
     "/etc/passwd": "outside",
@@ -74,7 +74,7 @@ def test_what_is_accepted_stays_inside_and_is_not_hidden(parts: list[str]) -> No
 def test_names_that_some_disk_takes_for_one_are_refused(one: str, other: str) -> None:
     body = manifest_of(PROJECT)
     body["files"] += [{**body["files"][0], "path": path} for path in (one, other)]
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-BUNDLE-006", where="a.tar") as caught:
         parse_manifest(json.dumps(body).encode(), "a.tar")
     assert "have one name" in caught.value.why
 
@@ -94,13 +94,13 @@ def test_names_that_some_disk_takes_for_one_are_refused(one: str, other: str) ->
     ],
 )
 def test_manifests_that_are_refused(raw: bytes, why: str) -> None:
-    with pytest.raises(KdkitError, match="not a bundle") as caught:
+    with raises_error("KD-BUNDLE-006", where="a.tar") as caught:
         parse_manifest(raw, "a.tar")
     assert why in caught.value.why
 
 
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="newer kdkit") as caught:
+    with raises_error("KD-BUNDLE-005", mentions=("newer kdkit",)) as caught:
         parse_manifest(json.dumps({"format": 2, "kdkit": "9.0", "else": 1}).encode(), str(tmp_path))
     assert "format 2 (kdkit '9.0'); this kdkit reads up to 1" in caught.value.why
 

@@ -30,6 +30,7 @@ from kdkit.core.sharing.bundle import PARTS, Packed, check, collect, pack, unpac
 from kdkit.core.sharing.bundle.manifest import MANIFEST
 from kdkit.core.teachers import open_teacher
 from tests.core.sharing.bundle.test_unpacking import tree
+from tests.errors import raises_error
 from tests.toy_project import make_project, open_project
 
 
@@ -130,7 +131,7 @@ def test_parts_can_be_chosen(folder: Project) -> None:
         ".kdkit/artifacts/radio/toy.safetensors",
         ".kdkit/artifacts/radio/toy.json",
     }
-    with pytest.raises(KdkitError, match="'images' is no part") as caught:
+    with raises_error("KD-BUNDLE-001", mentions=("'images'",)) as caught:
         collect(folder, ["images"])
     assert "teachers" in caught.value.fix
 
@@ -222,10 +223,10 @@ def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy:
     copy.registry_path.write_text(text.replace("config: {width: 12}", "config: {init: ./start, more: [./toy.yaml]}"))
     assert {"start/weights.safetensors", "toy.yaml"} <= paths(open_project(copy.root), [])
     copy.registry_path.write_text(text.replace("config: {width: 12}", "config: {init: ../start}"))
-    with pytest.raises(KdkitError, match="outside the project"):
+    with raises_error("KD-BUNDLE-002"):
         collect(open_project(copy.root), [])
     copy.registry_path.write_text(text.replace("./toy.yaml", "./gone.yaml"))
-    with pytest.raises(KdkitError, match="no such file"):
+    with raises_error("KD-BUNDLE-003"):
         collect(open_project(copy.root), [])
 
 
@@ -239,7 +240,7 @@ def test_wheels(folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [item.content for item in inside if item.path == "requirements.txt"] == [b"a==1\nb==2\n"]
     assert heard.warnings == [f"no wheel of b==2 in {tmp_path}"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(KdkitError, match="no wheels") as caught:
+    with raises_error("KD-BUNDLE-004", mentions=("no wheels",)) as caught:
         collect(folder, [], wheels=tmp_path / "none")
     assert "pip download" in caught.value.fix
 
@@ -288,7 +289,7 @@ def test_a_teacher_that_is_not_locked(copy: Project) -> None:
 def test_what_is_there_is_not_overwritten(folder: Project, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"earlier")
     assert refused(folder, tmp_path / "a.tar", "a file already").code is ExitCode.FOUND
-    with pytest.raises(KdkitError, match="no such folder"):
+    with raises_error("KD-BUNDLE-008"):
         pack(folder, tmp_path / "no" / "a.tar")
 
 

@@ -20,6 +20,7 @@ from kdkit.core.sharing.bundle import check, senders, unpack
 from kdkit.core.sharing.bundle.manifest import MANIFEST
 from tests.core.sharing.bundle.forged import PROJECT, entry, forge, manifest_of
 from tests.core.teachers.stub import Notes
+from tests.errors import raises_error
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -60,7 +61,7 @@ def test_a_teacher_that_would_send_images_to_a_host_is_told_before_anything_is_w
     assert [path in text for path, text in zip((hidden, open_), checked.warnings, strict=True)] == [True, True]
     (tmp_path / "damaged.tar").write_bytes(archive.read_bytes().replace(b"192.0.2.1", b"192.0.2.2", 1))
     notes = Notes()
-    with pytest.raises(KdkitError, match="damaged"):
+    with raises_error("KD-BUNDLE-019", mentions=("damaged",)):
         unpack(tmp_path / "damaged.tar", tmp_path / "q", reporter=notes)
     assert len(notes.warnings) == 2
 
@@ -179,7 +180,7 @@ def test_a_newer_format(tmp_path: Path) -> None:
 
 
 def test_a_project_that_this_kdkit_does_not_understand(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match=r"registry\.yaml:2"):
+    with raises_error("KD-BASE-007", where="registry.yaml:2", mentions=("registry.yaml:2",)):
         unpack(forge(tmp_path / "a.tar", {"registry.yaml": b"version: 1\nnew: 1\n"}), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 
@@ -188,7 +189,7 @@ def test_more_than_is_allowed_and_more_than_the_disk_has(tmp_path: Path, monkeyp
     archive = forge(tmp_path / "a.tar")
     assert "--max-size" in refused(archive, max_size=100).fix
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(KdkitError, match="GB are needed") as caught:
+    with raises_error("KD-BUNDLE-009") as caught:
         unpack(archive, tmp_path / "out")
     assert (caught.value.code, list(tmp_path.iterdir())) == (ExitCode.MISSING, [archive])
 
@@ -208,16 +209,16 @@ def existing_project(out: Path) -> None:
 def test_what_is_there_is_never_touched(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "out")
     before = tree(tmp_path)
-    with pytest.raises(KdkitError, match="something already") as caught:
+    with raises_error("KD-BUNDLE-015", mentions=("something already",)) as caught:
         unpack(forge(tmp_path / "a.tar"), tmp_path / "out")
     assert caught.value.code is ExitCode.FOUND
     assert {**tree(tmp_path), "a.tar": b""} == {**before, "a.tar": b""}
 
 
 def test_the_folder_above_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="no such folder"):
+    with raises_error("KD-BUNDLE-016"):
         unpack(forge(tmp_path / "a.tar"), tmp_path / "not" / "there")
-    with pytest.raises(KdkitError, match="cannot be read"):
+    with raises_error("KD-BUNDLE-018"):
         unpack(tmp_path / "b.tar", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 

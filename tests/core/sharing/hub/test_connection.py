@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.sharing.hub import Hub, connect, download, explained, plan_upload, upload
 from tests.core.sharing.hub.conftest import Release
+from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub
 
 SAVED = "hf_saved_for_huggingface_co"
@@ -49,7 +50,7 @@ def test_huggingface_co_gets_the_saved_token(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("address", ["huggingface.co", "ftp://host", "https://", "https://me:secret@host"])
 def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-005", where="HF_ENDPOINT") as caught:
         connect(environment={"HF_ENDPOINT": address})
     assert caught.value.where == "HF_ENDPOINT"
     assert "secret" not in str(vars(caught.value))
@@ -64,13 +65,13 @@ def test_who_a_token_belongs_to_is_asked_once(server: LocalHub, hub: Hub) -> Non
 def test_without_a_token_or_with_a_bad_one_nothing_is_pushed(server: LocalHub, release: Release) -> None:
     folder = release()
     nobody = connect(server.url, environment={"HF_TOKEN": SAVED})
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-004") as caught:
         upload(nobody, plan_upload(nobody, "lab/s", "model", folder))
     assert caught.value.code == ExitCode.DENIED
     assert "is not sent to 127.0.0.1" in caught.value.why
     assert "KDKIT_HUB_TOKEN" in caught.value.fix
     wrong = connect(server.url, "hf_wrong")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-019", where="lab/s@main") as caught:
         plan_upload(wrong, "lab/s", "model", folder)
     assert (caught.value.what, caught.value.code) == ("the Hub does not know this token", ExitCode.DENIED)
     assert server.repositories == {}
@@ -109,14 +110,14 @@ def test_a_token_is_in_no_message_also_when_the_server_echoes_it(
 ) -> None:
     plan = plan_upload(hub, "lab/s", "model", release())
     server.fail("/preupload/", status=403, message=f"token {ALICE.token} may not")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-020", where="lab/s@main") as caught:
         upload(hub, plan)
     assert "token *** may not" in caught.value.why
     assert ALICE.token not in "".join(traceback.format_exception(caught.value))
     assert ALICE.token not in repr(hub) + str(vars(caught.value))
     server.fail("/resolve/", times=99, status=500, message=f"{ALICE.token}?")
     server.add("lab/t", {"a.txt": b"a"})
-    with pytest.raises(KdkitError):
+    with raises_error("KD-HUB-022", where="lab/t@main"):
         download(hub, "lab/t", "model", "main", tmp_path / "t")
     assert ALICE.token not in "".join(capfd.readouterr())
 

@@ -12,6 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.sharing.hub import Hub, connect, download, plan_upload, upload
 from tests.core.sharing.hub.conftest import MALLORY, Release
 from tests.core.sharing.hub.content import hashes
+from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub
 
 WEIGHTS = os.urandom(300_000)
@@ -154,7 +155,7 @@ def test_a_folder_in_use_is_left_alone(server: LocalHub, hub: Hub, tmp_path: Pat
     server.add("lab/s", FILES)
     (tmp_path / "into").mkdir()
     (tmp_path / "into/mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(KdkitError, match="something already"):
+    with raises_error("KD-HUB-006", mentions=("something already",)):
         download(hub, "lab/s", "model", "main", tmp_path / "into")
     assert server.requests == []
     (tmp_path / "empty").mkdir()

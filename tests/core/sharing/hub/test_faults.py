@@ -12,6 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.sharing.hub import Hub, Uploaded, connect, plan_upload, upload
 from tests.core.sharing.hub.conftest import Release
 from tests.core.sharing.hub.content import hashes
+from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub
 
 STEPS = {
@@ -148,7 +149,7 @@ def test_errors_say_what_it_is(
 
 def test_nobody_listens(release: Release) -> None:
     hub = connect("http://127.0.0.1:9", "hf_any")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-025", where="lab/s@main") as caught:
         plan_upload(hub, "lab/s", "model", release())
     assert (caught.value.what, caught.value.code) == ("the Hub cannot be reached", ExitCode.MISSING)
     assert "http://127.0.0.1:9" in caught.value.fix
@@ -158,7 +159,7 @@ def test_offline_is_said(hub: Hub, release: Release, monkeypatch: pytest.MonkeyP
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-011", where="lab/s@main") as caught:
         plan_upload(hub, "lab/s", "model", release())
     assert "offline" in caught.value.what
     assert caught.value.code == ExitCode.MISSING

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.sharing.hub import Hub, connect, plan_upload
 from tests.core.sharing.hub.conftest import CARD, Release
+from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub, local_hub
 
 
@@ -61,24 +62,24 @@ def test_long_listings_come_in_pages(tmp_path: Path, release: Release) -> None:
 
 def test_a_folder_that_cannot_be_pushed_is_refused(hub: Hub, tmp_path: Path, release: Release) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(KdkitError, match="nothing to push"):
+    with raises_error("KD-HUB-038"):
         plan_upload(hub, "lab/s", "model", tmp_path / "empty")
     folder = release()
     (folder / "link").symlink_to("/etc/hostname")
-    with pytest.raises(KdkitError, match="'link' is a link"):
+    with raises_error("KD-HUB-040", mentions=("'link'",)):
         plan_upload(hub, "lab/s", "model", folder)
 
 
 @pytest.mark.parametrize("name", ["lab/s/t", "lab/..", "la b/s"])
 def test_a_name_that_cannot_be_is_refused(hub: Hub, release: Release, name: str) -> None:
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-012") as caught:
         plan_upload(hub, name, "model", release())
     assert (caught.value.what, caught.value.code) == ("not the name of a repository", ExitCode.USAGE)
 
 
 def test_a_branch_that_does_not_exist_is_an_error(server: LocalHub, hub: Hub, release: Release) -> None:
     server.add("lab/s", {"README.md": b""})
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-015", where="lab/s@draft") as caught:
         plan_upload(hub, "lab/s", "model", release(), revision="draft")
     assert (caught.value.what, caught.value.code) == ("no such revision", ExitCode.MISSING)
     assert "'draft'" in caught.value.why

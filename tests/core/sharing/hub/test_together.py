@@ -13,6 +13,7 @@ from kdkit.core.sharing.hub import Hub, Uploaded, connect, plan_upload, upload
 from kdkit.core.sharing.hub.commit import Made, commit_once
 from tests.core.sharing.hub.conftest import BOB, Release
 from tests.core.sharing.hub.content import hashes
+from tests.errors import raises_error
 from tests.local_hub import LocalHub
 
 
@@ -22,7 +23,7 @@ def test_the_second_is_told_who_changed_what(server: LocalHub, hub: Hub, release
     plan = plan_upload(hub, "lab/s", "model", folder)
     bobs = {"README.md": b"better", "notes.md": b"read me"}
     server.add("lab/s", bobs, title="Better card", author="bob")
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-HUB-003", where="lab/s@main") as caught:
         upload(hub, plan)
     assert caught.value.why == 'bob ("Better card") added notes.md; changed README.md; removed old.json'
     assert caught.value.code == ExitCode.FOUND
@@ -78,7 +79,7 @@ def test_the_commit_itself_is_refused_when_somebody_was_faster(
         return commit_once(*given, **more)
 
     monkeypatch.setattr(sys.modules["kdkit.core.sharing.hub.upload"], "commit_once", after_bob)
-    with pytest.raises(KdkitError, match="somebody else has pushed") as caught:
+    with raises_error("KD-HUB-003", where="lab/s@main") as caught:
         upload(hub, plan)
     assert caught.value.why == 'bob ("Mine") changed README.md'
     assert [request.status for request in server.requests if "/commit/" in request.path] == [412]
@@ -89,7 +90,7 @@ def test_a_repository_that_somebody_made_meanwhile_is_not_overwritten(
 ) -> None:
     plan = plan_upload(hub, "lab/s", "model", release())
     server.add("lab/s", {"README.md": b"bobs"}, private=True, title="First", author="bob")
-    with pytest.raises(KdkitError, match="somebody else has made this repository") as caught:
+    with raises_error("KD-HUB-003", where="lab/s@main") as caught:
         upload(hub, plan)
     assert 'bob ("First")' in caught.value.why
     assert list(server.hashes("lab/s")) == ["README.md"]

@@ -9,6 +9,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
 from tests.core.sharing.hub.conftest import BOB, MALLORY, READER, Release
 from tests.core.sharing.hub.content import hashes
+from tests.errors import raises_error
 from tests.local_hub import LocalHub
 
 
@@ -190,7 +191,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_committed(
         send(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(transfer, "_send", meanwhile)
-    with pytest.raises(KdkitError, match="local files have changed"):
+    with raises_error("KD-HUB-039"):
         upload(hub, plan)
     assert xet_server.hashes("lab/s") == {}
 

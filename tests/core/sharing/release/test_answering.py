@@ -30,6 +30,7 @@ from tests.core.sharing.release.answering import (
 )
 from tests.core.sharing.release.test_circle import BOB, MINE, THEIRS, record_of
 from tests.core.teachers.stub import Notes
+from tests.errors import raises_error
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
 from tests.toy_project import open_project
 
@@ -105,7 +106,7 @@ def assert_without_its_base_the_project_is_there(
         pull_student(THEIRS, tmp_path / "fourth", hub=hub)
     assert f"hf download {REPO} --revision" in caught.value.fix
     assert str(tmp_path / "fourth") in caught.value.why
-    with pytest.raises(KdkitError, match="base model of these adapters is not there") as later:
+    with raises_error("KD-STUD-031") as later:
         logits(open_project(tmp_path / "fourth"))
     assert later.value.code == ExitCode.MISSING
     assert "hf download" in later.value.fix
@@ -119,7 +120,7 @@ def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
         assert notes.warnings == []
         look_for_base(hub, {"repository": "vendor/gone", "commit": commit}, notes)
         assert notes.warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
-        with pytest.raises(KdkitError, match=f"{REPO}@{'0' * 40}"):
+        with raises_error("KD-HUB-015", mentions=(str(REPO), str("0" * 40))):
             look_for_base(hub, {"repository": REPO, "commit": "0" * 40}, notes)
 
 
@@ -127,7 +128,7 @@ def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> Non
     base = make_base(tmp_path / "vendor")
     project = make_answering(tmp_path / "project", init=str(base), lora=LORA)
     version = Versions(project).get()
-    with pytest.raises(KdkitError, match="cannot be pinned") as caught:
+    with raises_error("KD-STUD-037") as caught:
         assemble_release(project, version, "lab/student", tmp_path / "adapters")
     assert "--merge" in caught.value.fix
     release = assemble_release(project, version, "lab/student", tmp_path / "release", merged=True)
@@ -147,7 +148,7 @@ def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> Non
 def test_what_is_too_far_is_refused() -> None:
     judge(9e-6, TOLERANCE, library="peft", where="x")
     for difference in (1.1e-5, math.nan, math.inf):
-        with pytest.raises(KdkitError, match="stock peft gives other answers") as caught:
+        with raises_error("KD-REL-003", where="x") as caught:
             judge(difference, TOLERANCE, library="peft", where="x")
         assert caught.value.code == ExitCode.FOUND
 

@@ -15,6 +15,7 @@ from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
 from kdkit.core.sharing.release.conflicts import tag_of_successor
 from kdkit.core.sharing.release.layout import RECORD, Record
 from tests.core.sharing.release.projects import lineage
+from tests.errors import raises_error
 from tests.local_hub import ALICE, local_hub
 
 REPO = "lab/student"
@@ -104,7 +105,7 @@ def test_other_things_are_not_replaced(hub: Hub, tmp_path: Path) -> None:
     assert tag_of_successor(hub, plan, record(V1), [V1]) == "v1", "a page without a model may be replaced"
     (plain / "weights.safetensors").write_bytes(b"years of work")
     upload(hub, plan_upload(hub, REPO, "model", plain))
-    with pytest.raises(KdkitError, match=r"did not push") as caught:
+    with raises_error("KD-REL-005") as caught:
         tag(hub, tmp_path, record(V1))
     assert "weights.safetensors" in caught.value.why
 
@@ -114,5 +115,5 @@ def test_a_record_of_another_kdkit_is_not_replaced(broken: str, hub: Hub, tmp_pa
     there = folder(tmp_path, record(V1), "broken")
     (there / RECORD).write_text(broken)
     upload(hub, plan_upload(hub, REPO, "model", there))
-    with pytest.raises(KdkitError, match="did not push"):
+    with raises_error("KD-REL-005"):
         tag(hub, tmp_path, record(V1))

@@ -17,6 +17,7 @@ from kdkit.core.sharing.release.export import Exported, export_student, export_v
 from kdkit.core.sharing.release.layout import RECORD, Record
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
 from tests.core.sharing.release.projects import lay_out
+from tests.errors import raises_error
 from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
 
 LINEAGE = {"version": "v3", "student": {"family": "open_clip"}, "teachers": [{"name": "b", "source": "hf:x/b"}]}
@@ -52,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenCl
     to.mkdir(parents=True)
     (to / RECORD).write_text("{}")
     (to / "stale.txt").write_text("of the earlier export")
-    with pytest.raises(KdkitError, match="already") as caught:
+    with raises_error("KD-REL-011", mentions=("already",)) as caught:
         export_student(folder, student, HISTORY, to)
     assert "--overwrite" in caught.value.fix
     return export_student(folder, student, HISTORY, to, overwrite=True), student, folder
@@ -112,7 +113,7 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_pa
 )
 def test_only_numbers_within_the_tolerance_pass(image: float, text: float) -> None:
     judge(1e-5, 0.0, library="open_clip", where="x")
-    with pytest.raises(KdkitError, match="other features"):
+    with raises_error("KD-REL-001", where="x", mentions=("other features",)):
         judge(image, text, library="open_clip", where="x")
 
 
@@ -127,7 +128,7 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
         with pytest.raises(KdkitError):
             export_student(folder, student, HISTORY, to, overwrite=True)
         assert tree(tmp_path) == before
-    with pytest.raises(KdkitError, match="not an open_clip student"):
+    with raises_error("KD-REL-007"):
         export_student(tmp_path / "thesis", student, HISTORY, tmp_path / "new")
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.project.licenses import FACTS, LicenceFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, Versions
 from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of, origin_of
 from tests.core.sharing.release.projects import lineage, teacher
+from tests.errors import raises_error
 
 BIO = teacher("bio", "hf:lab/bio@main", {"ct": 1.0})
 EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, licence="cc-by-nc-4.0", since="v2")
@@ -60,7 +61,7 @@ def test_what_was_pulled_goes_before(tmp_path: Path) -> None:
 
 def test_a_damaged_history_is_said(tmp_path: Path) -> None:
     project = folder(tmp_path, lineage("v2"), pulled={"origin": ORIGIN})
-    with pytest.raises(KdkitError, match="history of v2") as caught:
+    with raises_error("KD-PROJ-007") as caught:
         ancestry(project, "v2")
     assert caught.value.code == ExitCode.MISSING
 
@@ -112,7 +113,7 @@ def test_the_licence_of_the_release_that_was_pulled_binds(tmp_path: Path) -> Non
 def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path) -> None:
     known = teacher("conch", "hf:MahmoodLab/conch", {"ct": 1.0}, licence=None)
     project = folder(tmp_path, lineage("v1", teachers=[known]))
-    with pytest.raises(KdkitError, match="conch") as caught:
+    with raises_error("KD-REL-013", where="teacher 'conch'", mentions=("conch",)) as caught:
         ancestry(project, "v1")
     assert caught.value.code == ExitCode.DENIED
 
@@ -129,7 +130,7 @@ def test_initial_weights_bind_too(card: str, licence: str, warned: bool, tmp_pat
     found = ancestry(project, "v1")
     assert found.licence.name == licence
     if warned:
-        with pytest.raises(KdkitError, match="initial weights may be published") as caught:
+        with raises_error("KD-REL-014", where="licence of the student") as caught:
             ancestry(project, "v1", public=True)
         assert (caught.value.code, "--license" in caught.value.fix) == (ExitCode.DENIED, True)
         assert ancestry(project, "v1", public=True, stated="mit").licence.name == "mit"

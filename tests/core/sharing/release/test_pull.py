@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 import torch
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -30,6 +30,7 @@ from kdkit.core.sharing.release.pulled.staging import staging
 from kdkit.core.teachers.add import add_teacher, check_lock
 from tests.core.sharing.release.toy_release import contents, seal, write_release
 from tests.core.teachers.stub import Notes
+from tests.errors import raises_error
 from tests.local_hub import LocalHub, local_hub
 from tests.tiny_models import pictures
 from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher, write_images
@@ -124,7 +125,7 @@ def test_the_registry_reads_well_and_teachers_come_back_by_hand(local: LocalHub,
 
 def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_path: Path) -> None:
     local.fail("GET .*/resolve/.*/toy.safetensors", status=404, code="EntryNotFound")
-    with pytest.raises(KdkitError):
+    with raises_error("KD-HUB-017", where="alice/student@main"):
         pull(local, tmp_path / "p")
     assert not (tmp_path / "p").exists()
     fetched = [request.line for request in local.requests if "kdkit/task.safetensors" in request.line]
@@ -136,7 +137,7 @@ def test_an_interrupted_pull_leaves_no_project_and_goes_on(local: LocalHub, tmp_
 
 def test_of_two_pulls_at_once_one_makes_the_project(local: LocalHub, tmp_path: Path) -> None:
     with staging(tmp_path / "p"):
-        with pytest.raises(KdkitError, match="another 'kdkit pull' is making this project") as caught:
+        with raises_error("KD-REL-021", mentions=("'kdkit pull'",)) as caught:
             pull(local, tmp_path / "p")
         assert caught.value.code == ExitCode.FOUND
         assert pull(local, tmp_path / "q").version == "v2"
@@ -155,21 +156,21 @@ def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path, monkeypat
         real(lock, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+    with raises_error("KD-REL-021", mentions=("'kdkit pull'",)), staging(tmp_path / "p"):
         pass
-    with staging(tmp_path / "p"), pytest.raises(KdkitError, match="another 'kdkit pull'"), staging(tmp_path / "p"):
+    with staging(tmp_path / "p"), raises_error("KD-REL-021", mentions=("'kdkit pull'",)), staging(tmp_path / "p"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_project_stays_when_its_features_cannot_be_had(local: LocalHub, tmp_path: Path) -> None:
-    with pytest.raises(KdkitError, match="not found on the Hub") as caught:
+    with raises_error("KD-HUB-010", where="alice/nothing@main") as caught:
         pull(local, tmp_path / "p", features="alice/nothing")
     assert "the project is there" in caught.value.why
     assert "the same command again" in caught.value.fix
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
     assert pull(local, tmp_path / "p").version == "v2"  # without them: then nothing is to come
-    with pytest.raises(KdkitError, match="in use"):
+    with raises_error("KD-REL-015", mentions=("in use",)):
         pull(local, tmp_path / "p")
 
 
@@ -180,7 +181,7 @@ def test_features_that_were_cut_off_are_fetched_by_the_same_command(
     pull(local, tmp_path / "whole", features=COLUMNS)
     for name in ("cut", "edited"):
         local.fail("GET .*/resolve/.*shard-0000.h5", status=404, code="EntryNotFound")
-        with pytest.raises(KdkitError, match="no such file there"):
+        with raises_error("KD-HUB-017"):
             pull(local, tmp_path / name, features=COLUMNS)
         assert open_project(tmp_path / name).registry.teachers == {}
     cut, edited = tmp_path / "cut" / "registry.yaml", tmp_path / "edited" / "registry.yaml"
@@ -193,7 +194,7 @@ def test_features_that_were_cut_off_are_fetched_by_the_same_command(
     assert not [request.line for request in local.requests[before:] if REPO in request.line]
     text = cut.read_text(encoding="utf-8")
     assert text == (tmp_path / "whole" / "registry.yaml").read_text(encoding="utf-8")
-    with pytest.raises(KdkitError, match="in use"):
+    with raises_error("KD-REL-015", mentions=("in use",)):
         pull(local, tmp_path / "cut", features=COLUMNS)
     pull(local, tmp_path / "edited", features=COLUMNS, reporter=notes)
     assert notes.warnings == ["registry.yaml was edited: take away '# ' before the lines of radio, more there"]
@@ -229,7 +230,7 @@ def test_a_repository_that_is_not_what_was_pushed_is_refused(
     pushed, files = local.head(REPO).oid, contents(release[0])
     tamper(files)
     local.add(REPO, files)
-    with pytest.raises(KdkitError, match=f"{named} is not what was pushed; nothing was pulled") as caught:
+    with raises_error("KD-REL-017", where="alice/student", mentions=(str(named),)) as caught:
         pull(local, tmp_path / "p")
     assert caught.value.code == ExitCode.FOUND
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
@@ -254,7 +255,7 @@ def test_a_record_is_not_believed(
     lying = Path(shutil.copytree(folder, tmp_path / "lying"))
     seal(lying, replace(record, **lie))
     local.add(REPO, contents(lying))
-    with pytest.raises(KdkitError, match="cannot be pulled") as caught:
+    with raises_error("KD-REL-018", where="alice/student") as caught:
         pull(local, tmp_path / "p")
     assert why in caught.value.why
     assert not (tmp_path / "p").exists()
@@ -268,14 +269,14 @@ def test_a_pickle_that_the_record_lists_is_refused(
     (lying / "model.bin").write_bytes(b"a pickle")
     seal(lying, replace(record, student=(*record.student, "model.bin")))
     local.add(REPO, contents(lying))
-    with pytest.raises(KdkitError, match="cannot be pulled"):
+    with raises_error("KD-REL-018", where="alice/student"):
         pull(local, tmp_path / "p")
 
 
 @pytest.mark.parametrize("record", [b"{}", b"no json", b"[]", b'{"format": 1}'])
 def test_other_records_are_refused(record: bytes, local: LocalHub, tmp_path: Path) -> None:
     local.add(REPO, {RECORD: record})
-    with pytest.raises(KdkitError, match="cannot be pulled"):
+    with raises_error("KD-REL-018", where="alice/student"):
         pull(local, tmp_path / "p")
 
 
@@ -301,7 +302,7 @@ def test_a_recipe_that_did_not_come_along_is_refused(
     (lying / "kdkit" / "recipe.yaml").unlink()
     seal(lying, record)
     local.add(REPO, contents(lying))
-    with pytest.raises(KdkitError, match="its recipe is a file that it does not hold"):
+    with raises_error("KD-REL-019", where="alice/student"):
         pull(local, tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
@@ -310,16 +311,16 @@ def test_where_it_may_not_go_and_what_is_no_release(local: LocalHub, tmp_path: P
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     before = len(local.requests)
-    with pytest.raises(KdkitError, match="in use") as caught:
+    with raises_error("KD-REL-015", mentions=("in use",)) as caught:
         pull(local, tmp_path / "full")
     assert "kdkit features pull" not in caught.value.fix
     (tmp_path / "full" / "registry.yaml").write_text("version: 1\n")
-    with pytest.raises(KdkitError, match="in use") as caught:
+    with raises_error("KD-REL-015", mentions=("in use",)) as caught:
         pull(local, tmp_path / "full")
     assert "kdkit features pull" in caught.value.fix
     assert len(local.requests) == before
     local.add("alice/plain", {"config.json": b"{}"})
-    with pytest.raises(KdkitError, match="no release of kdkit") as caught:
+    with raises_error("KD-REL-016", where="alice/plain") as caught:
         pull_student("alice/plain", tmp_path / "p", hub=Hub(local.url, "hf_alice"))
     assert "kdkit add-teacher" in caught.value.fix
     (tmp_path / "empty").mkdir()

@@ -35,6 +35,7 @@ from kdkit.core.sharing.release.push import Pushed, push_student
 from kdkit.plugins.students.open_clip import create_student
 from tests.core.sharing.release.projects import make_distilled
 from tests.core.teachers.stub import Notes
+from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub, local_hub
 from tests.tiny_models import WORDS, make_biomedclip_folder, open_clip_config
 from tests.toy_project import open_project
@@ -150,7 +151,7 @@ def test_wrong_visibility_is_seen_before_the_work(world: World) -> None:
     world.hub.create("lab/open", private=False)
     client = connect(world.hub.url, ALICE.token)
     for repo, public in (("lab/open", False), (REPO, True)):
-        with pytest.raises(KdkitError, match="push") as caught:
+        with raises_error("KD-REL-023", mentions=("push",)) as caught:
             push_student(world.project, repo, hub=client, public=public)
         assert caught.value.code == ExitCode.DENIED
 
@@ -160,13 +161,13 @@ def test_wrong_visibility_is_seen_before_the_work(world: World) -> None:
     ["student", "lab/", "/x", "a/b/c", "lab/..", "lab/x--y", "lab/a b", 'lab/"', "lab/x\n", "l" * 90 + "/student"],
 )
 def test_bad_names_are_refused(repo: str, world: World) -> None:
-    with pytest.raises(KdkitError, match="no name of a repository"):
+    with raises_error("KD-REL-025"):
         push_student(world.project, repo, hub=connect(world.hub.url, ALICE.token))
 
 
 def test_without_a_token_nothing_is_done(world: World) -> None:
     requests = len(world.hub.requests)
-    with pytest.raises(KdkitError, match="token") as caught:
+    with raises_error("KD-HUB-004", mentions=("token",)) as caught:
         push_student(world.project, REPO, hub=connect(world.hub.url, environment={}))
     assert caught.value.code == ExitCode.DENIED
     assert len(world.hub.requests) == requests
@@ -177,7 +178,7 @@ def test_permission_is_known_before_the_work(world: World) -> None:
     client, said = connect(world.hub.url, ALICE.token), Said()
     world.hub.create("stranger/student", private=True)
     for repo in ("stranger/student", "stranger/new"):
-        with pytest.raises(KdkitError) as caught:
+        with raises_error("KD-HUB-035") as caught:
             push_student(world.project, repo, hub=client, dry_run=True, reporter=said)
         assert caught.value.code == ExitCode.DENIED
     assert said.lines == []
@@ -207,7 +208,7 @@ def test_licences_stop_a_push_before_the_work(world: World) -> None:
                 push_student(open_project(world.project.root), "lab/new", hub=client, public=public)
             assert caught.value.code == ExitCode.DENIED
         registry.write_text(before, encoding="utf-8")
-        with pytest.raises(KdkitError, match="not as strict"):
+        with raises_error("KD-REL-012", where="licence of the student"):
             push_student(open_project(world.project.root), "lab/new", hub=client, licence="mit")
     finally:
         registry.write_text(before, encoding="utf-8")
@@ -220,7 +221,7 @@ def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
     lineage = dict(Versions(world.project).get("v2").lineage)
     lineage["retention"] = {**lineage["retention"], "guard": {"promoted": False, "broken": ["ct"], "doubtful": []}}
     (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
-    with pytest.raises(KdkitError, match="refused v3") as caught:
+    with raises_error("KD-REL-022", mentions=("refused v3",)) as caught:
         push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
     assert "--refused" in caught.value.fix
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
 from kdkit.core.project.project import Project
@@ -17,6 +16,7 @@ from kdkit.core.project.versions import Version
 from kdkit.core.sharing.release.layout import RESULTS
 from kdkit.core.sharing.release.results import EVALUATION, results_of, warn_of_split, write_results
 from tests.core.teachers.stub import Notes
+from tests.errors import raises_error
 
 
 def evaluation(split: str, student: str, accuracy: float = 0.5) -> Evaluation:
@@ -81,7 +81,7 @@ def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Pa
     report = tmp_path / "reports" / "evaluation-v3-test.json"
     report.parent.mkdir()
     report.write_text(json.dumps(evaluation("test", "v2").to_json() | {"version": "v2"}))
-    with pytest.raises(KdkitError, match="another version"):
+    with raises_error("KD-REL-027", mentions=("another version",)):
         results_of(Project(tmp_path), version)
 
 

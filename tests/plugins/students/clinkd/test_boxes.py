@@ -26,6 +26,7 @@ from kdkit.core.project.recipe import load_recipe
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make, picture
 
 BOX = "<ref>lung</ref><box>(100,250),(500,750)</box>"
@@ -96,10 +97,10 @@ def test_what_it_says_is_in_the_coordinates_of_the_data(monkeypatch: pytest.Monk
 def test_boxes_that_make_no_sense_are_refused_with_their_place() -> None:
     for text in ("<box>(100,250),(500,1750)</box>", '[{"bbox_2d": [1, 2, 3, 4]}]'):
         for family in ("qwen2_vl", "qwen2_5_vl"):
-            with pytest.raises(KdkitError, match="sample 's1'") as caught:
+            with raises_error("KD-ANS-009", where="a.json:7", mentions=("sample 's1'",)) as caught:
                 make(family, **LARGE).prepare(picture(150, 90), boxed(text))
             assert caught.value.where == "a.json:7"
-    with pytest.raises(KdkitError, match="no family of boxes 'qwen'"):
+    with raises_error("KD-ANS-008", mentions=("'qwen'",)):
         make(boxes="qwen")
 
 

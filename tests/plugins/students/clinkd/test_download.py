@@ -17,6 +17,7 @@ from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.download import RECORDS
 from kdkit.plugins.students.clinkd.publish import publish
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.errors import raises_error
 from tests.local_hub import local_hub
 from tests.plugins.students.clinkd.tiny import make
 
@@ -67,7 +68,7 @@ def test_what_a_person_says_is_pinned_to_the_commit_of_the_files(world: tuple[Pa
 def test_it_may_be_said_when_the_student_is_published(world: tuple[Path, str], tmp_path: Path) -> None:
     folder, commit = world
     adapted(folder).save(tmp_path / "a")
-    with pytest.raises(KdkitError, match="cannot be pinned") as caught:
+    with raises_error("KD-STUD-037") as caught:
         publish(tmp_path / "a", tmp_path / "refused", "lab/student", merged=False)
     assert f'"base": "ORG/NAME" within "config" of {tmp_path / "a" / "clinkd.json"}' in caught.value.fix
     content = saved(tmp_path / "a")
@@ -82,7 +83,7 @@ def test_it_may_be_said_when_the_student_is_published(world: tuple[Path, str], t
 
 def test_files_that_are_not_of_one_commit_or_not_as_downloaded(folder: Path) -> None:
     def refused(why: str) -> None:
-        with pytest.raises(KdkitError, match="commit of this base model is not known") as caught:
+        with raises_error("KD-STUD-015") as caught:
             adapted(folder, base=REPO)
         assert why in caught.value.why
 
@@ -118,5 +119,5 @@ def test_a_base_that_says_nothing(config: dict[str, Any], what: str, world: tupl
 def test_a_snapshot_of_another_repository(folder: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "models--Org--Other" / "snapshots" / ("0" * 40)
     shutil.copytree(folder, snapshot)
-    with pytest.raises(KdkitError, match="said to be vendor/Tiny-VL, and is Org/Other"):
+    with raises_error("KD-STUD-030"):
         adapted(snapshot, base=REPO)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Published, Sample
 from kdkit.core.sharing.release import answer_check
 from kdkit.core.sharing.release.compare import fixed_pictures
@@ -21,6 +20,7 @@ from kdkit.plugins.students.clinkd.chat import prompt_of
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.create import load_student
 from kdkit.plugins.students.clinkd.publish import publish
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import make
 
 ROOM: dict[str, Any] = {"max_tokens": 160, "max_pixels": 6272, "max_images": 2}
@@ -87,7 +87,7 @@ def test_the_files_of_a_model_say_nothing_of_where_it_was(tmp_path: Path) -> Non
         assert "code.Model" not in path.read_text(encoding="utf-8")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == chat_template("")
     assert set(done.names) < {path.name for path in (tmp_path / "out").iterdir()}
-    with pytest.raises(KdkitError, match="no saved student"):
+    with raises_error("KD-STUD-036"):
         publish(tmp_path, tmp_path / "never", "lab/x", merged=False)
 
 

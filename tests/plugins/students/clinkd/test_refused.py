@@ -11,6 +11,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make, picture, sample
 
 
@@ -56,13 +57,13 @@ def test_a_sample_that_is_refused(student: ClinkdStudent, wrong: Sample, message
 def test_too_many_images(student: ClinkdStudent, tmp_path: Path) -> None:
     picture(28, 28).save(tmp_path / "a.png")
     wrong = sample("lung", "<image>" * 3, images=[tmp_path / "a.png"] * 2)
-    with pytest.raises(KdkitError, match="3 images, the model takes 2") as caught:
+    with raises_error("KD-STUD-035", mentions=("3", "2")) as caught:
         student.prepare(picture(28, 28), wrong)
     assert "max_images" in caught.value.fix
 
 
 def test_a_prompt_without_room_for_an_answer(student: ClinkdStudent) -> None:
-    with pytest.raises(KdkitError, match="the model takes 96"):
+    with raises_error("KD-STUD-035", mentions=("96",)):
         student.answer([picture(56, 56)], [sample("lung", "<image>" + "x" * 100)])
 
 
@@ -92,13 +93,13 @@ def test_a_config_that_is_refused(config: dict[str, Any], message: str) -> None:
 
 def test_adapters_that_fit_nowhere(student: ClinkdStudent, tmp_path: Path) -> None:
     student.save(tmp_path)
-    with pytest.raises(KdkitError, match="fit nowhere"):
+    with raises_error("KD-STUD-013", where="student.config.lora", mentions=("fit nowhere",)):
         create_student(init=str(tmp_path), lora={"targets": ["query"]})
 
 
 def test_more_tokens_than_the_context(student: ClinkdStudent, tmp_path: Path) -> None:
     student.save(tmp_path)
-    with pytest.raises(KdkitError, match="max_tokens is 97, the model's context has 96"):
+    with raises_error("KD-STUD-044", where="student.config", mentions=("97", "96")):
         create_student(init=str(tmp_path), max_tokens=97)
 
 

@@ -17,6 +17,7 @@ from kdkit.plugins.students.clinkd.attach import attach
 from kdkit.plugins.students.clinkd.rotary import AxisRotary, position_rows
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from kdkit.plugins.students.clinkd.vision_turns import LayerTurn
+from tests.errors import raises_error
 from tests.plugins.rope import reference
 from tests.plugins.students.clinkd.tiny import (
     FAMILIES,
@@ -183,12 +184,12 @@ def test_attached_models_refuse_packed_rows(tmp_path: Path) -> None:
     inputs = stacked(student, samples(tmp_path))
     given = stock_arguments(student, inputs)
     packed = given["attention_mask"] * torch.tensor([[1], [2], [1]])
-    with pytest.raises(KdkitError, match="share one row"):
+    with raises_error("KD-STUD-004"):
         student.base.model.get_rope_index(given["input_ids"], given["mm_token_type_ids"], attention_mask=packed)
     ids = torch.arange(10)[None]
     two = torch.cat([torch.arange(5), torch.arange(5)]).expand(4, 1, -1)
     for positions, arguments in ((two, {}), (two[:3], {"use_cache": False}), (two[0], {"use_cache": False})):
-        with pytest.raises(KdkitError, match="share one row"):
+        with raises_error("KD-STUD-004"):
             student.base(input_ids=ids, position_ids=positions, **arguments)
     with torch.no_grad():
         student.base(input_ids=ids, position_ids=two, use_cache=False)

@@ -19,6 +19,7 @@ from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.conftest import write_distribution
+from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import FAMILIES, answer_logits, make, samples, stacked, stock_arguments
 
 ROPE_PLUGIN = """\
@@ -114,7 +115,7 @@ def test_learnt_frequencies_are_saved(tmp_path: Path) -> None:
     continued = create_student(init=str(tmp_path / "a"))
     assert same(continued.eval(), student, tmp_path)
     (tmp_path / "a" / "vision_rope.safetensors").unlink()
-    with pytest.raises(KdkitError, match="learnt frequencies cannot be read"):
+    with raises_error("KD-STUD-019"):
         load_student(tmp_path / "a")
 
 
@@ -140,12 +141,12 @@ def test_another_variant_is_refused_and_both_are_named(tmp_path: Path) -> None:
     load_student(tmp_path / "a", rope={"name": "mcg-rope", "options": {"alpha": 2.0}})
     for other in ("mrope", {"name": "mcg-rope", "options": {"alpha": 1.0}}, "mcg-rope"):
         for attempt in (partial(load_student, tmp_path / "a", rope=other), partial(_init, tmp_path / "a", rope=other)):
-            with pytest.raises(KdkitError) as caught:
+            with raises_error("KD-STUD-012") as caught:
                 attempt()
             name = other if isinstance(other, str) else other["name"]
             assert 'mcg-rope {"alpha": 2.0' in caught.value.what
             assert f"not '{name}" in caught.value.what
-    with pytest.raises(KdkitError, match="the vision_rope 'of the model itself', not 'rope-mixed'"):
+    with raises_error("KD-STUD-012", mentions=("'rope-mixed'",)):
         _init(tmp_path / "a", vision_rope="rope-mixed")
     assert _init(tmp_path / "a", max_tokens=80).settings.rope.options["alpha"] == 2.0, "continued as it was"
 
@@ -193,13 +194,13 @@ def test_adapters_know_their_base(base: Path, tmp_path: Path) -> None:
     with_adapters(own).save(tmp_path / "a")
     with (own / "config.json").open("a") as file:
         file.write("\n")
-    with pytest.raises(KdkitError, match="not the one that these adapters were trained on"):
+    with raises_error("KD-STUD-032"):
         load_student(tmp_path / "a")
     shutil.rmtree(own)
-    with pytest.raises(KdkitError, match="base model of these adapters is not there") as caught:
+    with raises_error("KD-STUD-031") as caught:
         load_student(tmp_path / "a")
     assert caught.value.code is ExitCode.MISSING
-    with pytest.raises(KdkitError, match="holds adapters"):
+    with raises_error("KD-STUD-011", mentions=("holds adapters",)):
         _init(tmp_path / "a")
 
 
@@ -216,7 +217,7 @@ def test_a_project_that_is_moved_whole_takes_its_base_along(base: Path, tmp_path
     assert Path(moved.config["init"]) == there / "models" / "base"
     assert same(moved, student, tmp_path)
     (there / "models").rename(there / "elsewhere")
-    with pytest.raises(KdkitError, match="base model of these adapters is not there"):
+    with raises_error("KD-STUD-031"):
         load_student(there / "versions" / "v1" / "student")
 
 
@@ -240,14 +241,14 @@ def test_a_base_of_the_hub_is_pinned_by_its_commit(base: Path, tmp_path: Path, m
 def test_files_of_two_models(how: str, message: str, base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "a")
     _break(tmp_path / "a", how)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error("KD-STUD-045", where="student.config") as caught:
         load_student(tmp_path / "a")
     assert message in caught.value.what
 
 
 def test_without_peft(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(KdkitError, match="need the library peft") as caught:
+    with raises_error("KD-STUD-014", where="student.config.lora") as caught:
         with_adapters(base)
     assert "kdkit[clinkd]" in caught.value.fix
 
