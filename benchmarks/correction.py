@@ -35,7 +35,7 @@ name: small
 summary: small
 losses: [{{name: answer-ce}}]
 trust: {{policy: all}}
-optimiser: {{lr: 0.002, batch_size: 16, steps: {steps}}}
+optimizer: {{lr: 0.002, batch_size: 16, steps: {steps}}}
 """
 
 

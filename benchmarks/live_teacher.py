@@ -4,7 +4,7 @@
 
 Both ways train in this process, a step of one and a step of the other by turns. A step is what the engine does: rows
 or teacher, prepared images (the student's are kept in memory after the first epoch, which is not counted), forward,
-backward, optimiser. Times are of the processor, over all threads: in wall-clock time a live teacher hides behind the
+backward, optimizer. Times are of the processor, over all threads: in wall-clock time a live teacher hides behind the
 student's step where cores are free. Nothing is downloaded; weights are random.
 """
 
@@ -29,7 +29,7 @@ from torch import nn
 
 from kdkit.core.contracts import Silent, Student
 from kdkit.core.distill.loop.sampler import BatchSchedule
-from kdkit.core.distill.loop.train import make_optimiser
+from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.run import Options, make_feed, prepare
 from kdkit.core.project.project import Project
@@ -125,7 +125,7 @@ def make_project(root: Path, setting: Setting) -> int:
         "data": [{"source": "jsonl", "path": "images/samples.jsonl"}],
         "recipe": setting.recipe,
         "trust": {"policy": "all", "options": {"unmeasured": True}},
-        "optimiser": {"batch_size": BATCH, "steps": 1000, "lr": 1e-5},
+        "optimizer": {"batch_size": BATCH, "steps": 1000, "lr": 1e-5},
     }
     # JSON is YAML, but a teacher is added to a block alone.
     text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in registry.items() if value is not None)
@@ -148,17 +148,17 @@ def steps_of(root: Path, *, live: bool, steps: int) -> Iterator[float]:
     schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=steps + SAMPLES, seed=0)
     feed = make_feed(prepared, made, Accelerator(cpu=True), schedule)
     made.task.train()
-    return timed_steps(made.task, feed, make_optimiser(made.task, plan.settings))
+    return timed_steps(made.task, feed, make_optimizer(made.task, plan.settings))
 
 
-def timed_steps(task: nn.Module, feed: Any, optimiser: torch.optim.Optimizer) -> Iterator[float]:
+def timed_steps(task: nn.Module, feed: Any, optimizer: torch.optim.Optimizer) -> Iterator[float]:
     """Runs for ever."""
     number = 0
     while True:
         begun = time.process_time()
         task(**feed.make(number).to(torch.device("cpu")))["loss"].backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         number += 1
         yield time.process_time() - begun
 

@@ -54,7 +54,7 @@ student: {{family: open_clip, config: {student}}}
 teachers: {{}}
 data: {data}
 prompts: {{default: ["{{label}}"]}}
-optimiser: {{}}
+optimizer: {{}}
 guard: {{tolerance: 100}}
 recipe: kdkit
 """
@@ -127,7 +127,7 @@ class Bench:
 
     def distil(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, CPU seconds without extraction, evaluation on the calibration split)."""
-        _rewrite(project, "optimiser", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
+        _rewrite(project, "optimizer", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
         own = project.root / f"{recipe}.yaml"
         options["recipe"] = f"./{own.name}" if own.exists() else recipe
         prepare(Project(project.root), Options(cpu=True, **options), Silent())  # extraction is not timed

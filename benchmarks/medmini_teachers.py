@@ -91,19 +91,19 @@ def _train(
     tokens = model.tokenizer(captions)
     named = torch.tensor([captions.index(row["caption"]) for row in rows])
     weight = 1 / torch.bincount(named).float().sqrt()  # rare classes are drawn somewhat more often
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.1)
     for step in range(steps):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / 50, 0.5 * (1 + math.cos(math.pi * step / steps)))
         chosen = torch.multinomial(weight[named], BATCH, replacement=True)
         out = model({"pixels": _augment(pixels[chosen], specialist.turns), "tokens": tokens})
         scores = out["logit_scale"] * F.normalize(out["image"], dim=-1) @ F.normalize(out["text"], dim=-1).T
         # All captions of its domains at once: CLIP's loss without a caption counting as its own negative.
         loss = F.cross_entropy(scores, named[chosen], label_smoothing=SMOOTHING)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
     return model
 
 

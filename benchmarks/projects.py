@@ -29,7 +29,7 @@ data:
 {data}
 prompts:
   default: ["{{domain}} showing {{label}}", "{{label}} on {{domain}}", "{{domain}} of a patient with {{label}}"]
-optimiser: {{lr: 0.004, batch_size: 64, epochs: {epochs}}}
+optimizer: {{lr: 0.004, batch_size: 64, epochs: {epochs}}}
 recipe: {recipe}
 """
 ENTRY = """\

@@ -18,7 +18,7 @@ from kdkit.plugins.demo.captions import class_prompts
 from kdkit.plugins.demo.dataset import draw_split
 from kdkit.plugins.demo.images import DOMAINS, FINDINGS
 from kdkit.plugins.demo.teachers import SPECIALISTS, WEIGHTS, find_specialist
-from kdkit.plugins.demo.training import normalise_pixels, train_specialist
+from kdkit.plugins.demo.training import normalize_pixels, train_specialist
 
 EXAM_SEED = 7_000
 EXAM_SIZE = 500
@@ -46,7 +46,7 @@ def _accuracy(folder: Path, domain: str) -> float:
     model, _, _ = create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
     rows = list(draw_split(domain, "calibration", seed=EXAM_SEED, count=EXAM_SIZE))
-    images = model.encode_image(normalise_pixels([picture for _, picture in rows]), normalize=True)
+    images = model.encode_image(normalize_pixels([picture for _, picture in rows]), normalize=True)
     best = (images @ _class_vectors(model, folder, domain).T).argmax(dim=1)
     truth = torch.tensor([FINDINGS[domain].index(row.label) for row, _ in rows])
     return float((best == truth).float().mean())

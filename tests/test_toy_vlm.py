@@ -81,13 +81,13 @@ def test_student_learns_the_teachers_answers_and_survives_saving(tmp_path: Path)
     places = (signals["answer_ids"][..., 0] != PADDING).float()
     entropy = -(probabilities * probabilities.log()).sum(-1) * places
     floor = float((entropy.sum(1) / places.sum(1)).mean())  # cross entropy is never below the teacher's entropy
-    optimiser = torch.optim.Adam(student.parameters(), lr=0.03)
+    optimizer = torch.optim.Adam(student.parameters(), lr=0.03)
     values = []
     for _ in range(80):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss(loss_input(student(inputs)["logits"], signals, weight))
         torch.autograd.backward(value)
-        optimiser.step()
+        optimizer.step()
         values.append(float(value.detach()) - floor)
     assert 0 <= values[-1] < 0.1 * values[0]
     student.save(tmp_path)

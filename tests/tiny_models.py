@@ -129,7 +129,7 @@ def make_biomedclip_folder(
 
     ``hf_model_name`` names a Hub repository that cannot be reached here; what is needed of it (its
     ``config.json`` and tokenizer) is written to ``text_repo``, by default ``path/text``, which makes ``path``
-    a materialised folder. As in the published weights, there is an ``embeddings.position_ids`` that
+    a materialized folder. As in the published weights, there is an ``embeddings.position_ids`` that
     transformers has dropped since. ``weights="bin"`` writes ``open_clip_pytorch_model.bin``, the only file
     that the authors publish.
     """

@@ -36,7 +36,7 @@ losses:
   - {name: fd, weight: 1.0}
   - {name: crd, weight: 1.0}
 trust: {policy: threshold, options: {value: 0.7}}
-optimiser: {lr: 0.01, batch_size: 24, steps: 40}
+optimizer: {lr: 0.01, batch_size: 24, steps: 40}
 increment: {replay: 0.5, steps: 0.5}
 """
 
@@ -82,7 +82,7 @@ def train_teacher(domains: Sequence[str], *, width: int, seed: int) -> ToyEncode
     pairs = [(domain, label) for domain in domains for label in CLASSES[domain]]
     letters = torch.stack([count_letters(TEMPLATE.format(domain=d, label=x)) for d, x in pairs])
     clean = np.stack([pattern(d, x) for d, x in pairs])
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(200):
         noisy = 0.45 * clean + 0.55 * rng.random(clean.shape)
         pixels = torch.tensor(noisy, dtype=torch.float32)[:, None].expand(-1, 3, -1, -1)
@@ -90,9 +90,9 @@ def train_teacher(domains: Sequence[str], *, width: int, seed: int) -> ToyEncode
         scores = 10 * F.normalize(out["image"]) @ F.normalize(out["text"]).T
         target = torch.arange(len(pairs))
         loss = F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     return model.eval()
 
 

@@ -109,7 +109,7 @@ def told(tokens: Tensor) -> str:
 class ToyVlmTeacher:
     """A ``contracts.SignalSource``: logits and ids of the TOP likeliest tokens at each place of the answer.
 
-    In the domains that it knows (None: all) it favours the true token, by ``sureness``; the rest depends on the
+    In the domains that it knows (None: all) it favors the true token, by ``sureness``; the rest depends on the
     image. Logits fall along the last axis; places after the end of the answer have the id ``PADDING``.
     """
 
@@ -183,7 +183,7 @@ def load_toy_vlm_teacher(folder: Path) -> ToyVlmTeacher:
 
 
 class TopKAnswerLoss(nn.Module):
-    """Cross entropy of the student's tokens under each teacher's top-k distribution, renormalised to one.
+    """Cross entropy of the student's tokens under each teacher's top-k distribution, renormalized to one.
 
     Per sample: mean over the answer's places of ``- sum_j p_j log q[id_j]`` with ``p = softmax(top-k logits)``
     and ``q`` the student's distribution over the whole vocabulary. Then the weighted mean over samples and

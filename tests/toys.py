@@ -31,7 +31,7 @@ def count_letters(text: str) -> Tensor:
 class ToyEncoder(nn.Module):
     """A dual encoder of two small perceptrons; teacher (``DualEncoder``) and student (``Student``) at once.
 
-    Image: 8 x 8 grey pixels. Text: counts of letters.
+    Image: 8 x 8 gray pixels. Text: counts of letters.
     """
 
     def __init__(self, width: int = 16, hidden: int = 32, dropout: float = 0.0) -> None:
@@ -73,11 +73,11 @@ class ToyEncoder(nn.Module):
         return self.width
 
     def identity(self) -> Mapping[str, str]:
-        return {"preprocess": f"grey {SIDE}x{SIDE}", "tokenizer": "letters"}
+        return {"preprocess": f"gray {SIDE}x{SIDE}", "tokenizer": "letters"}
 
     def preprocess(self, image: Image) -> Tensor:
-        grey = np.asarray(image.convert("L").resize((SIDE, SIDE)), dtype=np.float32) / 255.0
-        return torch.from_numpy(grey).expand(3, SIDE, SIDE).clone()
+        gray = np.asarray(image.convert("L").resize((SIDE, SIDE)), dtype=np.float32) / 255.0
+        return torch.from_numpy(gray).expand(3, SIDE, SIDE).clone()
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         out: Tensor = self.image_tower(pixels[:, 0].flatten(1))

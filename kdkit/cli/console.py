@@ -196,7 +196,7 @@ class Lines:
 
 
 class Bars:
-    """A reporter for terminals: one rich bar per piece of work. Colour is off where ``NO_COLOR`` is set."""
+    """A reporter for terminals: one rich bar per piece of work. Color is off where ``NO_COLOR`` is set."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()

@@ -57,8 +57,8 @@ def _text(report: DataReport) -> str:
     if report.repeated:
         those = "1 sample has" if report.repeated == 1 else f"{report.repeated} samples have"
         lines.append(f"note: {those} an image that another of their split has")
-    if report.unlabelled:
-        lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabelled)}")
+    if report.unlabeled:
+        lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabeled)}")
     if report.unasked:
         missing = ", ".join(report.unasked)
         lines.append(f"note: no calibration questions, so neither trust nor the guard can judge, in: {missing}")

@@ -40,7 +40,7 @@ data:
 prompts:
   default: ["{{domain}} showing {{label}}", "{{label}} on {{domain}}", "{{domain}} of a patient with {{label}}"]
 
-optimiser: {{lr: 0.004, batch_size: 64, epochs: 14}}   # the student is tiny and starts from nothing
+optimizer: {{lr: 0.004, batch_size: 64, epochs: 14}}   # the student is tiny and starts from nothing
 recipe: kdkit              # 'kdkit recipes show kdkit' prints it
 """
 

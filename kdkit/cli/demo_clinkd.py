@@ -48,7 +48,7 @@ data:
     path: data/first
     options: {{seed: {seed}, train: {train}, calibration: {calibration}, test: {test}, domains: [{domains}]}}
 
-optimiser: {{lr: 0.004, batch_size: 48, epochs: {epochs}}}   # the student is tiny and starts from nothing
+optimizer: {{lr: 0.004, batch_size: 48, epochs: {epochs}}}   # the student is tiny and starts from nothing
 recipe: ./pseudo-kd.yaml
 guard: {{tolerance: 15}}     # points; a student this short of training swings by 10 from run to run. Default: 1
 """
@@ -120,7 +120,7 @@ def write_recipe(path: Path, base: str, increment: Mapping[str, Any]) -> None:
 
     recipe = YAML().load(recipe_file(base, load_catalogue()).text)
     recipe["name"] = path.stem
-    recipe["optimiser"]["warmup"] = 0.1
+    recipe["optimizer"]["warmup"] = 0.1
     recipe["increment"] = dict(increment)
     with open(path, "w", encoding="utf-8") as handle:
         YAML().dump(recipe, handle)
@@ -157,7 +157,7 @@ def one_more_teacher(root: Path, sizes: Sizes) -> Mapping[str, Mapping[str, floa
     heading(f"A second teacher appears, and with it a new modality: {NEW}")
     path = root / "registry.yaml"
     more = MORE_DATA.format(domain=NEW, **vars(sizes))
-    path.write_text(path.read_text(encoding="utf-8").replace("\noptimiser:", f"{more}\noptimiser:"), "utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("\noptimizer:", f"{more}\noptimizer:"), "utf-8")
     console.say(f"added to {path}:\n{more.rstrip()}")
     call(root, "add-teacher", SECOND_TEACHER)
     heading(f"First, to compare with: plain fine-tuning on {NEW} alone. The guard should refuse it")

@@ -181,7 +181,7 @@ def _retention_lines(outcome: Outcome) -> list[str]:
         lines.append(f"  worst: {describe(kept.worst)}")
     lines += [f"  beyond its tolerance, perhaps by chance: {describe(change)}" for change in verdict.doubtful]
     if kept.unjudged:
-        lines.append(f"NOT MEASURED, for want of labelled calibration samples: {', '.join(kept.unjudged)}; ")
+        lines.append(f"NOT MEASURED, for want of labeled calibration samples: {', '.join(kept.unjudged)}; ")
         lines[-1] += "whether that is forgotten, nobody knows"
     taught = [domain for domain in kept.added if domain in outcome.version.lineage["data"]["known"]]
     if taught:

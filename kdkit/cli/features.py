@@ -130,7 +130,7 @@ def push(
     uploaded = done.uploaded
     data = {
         "columns": {
-            name: {"rows": c.rows, "prompts": c.texts, "licence": c.licence} for name, c in done.columns.items()
+            name: {"rows": c.rows, "prompts": c.texts, "license": c.license} for name, c in done.columns.items()
         },
         "plan": done.plan.to_json(),
         "uploaded": None if uploaded is None else {"url": uploaded.url, "commit": uploaded.commit},
@@ -163,8 +163,8 @@ def pull(
 
 def _pushed_text(done: PushedFeatures) -> str:
     plan, uploaded = done.plan, done.uploaded
-    rows = [(name, c.rows, c.texts, c.licence) for name, c in done.columns.items()]
-    lines = [console.table(("teacher", "samples", "prompts", "licence"), rows, "lrrl"), ""]
+    rows = [(name, c.rows, c.texts, c.license) for name, c in done.columns.items()]
+    lines = [console.table(("teacher", "samples", "prompts", "license"), rows, "lrrl"), ""]
     changes = f"{len(plan.adds)} files to add, {len(plan.updates)} to change, {len(plan.deletes)} to delete"
     lines.append(f"{plan.repo}: {changes}, {len(plan.unchanged)} unchanged; {console.size(plan.size)} to send")
     if uploaded is None:

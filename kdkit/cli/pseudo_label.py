@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.pseudo_labels.label import Labelled
+    from kdkit.core.distill.pseudo_labels.label import Labeled
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def pseudo_label(
         raise why_none(done)
 
 
-def _text(done: Labelled, dry_run: bool) -> str:
+def _text(done: Labeled, dry_run: bool) -> str:
     from kdkit.core.distill.pseudo_labels.manifest import data_entry
 
     rows = [("questions without an answer", done.unanswered)]

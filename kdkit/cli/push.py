@@ -28,7 +28,7 @@ def push(
     pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
     license: Annotated[  # the option's name
-        str | None, typer.Option("--license", help="State a licence, at least as strict as the teachers'.")
+        str | None, typer.Option("--license", help="State a license, at least as strict as the teachers'.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     refused: Annotated[bool, typer.Option("--refused", help="Even if the promotion guard refused it.")] = False,
@@ -52,7 +52,7 @@ def push(
         pull_request=pull_request,
         dry_run=dry_run,
         merged=merge,
-        licence=license,
+        license=license,
         refused=refused,
         reporter=console.reporter(),
     )
@@ -60,7 +60,7 @@ def push(
 
 
 def _text(done: Pushed, *, public: bool) -> str:
-    lines = [*_plan(done.plan, "public" if public else "private"), f"licence: {done.licence}"]
+    lines = [*_plan(done.plan, "public" if public else "private"), f"license: {done.license}"]
     if done.uploaded is None:
         return "\n".join([*lines, "nothing was sent (--dry-run)"])
     it = done.uploaded

@@ -50,7 +50,7 @@ def add_teacher(
         str | None, typer.Option(help="open_clip, transformers or a plugin's; guessed from the files.")
     ] = None,
     domains: Annotated[str | None, typer.Option(metavar="A,B", help="Let it teach these domains at most.")] = None,
-    license: Annotated[str | None, typer.Option(help="The licence, where its files do not say it.")] = None,
+    license: Annotated[str | None, typer.Option(help="The license, where its files do not say it.")] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Ask it while training; store nothing of training samples.")
     ] = False,
@@ -177,14 +177,14 @@ def _names(text: str) -> list[str]:
 
 
 def _locked_text(name: str, locked: LockedTeacher, stated: str | None) -> str:
-    """``stated``: the licence that the registry asserts."""
+    """``stated``: the license that the registry asserts."""
     dims = ", ".join(f"{signal} {dim}" for signal, dim in locked.dims.items()) or "answers, no signals"
-    seen = f"{locked.licence.name} ({locked.licence.evidence})" if locked.licence else "not stated in its files"
-    licence = f"{stated} (you say so); {seen}" if stated else seen
+    seen = f"{locked.license.name} ({locked.license.evidence})" if locked.license else "not stated in its files"
+    license = f"{stated} (you say so); {seen}" if stated else seen
     size = sum(file.size for file in locked.files.values())
     commit = f" at {locked.commit[:12]}" if locked.commit else ""
     files = f"{len(locked.files)} file{'s' * (len(locked.files) != 1)}, {console.size(size)}"
-    return f"{name}: {locked.source}{commit}, {files}; loader {locked.loader}; {dims}; licence: {licence}"
+    return f"{name}: {locked.source}{commit}, {files}; loader {locked.loader}; {dims}; license: {license}"
 
 
 def _plan_data(planned: Addition) -> dict[str, Any]:
@@ -240,10 +240,10 @@ def _table(rows: list[TeacherRow]) -> str:
             row.state,
             "/".join("?" if dim is None else str(dim) for dim in dict.fromkeys(row.dims.values())) or "?",
             _some(row.domains),
-            row.licence,
+            row.license,
             row.distillation,
             row.summary or row.source,
         ]
         for row in rows
     ]
-    return console.table(["teacher", "state", "width", "domains", "licence", "distillation", "what"], cells, "llrllll")
+    return console.table(["teacher", "state", "width", "domains", "license", "distillation", "what"], cells, "llrllll")

@@ -8,7 +8,7 @@ from tests.conftest import Cli
 from tests.core.distill.alignment.project import make_project
 
 
-def test_align_prints_its_judgement(kdkit_cli: Cli) -> None:
+def test_align_prints_its_judgment(kdkit_cli: Cli) -> None:
     make_project(kdkit_cli.folder)
     data = kdkit_cli("align", "narrow", "--dim", "8", "--aligner", "procrustes", "--aligner", "pca", "--json")
     assert data.code == 0, data.stderr

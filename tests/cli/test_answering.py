@@ -159,7 +159,7 @@ def test_what_the_student_gets_wrong_is_corrected(scene: Scene) -> None:
     root = scene.cli.folder
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-        "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n",
+        "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n",
         encoding="utf-8",
     )
     add_vlm(root, "first", seed=0, sureness=30.0)

@@ -21,7 +21,7 @@ data:
     options: {{task: vqa, columns: {{modality: modality, split: split}}}}
 recipe: clinkd
 trust: {{policy: all, options: {{unmeasured: true}}}}
-optimiser: {{lr: 0.003, batch_size: 4, steps: 6}}
+optimizer: {{lr: 0.003, batch_size: 4, steps: 6}}
 guard: {{tolerance: 100}}
 """
 

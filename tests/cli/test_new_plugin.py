@@ -11,7 +11,7 @@ def test_it_says_the_next_three_commands(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli("new-plugin", "Stain_Teacher", "--kind", "teacher")
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout.splitlines() == [
-        "wrote kdkit-stain-teacher, a teacher that knows eight colours: 14 files in ./kdkit-stain-teacher",
+        "wrote kdkit-stain-teacher, a teacher that knows eight colors: 14 files in ./kdkit-stain-teacher",
         "yours to change:",
         "  kdkit_stain_teacher/__init__.py",
         "  kdkit_stain_teacher/make_weights.py",

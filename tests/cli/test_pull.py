@@ -98,7 +98,7 @@ def test_features_push_and_pull(cli: Cli, hub: LocalHub, tmp_path: Path) -> None
     pushed = cli("features", "push", "alice/columns", "radio", "--json", "-C", str(author.root))
     assert pushed.code == 0, pushed.stderr
     data = json.loads(pushed.stdout)
-    assert data["columns"] == {"radio": {"rows": 6, "prompts": 2, "licence": "mit"}}
+    assert data["columns"] == {"radio": {"rows": 6, "prompts": 2, "license": "mit"}}
     assert data["uploaded"]["commit"] == hub.head("alice/columns", kind="dataset").oid
     other = make_project(tmp_path / "other", names="b")
     pulled = cli("features", "pull", "alice/columns", "--json", "-C", str(other.root))

@@ -24,13 +24,13 @@ def test_list_show_copy_and_check(kdkit_cli: Cli) -> None:
     copied = kdkit_cli("recipes", "show", "mine.yaml", "--json")
     assert [loss["weight"] for loss in json.loads(copied.stdout)["losses"]] == [1, 1, 1, 3]
 
-    mine.write_text(shown.stdout.replace("normalise: unit", "normalize: unit"), encoding="utf-8")
+    mine.write_text(shown.stdout.replace("normalize: unit", "normalize: unit"), encoding="utf-8")
     line = 1 + mine.read_text(encoding="utf-8").splitlines().index("  normalize: unit")
     wrong = kdkit_cli("recipes", "show", "mine.yaml")
     assert wrong.code == 2
     assert wrong.stdout == ""
     assert f"mine.yaml:{line}: unknown key 'targets.normalize'" in wrong.stderr
-    assert "did you mean 'normalise'?" in wrong.stderr
+    assert "did you mean 'normalize'?" in wrong.stderr
 
 
 def test_inside_a_project_a_recipe_comes_from_where_it_was_pinned(kdkit_cli: Cli) -> None:

@@ -55,7 +55,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
     rows = {row["name"]: row for row in json.loads(listed.stdout)["teachers"]}
     assert rows["bio"]["state"] == "locked"
     assert rows["bio"]["dims"] == {"image": 32, "text": 32}
-    assert (rows["bio"]["domains"], rows["bio"]["licence"], rows["bio"]["distillation"]) == (
+    assert (rows["bio"]["domains"], rows["bio"]["license"], rows["bio"]["distillation"]) == (
         ["ct", "mri"],
         "mit",
         "allowed",
@@ -83,7 +83,7 @@ def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_networ
     assert added.code == 0, added.stderr
     assert f"at {commit[:12]}" in added.stdout
     assert "image 32, text 32" in added.stdout
-    assert "warning" not in added.stderr, "its licence is known from the catalogue"
+    assert "warning" not in added.stderr, "its license is known from the catalogue"
     shown = kdkit_cli("teachers").stdout.splitlines()
     assert shown[0] == "chosen (this project's use: research)"
     assert shown[3].split()[:4] == ["biomedclip", "locked", "32", "-"]
@@ -123,7 +123,7 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
         (["add-teacher", "medclip"], 3, ["architecture of its own", "own code"]),
         (["add-teacher", "plip", "--offline"], 3, ["cache", "--from local:DIR"]),
         (["add-teacher", "x", "--from", "local:nowhere"], 3, ["no such folder", "nowhere"]),
-        (["add-teacher", "x", "--from", "local:."], 2, ["no loader recognises"]),
+        (["add-teacher", "x", "--from", "local:."], 2, ["no loader recognizes"]),
         (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, ["'a' is not KEY=VALUE"]),
         (["add-teacher", "X Y", "--from", "local:."], 2, ["'X Y' is not a name"]),
         (["remove-teacher", "plip"], 2, ["no teacher 'plip'"]),

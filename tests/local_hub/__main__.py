@@ -21,7 +21,7 @@ def main() -> None:
                 print(f"export {name}={value}", flush=True)
             if not given.xet:
                 print("export HF_HUB_DISABLE_XET=1", flush=True)  # 'hf upload' does not ask whether there is any
-            print("# you are alice, who may write to 'alice' and to the organisation 'lab'; Ctrl-C ends it", flush=True)
+            print("# you are alice, who may write to 'alice' and to the organization 'lab'; Ctrl-C ends it", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:  # whenever it comes: a reader of the last line may be quicker than the wait
         print()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_LICENCES = """
+_LICENSES = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
@@ -16,7 +16,7 @@ eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl
 lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl
 odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
 """
-LICENCES = frozenset(_LICENCES.split())
+LICENSES = frozenset(_LICENSES.split())
 """What ``license`` may say: as in the Hub's documentation (docs/hub/repositories-licenses), which grows."""
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -45,10 +45,10 @@ def card_errors(content: str, kind: str) -> list[str]:
 
 
 def _fields(metadata: Mapping[str, Any]) -> Iterator[str]:
-    licence = metadata.get("license")
-    for name in licence if isinstance(licence, list) else [licence]:
-        if name is not None and name not in LICENCES:
-            yield f'"license" must be one of [{", ".join(sorted(LICENCES))}]'
+    license = metadata.get("license")
+    for name in license if isinstance(license, list) else [license]:
+        if name is not None and name not in LICENSES:
+            yield f'"license" must be one of [{", ".join(sorted(LICENSES))}]'
     for field in _STRINGS:
         if metadata.get(field) is not None and not isinstance(metadata[field], str):
             yield f'"{field}" must be a string'

@@ -18,7 +18,7 @@ from tests.local_hub.xet import XetStorage
 
 assert routes  # imported for what it registers
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-ALICE = Account("alice", "hf_alice", organisations={"lab": "write"})
+ALICE = Account("alice", "hf_alice", organizations={"lab": "write"})
 
 
 class LocalHub:

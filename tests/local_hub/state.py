@@ -26,21 +26,21 @@ class Account:
         name: also the namespace of the user's own repositories.
         token: what the client sends.
         role: what the token may do.
-        organisations: name -> what this user may do there.
+        organizations: name -> what this user may do there.
     """
 
     name: str
     token: str
     role: Role = "write"
-    organisations: Mapping[str, Role] = field(default_factory=dict)
+    organizations: Mapping[str, Role] = field(default_factory=dict)
 
     def may_read(self, namespace: str) -> bool:
         """Whether private repositories of a namespace can be seen."""
-        return namespace == self.name or namespace in self.organisations
+        return namespace == self.name or namespace in self.organizations
 
     def may_write(self, namespace: str) -> bool:
         """Whether both the user and the token may write there."""
-        own = namespace == self.name or self.organisations.get(namespace) == "write"
+        own = namespace == self.name or self.organizations.get(namespace) == "write"
         return own and self.role == "write"
 
 

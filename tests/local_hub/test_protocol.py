@@ -17,7 +17,7 @@ from huggingface_hub.errors import BadRequestError, GatedRepoError, HfHubHTTPErr
 
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
 
-BOB = Account("bob", "hf_bob", organisations={"lab": "read"})
+BOB = Account("bob", "hf_bob", organizations={"lab": "read"})
 READER = Account("alice", "hf_reader", role="read")
 
 

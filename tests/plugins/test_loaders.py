@@ -305,7 +305,7 @@ def spoil_no_model_cfg(folder: Path) -> None:
 def spoil_unknown_field(folder: Path) -> None:
     path = folder / "open_clip_config.json"
     config = json.loads(path.read_text())
-    config["model_cfg"]["vision_cfg"]["colour"] = "blue"
+    config["model_cfg"]["vision_cfg"]["color"] = "blue"
     path.write_text(json.dumps(config))
 
 
@@ -373,7 +373,7 @@ def test_transformers_folder_of_another_kind_is_refused(folders: dict[str, Path]
 # ------------------------------------------------------------------------------------ word-level tokenizer
 
 
-def test_word_tokenizer_files_are_read_back_and_recognised(folders: dict[str, Path]) -> None:
+def test_word_tokenizer_files_are_read_back_and_recognized(folders: dict[str, Path]) -> None:
     files = word_tokenizer_files(WORDS)
     assert words_of(files) == list(WORDS)
     assert words_of({**files, "special_tokens_map.json": b"{}"}) is None

@@ -76,7 +76,7 @@ def test_outputs_are_the_encoders_features_and_the_scale(student: OpenClipStuden
     assert abs(float(result["logit_scale"].detach()) - 1 / 0.07) < 1e-4
     assert close(result["image"].detach(), student.encode_image(inputs["pixels"]))
     assert close(result["text"].detach(), student.encode_text(TEXTS))
-    assert not close(result["image"].detach().norm(dim=1), torch.ones(4), 0.01), "features are not normalised"
+    assert not close(result["image"].detach().norm(dim=1), torch.ones(4), 0.01), "features are not normalized"
 
 
 def test_bias_of_siglip_is_kept_but_not_trained(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ WITH_NAMED_TOKENIZER = {"model_cfg": open_clip_config()}
         ({**word_config(), "tokenizer": {"folder": "/nowhere"}}, "/nowhere"),
         ({**word_config(), "preprocess_cfg": {"sdt": [1, 1, 1]}}, "student.config.preprocess_cfg"),
         (word_config(vocab_size=7), "student.config.model_cfg.text_cfg.vocab_size"),
-        (word_config(colour="blue"), "student.config"),
+        (word_config(color="blue"), "student.config"),
         ({**word_config(), "model_cfg": {"embed_dim": 3}}, "student.config"),
     ],
 )

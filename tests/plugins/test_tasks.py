@@ -83,9 +83,9 @@ def test_the_scale_matters_for_auc_of_more_than_two_classes_and_not_for_accuracy
 
 
 def test_domains_are_scored_apart_and_the_unusable_are_left_out() -> None:
-    unlabelled = [Sample("x", Path("/nowhere.png"), "", "ct", None, "test")]
+    unlabeled = [Sample("x", Path("/nowhere.png"), "", "ct", None, "test")]
     foreign = [Sample("y", Path("/nowhere.png"), "", "mr", "tumour", "test")]
-    data = samples(5, "oct") + samples(5) + unlabelled + foreign
+    data = samples(5, "oct") + samples(5) + unlabeled + foreign
     scores = ZeroShot(prompts=PROMPTS).evaluate(Formula(0.1), data)
     assert [(score.domain, score.count) for score in scores] == [("ct", 15), ("oct", 10)]
     assert [score.metrics["accuracy"] for score in scores] == [1.0, 1.0]

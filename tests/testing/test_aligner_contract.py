@@ -61,7 +61,7 @@ class MovesSeed(LeastSquares):
         super().fit(features, anchor, seed=seed)
 
 
-class Centred(LeastSquares):
+class Centered(LeastSquares):
     def encode(self, name: str, x: Tensor) -> Tensor:
         return super().encode(name, x - x.mean(0))
 
@@ -101,7 +101,7 @@ MISTAKES = [
     (Undefined, "test_shapes", "NaN or infinite"),
     (GlobalSeed, "test_deterministic", "draw from 'seed' alone"),
     (MovesSeed, "test_deterministic", "fitting moves torch's global seed"),
-    (Centred, "test_rows_are_independent", "a row alone and in a batch"),
+    (Centered, "test_rows_are_independent", "a row alone and in a batch"),
     (HiddenState, "test_state_round_trip", "encoded after a state round trip"),
     (InPlace, "test_inputs_are_left_alone", "the features 'image' were changed in place"),
     (NeedsGradients, "test_no_gradient", "does not require grad"),

@@ -77,7 +77,7 @@ class Unweighted(Distance):
         return rows.mean() * (weight.sum() > 0)
 
 
-class Neighbours(Distance):
+class Neighbors(Distance):
     """Weight 0 takes a row out of the sum, but not out of what the others are compared with."""
 
     def rows(self, student: Tensor, target: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ MISTAKES = [
     (IdleParameter, "test_gradient_reaches_student", "no gradient at the parameter 'scale'"),
     (InPlace, "test_inputs_are_left_alone", "was changed in place"),
     (Unweighted, "test_rows_without_weight", "value after rows of weight 0 changed"),
-    (Neighbours, "test_rows_without_weight", "value after rows of weight 0 changed"),
+    (Neighbors, "test_rows_without_weight", "value after rows of weight 0 changed"),
     (ByZero, "test_no_weight_at_all", "all weights 0: expected 0, got nan"),
     (NoGraph, "test_no_weight_at_all", "expected a graph, got none"),
     (Greedy, "test_other_signals", "KeyError: 'of another loss'"),

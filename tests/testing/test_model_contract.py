@@ -88,7 +88,7 @@ class Blind(Source):
         return torch.ones_like(super().prepare(image, sample))
 
 
-class Centred(Source):
+class Centered(Source):
     def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
         rows = super().compute(items)["image"]
         return {"image": rows - 0.5 * rows.mean(0)}
@@ -184,7 +184,7 @@ MISTAKES: list[tuple[Callable[..., Any], str, str]] = [
     (Undefined, "test_shapes_and_dtypes", "expected finite numbers"),
     (Noisy, "test_deterministic", "'image' computed again: expected the same within 0"),
     (Blind, "test_depends_on_the_sample", "'image' is the same for every example"),
-    (Centred, "test_rows_are_independent", "'image' alone and in a batch"),
+    (Centered, "test_rows_are_independent", "'image' alone and in a batch"),
     (OneBuffer, "test_prepare_in_threads", "'image' prepared in threads"),
     (Training, "test_eval_mode", "in training mode: ToyEncoder"),
     (WithGraph, "test_eval_mode", "parameters that want gradients"),
@@ -213,7 +213,7 @@ def test_a_mistake_is_found(loader: Callable[..., Any], check: str, message: str
 
 def test_marks_are_files_of_the_example() -> None:
     found = failed(found_by(Example, HERE + "right", spec={"marks": ("config.json",)}))
-    assert found == {"test_marks": "the example has no 'config.json', by which it would be recognised"}
+    assert found == {"test_marks": "the example has no 'config.json', by which it would be recognized"}
 
 
 def test_model_types_have_that_of_the_example() -> None:
@@ -243,9 +243,9 @@ FACTS: list[tuple[dict[str, Any], str, str]] = [
     ({"loader": ""}, "test_source_and_loader", "'unavailable' to say why there is none"),
     ({"loader": "open_klip"}, "test_source_and_loader", "unknown loader 'open_klip'"),
     ({"source": "somewhere"}, "test_source_and_loader", "does not say where a teacher comes from"),
-    ({"license": "cc-by-nc-4.0"}, "test_licence", "means distillation forbidden or non-commercial, not 'allowed'"),
-    ({"license": "cc-by-nc-4.0", "distillation": "forbidden"}, "test_licence", "expected notes to say why"),
-    ({"distillation": "sure"}, "test_licence", "got 'sure'"),
+    ({"license": "cc-by-nc-4.0"}, "test_license", "means distillation forbidden or non-commercial, not 'allowed'"),
+    ({"license": "cc-by-nc-4.0", "distillation": "forbidden"}, "test_license", "expected notes to say why"),
+    ({"distillation": "sure"}, "test_license", "got 'sure'"),
     ({"context_length": 0}, "test_sizes", "expected context_length to be a whole number above 0"),
 ]
 
@@ -273,7 +273,7 @@ def test_facts_that_are_not_the_models_are_found() -> None:
 def test_of_a_teacher_on_the_hub_the_facts_are_checked() -> None:
     found = found_by(TeacherContract, spec={**DEMO, "source": "hf:someone/model"})
     assert failed(found) == {}
-    assert {c.name for c in found if c.status == "passed"} == {"test_source_and_loader", "test_licence", "test_sizes"}
+    assert {c.name for c in found if c.status == "passed"} == {"test_source_and_loader", "test_license", "test_sizes"}
     (reason,) = {c.message for c in found if c.status == "skipped"}
     assert reason.startswith("its files are fetched from hf:someone/model; override folder()")
 

@@ -59,7 +59,7 @@ class Noisy(ToyEncoder):
         return nn.functional.dropout(super().encode_image(pixels), 0.5)
 
 
-class Centred(ToyEncoder):
+class Centered(ToyEncoder):
     def encode_image(self, pixels: Tensor) -> Tensor:
         rows = super().encode_image(pixels)
         return rows - 0.5 * rows.mean(0)
@@ -126,7 +126,7 @@ MISTAKES = [
     (Augments, "test_prepare", "'pixels' prepared in threads"),
     (NativeSize, "test_prepare", "expected equal shapes of all samples"),
     (Noisy, "test_deterministic", "'image' computed again: expected the same within 0"),
-    (Centred, "test_rows_are_independent", "'image' alone and in a batch"),
+    (Centered, "test_rows_are_independent", "'image' alone and in a batch"),
     (Detached, "test_trains", "no graph behind image"),
     (OverflowsInBf16, "test_trains_in_bf16", "NaN or infinite"),
     (OwnGenerator, "test_seed", "'log_scale' differs; draw weights from torch's global generator"),

@@ -114,7 +114,7 @@ summary: feature distillation
 losses:
   - {name: fd, options: {reduction: mean}}
 trust: {policy: threshold, options: {value: 0.5}}
-optimiser: {lr: 1.0e-3, batch_size: 32, epochs: 1}
+optimizer: {lr: 1.0e-3, batch_size: 32, epochs: 1}
 """
 
 

@@ -27,11 +27,11 @@ def batch(student: Tensor, target: Tensor) -> LossInput:
 def test_a_student_that_follows_it_becomes_its_teacher() -> None:
     torch.manual_seed(0)
     target, student = torch.randn(8, 4), torch.zeros(8, 4, requires_grad=True)
-    loss, optimiser = Huber(delta=0.5), torch.optim.Adam([student], lr=0.1)
+    loss, optimizer = Huber(delta=0.5), torch.optim.Adam([student], lr=0.1)
     for _ in range(200):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(batch(student, target)).backward()
-        optimiser.step()
+        optimizer.step()
     assert torch.allclose(student, target, atol=1e-2)
 
 

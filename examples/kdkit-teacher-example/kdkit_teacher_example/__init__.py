@@ -12,7 +12,7 @@ def kdkit_teachers() -> list[TeacherSpec]:
     return [
         TeacherSpec(
             name="teacher-example",
-            summary="knows eight colours: a stand-in for a model of yours",
+            summary="knows eight colors: a stand-in for a model of yours",
             # Or hf:ORG/REPO@REVISION, and no weights in the package. With the loader open_clip or transformers there is
             # no loader to write either.
             source="package:kdkit_teacher_example/weights",
@@ -21,7 +21,7 @@ def kdkit_teachers() -> list[TeacherSpec]:
             text_dim=8,
             image_size=16,
             context_length=64,
-            domains=("colour",),
+            domains=("color",),
             license="mit",
             distillation="allowed",
         ),

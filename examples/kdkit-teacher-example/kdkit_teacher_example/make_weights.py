@@ -1,6 +1,6 @@
 """Makes a folder for the loader: ``python -m kdkit_teacher_example.make_weights FOLDER``.
 
-Put the conversion of your own checkpoint here. The weights of this example need no training: colours are axes.
+Put the conversion of your own checkpoint here. The weights of this example need no training: colors are axes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from kdkit_teacher_example.model import CONFIG, WEIGHTS, ColourEncoder, word_ids
+from kdkit_teacher_example.model import CONFIG, WEIGHTS, ColorEncoder, word_ids
 
 COLOURS = {
     "black": (-1, -1, -1),
@@ -30,7 +30,7 @@ CARD = """\
 ---
 license: mit
 ---
-A stand-in for a model: it compares the mean colour of a picture with the colours that a text names.
+A stand-in for a model: it compares the mean color of a picture with the colors that a text names.
 """
 
 
@@ -44,9 +44,9 @@ def write_folder(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def make_encoder() -> ColourEncoder:
+def make_encoder() -> ColorEncoder:
     """Axes 0 to 2 are red, green and blue, for pictures and words; on the others every word is a little different."""
-    encoder = ColourEncoder(**SHAPE)
+    encoder = ColorEncoder(**SHAPE)
     encoder.image.weight.copy_(torch.eye(8, 3))
     encoder.image.bias.copy_(torch.tensor([0, 0, 0, 0.05, 0, 0, 0, 0]))
     generator = torch.Generator().manual_seed(0)

@@ -21,8 +21,8 @@ CONTEXT = 64
 """Words of a text that are read."""
 
 
-class ColourEncoder(nn.Module):
-    """What a picture's mean colour and the words of a text have in common; fulfils kdkit's ``DualEncoder``.
+class ColorEncoder(nn.Module):
+    """What a picture's mean color and the words of a text have in common; fulfils kdkit's ``DualEncoder``.
 
     Put your own model here. kdkit asks for these five: ``embed_dim``, ``identity``, ``preprocess``,
     ``encode_image`` and ``encode_text``.
@@ -58,14 +58,14 @@ class ColourEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D) float32, not normalised."""
+        """(B, 3, H, W) -> (B, D) float32, not normalized."""
         mean = pixels.to(self.image.weight.device).mean(dim=(2, 3))
         features: Tensor = self.image(mean)
         return features.float()
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> (B, D) float32, not normalised."""
+        """B strings -> (B, D) float32, not normalized."""
         rows = [word_ids(text, self.buckets) for text in texts]
         starts = np.cumsum([0, *map(len, rows)])[:-1]
         device = self.words.weight.device
@@ -80,7 +80,7 @@ def word_ids(text: str, buckets: int) -> list[int]:
     return [0, *(1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words)]
 
 
-def load_encoder(folder: Path) -> ColourEncoder:
+def load_encoder(folder: Path) -> ColorEncoder:
     """The frozen model of a folder: no network, no pickle, nothing but its files.
 
     Raises:
@@ -89,7 +89,7 @@ def load_encoder(folder: Path) -> ColourEncoder:
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         with torch.random.fork_rng(devices=[]):  # building draws random numbers; loading must not move the seed
-            model = ColourEncoder(**config)
+            model = ColorEncoder(**config)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise KdkitError("X-001", "not a folder of this architecture", where=str(folder), why=str(error)) from error

@@ -26,12 +26,12 @@ class TestTeacher(TeacherContract):
     name = "kdkit-teacher-example:teacher-example"
 
 
-def test_it_knows_its_colours() -> None:
+def test_it_knows_its_colors() -> None:
     encoder = load_encoder(SHIPPED)
     shades = [tuple(int(127 + 90 * channel) for channel in axes) for axes in COLOURS.values()]
     pixels = torch.stack([encoder.preprocess(Image.new("RGB", (40, 30), shade)) for shade in shades])
     image = F.normalize(encoder.encode_image(pixels), dim=-1)
-    text = F.normalize(encoder.encode_text([f"a picture that is {colour}" for colour in COLOURS]), dim=-1)
+    text = F.normalize(encoder.encode_text([f"a picture that is {color}" for color in COLOURS]), dim=-1)
     assert (image @ text.T).argmax(dim=1).tolist() == list(range(len(COLOURS)))
 
 

@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     MISSING = 3
     """Something that must be there is not: a file, a model, a network."""
     DENIED = 4
-    """A licence, a gate or a permission stands in the way."""
+    """A license, a gate or a permission stands in the way."""
     PLUGIN = 5
     """A plugin broke, in strict mode or because the command needs it."""
     BUG = 101

@@ -114,7 +114,7 @@ class SignalSource(Protocol):
 
 @runtime_checkable
 class DualEncoder(Protocol):
-    """A CLIP-style model: teacher, or the student at evaluation. Features are NOT normalised."""
+    """A CLIP-style model: teacher, or the student at evaluation. Features are NOT normalized."""
 
     @property
     def embed_dim(self) -> int: ...
@@ -209,7 +209,7 @@ class TeacherView:
         name: the teacher.
         weight: (B,) trust, >= 0; 0 where the teacher has no signal or may not teach. ``target`` rows with
             weight 0 are zeros and must not influence the loss.
-        target: signal name -> (B, D_t), or (B, A, D_t) with a row per token of an answer, after target normalisation
+        target: signal name -> (B, D_t), or (B, A, D_t) with a row per token of an answer, after target normalization
             (and alignment, in a shared space); a signal that no student output is named after (token logits, ids) as
             it is in the store, (B, *shape).
         student: the student's outputs in the same space as the ``target`` of the same name (through this

@@ -38,9 +38,9 @@ class LoaderSpec(FactorySpec):
     """How a folder of files becomes a teacher: ``factory(folder: Path, **options) -> Teacher``."""
 
     marks: tuple[str, ...] = ()
-    """File names by which a folder of this kind is recognised, e.g. ``open_clip_config.json``."""
+    """File names by which a folder of this kind is recognized, e.g. ``open_clip_config.json``."""
     model_types: tuple[str, ...] = ()
-    """Values of ``model_type`` in a folder's ``config.json`` by which it is recognised too, whatever its marks."""
+    """Values of ``model_type`` in a folder's ``config.json`` by which it is recognized too, whatever its marks."""
     asks_network: bool = False
     """Whether its teachers send samples to an address that the folder names; only a ``local:`` folder may then."""
 
@@ -68,7 +68,7 @@ class TeacherSpec(Spec):
     license: str = "unknown"
     """SPDX, or the name that the Hub uses."""
     distillation: Distillation = "unknown"
-    """Whether training a student on its outputs is allowed, and why the licence says so in ``notes``."""
+    """Whether training a student on its outputs is allowed, and why the license says so in ``notes``."""
     gated: bool = False
     """Whether the Hub asks to accept terms first."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """A generating model's next-token distributions as they are stored: its k likeliest tokens, and the mass of all others.
 
 Log probabilities at temperature 1, because these are exact in float16 where it matters (near 0). At a
-temperature T the distribution is p^(1/T), normalised; the k tokens' part follows from what is stored, the
+temperature T the distribution is p^(1/T), normalized; the k tokens' part follows from what is stored, the
 rest's does not, so its log mass is stored for each of :data:`TEMPERATURES`.
 """
 

@@ -78,7 +78,7 @@ class DataReport:
         leaks: samples that share an image, any of theirs, or a group across splits.
         repeated: samples with an image that an earlier one of their split has (said, but no problem).
         uncalibrated: (domain, class) without a calibration sample: trust cannot be measured on them.
-        unlabelled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
+        unlabeled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
         unasked: domains with questions to train on but no answered one to calibrate with: neither trust nor the guard
             can judge there (said, but no problem).
         unanswered: domain -> split -> questions without an answer, which nobody learns from or is judged by (said, but
@@ -94,7 +94,7 @@ class DataReport:
     leaks: tuple[Leak, ...]
     repeated: int
     uncalibrated: tuple[tuple[str, str], ...]
-    unlabelled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
     unasked: tuple[str, ...]
     unanswered: Mapping[str, Mapping[str, int]]
 
@@ -158,7 +158,7 @@ def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Rep
         leaks=_leaks(good),
         repeated=_repeated(good),
         uncalibrated=_uncalibrated(samples),
-        unlabelled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
+        unlabeled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
         unasked=_unasked(samples),
         unanswered=_unanswered(samples),
     )

@@ -77,7 +77,7 @@ class SampleTable:
         self,
         split: Split | None = None,
         domains: Sequence[str] | None = None,
-        labelled: bool | None = None,
+        labeled: bool | None = None,
     ) -> NDArray[np.int64]:
         """Indices, ascending, of the samples that meet every condition that is given.
 
@@ -90,8 +90,8 @@ class SampleTable:
         if domains is not None:
             wanted = [_position(domain, self.domains, "domain") for domain in domains]
             chosen &= np.isin(self.domain_index, wanted)
-        if labelled is not None:
-            chosen &= (self.label_index >= 0) == labelled
+        if labeled is not None:
+            chosen &= (self.label_index >= 0) == labeled
         return np.flatnonzero(chosen).astype(np.int64)
 
 

@@ -33,7 +33,7 @@ class Estimate:
     """Attributes:
     seconds: of training, from ``PROBE_STEPS`` steps on this machine; decoding every image once is included
         as far as those steps show it.
-    memory: bytes of parameters (live teachers' too), gradients, optimiser state and kept student inputs; activations
+    memory: bytes of parameters (live teachers' too), gradients, optimizer state and kept student inputs; activations
         come on top.
     disk: bytes of the version and its checkpoints.
     free: bytes free on the project's disk.

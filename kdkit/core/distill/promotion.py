@@ -31,7 +31,7 @@ from kdkit.core.evaluation.guard import Verdict, judge
 from kdkit.core.evaluation.judging import judge_of
 from kdkit.core.evaluation.retention import Retention, retention
 from kdkit.core.features.extract.advice import who_adds
-from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Versions, load_student
@@ -257,15 +257,15 @@ def _teachers(project: Project, plan: Plan, survey: Survey, parent: Version | No
     rows = []
     for teacher in plan.teachers:
         known = lock.teacher(teacher.name)
-        licence = chosen_teacher(project, teacher.name).licence_facts(known.licence, gated=known.gated)
-        rows.append(_teacher(known, licence, survey, teacher, inherited, name))
+        license = chosen_teacher(project, teacher.name).license_facts(known.license, gated=known.gated)
+        rows.append(_teacher(known, license, survey, teacher, inherited, name))
     gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
     return rows + gone
 
 
 def _teacher(
     facts: LockedTeacher,
-    licence: LicenceFacts,
+    license: LicenseFacts,
     survey: Survey,
     teacher: PlannedTeacher,
     inherited: Mapping[str, Any],
@@ -279,8 +279,8 @@ def _teacher(
         "source": facts.source,
         "commit": facts.commit,
         "provider": facts.provider,
-        "licence": None if facts.licence is None else facts.licence.name,
-        FACTS: asdict(licence),
+        "license": None if facts.license is None else facts.license.name,
+        FACTS: asdict(license),
         "domains": dict(teacher.admitted),
         "samples": teacher.samples,
         "signals": "live" if teacher.live else "stored",
@@ -303,8 +303,8 @@ def _correction(project: Project, plan: Plan, made: Corrections) -> dict[str, An
     about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
     if plan.rounds.fingerprint:
         known = Lock.load(project.lock_path).teacher(plan.rounds.corrector)
-        licence = chosen_teacher(project, plan.rounds.corrector).licence_facts(known.licence, gated=known.gated)
-        about |= {"fingerprint": known.fingerprint, FACTS: asdict(licence)}
+        license = chosen_teacher(project, plan.rounds.corrector).license_facts(known.license, gated=known.gated)
+        about |= {"fingerprint": known.fingerprint, FACTS: asdict(license)}
     return {**about, "rounds": [dict(part) for part in made.rounds]}
 
 

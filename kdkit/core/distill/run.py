@@ -73,7 +73,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     """
     registry = project.registry
     recipe = load_recipe(options.recipe or registry.recipe, project.catalogue, project.root)
-    recipe = recipe.with_optimiser(registry.optimiser)
+    recipe = recipe.with_optimizer(registry.optimizer)
     parent = Versions(project).current() if options.incremental else None
     if options.incremental and parent is None:
         raise KdkitError(
@@ -114,7 +114,7 @@ def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
     if absent:
         reporter.warn(
             f"{parent.name} knows {', '.join(absent)}, of which there are no training samples here; what it forgets of "
-            "that can only be measured on labelled calibration samples; "
+            "that can only be measured on labeled calibration samples; "
             + (advice or "the previous version speaks for itself on the samples that are here, which protects in part")
         )
 
@@ -268,7 +268,7 @@ def make_feed(
         raise KdkitError(
             "KD-DIST-038",
             f"a batch of {plan.batch_size} cannot be shared by {accelerator.num_processes} processes",
-            fix="choose optimiser.batch_size in the recipe as a multiple of the number of processes",
+            fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
         )
     return Feed(
         schedule,

@@ -75,7 +75,7 @@ def evaluate_views(
             "KD-EVAL-007",
             "no domain can be evaluated",
             why="; ".join(f"{d}: {why}" for d, why in skipped.items()) or "there is no sample",
-            fix="a domain needs labelled samples of at least two classes in this split; see 'kdkit data check'",
+            fix="a domain needs labeled samples of at least two classes in this split; see 'kdkit data check'",
             code=ExitCode.MISSING,
         )
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
@@ -118,9 +118,9 @@ def _covered(
 def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
     labels = {s.label for s in samples if s.domain == domain and s.label is not None}
     if not labels and not any(s.extra for s in samples if s.domain == domain):
-        return "none of its samples is labelled"
+        return "none of its samples is labeled"
     if len(labels) == 1:
-        return f"all its labelled samples are '{labels.pop()}', so there is nothing to tell apart"
+        return f"all its labeled samples are '{labels.pop()}', so there is nothing to tell apart"
     return "the task gave no score for it"
 
 

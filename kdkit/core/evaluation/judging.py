@@ -75,7 +75,7 @@ class FeatureJudge:
     settings: Mapping[str, Any]
 
     def rows(self, split: Split) -> Rows:
-        return self.table.select(split=split, labelled=True)
+        return self.table.select(split=split, labeled=True)
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> FeatureView:
         if not isinstance(student, DualEncoder):

@@ -57,7 +57,7 @@ def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
     """Mean over classes of :func:`class_auc` -> (R,): macro one-vs-rest AUC (Provost and Domingos, 2000).
 
     Classes for which it is undefined are left out; NaN when none is left. For C > 2 the value depends on how
-    the scores of one sample are normalised over classes, hence on the scale of the softmax: record it.
+    the scores of one sample are normalized over classes, hence on the scale of the softmax: record it.
     """
     per_class = class_auc(labels, scores, counts)
     defined = ~np.isnan(per_class).any(axis=1)

@@ -117,7 +117,7 @@ def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray
     if not samples:
         raise KdkitError(
             "KD-EVAL-011",
-            f"there is no labelled (or answered) sample in the split '{split}'",
+            f"there is no labeled (or answered) sample in the split '{split}'",
             fix="choose another by --split, or label samples; 'kdkit data check' counts them",
         )
     return samples

@@ -141,7 +141,7 @@ def discover(
     """Load ``plugins`` one by one.
 
     Args:
-        allowed: normalised names of distributions or entry points; None allows all. Built-ins always are.
+        allowed: normalized names of distributions or entry points; None allows all. Built-ins always are.
         seconds: how long one that is not built in may take.
     """
     records: list[PluginRecord] = []

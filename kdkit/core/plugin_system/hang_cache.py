@@ -79,7 +79,7 @@ def forgive(plugin: Installed) -> None:
 
 
 def forget(distribution: str) -> None:
-    """Let the next command try the plugins of ``distribution`` (its normalised name) again."""
+    """Let the next command try the plugins of ``distribution`` (its normalized name) again."""
     for path in _folder().glob("*.json"):
         try:
             if json.loads(path.read_bytes()).get("distribution") == distribution:

@@ -155,7 +155,7 @@ def install_command(
 
 
 def distribution_of(word: str) -> str:
-    """The normalised name of what a requirement, wheel or folder installs; empty where it does not tell."""
+    """The normalized name of what a requirement, wheel or folder installs; empty where it does not tell."""
     path = Path(word)
     if path.is_dir():
         try:

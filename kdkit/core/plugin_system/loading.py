@@ -35,7 +35,7 @@ Answer = tuple[object, tuple[str, ...], list[Declared]]
 
 @dataclass(frozen=True)
 class Installed:
-    """A plugin on disk: an entry point, and the distribution (by its normalised name) that it belongs to."""
+    """A plugin on disk: an entry point, and the distribution (by its normalized name) that it belongs to."""
 
     point: EntryPoint
     distribution: str

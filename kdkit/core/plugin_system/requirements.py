@@ -17,7 +17,7 @@ class Frozen:
     """An installed distribution and what installs the same again.
 
     Attributes:
-        name: normalised; ``version``: as installed.
+        name: normalized; ``version``: as installed.
         requirement: a line as ``pip freeze`` writes it.
         local: it comes from a folder or file of this machine, which no other machine has.
     """

@@ -1,4 +1,4 @@
-"""Licences of teachers: what kind one is, and whether a student may be distilled from its outputs.
+"""Licenses of teachers: what kind one is, and whether a student may be distilled from its outputs.
 
 This is a guard against accidents, not legal advice: it reads names, not contracts.
 """
@@ -11,14 +11,14 @@ from typing import Literal
 
 from kdkit.core.contracts import Distillation
 
-LicenceClass = Literal["permissive", "agreement", "share-alike", "unknown", "non-commercial", "no-derivatives"]
-ORDER: tuple[LicenceClass, ...] = ("permissive", "share-alike", "non-commercial", "no-derivatives")
+LicenseClass = Literal["permissive", "agreement", "share-alike", "unknown", "non-commercial", "no-derivatives"]
+ORDER: tuple[LicenseClass, ...] = ("permissive", "share-alike", "non-commercial", "no-derivatives")
 """From the least to the most restrictive of the known classes."""
 
 Use = Literal["research", "commercial"]
 
-FACTS = "licence_facts"
-"""Key of a teacher in a lineage: :class:`LicenceFacts` as data, as they were when it taught (or was published)."""
+FACTS = "license_facts"
+"""Key of a teacher in a lineage: :class:`LicenseFacts` as data, as they were when it taught (or was published)."""
 
 _PERMISSIVE = re.compile(
     r"(mit|mit-0|apache(-2\.0)?|bsd(-.*)?|isc|zlib|cc0(-1\.0)?|cc-by(-\d.*)?|unlicense|wtfpl|afl-3\.0|artistic-2\.0"
@@ -30,10 +30,10 @@ _SHARE_ALIKE = re.compile(
 _AGREEMENT = "licenseref-"
 
 
-def normalise(name: str) -> str:
-    """A licence's name as the Hub and SPDX write it: ``"CC BY-NC 4.0"`` -> ``cc-by-nc-4.0``.
+def normalize(name: str) -> str:
+    """A license's name as the Hub and SPDX write it: ``"CC BY-NC 4.0"`` -> ``cc-by-nc-4.0``.
 
-    Only spelling is changed; a name that is not recognised comes back lower-cased with dashes.
+    Only spelling is changed; a name that is not recognized comes back lower-cased with dashes.
     """
     word = re.sub(r"[\s_/,]+", "-", name.strip().lower()).strip("-")
     word = re.sub(r"^(the-)?(.+?)-licen[cs]e(-.*)?$", lambda match: match[2] + (match[3] or ""), word)
@@ -57,13 +57,13 @@ _LONG = {
 }
 
 
-def classify(name: str) -> LicenceClass:
-    """The class of a licence's name; ``unknown`` unless it is certain.
+def classify(name: str) -> LicenseClass:
+    """The class of a license's name; ``unknown`` unless it is certain.
 
     ``LicenseRef-...`` (SPDX's form for a text of one's own) is an ``agreement``: a person says that a
     permission of the owner exists.
     """
-    word = normalise(name)
+    word = normalize(name)
     if word.startswith(_AGREEMENT):
         return "agreement"
     parts = word.split("-")
@@ -80,8 +80,8 @@ def classify(name: str) -> LicenceClass:
 
 
 @dataclass(frozen=True)
-class LicenceFacts:
-    """All that is known about one teacher's licence.
+class LicenseFacts:
+    """All that is known about one teacher's license.
 
     Attributes:
         catalogue: what the teacher's spec says; ``unknown`` if nothing.
@@ -103,7 +103,7 @@ class LicenceFacts:
     def names(self) -> tuple[str, ...]:
         """The distinct known names, a person's first."""
         given = (self.asserted, self.seen, self.catalogue)
-        return tuple(dict.fromkeys(normalise(name) for name in given if name and normalise(name) != "unknown"))
+        return tuple(dict.fromkeys(normalize(name) for name in given if name and normalize(name) != "unknown"))
 
     @property
     def shown(self) -> str:
@@ -111,7 +111,7 @@ class LicenceFacts:
         return " / ".join(self.names) or "unknown"
 
     @property
-    def strictest(self) -> LicenceClass:
+    def strictest(self) -> LicenseClass:
         """An agreement of one's own counts; else the most restrictive of all that is claimed."""
         if self.asserted and classify(self.asserted) == "agreement":
             return "agreement"
@@ -137,12 +137,12 @@ class Verdict:
     fix: str = ""
 
 
-def allowed(facts: LicenceFacts, use: Use) -> Verdict:
+def allowed(facts: LicenseFacts, use: Use) -> Verdict:
     """Judge by the strictest thing that is known.
 
     An agreement of one's own overrules everything. No derivatives, or outputs that the owner calls
     derivatives: never. Non-commercial: for research. Unknown: for research, with a warning. Gated: as its
-    licence says, with a reminder that the accepted terms may say more. A person's licence that is not recognised
+    license says, with a reminder that the accepted terms may say more. A person's license that is not recognized
     (a typing error?) is said, and judged by the others.
     """
     verdict = _judge(facts, use)
@@ -154,11 +154,11 @@ def allowed(facts: LicenceFacts, use: Use) -> Verdict:
     return replace(verdict, reason=f"{verdict.reason}; gated: its terms must be accepted", warning=True)
 
 
-def _judge(facts: LicenceFacts, use: Use) -> Verdict:
+def _judge(facts: LicenseFacts, use: Use) -> Verdict:
     kind, named = facts.strictest, facts.shown
     agreement = "if the owner permits it, record that: --license LicenseRef-AGREEMENT (license: in registry.yaml)"
     if kind == "agreement":
-        others = "; the published licence is " + " / ".join(facts.names[1:]) if facts.names[1:] else ""
+        others = "; the published license is " + " / ".join(facts.names[1:]) if facts.names[1:] else ""
         return Verdict(True, f"by your own agreement {facts.asserted}{others}", warning=True)
     if kind == "no-derivatives" or facts.distillation == "forbidden":
         why = facts.note or "a student trained on its outputs is a derivative"
@@ -169,10 +169,10 @@ def _judge(facts: LicenceFacts, use: Use) -> Verdict:
         fix = f"remove it, or 'use: research' if that is what the student is for; {agreement}"
         return Verdict(False, f"{named} allows no commercial use, and this project declares use: {use}", fix=fix)
     if kind == "share-alike":
-        return Verdict(True, f"{named}: the student may have to carry the same licence", warning=True)
+        return Verdict(True, f"{named}: the student may have to carry the same license", warning=True)
     if kind == "unknown" and facts.distillation != "allowed":
         if use == "research":
-            return Verdict(True, f"licence {named}: nobody knows whether this is allowed", warning=True)
+            return Verdict(True, f"license {named}: nobody knows whether this is allowed", warning=True)
         fix = f"find out and write it into registry.yaml as 'license:'; {agreement}"
-        return Verdict(False, f"licence {named}, and this project declares use: {use}", fix=fix)
+        return Verdict(False, f"license {named}, and this project declares use: {use}", fix=fix)
     return Verdict(True, f"{named} allows it")

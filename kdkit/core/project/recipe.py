@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import LossSpec, RecipeSpec
-from kdkit.core.project.registry.schema import Name, OptimiserEntry, Part, TrustEntry
+from kdkit.core.project.registry.schema import Name, OptimizerEntry, Part, TrustEntry
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.discovery import Catalogue
 
 
-Normalise = Literal["none", "unit", "standardise", "phi-s"]
+Normalize = Literal["none", "unit", "standardize", "phi-s"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -33,7 +33,7 @@ class NamedPart(Part):
 
 
 class LossPart(NamedPart):
-    """One term of the sum that is minimised."""
+    """One term of the sum that is minimized."""
 
     weight: Positive = 1.0
 
@@ -41,7 +41,7 @@ class LossPart(NamedPart):
 class TargetsPart(Part):
     """What is done to every teacher's features before anything is compared with them."""
 
-    normalise: Normalise = "unit"
+    normalize: Normalize = "unit"
 
 
 class SamplingPart(Part):
@@ -53,8 +53,8 @@ class SamplingPart(Part):
     """How many domains one batch mixes; null for all of them, 1 for domain-pure batches."""
 
 
-class OptimiserPart(Part):
-    """Optimiser, schedule and length of a run from scratch."""
+class OptimizerPart(Part):
+    """Optimizer, schedule and length of a run from scratch."""
 
     name: Literal["adamw"] = "adamw"
     lr: Positive
@@ -72,7 +72,7 @@ class OptimiserPart(Part):
     """Decay of an exponential moving average of the weights, which is then what is kept; null for none."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> OptimiserPart:
+    def _one_length(self) -> OptimizerPart:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
         return self
@@ -161,7 +161,7 @@ class Recipe(Part):
     (``increment.previous``) is not drawn: it speaks of every sample that it knows."""
     trust: TrustEntry
     sampling: SamplingPart = SamplingPart()
-    optimiser: OptimiserPart
+    optimizer: OptimizerPart
     increment: IncrementPart = IncrementPart()
     correction: CorrectionPart | None = None
 
@@ -176,15 +176,15 @@ class Recipe(Part):
             raise ValueError(f"'{key}' belongs to 'space: heads'; 'space: shared' has no heads")
         return self
 
-    def with_optimiser(self, changes: OptimiserEntry) -> Recipe:
+    def with_optimizer(self, changes: OptimizerEntry) -> Recipe:
         """The recipe with the registry's learning rate, length or batch size."""
         given = {key: value for key, value in changes.model_dump().items() if value is not None}
         if not given:
             return self
         if "steps" in given or "epochs" in given:
             given = {"steps": None, "epochs": None, **given}
-        optimiser = OptimiserPart.model_validate({**self.optimiser.model_dump(), **given})
-        return self.model_copy(update={"optimiser": optimiser})
+        optimizer = OptimizerPart.model_validate({**self.optimizer.model_dump(), **given})
+        return self.model_copy(update={"optimizer": optimizer})
 
 
 @dataclass(frozen=True)

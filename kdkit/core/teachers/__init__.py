@@ -1,18 +1,18 @@
 """A teacher's files, here and verified; a teacher, loaded; teachers added and removed."""
 
 from kdkit.core.teachers.add import Addition, add_teacher, check_lock, lock_teachers, plan_addition, remove_teacher
-from kdkit.core.teachers.fetch import Materialised
-from kdkit.core.teachers.open import OpenTeacher, materialise, open_answering, open_teacher, verify
+from kdkit.core.teachers.fetch import Materialized
+from kdkit.core.teachers.open import OpenTeacher, materialize, open_answering, open_teacher, verify
 from kdkit.core.teachers.permission import permission
 
 __all__ = [
     "Addition",
-    "Materialised",
+    "Materialized",
     "OpenTeacher",
     "add_teacher",
     "check_lock",
     "lock_teachers",
-    "materialise",
+    "materialize",
     "open_answering",
     "open_teacher",
     "permission",

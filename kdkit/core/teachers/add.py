@@ -18,14 +18,14 @@ from kdkit.core.project.registry.load import check_registry, read_text
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpin
 from kdkit.core.project.registry.schema import valid_name
-from kdkit.core.teachers.card import licence_seen
-from kdkit.core.teachers.fetch import Materialised, fetch
+from kdkit.core.teachers.card import license_seen
+from kdkit.core.teachers.fetch import Materialized, fetch
 from kdkit.core.teachers.files import list_folder
 from kdkit.core.teachers.hub import look
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
 from kdkit.core.teachers.permission import require_permission
 from kdkit.core.teachers.probe import identity_of, probe
-from kdkit.core.teachers.recognize import recognise
+from kdkit.core.teachers.recognize import recognize
 from kdkit.core.teachers.select import select_files
 from kdkit.core.teachers.source import parse_source, source_folder
 
@@ -103,18 +103,18 @@ def plan_addition(
 
 
 def _looked_at(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
-    """What would be fetched; says of the licence what can be known before."""
+    """What would be fetched; says of the license what can be known before."""
     source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
     if source.kind != "hf":
         folder = source_folder(source, project.root)
         names = select_files(list_folder(folder, str(source)), str(source))
-        seen, gated = licence_seen(folder)
+        seen, gated = license_seen(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
         return {file: (folder / file).stat().st_size for file in names}
     if _known_before(chosen):
         require_permission(chosen, use, reporter)
     else:
-        reporter.say("its licence is read from its files, once they are fetched")
+        reporter.say("its license is read from its files, once they are fetched")
     return {} if offline else dict(look(source, select_files).sizes)  # offline: nothing would be fetched
 
 
@@ -210,7 +210,7 @@ def _planned(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[Ch
 
 
 def _known_before(chosen: ChosenTeacher) -> bool:
-    """Whether anything is known of the licence before the files are here."""
+    """Whether anything is known of the license before the files are here."""
     return chosen.spec is not None or chosen.license is not None
 
 
@@ -222,17 +222,17 @@ def _check_domains(project: Project, chosen: ChosenTeacher, reporter: Reporter) 
 
 
 def _admit(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
-    """Fetch into a folder aside, check licence and model, and only then put the folder in its place."""
+    """Fetch into a folder aside, check license and model, and only then put the folder in its place."""
     final = project.artifacts / chosen.name
     with disk_errors(str(project.artifacts)), new_folder(final, replace=True) as stage:
         found = fetch(chosen, project.root, stage, reporter, offline=offline)
-        loader = chosen.loader or recognise(project.catalogue, found.folder, chosen.source)
-        require_permission(chosen, project.registry.use, reporter, found.licence, gated=found.gated)
+        loader = chosen.loader or recognize(project.catalogue, found.folder, chosen.source)
+        require_permission(chosen, project.registry.use, reporter, found.license, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
         return _facts(project.catalogue, chosen, loader, found)
 
 
-def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialised) -> LockedTeacher:
+def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialized) -> LockedTeacher:
     """Load and probe the model; everything that the lock keeps."""
     model, signals = load_model(catalogue, chosen, loader, found.folder)
     measured = probe(signals, f"teacher '{chosen.name}'")
@@ -245,7 +245,7 @@ def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Mate
         options=dict(chosen.options),
         files=dict(found.files),
         also=dict(found.also),
-        licence=found.licence,
+        license=found.license,
         gated=found.gated,
         signals=measured,
         identity=identity,

@@ -1,4 +1,4 @@
-"""What the files of a model say about its licence."""
+"""What the files of a model say about its license."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.project.licenses import ORDER, classify, normalise
-from kdkit.core.project.registry.lock import LicenceSeen
+from kdkit.core.project.licenses import ORDER, classify, normalize
+from kdkit.core.project.registry.lock import LicenseSeen
 
 _TEXTS: tuple[tuple[str, str], ...] = (
     (r"attribution-noncommercial-noderiv", "cc-by-nc-nd-4.0"),
@@ -24,31 +24,31 @@ _TEXTS: tuple[tuple[str, str], ...] = (
 _HEAD = 20_000
 
 
-def licence_seen(folder: Path) -> tuple[LicenceSeen | None, bool]:
-    """The strictest licence that a model card's front matter or a licence text states, and whether it is gated."""
+def license_seen(folder: Path) -> tuple[LicenseSeen | None, bool]:
+    """The strictest license that a model card's front matter or a license text states, and whether it is gated."""
     card = _front_matter(folder / "README.md")
-    found = [LicenceSeen(name=name, evidence="README.md") for name in _card_licences(card)]
+    found = [LicenseSeen(name=name, evidence="README.md") for name in _card_licenses(card)]
     for path in sorted(folder.iterdir()):
         if path.is_file() and re.match(r"(LICEN[CS]E|COPYING)", path.name, re.IGNORECASE):
             text = " ".join(path.read_text("utf-8", errors="replace")[:_HEAD].lower().split())
             names = (name for pattern, name in _TEXTS if re.search(pattern, text))
-            found += [LicenceSeen(name=next(names, "unknown"), evidence=path.name)]
+            found += [LicenseSeen(name=next(names, "unknown"), evidence=path.name)]
     gated = any(str(key).startswith("extra_gated") for key in card)
     return (max(found, key=_strictness) if found else None), gated
 
 
-def _strictness(seen: LicenceSeen) -> int:
+def _strictness(seen: LicenseSeen) -> int:
     kind = classify(seen.name)
     return ORDER.index(kind) if kind in ORDER else -1
 
 
-def _card_licences(card: dict[Any, Any]) -> list[str]:
+def _card_licenses(card: dict[Any, Any]) -> list[str]:
     """``license: other`` names the real one in ``license_name``."""
     given = card.get("license")
     names = [str(name) for name in (given if isinstance(given, list) else [given]) if name]
     if names in ([], ["other"]) and card.get("license_name"):
         names = [str(card["license_name"])]
-    return [normalise(name) for name in names]
+    return [normalize(name) for name in names]
 
 
 def _front_matter(path: Path) -> dict[Any, Any]:

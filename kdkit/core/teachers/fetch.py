@@ -10,8 +10,8 @@ from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.project.registry.chosen import ChosenTeacher
-from kdkit.core.project.registry.lock import FileFact, LicenceSeen, LockedTeacher
-from kdkit.core.teachers.card import licence_seen
+from kdkit.core.project.registry.lock import FileFact, LicenseSeen, LockedTeacher
+from kdkit.core.teachers.card import license_seen
 from kdkit.core.teachers.files import bring, describe_files, first_difference, list_folder
 from kdkit.core.teachers.hub import Select, snapshot
 from kdkit.core.teachers.pickles import convert_pickles
@@ -21,14 +21,14 @@ from kdkit.core.teachers.text_tower import bring_text_tower
 
 
 @dataclass(frozen=True)
-class Materialised:
+class Materialized:
     """A folder that holds a whole teacher.
 
     Attributes:
         folder: where it is.
         files: relative path -> size and sha256.
         commit: of its repository; None for a folder.
-        licence: what the files say, and where.
+        license: what the files say, and where.
         gated: the Hub asked to accept terms.
         also: subfolder -> other source that files came from, at its commit.
     """
@@ -36,7 +36,7 @@ class Materialised:
     folder: Path
     files: Mapping[str, FileFact]
     commit: str | None
-    licence: LicenceSeen | None
+    license: LicenseSeen | None
     gated: bool = False
     also: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ def fetch(
     *,
     locked: LockedTeacher | None = None,
     offline: bool = False,
-) -> Materialised:
+) -> Materialized:
     """Bring all files of ``chosen`` into the empty folder ``into``.
 
     Args:
@@ -76,8 +76,8 @@ def fetch(
         made = convert_pickles(into, str(main))
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
-    licence, says_gated = licence_seen(into)
-    return Materialised(into, files, commit, licence, gated or says_gated, carrier.also)
+    license, says_gated = license_seen(into)
+    return Materialized(into, files, commit, license, gated or says_gated, carrier.also)
 
 
 def _overridden(chosen: ChosenTeacher) -> bool:

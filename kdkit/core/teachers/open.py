@@ -14,11 +14,11 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SETTINGS, Answering, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.project.registry.lock import FileFact, Lock, LockedTeacher
-from kdkit.core.teachers.fetch import Materialised, fetch, same_files
+from kdkit.core.teachers.fetch import Materialized, fetch, same_files
 from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.permission import require_permission
 from kdkit.core.teachers.probe import frozen, identity_of
-from kdkit.core.teachers.select import is_licence_or_card
+from kdkit.core.teachers.select import is_license_or_card
 from kdkit.core.teachers.source import parse_source, source_folder
 
 if TYPE_CHECKING:
@@ -51,16 +51,16 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
 
     Raises:
         KdkitError: not in the registry (did you mean), not locked, a file or the registry entry changed since
-            the lock (with both values), a licence that forbids it, or whatever its loader finds wrong.
+            the lock (with both values), a license that forbids it, or whatever its loader finds wrong.
     """
     chosen = chosen_teacher(project, name)
     locked = Lock.load(project.lock_path).teacher(name)
     chosen.require_available()
     use, reporter = project.registry.use, reporter or Silent()
-    require_permission(chosen, use, reporter, locked.licence, gated=locked.gated)
-    materialised = materialise(project, name, reporter=reporter)
-    model, signals = load_model(project.catalogue, chosen, locked.loader, materialised.folder)
-    fingerprint = fingerprint_of(materialised.files, locked.loader, chosen.options, identity_of(model))
+    require_permission(chosen, use, reporter, locked.license, gated=locked.gated)
+    materialized = materialize(project, name, reporter=reporter)
+    model, signals = load_model(project.catalogue, chosen, locked.loader, materialized.folder)
+    fingerprint = fingerprint_of(materialized.files, locked.loader, chosen.options, identity_of(model))
     if fingerprint != locked.fingerprint:
         raise KdkitError(
             "KD-TEACH-004",
@@ -69,7 +69,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
             why=f"fingerprint {locked.fingerprint} then, {fingerprint} now ({_changes(locked, identity_of(model))})",
             fix=f"{_accept(name)}; its features are then extracted again",
         )
-    parts = fingerprint_parts(materialised.files, locked.loader, chosen.options, identity_of(model))
+    parts = fingerprint_parts(materialized.files, locked.loader, chosen.options, identity_of(model))
     return OpenTeacher(name, model, signals, fingerprint, parts)
 
 
@@ -89,9 +89,9 @@ def open_answering(project: Project, name: str, device: str, *, reporter: Report
     return model.to(device) if isinstance(model, nn.Module) else model
 
 
-def materialise(
+def materialize(
     project: Project, name: str, *, offline: bool = False, reporter: Reporter | None = None
-) -> Materialised:
+) -> Materialized:
     """The verified folder ``.kdkit/artifacts/<name>`` of a locked teacher, fetched again where it is gone.
 
     Raises:
@@ -103,7 +103,7 @@ def materialise(
         with disk_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
             fetch(chosen, project.root, stage, reporter or Silent(), locked=locked, offline=offline)
             same_files(stage, locked.files, chosen.where, _accept(name))
-    return Materialised(folder, locked.files, locked.commit, locked.licence, locked.gated, locked.also)
+    return Materialized(folder, locked.files, locked.commit, locked.license, locked.gated, locked.also)
 
 
 def verify(project: Project, name: str) -> tuple[ChosenTeacher, LockedTeacher]:
@@ -128,7 +128,7 @@ def _accept(name: str) -> str:
 
 
 def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder: Path) -> tuple[Teacher, SignalSource]:
-    """(the model, the same as a signal source) from a materialised folder.
+    """(the model, the same as a signal source) from a materialized folder.
 
     Raises:
         KdkitError: a loader that asks the network, on a folder that is not the user's own; what the loader raises.
@@ -151,7 +151,7 @@ def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder:
 def fingerprint_of(
     files: Mapping[str, FileFact], loader: str, options: Mapping[str, Any], identity: Mapping[str, str]
 ) -> str:
-    """sha256 (hex) over everything that changes a teacher's signals and answers: cards and licence texts do not, and of
+    """sha256 (hex) over everything that changes a teacher's signals and answers: cards and license texts do not, and of
     the file that its identity has as ``SETTINGS`` only what the identity says."""
     parts = {
         "files": _hashes(files, identity),
@@ -178,7 +178,7 @@ def fingerprint_parts(
 def _hashes(files: Mapping[str, FileFact], identity: Mapping[str, str]) -> dict[str, str]:
     """File -> sha256, of those whose every byte counts."""
     told = identity.get(SETTINGS)
-    return {name: fact.sha256 for name, fact in files.items() if not is_licence_or_card(name) and name != told}
+    return {name: fact.sha256 for name, fact in files.items() if not is_license_or_card(name) and name != told}
 
 
 def _changes(locked: LockedTeacher, identity: Mapping[str, str]) -> str:

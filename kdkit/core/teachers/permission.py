@@ -8,7 +8,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.project.licenses import Use, Verdict, allowed
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
-from kdkit.core.project.registry.lock import LicenceSeen, Lock
+from kdkit.core.project.registry.lock import LicenseSeen, Lock
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def permission(project: Project, name: str) -> Verdict:
     """Whether the project may distil from the chosen teacher ``name``, by all that is known about it."""
     locked = Lock.load(project.lock_path).teachers.get(name)
-    facts = chosen_teacher(project, name).licence_facts(
-        locked.licence if locked else None, gated=bool(locked and locked.gated)
+    facts = chosen_teacher(project, name).license_facts(
+        locked.license if locked else None, gated=bool(locked and locked.gated)
     )
     return allowed(facts, project.registry.use)
 
 
 def require_permission(
-    chosen: ChosenTeacher, use: Use, reporter: Reporter, seen: LicenceSeen | None = None, *, gated: bool = False
+    chosen: ChosenTeacher, use: Use, reporter: Reporter, seen: LicenseSeen | None = None, *, gated: bool = False
 ) -> None:
     """Warn where there is doubt.
 
@@ -33,9 +33,9 @@ def require_permission(
         seen, gated: what the files and the Hub say, once they are here.
 
     Raises:
-        KdkitError: with exit code 4 and the reason, where the licence forbids the project's use.
+        KdkitError: with exit code 4 and the reason, where the license forbids the project's use.
     """
-    verdict = allowed(chosen.licence_facts(seen, gated=gated), use)
+    verdict = allowed(chosen.license_facts(seen, gated=gated), use)
     if not verdict.allowed:
         raise KdkitError(
             "KD-TEACH-009",

@@ -18,7 +18,7 @@ RECORD = "kdkit.json"
 may be the same student in a form for other libraries."""
 
 
-def recognise(catalogue: Catalogue, folder: Path, source: str) -> str:
+def recognize(catalogue: Catalogue, folder: Path, source: str) -> str:
     """The only loader that knows the folder: all its marks are there, or the config has one of its model types.
 
     Raises:
@@ -39,7 +39,7 @@ def recognise(catalogue: Catalogue, folder: Path, source: str) -> str:
         )
     raise KdkitError(
         "KD-TEACH-016",
-        "no loader recognises these files as a model",
+        "no loader recognizes these files as a model",
         where=source,
         why="; ".join(f"{spec.name} needs {_needs(spec)}" for spec in loaders if spec.marks or spec.model_types)
         or "no installed plugin has a loader",

@@ -15,7 +15,7 @@ LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
 def select_files(names: Iterable[str], where: str) -> list[str]:
-    """The files to bring: descriptions, licence texts, and weights (safetensors, else pickles).
+    """The files to bring: descriptions, license texts, and weights (safetensors, else pickles).
 
     Args:
         names: relative POSIX paths; not trusted.
@@ -28,7 +28,7 @@ def select_files(names: Iterable[str], where: str) -> list[str]:
     chosen = [name for name in checked if is_description(name) or name.endswith(".safetensors")]
     if not any(name.endswith(".safetensors") for name in chosen):
         chosen += _pickles(checked, where)
-    if all(is_licence_or_card(name) for name in chosen):
+    if all(is_license_or_card(name) for name in chosen):
         raise KdkitError(
             "KD-TEACH-017",
             "no model here",
@@ -44,11 +44,11 @@ def select_descriptions(names: Iterable[str], where: str) -> list[str]:
 
 
 def is_description(name: str) -> bool:
-    """Text about a model: configs, tokenizer files, cards, licences."""
-    return name.endswith(DESCRIPTIONS) or is_licence_or_card(name)
+    """Text about a model: configs, tokenizer files, cards, licenses."""
+    return name.endswith(DESCRIPTIONS) or is_license_or_card(name)
 
 
-def is_licence_or_card(name: str) -> bool:
+def is_license_or_card(name: str) -> bool:
     """A text for people, which no loader reads."""
     return name.endswith(".md") or PurePosixPath(name).name.upper().startswith(LEGAL)
 

@@ -47,7 +47,7 @@ class DualEncoderSignals:
         return self.model.preprocess(image), sample.text
 
     def compute(self, items: Sequence[tuple[Tensor, str]]) -> Mapping[str, Tensor]:
-        """B items -> ``image`` (B, D) and ``text`` (B, D), on the CPU, not normalised."""
+        """B items -> ``image`` (B, D) and ``text`` (B, D), on the CPU, not normalized."""
         with torch.inference_mode():
             pixels = torch.stack([pixels for pixels, _ in items]).to(self._device())
             image = self.model.encode_image(pixels)

@@ -60,14 +60,14 @@ class Autoencoder(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.Linear):
                     module.reset_parameters()
-            optimiser = torch.optim.Adam(self.requires_grad_(True).train().parameters(), lr=self.lr)
+            optimizer = torch.optim.Adam(self.requires_grad_(True).train().parameters(), lr=self.lr)
             for _ in range(self.epochs):
                 for chosen in torch.split(torch.randperm(count), self.batch_size):
                     batch = {name: x[chosen] for name, x in rows.items()}
                     errors = [F.mse_loss(self._reconstruct(name, x), x) for name, x in batch.items()]
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     torch.autograd.backward(torch.stack(errors).mean())
-                    optimiser.step()
+                    optimizer.step()
         self.requires_grad_(False).eval()
 
     def encode(self, name: str, x: Tensor) -> Tensor:  # noqa: ARG002 (the same for every signal)

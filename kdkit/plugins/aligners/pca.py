@@ -15,7 +15,7 @@ def pca(in_dim: int, out_dim: int, *, center: bool = False) -> MatrixAligner:
         in_dim: the teacher's width.
         out_dim: the student's.
         center: subtract the mean first, as textbooks do. False keeps cosines, which have the origin as their
-            centre: with in_dim <= out_dim exactly.
+            center: with in_dim <= out_dim exactly.
     """
 
     def solve(x: Tensor, _anchor: Tensor | None) -> Solution:

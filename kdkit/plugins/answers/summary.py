@@ -27,7 +27,7 @@ class TaskSummary:
     micro: Mapping[str, float]
 
 
-def summarise(scores: Iterable[DomainScore]) -> list[TaskSummary]:
+def summarize(scores: Iterable[DomainScore]) -> list[TaskSummary]:
     """One summary per task, in the order of the scores. Domains without a slash are modalities of the task ''."""
     by_task: dict[str, dict[str, DomainScore]] = {}
     for score in scores:

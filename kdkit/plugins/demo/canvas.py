@@ -40,7 +40,7 @@ def squash(value: Stack) -> Stack:
 
 
 def ellipse(x: Stack, y: Stack, rx: Stack, ry: Stack, edge: float = 0.05, turn: Stack | None = None) -> Stack:
-    """A filled ellipse in [0, 1]: centre (x, y), radii (rx, ry), a border ``edge`` wide, turned by ``turn`` radians."""
+    """A filled ellipse in [0, 1]: center (x, y), radii (rx, ry), a border ``edge`` wide, turned by ``turn`` radians."""
     dx, dy = X - x, Y - y
     if turn is not None:
         cos, sin = np.cos(turn), np.sin(turn)
@@ -56,16 +56,16 @@ def ring(x: Stack, y: Stack, radius: Stack, width: float) -> Stack:
     return line
 
 
-def band(centre: Stack, width: Stack, position: Stack) -> Stack:
+def band(center: Stack, width: Stack, position: Stack) -> Stack:
     """A Gaussian band across ``position`` (usually ``X`` or ``Y``, or a bent mixture of the two)."""
-    height: Stack = np.exp(-(((position - centre) / width) ** 2))
+    height: Stack = np.exp(-(((position - center) / width) ** 2))
     return height
 
 
 def spots(rng: np.random.Generator, count: int, number: int, radius: float, reach: float = 0.8) -> Stack:
     """``number`` round spots a picture, anywhere within +-``reach``, summed; each peaks between .5 and 1."""
-    centre = rng.uniform(-reach, reach, (2, count, number, 1)).astype(np.float32)
-    return spots_at(centre[0], centre[1], rng.uniform(0.5, 1, (count, number, 1)).astype(np.float32), radius)
+    center = rng.uniform(-reach, reach, (2, count, number, 1)).astype(np.float32)
+    return spots_at(center[0], center[1], rng.uniform(0.5, 1, (count, number, 1)).astype(np.float32), radius)
 
 
 def spots_at(x: Stack, y: Stack, height: Stack, radius: float) -> Stack:
@@ -104,11 +104,11 @@ def grain(rng: np.random.Generator, count: int) -> Stack:
     return rng.standard_normal((count, SIZE, SIZE), dtype=np.float32)
 
 
-def grey(stack: Stack) -> Stack:
-    """A grey stack as colour: (count, SIZE, SIZE) -> (count, SIZE, SIZE, 3)."""
+def gray(stack: Stack) -> Stack:
+    """A gray stack as color: (count, SIZE, SIZE) -> (count, SIZE, SIZE, 3)."""
     return np.repeat(stack[..., None], 3, axis=-1)
 
 
-def tint(stack: Stack, colour: tuple[float, float, float]) -> Stack:
-    """A stack times one RGB colour: (count, SIZE, SIZE) -> (count, SIZE, SIZE, 3)."""
-    return stack[..., None] * np.asarray(colour, dtype=np.float32)
+def tint(stack: Stack, color: tuple[float, float, float]) -> Stack:
+    """A stack times one RGB color: (count, SIZE, SIZE) -> (count, SIZE, SIZE, 3)."""
+    return stack[..., None] * np.asarray(color, dtype=np.float32)

@@ -23,7 +23,7 @@ from kdkit.plugins.demo.canvas import (
     coin,
     ellipse,
     grain,
-    grey,
+    gray,
     ring,
     spots,
     spots_at,
@@ -132,7 +132,7 @@ def _ct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
         x, y = x0 + side * vary(0.32, 0.5), y0 + vary(-0.25, 0.25)
         strength, haze = vary(0.16, 0.34), ellipse(x, y, vary(0.24, 0.34), vary(0.26, 0.4), 0.4)
         level, mark = level + strength * one * haze, one * haze
-    return grey(level + 0.035 * grain(rng, count) + 0.02 * clouds(rng, count, 8)), mark
+    return gray(level + 0.035 * grain(rng, count) + 0.02 * clouds(rng, count, 8)), mark
 
 
 def _mri(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -161,7 +161,7 @@ def _mri(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     elif finding == "multiple sclerosis":
         level = level + vary(0.28, 0.5) * brain * spots(rng, count, 7, 0.075, 0.5)
     bias = 1 + vary(-0.12, 0.12) * X + vary(-0.12, 0.12) * Y
-    return grey(level * bias + 0.035 * grain(rng, count)), mark
+    return gray(level * bias + 0.035 * grain(rng, count)), mark
 
 
 def _xray(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -189,7 +189,7 @@ def _xray(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     elif finding == "pulmonary edema":
         haze = blob(x0 - 0.35, y0, 0.25, 0.45) + blob(x0 + 0.35, y0, 0.25, 0.45)
         level = level + vary(0.1, 0.28) * haze * (1 + 0.35 * clouds(rng, count, 16))
-    return grey(0.08 + 0.9 * level + 0.05 * grain(rng, count) + 0.03 * clouds(rng, count, 6)), mark
+    return gray(0.08 + 0.9 * level + 0.05 * grain(rng, count) + 0.03 * clouds(rng, count, 6)), mark
 
 
 def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -215,7 +215,7 @@ def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     depth: Stack = np.hypot(X, Y + 1)
     side: Stack = np.abs(X) * vary(0.9, 1.2)
     fan = squash((1.9 - depth) * 20) * squash((Y + 1.25 - side) * 20)
-    return grey(tissue * fan * (1 + vary(0.16, 0.3) * grain(rng, count))), mark
+    return gray(tissue * fan * (1 + vary(0.16, 0.3) * grain(rng, count))), mark
 
 
 def _fundus(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -235,18 +235,18 @@ def _fundus(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     ratio = vary(0.72, 1.05) if finding == "glaucoma" else vary(0.3, 0.68)
     cup = ellipse(x, y0, 0.22 * ratio, 0.24 * ratio)
     macula = blob(x - side * 0.75, y0, 0.2, 0.2)
-    colour = tint(1 + 0.06 * clouds(rng, count, 6) - 0.22 * macula, (0.78, 0.42, 0.22))
-    colour = colour - tint(vary(0.2, 0.34) * vessels, (0.6, 0.9, 0.6)) + tint(0.75 * disc, (0.25, 0.42, 0.3))
-    colour = colour + tint(0.6 * cup, (0.1, 0.4, 0.6))
+    color = tint(1 + 0.06 * clouds(rng, count, 6) - 0.22 * macula, (0.78, 0.42, 0.22))
+    color = color - tint(vary(0.2, 0.34) * vessels, (0.6, 0.9, 0.6)) + tint(0.75 * disc, (0.25, 0.42, 0.3))
+    color = color + tint(0.6 * cup, (0.1, 0.4, 0.6))
     mark = disc if finding == "glaucoma" else None
     if finding == "diabetic retinopathy":
-        colour = colour - tint(vary(0.4, 0.8) * spots(rng, count, 9, 0.05, 0.65), (0.5, 0.6, 0.5))
-        colour = colour + tint(vary(0.1, 0.6) * spots(rng, count, 5, 0.045, 0.5), (0.3, 0.6, 0.3))
+        color = color - tint(vary(0.4, 0.8) * spots(rng, count, 9, 0.05, 0.65), (0.5, 0.6, 0.5))
+        color = color + tint(vary(0.1, 0.6) * spots(rng, count, 5, 0.045, 0.5), (0.3, 0.6, 0.3))
     elif finding == "retinal hemorrhage":
         away, drop = x0 - side * vary(-0.3, 0.6), y0 + vary(-0.5, 0.5)
         mark = blot = ellipse(away, drop, vary(0.13, 0.24), vary(0.1, 0.2), 0.08, vary(0, 3))
-        colour = colour - tint(vary(0.26, 0.5) * blot, (0.6, 0.9, 0.6))
-    return colour * eye[..., None] + 0.035 * grain(rng, count)[..., None], mark
+        color = color - tint(vary(0.26, 0.5) * blot, (0.6, 0.9, 0.6))
+    return color * eye[..., None] + 0.035 * grain(rng, count)[..., None], mark
 
 
 def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -306,10 +306,10 @@ def _histology(finding: str, rng: np.random.Generator, count: int) -> Drawn:
         nuclei = nuclei * (1 + vary(0.0, 0.35) * clouds(rng, count, 16))
     gland = ring(vary(-0.4, 0.4), vary(-0.4, 0.4), vary(0.25, 0.4), 0.08)
     lumen = vary(0.0, 0.25) if finding == "necrosis" else vary(0.1, 0.7)
-    colour = tint(stroma, (0.9, 0.68, 0.8)) - tint(stain * (nuclei + lumen * gland), (0.42, 0.42, 0.2))
+    color = tint(stroma, (0.9, 0.68, 0.8)) - tint(stain * (nuclei + lumen * gland), (0.42, 0.42, 0.2))
     if finding == "necrosis":
-        colour = colour - tint(vary(0.0, 0.22) * (1 + 0.5 * clouds(rng, count, 20)), (0.05, 0.25, 0.15))
-    return colour + 0.05 * grain(rng, count)[..., None], None
+        color = color - tint(vary(0.0, 0.22) * (1 + 0.5 * clouds(rng, count, 20)), (0.05, 0.25, 0.15))
+    return color + 0.05 * grain(rng, count)[..., None], None
 
 
 def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -321,23 +321,23 @@ def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     x0, y0 = vary(-0.3, 0.3), vary(-0.3, 0.3)
     distance = np.hypot(X - x0, Y - y0)
     shade = squash((distance - vary(0.2, 0.45)) * 5) * (1 + 0.12 * np.sin(distance * vary(10, 16) + vary(0, 6)))
-    colour = tint(shade * (1 + 0.07 * clouds(rng, count, 7)), (0.85, 0.45, 0.38))
+    color = tint(shade * (1 + 0.07 * clouds(rng, count, 7)), (0.85, 0.45, 0.38))
     x, y = x0 + coin(rng, count) * vary(0.35, 0.6), y0 + vary(-0.5, 0.5)
     rx, ry = vary(0.2, 0.34), vary(0.2, 0.34)
     spot = ellipse(x, y, rx, ry, 0.1)
     mark = None if finding == "normal mucosa" else spot
     if finding == "polyp":
         shadow = ellipse(x, y + 0.8 * ry, rx, ry * 0.4, 0.15)
-        colour = colour + tint(vary(0.16, 0.4) * spot, (0.6, 0.35, 0.35))
-        colour = colour - tint(vary(0.0, 0.3) * shadow, (1, 0.8, 0.8))
+        color = color + tint(vary(0.16, 0.4) * spot, (0.6, 0.35, 0.35))
+        color = color - tint(vary(0.0, 0.3) * shadow, (1, 0.8, 0.8))
     elif finding == "ulcer":
-        colour = colour + tint(vary(0.16, 0.4) * spot, (0.1, 0.7, 0.5))
-        colour = colour - tint(vary(0.0, 0.25) * ring(x, y, rx, 0.06), (0.3, 1, 1))
+        color = color + tint(vary(0.16, 0.4) * spot, (0.1, 0.7, 0.5))
+        color = color - tint(vary(0.0, 0.25) * ring(x, y, rx, 0.06), (0.3, 1, 1))
     elif finding == "bleeding":
         mark = stream = ellipse(x, y, rx * 0.7, ry * 1.7, 0.15, vary(-0.7, 0.7))
-        colour = colour - tint(vary(0.17, 0.4) * stream, (0.3, 0.9, 0.9))
+        color = color - tint(vary(0.17, 0.4) * stream, (0.3, 0.9, 0.9))
     glare = np.clip(spots(rng, count, 3, 0.05), 0, 1)
-    return colour + tint(vary(0.0, 0.5) * glare, (1, 1, 1)) + 0.04 * grain(rng, count)[..., None], mark
+    return color + tint(vary(0.0, 0.5) * glare, (1, 1, 1)) + 0.04 * grain(rng, count)[..., None], mark
 
 
 def _oct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
@@ -369,7 +369,7 @@ def _oct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
         level = level - vary(0.22, 0.42) * inside * spots(rng, count, 6, 0.12, 0.45)
     elif finding == "choroidal neovascularization":
         level = level + vary(0.22, 0.42) * lump * band(floor - 0.12, vary(0.08, 0.14), Y)
-    return grey((0.06 + level) * (1 + vary(0.15, 0.3) * grain(rng, count))), mark
+    return gray((0.06 + level) * (1 + vary(0.15, 0.3) * grain(rng, count))), mark
 
 
 _PAINTERS: dict[str, Callable[[str, np.random.Generator, int], Drawn]] = {

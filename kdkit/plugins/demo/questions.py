@@ -42,7 +42,7 @@ _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "center", "right")
 
 @dataclass(frozen=True)
 class Slips:
-    """How often whoever labelled the training split erred: the shares of answers with another finding, and of
+    """How often whoever labeled the training split erred: the shares of answers with another finding, and of
     boxes (and what is said of their place and size) that are shifted by up to 15 % of the picture."""
 
     finding: float = 0.15

@@ -72,7 +72,7 @@ def save_skeleton(folder: Path, config: dict[str, Any]) -> None:
     (folder / "README.md").write_text(CARD, encoding="utf-8")
 
 
-def normalise_pixels(pictures: Sequence[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
+def normalize_pixels(pictures: Sequence[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
     """uint8 (SIZE, SIZE, 3) pictures -> float (count, 3, SIZE, SIZE), as ``PREPROCESS_CONFIG`` says."""
     mean, std = torch.tensor(PREPROCESS_CONFIG["mean"]), torch.tensor(PREPROCESS_CONFIG["std"])
     scaled = torch.from_numpy(np.stack(pictures)).float().div_(255)
@@ -86,7 +86,7 @@ def _own_data(specialist: Specialist, plan: TrainingPlan) -> tuple[Tensor, list[
         for domain in specialist.domains
         for drawn in draw_split(domain, "train", seed=specialist.seed, count=plan.images, mix=plan.captions)
     ]
-    return normalise_pixels([picture for _, picture in rows]), [row.text for row, _ in rows]
+    return normalize_pixels([picture for _, picture in rows]), [row.text for row, _ in rows]
 
 
 def _fit(model: CLIP, images: Tensor, tokens: Tensor, plan: TrainingPlan, steps: int) -> None:

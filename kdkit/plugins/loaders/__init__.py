@@ -1,4 +1,4 @@
-"""Built-in loaders: how a materialised folder becomes a teacher. Light: declares, imports no library."""
+"""Built-in loaders: how a materialized folder becomes a teacher. Light: declares, imports no library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers that open_clip builds: a dual encoder from a materialised folder."""
+"""Teachers that open_clip builds: a dual encoder from a materialized folder."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class OpenClipEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D) float32, not normalised."""
+        """(B, 3, H, W) -> (B, D) float32, not normalized."""
         device = next(self.model.parameters()).device
         return self.image_features(pixels.to(device, self._input_dtype)).float()
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> (B, D) float32, not normalised; longer texts are truncated at the context length."""
+        """B strings -> (B, D) float32, not normalized; longer texts are truncated at the context length."""
         device = next(self.model.parameters()).device
         return self.text_features(self.tokenizer(texts).to(device)).float()
 

@@ -65,13 +65,13 @@ class TransformersEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D) float32, not normalised."""
+        """(B, 3, H, W) -> (B, D) float32, not normalized."""
         like = next(self.model.parameters())
         return _pooled(self.model.get_image_features(pixels.to(like)))  # type: ignore[operator]
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> (B, D) float32, not normalised.
+        """B strings -> (B, D) float32, not normalized.
 
         Every text is padded to the context length: SigLIP was trained so, and for CLIP it changes nothing.
         """

@@ -35,7 +35,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
         ),
         LossSpec(
             name="vkd",
-            summary="V_kD: distance to each teacher's standardised features, for orthogonal heads",
+            summary="V_kD: distance to each teacher's standardized features, for orthogonal heads",
             factory="kdkit.plugins.losses.vkd:OrthogonalDistillation",
         ),
         LossSpec(

@@ -19,7 +19,7 @@ class FeatureDistillation(nn.Module):
         reduction: over the D features of a row, ``sum`` (the squared distance; 2 - 2 cos for unit rows) or
             ``mean`` (as CLIP-KD's and MMKD-CLIP's code has it, which is D times smaller).
         unit: scale the student's rows to length 1 first, as both papers do. False for targets that are
-            standardised (``standardise``, ``phi-s``): their length carries information.
+            standardized (``standardize``, ``phi-s``): their length carries information.
         average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
     """
 

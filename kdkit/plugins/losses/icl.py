@@ -29,13 +29,13 @@ class _Pairing:
 class InteractiveContrast(nn.Module):
     """``1/2 [CE(c s_I t_T') + CE(c s_T t_I')]``: the student's image must find the teacher's text, and so on.
 
-    ``s`` are unit rows of the student, ``t`` the teacher's rows as the recipe normalises them. A softmax runs
+    ``s`` are unit rows of the student, ``t`` the teacher's rows as the recipe normalizes them. A softmax runs
     over the rows of one teacher, so that which teacher a row is from cannot give the answer away.
 
     Args:
         exp: the scale ``c`` is exp(parameter), at most 100, as in CLIP. False: it is the parameter itself, as
             in the released code of CLIP-KD and MMKD-CLIP, which then starts at 2.66 instead of 14.3.
-        learnable: train the parameter. False: it is a constant (MMKD-CLIP leaves it out of the optimiser).
+        learnable: train the parameter. False: it is a constant (MMKD-CLIP leaves it out of the optimizer).
         initial: start of the parameter; ln(1 / 0.07) in both papers.
         mix_teachers: one softmax over all samples' targets, each the mean of its teachers' targets by trust
             (with one teacher per sample: that teacher's, as released). Needs ``space: shared``.

@@ -18,21 +18,21 @@ from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.contracts.token_signals import HIDDEN, TOKENS
 from kdkit.plugins.losses.rows import AverageOver, kept, mean_distance, nothing
 
-Normalise = Literal["teacher", "both", "none"]
-NORMALISE: tuple[Normalise, ...] = ("teacher", "both", "none")
+Normalize = Literal["teacher", "both", "none"]
+NORMALISE: tuple[Normalize, ...] = ("teacher", "both", "none")
 
 
-def distance(student: Tensor, teacher: Tensor, normalise: Normalise) -> Tensor:
+def distance(student: Tensor, teacher: Tensor, normalize: Normalize) -> Tensor:
     """(..., D), (..., D) -> (...): smooth L1 (beta 1), mean over the D features.
 
     Args:
-        normalise: whose rows are standardised over their features first (layer normalisation without parameters): the
+        normalize: whose rows are standardized over their features first (layer normalization without parameters): the
             teacher's, as the released code for classification does, both, or nobody's.
     """
     width = student.shape[-1:]
-    if normalise != "none":
+    if normalize != "none":
         teacher = F.layer_norm(teacher, width)
-    if normalise == "both":
+    if normalize == "both":
         student = F.layer_norm(student, width)
     return F.smooth_l1_loss(student, teacher, reduction="none").mean(-1)
 
@@ -41,16 +41,16 @@ class OrthogonalDistillation(nn.Module):
     """``sum over signals of smooth-L1(P s, LN(t))``, averaged over the (teacher, sample) pairs by trust.
 
     Args:
-        normalise: see :func:`distance`; ``none`` for targets that the recipe standardises dimension by dimension.
+        normalize: see :func:`distance`; ``none`` for targets that the recipe standardizes dimension by dimension.
         average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
 
     Raises:
-        KdkitError: for another normalisation.
+        KdkitError: for another normalization.
     """
 
-    def __init__(self, *, normalise: Normalise = "teacher", average_over: AverageOver = "pairs") -> None:
+    def __init__(self, *, normalize: Normalize = "teacher", average_over: AverageOver = "pairs") -> None:
         super().__init__()
-        self.normalise, self.average_over = _known(normalise, "vkd"), average_over
+        self.normalize, self.average_over = _known(normalize, "vkd"), average_over
 
     def forward(self, batch: LossInput) -> Tensor:
         """Image and text rows of every teacher that gives them -> ()."""
@@ -61,7 +61,7 @@ class OrthogonalDistillation(nn.Module):
         keep = view.weight > 0
         total = torch.zeros_like(view.weight)
         for signal in [name for name in ("image", "text") if name in view.target and name in view.student]:
-            rows = distance(kept(view.student[signal], keep), kept(view.target[signal], keep), self.normalise)
+            rows = distance(kept(view.student[signal], keep), kept(view.target[signal], keep), self.normalize)
             total = total + torch.where(keep, rows, 0)
         return total
 
@@ -71,16 +71,16 @@ class AnswerOrthogonalDistillation(nn.Module):
     mean over tokens and teachers by trust.
 
     Args:
-        normalise: see :func:`distance`; ``both`` by default, because the last states of a language model have the
+        normalize: see :func:`distance`; ``both`` by default, because the last states of a language model have the
             length that its final norm gives them.
 
     Raises:
-        KdkitError: for another normalisation.
+        KdkitError: for another normalization.
     """
 
-    def __init__(self, *, normalise: Normalise = "both") -> None:
+    def __init__(self, *, normalize: Normalize = "both") -> None:
         super().__init__()
-        self.normalise = _known(normalise, "answer-vkd")
+        self.normalize = _known(normalize, "answer-vkd")
 
     def forward(self, batch: LossInput) -> Tensor:
         """-> ().
@@ -110,13 +110,13 @@ class AnswerOrthogonalDistillation(nn.Module):
             )
         sample, place = spoken.nonzero(as_tuple=True)
         weight = view.weight[sample]
-        rows = distance(view.student[HIDDEN][sample, place], view.target[HIDDEN][sample, place], self.normalise)
+        rows = distance(view.student[HIDDEN][sample, place], view.target[HIDDEN][sample, place], self.normalize)
         return (rows * weight).sum(), weight.sum()
 
 
-def _known(normalise: Normalise, where: str) -> Normalise:
-    if normalise not in NORMALISE:
+def _known(normalize: Normalize, where: str) -> Normalize:
+    if normalize not in NORMALISE:
         raise KdkitError(
-            "KD-LOSS-008", f"there is no normalisation '{normalise}'", where=where, fix=", ".join(NORMALISE)
+            "KD-LOSS-008", f"there is no normalization '{normalize}'", where=where, fix=", ".join(NORMALISE)
         )
-    return normalise
+    return normalize

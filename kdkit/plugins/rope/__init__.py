@@ -38,7 +38,7 @@ def kdkit_rope_variants() -> tuple[RopeSpec, ...]:
         ),
         RopeSpec(
             name="videorope",
-            summary="image centred on the diagonal of text, time on the lowest frequencies, steps of delta",
+            summary="image centered on the diagonal of text, time on the lowest frequencies, steps of delta",
             factory=_VARIANTS + "videorope",
         ),
         *(

@@ -87,20 +87,20 @@ def diagonal(delta: int) -> Design:
 
 
 def centred_lattice(alpha: tuple[float, float, float]) -> Design:
-    """ClinKD eq. 1-4, which is RoPE-TV (Jianlin Su, 2024): a lattice of step ``alpha`` per axis, centred on the
+    """ClinKD eq. 1-4, which is RoPE-TV (Jianlin Su, 2024): a lattice of step ``alpha`` per axis, centered on the
     block of T * H * W places that 1-D RoPE would give the image.
 
     Eq. 3 asks for equal gaps before and after the image. With 1-based text positions and l tokens before, row r of
     n is at ``l + (N + 1) / 2 + alpha * (r - (n + 1) / 2)``, N = T * H * W (the paper has T = 1 and no time axis:
-    there a still image is at the block's centre). So the gap is ``(N + 1 - alpha * (n - 1)) / 2``. Here positions
+    there a still image is at the block's center). So the gap is ``(N + 1 - alpha * (n - 1)) / 2``. Here positions
     count from 0, which changes no difference. Text is always at its index: nothing to correct in generation.
     """
 
     def place(before: Before, grid: Grid) -> tuple[Tensor, int]:
         count = grid[0] * grid[1] * grid[2]
-        centre = before.tokens + (count - 1) / 2
+        center = before.tokens + (count - 1) / 2
         step = torch.tensor(alpha, dtype=torch.float64)[:, None]
         middle = (torch.tensor(grid, dtype=torch.float64)[:, None] - 1) / 2
-        return centre + step * (lattice(grid) - middle), before.here + count
+        return center + step * (lattice(grid) - middle), before.here + count
 
     return place

@@ -108,7 +108,7 @@ def rope_tv(
     """ClinKD's MCG-RoPE as the paper has it (eq. 1-11), which is RoPE-TV.
 
     Args:
-        alpha: distance between neighbouring rows and columns, at least 0; one number, or three for time, rows and
+        alpha: distance between neighboring rows and columns, at least 0; one number, or three for time, rows and
             columns. Beyond (N - 1) / (n - 1) for a side of n in an image of N tokens, the image overlaps the text.
     """
     steps = tuple(float(a) for a in alpha) if isinstance(alpha, Sequence) else (float(alpha),) * 3

@@ -25,7 +25,7 @@ class Entry:
     """A data set of ``dataset_info.json``; names and defaults are LLaMA-Factory's.
 
     Giving ``tags`` (or ``columns``) sets every one that is not given to None, as there: system messages are then
-    not recognised without ``system_tag``.
+    not recognized without ``system_tag``.
     """
 
     messages: str | None = "conversations"

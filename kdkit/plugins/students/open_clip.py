@@ -71,7 +71,7 @@ class OpenClipStudent(OpenClipEncoder):
     def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """``pixels`` (B, 3, H, W), ``tokens`` (B, L) -> ``image``, ``text`` (B, D) and ``logit_scale`` ().
 
-        Features are not normalised. While training, the learnt scale is kept in [1, 100] as CLIP does
+        Features are not normalized. While training, the learnt scale is kept in [1, 100] as CLIP does
         (Radford et al. 2021, section 2.5; open_clip's training loop).
         """
         log_scale: Any = self.model.logit_scale

@@ -39,7 +39,7 @@ class ZeroShot:
         self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
 
     def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
-        """One score per domain with labelled samples of at least two classes, in the order of ``prompts``."""
+        """One score per domain with labeled samples of at least two classes, in the order of ``prompts``."""
         by_domain: dict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
             if sample.label in self.prompts.get(sample.domain, {}):

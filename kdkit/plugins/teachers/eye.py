@@ -30,7 +30,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         image_size=512,
         context_length=77,
         domains=("fundus",),
-        notes="no licence file",
+        notes="no license file",
         unavailable="on Google Drive, for its own code",
     ),
     TeacherSpec(
@@ -43,7 +43,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         image_size=224,
         context_length=52,
         domains=("fundus",),
-        notes="no licence file; Chinese text only",
+        notes="no license file; Chinese text only",
         unavailable="on Google Drive, for a fork of Chinese-CLIP",
     ),
     TeacherSpec(
@@ -53,7 +53,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         loader="",
         image_size=224,
         context_length=77,
-        notes="no licence file; width 512 not confirmed",
+        notes="no license file; width 512 not confirmed",
         unavailable="it needs its own fork, eyeclip",
     ),
 )

@@ -22,7 +22,7 @@ NINE: tuple[TeacherSpec, ...] = (
         license="mit",
         distillation="allowed",
         extra_sources={"text": BIOMEDBERT},
-        notes="stored web pages disagree about the licence (MIT, Apache-2.0); the lock keeps what its card says",
+        notes="stored web pages disagree about the license (MIT, Apache-2.0); the lock keeps what its card says",
     ),
     TeacherSpec(
         name="bmc-clip",
@@ -34,7 +34,7 @@ NINE: tuple[TeacherSpec, ...] = (
         text_dim=768,
         image_size=224,
         context_length=77,
-        notes="'BMCA' in the released features; only a .pt is published; licence and gate not confirmed",
+        notes="'BMCA' in the released features; only a .pt is published; license and gate not confirmed",
     ),
     TeacherSpec(
         name="unimed-clip",
@@ -87,7 +87,7 @@ NINE: tuple[TeacherSpec, ...] = (
         image_size=224,
         context_length=77,
         domains=("pathology",),
-        notes="no licence file in its code repository",
+        notes="no license file in its code repository",
     ),
     TeacherSpec(
         name="pmc-clip",
@@ -98,7 +98,7 @@ NINE: tuple[TeacherSpec, ...] = (
         text_dim=768,
         image_size=224,
         context_length=77,
-        notes="code MIT, licence of the weights not known; BERT attends to padding in the original",
+        notes="code MIT, license of the weights not known; BERT attends to padding in the original",
         unavailable="its RN50_fusion4 needs the original code; the weights are in a data set repository",
     ),
     TeacherSpec(
@@ -123,8 +123,8 @@ NINE: tuple[TeacherSpec, ...] = (
         text_dim=512,
         image_size=224,
         domains=("xray",),
-        notes="the ninth teacher by a third-party source; no licence file in its code repository",
-        unavailable="mean over three hidden layers of its text tower, grey images padded to squares: own code",
+        notes="the ninth teacher by a third-party source; no license file in its code repository",
+        unavailable="mean over three hidden layers of its text tower, gray images padded to squares: own code",
     ),
 )
 

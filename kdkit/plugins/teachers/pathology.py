@@ -49,7 +49,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         domains=("pathology",),
         license="mit",
         distillation="allowed",
-        notes="MIT is the code's licence; width 768 not confirmed; ImageNet normalisation",
+        notes="MIT is the code's license; width 768 not confirmed; ImageNet normalization",
         unavailable="it runs code from its repository (trust_remote_code), which kdkit does not",
     ),
     TeacherSpec(

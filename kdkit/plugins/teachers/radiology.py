@@ -72,7 +72,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         loader="transformers",
         image_size=224,
         context_length=77,
-        notes="no licence file; the slice-pooling adapter is left out, single images only",
+        notes="no license file; the slice-pooling adapter is left out, single images only",
     ),
     TeacherSpec(
         name="medpmc-clip",
@@ -124,7 +124,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         image_size=224,
         context_length=77,
         domains=("ultrasound",),
-        license="academic-software-licence",
+        license="academic-software-license",
         notes="needs a login at the Hub; width 512 not confirmed",
     ),
     TeacherSpec(
@@ -134,7 +134,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         loader="",
         image_size=224,
         domains=("ultrasound",),
-        license="academic-software-licence",
+        license="academic-software-license",
         unavailable="its template tokenizer (770 phrases of its own) needs its own code",
     ),
 )

@@ -40,7 +40,7 @@ TEACHERS: tuple[TeacherSpec, ...] = (
         source="hf:redlessone/DermFM-Zero",
         loader="open_clip",
         domains=("dermatology",),
-        notes="known by a third party only: towers, width and licence not confirmed",
+        notes="known by a third party only: towers, width and license not confirmed",
     ),
     TeacherSpec(
         name="monet",

@@ -36,7 +36,7 @@ class LoaderContract(ModelContract):
         spec, config = cast(LoaderSpec, self.entry.spec), self.folder() / CONFIG
         for mark in spec.marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
-            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognised"
+            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognized"
         if spec.model_types and not spec.marks:
             said = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
             assert said in spec.model_types, f"the example's {CONFIG} has model_type {said!r}: not in model_types"

@@ -92,7 +92,7 @@ class ModelContract(Contract):
             assert apart > 1e-6, f"'{name}' is the same for every example; does it look at its input?"
 
     def test_rows_are_independent(self) -> None:
-        """A row alone is the row in a batch: a sample's signal must not depend on its neighbours."""
+        """A row alone is the row in a batch: a sample's signal must not depend on its neighbors."""
         whole = self.compute(self.model())
         pairs = list(zip(pictures(), self.samples(), strict=True))
         alone = [self.compute(self.model(), [pair]) for pair in pairs]

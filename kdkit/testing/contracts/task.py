@@ -71,7 +71,7 @@ class TaskContract(Contract):
         return SyntheticView()
 
     def samples(self) -> list[Sample]:
-        """Thirty labelled samples of three classes in ``ct``, twenty of two in ``oct``."""
+        """Thirty labeled samples of three classes in ``ct``, twenty of two in ``oct``."""
         return [
             Sample(f"{domain}-{label}-{number}", Path("nowhere.png"), prompts[0], domain, label, "test")
             for domain, classes in PROMPTS.items()

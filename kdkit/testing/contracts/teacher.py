@@ -19,7 +19,7 @@ ALLOWED = {
     "no-derivatives": {"forbidden"},
     "unknown": {"unknown", "forbidden"},
 }
-"""Class of a licence -> what ``distillation`` may say; of other licences a person has to judge."""
+"""Class of a license -> what ``distillation`` may say; of other licenses a person has to judge."""
 
 
 class TeacherContract(ModelContract):
@@ -55,14 +55,14 @@ class TeacherContract(ModelContract):
         for source in filter(None, (spec.source, *spec.extra_sources.values())):
             parse_source(source)
 
-    def test_licence(self) -> None:
-        """``distillation`` follows from the licence, and ``notes`` give the reason where it is not allowed."""
+    def test_license(self) -> None:
+        """``distillation`` follows from the license, and ``notes`` give the reason where it is not allowed."""
         spec = self.spec
         known = get_args(Distillation)
         assert spec.distillation in known, f"expected distillation to be one of {known}, got {spec.distillation!r}"
         allowed = ALLOWED.get(classify(spec.license), set(known))
         assert spec.distillation in allowed, (
-            f"licence {spec.license!r} means distillation {' or '.join(sorted(allowed))}, not {spec.distillation!r}"
+            f"license {spec.license!r} means distillation {' or '.join(sorted(allowed))}, not {spec.distillation!r}"
         )
         if spec.distillation in ("non-commercial", "forbidden"):
             assert spec.notes, f"expected notes to say why distillation is {spec.distillation}"

@@ -75,15 +75,15 @@ def test_the_table(tmp_path: Path) -> None:
     assert labels == [one.get("label") for one in rows]
     for split in (None, *SPLITS):
         for domains in (None, ["ct"], ["mr", "fundus"], []):
-            for labelled in (None, True, False):
+            for labeled in (None, True, False):
                 expected = [
                     i
                     for i, one in enumerate(rows)
                     if (split is None or one["split"] == split)
                     and (domains is None or one["domain"] in domains)
-                    and (labelled is None or ("label" in one) == labelled)
+                    and (labeled is None or ("label" in one) == labeled)
                 ]
-                got = table.select(split, domains, labelled)
+                got = table.select(split, domains, labeled)
                 assert got.tolist() == expected
                 assert got.dtype == np.int64
     with raises_error("KD-DATA-013", mentions=("'fondus'",)) as error:
@@ -222,7 +222,7 @@ def test_data_check_finds_what_is_wrong(tmp_path: Path) -> None:
         Leak("group", ("s22", "s23"), ("train", "test")),
     )
     assert report.uncalibrated == (("ct", "rare"),)
-    assert report.unlabelled == ("mr",)
+    assert report.unlabeled == ("mr",)
     assert [line.split(":")[0] for line in report.problems] == [
         "2 unreadable images",
         "1 duplicate id",
@@ -274,7 +274,7 @@ def test_questions_are_judged_by_answers_and_need_some_for_calibration(tmp_path:
         row(5, domain="captions", split="train", label=None),
     ]
     report = check_data(make_project(tmp_path, rows))
-    assert report.unlabelled == ("captions",)
+    assert report.unlabeled == ("captions",)
     assert report.unasked == ("vqa/mr",)
     assert report.unanswered == {"vqa/mr": {"train": 0, "calibration": 1, "test": 0}}
     assert not report.problems

@@ -45,7 +45,7 @@ name: corrected
 summary: quick
 losses: [{name: answer-ce}, {name: token-kd}]
 trust: {policy: all, options: {unmeasured: true}}
-optimiser: {lr: 0.003, batch_size: 4, steps: %d}
+optimizer: {lr: 0.003, batch_size: 4, steps: %d}
 """
 
 

@@ -24,7 +24,7 @@ name: speaking
 summary: quick
 losses: [{name: answer-ce}]
 trust: {policy: all}
-optimiser: {lr: 0.01, batch_size: 12, steps: 60}
+optimizer: {lr: 0.01, batch_size: 12, steps: 60}
 increment: {replay: 0.5, steps: 0.25}
 """
 QUESTION = "<image>What?"

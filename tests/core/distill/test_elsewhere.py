@@ -81,14 +81,14 @@ def test_a_version_without_an_evaluation_is_judged_on_the_samples_that_are_here(
     assert kept.domains["ct"].count == 30
     assert kept.domains["ct"].before > 0.8
     assert (set(kept.domains), kept.unjudged, kept.added) == ({"ct"}, ("mri",), ("xray",))
-    assert "NOT MEASURED, for want of labelled calibration samples: mri" in outcome_text(outcome)
+    assert "NOT MEASURED, for want of labeled calibration samples: mri" in outcome_text(outcome)
     assert outcome.version.lineage["retention"]["unjudged"] == ["mri"]
     assert outcome.version.lineage["data"]["known"] == ["ct", "mri", "xray"]
     findings = evaluate_project(open_project(root))
     assert findings.learned == {"ct": "v1", "xray": "v2"}
     assert findings.retention is not None
     assert findings.retention.unjudged == ("mri",)
-    assert "not measured, for want of labelled samples: mri" in findings_text(findings, lambda *_: "")
+    assert "not measured, for want of labeled samples: mri" in findings_text(findings, lambda *_: "")
 
 
 def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(authors: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ RECIPE = Recipe.model_validate(
         "summary": "toy",
         "losses": [{"name": "answers"}],
         "trust": {"policy": "all"},
-        "optimiser": {"lr": 0.01, "batch_size": 16, "steps": 60},
+        "optimizer": {"lr": 0.01, "batch_size": 16, "steps": 60},
     }
 )
 
@@ -124,7 +124,7 @@ def test_it_learns_one_teacher_and_then_another_without_forgetting(tmp_path: Pat
     generating_project(root, ("ct", "mri"), held_out=10)
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: threshold, options: {value: 0.8}}\n"
-        "optimiser: {lr: 0.01, batch_size: 24, steps: 150}\nincrement: {replay: 0.5, steps: 1.0}\n",
+        "optimizer: {lr: 0.01, batch_size: 24, steps: 150}\nincrement: {replay: 0.5, steps: 1.0}\n",
         encoding="utf-8",
     )
     add_vlm(root, "first", seed=0, sureness=30.0, knows=["ct", "mri"])

@@ -99,10 +99,10 @@ def assert_same_curves(one: Sequence[Mapping[str, float]], other: Sequence[Mappi
     [
         ("", RECIPE),
         ("parked: true", RECIPE + "teachers_per_sample: one\n"),
-        ("device: cpu", RECIPE.replace("space: heads", "space: heads\ntargets: {normalise: phi-s}")),
+        ("device: cpu", RECIPE.replace("space: heads", "space: heads\ntargets: {normalize: phi-s}")),
         ("", RECIPE.replace("space: heads", "space: shared\naligner: {name: procrustes}")),
     ],
-    ids=["plain", "parked, one teacher a sample", "normalised targets", "a shared space"],
+    ids=["plain", "parked, one teacher a sample", "normalized targets", "a shared space"],
 )
 def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
     without_features: Path, tmp_path: Path, entry: str, recipe: str
@@ -218,7 +218,7 @@ name: speaking
 summary: "ClinKD's eq. 16"
 losses: [{name: answer-ce, weight: 0.6667}, {name: token-kd, weight: 0.3333, options: {temperature: 0.5}}]
 trust: {policy: all, options: {unmeasured: true}}
-optimiser: {lr: 0.003, batch_size: 6, steps: 8}
+optimizer: {lr: 0.003, batch_size: 6, steps: 8}
 """
 
 

@@ -140,7 +140,7 @@ SPEAKING = Recipe.model_validate(
         "heads": "orthogonal",
         "losses": [{"name": "answer-ce"}, {"name": "answer-vkd"}],
         "trust": {"policy": "all"},
-        "optimiser": {"lr": 0.01, "batch_size": 4, "steps": 12},
+        "optimizer": {"lr": 0.01, "batch_size": 4, "steps": 12},
     }
 )
 
@@ -167,11 +167,11 @@ def taught_by(project: Project, *, hidden: bool) -> Survey:
     return survey_of(project, cast(Any, teacher))
 
 
-@pytest.mark.parametrize("normalise", ["unit", "standardise"])
-def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, normalise: str) -> None:
+@pytest.mark.parametrize("normalize", ["unit", "standardize"])
+def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, normalize: str) -> None:
     project = speaking(tmp_path / "p")
     survey = taught_by(project, hidden=True)
-    recipe = SPEAKING.model_copy(update={"targets": SPEAKING.targets.model_copy(update={"normalise": normalise})})
+    recipe = SPEAKING.model_copy(update={"targets": SPEAKING.targets.model_copy(update={"normalize": normalize})})
     plan = make_plan(recipe, survey, None, {}, seed=0)
     run, results = tmp_path / "run", list[tuple[dict[str, Tensor], Any]]()
     for _ in range(2):

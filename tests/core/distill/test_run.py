@@ -257,8 +257,8 @@ def test_a_new_teacher_is_aligned_to_the_space_that_the_student_lives_in(folder:
     assert {name.replace("@radio", "@xr") for name in old} == {n for n in after if ".aligner." in n} - old
 
 
-def test_target_normalisation_is_fitted_on_training_samples_alone(folder: Path) -> None:
-    recipe(folder, ("space: heads", "space: heads\ntargets: {normalise: standardise}"))
+def test_target_normalization_is_fitted_on_training_samples_alone(folder: Path) -> None:
+    recipe(folder, ("space: heads", "space: heads\ntargets: {normalize: standardize}"))
     project = open_project(folder)
     prepared = prepare(project, Options(), Silent())
     made = build(project, prepared.plan, prepared.survey, None, Silent())

@@ -31,7 +31,7 @@ summary: captions alone
 losses: [{name: clip}]
 teachers_per_sample: one
 trust: {policy: threshold, options: {value: 0.7}}
-optimiser: {lr: 0.01, batch_size: 24, steps: 40}
+optimizer: {lr: 0.01, batch_size: 24, steps: 40}
 increment: {replay: 0.5, steps: 0.5}
 """
 
@@ -178,7 +178,7 @@ def test_sft_beside_a_teacher_that_only_answers(tmp_path: Path) -> None:
     config = json.dumps({"family": "clinkd", "config": {"sizes": SIZES, **SMALL, "max_answer": 40, "max_tokens": 128}})
     text = registry.read_text(encoding="utf-8").replace("{family: toy-vlm, config: {width: 12}}", config)
     text = text.replace("{family: toy-vlm}", config)
-    registry.write_text(text + "optimiser: {steps: 6, lr: 0.01, batch_size: 6}\n", encoding="utf-8")
+    registry.write_text(text + "optimizer: {steps: 6, lr: 0.01, batch_size: 6}\n", encoding="utf-8")
     with raises_error("KD-DIST-032"):
         prepare(open_project(root), Options(recipe="clinkd"), Silent())
     outcome = run(open_project(root), recipe="sft")

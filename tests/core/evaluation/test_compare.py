@@ -119,8 +119,8 @@ def test_a_domain_that_cannot_be_scored_is_skipped_and_said() -> None:
     found = evaluate_views(Fixed({"v1": {"ct": 80}}), [Named("v1")], [], samples, reporter=reporter)
     assert found.domains == ("ct",)
     assert reporter.warnings == [
-        "domain 'oct' is not evaluated: all its labelled samples are 'drusen', so there is nothing to tell apart",
-        "domain 'skin' is not evaluated: none of its samples is labelled",
+        "domain 'oct' is not evaluated: all its labeled samples are 'drusen', so there is nothing to tell apart",
+        "domain 'skin' is not evaluated: none of its samples is labeled",
     ]
     assert set(found.skipped) == {"oct", "skin"}
 

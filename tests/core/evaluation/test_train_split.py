@@ -23,7 +23,7 @@ def test_teachers_that_answered_nothing_there_are_told_of_and_left_out(tmp_path:
     root = tmp_path / "p"
     generating_project(root, held_out=4)
     recipe = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-    (root / "toy.yaml").write_text(recipe + "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
+    (root / "toy.yaml").write_text(recipe + "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
     add_vlm(root, "first", seed=0)
     distill(reopened(root), Options(cpu=True))
     heard = Heard()

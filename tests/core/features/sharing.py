@@ -13,7 +13,7 @@ from kdkit.core.data import load_table
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project
-from kdkit.core.project.registry.lock import LicenceSeen, Lock, LockedTeacher
+from kdkit.core.project.registry.lock import LicenseSeen, Lock, LockedTeacher
 from tests.core.features.small import paint
 
 FINGERPRINT = "ab" * 32
@@ -42,7 +42,7 @@ def lock_of(fingerprint: str = FINGERPRINT) -> LockedTeacher:
         options={},
         files={},
         also={},
-        licence=LicenceSeen(name="mit", evidence="README.md"),
+        license=LicenseSeen(name="mit", evidence="README.md"),
         gated=False,
         signals={},
         identity={"preprocess": "squash"},

@@ -17,11 +17,11 @@ from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.table import SampleTable
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import Shard
-from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
-from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, licence_to_share
+from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 from kdkit.core.sharing.hub import Hub
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
@@ -91,24 +91,24 @@ def test_own_rows_come_before_shared_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "public", "licence", "why"),
+    ("facts", "public", "license", "why"),
     [
-        (LicenceFacts(seen="mit"), True, "mit", ""),
-        (LicenceFacts(seen="cc-by-nc-4.0"), True, "cc-by-nc-4.0", ""),
-        (LicenceFacts(), False, "unknown", ""),
-        (LicenceFacts(), True, "", "its licence is unknown"),
-        (LicenceFacts(seen="cc-by-nc-nd-4.0"), False, "", "allows no derivatives"),
-        (LicenceFacts(seen="mit", distillation="forbidden", note="no outputs"), False, "", "no outputs"),
-        (LicenceFacts(asserted="LicenseRef-Ours"), False, "LicenseRef-Ours", ""),
-        (LicenceFacts(asserted="LicenseRef-Ours"), True, "", "not everybody's"),
+        (LicenseFacts(seen="mit"), True, "mit", ""),
+        (LicenseFacts(seen="cc-by-nc-4.0"), True, "cc-by-nc-4.0", ""),
+        (LicenseFacts(), False, "unknown", ""),
+        (LicenseFacts(), True, "", "its license is unknown"),
+        (LicenseFacts(seen="cc-by-nc-nd-4.0"), False, "", "allows no derivatives"),
+        (LicenseFacts(seen="mit", distillation="forbidden", note="no outputs"), False, "", "no outputs"),
+        (LicenseFacts(asserted="LicenseRef-Ours"), False, "LicenseRef-Ours", ""),
+        (LicenseFacts(asserted="LicenseRef-Ours"), True, "", "not everybody's"),
     ],
 )
-def test_licences_decide_who_may_share(facts: LicenceFacts, public: bool, licence: str, why: str) -> None:
-    if licence:
-        assert licence_to_share("radio", facts, public=public) == licence
+def test_licenses_decide_who_may_share(facts: LicenseFacts, public: bool, license: str, why: str) -> None:
+    if license:
+        assert license_to_share("radio", facts, public=public) == license
         return
     with raises_error("KD-SHARE-003", where="teachers.radio") as caught:
-        licence_to_share("radio", facts, public=public)
+        license_to_share("radio", facts, public=public)
     assert why in caught.value.why
     assert caught.value.code == ExitCode.DENIED
 

@@ -1,4 +1,4 @@
-"""Licence names and what follows from them."""
+"""License names and what follows from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from kdkit.core.contracts import Distillation
-from kdkit.core.project.licenses import LicenceFacts, Use, allowed, classify, normalise
+from kdkit.core.project.licenses import LicenseFacts, Use, allowed, classify, normalize
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ from kdkit.core.project.licenses import LicenceFacts, Use, allowed, classify, no
     ],
 )
 def test_names(written: str, name: str, kind: str) -> None:
-    assert normalise(written) == name
-    assert normalise(name) == name, "normalising twice changes nothing"
+    assert normalize(written) == name
+    assert normalize(name) == name, "normalizing twice changes nothing"
     assert classify(written) == kind
 
 
@@ -66,7 +66,7 @@ def test_the_strictest_of_what_is_known_decides(
     case: tuple[str | None, str | None, str, Distillation, str, str], use: Use
 ) -> None:
     asserted, seen, catalogue, distillation, research, commercial = case
-    facts = LicenceFacts(catalogue, asserted, seen, distillation, note="its clause")
+    facts = LicenseFacts(catalogue, asserted, seen, distillation, note="its clause")
     verdict = allowed(facts, use)
     outcome = "no" if not verdict.allowed else "warned" if verdict.warning else "yes"
     assert outcome == (research if use == "research" else commercial)
@@ -77,14 +77,14 @@ def test_the_strictest_of_what_is_known_decides(
 
 
 def test_gated_is_always_said_and_denials_stay() -> None:
-    gated = allowed(LicenceFacts("mit", gated=True), "research")
+    gated = allowed(LicenseFacts("mit", gated=True), "research")
     assert gated.allowed
     assert gated.warning
     assert "gated" in gated.reason
-    assert not allowed(LicenceFacts("cc-by-nc-nd-4.0", gated=True), "research").allowed
+    assert not allowed(LicenseFacts("cc-by-nc-nd-4.0", gated=True), "research").allowed
 
 
-def test_a_persons_licence_that_is_not_recognised_is_said() -> None:
-    verdict = allowed(LicenceFacts(asserted="by-nc 4", seen="mit"), "commercial")
+def test_a_persons_license_that_is_not_recognized_is_said() -> None:
+    verdict = allowed(LicenseFacts(asserted="by-nc 4", seen="mit"), "commercial")
     assert (verdict.allowed, verdict.warning) == (True, True)
     assert "'by-nc 4'" in verdict.reason

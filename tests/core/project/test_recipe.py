@@ -10,7 +10,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import Recipe, load_recipe, recipe_file
-from kdkit.core.project.registry.schema import OptimiserEntry
+from kdkit.core.project.registry.schema import OptimizerEntry
 from tests.errors import raises_error
 
 BUILT_IN = ("captions", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
@@ -22,7 +22,7 @@ losses:
     weight: 2
   - {name: icl, options: {exp: false}}
 trust: {policy: threshold}
-optimiser:
+optimizer:
   lr: 1e-3
   batch_size: 8
   steps: 10
@@ -61,13 +61,13 @@ def test_mmkd_released_is_what_its_code_does() -> None:
     assert float(made.scale) == pytest.approx(2.659, abs=1e-3)
     assert not made.exp
     assert not list(made.parameters())
-    assert (recipe.targets.normalise, recipe.teachers_per_sample, recipe.space) == ("none", "one", "shared")
+    assert (recipe.targets.normalize, recipe.teachers_per_sample, recipe.space) == ("none", "one", "shared")
 
 
 def test_a_file_is_read_relative_to_the_root(tmp_path: Path) -> None:
     recipe = load(GOOD, tmp_path)
     assert recipe.losses[1].options == {"exp": False}
-    assert recipe.optimiser.lr == 1e-3
+    assert recipe.optimizer.lr == 1e-3
     assert recipe.space == "heads"
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
@@ -85,12 +85,12 @@ def test_shown_text_is_the_file_byte_for_byte() -> None:
         ("summary:", "sumary:", ":2", "unknown key 'sumary'", "did you mean 'summary'?"),
         ("name: icl", "name: icll", ":6", "unknown loss 'icll'", "did you mean 'icl'?"),
         ("threshold}", "treshold}", ":7", "unknown policy 'treshold'", "did you mean 'threshold'?"),
-        ("lr: 1e-3", "lr: fast", ":9", "optimiser.lr: ", ""),
-        ("lr: 1e-3", "lr: -1", ":9", "optimiser.lr: ", ""),
+        ("lr: 1e-3", "lr: fast", ":9", "optimizer.lr: ", ""),
+        ("lr: 1e-3", "lr: -1", ":9", "optimizer.lr: ", ""),
         ("  steps: 10", "  steps: 10\n  lr: 3", ":12", "'lr' is given twice", "keep one"),
         ("  steps: 10\n", "", ":8", "exactly one of 'epochs' and 'steps'", ""),
         ("  steps: 10", "  steps: 10\n  epochs: 3", ":8", "exactly one of 'epochs' and 'steps'", ""),
-        ("  lr: 1e-3\n", "", ":8", "'optimiser.lr' is missing", ""),
+        ("  lr: 1e-3\n", "", ":8", "'optimizer.lr' is missing", ""),
         ("trust: {", "space: shared\ntrust: {", ":1", "needs an 'aligner'", ""),
         ("trust: {", "aligner: {name: pca}\ntrust: {", ":1", "belongs to 'space: shared'", ""),
         (
@@ -151,9 +151,9 @@ def test_no_such_recipe(tmp_path: Path) -> None:
 
 def test_the_registry_may_change_rate_and_length() -> None:
     recipe = load_recipe("kdkit", load_catalogue())
-    changed = recipe.with_optimiser(OptimiserEntry(lr=0.5, steps=7))
-    assert (changed.optimiser.lr, changed.optimiser.steps, changed.optimiser.epochs) == (0.5, 7, None)
+    changed = recipe.with_optimizer(OptimizerEntry(lr=0.5, steps=7))
+    assert (changed.optimizer.lr, changed.optimizer.steps, changed.optimizer.epochs) == (0.5, 7, None)
     assert changed.losses == recipe.losses
-    assert recipe.with_optimiser(OptimiserEntry()) is recipe
+    assert recipe.with_optimizer(OptimizerEntry()) is recipe
     with pytest.raises(ValueError, match="at most one of"):
-        OptimiserEntry(steps=7, epochs=2)
+        OptimizerEntry(steps=7, epochs=2)

@@ -22,7 +22,7 @@ CONFIG = "stub.json"
 
 
 class Stub(nn.Module):
-    """Image -> its mean colour, text -> its length, both through ``matrix`` (3, D)."""
+    """Image -> its mean color, text -> its length, both through ``matrix`` (3, D)."""
 
     def __init__(self, matrix: Tensor, trouble: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Stub(nn.Module):
         return int(self.matrix.shape[1]) + (self.trouble == "wrong width")
 
     def identity(self) -> Mapping[str, str]:
-        return {"preprocessing": "mean colour"}
+        return {"preprocessing": "mean color"}
 
     def preprocess(self, image: Image) -> Tensor:
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(-1, 3).float().mean(0)

@@ -19,7 +19,7 @@ from kdkit.core.teachers import (
     add_teacher,
     check_lock,
     lock_teachers,
-    materialise,
+    materialize,
     open_teacher,
     plan_addition,
     remove_teacher,
@@ -64,12 +64,12 @@ def test_a_deleted_artifact_is_fetched_again_and_must_be_the_same(tmp_path: Path
     stub.write(tmp_path / "a")
     locked = add_teacher(project, "a", {"from": "local:a"})
     shutil.rmtree(project.state)
-    assert materialise(project, "a").files == locked.files
+    assert materialize(project, "a").files == locked.files
     assert open_teacher(project, "a").fingerprint == locked.fingerprint
     shutil.rmtree(project.state)
     (tmp_path / "a" / "stub.json").write_text("{}", encoding="utf-8")
     with raises_error("KD-TEACH-002", where="registry.yaml:4", mentions=("'stub.json'",)):
-        materialise(project, "a")
+        materialize(project, "a")
     assert not (project.artifacts / "a").exists()
 
 
@@ -85,7 +85,7 @@ def test_the_fingerprint_depends_on_weights_options_and_configs_but_not_on_the_c
 
     plain = fingerprint("plain", Path.touch)
     assert fingerprint("card", lambda f: (f / "README.md").write_text("hello")) == plain
-    assert fingerprint("licence", lambda f: (f / "LICENSE").write_text("hello")) == plain
+    assert fingerprint("license", lambda f: (f / "LICENSE").write_text("hello")) == plain
     others = {
         fingerprint("config", lambda f: (f / "stub.json").write_text("{}")),
         fingerprint("more", lambda f: (f / "vocab.txt").write_text("a")),
@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     assert "no model here" in stub.refused(project, "a", **{"from": "local:empty"}).what
     assert "no model here" in stub.refused(project, "a", **{"from": "local:photos"}).what
     nobody = stub.refused(project, "a", **{"from": "local:json"})
-    assert "no loader recognises" in nobody.what
+    assert "no loader recognizes" in nobody.what
     assert "stub needs stub.json" in nobody.why
     assert "--loader other or --loader stub" in stub.refused(project, "a", **{"from": "local:both"}).fix
     assert "no weights" in stub.refused(project, "a", **{"from": "local:bare"}).what
@@ -151,7 +151,7 @@ def test_names_that_nobody_knows(tmp_path: Path) -> None:
     assert add_teacher(project, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
     with raises_error("KD-REG-006", mentions=("already",)):
         add_teacher(project, "medclip", {})
-    for ask in (open_teacher, materialise, remove_teacher):
+    for ask in (open_teacher, materialize, remove_teacher):
         with pytest.raises(KdkitError) as caught:
             ask(project, "medclop")
         assert "did you mean 'medclip'" in caught.value.why
@@ -270,12 +270,12 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
     assert "+  a:\n+    from: local:a\n" in planned.diff
 
 
-def test_a_plan_speaks_of_the_licence_as_the_addition_would(tmp_path: Path) -> None:
+def test_a_plan_speaks_of_the_license_as_the_addition_would(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     folder = stub.write(tmp_path / "a")
     for notes, add in ((stub.Notes(), plan_addition), (stub.Notes(), plan_addition), (stub.Notes(), add_teacher)):
         add(project, "a", {"from": "local:a"}, reporter=notes)
-        assert [("licence" in said) for said in notes.warnings] == ([] if (folder / "README.md").exists() else [True])
+        assert [("license" in said) for said in notes.warnings] == ([] if (folder / "README.md").exists() else [True])
         (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
 
 

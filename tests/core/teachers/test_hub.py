@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.project.project import Project
-from kdkit.core.teachers import add_teacher, lock_teachers, materialise, open_teacher, plan_addition
+from kdkit.core.teachers import add_teacher, lock_teachers, materialize, open_teacher, plan_addition
 from tests.core.teachers import stub
 from tests.local_hub import LocalHub, local_hub
 
@@ -45,14 +45,14 @@ def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> 
     assert facts.commit == commit
     assert facts.dims == {"image": 4, "text": 4}
     assert set(facts.files) == {"stub.json", "model.safetensors", "README.md"}
-    assert facts.licence is not None
-    assert facts.licence.name == "apache-2.0"
+    assert facts.license is not None
+    assert facts.license.name == "apache-2.0"
     assert hub.downloads() == ["README.md", "model.safetensors", "stub.json"]
 
     hub.add("org/teacher", files(tmp_path, width=9))
     shutil.rmtree(project.state)
     shutil.rmtree(tmp_path / "cache")
-    assert materialise(project, "t").files == facts.files, "the locked commit, not the branch"
+    assert materialize(project, "t").files == facts.files, "the locked commit, not the branch"
     assert open_teacher(project, "t").fingerprint == facts.fingerprint
     assert lock_teachers(project, ["t"])["t"].dims["image"] == 9
 
@@ -156,7 +156,7 @@ def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, t
     assert facts.also == {"text": f"hf:org/text@{side}"}
     hub.add("org/text", {"config.json": b'{"changed": true}'})
     shutil.rmtree(project.state)
-    assert materialise(project, "t").files == facts.files
+    assert materialize(project, "t").files == facts.files
 
 
 OPEN_CLIP = b'{"model_cfg": {"text_cfg": {"hf_model_name": "org/bert", "hf_tokenizer_name": "%s"}}}'

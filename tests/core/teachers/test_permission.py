@@ -1,4 +1,4 @@
-"""Licences stop a teacher at the door, in the files, and when the project's use changes."""
+"""Licenses stop a teacher at the door, in the files, and when the project's use changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.errors import raises_error
 
 
 @pytest.mark.parametrize(
-    ("licence", "distillation", "use", "fields", "outcome"),
+    ("license", "distillation", "use", "fields", "outcome"),
     [
         ("mit", "allowed", "commercial", {}, "fine"),
         ("cc-by-nc-4.0", "non-commercial", "research", {}, "fine"),
@@ -27,15 +27,15 @@ from tests.errors import raises_error
         ("unknown", "unknown", "commercial", {"license": "apache-2.0"}, "fine"),
     ],
 )
-def test_the_licence_of_the_catalogue_stops_before_anything_is_fetched(
-    tmp_path: Path, licence: str, distillation: str, use: str, fields: dict[str, str], outcome: str
+def test_the_license_of_the_catalogue_stops_before_anything_is_fetched(
+    tmp_path: Path, license: str, distillation: str, use: str, fields: dict[str, str], outcome: str
 ) -> None:
     spec = TeacherSpec(
         name="t",
         summary="",
         source="local:nowhere",
         loader="stub",
-        license=licence,
+        license=license,
         distillation=distillation,  # type: ignore[arg-type]
     )
     project = stub.make_project(tmp_path, spec, registry=f"version: 1\nuse: {use}\n")
@@ -49,7 +49,7 @@ def test_the_licence_of_the_catalogue_stops_before_anything_is_fetched(
     assert open_teacher(project, "t").name == "t"
 
 
-def test_the_licence_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_license_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path, registry="version: 1\nuse: research\n")
     folder = stub.write(tmp_path / "a")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# A model\n", encoding="utf-8")
@@ -64,9 +64,9 @@ def test_a_commercial_project_reads_the_files_of_what_no_catalogue_knows(tmp_pat
     assert stub.refused(project, "a", **{"from": "local:a"}).code == ExitCode.DENIED  # nothing is stated
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n", encoding="utf-8")
     facts = add_teacher(project, "a", {"from": "local:a"})
-    assert facts.licence is not None
-    assert facts.licence.name == "mit"
-    assert lock_teachers(project, ["a"])["a"].licence == facts.licence
+    assert facts.license is not None
+    assert facts.license.name == "mit"
+    assert lock_teachers(project, ["a"])["a"].license == facts.license
 
 
 def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path:
     folder = stub.write(tmp_path / "a")
     (folder / "LICENSE").write_text("Creative Commons Attribution-NonCommercial 4.0 International", encoding="utf-8")
     facts = add_teacher(project, "a", {"from": "local:a"})
-    assert facts.licence is not None
-    assert (facts.licence.name, facts.licence.evidence) == ("cc-by-nc-4.0", "LICENSE")
+    assert facts.license is not None
+    assert (facts.license.name, facts.license.evidence) == ("cc-by-nc-4.0", "LICENSE")
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
     with raises_error("KD-TEACH-009", where="registry.yaml:4") as caught:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.teachers.recognize import recognise
+from kdkit.core.teachers.recognize import recognize
 from tests.errors import raises_error
 
 QWEN, CLIP = {"model_type": "qwen2_vl"}, {"model_type": "clip"}
@@ -18,11 +18,11 @@ DUAL = {"open_clip_config.json": {}, "config.json": CLIP, "preprocessor_config.j
 RECORD = {"student": ["open_clip_config.json", "open_clip_model.safetensors"]}
 
 
-def recognised(folder: Path, files: dict[str, Any]) -> str:
+def recognized(folder: Path, files: dict[str, Any]) -> str:
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / name).write_text(text, encoding="utf-8")
-    return recognise(load_catalogue(), folder, "local:here")
+    return recognize(load_catalogue(), folder, "local:here")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def recognised(folder: Path, files: dict[str, Any]) -> str:
     ids=["student", "published student", "adapters", "qwen", "clip", "own text tower", "two forms", "no object"],
 )
 def test_a_folder_says_what_it_is(files: dict[str, Any], loader: str, tmp_path: Path) -> None:
-    assert recognised(tmp_path, files) == loader
+    assert recognized(tmp_path, files) == loader
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_a_folder_says_what_it_is(files: dict[str, Any], loader: str, tmp_path: 
 )
 def test_two_forms_of_which_nobody_says_which_is_meant(record: dict[str, Any], fix: str, tmp_path: Path) -> None:
     with raises_error("KD-TEACH-015", where="local:here") as caught:
-        recognised(tmp_path, {**DUAL, **record})
+        recognized(tmp_path, {**DUAL, **record})
     assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("config", [{"model_type": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"])
 def test_another_model_is_nobodys(config: Any, tmp_path: Path) -> None:
     with raises_error("KD-TEACH-016", where="local:here") as caught:
-        recognised(tmp_path, {"config.json": config, "preprocessor_config.json": {}})
+        recognized(tmp_path, {"config.json": config, "preprocessor_config.json": {}})
     assert "transformers needs a config.json with model_type aimv2, align" in caught.value.why
     assert "qwen2-vl needs clinkd.json or a config.json with model_type qwen2_vl, qwen2_5_vl" in caught.value.why

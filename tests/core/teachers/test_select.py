@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.teachers.card import licence_seen
+from kdkit.core.teachers.card import license_seen
 from kdkit.core.teachers.select import select_descriptions, select_files
 from kdkit.core.teachers.source import Source, parse_source
 from tests.errors import raises_error
@@ -99,10 +99,10 @@ def test_other_sources_are_errors(text: str) -> None:
         ),
     ],
 )
-def test_the_strictest_licence_that_files_state(
+def test_the_strictest_license_that_files_state(
     tmp_path: Path, files: dict[str, str], expected: tuple[str | None, str | None, bool]
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
-    seen, gated = licence_seen(tmp_path)
+    seen, gated = license_seen(tmp_path)
     assert (seen.name if seen else None, seen.evidence if seen else None, gated) == expected

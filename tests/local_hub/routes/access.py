@@ -63,7 +63,7 @@ def at(found: Repository, revision: str) -> Commit:
 @route("GET", "/api/whoami-v2")
 def whoami(_: LocalHub, request: Request) -> Answer:
     account = signed_in(request)
-    organisations = [{"name": name, "roleInOrg": role} for name, role in account.organisations.items()]
+    organizations = [{"name": name, "roleInOrg": role} for name, role in account.organizations.items()]
     token = {"displayName": "local", "role": account.role}
     return Answer(
         {
@@ -72,7 +72,7 @@ def whoami(_: LocalHub, request: Request) -> Answer:
             "name": account.name,
             "fullname": account.name,
             "isPro": False,
-            "orgs": organisations,
+            "orgs": organizations,
             "auth": {"type": "access_token", "accessToken": token},
         }
     )

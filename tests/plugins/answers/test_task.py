@@ -15,7 +15,7 @@ from kdkit.core.evaluation import evaluate_views, retention
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.answers.grading import Reply, Tools, grade_descriptions
 from kdkit.plugins.answers.names import TASKS
-from kdkit.plugins.answers.summary import summarise
+from kdkit.plugins.answers.summary import summarize
 from kdkit.plugins.answers.task import Answers
 from tests.errors import raises_error
 
@@ -190,7 +190,7 @@ def test_every_metric_has_a_fraction_and_an_interval_around_it() -> None:
 def test_macro_and_micro() -> None:
     samples = [question(f"a{n}", "lung", "roc/ct") for n in range(3)] + [question("b", "lung", "roc/mr")]
     scores = score({"b": "liver"}, samples) + score({}, [question("c", "yes", "vqa/mr")])
-    roc, vqa = summarise(scores)
+    roc, vqa = summarize(scores)
     assert (roc.task, list(roc.modalities)) == ("roc", ["ct", "mr"])
     assert (roc.macro["accuracy"], roc.micro["accuracy"]) == (0.5, 0.75)
     assert (vqa.macro["closed_accuracy"], "closed_accuracy" in vqa.micro) == (1.0, False)

@@ -14,7 +14,7 @@ from kdkit.plugins.demo.dataset import draw_split
 from kdkit.plugins.demo.images import FINDINGS
 from kdkit.plugins.demo.student import CONTEXT_LENGTH, STUDENT_CONFIG
 from kdkit.plugins.demo.teachers import SPECIALISTS, WEIGHTS, Specialist, find_specialist, teacher_folder
-from kdkit.plugins.demo.training import TrainingPlan, normalise_pixels, train_specialist
+from kdkit.plugins.demo.training import TrainingPlan, normalize_pixels, train_specialist
 
 NAMES = [specialist.name for specialist in SPECIALISTS]
 
@@ -61,7 +61,7 @@ def test_training_leaves_a_folder_that_open_clip_loads(tmp_path: Path) -> None:
     train_specialist(mini, tmp_path / "mini", TrainingPlan(images=16, steps=2, batch=8))
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'mini'}")
     _, picture = next(draw_split("oct", "test", seed=1, count=1))
-    pixels = normalise_pixels([picture])
+    pixels = normalize_pixels([picture])
     assert torch.allclose(preprocess(Image.fromarray(picture)), pixels[0], atol=1e-5)
     assert model.encode_image(pixels).shape == (1, 64)
 

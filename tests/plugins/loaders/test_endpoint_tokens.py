@@ -241,7 +241,7 @@ losses:
   - {name: answer-ce, weight: 1.0}
   - {name: token-kd, weight: 1.0}
 trust: {policy: all}
-optimiser: {lr: 0.01, batch_size: 2, steps: 2}
+optimizer: {lr: 0.01, batch_size: 2, steps: 2}
 """
 
 

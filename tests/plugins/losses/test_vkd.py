@@ -20,29 +20,29 @@ WIDTHS = {"a": 6, "b": 9}
 Array = np.ndarray[Any, Any]
 
 
-def smooth_l1(s: Array, t: Array, normalise: str) -> float:
-    """Mean over features of d^2 / 2 below 1, |d| - 1/2 beyond; rows standardised with epsilon 1e-5."""
+def smooth_l1(s: Array, t: Array, normalize: str) -> float:
+    """Mean over features of d^2 / 2 below 1, |d| - 1/2 beyond; rows standardized with epsilon 1e-5."""
 
     def standard(row: Array) -> Array:
         return np.asarray((row - row.mean()) / np.sqrt(row.var() + 1e-5))
 
-    t = t if normalise == "none" else standard(t)
-    s = standard(s) if normalise == "both" else s
+    t = t if normalize == "none" else standard(t)
+    s = standard(s) if normalize == "both" else s
     return float(np.mean([d * d / 2 if abs(d) < 1 else abs(d) - 0.5 for d in s - t]))
 
 
-@pytest.mark.parametrize("normalise", NORMALISE)
+@pytest.mark.parametrize("normalize", NORMALISE)
 @pytest.mark.parametrize("over", ["pairs", "samples", "teachers"])
-def test_of_dual_encoders(normalise: Any, over: Any) -> None:
+def test_of_dual_encoders(normalize: Any, over: Any) -> None:
     for seed in range(3):
         batch = make_batch(seed)
         views = views_of(batch)
         values = np.zeros((len(views), len(views[0].weight)))
         for t, view in enumerate(views):
             for b in reference.places(view.weight):
-                values[t, b] = sum(smooth_l1(view.student[s][b], view.target[s][b], normalise) for s in view.target)
+                values[t, b] = sum(smooth_l1(view.student[s][b], view.target[s][b], normalize) for s in view.target)
         expected = reference.average(values, np.stack([view.weight for view in views]), over)
-        found = OrthogonalDistillation(normalise=normalise, average_over=over)(batch)
+        found = OrthogonalDistillation(normalize=normalize, average_over=over)(batch)
         assert float(found.detach()) == pytest.approx(expected, rel=1e-6)
 
 
@@ -62,17 +62,17 @@ def answers(weights: Tensor | None = None) -> LossInput:
     return LossInput(outputs, tuple(views), torch.zeros(B, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("normalise", NORMALISE)
-def test_of_answers_is_a_mean_per_token_by_trust(normalise: Any) -> None:
+@pytest.mark.parametrize("normalize", NORMALISE)
+def test_of_answers_is_a_mean_per_token_by_trust(normalize: Any) -> None:
     batch, total, mass = answers(), 0.0, 0.0
     for view in batch.teachers:
         for b in range(B):
             for place, token in enumerate(view.target["tokens"][b].tolist()):
                 if token >= 0:
                     s, t = (x["answer_hidden"][b, place].detach().numpy() for x in (view.student, view.target))
-                    total += float(view.weight[b]) * smooth_l1(s, t, normalise)
+                    total += float(view.weight[b]) * smooth_l1(s, t, normalize)
                     mass += float(view.weight[b])
-    found = AnswerOrthogonalDistillation(normalise=normalise)(batch)
+    found = AnswerOrthogonalDistillation(normalize=normalize)(batch)
     assert float(found.detach()) == pytest.approx(total / mass, rel=1e-6)
     torch.autograd.backward(found)
     for view in batch.teachers:
@@ -96,4 +96,4 @@ def test_what_is_refused() -> None:
         AnswerOrthogonalDistillation()(batch)
     for make in (OrthogonalDistillation, AnswerOrthogonalDistillation):
         with raises_error("KD-LOSS-008", mentions=("'batch'",)):
-            make(normalise="batch")  # type: ignore[arg-type]
+            make(normalize="batch")  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.licenses import LicenceFacts, classify, normalise
+from kdkit.core.project.licenses import LicenseFacts, classify, normalize
 from kdkit.core.teachers.source import parse_source
 from kdkit.plugins.teachers import kdkit_teachers
 from kdkit.plugins.teachers.mmkd import NINE
@@ -37,14 +37,14 @@ def test_facts_fit_together(spec: TeacherSpec) -> None:
     assert bool(spec.unavailable) == (not (spec.source and spec.loader)), "it can be loaded, or it says why not"
     if spec.loader:
         assert load_catalogue().get("loader", spec.loader)
-    assert normalise(spec.license) == normalise(normalise(spec.license))
+    assert normalize(spec.license) == normalize(normalize(spec.license))
     for source in spec.extra_sources.values():
         parse_source(source)
     assert spec.image_dim == spec.text_dim, "dual encoders share one space"
 
 
 @pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)
-def test_what_is_said_about_distillation_follows_from_the_licence(spec: TeacherSpec) -> None:
+def test_what_is_said_about_distillation_follows_from_the_license(spec: TeacherSpec) -> None:
     expected = {
         "permissive": {"allowed"},
         "non-commercial": {"non-commercial"},
@@ -54,4 +54,4 @@ def test_what_is_said_about_distillation_follows_from_the_licence(spec: TeacherS
     assert spec.distillation in expected[classify(spec.license)]
     if spec.distillation in ("forbidden", "non-commercial"):
         assert spec.notes, "the reason"
-    assert LicenceFacts(spec.license).strictest == classify(spec.license)
+    assert LicenseFacts(spec.license).strictest == classify(spec.license)

@@ -1,4 +1,4 @@
-"""What teachers are aligned to: their consensus, found by generalised Procrustes analysis (Gower 1975)."""
+"""What teachers are aligned to: their consensus, found by generalized Procrustes analysis (Gower 1975)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Paired:
 def consensus(
     teachers: Mapping[str, Paired], count: int, dim: int, *, fixed: Mapping[str, Paired] | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Generalised Procrustes: rotate every teacher to the mean, take the mean again.
+    """Generalized Procrustes: rotate every teacher to the mean, take the mean again.
 
     Teachers of any width take part: a narrower one is placed into the space, a wider one is projected. All
     signals of a teacher turn together. A teacher that shares no sample with those before it (another

@@ -108,6 +108,6 @@ def _distinct(rows: Tensor) -> Tensor:
 def _spearman(a: Tensor, b: Tensor) -> Tensor:
     """(N,) rank correlation of the rows of two (N, K) tensors; 0 where a row is constant or K is 1."""
     ranks = [x.argsort(-1).argsort(-1).double() for x in (a, b)]
-    centred = [r - r.mean(-1, keepdim=True) for r in ranks]
-    norm = centred[0].norm(dim=-1) * centred[1].norm(dim=-1)
-    return (centred[0] * centred[1]).sum(-1) / torch.where(norm > 0, norm, 1)
+    centered = [r - r.mean(-1, keepdim=True) for r in ranks]
+    norm = centered[0].norm(dim=-1) * centered[1].norm(dim=-1)
+    return (centered[0] * centered[1]).sum(-1) / torch.where(norm > 0, norm, 1)

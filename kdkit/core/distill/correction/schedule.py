@@ -28,7 +28,7 @@ class Rounds:
     """The corrections of a run. In a round the student answers, and from then on is taught what it got wrong as well.
 
     Attributes:
-        steps: after so many optimiser steps each round is, ascending; none is after the last step.
+        steps: after so many optimizer steps each round is, ascending; none is after the last step.
         epoch: steps of one epoch, a broken number.
         samples: rows of the table that rounds draw from; ``asked`` of them each time.
         corrector: who rewrites, and its fingerprint; empty for the reference.

@@ -86,7 +86,7 @@ def _refuse_what_cannot_be_followed(precision: str) -> None:
             "gradients are not accumulated over steps",
             where="ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
             why="losses between samples (clip, icl, crd) need their whole batch at once",
-            fix="leave it at 1, and choose optimiser.batch_size in the recipe",
+            fix="leave it at 1, and choose optimizer.batch_size in the recipe",
         )
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: safetensors and JSON, written whole or not at all.
 
 Nothing random needs to be saved: batches are a function of (seed, step) and the generators are seeded anew
-at every step. Restoring the parameters and the optimiser therefore continues bit for bit (on a CPU).
+at every step. Restoring the parameters and the optimizer therefore continues bit for bit (on a CPU).
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Checkpoints:
     def save(
         self,
         task: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         progress: Progress,
         average: nn.Module | None = None,
     ) -> None:
         """Write a checkpoint (and the moving average of the weights, if there is one); keep the newest two."""
         with new_folder(self.folder / f"step-{progress.step:08d}", replace=True) as draft:
-            self._fill(draft, task, optimiser, progress, average)
+            self._fill(draft, task, optimizer, progress, average)
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
 
@@ -58,19 +58,19 @@ class Checkpoints:
     def _fill(
         draft: Path,
         task: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         progress: Progress,
         average: nn.Module | None,
     ) -> None:
         save_file(changing_tensors(task), draft / "task.safetensors")
-        save_file(_flatten(optimiser), draft / "optimiser.safetensors")
+        save_file(_flatten(optimizer), draft / "optimizer.safetensors")
         if average is not None:
             save_file(changing_tensors(average), draft / "average.safetensors")
         body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
         (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
 
     def restore(
-        self, task: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None
+        self, task: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
     ) -> Progress | None:
         """Load the newest checkpoint into what is given; None when there is none.
 
@@ -83,7 +83,7 @@ class Checkpoints:
         newest = found[-1]
         try:
             load_task_tensors(task, load_file(newest / "task.safetensors"))
-            _unflatten(optimiser, load_file(newest / "optimiser.safetensors"))
+            _unflatten(optimizer, load_file(newest / "optimizer.safetensors"))
             if average is not None:
                 load_task_tensors(average, load_file(newest / "average.safetensors"))
             body = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
@@ -134,8 +134,8 @@ def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise RuntimeError(f"unexpected tensors: {', '.join(sorted(extra)[:3])}")
 
 
-def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state: dict[int, dict[str, Any]] = optimiser.state_dict()["state"]
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"{number}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for number, values in state.items()
@@ -143,9 +143,9 @@ def _flatten(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _unflatten(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split("/")
         state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

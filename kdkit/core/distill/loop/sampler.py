@@ -105,7 +105,7 @@ class _PoolStream:
     def _permutation(self, domain: int, epoch: int) -> Indices:
         key = (domain, epoch)
         if key not in self._permutations:
-            # Only the current epoch and its neighbour are ever needed again.
+            # Only the current epoch and its neighbor are ever needed again.
             self._permutations = {k: v for k, v in self._permutations.items() if k[0] != domain or k[1] >= epoch - 1}
             rng = np.random.default_rng([self._seed, self._number, 1, domain, epoch])
             self._permutations[key] = rng.permutation(self._members[domain])

@@ -31,7 +31,7 @@ class TrainSettings:
     """How to train; all of it follows from the recipe and the plan.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimizer steps.
         lr: peak learning rate.
         warmup: fraction of the steps with a linear rise.
         schedule: ``cosine`` to zero, or ``constant``.
@@ -63,7 +63,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimiser(task: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+def make_optimizer(task: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW over every trainable parameter; no weight decay on vectors and scalars (norms, biases, scales)."""
     trainable = [p for p in task.parameters() if p.requires_grad]
     groups = [
@@ -102,10 +102,10 @@ def train(
         KdkitError: when the loss is not a number, naming the terms.
         KeyboardInterrupt: after a checkpoint, when the user asked to stop.
     """
-    optimiser: Any
-    model, optimiser = accelerator.prepare(task, make_optimiser(task, settings))
+    optimizer: Any
+    model, optimizer = accelerator.prepare(task, make_optimizer(task, settings))
     average = _average(task, settings.ema)
-    reached = checkpoints.restore(task, optimiser, average) or Progress(0, 0.0, [])
+    reached = checkpoints.restore(task, optimizer, average) or Progress(0, 0.0, [])
     if reached.step:
         reporter.say(f"continuing at step {reached.step} of {settings.steps}")
     model.train()
@@ -114,7 +114,7 @@ def train(
     with _stop_request() as stop:
         for step, batch in feed.run(reached.step):
             torch.manual_seed(_mix(settings.seed, step, accelerator.process_index))
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             parts = model(**batch.to(accelerator.device))
             accelerator.backward(parts["loss"])
@@ -123,15 +123,15 @@ def train(
             due = clock.due() or stop.asked or step + 1 in feed.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # reading the loss waits for the device, so not at every step there
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update_parameters(task)
             if _is_logged(step, settings.steps):
                 log.append(_point(step, parts))
                 reporter.progress("distil", step + 1, settings.steps, _in_words(log[-1]))
             if due and accelerator.is_main_process:
-                checkpoints.save(task, optimiser, Progress(step + 1, clock.seconds(), log), average)
+                checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
                 clock.saved()
             if stop.asked:
                 raise KeyboardInterrupt
@@ -171,7 +171,7 @@ def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
             "KD-DIST-017",
             f"the loss is not a number at step {step} ({values})",
             why="usually a learning rate that is too high, or a teacher with broken features",
-            fix="lower optimiser.lr in the recipe; 'kdkit features verify' checks the features",
+            fix="lower optimizer.lr in the recipe; 'kdkit features verify' checks the features",
             code=ExitCode.FOUND,
         )
 

@@ -1,4 +1,4 @@
-"""From a plan to the task and its feed: student, heads or aligners, target normalisation, losses."""
+"""From a plan to the task and its feed: student, heads or aligners, target normalization, losses."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _norms(
     plan: Plan, teaching: Teaching, aligner: nn.Module | None, outputs: Mapping[str, int], train: Indices
 ) -> dict[str, TargetNorm]:
     """Per signal; an aligner brings it to the width of the student's output."""
-    kind = plan.recipe.targets.normalise
+    kind = plan.recipe.targets.normalize
     widths = teaching.widths if aligner is None else {signal: outputs[signal] for signal in teaching.widths}
     norms = {signal: TargetNorm(width, kind) for signal, width in widths.items()}
     fit_norms(norms, taught_rows(teaching, train, aligner))

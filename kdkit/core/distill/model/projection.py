@@ -32,7 +32,7 @@ class Bridge(nn.Module):
         heads: signal name -> map of the last dimension from the student's width to the teacher's; the same module under
             several names is one shared head. None: the student's outputs are taken as they are.
         aligner: fitted :class:`~kdkit.core.contracts.Aligner` (frozen here), or None.
-        norms: signal name -> target normalisation, applied after the aligner.
+        norms: signal name -> target normalization, applied after the aligner.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Bridge(nn.Module):
         return x if self.heads is None else cast(Tensor, self.heads[signal](x))
 
     def target(self, signal: str, y: Tensor) -> Tensor:
-        """A target row as the losses see it: aligned and normalised."""
+        """A target row as the losses see it: aligned and normalized."""
         if self.aligner is not None:
             y = cast(Aligner, self.aligner).encode(signal, y)
         return cast(Tensor, self.norms[signal](y)) if signal in self.norms else y
@@ -79,7 +79,7 @@ class Bridge(nn.Module):
 class OrthogonalHead(nn.Module):
     """``x -> P x`` with a matrix P (D_t, D_s) whose columns are orthonormal: it keeps lengths and angles exactly.
 
-    P is the orthogonal factor of the QR decomposition of a free matrix, so that whatever the optimiser does, it stays
+    P is the orthogonal factor of the QR decomposition of a free matrix, so that whatever the optimizer does, it stays
     orthogonal (V_kD, arXiv 2403.06213, which takes the exponential of a skew-symmetric matrix instead: the same set of
     projections on another path, and slower).
 

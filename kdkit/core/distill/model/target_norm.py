@@ -1,7 +1,7 @@
-"""Target normalisation: teachers' features differ in length and spread, and a squared distance notices.
+"""Target normalization: teachers' features differ in length and spread, and a squared distance notices.
 
 PHI-S (PHI Standardization, arXiv 2410.01680, section 3.3) rotates the features so that all dimensions have
-the same variance, then divides by one number: balanced like standardisation, yet it keeps distances.
+the same variance, then divides by one number: balanced like standardization, yet it keeps distances.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.project.recipe import Normalise
+from kdkit.core.project.recipe import Normalize
 
 Array = np.ndarray[Any, Any]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -26,14 +26,14 @@ dimension says nothing and must not be blown up."""
 
 
 class TargetNorm(nn.Module):
-    """Normalisation of one signal of one teacher, fixed before training.
+    """Normalization of one signal of one teacher, fixed before training.
 
     ===============  ==========================================================================
     ``none``         ``y``
     ``unit``         ``y / |y|``
-    ``standardise``  ``(y - mu) / sigma``, dimension by dimension
+    ``standardize``  ``(y - mu) / sigma``, dimension by dimension
     ``phi-s``        ``phi^-1 H U' (y - mu)`` with covariance ``U diag(lambda) U'`` and
-                     ``phi = sqrt(mean lambda)``; ``H`` from :func:`equaliser`
+                     ``phi = sqrt(mean lambda)``; ``H`` from :func:`equalizer`
     ===============  ==========================================================================
 
     The last two are fitted. They treat each signal on its own, so that products *between* an image and a text
@@ -44,12 +44,12 @@ class TargetNorm(nn.Module):
         kind: one of the table.
     """
 
-    def __init__(self, dim: int, kind: Normalise) -> None:
+    def __init__(self, dim: int, kind: Normalize) -> None:
         super().__init__()
         self.dim, self.kind = dim, kind
         if self.fitted:
             self.register_buffer("mean", torch.zeros(dim))
-        if kind == "standardise":
+        if kind == "standardize":
             self.register_buffer("std", torch.ones(dim))
         if kind == "phi-s":
             self.register_buffer("matrix", torch.eye(dim))
@@ -57,7 +57,7 @@ class TargetNorm(nn.Module):
     @property
     def fitted(self) -> bool:
         """Whether there is anything to fit."""
-        return self.kind in ("standardise", "phi-s")
+        return self.kind in ("standardize", "phi-s")
 
     def fit(self, mean: Float64, covariance: Float64) -> None:
         """Set the buffers from :meth:`Moments.found` of the teacher's features (``full`` for ``phi-s``).
@@ -70,15 +70,15 @@ class TargetNorm(nn.Module):
         if phi == 0:
             raise KdkitError(
                 "KD-DIST-027",
-                f"features are the same for every sample, '{self.kind}' cannot normalise them",
-                fix="check the teacher with 'kdkit features', or use 'targets: {normalise: unit}'",
+                f"features are the same for every sample, '{self.kind}' cannot normalize them",
+                fix="check the teacher with 'kdkit features', or use 'targets: {normalize: unit}'",
             )
         self._set("mean", mean)
-        if self.kind == "standardise":
+        if self.kind == "standardize":
             self._set("std", np.maximum(np.sqrt(variance), STD_FLOOR * phi))
         else:
             eigenvalues, vectors = np.linalg.eigh(covariance)
-            self._set("matrix", equaliser(eigenvalues) @ vectors.T / phi)
+            self._set("matrix", equalizer(eigenvalues) @ vectors.T / phi)
 
     def forward(self, y: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
@@ -86,10 +86,10 @@ class TargetNorm(nn.Module):
             return y
         if self.kind == "unit":
             return F.normalize(y, dim=-1)
-        centred = y - self.get_buffer("mean")
-        if self.kind == "standardise":
-            return centred / self.get_buffer("std")
-        return centred @ self.get_buffer("matrix").T
+        centered = y - self.get_buffer("mean")
+        if self.kind == "standardize":
+            return centered / self.get_buffer("std")
+        return centered @ self.get_buffer("matrix").T
 
     def _set(self, name: str, value: Float64) -> None:
         self.get_buffer(name).copy_(torch.from_numpy(value))
@@ -117,7 +117,7 @@ def fit_norms(norms: Mapping[str, TargetNorm], chunks: Iterable[Mapping[str, Arr
 class Moments:
     """Mean and sample covariance of rows that come in chunks, in float64.
 
-    Chunks are merged as in Chan, Golub, LeVeque (1979): no sum of squares of uncentred values.
+    Chunks are merged as in Chan, Golub, LeVeque (1979): no sum of squares of uncentered values.
 
     Args:
         dim: width D of a row.
@@ -152,14 +152,14 @@ class Moments:
             KdkitError: fewer than two rows.
         """
         if self._count < 2:
-            raise KdkitError("KD-DIST-029", f"target normalisation needs at least two samples, there are {self._count}")
+            raise KdkitError("KD-DIST-029", f"target normalization needs at least two samples, there are {self._count}")
         return self._mean, self._scatter / (self._count - 1)
 
 
-def equaliser(variances: Float64) -> Float64:
+def equalizer(variances: Float64) -> Float64:
     """An orthogonal H (D, D) such that H diag(variances) H' has equal diagonal entries.
 
-    Where D is a power of two, the normalised Hadamard matrix (Sylvester), as in PHI-S: it does it for any
+    Where D is a power of two, the normalized Hadamard matrix (Sylvester), as in PHI-S: it does it for any
     variances. A Hadamard matrix does not exist for most other widths, so there D - 1 plane rotations do it
     for these variances (the constructive proof of the Schur-Horn theorem); the result has the same property.
     """

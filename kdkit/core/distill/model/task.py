@@ -52,7 +52,7 @@ class Term:
 class DistillTask(nn.Module):
     """``forward`` returns a dict whose ``loss`` is the only contract with the loop; the rest is for the log.
 
-    Every trainable parameter (student, heads, losses) is a parameter of this module, hence in the optimiser
+    Every trainable parameter (student, heads, losses) is a parameter of this module, hence in the optimizer
     and in the checkpoint.
 
     Args:

@@ -38,7 +38,7 @@ def complete_columns(
     is said as a warning.
 
     Raises:
-        KdkitError: a teacher that is not locked, whose licence forbids the project's use, or whose registry entry
+        KdkitError: a teacher that is not locked, whose license forbids the project's use, or whose registry entry
             changed since it was locked; what opening and extracting raise.
     """
     store = FeatureStore(project.features)
@@ -70,7 +70,7 @@ def _admit(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
 
     chosen, locked = chosen_teacher(project, name), lock.teacher(name)
     require_same_choice(chosen, locked)
-    require_permission(chosen, project.registry.use, reporter, locked.licence, gated=locked.gated)
+    require_permission(chosen, project.registry.use, reporter, locked.license, gated=locked.gated)
 
 
 def _open(

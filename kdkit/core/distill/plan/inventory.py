@@ -56,10 +56,10 @@ class Survey:
     def teachers(self) -> tuple[str, ...]:
         return self.trust.teachers
 
-    def samples(self, split: Split, labelled: bool | None = None) -> Indices:
+    def samples(self, split: Split, labeled: bool | None = None) -> Indices:
         """Table rows of a split, without questions that nobody has answered, and unreadable images that their data
         entry skips."""
-        chosen = self.table.select(split=split, labelled=labelled)
+        chosen = self.table.select(split=split, labeled=labeled)
         chosen = chosen[~self.table.unanswered[chosen]]
         skipped = np.zeros(len(self.table), dtype=bool)
         if self.skipped is not None:

@@ -123,7 +123,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     spoken = _spoken_of(recipe, survey, train, taught, parent, unguarded)
     train, taught, left_out = train[spoken], {name: rows[spoken] for name, rows in taught.items()}, int((~spoken).sum())
     pools = _pools(recipe, survey, train, taught, teachers, parent, left_out)
-    batch_size = min(recipe.optimiser.batch_size, len(train))
+    batch_size = min(recipe.optimizer.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
         parent=None if parent is None else parent.name,
@@ -274,20 +274,20 @@ def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...], left_out
 
 
 def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool, seed: int) -> TrainSettings:
-    optimiser, change = recipe.optimiser, recipe.increment
-    steps = optimiser.steps or max(1, math.ceil((optimiser.epochs or 1) * samples / batch_size))
-    lr = optimiser.lr
+    optimizer, change = recipe.optimizer, recipe.increment
+    steps = optimizer.steps or max(1, math.ceil((optimizer.epochs or 1) * samples / batch_size))
+    lr = optimizer.lr
     if increment:
         steps, lr = max(1, math.ceil(change.steps * steps)), change.lr_factor * lr
     return TrainSettings(
         steps=steps,
         lr=lr,
-        weight_decay=optimiser.weight_decay,
-        betas=optimiser.betas,
-        warmup=optimiser.warmup,
-        schedule=optimiser.schedule,
-        clip_norm=optimiser.clip_norm,
-        ema=optimiser.ema,
+        weight_decay=optimizer.weight_decay,
+        betas=optimizer.betas,
+        warmup=optimizer.warmup,
+        schedule=optimizer.schedule,
+        clip_norm=optimizer.clip_norm,
+        ema=optimizer.ema,
         seed=seed,
     )
 

@@ -59,7 +59,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """How many questions fell where.
 
     Attributes:
@@ -102,7 +102,7 @@ def pseudo_label(
     dry_run: bool = False,
     device: str = "cpu",
     reporter: Reporter | None = None,
-) -> Labelled:
+) -> Labeled:
     """Let a trusted teacher answer the training split's open questions and write those answers that pass as a manifest.
 
     May be stopped at any moment and goes on where it was; the manifest is replaced whole at the end, and left as it is
@@ -137,7 +137,7 @@ def pseudo_label(
     root = image_root(project, table)
     if kept:
         _write(to, kept, column, trust, root)
-    return Labelled(
+    return Labeled(
         teacher=teacher,
         file=os.path.relpath(to.resolve(), project.root.resolve()),
         image_root=os.path.relpath(root, to.resolve().parent),
@@ -154,7 +154,7 @@ def pseudo_label(
     )
 
 
-def why_none(done: Labelled) -> KdkitError:
+def why_none(done: Labeled) -> KdkitError:
     """What to tell where no answer became a pseudo-label: what fell where, and what helps most of it."""
     asked = f"kdkit answer --teacher {done.teacher}"
     fell = (

@@ -1,6 +1,6 @@
 """One picture of an evaluation: domains, means, and what was kept over versions.
 
-Colours are Okabe and Ito's (distinguishable with any colour vision); every series also has its own marker.
+Colors are Okabe and Ito's (distinguishable with any color vision); every series also has its own marker.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ def _changes(axes: Axes, findings: Findings, kept: Retention) -> None:
             axes.annotate("new", (0, row), ha="center", va="center", color=COLOURS[0], backgroundcolor="white")
         if (change := kept.domains.get(domain)) is None:
             continue
-        colour = STUDENT if change.broken and change.certain else INK
-        axes.hlines(row, change.low, change.high, color=colour, lw=2.0, zorder=4)
-        axes.scatter(change.points, row, s=40, color=colour, zorder=5)
+        color = STUDENT if change.broken and change.certain else INK
+        axes.hlines(row, change.low, change.high, color=color, lw=2.0, zorder=4)
+        axes.scatter(change.points, row, s=40, color=color, zorder=5)
         axes.vlines(-change.tolerance, row - 0.5, row + 0.5, color=FAINT, lw=1.0, ls=(0, (2, 2)), zorder=2)
     axes.axvline(0, color=FAINT, lw=1.0, zorder=2)
     axes.set_title(f"Change since {findings.history[-2]}, in points")
@@ -185,16 +185,16 @@ def _means(axes: Axes, findings: Findings) -> None:
     order = {t.name: n for n, t in enumerate(findings.evaluation.of_role("teacher"))}
     models = _ranked(findings)
     for row, model in zip(range(len(models))[::-1], models, strict=True):
-        colour = INK if model.role == "oracle" else STUDENT
+        color = INK if model.role == "oracle" else STUDENT
         if model.role == "teacher":
-            colour = str(_look(order[model.name])["color"])
+            color = str(_look(order[model.name])["color"])
         for metric, filled in (("accuracy", True), ("auc", False)):
             if metric not in model.means:
                 continue
             low, high = model.intervals[metric]
-            axes.hlines(row, low, high, color=colour, lw=2.0, zorder=3)
-            face = colour if filled else "white"
-            axes.scatter(model.means[metric], row, s=46, color=face, edgecolors=colour, lw=1.4, zorder=4)
+            axes.hlines(row, low, high, color=color, lw=2.0, zorder=3)
+            face = color if filled else "white"
+            axes.scatter(model.means[metric], row, s=46, color=face, edgecolors=color, lw=1.4, zorder=4)
         numbers = "".join(f"{100 * model.means[m]:8.1f}" for m in ("accuracy", "auc") if m in model.means)
         _beside(axes, numbers, row, STUDENT if model.role == "student" else INK)
     named = "  ● acc   ○ AUC" if any("auc" in model.means for model in models) else "  ● acc"
@@ -207,11 +207,11 @@ def _means(axes: Axes, findings: Findings) -> None:
     axes.grid(axis="x", color=GRID, zorder=1)
 
 
-def _beside(axes: Axes, text: str, row: float, colour: str) -> None:
+def _beside(axes: Axes, text: str, row: float, color: str) -> None:
     """Right of the axes, in columns."""
     axes.annotate(
         text, (1.0, row), xycoords=("axes fraction", "data"), va="center", family="DejaVu Sans Mono",
-        fontsize=8.5, color=colour, annotation_clip=False,
+        fontsize=8.5, color=color, annotation_clip=False,
     )  # fmt: skip
 
 
@@ -252,27 +252,27 @@ def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, broken:
     low, high = axes.get_ylim()
     places = _apart([value for value, _ in ends], (high - low) * 0.085)
     for place, (value, name) in zip(places, ends, strict=True):
-        colour = STUDENT if name in broken else INK
+        color = STUDENT if name in broken else INK
         axes.plot([x, x * 1.09], [value, place], color=GRID, lw=0.9, zorder=1, clip_on=False)
         axes.annotate(
-            f"{name} {value:+.1f}", (x * 1.1, place), va="center", fontsize=8.5, color=colour,
+            f"{name} {value:+.1f}", (x * 1.1, place), va="center", fontsize=8.5, color=color,
             weight="bold" if name.startswith("mean") else "normal", annotation_clip=False,
         )  # fmt: skip
 
 
 def _apart(values: Sequence[float], step: float) -> list[float]:
-    """The values (ascending), moved as little as needed for neighbours to be ``step`` apart.
+    """The values (ascending), moved as little as needed for neighbors to be ``step`` apart.
 
-    Neighbours that would overlap become a group centred on the mean of its values.
+    Neighbors that would overlap become a group centered on the mean of its values.
     """
     groups: list[tuple[float, int]] = []
     for value in values:
-        centre, size = value, 1
-        while groups and centre - groups[-1][0] < step * (size + groups[-1][1]) / 2:
+        center, size = value, 1
+        while groups and center - groups[-1][0] < step * (size + groups[-1][1]) / 2:
             before, count = groups.pop()
-            centre, size = (centre * size + before * count) / (size + count), size + count
-        groups.append((centre, size))
-    return [centre + step * (k - (size - 1) / 2) for centre, size in groups for k in range(size)]
+            center, size = (center * size + before * count) / (size + count), size + count
+        groups.append((center, size))
+    return [center + step * (k - (size - 1) / 2) for center, size in groups for k in range(size)]
 
 
 def _look(number: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def retention_text(kept: Retention, table: Table) -> str:
     if rows:
         parts.append(f"mean change {kept.mean:+.2f} points ({kept.low:+.2f} to {kept.high:+.2f})")
     if kept.unjudged:
-        parts.append(f"not measured, for want of labelled samples: {', '.join(kept.unjudged)}; they may be forgotten")
+        parts.append(f"not measured, for want of labeled samples: {', '.join(kept.unjudged)}; they may be forgotten")
     return "\n".join(parts)
 
 

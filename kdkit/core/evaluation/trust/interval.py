@@ -26,8 +26,8 @@ def wilson(correct: Array, count: Array, level: float = 0.95) -> tuple[Array, Ar
     z = NormalDist().inv_cdf((1 + level) / 2)
     n = np.where(np.asarray(count) > 0, count, np.nan).astype(np.float64)
     p = np.asarray(correct, dtype=np.float64) / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At p = 0 and p = 1 the bounds are exactly 0 and 1; rounding would leave 1e-17.
-    lower, upper = np.where(p == 0, 0.0, centre - half), np.where(p == 1, 1.0, centre + half)
+    lower, upper = np.where(p == 0, 0.0, center - half), np.where(p == 1, 1.0, center + half)
     return np.where(np.isnan(p), np.nan, lower), np.where(np.isnan(p), np.nan, upper)

@@ -44,9 +44,9 @@ def measure_trust(
 ) -> TrustTable:
     """Zero-shot accuracy of each teacher on each domain of the table, with Wilson bounds.
 
-    Measured once: a teacher whose column, labelled samples and prompts are those of the saved scores is not
+    Measured once: a teacher whose column, labeled samples and prompts are those of the saved scores is not
     measured again. Where its column is gone but its scores are not, those are used, and it is said. Beside
-    each column lies, for every labelled sample of every split, the probability that the teacher gives its
+    each column lies, for every labeled sample of every split, the probability that the teacher gives its
     true class.
 
     Args:
@@ -55,7 +55,7 @@ def measure_trust(
 
     Returns:
         Rows in the order of ``teachers``, columns in that of ``table.domains``; NaN for what cannot be
-        measured, each said as a warning: a domain without a labelled calibration sample or with a single
+        measured, each said as a warning: a domain without a labeled calibration sample or with a single
         class, a teacher without features of a domain's calibration samples or prompts.
 
     Raises:
@@ -122,17 +122,17 @@ def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dic
     """Domain -> its prompts, for domains on which zero-shot accuracy means something."""
     found: dict[str, Mapping[str, Sequence[str]]] = {}
     for domain in table.domains:
-        rows = table.select(split="calibration", domains=[domain], labelled=True)
+        rows = table.select(split="calibration", domains=[domain], labeled=True)
         labels = {table.samples[row].label for row in rows}
         problem = ""
         if not labels:
-            problem = "no labelled calibration sample"
+            problem = "no labeled calibration sample"
         elif len(prompts[domain]) < 2:
             problem = f"a single class ('{next(iter(prompts[domain]))}')"
         if problem:
             reporter.warn(
                 f"domain '{domain}' has {problem}: trust cannot be measured, so no teacher is trusted there. "
-                "Give it labelled samples of at least two classes in the calibration split, "
+                "Give it labeled samples of at least two classes in the calibration split, "
                 "or use policy 'all' with unmeasured: true"
             )
             continue
@@ -147,7 +147,7 @@ def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dic
 
 def _fingerprint(column: Column, table: SampleTable, prompts: Prompts) -> str:
     """Of all that the scores depend on: the features, which of them exist, the samples, the prompts."""
-    rows = table.select(labelled=True)
+    rows = table.select(labeled=True)
     about = [column.fingerprint, prompts, sorted(column.texts), LOGIT_SCALE]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for row in rows:
@@ -165,7 +165,7 @@ def _measure(
     places = column.locate(table)
     result, scored, scores = {}, [], []
     for domain, prompts in domains.items():
-        rows = table.select(domains=[domain], labelled=True)
+        rows = table.select(domains=[domain], labeled=True)
         if not _has_features(column, table, places, domain, prompts, reporter, advice):
             continue
         rows = rows[places[rows] >= 0]
@@ -205,7 +205,7 @@ def _has_features(
     advice: str,
 ) -> bool:
     """Whether the domain can be measured; says what is missing (a teacher may exist no more), and who adds it."""
-    calibration = table.select(split="calibration", domains=[domain], labelled=True)
+    calibration = table.select(split="calibration", domains=[domain], labeled=True)
     absent = int((places[calibration] < 0).sum())
     texts = [text for group in prompts.values() for text in group]
     problem = ""

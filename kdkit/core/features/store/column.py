@@ -135,7 +135,7 @@ class Column:
         return problems
 
     def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, D) float32 features of prompts, as stored by :meth:`FeatureStore.put_texts`; not normalised.
+        """(n, D) float32 features of prompts, as stored by :meth:`FeatureStore.put_texts`; not normalized.
 
         Raises:
             KdkitError: naming texts that are not stored.

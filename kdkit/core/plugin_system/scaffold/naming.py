@@ -31,7 +31,7 @@ class Names:
 
 
 def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
-    """Normalise ``name`` as packaging tools do (PEP 503); the prefix ``kdkit-`` may be there or not.
+    """Normalize ``name`` as packaging tools do (PEP 503); the prefix ``kdkit-`` may be there or not.
 
     Raises:
         KdkitError: no usable name, or one that a built-in of this kind has, which nobody else could use.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.registry.load import line_of
-from kdkit.core.project.registry.lock import LicenceSeen
+from kdkit.core.project.registry.lock import LicenseSeen
 from kdkit.core.project.registry.schema import TeacherEntry
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ChosenTeacher:
     Attributes:
         name: in this project.
         source: ``hf:...``, ``local:...`` or ``package:...``.
-        loader: a loader of the catalogue; empty when it must be recognised from the files.
+        loader: a loader of the catalogue; empty when it must be recognized from the files.
         options: the loader's, the entry's over the spec's.
         domains: the only ones it may teach; None for any.
         license: what a person asserts.
@@ -61,14 +61,14 @@ class ChosenTeacher:
                 code=ExitCode.MISSING,
             )
 
-    def licence_facts(self, seen: LicenceSeen | None = None, *, gated: bool = False) -> LicenceFacts:
-        """What is known about its licence.
+    def license_facts(self, seen: LicenseSeen | None = None, *, gated: bool = False) -> LicenseFacts:
+        """What is known about its license.
 
         Args:
             seen: what its files say.
             gated: whether the Hub or its files ask to accept terms.
         """
-        facts = LicenceFacts(asserted=self.license, seen=seen.name if seen else None, gated=gated)
+        facts = LicenseFacts(asserted=self.license, seen=seen.name if seen else None, gated=gated)
         if self.spec is None:
             return facts
         explained = self.spec.distillation in ("forbidden", "non-commercial")

@@ -1,4 +1,4 @@
-"""Teachers as ``kdkit teachers`` lists them: facts, licence, state; nothing is loaded."""
+"""Teachers as ``kdkit teachers`` lists them: facts, license, state; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TeacherRow:
     state: State
     dims: dict[str, int | None]
     domains: tuple[str, ...]
-    licence: str
+    license: str
     distillation: Literal["allowed", "unclear", "denied"]
     reason: str
     source: str
@@ -89,7 +89,7 @@ def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
         state="unavailable",
         dims={},
         domains=tuple(entry.domains or ()),
-        licence=entry.license or "unknown",
+        license=entry.license or "unknown",
         distillation="unclear",
         reason=error.what,
         source=entry.source or "",
@@ -102,7 +102,7 @@ def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
 
 def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chosen: bool) -> TeacherRow:
     spec = teacher.spec
-    facts = teacher.licence_facts(locked.licence if locked else None, gated=bool(locked and locked.gated))
+    facts = teacher.license_facts(locked.license if locked else None, gated=bool(locked and locked.gated))
     verdict = allowed(facts, use)
     can_be: State = "not locked" if chosen else "available"
     return TeacherRow(
@@ -111,7 +111,7 @@ def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chos
         state="locked" if locked else "unavailable" if teacher.unavailable else can_be,
         dims=dict(locked.dims) if locked else _declared_dims(spec),
         domains=teacher.domains or (spec.domains if spec else ()),
-        licence=facts.shown,
+        license=facts.shown,
         distillation="denied" if not verdict.allowed else "unclear" if verdict.warning else "allowed",
         reason=verdict.reason,
         source=teacher.source,

@@ -47,15 +47,15 @@ class MadeFrom(_Fact):
 
 
 class FileFact(_Fact):
-    """One file of a materialised folder; ``size`` in bytes."""
+    """One file of a materialized folder; ``size`` in bytes."""
 
     size: int
     sha256: Sha256
     made_from: MadeFrom | None = None
 
 
-class LicenceSeen(_Fact):
-    """The licence that the files themselves state, and where."""
+class LicenseSeen(_Fact):
+    """The license that the files themselves state, and where."""
 
     name: str
     evidence: str
@@ -82,7 +82,7 @@ class LockedTeacher(_Fact):
     options: Options
     files: dict[Relative, FileFact]
     also: dict[str, str]
-    licence: LicenceSeen | None
+    license: LicenseSeen | None
     gated: bool
     signals: dict[str, SignalFact]
     identity: dict[str, str]

@@ -110,8 +110,8 @@ class TrustEntry(Part):
     options: Options = {}
 
 
-class OptimiserEntry(Part):
-    """Overrides of the recipe's optimiser: rate and length depend on the student and the data, not on the recipe."""
+class OptimizerEntry(Part):
+    """Overrides of the recipe's optimizer: rate and length depend on the student and the data, not on the recipe."""
 
     lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
@@ -143,7 +143,7 @@ class Registry(Part):
 
     version: Literal[1]
     use: Use = "research"
-    """What the student is for; licences of teachers are judged by it."""
+    """What the student is for; licenses of teachers are judged by it."""
     student: Annotated[StudentEntry, BeforeValidator(_empty_if_null)] = StudentEntry()
     teachers: Annotated[dict[Name, TeacherEntryOrNull], BeforeValidator(_empty_if_null)] = {}
     data: Annotated[list[DataEntry], BeforeValidator(_empty_list_if_null)] = []
@@ -151,7 +151,7 @@ class Registry(Part):
     """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``."""
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""
-    optimiser: OptimiserEntry = OptimiserEntry()
+    optimizer: OptimizerEntry = OptimizerEntry()
     trust: TrustEntry | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
 

@@ -95,13 +95,13 @@ def require_space(folder: Path, size: int) -> None:
 
 def _fetch_missing(project: Project, reporter: Reporter) -> None:
     from kdkit.core.project.registry.lock import Lock
-    from kdkit.core.teachers import materialise
+    from kdkit.core.teachers import materialize
 
     for name, locked in Lock.load(project.lock_path).teachers.items():
         if held_by_author(project, name, locked):
             continue
         if name in project.registry.teachers and not (project.artifacts / name).is_dir():
-            materialise(project, name, reporter=reporter)
+            materialize(project, name, reporter=reporter)
 
 
 def _manifest(items: Sequence[Item]) -> Manifest:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.licenses import LicenseFacts
 
 FORMAT = "kdkit-shared-features"
 FORMAT_VERSION = 1
@@ -25,7 +25,7 @@ class SharedColumn:
 
     Attributes:
         fingerprint, parts: as in the column's header.
-        source, commit, licence: of the teacher; the source of a folder is not told.
+        source, commit, license: of the teacher; the source of a folder is not told.
         signals: name -> shape of a row and dtype, such as ``512 float16``.
         rows, texts: samples and prompts with features.
         domains: domain -> samples.
@@ -35,7 +35,7 @@ class SharedColumn:
     parts: Mapping[str, str]
     source: str
     commit: str | None
-    licence: str
+    license: str
     signals: Mapping[str, str]
     rows: int
     texts: int
@@ -95,11 +95,11 @@ def _column(facts: Mapping[str, Any]) -> SharedColumn:
     return column
 
 
-def licence_to_share(name: str, facts: LicenceFacts, *, public: bool) -> str:
-    """The licence under which a teacher's features may be passed on.
+def license_to_share(name: str, facts: LicenseFacts, *, public: bool) -> str:
+    """The license under which a teacher's features may be passed on.
 
     Raises:
-        KdkitError: exit code 4: derivatives are forbidden; in public, also a licence that nobody knows and an
+        KdkitError: exit code 4: derivatives are forbidden; in public, also a license that nobody knows and an
             agreement that others do not have.
     """
     kind, agreement = facts.strictest, "if the owner permits it, record that: 'license: LicenseRef-AGREEMENT'"
@@ -112,7 +112,7 @@ def licence_to_share(name: str, facts: LicenceFacts, *, public: bool) -> str:
         raise _refused(name, f"{why}: {facts.note}" if facts.note else why, agreement)
     if kind == "unknown" and facts.distillation != "allowed" and public:
         fix = "find out and write it into registry.yaml as 'license:', or push to a private repository"
-        raise _refused(name, f"its licence is {facts.shown}", fix)
+        raise _refused(name, f"its license is {facts.shown}", fix)
     return facts.names[0] if len(facts.names) == 1 else facts.shown
 
 
@@ -129,16 +129,16 @@ def _refused(name: str, why: str, fix: str) -> KdkitError:
 
 def card(repo: str, columns: Mapping[str, SharedColumn]) -> str:
     """``README.md``: what the columns are, whose, and how to read them."""
-    licences = sorted({column.licence for column in columns.values()})
-    one = licences[0] if len(licences) == 1 and re.fullmatch(r"[a-z0-9.-]+", licences[0]) else ""
+    licenses = sorted({column.license for column in columns.values()})
+    one = licenses[0] if len(licenses) == 1 and re.fullmatch(r"[a-z0-9.-]+", licenses[0]) else ""
     known = one if one and one != "unknown" else "other"
     name, column = next(iter(columns.items()))
     folder, signal = f"{STORE}/{name}/{column.fingerprint[:12]}", next(iter(column.signals))
     head = ["---", f"license: {known}"]
     if known == "other":
-        head += [f"license_name: {json.dumps(', '.join(licences))}"]
+        head += [f"license_name: {json.dumps(', '.join(licenses))}"]
     head += ["tags: [kdkit, features, knowledge-distillation]", "viewer: false", "---"]
-    table = ["| teacher | source | licence | signals | samples | prompts |", "|---|---|---|---|---|---|"]
+    table = ["| teacher | source | license | signals | samples | prompts |", "|---|---|---|---|---|---|"]
     table += [_row(teacher, facts) for teacher, facts in columns.items()]
     domains = sorted({domain for facts in columns.values() for domain in facts.domains})
     counts = [
@@ -154,7 +154,7 @@ def card(repo: str, columns: Mapping[str, SharedColumn]) -> str:
 def _row(name: str, column: SharedColumn) -> str:
     commit = f" at `{column.commit[:12]}`" if column.commit else ""
     signals = ", ".join(f"{signal} {shape}" for signal, shape in column.signals.items())
-    cells = (name, f"`{column.source}`{commit}", column.licence, signals, str(column.rows), str(column.texts))
+    cells = (name, f"`{column.source}`{commit}", column.license, signals, str(column.rows), str(column.texts))
     return "| " + " | ".join(cells) + " |"
 
 
@@ -173,10 +173,10 @@ Samples per domain:
 ## Keys
 
 A row belongs to a 64-bit digest of its image file's bytes and its caption. Whoever has the same file and caption
-finds the row; another crop, encoding or caption is another sample. Features are not normalised.
+finds the row; another crop, encoding or caption is another sample. Features are not normalized.
 
 Features are not anonymous. Who holds an image with its caption can tell whether it is in here, and features can be
-inverted in part. Use them under the teachers' licences, and do not try to identify anybody.
+inverted in part. Use them under the teachers' licenses, and do not try to identify anybody.
 
 ## With kdkit
 

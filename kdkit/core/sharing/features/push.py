@@ -14,7 +14,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import tells_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, licence_to_share
+from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def push_features(
         dry_run: nothing is sent.
 
     Raises:
-        KdkitError: a licence that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
+        KdkitError: a license that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
             of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
     """
     from kdkit.core.data import load_table
@@ -63,14 +63,14 @@ def push_features(
 
     hub, reporter = hub or connect(), reporter or Silent()
     names = _shareable(project, teachers)
-    licences = {name: _licence(project, name, public=public) for name in names}
-    for name in (name for name, licence in licences.items() if licence == "unknown"):
-        reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its licence is unknown")
+    licenses = {name: _license(project, name, public=public) for name in names}
+    for name in (name for name, license in licenses.items() if license == "unknown"):
+        reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its license is unknown")
     with project.room("features-pushed") as folder:
         table = load_table(project, reporter)
         columns = {}
         for done, name in enumerate(names, start=1):
-            columns[name] = _write_column(project, name, licences[name], table, folder, reporter)
+            columns[name] = _write_column(project, name, licenses[name], table, folder, reporter)
             reporter.progress("preparing columns", done, len(names), name)
         _complete(project, folder, repo, columns)
         plan = plan_upload(hub, repo, "dataset", folder)
@@ -109,16 +109,16 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _licence(project: Project, name: str, *, public: bool) -> str:
+def _license(project: Project, name: str, *, public: bool) -> str:
     from kdkit.core.project.registry.chosen import chosen_teacher
 
     locked = Lock.load(project.lock_path).teacher(name)
-    facts = chosen_teacher(project, name).licence_facts(locked.licence, gated=locked.gated)
-    return licence_to_share(name, facts, public=public)
+    facts = chosen_teacher(project, name).license_facts(locked.license, gated=locked.gated)
+    return license_to_share(name, facts, public=public)
 
 
 def _write_column(
-    project: Project, name: str, licence: str, table: SampleTable, folder: Path, reporter: Reporter
+    project: Project, name: str, license: str, table: SampleTable, folder: Path, reporter: Reporter
 ) -> SharedColumn:
     from kdkit.core.data.prompts import all_prompts, prompt_sets
     from kdkit.core.sharing.release.redact import public_source
@@ -146,7 +146,7 @@ def _write_column(
         parts=dict(column.header.parts),
         source=public_source(locked.source),
         commit=locked.commit,
-        licence=licence,
+        license=license,
         signals={s.name: f"{'x'.join(str(n) for n in s.shape)} {s.dtype}" for s in column.signals},
         rows=form.rows,
         texts=form.texts,

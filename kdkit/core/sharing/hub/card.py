@@ -9,7 +9,7 @@ from kdkit.core.sharing.hub.plan import UploadPlan
 
 CARD = "README.md"
 _SHOWN = 160
-"""Characters of one message: the Hub lists all licences that it knows."""
+"""Characters of one message: the Hub lists all licenses that it knows."""
 
 
 def check_card(hub: Hub, plan: UploadPlan) -> None:

@@ -27,7 +27,7 @@ class Account:
     """Who a token belongs to. ``role`` is the token's, as the Hub names it: read, write, fineGrained."""
 
     name: str
-    organisations: tuple[str, ...]
+    organizations: tuple[str, ...]
     role: str
 
 
@@ -70,8 +70,8 @@ class Hub:
         with explained(self.endpoint, self):
             facts = patiently(lambda: self.api.whoami())
         token = facts.get("auth", {}).get("accessToken", {})
-        organisations = tuple(org["name"] for org in facts.get("orgs", ()))
-        return Account(facts["name"], organisations, token.get("role", ""))
+        organizations = tuple(org["name"] for org in facts.get("orgs", ()))
+        return Account(facts["name"], organizations, token.get("role", ""))
 
     def require_token(self) -> None:
         """Raises: KdkitError without a token, saying how to give one."""

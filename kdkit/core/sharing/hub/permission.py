@@ -109,8 +109,8 @@ def tag_is_taken(hub: Hub, plan: UploadPlan, tag: str, commit: str, *, done: str
 
 def _may_create(hub: Hub, repo: str) -> None:
     namespace, account = repo.partition("/")[0], hub.account
-    if namespace.lower() not in map(str.lower, (account.name, *account.organisations)):
-        names = ", ".join((account.name, *account.organisations))
+    if namespace.lower() not in map(str.lower, (account.name, *account.organizations)):
+        names = ", ".join((account.name, *account.organizations))
         raise KdkitError(
             "KD-HUB-035",
             f"'{account.name}' may not make repositories of '{namespace}'",

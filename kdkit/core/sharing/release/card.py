@@ -1,4 +1,4 @@
-"""The card of a release, ``README.md``: computed from its record, its figures and its licence."""
+"""The card of a release, ``README.md``: computed from its record, its figures and its license."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
 from kdkit.core.sharing.release.card_tables import (
     cell,
@@ -39,7 +39,7 @@ def write_card(folder: Path, facts: CardFacts) -> None:
 
 def card_text(facts: CardFacts) -> str:
     """Front matter and body; what is not known is said to be unknown."""
-    parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _licence, _citation)
+    parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _license, _citation)
     body = "\n\n".join(paragraph for part in parts for paragraph in part(facts))
     return f"---\n{front_matter(facts)}\n---\n\n{body}\n"
 
@@ -185,14 +185,14 @@ def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
     start = facts.record.history[0]["student"].get(START)
     if start is not None:
         base = facts.form.base.repository if facts.form.base is not None else ""
-        licence = LicenceFacts(**start[FACTS]).shown
-        yield "initial weights", f"{start['repository'] or base or 'not published'}; licence: {licence}"
+        license = LicenseFacts(**start[FACTS]).shown
+        yield "initial weights", f"{start['repository'] or base or 'not published'}; license: {license}"
 
 
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
-    rate = training.get("lr", recipe["optimiser"]["lr"])  # the first lineages have the recipe's alone
+    rate = training.get("lr", recipe["optimizer"]["lr"])  # the first lineages have the recipe's alone
     schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {rate:g}"
     rows = (
         ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
@@ -248,17 +248,17 @@ def _above(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return low is not None and high is not None and low > high
 
 
-def _licence(facts: CardFacts) -> Iterator[str]:
-    licence, because = facts.licence, ", ".join(map(cell, facts.licence.because))
-    yield "## Licence"
-    if licence.name == UNDETERMINED:
-        yield f"Undetermined: the licence of {because} is not known. Ask before you use it or pass it on."
+def _license(facts: CardFacts) -> Iterator[str]:
+    license, because = facts.license, ", ".join(map(cell, facts.license.because))
+    yield "## License"
+    if license.name == UNDETERMINED:
+        yield f"Undetermined: the license of {because} is not known. Ask before you use it or pass it on."
     elif not because:
-        yield f"`{licence.name}`. No teacher asks for another."
-    elif licence.stated:
-        yield f"`{licence.name}`, chosen by its owner. The strictest of what it learnt from: {because}."
+        yield f"`{license.name}`. No teacher asks for another."
+    elif license.stated:
+        yield f"`{license.name}`, chosen by its owner. The strictest of what it learnt from: {because}."
     else:
-        yield f"`{licence.name}`, because of {because}, the strictest of what it learnt from."
+        yield f"`{license.name}`, because of {because}, the strictest of what it learnt from."
     yield "This is no legal advice."
 
 

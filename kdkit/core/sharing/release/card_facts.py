@@ -8,10 +8,10 @@ from typing import Any
 
 from kdkit.core.sharing.release.form import StudentForm
 from kdkit.core.sharing.release.layout import HOME, README, Record
-from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Taught
 
-HUB_LICENCES = frozenset(
+HUB_LICENSES = frozenset(
     (
         *("apache-2.0", "mit", "openrail", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause"),
         *("bsd-3-clause-clear", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
@@ -32,7 +32,7 @@ class CardFacts:
     Attributes:
         record: of the release, without its files.
         form: of the student.
-        licence: what the student is published under.
+        license: what the student is published under.
         teachers: all of its history.
         results: what ``eval/results.json`` holds.
         base: the repository of the model that its adapters belong to, of the release that it goes on from, or of its
@@ -43,7 +43,7 @@ class CardFacts:
 
     record: Record
     form: StudentForm
-    licence: StudentLicence
+    license: StudentLicense
     teachers: Sequence[Taught]
     results: Mapping[str, Any]
     base: str
@@ -67,12 +67,12 @@ def front_matter(facts: CardFacts) -> str:
     """The YAML, as huggingface_hub's own ``ModelCardData`` writes it."""
     from huggingface_hub import ModelCardData
 
-    name = facts.licence.name
+    name = facts.license.name
     domains = [tag(domain) for domain in facts.record.lineage["data"]["known"]]
     data: dict[str, Any] = {"license": name}
     if name == UNDETERMINED:
         data = {"license": "unknown"}
-    elif name not in HUB_LICENCES:
+    elif name not in HUB_LICENSES:
         data = {"license": "other", "license_name": name, "license_link": README}
     data |= {"library_name": facts.form.library, "pipeline_tag": facts.form.pipeline}
     data["tags"] = list(

@@ -113,7 +113,7 @@ def _scored(model: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 
 def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
-    """Repository, commit, licence, where it may teach, trust with intervals, since when."""
+    """Repository, commit, license, where it may teach, trust with intervals, since when."""
     rows = []
     for teacher in teachers:
         entry = teacher.entry
@@ -128,7 +128,7 @@ def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
                 cell(entry["since"]) + (", no more" if entry.get("inherited") else ""),
             )
         )
-    headers = ("teacher", "from", "commit", "licence", "teaches, with trust", "since")
+    headers = ("teacher", "from", "commit", "license", "teaches, with trust", "since")
     return table(headers, rows) if rows else "None: it learnt from the data alone."
 
 
@@ -158,7 +158,7 @@ def data_table(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any])
         taught = [str(lineage["data"]["samples"].get(domain, "-")) for lineage in history]
         counts = [m["domains"][domain]["count"] for m in results["models"] if domain in m["domains"]]
         rows.append((cell(domain), *taught, str(max(counts)) if counts else "-"))
-    headers = ("domain", *(f"train, {lineage['version']}" for lineage in history), f"{results['split']} (labelled)")
+    headers = ("domain", *(f"train, {lineage['version']}" for lineage in history), f"{results['split']} (labeled)")
     return table(headers, rows, "l" + "r" * (len(history) + 1))
 
 

@@ -194,7 +194,7 @@ def _seal(
         kdkit=kdkit.__version__,
         version=lineages[-1]["version"],
         repository=None,
-        licence=None,
+        license=None,
         family=lineages[-1]["student"]["family"],
         student=names,
         history=lineages,

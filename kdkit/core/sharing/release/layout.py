@@ -62,7 +62,7 @@ class Record:
         kdkit: version of kdkit that wrote it.
         version: name of the version, as in its lineage.
         repository: ``ORG/NAME`` of a release; None in an export.
-        licence: the student's, normalised; None in an export.
+        license: the student's, normalized; None in an export.
         family: of the student, as in its lineage.
         student: the files, all at the top, that make up the version's student folder; the rest of the top is
             for people (``README.md``) and for transformers.
@@ -80,7 +80,7 @@ class Record:
     kdkit: str
     version: str
     repository: str | None
-    licence: str | None
+    license: str | None
     family: str
     student: tuple[str, ...]
     history: tuple[Mapping[str, Any], ...]
@@ -103,7 +103,7 @@ class Record:
             "kdkit": self.kdkit,
             "version": self.version,
             "repository": self.repository,
-            "licence": self.licence,
+            "license": self.license,
             "family": self.family,
             "student": list(self.student),
             "text_tower": self.text_tower,
@@ -139,7 +139,7 @@ class Record:
             kdkit=str(data["kdkit"]),
             version=str(data["version"]),
             repository=data["repository"],
-            licence=data["licence"],
+            license=data["license"],
             family=str(data["family"]),
             student=tuple(str(name) for name in data["student"]),
             history=tuple(dict(lineage) for lineage in data["history"]),

@@ -1,4 +1,4 @@
-"""The licence that a student may be published under: the strictest of its teachers' and data's. No legal advice."""
+"""The license that a student may be published under: the strictest of its teachers' and data's. No legal advice."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.licenses import ORDER, LicenceClass, LicenceFacts, Use, classify, normalise
+from kdkit.core.project.licenses import ORDER, LicenseClass, LicenseFacts, Use, classify, normalize
 
 UNDETERMINED = "undetermined"
-"""The name where a licence of a teacher is unknown; only for private repositories."""
+"""The name where a license of a teacher is unknown; only for private repositories."""
 DEFAULT = "apache-2.0"
 """Where nothing asks for another."""
 _NON_COMMERCIAL = "cc-by-nc-4.0"
 
-# Permissive licences by what they ask for; the most demanding one of the teachers' is the student's.
+# Permissive licenses by what they ask for; the most demanding one of the teachers' is the student's.
 _ASK_NOTHING = re.compile(r"cc0.*|unlicense|0bsd|mit-0|wtfpl|pddl")
 _ASK_CREDIT = re.compile(r"cc-by-\d.*|cc-by|odc-by")
 
-# What may be passed on under another share-alike licence, by its own words: later versions of CC BY-SA (3.0,
+# What may be passed on under another share-alike license, by its own words: later versions of CC BY-SA (3.0,
 # section 4b), CC BY-SA 4.0 under GPL-3.0 (creativecommons.org/compatiblelicenses), LGPL under GPL (LGPL-3.0,
 # section 4; LGPL-2.1, section 3), GPL-3.0 with AGPL-3.0 (GPL-3.0, section 13), MPL-2.0 (section 1.12).
 _MAY_BECOME: Mapping[str, tuple[str, ...]] = {
@@ -37,11 +37,11 @@ _MAY_BECOME: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class StudentLicence:
+class StudentLicense:
     """What the student is published under.
 
     Attributes:
-        name: normalised, e.g. ``cc-by-nc-4.0``; ``undetermined`` where nobody knows.
+        name: normalized, e.g. ``cc-by-nc-4.0``; ``undetermined`` where nobody knows.
         kind: its class.
         because: ``teacher 'x' (cc-by-nc-4.0)``: whose terms decided; empty where nothing asked for it.
         stated: a person chose it (at least as strict as what was derived).
@@ -49,7 +49,7 @@ class StudentLicence:
     """
 
     name: str
-    kind: LicenceClass
+    kind: LicenseClass
     because: tuple[str, ...]
     stated: bool = False
     warnings: tuple[str, ...] = ()
@@ -57,45 +57,45 @@ class StudentLicence:
 
 @dataclass(frozen=True)
 class _Term:
-    """One licence that binds the student, and who brings it."""
+    """One license that binds the student, and who brings it."""
 
     who: str
     name: str
-    kind: LicenceClass
+    kind: LicenseClass
 
     def __str__(self) -> str:
         return f"{self.who} ({self.name})"
 
 
-def derive_licence(
-    teachers: Mapping[str, LicenceFacts],
+def derive_license(
+    teachers: Mapping[str, LicenseFacts],
     use: Use,
     *,
-    others: Mapping[str, LicenceFacts] | None = None,
+    others: Mapping[str, LicenseFacts] | None = None,
     data: Sequence[str] = (),
     stated: str | None = None,
     public: bool = False,
-) -> StudentLicence:
+) -> StudentLicense:
     """The strictest wins: permissive < share-alike < non-commercial < no-derivatives.
 
     Args:
         teachers: what is known about each that the student learnt from, also in earlier versions.
         use: what the project declares; the student of a commercial one may not be non-commercial.
         others: what else binds it, by what a message calls it: initial weights, a release that it was pulled from.
-        data: licences of the training data, where they are stated.
+        data: licenses of the training data, where they are stated.
         stated: what a person wants; at least as strict as what is derived.
         public: everybody will read it: then nothing may be unknown.
 
     Raises:
         KdkitError: exit code 4, naming the teacher: no derivatives allowed; unknown in public; share-alike that
-            excludes another licence; non-commercial in a commercial project; a stated licence that is less strict.
+            excludes another license; non-commercial in a commercial project; a stated license that is less strict.
     """
     terms = [_term_of(f"teacher '{name}'", facts) for name, facts in teachers.items()]
     terms += [_term_of(what, facts) for what, facts in (others or {}).items()]
-    terms += [_Term(f"data under {name}", normalise(name), classify(name)) for name in dict.fromkeys(data)]
+    terms += [_Term(f"data under {name}", normalize(name), classify(name)) for name in dict.fromkeys(data)]
     _refuse(terms, use, public=public)
     # Of teachers, the permission to distil has warned of that already (kdkit.core.project.licenses.allowed).
-    warnings = [f"{term}: its licence is unknown" for term in terms[len(teachers) :] if term.kind == "unknown"]
+    warnings = [f"{term}: its license is unknown" for term in terms[len(teachers) :] if term.kind == "unknown"]
     warnings += [f"{term}: your agreement must allow publishing" for term in terms if term.kind == "agreement"]
     derived = _strictest([term for term in terms if term.kind in ORDER])
     if stated is not None:
@@ -109,12 +109,12 @@ def derive_licence(
         )
     if any(term.kind == "unknown" for term in terms):
         unknown = tuple(str(term) for term in terms if term.kind == "unknown")
-        return StudentLicence(UNDETERMINED, "unknown", unknown, warnings=tuple(warnings))
-    return StudentLicence(derived.name, derived.kind, derived.because, warnings=tuple(warnings))
+        return StudentLicense(UNDETERMINED, "unknown", unknown, warnings=tuple(warnings))
+    return StudentLicense(derived.name, derived.kind, derived.because, warnings=tuple(warnings))
 
 
-def _term_of(who: str, facts: LicenceFacts) -> _Term:
-    """The binding licence: the strictest of its names, or what the owner says about distillation."""
+def _term_of(who: str, facts: LicenseFacts) -> _Term:
+    """The binding license: the strictest of its names, or what the owner says about distillation."""
     kind = facts.strictest
     if kind == "agreement":
         return _Term(who, str(facts.asserted), kind)
@@ -132,53 +132,53 @@ def _refuse(terms: Sequence[_Term], use: Use, *, public: bool) -> None:
         if term.kind == "no-derivatives":
             raise _conflict(
                 f"{term.who} allows no derivatives, and a student is one",
-                f"its licence is {term.name}",
+                f"its license is {term.name}",
                 "if its owner permits it, record that: 'license: LicenseRef-AGREEMENT' in registry.yaml",
             )
         if term.kind == "unknown" and public:
             raise _conflict(
                 f"nobody knows whether what {term.who} taught may be published",
-                f"its licence is {term.name}",
+                f"its license is {term.name}",
                 "find out and write it into registry.yaml as 'license:', or push to a private repository",
             )
         if term.kind == "non-commercial" and use == "commercial":
             raise _conflict(
                 f"{term.who} allows no commercial use, and this project declares use: commercial",
-                f"its licence is {term.name}",
+                f"its license is {term.name}",
                 "teach a student without it",
             )
 
 
-def _strictest(terms: Sequence[_Term]) -> StudentLicence:
+def _strictest(terms: Sequence[_Term]) -> StudentLicense:
     """Of known terms, each of a class of ``ORDER``."""
     if not terms:
-        return StudentLicence(DEFAULT, "permissive", ())
+        return StudentLicense(DEFAULT, "permissive", ())
     kind = max((term.kind for term in terms), key=ORDER.index)
     binding = [term for term in terms if term.kind == kind]
     alike = [term for term in terms if _is_share_alike(term.name)]
     if alike:
         name = _joint(alike)
         for term in terms:
-            # A share-alike licence forbids further restrictions; a freer one may be passed on under it.
+            # A share-alike license forbids further restrictions; a freer one may be passed on under it.
             if ORDER.index(term.kind) > ORDER.index(classify(name)):
                 raise _exclude(alike[0], term)
-        return StudentLicence(name, classify(name), tuple(map(str, alike)))
+        return StudentLicense(name, classify(name), tuple(map(str, alike)))
     if kind == "non-commercial":
         names = sorted(term.name for term in binding)
-        return StudentLicence(names[-1], kind, tuple(map(str, binding)))
+        return StudentLicense(names[-1], kind, tuple(map(str, binding)))
     name = max((term.name for term in binding), key=lambda name: (_asks(name), name))
-    return StudentLicence(name, kind, tuple(str(term) for term in binding if term.name == name))
+    return StudentLicense(name, kind, tuple(str(term) for term in binding if term.name == name))
 
 
 def _asks(name: str) -> int:
-    """How much a permissive licence asks for: nothing, its notice, notice and patents, credit in public."""
+    """How much a permissive license asks for: nothing, its notice, notice and patents, credit in public."""
     if _ASK_NOTHING.fullmatch(name):
         return 0
     return 3 if _ASK_CREDIT.fullmatch(name) else 2 if name.startswith("apache") else 1
 
 
 def _joint(terms: Sequence[_Term]) -> str:
-    """One share-alike licence that all of ``terms`` may be passed on under."""
+    """One share-alike license that all of ``terms`` may be passed on under."""
     name, holder = terms[0].name, terms[0]
     for term in terms[1:]:
         common = [n for n in _reachable(name) if n in _reachable(term.name)]
@@ -189,20 +189,20 @@ def _joint(terms: Sequence[_Term]) -> str:
 
 
 def _reachable(name: str) -> tuple[str, ...]:
-    """The licence itself, then those that it may become, nearest first."""
+    """The license itself, then those that it may become, nearest first."""
     found = [name]
     for known in found:
         found += [more for more in _MAY_BECOME.get(known, ()) if more not in found]
     return tuple(found)
 
 
-def _stated(stated: str, derived: StudentLicence, warnings: Iterable[str]) -> StudentLicence:
-    name, kind = normalise(stated), classify(stated)
+def _stated(stated: str, derived: StudentLicense, warnings: Iterable[str]) -> StudentLicense:
+    name, kind = normalize(stated), classify(stated)
     known = kind in ORDER
     fits = name in _reachable(derived.name) if _is_share_alike(derived.name) else known
     stricter = known and ORDER.index(kind) >= ORDER.index(derived.kind)
     if derived.kind == "permissive" or (fits and stricter):
-        return StudentLicence(name, kind, derived.because, stated=True, warnings=tuple(warnings))
+        return StudentLicense(name, kind, derived.because, stated=True, warnings=tuple(warnings))
     raise _conflict(
         f"'{stated}' is not as strict as {derived.name}" if known else f"nobody knows how strict '{stated}' is",
         f"the student learnt from {', '.join(derived.because)}",
@@ -216,11 +216,11 @@ def _is_share_alike(name: str) -> bool:
 
 def _exclude(one: _Term, other: _Term) -> KdkitError:
     return _conflict(
-        f"the licences of {one.who} and {other.who} exclude each other",
-        f"{one} asks for its own licence, and so nothing else may be asked for; {other} asks for more or for another",
+        f"the licenses of {one.who} and {other.who} exclude each other",
+        f"{one} asks for its own license, and so nothing else may be asked for; {other} asks for more or for another",
         "teach a student without one of them; if an owner permits it, 'license: LicenseRef-AGREEMENT' in registry.yaml",
     )
 
 
 def _conflict(what: str, why: str, fix: str) -> KdkitError:
-    return KdkitError("KD-REL-012", what, where="licence of the student", why=why, fix=fix, code=ExitCode.DENIED)
+    return KdkitError("KD-REL-012", what, where="license of the student", why=why, fix=fix, code=ExitCode.DENIED)

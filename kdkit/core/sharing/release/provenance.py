@@ -1,4 +1,4 @@
-"""Where a version comes from: teachers of its whole history, initial weights, releases; and their licences."""
+"""Where a version comes from: teachers of its whole history, initial weights, releases; and their licenses."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.distill.model.build import anchored
-from kdkit.core.project.licenses import FACTS, LicenceFacts, allowed
+from kdkit.core.project.licenses import FACTS, LicenseFacts, allowed
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import NOT_PUBLISHED, Lock
 from kdkit.core.project.versions import Version, Versions
 from kdkit.core.sharing.release.layout import Origin
-from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence, derive_licence
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
 from kdkit.core.sharing.release.redact import public_source
-from kdkit.core.teachers.card import licence_seen
+from kdkit.core.teachers.card import license_seen
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
     from kdkit.core.project.project import Project
 
 START = "start"
-"""Key of a published lineage's student: its initial weights, and what is known about their licence."""
+"""Key of a published lineage's student: its initial weights, and what is known about their license."""
 _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/[0-9a-f]{40}")
 """A folder of the Hub's cache."""
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 """``ORG/NAME``, and no path."""
 PUBLISHED_UNDER = "published_under"
-"""Key of a published lineage: the licence of that release, which binds what is made of it."""
+"""Key of a published lineage: the license of that release, which binds what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Taught:
     Attributes:
         name: as in the lineage; of two teachers of one name the later has its first version behind it.
         entry: what the latest lineage that it occurs in says about it; ``domains`` and ``trust`` of all of them.
-        facts: about its licence.
+        facts: about its license.
         paper: where the catalogue knows one.
     """
 
     name: str
     entry: Mapping[str, Any]
-    facts: LicenceFacts
+    facts: LicenseFacts
     paper: str = ""
 
 
@@ -56,11 +56,11 @@ class Start:
 
     Attributes:
         repository: on the Hub; empty where it is not known.
-        facts: about its licence.
+        facts: about its license.
     """
 
     repository: str
-    facts: LicenceFacts
+    facts: LicenseFacts
 
 
 def teachers_of(project: Project, history: Sequence[Mapping[str, Any]]) -> tuple[Taught, ...]:
@@ -87,29 +87,29 @@ def start_of(project: Project, history: Sequence[Mapping[str, Any]]) -> Start | 
     """What the student of the first version started from; None for random weights, and where nobody wrote it down."""
     told = history[0]["student"].get(START)
     if told is not None:
-        return Start(told["repository"], LicenceFacts(**told[FACTS]))
+        return Start(told["repository"], LicenseFacts(**told[FACTS]))
     registry = history[0]["student"].get("registry") or {}
     config = registry.get("config", {})
     init = config.get("init")
-    if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its licence counts
+    if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its license counts
         return None
     folder = Path(anchored(init, project.root)).absolute()
     lock = Lock.load(project.lock_path)
     for name, facts in lock.teachers.items():
         if folder == (project.artifacts / name).absolute():
-            known = LicenceFacts(seen=facts.licence.name if facts.licence else None, gated=facts.gated)
+            known = LicenseFacts(seen=facts.license.name if facts.license else None, gated=facts.gated)
             if name in project.registry.teachers:
-                known = chosen_teacher(project, name).licence_facts(facts.licence, gated=facts.gated)
+                known = chosen_teacher(project, name).license_facts(facts.license, gated=facts.gated)
             return Start(_repository(facts.source), known)
-    seen, gated = licence_seen(folder) if folder.is_dir() else (None, False)
+    seen, gated = license_seen(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
     said = str(config.get("base", ""))  # by a person, of a download
     repository = snapshot["repo"].replace("--", "/", 1) if snapshot else said if _NAME.fullmatch(said) else ""
-    return Start(repository, LicenceFacts(seen=seen.name if seen else None, gated=gated))
+    return Start(repository, LicenseFacts(seen=seen.name if seen else None, gated=gated))
 
 
 def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[str]:
-    """Warnings about licences under which the project may distil.
+    """Warnings about licenses under which the project may distil.
 
     Raises:
         KdkitError: exit code 4, where one forbids the project's use.
@@ -138,24 +138,24 @@ def origin_of(project: Project, version: Version) -> Origin | None:
     return Origin.from_json(origins[-1]) if origins else None
 
 
-def releases_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]:
+def releases_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenseFacts]:
     """The releases that a version comes from, and what they were published under."""
     published = {lineage["version"]: lineage.get(PUBLISHED_UNDER) for lineage in history}
-    return {f"release {version}": LicenceFacts(seen=name) for version, name in published.items() if name}
+    return {f"release {version}": LicenseFacts(seen=name) for version, name in published.items() if name}
 
 
-def correctors_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenceFacts]:
-    """Models whose words a version was taught in the place of its own, and what is known of their licences."""
+def correctors_of(history: Sequence[Mapping[str, Any]]) -> dict[str, LicenseFacts]:
+    """Models whose words a version was taught in the place of its own, and what is known of their licenses."""
     told = [lineage.get("correction") or {} for lineage in history]
     return {
-        f"corrector '{correction['corrector']}'": LicenceFacts(**correction[FACTS])
+        f"corrector '{correction['corrector']}'": LicenseFacts(**correction[FACTS])
         for correction in told
         if FACTS in correction and any(part["rewritten"] for part in correction["rounds"])
     }
 
 
 def with_facts(lineage: Mapping[str, Any], teachers: Sequence[Taught]) -> dict[str, Any]:
-    """The lineage with what is known about its teachers' licences, for those who pull it."""
+    """The lineage with what is known about its teachers' licenses, for those who pull it."""
     known = {(t.entry["name"], public_source(t.entry["source"])): asdict(t.facts) for t in teachers}
     entries = [{**entry, FACTS: known[entry["name"], public_source(entry["source"])]} for entry in lineage["teachers"]]
     return {**lineage, "teachers": entries}
@@ -167,13 +167,13 @@ def with_start(lineage: Mapping[str, Any], start: Start) -> dict[str, Any]:
     return {**lineage, "student": {**lineage["student"], START: told}}
 
 
-def _facts(project: Project, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenceFacts:
+def _facts(project: Project, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenseFacts:
     """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
     name, source = entry["name"], public_source(entry["source"])
     locked = Lock.load(project.lock_path).teachers.get(name)
     if name in project.registry.teachers and locked and public_source(locked.source) == source:
-        return chosen_teacher(project, name).licence_facts(locked.licence, gated=locked.gated)
-    facts = LicenceFacts(**entry[FACTS]) if FACTS in entry else LicenceFacts(seen=entry.get("licence"))
+        return chosen_teacher(project, name).license_facts(locked.license, gated=locked.gated)
+    facts = LicenseFacts(**entry[FACTS]) if FACTS in entry else LicenseFacts(seen=entry.get("license"))
     if spec is None or facts.catalogue != "unknown":
         return facts
     note = spec.notes if spec.distillation in ("forbidden", "non-commercial") else ""
@@ -202,14 +202,14 @@ class Ancestry:
         history: lineages, oldest first, its own last.
         teachers: of the whole history.
         start: what its first weights were.
-        licence: the strictest.
+        license: the strictest.
         warnings: what must be read before publishing.
     """
 
     history: tuple[Mapping[str, Any], ...]
     teachers: tuple[Taught, ...]
     start: Start | None
-    licence: StudentLicence
+    license: StudentLicense
     warnings: tuple[str, ...]
 
 
@@ -217,15 +217,15 @@ def _unknown_start() -> KdkitError:
     return KdkitError(
         "KD-REL-014",
         "nobody knows whether what became of the student's initial weights may be published",
-        where="licence of the student",
-        why="their licence is unknown",
+        where="license of the student",
+        why="their license is unknown",
         fix="find out and state the student's: --license NAME; or push to a private repository",
         code=ExitCode.DENIED,
     )
 
 
 def ancestry_of(project: Project, version: Version, *, stated: str | None, public: bool) -> Ancestry:
-    """Find it out; see :func:`require_permissions` and :func:`derive_licence` for what they raise."""
+    """Find it out; see :func:`require_permissions` and :func:`derive_license` for what they raise."""
     history = Versions(project).history(version)
     teachers, start = teachers_of(project, history), start_of(project, history)
     warnings = require_permissions(project, teachers)
@@ -237,8 +237,8 @@ def ancestry_of(project: Project, version: Version, *, stated: str | None, publi
             raise _unknown_start()
     elif start is not None:
         others["its initial weights"] = start.facts
-    data = [name for lineage in history for name in lineage["data"].get("licences", ())]
-    licence = derive_licence(
+    data = [name for lineage in history for name in lineage["data"].get("licenses", ())]
+    license = derive_license(
         {teacher.name: teacher.facts for teacher in teachers},
         project.registry.use,
         others=others,
@@ -247,7 +247,7 @@ def ancestry_of(project: Project, version: Version, *, stated: str | None, publi
         public=public,
     )
     if unknown_start and stated is None:
-        others_unknown = licence.because if licence.name == UNDETERMINED else ()
+        others_unknown = license.because if license.name == UNDETERMINED else ()
         because = (*others_unknown, "its initial weights")
-        licence = replace(licence, name=UNDETERMINED, kind="unknown", because=because)
-    return Ancestry(history, teachers, start, licence, tuple(dict.fromkeys((*warnings, *licence.warnings))))
+        license = replace(license, name=UNDETERMINED, kind="unknown", because=because)
+    return Ancestry(history, teachers, start, license, tuple(dict.fromkeys((*warnings, *license.warnings))))

@@ -24,9 +24,9 @@ class Pushed:
 
     Attributes:
         version: its name.
-        licence: what it is published under.
+        license: what it is published under.
         lines: library -> lines that load it, as they were run.
-        warnings: about licences.
+        warnings: about licenses.
         checks: library -> differences from the version, or why there is none; see the record.
         size: bytes of the release.
         plan: what was compared and sent.
@@ -34,7 +34,7 @@ class Pushed:
     """
 
     version: str
-    licence: str
+    license: str
     lines: Mapping[str, str]
     warnings: tuple[str, ...]
     checks: Mapping[str, Mapping[str, Any]]
@@ -47,7 +47,7 @@ class Pushed:
         """What became of a release."""
         return cls(
             version=release.record.version,
-            licence=release.licence.name,
+            license=release.license.name,
             lines=release.lines,
             warnings=release.warnings,
             checks=release.record.checks,
@@ -62,7 +62,7 @@ class Pushed:
         return {
             "repository": self.plan.repo,
             "version": self.version,
-            "license": self.licence,
+            "license": self.license,
             "warnings": list(self.warnings),
             "checks": {library: dict(check) for library, check in self.checks.items()},
             "size": self.size,
@@ -90,7 +90,7 @@ def push_student(
     pull_request: bool = False,
     dry_run: bool = False,
     merged: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     refused: bool = False,
     hub: Hub | None = None,
     reporter: Reporter | None = None,
@@ -105,13 +105,13 @@ def push_student(
         pull_request: open a pull request instead of committing to ``main``.
         dry_run: make and check the release, compare it with the repository, write nothing there.
         merged: publish whole weights where the student has adapters.
-        licence: state one that is at least as strict as what the teachers ask for.
+        license: state one that is at least as strict as what the teachers ask for.
         refused: push a version although the promotion guard refused it.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         reporter: where progress is told.
 
     Raises:
-        KdkitError: the version was refused; a licence stands in the way; whatever :func:`assemble_release`,
+        KdkitError: the version was refused; a license stands in the way; whatever :func:`assemble_release`,
             :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload` raise.
     """
     from kdkit.core.sharing.hub import connect, plan_upload, upload
@@ -125,7 +125,7 @@ def push_student(
     with project.exclusive("kdkit push"), project.room("release") as folder:
         at = hub.endpoint
         release = assemble_release(
-            project, chosen, repo, folder, public=public, merged=merged, licence=licence, endpoint=at, reporter=report
+            project, chosen, repo, folder, public=public, merged=merged, license=license, endpoint=at, reporter=report
         )
         for warning in release.warnings:
             report.warn(warning)

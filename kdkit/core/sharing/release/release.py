@@ -32,7 +32,7 @@ from kdkit.core.sharing.release.layout import (
     Record,
     file_facts,
 )
-from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import (
     PUBLISHED_UNDER,
     Ancestry,
@@ -59,14 +59,14 @@ class Release:
     Attributes:
         folder: complete; push it as it is.
         record: its ``kdkit.json``.
-        licence: what the student is published under.
+        license: what the student is published under.
         lines: library -> the lines of the card; they were run on this folder.
         warnings: what a person must read before it is published.
     """
 
     folder: Path
     record: Record
-    licence: StudentLicence
+    license: StudentLicense
     lines: Mapping[str, str]
     warnings: tuple[str, ...]
 
@@ -84,7 +84,7 @@ def assemble_release(
     *,
     public: bool = False,
     merged: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     endpoint: str = HOME,
     reporter: Reporter | None = None,
 ) -> Release:
@@ -93,20 +93,20 @@ def assemble_release(
     The same version, registry and reports give the same bytes: a push that was cut off goes on where it was.
 
     Args:
-        public: everybody will read it: nothing may be unknown about licences.
+        public: everybody will read it: nothing may be unknown about licenses.
         merged: whole weights where the student has adapters.
-        licence: what a person states; at least as strict as what the teachers ask for.
+        license: what a person states; at least as strict as what the teachers ask for.
         endpoint: address of the Hub where ``repo`` is, for the card's links.
         reporter: where progress is told.
 
     Raises:
-        KdkitError: a licence stands in the way (exit 4); stock libraries give something else than the version, or a
+        KdkitError: a license stands in the way (exit 4); stock libraries give something else than the version, or a
             file names a place on this machine (exit 1); not a student for stock libraries; adapters whose base is in
             no repository that is known.
     """
     check_repository(repo)
     reporter = reporter or Silent()
-    ancestry = ancestry_of(project, version, stated=licence, public=public)
+    ancestry = ancestry_of(project, version, stated=license, public=public)
     results = results_of(project, version)
     warn_of_split(results, reporter)
     form = _form(project, version, to, repo, reporter, merged=merged)
@@ -116,7 +116,7 @@ def assemble_release(
     facts = CardFacts(
         record=record,
         form=form,
-        licence=ancestry.licence,
+        license=ancestry.license,
         teachers=ancestry.teachers,
         results=results,
         base=_base_model(record, ancestry.start),
@@ -127,7 +127,7 @@ def assemble_release(
     record = replace(record, files=file_facts(to))
     record.save(to)
     check_nothing_leaks(to, [*_places(project), str(to)])
-    return Release(to, record, ancestry.licence, form.lines, ancestry.warnings)
+    return Release(to, record, ancestry.license, form.lines, ancestry.warnings)
 
 
 def _form(project: Project, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool) -> StudentForm:
@@ -141,13 +141,13 @@ def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, f
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
     if ancestry.start is not None:
         lineages[0] = with_start(lineages[0], ancestry.start)
-    if ancestry.licence.name != UNDETERMINED:
-        lineages[-1][PUBLISHED_UNDER] = ancestry.licence.name
+    if ancestry.license.name != UNDETERMINED:
+        lineages[-1][PUBLISHED_UNDER] = ancestry.license.name
     return Record(
         kdkit=kdkit.__version__,
         version=version.name,
         repository=repo,
-        licence=ancestry.licence.name,
+        license=ancestry.license.name,
         family=version.lineage["student"]["family"],
         student=form.names,
         history=tuple(lineages),
@@ -212,7 +212,7 @@ def _named_recipe(project: Project, version: Version) -> str | None:
     registry, made_by = project.registry, version.lineage["recipe"]
     if made_by["name"] not in project.catalogue.names("recipe"):
         return None
-    recipe = load_recipe(made_by["name"], project.catalogue).with_optimiser(registry.optimiser)
+    recipe = load_recipe(made_by["name"], project.catalogue).with_optimizer(registry.optimizer)
     same = json.loads(json.dumps(recipe.model_dump(mode="json"))) == made_by
     return str(made_by["name"]) if same else None
 

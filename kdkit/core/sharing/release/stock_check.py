@@ -2,7 +2,7 @@
 
 ``python -P stock_check.py FOLDER``: the folder, which becomes the current one, holds ``open_clip.lines`` and perhaps
 ``transformers.lines`` (Python), ``texts.json`` and ``0.png``, ``1.png``, ... Written are ``features.safetensors`` with
-``LIBRARY.image`` and ``LIBRARY.text``, (N, D) float32, not normalised; ``errors.json``, what a library raised instead;
+``LIBRARY.image`` and ``LIBRARY.text``, (N, D) float32, not normalized; ``errors.json``, what a library raised instead;
 and ``environment.json``, versions of libraries.
 """
 

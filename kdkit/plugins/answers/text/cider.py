@@ -43,7 +43,7 @@ class _Weights:
         self.occurs, self.size = occurs, size
 
     def similarity(self, answer: Sequence[Counter[Gram]], reference: Sequence[Counter[Gram]]) -> float:
-        """Mean over n of the penalised clipped cosine."""
+        """Mean over n of the penalized clipped cosine."""
         difference = answer[1].total() - reference[1].total()
         penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
         pairs = zip(answer, reference, strict=True)

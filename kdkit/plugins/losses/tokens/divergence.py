@@ -1,6 +1,6 @@
 """How far the student's distribution q of the next token is from the teacher's p. Everything in log space.
 
-``log_p`` and ``log_q`` are (c, n), each row normalised and finite: a class that cannot be has ``NEVER``, whose
+``log_p`` and ``log_q`` are (c, n), each row normalized and finite: a class that cannot be has ``NEVER``, whose
 exponential is 0, so that nothing is 0 times infinity. Results are (c,).
 """
 

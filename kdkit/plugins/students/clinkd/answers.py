@@ -59,7 +59,7 @@ class Padded:
         positions = torch.stack([padded(p.positions[:, :-1], size, left=True) for p in prompts], dim=1).to(device)
         embeddings = network.get_input_embeddings()(ids)
         patches, grids = (torch.cat([getattr(p, name) for p in prompts]).to(device) for name in ("patches", "grids"))
-        pixels = preparation.images.normalised(patches).to(network.dtype)
+        pixels = preparation.images.normalized(patches).to(network.dtype)
         seen = network.model.visual(pixels, grid_thw=grids)
         seen = getattr(seen, "pooler_output", seen)  # transformers before 5.3 gives the merged tokens themselves
         places = (ids == network.config.image_token_id)[..., None]

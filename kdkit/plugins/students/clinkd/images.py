@@ -1,4 +1,4 @@
-"""Images as Qwen2-VL's processor prepares them, as bytes: normalisation is left to the device."""
+"""Images as Qwen2-VL's processor prepares them, as bytes: normalization is left to the device."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ImageSettings:
         blocks = torch.from_numpy(pixels.copy()).reshape(rows // m, m, p, columns // m, m, p, 3)
         return blocks.permute(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3 * p * p), (1, rows, columns)
 
-    def normalised(self, patches: Tensor) -> Tensor:
+    def normalized(self, patches: Tensor) -> Tensor:
         """(N, 3 * P * P) uint8 -> (N, 3 * T * P * P) float32: each image twice, as a video that stands still."""
         x = patches.reshape(len(patches), 3, 1, -1).float()
         mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (self.image_mean, self.image_std))

@@ -159,7 +159,7 @@ def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[
     grids = inputs["grids"]
     counts = grids.prod(dim=-1).sum(dim=-1).tolist()
     patches = torch.cat([row[:count] for row, count in zip(inputs["patches"], counts, strict=True)])
-    return {"pixel_values": images.normalised(patches), "image_grid_thw": grids[grids[..., 0] > 0]}
+    return {"pixel_values": images.normalized(patches), "image_grid_thw": grids[grids[..., 0] > 0]}
 
 
 def _open(path: Any, sample: Sample) -> Image.Image:

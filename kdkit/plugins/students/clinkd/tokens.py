@@ -66,7 +66,7 @@ class Tokens:
         return (self.id(END), self.id(PAD))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``; special tokens in it are recognised, none is added."""
+        """Ids of ``text``; special tokens in it are recognized, none is added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

@@ -62,7 +62,7 @@ class LayerTurn(nn.Module):
     def __init__(self, start: Tensor, *, trainable: bool) -> None:
         super().__init__()
         self._shape = tuple(start.shape)
-        # Flat, as optimisers spare vectors from weight decay, which has no business here.
+        # Flat, as optimizers spare vectors from weight decay, which has no business here.
         self.frequencies = nn.Parameter(start.flatten().clone(), requires_grad=trainable)
         self._angle: Tensor | None = None
 

@@ -26,7 +26,7 @@ def test_processes_wait_for_the_one_that_extracts() -> None:
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "no", "parallelism configuration", "torchrun"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "no", "'bf16' is asked of accelerate", "--precision bf16"),
         ("ACCELERATE_MIXED_PRECISION", "fp16", "bf16", "'fp16' is asked of accelerate", "bf16 in both"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "no", "not accumulated", "optimiser.batch_size"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "no", "not accumulated", "optimizer.batch_size"),
     ],
 )
 def test_what_a_launcher_asks_for_and_a_run_cannot_do_is_refused(

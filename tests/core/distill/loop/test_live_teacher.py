@@ -24,7 +24,7 @@ from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import Normalise
+from kdkit.core.project.recipe import Normalize
 from tests.core.features.small import Opened, picture_samples, table_of
 from tests.toys import ToyEncoder
 
@@ -139,9 +139,9 @@ def test_teachers_are_asked_about_what_they_teach_alone(tmp_path: Path) -> None:
             assert bool((rows["image"][~silent] != 0).any(dim=1).all())
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("standardise", 40), ("phi-s", 40), ("unit", 0), ("none", 0)])
+@pytest.mark.parametrize(("kind", "asked"), [("standardize", 40), ("phi-s", 40), ("unit", 0), ("none", 0)])
 def test_targets_are_fitted_in_one_pass_for_all_signals(
-    tmp_path: Path, kind: Normalise, asked: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Normalize, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdkit.core.distill.model.build.ROWS", 16)
     live, source, _, _ = watched(tmp_path)

@@ -177,7 +177,7 @@ def test_a_student_without_answer_states_is_refused(tmp_path: Path) -> None:
     generating_project(root)
     add_vlm(root, "first", seed=0, sureness=30.0)
     text = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-    text += "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\nincrement: {previous: {weight: 1.0, loss: token-kd}}\n"
+    text += "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\nincrement: {previous: {weight: 1.0, loss: token-kd}}\n"
     (root / "toy.yaml").write_text(text, encoding="utf-8")
     distill(reopened(root), Options(cpu=True))
     add_vlm(root, "second", seed=1, sureness=30.0)

@@ -1,4 +1,4 @@
-"""Target normalisation against scipy, closed forms, and what each kind promises."""
+"""Target normalization against scipy, closed forms, and what each kind promises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
-from kdkit.core.distill.model.target_norm import STD_FLOOR, Moments, TargetNorm, equaliser, fit_norms
-from kdkit.core.project.recipe import Normalise
+from kdkit.core.distill.model.target_norm import STD_FLOOR, Moments, TargetNorm, equalizer, fit_norms
+from kdkit.core.project.recipe import Normalize
 from tests.errors import raises_error
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ def features(dim: int, rows: int = 400, seed: int = 0) -> Array:
     return np.asarray(rng.normal(size=(rows, dim)) @ mix + 50 * rng.normal(size=dim))
 
 
-def fitted(dim: int, kind: Normalise, x: Array) -> TargetNorm:
+def fitted(dim: int, kind: Normalize, x: Array) -> TargetNorm:
     norm = TargetNorm(dim, kind)
     fit_norms({"image": norm}, [{"image": x}])
     return norm
@@ -38,14 +38,14 @@ def applied(norm: TargetNorm, x: Array) -> Array:
 
 @pytest.mark.parametrize("dim", [1, 2, 8, 64])
 def test_powers_of_two_use_the_hadamard_matrix(dim: int) -> None:
-    assert np.allclose(equaliser(np.arange(dim, dtype=float)), hadamard(dim) / np.sqrt(dim))
+    assert np.allclose(equalizer(np.arange(dim, dtype=float)), hadamard(dim) / np.sqrt(dim))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=40))
-def test_equaliser_is_orthogonal_and_equalises(variances: list[float]) -> None:
+def test_equalizer_is_orthogonal_and_equalizes(variances: list[float]) -> None:
     lam = np.array(variances)
-    h = equaliser(lam)
+    h = equalizer(lam)
     assert np.allclose(h @ h.T, np.eye(len(lam)), atol=1e-9)
     assert np.allclose(np.diag(h @ np.diag(lam) @ h.T), lam.mean(), atol=1e-9 * (1 + lam.max()))
 
@@ -73,9 +73,9 @@ def test_phi_s_is_the_formula_of_the_paper() -> None:
     assert np.allclose(np.abs(h.T @ found), np.abs(h.T @ wanted), atol=1e-5)
 
 
-def test_standardise_and_unit_and_none() -> None:
+def test_standardize_and_unit_and_none() -> None:
     x = features(6)
-    assert np.allclose(applied(fitted(6, "standardise", x), x), (x - x.mean(0)) / x.std(0, ddof=1), atol=1e-4)
+    assert np.allclose(applied(fitted(6, "standardize", x), x), (x - x.mean(0)) / x.std(0, ddof=1), atol=1e-4)
     assert np.allclose(applied(fitted(6, "unit", x), x), x / np.linalg.norm(x, axis=1, keepdims=True))
     assert np.array_equal(applied(fitted(6, "none", x), x), x)
 
@@ -83,7 +83,7 @@ def test_standardise_and_unit_and_none() -> None:
 def test_a_constant_dimension_is_not_blown_up() -> None:
     x = features(4)
     x[:, 2] = 7 + 1e-9 * np.arange(len(x))
-    norm = fitted(4, "standardise", x)
+    norm = fitted(4, "standardize", x)
     assert np.abs(applied(norm, x)[:, 2]).max() < 1e-3
     rms = np.sqrt(x.var(0, ddof=1).mean())
     assert float(norm.get_buffer("std")[2]) == pytest.approx(STD_FLOOR * rms, rel=1e-5)
@@ -104,7 +104,7 @@ def test_chunks_do_not_matter(cuts: list[int], full: bool) -> None:
 
 def test_the_state_dict_is_all_of_it() -> None:
     x = features(12)
-    for kind in ("standardise", "phi-s"):
+    for kind in ("standardize", "phi-s"):
         norm = fitted(12, kind, x)
         again = TargetNorm(12, kind)
         again.load_state_dict(norm.state_dict())
@@ -123,6 +123,6 @@ def test_features_that_are_no_numbers_are_an_error(bad: float) -> None:
 
 def test_too_little_to_fit_on_is_an_error() -> None:
     with raises_error("KD-DIST-029"):
-        fitted(3, "standardise", features(3)[:1])
+        fitted(3, "standardize", features(3)[:1])
     with raises_error("KD-DIST-027"):
         fitted(3, "phi-s", np.ones((9, 3)))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
-from kdkit.core.distill.loop.train import TrainSettings, learning_rate, make_optimiser
+from kdkit.core.distill.loop.train import TrainSettings, learning_rate, make_optimizer
 from kdkit.core.distill.model.projection import PREVIOUS, Bridge, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
@@ -101,10 +101,10 @@ def gradients(task: DistillTask) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
 
 
-def test_every_trainable_parameter_is_in_the_optimiser_and_in_the_checkpoint() -> None:
+def test_every_trainable_parameter_is_in_the_optimizer_and_in_the_checkpoint() -> None:
     task = make_task()
-    optimised = {id(p) for group in make_optimiser(task, SETTINGS).param_groups for p in group["params"]}
-    assert {id(p) for p in task.parameters()} == optimised
+    optimized = {id(p) for group in make_optimizer(task, SETTINGS).param_groups for p in group["params"]}
+    assert {id(p) for p in task.parameters()} == optimized
     saved = task_tensors(task)
     other = make_task()
     for parameter in other.parameters():
@@ -141,10 +141,10 @@ def test_frozen_weights_are_not_in_checkpoints_and_stay_as_they_are(tmp_path: Pa
 
     task, other = frozen_task(1), frozen_task(2)
     before = {name: x.clone() for name, x in other.state_dict().items()}
-    Checkpoints(tmp_path).save(task, make_optimiser(task, SETTINGS), Progress(3, 1.0, []))
+    Checkpoints(tmp_path).save(task, make_optimizer(task, SETTINGS), Progress(3, 1.0, []))
     (file,) = tmp_path.rglob("task.safetensors")
     assert not [name for name in load_file(file) if "image_tower" in name]
-    assert Checkpoints(tmp_path).restore(other, make_optimiser(other, SETTINGS)) == Progress(3, 1.0, [])
+    assert Checkpoints(tmp_path).restore(other, make_optimizer(other, SETTINGS)) == Progress(3, 1.0, [])
     for name, x in other.state_dict().items():
         assert torch.equal(x, before[name] if "image_tower" in name else task.state_dict()[name]), name
 

@@ -34,7 +34,7 @@ def reader_project(root: Path, words: list[str], **entry: Any) -> None:
     config = {"sizes": {**SIZES, "words": ["ct"]}, **SETTINGS}
     registry = root / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", _family(config))
-    text += "trust: {policy: all, options: {unmeasured: true}}\noptimiser: {batch_size: 4, steps: 1}\n"
+    text += "trust: {policy: all, options: {unmeasured: true}}\noptimizer: {batch_size: 4, steps: 1}\n"
     registry.write_text(text, encoding="utf-8")
     manifest = root / "images" / "samples.jsonl"
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -93,7 +93,7 @@ name: mine
 summary: sorted probabilities
 losses: [{name: answer-ce}, {name: uld}]
 trust: {policy: all}
-optimiser: {lr: 0.01, batch_size: 4, steps: 1}
+optimizer: {lr: 0.01, batch_size: 4, steps: 1}
 """
 
 

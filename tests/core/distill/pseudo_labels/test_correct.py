@@ -37,7 +37,7 @@ def project(tmp_path: Path, endpoint: LocalEndpoint) -> Project:
     example.make(root, endpoint, example.Oracle(), extracted=False)
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-        "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n",
+        "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n",
         encoding="utf-8",
     )
     add_vlm(root, "first", seed=0, sureness=30.0)

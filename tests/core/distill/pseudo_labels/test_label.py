@@ -13,7 +13,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_table
-from kdkit.core.distill.pseudo_labels.label import Labelled, Wanted, pseudo_label, why_none
+from kdkit.core.distill.pseudo_labels.label import Labeled, Wanted, pseudo_label, why_none
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.project import evaluate_project
 from kdkit.core.features import FeatureStore
@@ -34,7 +34,7 @@ class Scene:
     oracle: Oracle
     to: Path
 
-    def label(self, dry_run: bool = False, **wanted: Any) -> Labelled:
+    def label(self, dry_run: bool = False, **wanted: Any) -> Labeled:
         return pseudo_label(reopened(self.project.root), "remote", self.to, Wanted(**wanted), dry_run=dry_run)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -213,7 +213,7 @@ def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: 
     root = scene.project.root
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-        "optimiser: {lr: 0.01, batch_size: 16, steps: 5}\n",
+        "optimizer: {lr: 0.01, batch_size: 16, steps: 5}\n",
         encoding="utf-8",
     )
     with raises_error("KD-DIST-032"):

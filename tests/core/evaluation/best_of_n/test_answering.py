@@ -150,7 +150,7 @@ def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> Non
     root = tmp_path / "p"
     generating_project(root)
     recipe = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
-    (root / "toy.yaml").write_text(recipe + "optimiser: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
+    (root / "toy.yaml").write_text(recipe + "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
     add_vlm(root, "first", seed=0)
     distill(reopened(root), Options(cpu=True))
     found = answer_project(reopened(root), Asked(version="v1", split="calibration", limit=4), Decoding())

@@ -114,7 +114,7 @@ def test_the_picture_is_drawn(tmp_path: Path, history: tuple[str, ...], teachers
     with Image.open(tmp_path / "picture.png") as image:
         pixels = np.asarray(image.convert("RGB"))
     student = (np.abs(pixels.astype(int) - (0xD5, 0x5E, 0x00)).sum(axis=2) < 12).sum()
-    assert student > 500  # the student's own colour, on every panel
+    assert student > 500  # the student's own color, on every panel
     assert pixels.shape[1] > 1500
     margin = np.concatenate([pixels[:, :4].ravel(), pixels[:, -4:].ravel(), pixels[-4:].ravel()])
     assert (margin == 255).all()  # nothing is cut off

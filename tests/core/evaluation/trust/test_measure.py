@@ -141,7 +141,7 @@ def test_a_domain_without_calibration_samples_is_nan_and_loud(project: Project) 
     assert np.isnan(found.accuracy[0, 1])
     assert np.isnan([found.lower[0, 1], found.upper[0, 1], found.chance[1]]).all()
     assert found.count[1] == 0
-    assert "'oct' has no labelled calibration sample" in reporter.warnings[0]
+    assert "'oct' has no labeled calibration sample" in reporter.warnings[0]
 
 
 def test_a_class_without_calibration_samples_is_said(project: Project) -> None:

@@ -46,7 +46,7 @@ space: shared
 aligner: {name: an-aligner}
 losses: [{name: a-loss, weight: 10, options: {delta: 0.5}}]
 trust: {policy: a-policy}
-optimiser: {lr: 5.0e-3, batch_size: 32, steps: 60}
+optimizer: {lr: 5.0e-3, batch_size: 32, steps: 60}
 increment: {steps: 0.5}
 """
 REGISTRY = """\
@@ -154,17 +154,17 @@ def projects(
 ) -> Projects:
     root = tmp_path_factory.mktemp("projects")
     draw(root / "scans")
-    for name, recipe in (("parts", "./own.yaml"), ("recipe", "a-recipe\noptimiser: {steps: 4, batch_size: 16}")):
+    for name, recipe in (("parts", "./own.yaml"), ("recipe", "a-recipe\noptimizer: {steps: 4, batch_size: 16}")):
         (root / name).mkdir()
         (root / name / "registry.yaml").write_text(REGISTRY.replace("RECIPE", recipe), encoding="utf-8")
     (root / "parts" / "own.yaml").write_text(OWN_RECIPE, encoding="utf-8")
     script = f"{plugins['loader'].names.module}.make_weights"
-    assert environment.python("-m", script, "colours", folder=root / "parts").code == 0
+    assert environment.python("-m", script, "colors", folder=root / "parts").code == 0
     environment.commands(
         root,
         ["add-teacher", "a-teacher", "-C", "parts"],
         ["distill", "-C", "parts"],
-        ["add-teacher", "another", "--from", "local:colours", "--loader", "a-loader", "-C", "parts"],
+        ["add-teacher", "another", "--from", "local:colors", "--loader", "a-loader", "-C", "parts"],
         ["distill", "--incremental", "-C", "parts"],
         ["add-teacher", "a-teacher", "-C", "recipe"],
         ["distill", "-C", "recipe"],
@@ -173,15 +173,15 @@ def projects(
 
 
 def draw(folder: Path) -> None:
-    """Pictures of five colours with their captions, as the generated source reads them."""
+    """Pictures of five colors with their captions, as the generated source reads them."""
     rng = random.Random(0)
-    for colour, axes in COLOURS.items():
-        place = folder / "colour" / colour
+    for color, axes in COLOURS.items():
+        place = folder / "color" / color
         place.mkdir(parents=True)
         for number in range(24):
             shade = tuple(int(127 + axis * rng.uniform(40, 120)) for axis in axes)
             Image.new("RGB", (20, 20), shade).save(place / f"{number}.png")
-            (place / f"{number}.txt").write_text(f"a {colour} picture\n", encoding="utf-8")
+            (place / f"{number}.txt").write_text(f"a {color} picture\n", encoding="utf-8")
 
 
 def read(path: Path) -> Any:

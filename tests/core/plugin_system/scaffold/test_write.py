@@ -1,4 +1,4 @@
-"""Names are normalised, nothing is overwritten, nothing is left half-written."""
+"""Names are normalized, nothing is overwritten, nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
         ("kdkit-kdkit-x", "kdkit-x"),
     ],
 )
-def test_names_are_normalised(given: str, short: str) -> None:
+def test_names_are_normalized(given: str, short: str) -> None:
     names = names_for(given, "loss", CATALOGUE)
     assert (names.short, names.distribution) == (short, f"kdkit-{short}")
     assert names.module == f"kdkit_{short.replace('-', '_')}"

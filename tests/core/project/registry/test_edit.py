@@ -75,7 +75,7 @@ def test_adding_keeps_every_line_in_its_order(registry: tuple[str, list[str]]) -
 
 @settings(max_examples=50, deadline=None)
 @given(registries(), st.data())
-def test_removing_takes_the_entry_and_leaves_its_neighbours_comments(
+def test_removing_takes_the_entry_and_leaves_its_neighbors_comments(
     registry: tuple[str, list[str]], pick: st.DataObject
 ) -> None:
     text, names = registry

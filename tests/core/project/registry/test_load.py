@@ -16,7 +16,7 @@ use: commercial
 student:
   config: {arch: ViT-B-32}
 teachers:
-  # the generalist
+  # the generalizt
   biomedclip: {}
   mine:
     from: local:models/mine

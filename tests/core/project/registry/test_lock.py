@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.registry.lock import FileFact, LicenceSeen, Lock, LockedTeacher, MadeFrom, SignalFact
+from kdkit.core.project.registry.lock import FileFact, LicenseSeen, Lock, LockedTeacher, MadeFrom, SignalFact
 from tests.errors import raises_error
 
 SHA = "0123456789abcdef" * 4
@@ -27,7 +27,7 @@ def facts(**changes: Any) -> LockedTeacher:
             "text/config.json": FileFact(size=2, sha256=SHA),
         },
         "also": {"text": "hf:org/text@" + "b" * 40},
-        "licence": LicenceSeen(name="mit", evidence="README.md"),
+        "license": LicenseSeen(name="mit", evidence="README.md"),
         "gated": False,
         "signals": {
             "image": SignalFact(shape=(512,), dtype="float16"),
@@ -42,8 +42,8 @@ def facts(**changes: Any) -> LockedTeacher:
 
 def test_what_is_saved_is_loaded_and_the_same_lock_gives_the_same_bytes(tmp_path: Path) -> None:
     one, other = tmp_path / "one.lock", tmp_path / "other.lock"
-    Lock().with_teacher("b", facts()).with_teacher("a", facts(commit=None, licence=None)).save(one)
-    Lock().with_teacher("a", facts(commit=None, licence=None)).with_teacher("b", facts()).save(other)
+    Lock().with_teacher("b", facts()).with_teacher("a", facts(commit=None, license=None)).save(one)
+    Lock().with_teacher("a", facts(commit=None, license=None)).with_teacher("b", facts()).save(other)
     assert one.read_bytes() == other.read_bytes()
     loaded = Lock.load(one)
     assert loaded.teacher("b") == facts()

@@ -36,7 +36,7 @@ losses:
   - {name: kdkit-other:tilted}
 trust: {policy: soft}
 increment: {previous: {loss: fd}}
-optimiser: {lr: 0.01, batch_size: 4, steps: 2}
+optimizer: {lr: 0.01, batch_size: 4, steps: 2}
 """
 
 

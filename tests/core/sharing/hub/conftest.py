@@ -16,8 +16,8 @@ from huggingface_hub.utils import _http
 from kdkit.core.sharing.hub import Hub, connect, retry
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
 
-BOB = Account("bob", "hf_bob", organisations={"lab": "write"})
-READER = Account("alice", "hf_reader", role="read", organisations={"lab": "write"})
+BOB = Account("bob", "hf_bob", organizations={"lab": "write"})
+READER = Account("alice", "hf_reader", role="read", organizations={"lab": "write"})
 MALLORY = Account("mallory", "hf_mallory")
 CARD = b"---\nlicense: mit\n---\n# A student\n"
 

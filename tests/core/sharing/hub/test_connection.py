@@ -57,7 +57,7 @@ def test_what_is_no_address_is_refused_without_repeating_it(address: str) -> Non
 
 
 def test_who_a_token_belongs_to_is_asked_once(server: LocalHub, hub: Hub) -> None:
-    assert (hub.account.name, hub.account.organisations, hub.account.role) == ("alice", ("lab",), "write")
+    assert (hub.account.name, hub.account.organizations, hub.account.role) == ("alice", ("lab",), "write")
     assert hub.account.name == "alice"
     assert [request.line for request in server.requests] == ["GET /api/whoami-v2"]
 

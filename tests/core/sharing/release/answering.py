@@ -21,7 +21,7 @@ WORDS = ["left", "right", "top", "Where", "is", "it"]
 PLACES = {"left": (0, 14), "right": (42, 14), "top": (14, 0)}
 SMALL = {"max_tokens": 160, "max_answer": 16, "max_pixels": 3136, "max_images": 2, "system": "Be brief."}
 LORA = {"r": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
-REPO, LICENCE = "vendor/Tiny-VL", "---\nlicense: cc-by-nc-4.0\n---\n"
+REPO, LICENSE = "vendor/Tiny-VL", "---\nlicense: cc-by-nc-4.0\n---\n"
 REGISTRY = """\
 version: 1
 student: STUDENT
@@ -32,7 +32,7 @@ data:
     options: {task: vqa, columns: {modality: modality, split: split}}
 recipe: sft
 trust: {policy: all, options: {unmeasured: true}}
-optimiser: {lr: 0.01, batch_size: 4, steps: 3}
+optimizer: {lr: 0.01, batch_size: 4, steps: 3}
 guard: {tolerance: 100}
 """
 
@@ -61,7 +61,7 @@ def make_base(folder: Path) -> Path:
     sizes = {"hidden": 32, "heads": 2, "kv_heads": 1, "words": WORDS}
     make(sizes=sizes, max_tokens=2048, system="").save(folder)
     (folder / "clinkd.json").unlink()
-    (folder / "README.md").write_text(LICENCE, encoding="utf-8")
+    (folder / "README.md").write_text(LICENSE, encoding="utf-8")
     return folder
 
 

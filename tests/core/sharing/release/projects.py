@@ -75,7 +75,7 @@ def lineage(name: str = "v1", parent: str | None = None, **more: Any) -> dict[st
             "space": "heads",
             "losses": losses,
             "trust": {"policy": "threshold", "options": {"value": 0.5}},
-            "optimiser": {"lr": 1e-3},
+            "optimizer": {"lr": 1e-3},
         },
         "data": {"samples": {"ct": 36}, "known": ["ct"], "fresh": 36, "replayed": 0, "uncovered": []},
         "training": {
@@ -102,7 +102,7 @@ def teacher(name: str, source: str, domains: Mapping[str, float], **more: Any) -
         "name": name,
         "source": source,
         "commit": "abcdef0123456789" if source.startswith("hf:") else None,
-        "licence": "mit",
+        "license": "mit",
         "domains": dict(domains),
         "trust": trust,
         "since": "v1",

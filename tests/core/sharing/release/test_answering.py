@@ -60,7 +60,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         snapshot = snapshot_in(tmp_path / "a-cache", base, commit)
         author = make_answering(tmp_path / "author", init=str(snapshot), lora=LORA, rope="mcg-rope")
         pushed = push_student(author, THEIRS, public=True, hub=alice)
-        assert (pushed.licence, set(pushed.checks)) == ("cc-by-nc-4.0", {"peft"}), "the base's licence binds"
+        assert (pushed.license, set(pushed.checks)) == ("cc-by-nc-4.0", {"peft"}), "the base's license binds"
         assert pushed.checks["peft"]["logit_difference"] <= TOLERANCE
 
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "b-cache"))
@@ -75,12 +75,12 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         project = open_project(pulled.root)
         assert not torch.equal(logits(author), logits(project))
         again = push_student(project, MINE, hub=bob)
-        assert again.licence == "cc-by-nc-4.0"
+        assert again.license == "cc-by-nc-4.0"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
         assert [item["version"] for item in record.history] == ["v1", "v2"]
         assert list(record.history[:1]) == list(before.history)
         assert record.history[0]["student"]["start"]["repository"] == REPO
-        assert record.history[0]["student"]["start"]["licence_facts"]["seen"] == "cc-by-nc-4.0"
+        assert record.history[0]["student"]["start"]["license_facts"]["seen"] == "cc-by-nc-4.0"
         assert record.base == before.base == {"repository": REPO, "commit": commit}
         assert record.origin is not None
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)

@@ -11,13 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from kdkit.core.contracts import PinnedBase
-from kdkit.core.project.licenses import LicenceFacts
+from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.sharing.release.card import card_text
-from kdkit.core.sharing.release.card_facts import HUB_LICENCES, CardFacts
+from kdkit.core.sharing.release.card_facts import HUB_LICENSES, CardFacts
 from kdkit.core.sharing.release.card_tables import cell, metrics_table, table
 from kdkit.core.sharing.release.form import StudentForm
 from kdkit.core.sharing.release.layout import Origin, Record
-from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Start, Taught, with_start
 from tests.core.sharing.release.projects import lineage, teacher
 
@@ -78,7 +78,7 @@ def history() -> tuple[dict[str, Any], ...]:
         "guard": {"promoted": True, "broken": [], "doubtful": []},
     }
     bio = teacher("biomedclip", "hf:lab/biomedclip@main", {"ct": 1.0})
-    eye = teacher("eye_net", "local:(not published)", {"oct": 1.0}, licence="cc-by-nc-4.0", since="v2")
+    eye = teacher("eye_net", "local:(not published)", {"oct": 1.0}, license="cc-by-nc-4.0", since="v2")
     data = {
         "samples": {"ct": 36, "oct": 40},
         "known": ["ct", "oct"],
@@ -113,7 +113,7 @@ def facts(**more: Any) -> CardFacts:
         kdkit="0.1.0",
         version="v2",
         repository="lab/student",
-        licence="cc-by-nc-4.0",
+        license="cc-by-nc-4.0",
         family="open_clip",
         student=(),
         history=past,
@@ -124,13 +124,13 @@ def facts(**more: Any) -> CardFacts:
     )
     entries = {entry["name"]: entry for item in past for entry in item["teachers"]}
     known = [
-        Taught("biomedclip", entries["biomedclip"], LicenceFacts(seen="mit"), "arXiv 2303.00915"),
-        Taught("eye_net", entries["eye_net"], LicenceFacts(asserted="cc-by-nc-4.0")),
+        Taught("biomedclip", entries["biomedclip"], LicenseFacts(seen="mit"), "arXiv 2303.00915"),
+        Taught("eye_net", entries["eye_net"], LicenseFacts(asserted="cc-by-nc-4.0")),
     ]
     given = CardFacts(
         record=record,
         form=form,
-        licence=StudentLicence("cc-by-nc-4.0", "non-commercial", ("teacher 'eye_net' (cc-by-nc-4.0)",)),
+        license=StudentLicense("cc-by-nc-4.0", "non-commercial", ("teacher 'eye_net' (cc-by-nc-4.0)",)),
         teachers=known,
         results=results(),
         base="",
@@ -177,11 +177,11 @@ def test_the_hub_reads_its_front_matter() -> None:
         ("our-terms", {"license": "other", "license_name": "our-terms", "license_link": "README.md"}),
     ],
 )
-def test_licences_in_the_words_of_the_hub(name: str, expected: dict[str, str]) -> None:
-    licence = StudentLicence(name, "unknown", ("teacher 'x' (weird)",))
-    data = Card(card_text(facts(licence=licence))).data.to_dict()
+def test_licenses_in_the_words_of_the_hub(name: str, expected: dict[str, str]) -> None:
+    license = StudentLicense(name, "unknown", ("teacher 'x' (weird)",))
+    data = Card(card_text(facts(license=license))).data.to_dict()
     assert {key: value for key, value in data.items() if key.startswith("license")} == expected
-    assert data["license"] in {*HUB_LICENCES, "other", "unknown"}
+    assert data["license"] in {*HUB_LICENSES, "other", "unknown"}
 
 
 def test_what_is_not_known_is_said() -> None:
@@ -242,9 +242,9 @@ def test_a_recipe_is_not_from_a_page_that_the_reader_lacks(source: str, said: st
 def test_what_it_started_from_is_said(repository: str, said: str) -> None:
     assert "initial weights" not in card_text(facts()), "they were random"
     first, last = facts().record.history
-    first = with_start(first, Start(repository, LicenceFacts(seen="mit")))
+    first = with_start(first, Start(repository, LicenseFacts(seen="mit")))
     text = card_text(replace(facts(), record=replace(facts().record, history=(first, last))))
-    assert f"| initial weights | {said}; licence: mit |" in text
+    assert f"| initial weights | {said}; license: mit |" in text
 
 
 def test_where_it_was_pulled_from_is_said() -> None:

@@ -71,7 +71,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         project = teach_on(root)
         again = push_student(project, MINE, hub=bob)
         assert again.uploaded is not None
-        assert again.licence == "cc-by-nc-4.0", "what alice's teacher asks for binds bob too"
+        assert again.license == "cc-by-nc-4.0", "what alice's teacher asks for binds bob too"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
         assert [item["version"] for item in record.history] == ["v1", "v2", "v3"]
         assert list(record.history[:2]) == list(before.history)

@@ -74,7 +74,7 @@ def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStude
     record = json.loads((done.folder / RECORD).read_text())
     read = Record.from_json(record)
     assert (read.history, read.lineage, read.version) == (HISTORY, LINEAGE, "v3")
-    assert (read.repository, read.licence, read.family) == (None, None, "open_clip")
+    assert (read.repository, read.license, read.family) == (None, None, "open_clip")
     assert read.text_tower == BIOMED_TEXT_TOWER
     assert read.to_json() == record
     files = tree(done.folder)

@@ -1,4 +1,4 @@
-"""The student's licence is the strictest of what it comes from, or there is none."""
+"""The student's license is the strictest of what it comes from, or there is none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.licenses import ORDER, LicenceFacts, classify
-from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicence, derive_licence
+from kdkit.core.project.licenses import ORDER, LicenseFacts, classify
+from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
 from tests.errors import raises_error
 
 NAMES = (
@@ -19,10 +19,10 @@ NAMES = (
 )
 
 
-def derive(*names: str, **more: object) -> StudentLicence:
+def derive(*names: str, **more: object) -> StudentLicense:
     """Of one teacher per name: ``t0``, ``t1``, ..."""
-    teachers = {f"t{number}": LicenceFacts(seen=name) for number, name in enumerate(names)}
-    return derive_licence(teachers, "research", **more)  # type: ignore[arg-type]
+    teachers = {f"t{number}": LicenseFacts(seen=name) for number, name in enumerate(names)}
+    return derive_license(teachers, "research", **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_strictest_wins_in_any_order(names: tuple[str, ...], expected: str) 
 )
 def test_a_conflict_names_the_teacher(names: tuple[str, ...], named: str) -> None:
     for public in (False, True):
-        with raises_error("KD-REL-012", where="licence of the student") as caught:
+        with raises_error("KD-REL-012", where="license of the student") as caught:
             derive(*names, public=public)
         assert named in f"{caught.value.what} {caught.value.why}"
         assert caught.value.code == ExitCode.DENIED
@@ -68,7 +68,7 @@ def test_a_conflict_names_the_teacher(names: tuple[str, ...], named: str) -> Non
 def test_nothing_freer_than_any_teacher_comes_out(names: list[str], public: bool) -> None:
     kinds = [classify(name) for name in names]
     try:
-        licence = derive(*names, public=public)
+        license = derive(*names, public=public)
     except KdkitError:
         alike = any("sa" in name or "pl" in name for name in names)
         assert "no-derivatives" in kinds or (public and "unknown" in kinds) or alike
@@ -76,21 +76,21 @@ def test_nothing_freer_than_any_teacher_comes_out(names: list[str], public: bool
     assert "no-derivatives" not in kinds
     if "unknown" in kinds:
         assert not public
-        assert licence.kind == "unknown"
+        assert license.kind == "unknown"
     else:
-        assert licence.kind == classify(licence.name)
-        assert all(ORDER.index(licence.kind) >= ORDER.index(kind) for kind in kinds)
+        assert license.kind == classify(license.name)
+        assert all(ORDER.index(license.kind) >= ORDER.index(kind) for kind in kinds)
 
 
 def test_unknown_is_for_private_repositories_alone() -> None:
     private = derive("mit", "weird")
     assert (private.kind, private.because) == ("unknown", ("teacher 't1' (weird)",))
     assert not private.warnings, "the permission to distil has said it"
-    others = {"corrector 'big'": LicenceFacts(seen="weird")}
-    assert derive("mit", "weird", others=others).warnings == ("corrector 'big' (weird): its licence is unknown",)
-    with raises_error("KD-REL-012", where="licence of the student", mentions=("t1",)):
+    others = {"corrector 'big'": LicenseFacts(seen="weird")}
+    assert derive("mit", "weird", others=others).warnings == ("corrector 'big' (weird): its license is unknown",)
+    with raises_error("KD-REL-012", where="license of the student", mentions=("t1",)):
         derive("mit", "weird", public=True)
-    with raises_error("KD-REL-012", where="licence of the student", mentions=("t1",)):
+    with raises_error("KD-REL-012", where="license of the student", mentions=("t1",)):
         derive("mit", "weird", public=True, stated="cc-by-nc-4.0")
 
 
@@ -111,39 +111,39 @@ def test_unknown_is_for_private_repositories_alone() -> None:
 )
 def test_a_person_may_state_what_is_at_least_as_strict(names: tuple[str, ...], stated: str, fits: bool) -> None:
     if fits:
-        licence = derive(*names, stated=stated)
-        assert (licence.name, licence.stated) == (stated, True)
+        license = derive(*names, stated=stated)
+        assert (license.name, license.stated) == (stated, True)
         return
-    with raises_error("KD-REL-012", where="licence of the student") as caught:
+    with raises_error("KD-REL-012", where="license of the student") as caught:
         derive(*names, stated=stated)
     assert "'t0'" in caught.value.why
     assert derive(*names).name in caught.value.fix
 
 
-def test_what_the_owner_says_about_outputs_counts_beside_the_licence() -> None:
-    research_only = LicenceFacts(catalogue="mit", distillation="non-commercial")
-    assert derive_licence({"x": research_only}, "research").name == "cc-by-nc-4.0"
-    with raises_error("KD-REL-012", where="licence of the student"):
-        derive_licence({"x": research_only}, "commercial")
-    with raises_error("KD-REL-012", where="licence of the student", mentions=("no derivatives",)):
-        derive_licence({"x": LicenceFacts(catalogue="mit", distillation="forbidden")}, "research")
-    assert derive_licence({"x": LicenceFacts(distillation="allowed")}, "research", public=True).kind == "permissive"
+def test_what_the_owner_says_about_outputs_counts_beside_the_license() -> None:
+    research_only = LicenseFacts(catalogue="mit", distillation="non-commercial")
+    assert derive_license({"x": research_only}, "research").name == "cc-by-nc-4.0"
+    with raises_error("KD-REL-012", where="license of the student"):
+        derive_license({"x": research_only}, "commercial")
+    with raises_error("KD-REL-012", where="license of the student", mentions=("no derivatives",)):
+        derive_license({"x": LicenseFacts(catalogue="mit", distillation="forbidden")}, "research")
+    assert derive_license({"x": LicenseFacts(distillation="allowed")}, "research", public=True).kind == "permissive"
 
 
 def test_an_agreement_is_published_only_by_who_knows_it() -> None:
-    teachers = {"x": LicenceFacts(asserted="LicenseRef-Ours", seen="cc-by-nc-nd-4.0"), "y": LicenceFacts(seen="mit")}
-    private = derive_licence(teachers, "commercial")
+    teachers = {"x": LicenseFacts(asserted="LicenseRef-Ours", seen="cc-by-nc-nd-4.0"), "y": LicenseFacts(seen="mit")}
+    private = derive_license(teachers, "commercial")
     assert private.name == "mit"
     assert any("agreement" in warning for warning in private.warnings)
-    with raises_error("KD-REL-012", where="licence of the student", mentions=("agreement",)) as caught:
-        derive_licence(teachers, "commercial", public=True)
+    with raises_error("KD-REL-012", where="license of the student", mentions=("agreement",)) as caught:
+        derive_license(teachers, "commercial", public=True)
     assert "--license" in caught.value.fix
-    assert derive_licence(teachers, "commercial", public=True, stated="apache-2.0").name == "apache-2.0"
+    assert derive_license(teachers, "commercial", public=True, stated="apache-2.0").name == "apache-2.0"
 
 
 def test_data_initial_weights_and_earlier_releases_count_too() -> None:
     assert derive("mit", data=["mit", "CC BY-NC-SA 4.0"]).name == "cc-by-nc-sa-4.0"
-    licence = derive("mit", others={"its initial weights": LicenceFacts(seen="gpl-3.0")})
-    assert (licence.name, licence.because) == ("gpl-3.0", ("its initial weights (gpl-3.0)",))
-    with raises_error("KD-REL-012", where="licence of the student"):
+    license = derive("mit", others={"its initial weights": LicenseFacts(seen="gpl-3.0")})
+    assert (license.name, license.because) == ("gpl-3.0", ("its initial weights (gpl-3.0)",))
+    with raises_error("KD-REL-012", where="license of the student"):
         derive("mit", data=["weird"], public=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, Versions
 from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of, origin_of
@@ -18,7 +18,7 @@ from tests.core.sharing.release.projects import lineage, teacher
 from tests.errors import raises_error
 
 BIO = teacher("bio", "hf:lab/bio@main", {"ct": 1.0})
-EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, licence="cc-by-nc-4.0", since="v2")
+EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, license="cc-by-nc-4.0", since="v2")
 ORIGIN = {"repository": "lab/first", "commit": "c" * 40, "version": "v2", "endpoint": "https://example.org"}
 
 
@@ -70,14 +70,14 @@ def test_teachers_who_are_gone_still_bind(tmp_path: Path) -> None:
     gone = {**EYE, "inherited": True}
     project = folder(tmp_path, lineage("v1", teachers=[BIO, EYE]), lineage("v2", "v1", teachers=[BIO, gone]))
     found = ancestry(project, "v2")
-    assert (found.licence.name, found.licence.because) == ("cc-by-nc-4.0", ("teacher 'eye' (cc-by-nc-4.0)",))
+    assert (found.license.name, found.license.because) == ("cc-by-nc-4.0", ("teacher 'eye' (cc-by-nc-4.0)",))
 
 
 def test_what_a_person_asserted_when_it_taught_is_remembered(tmp_path: Path) -> None:
     facts = {"asserted": "cc-by-sa-4.0", "seen": None, "catalogue": "unknown", "distillation": "unknown"}
-    told = {**EYE, "licence": None, FACTS: {**facts, "note": "", "gated": False}}
+    told = {**EYE, "license": None, FACTS: {**facts, "note": "", "gated": False}}
     project = folder(tmp_path, lineage("v1", teachers=[told]))
-    assert ancestry(project, "v1", public=True).licence.name == "cc-by-sa-4.0"
+    assert ancestry(project, "v1", public=True).license.name == "cc-by-sa-4.0"
 
 
 def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) -> None:
@@ -88,30 +88,30 @@ def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) 
     assert set(bio.entry["domains"]) == set(bio.entry["trust"]) == {"ct", "mri", "oct"}
 
 
-def test_an_unknown_licence_is_warned_of_once(tmp_path: Path) -> None:
-    project = folder(tmp_path, lineage("v1", teachers=[teacher("bio", "hf:lab/bio", {"ct": 1.0}, licence="weird")]))
+def test_an_unknown_license_is_warned_of_once(tmp_path: Path) -> None:
+    project = folder(tmp_path, lineage("v1", teachers=[teacher("bio", "hf:lab/bio", {"ct": 1.0}, license="weird")]))
     found = ancestry(project, "v1")
-    assert found.licence.name == "undetermined"
-    assert found.warnings == ("teacher 'bio': licence weird: nobody knows whether this is allowed",)
+    assert found.license.name == "undetermined"
+    assert found.warnings == ("teacher 'bio': license weird: nobody knows whether this is allowed",)
 
 
 def test_two_teachers_of_one_name_are_two(tmp_path: Path) -> None:
-    other = teacher("bio", "hf:else/bio", {"ct": 1.0}, licence="cc-by-4.0", since="v2")
+    other = teacher("bio", "hf:else/bio", {"ct": 1.0}, license="cc-by-4.0", since="v2")
     project = folder(tmp_path, lineage("v1", teachers=[BIO]), lineage("v2", "v1", teachers=[other]))
     found = ancestry(project, "v2")
     assert {t.name: t.facts.shown for t in found.teachers} == {"bio": "mit", "bio (v2)": "cc-by-4.0"}
-    assert found.licence.name == "cc-by-4.0"
+    assert found.license.name == "cc-by-4.0"
 
 
-def test_the_licence_of_the_release_that_was_pulled_binds(tmp_path: Path) -> None:
+def test_the_license_of_the_release_that_was_pulled_binds(tmp_path: Path) -> None:
     pulled = {"origin": ORIGIN, "history": [lineage("v1", published_under="cc-by-nc-sa-4.0")]}
     project = folder(tmp_path, lineage("v2", "v1"), pulled=pulled)
     found = ancestry(project, "v2", public=True)
-    assert (found.licence.name, found.licence.because) == ("cc-by-nc-sa-4.0", ("release v1 (cc-by-nc-sa-4.0)",))
+    assert (found.license.name, found.license.because) == ("cc-by-nc-sa-4.0", ("release v1 (cc-by-nc-sa-4.0)",))
 
 
 def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path) -> None:
-    known = teacher("conch", "hf:MahmoodLab/conch", {"ct": 1.0}, licence=None)
+    known = teacher("conch", "hf:MahmoodLab/conch", {"ct": 1.0}, license=None)
     project = folder(tmp_path, lineage("v1", teachers=[known]))
     with raises_error("KD-REL-013", where="teacher 'conch'", mentions=("conch",)) as caught:
         ancestry(project, "v1")
@@ -119,21 +119,21 @@ def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("card", "licence", "warned"),
+    ("card", "license", "warned"),
     [("---\nlicense: gpl-3.0\n---\n", "gpl-3.0", False), ("nothing", "undetermined", True)],
 )
-def test_initial_weights_bind_too(card: str, licence: str, warned: bool, tmp_path: Path) -> None:
+def test_initial_weights_bind_too(card: str, license: str, warned: bool, tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "README.md").write_text(card)
     student = {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "./start"}}}
     project = folder(tmp_path, lineage("v1", student=student))
     found = ancestry(project, "v1")
-    assert found.licence.name == licence
+    assert found.license.name == license
     if warned:
-        with raises_error("KD-REL-014", where="licence of the student") as caught:
+        with raises_error("KD-REL-014", where="license of the student") as caught:
             ancestry(project, "v1", public=True)
         assert (caught.value.code, "--license" in caught.value.fix) == (ExitCode.DENIED, True)
-        assert ancestry(project, "v1", public=True, stated="mit").licence.name == "mit"
+        assert ancestry(project, "v1", public=True, stated="mit").license.name == "mit"
     assert any("initial weights" in warning for warning in found.warnings) == warned
     assert found.start is not None
     assert found.start.repository == ""
@@ -150,24 +150,24 @@ def test_a_person_says_what_the_initial_weights_are_a_download_of(
     assert found.start.repository == repository
 
 
-def test_licences_of_data_bind(tmp_path: Path) -> None:
-    data = {**lineage()["data"], "licences": ["cc-by-4.0"]}
+def test_licenses_of_data_bind(tmp_path: Path) -> None:
+    data = {**lineage()["data"], "licenses": ["cc-by-4.0"]}
     entry = "data: [{source: jsonl, path: a.jsonl, license: CC BY-NC 4.0}]\n"
-    assert ancestry(folder(tmp_path / "a", lineage(data=data)), "v1").licence.name == "cc-by-4.0"
-    assert ancestry(folder(tmp_path / "b", lineage(data=data), text=entry), "v1").licence.name == "cc-by-nc-4.0"
+    assert ancestry(folder(tmp_path / "a", lineage(data=data)), "v1").license.name == "cc-by-4.0"
+    assert ancestry(folder(tmp_path / "b", lineage(data=data), text=entry), "v1").license.name == "cc-by-nc-4.0"
 
 
 def test_facts_are_data() -> None:
-    facts = LicenceFacts(asserted="mit", note="x", gated=True)
-    assert LicenceFacts(**json.loads(json.dumps(vars(facts)))) == facts
+    facts = LicenseFacts(asserted="mit", note="x", gated=True)
+    assert LicenseFacts(**json.loads(json.dumps(vars(facts)))) == facts
 
 
 def test_a_corrector_whose_words_were_taught_binds(tmp_path: Path) -> None:
     def corrected(rewritten: int) -> dict[str, Any]:
-        facts = {FACTS: asdict(LicenceFacts(asserted="cc-by-nc-4.0"))}
+        facts = {FACTS: asdict(LicenseFacts(asserted="cc-by-nc-4.0"))}
         return {"corrector": "big", "corrected": 3, "rounds": [{"step": 6, "rewritten": rewritten}], **facts}
 
     taught = ancestry(folder(tmp_path / "a", lineage("v1", correction=corrected(2)), lineage("v2", "v1")), "v2")
-    assert (taught.licence.name, taught.licence.because) == ("cc-by-nc-4.0", ("corrector 'big' (cc-by-nc-4.0)",))
+    assert (taught.license.name, taught.license.because) == ("cc-by-nc-4.0", ("corrector 'big' (cc-by-nc-4.0)",))
     refused = ancestry(folder(tmp_path / "b", lineage("v1", correction=corrected(0))), "v1")
-    assert refused.licence.name == ancestry(folder(tmp_path / "c", lineage("v1")), "v1").licence.name
+    assert refused.license.name == ancestry(folder(tmp_path / "c", lineage("v1")), "v1").license.name

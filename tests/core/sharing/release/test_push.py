@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.evaluation.evaluation import Evaluation
-from kdkit.core.project.licenses import FACTS, LicenceFacts
+from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.load import load_registry
@@ -84,9 +84,9 @@ def test_the_record_holds_the_whole_history(world: World) -> None:
     record, versions = record_of(world), Versions(world.project)
     assert [lineage["version"] for lineage in record.history] == ["v1", "v2"]
     assert (record.repository, record.version, record.family) == (REPO, "v2", "open_clip")
-    assert (record.licence, record.lineage[PUBLISHED_UNDER]) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
+    assert (record.license, record.lineage[PUBLISHED_UNDER]) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
     assert record.lineage["retention"] == versions.get("v2").lineage["retention"]
-    facts = {t["name"]: LicenceFacts(**t[FACTS]).shown for t in record.lineage["teachers"]}
+    facts = {t["name"]: LicenseFacts(**t[FACTS]).shown for t in record.lineage["teachers"]}
     assert facts == {"radio": "mit", "chest": "cc-by-nc-4.0"}
     assert set(record.checks) == {"open_clip", "transformers"}
     assert max(check["image_difference"] for check in record.checks.values()) <= 1e-5
@@ -194,7 +194,7 @@ class Said(Silent):
         self.lines.append(text)
 
 
-def test_licences_stop_a_push_before_the_work(world: World) -> None:
+def test_licenses_stop_a_push_before_the_work(world: World) -> None:
     client, registry = connect(world.hub.url, ALICE.token), world.project.registry_path
     before = registry.read_text(encoding="utf-8")
     try:
@@ -208,8 +208,8 @@ def test_licences_stop_a_push_before_the_work(world: World) -> None:
                 push_student(open_project(world.project.root), "lab/new", hub=client, public=public)
             assert caught.value.code == ExitCode.DENIED
         registry.write_text(before, encoding="utf-8")
-        with raises_error("KD-REL-012", where="licence of the student"):
-            push_student(open_project(world.project.root), "lab/new", hub=client, licence="mit")
+        with raises_error("KD-REL-012", where="license of the student"):
+            push_student(open_project(world.project.root), "lab/new", hub=client, license="mit")
     finally:
         registry.write_text(before, encoding="utf-8")
     assert ("model", "lab/new") not in world.hub.repositories

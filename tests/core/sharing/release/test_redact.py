@@ -102,7 +102,7 @@ def test_a_lock_without_paths_is_still_a_lock(tmp_path: Path) -> None:
         options={"weights": "/home/ann/w.bin", "arch": "ViT-B-16"},
         files={},
         also={"text": "local:/home/ann/text", "more": "hf:lab/x"},
-        licence=None,
+        license=None,
         gated=False,
         signals={},
         identity={},

@@ -31,7 +31,7 @@ def write_release(project: Project, repo: str, to: Path) -> Record:
         kdkit=kdkit.__version__,
         version=version.name,
         repository=repo,
-        licence="mit",
+        license="mit",
         family=version.lineage["student"]["family"],
         student=names,
         history=tuple(public_lineage(lineage) for lineage in versions.history(version)),

@@ -42,7 +42,7 @@ RECIPE = Recipe.model_validate(
         "summary": "ClinKD's eq. 16",
         "losses": [{"name": "answer-ce"}, {"name": "token-kd"}],
         "trust": {"policy": "all"},
-        "optimiser": {"lr": 0.01, "batch_size": 4, "steps": 12},
+        "optimizer": {"lr": 0.01, "batch_size": 4, "steps": 12},
     }
 )
 TEXTS = ("(12,30),(70,88)", "the lung", "nodule", "box 7", "(1,2)", "Where is", "a", "the nodule")
@@ -162,14 +162,14 @@ def test_it_learns_its_answers() -> None:
     torch.manual_seed(0)
     task = make_task()
     before = copy.deepcopy(task.student.state_dict())
-    batch, optimiser = make_batch(task), torch.optim.AdamW(task.parameters(), lr=3e-3)
+    batch, optimizer = make_batch(task), torch.optim.AdamW(task.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
         loss = task(**batch)["loss"]
         losses.append(float(loss.detach()))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert losses[-1] < 0.6 * losses[0]
     moved = {name for name, x in task.student.state_dict().items() if not torch.equal(x, before[name])}
     assert {name for name, p in task.student.named_parameters() if p.requires_grad} <= moved

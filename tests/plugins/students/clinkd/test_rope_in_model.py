@@ -169,7 +169,7 @@ def test_attached_to_a_stock_model(family: str, rope: str, tmp_path: Path) -> No
         input_ids=prompt.ids[None],
         attention_mask=torch.ones_like(prompt.ids)[None],
         mm_token_type_ids=(prompt.ids == other.base.config.image_token_id).int()[None],
-        pixel_values=other.preparation.images.normalised(prompt.patches),
+        pixel_values=other.preparation.images.normalized(prompt.patches),
         image_grid_thw=prompt.grids,
         max_new_tokens=6,
         do_sample=False,

@@ -105,7 +105,7 @@ def test_images_are_those_of_the_stock_processor(size: tuple[int, int]) -> None:
     patches, grid = ours.patches(image)
     assert patches.dtype == torch.uint8
     assert stock["image_grid_thw"].tolist() == [list(grid)]
-    assert torch.allclose(ours.normalised(patches), stock["pixel_values"], atol=1e-5)
+    assert torch.allclose(ours.normalized(patches), stock["pixel_values"], atol=1e-5)
 
 
 def test_images_never_exceed_their_place() -> None:
@@ -236,7 +236,7 @@ def test_beam_search_is_that_of_stock_generate(tmp_path: Path) -> None:
         input_ids=prompt.ids[None],
         attention_mask=torch.ones_like(prompt.ids)[None],
         mm_token_type_ids=(prompt.ids == student.base.config.image_token_id).int()[None],
-        pixel_values=student.preparation.images.normalised(prompt.patches),
+        pixel_values=student.preparation.images.normalized(prompt.patches),
         image_grid_thw=prompt.grids,
         max_new_tokens=5,
         num_beams=3,

@@ -69,7 +69,7 @@ def registry_text(
             *_WITH_RECIPE,
             *_part("recipe", data["recipe"]),
             "",
-            *_optional("optimiser", data, ()),
+            *_optional("optimizer", data, ()),
             *_optional("trust", data, ()),
             *_WITH_GUARD,
             *_part("guard", data.get("guard") or {"tolerance": registry.guard.tolerance}),
@@ -118,10 +118,10 @@ def _answers(facts: LockedTeacher | None) -> bool:
 def _known(facts: LockedTeacher | None) -> list[str]:
     if facts is None:
         return []
-    licence = facts.licence.name if facts.licence else "unknown"
+    license = facts.license.name if facts.license else "unknown"
     widths = ", ".join(f"{signal} {width}" for signal, width in facts.dims.items())
     at = f" at {facts.commit[:12]}" if facts.commit else ""
-    line = f"{facts.source}{at}; licence by its files: {licence}; {widths}; fingerprint {facts.fingerprint[:12]}"
+    line = f"{facts.source}{at}; license by its files: {license}; {widths}; fingerprint {facts.fingerprint[:12]}"
     return ["".join(char if char.isprintable() else " " for char in line)]
 
 
@@ -130,7 +130,7 @@ _HEAD = """\
 # You own this file: kdkit adds and removes teachers below and leaves every other byte alone. Add your data and teachers
 # ("kdkit add-teacher NAME"), then: kdkit distill --incremental. Every key is explained in docs/registry.md.
 """
-_WITH_USE = ("# What the student is for: research or commercial. The licences of its teachers are judged by this.",)
+_WITH_USE = ("# What the student is for: research or commercial. The licenses of its teachers are judged by this.",)
 _WITH_STUDENT = ("# The student as it was made. An increment needs this entry unchanged.",)
 _WITH_TEACHERS = (
     "# Those that it has learnt from. They are fetched when your data need them; remove what is to teach no more.",
@@ -155,5 +155,5 @@ _WITH_PROMPTS = ("# How classes become sentences; a domain may have templates of
 _WITH_RECIPE = ("# How to distil: a name of 'kdkit recipes', or a YAML file.",)
 _WITH_GUARD = (
     "# How many points of accuracy a domain may lose before a new version is refused.",
-    "# A domain of which you have no labelled samples cannot be judged.",
+    "# A domain of which you have no labeled samples cannot be judged.",
 )
