@@ -201,9 +201,9 @@ def swapped(root: Path, seed: int) -> dict[str, float]:
     """What can be scored without looking: every question gets the right answer to another one of its domain."""
     import random
 
-    from kdkit.core.data.load import load_table
+    from kdkit.core.data.load import load_index
 
-    table = load_table(console.project(str(root)))
+    table = load_index(console.project(str(root)))
     groups: dict[str, list[Any]] = {}
     for sample in table.samples:
         if sample.split == "test":
@@ -229,11 +229,11 @@ def selective(root: Path, version: str) -> dict[str, float]:
 
 def judged(root: Path, answers: Mapping[str, str]) -> dict[str, float]:
     """Domain -> accuracy of given answers, by the project's own task."""
-    from kdkit.core.data.load import load_table
+    from kdkit.core.data.load import load_index
     from kdkit.core.evaluation.judging import judge_of
 
     project = console.project(str(root))
-    table = load_table(project)
+    table = load_index(project)
     samples = [sample for sample in table.samples if sample.id in answers]
     found = judge_of(project, table).task.evaluate(Given(answers), samples)
     return {score.domain: score.metrics["accuracy"] for score in found}

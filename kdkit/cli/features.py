@@ -12,7 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.features.extract.upkeep import ColumnStatus
     from kdkit.core.project.project import Project
     from kdkit.core.sharing.features import PushedFeatures
@@ -58,7 +58,7 @@ def extract(
     """Extract what is missing. May be interrupted at any time; run again, it goes on."""
     from dataclasses import asdict
 
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
     from kdkit.core.features.extract.upkeep import extract_missing
 
     project, reporter = console.project(folder), console.reporter()
@@ -66,7 +66,7 @@ def extract(
     with project.exclusive("kdkit features extract"):
         done = extract_missing(
             project,
-            load_table(project, reporter),
+            load_index(project, reporter),
             teachers or (),
             device=device,
             batch_size=batch_size,
@@ -172,12 +172,12 @@ def _pushed_text(done: PushedFeatures) -> str:
     return "\n".join([*lines, uploaded.url, f"  kdkit features pull {plan.repo}"])
 
 
-def _table(project: Project, reporter: Reporter) -> SampleTable | None:
+def _table(project: Project, reporter: Reporter) -> SampleIndex | None:
     """The samples; the store can be shown without them."""
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
 
     try:
-        return load_table(project, reporter)
+        return load_index(project, reporter)
     except KdkitError as error:
         reporter.warn(f"samples cannot be counted: {error.headline}")
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.conftest import Cli
-from tests.core.data.test_table import make_project, row, write_registry
+from tests.core.data.test_index import make_project, row, write_registry
 from tests.core.features.small import paint
 
 

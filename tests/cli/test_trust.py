@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.features.extract.upkeep import extract_missing
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin
@@ -28,7 +28,7 @@ def test_the_trust_of_a_project(toy: Cli) -> None:
     assert "kdkit features extract" in nothing.stderr
     assert "add teachers" not in nothing.stderr  # there is one
     project = open_project(toy.folder)
-    extract_missing(project, load_table(project))
+    extract_missing(project, load_index(project))
 
     shown = toy("trust")
     assert shown.code == 0, shown.stderr

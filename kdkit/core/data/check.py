@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import DigestCache, pixel_digest
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import (
     Sourced,
     file_cache,
@@ -22,7 +23,6 @@ from kdkit.core.data.load import (
     read_sources,
     stamp_of,
 )
-from kdkit.core.data.table import SampleTable
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of
 
@@ -164,7 +164,7 @@ def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Rep
     )
 
 
-def skipped_images(project: Project, table: SampleTable, reporter: Reporter | None = None) -> NDArray[np.bool_]:
+def skipped_images(project: Project, table: SampleIndex, reporter: Reporter | None = None) -> NDArray[np.bool_]:
     """(N,) samples of which an image cannot be read and whose data entry says to skip them.
 
     For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.

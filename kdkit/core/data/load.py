@@ -13,8 +13,8 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent, SourceSpec
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.option_types import check_types
-from kdkit.core.data.table import SampleTable
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of, placed
@@ -31,18 +31,18 @@ class Sourced:
     skip_unreadable: bool
 
 
-def load_table(project: Project, reporter: Reporter | None = None) -> SampleTable:
+def load_index(project: Project, reporter: Reporter | None = None) -> SampleIndex:
     """Every sample of the project, in a fixed order.
 
     Raises:
         KdkitError: naming ``file:line`` of what is wrong: a row without a needed column, an unknown split,
             an id that occurs twice, a path that leaves its folder, an image file that is missing.
     """
-    return tabulate(read_sources(project), file_cache(project), reporter)
+    return build_index(read_sources(project), file_cache(project), reporter)
 
 
-def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter | None = None) -> SampleTable:
-    """The samples of all sources as one table; errors as :func:`load_table`.
+def build_index(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter | None = None) -> SampleIndex:
+    """The samples of all sources as one table; errors as :func:`load_index`.
 
     Args:
         sourced: per data entry.
@@ -75,7 +75,7 @@ def tabulate(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter 
         _content(sample, file, [next(others) for _ in further_images(sample)])
         for file, sample in zip(image_digests.tolist(), samples, strict=True)
     )
-    return SampleTable(
+    return SampleIndex(
         samples=samples,
         digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),
         image_digests=image_digests,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.project.registry.schema import Registry
 
 DEFAULT_TEMPLATES = (
@@ -15,7 +15,7 @@ DEFAULT_TEMPLATES = (
 PromptSets = dict[str, dict[str, list[str]]]
 
 
-def prompt_sets(registry: Registry, table: SampleTable) -> PromptSets:
+def prompt_sets(registry: Registry, table: SampleIndex) -> PromptSets:
     """Domain -> label -> prompts, for every domain that has labels.
 
     Templates come from ``prompts`` in the registry, of the domain or else ``default``; without either,

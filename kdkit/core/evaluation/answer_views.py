@@ -10,14 +10,14 @@ from kdkit.core.contracts import Answering, Sample
 from kdkit.core.features.extract.answers import BATCH, answers_of, greedy
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
 
 
 class CachedAnswers:
     """A teacher's answers, as stored beside its column; the teacher itself need not exist any more."""
 
-    def __init__(self, name: str, column: Column, table: SampleTable) -> None:
+    def __init__(self, name: str, column: Column, table: SampleIndex) -> None:
         self._name = name
         self._answers = dict(zip(table.ids, answers_of(column.folder, table), strict=True))
 

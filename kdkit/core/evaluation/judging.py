@@ -28,7 +28,7 @@ from kdkit.core.evaluation.views import CachedView, StudentView
 from kdkit.core.evaluation.zero_shot import Prompts
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
     from kdkit.core.project.project import Project
 
@@ -69,7 +69,7 @@ class Judge(Protocol):
 class FeatureJudge:
     """For tasks that read image and text features; a sample is judged by its label."""
 
-    table: SampleTable
+    table: SampleIndex
     prompts: Prompts
     task: EvaluationTask
     settings: Mapping[str, Any]
@@ -90,7 +90,7 @@ class FeatureJudge:
 class AnswerJudge:
     """For tasks that read answers; a sample is judged by its text, the reference."""
 
-    table: SampleTable
+    table: SampleIndex
     task: EvaluationTask
     settings: Mapping[str, Any]
 
@@ -107,7 +107,7 @@ class AnswerJudge:
         return CachedAnswers(name, column, self.table)
 
 
-def judge_of(project: Project, table: SampleTable) -> FeatureJudge | AnswerJudge:
+def judge_of(project: Project, table: SampleIndex) -> FeatureJudge | AnswerJudge:
     """The judge of the project's student family, for the samples of ``table``.
 
     Raises:

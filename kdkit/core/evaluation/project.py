@@ -12,7 +12,7 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Sample, Silent, Split
 from kdkit.core.data.check import skipped_images
-from kdkit.core.data.load import load_table
+from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.compare import View, evaluate_views
 from kdkit.core.evaluation.continual import Continual, continual_metrics
 from kdkit.core.evaluation.evaluation import Evaluation
@@ -23,7 +23,7 @@ from kdkit.core.features.extract.advice import who_adds
 from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 
@@ -73,7 +73,7 @@ def evaluate_project(
     versions = Versions(project)
     version = versions.get(name)
     chain = versions.ancestry(version) if ancestors else [version]
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     store = FeatureStore(project.features)
     teachers = _teachers(project, store, chain)
     columns = {teacher: column_of(project, store, teacher) for teacher in teachers}
@@ -111,7 +111,7 @@ def _advice(project: Project, teacher: str, *, asked: bool) -> str:
     return who_adds(project, teacher) if asked else "teachers answer the calibration and test splits alone"
 
 
-def _samples(judge: Judge, table: SampleTable, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:
+def _samples(judge: Judge, table: SampleIndex, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:
     """Samples of the split that can be judged, less unreadable images that their data entry allows to skip."""
     samples = [table.samples[row] for row in judge.rows(split) if not skipped[row]]
     if not samples:

@@ -17,7 +17,7 @@ from kdkit.core.evaluation.zero_shot import Prompts, unit_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
 
 Array = np.ndarray[Any, Any]
@@ -35,7 +35,7 @@ class CachedView:
         prompts: those that will be asked for, so that :meth:`covered` can tell which are missing.
     """
 
-    def __init__(self, name: str, column: Column, table: SampleTable, prompts: Prompts | None = None) -> None:
+    def __init__(self, name: str, column: Column, table: SampleIndex, prompts: Prompts | None = None) -> None:
         self._name, self._column, self._prompts = name, column, prompts or {}
         places = column.locate(table)
         self._place = dict(zip(table.ids, places.tolist(), strict=True))

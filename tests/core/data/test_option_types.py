@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.data.option_types import check_types
 from kdkit.core.project.project import Project
 from tests.core.features.small import paint
@@ -74,14 +74,14 @@ def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> 
     good = {"id": "a", "conversations": [["Where?", "left"]]}
     project = folder(tmp_path, "task: vqa, split: train, modality: 3", good)
     with raises_error("KD-REG-009", where="registry.yaml:3", mentions=("'modality'", "3")) as caught:
-        load_table(project)
+        load_index(project)
     assert caught.value.where == "registry.yaml:3"
     half = {"id": "a", "conversations": [["Where?", "left \ud800"]]}
     with raises_error("KD-DATA-006") as caught:
-        load_table(folder(tmp_path, "task: vqa, split: train", half))
+        load_index(folder(tmp_path, "task: vqa, split: train", half))
     assert caught.value.where == f"{tmp_path / 'data.json'}:1"
     with raises_error("KD-DATA-004", mentions=("1",)):
-        load_table(folder(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
+        load_index(folder(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
 
 
 class Reader:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from kdkit.core.contracts import LoaderSpec, LossSpec, SignalSource, Silent, StudentSpec, TaskSpec, TrustTable
 from kdkit.core.contracts.specs import Spec
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSchedule
 from kdkit.core.distill.loop.train import train
@@ -93,7 +93,7 @@ def add_vlm(root: Path, name: str, **config: object) -> None:
 
 
 def look(project: Project) -> Survey:
-    table = load_table(project)
+    table = load_index(project)
     teacher = ToyVlmTeacher()
     extract(project, [Opened("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     store = FeatureStore(project.features)
@@ -156,7 +156,7 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     generating_project(root)
     add_vlm(root, "vlm", seed=0)
     project = reopened(root)
-    table = load_table(project)
+    table = load_index(project)
     extract_missing(project, table)
     column = FeatureStore(project.features).column("vlm")
     path = column.folder / "answers.jsonl"

@@ -18,7 +18,7 @@ from torch import Tensor
 from kdkit.cli.distill import plan_text
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import SPLITS, Silent
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.dataloader import VISIT_STEPS
@@ -123,11 +123,11 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     _, root = two(without_features, tmp_path, "parked: true")
     change(root, (STORED_TWO + "\n    signals: live\n    parked: true", STORED_TWO))
     heard = Heard()
-    done = {one.teacher: one.new for one in extract_missing(open_project(root), load_table(open_project(root)))}
+    done = {one.teacher: one.new for one in extract_missing(open_project(root), load_index(open_project(root)))}
     assert done == {"one": 9 * 20, "two": 9 * 28}
-    assert extract_missing(open_project(root), load_table(open_project(root)), reporter=heard) == ()
+    assert extract_missing(open_project(root), load_index(open_project(root)), reporter=heard) == ()
     assert heard.lines == ["one: live; asked about training samples while training, nothing of these is stored"]
-    table = load_table(open_project(root))
+    table = load_index(open_project(root))
     here = FeatureStore(root / "features").column("one").locate(table) >= 0
     assert np.array_equal(here, table.split_index != SPLITS.index("train"))
     status = {one.teacher: one for one in column_statuses(open_project(root), table)}
@@ -191,7 +191,7 @@ def test_a_generating_teacher_teaches_live_what_it_teaches_stored(tmp_path: Path
     assert len(logs[0]) == 8
     assert "token-kd" in logs[0][0]
     assert_same_curves(*logs)
-    table = load_table(open_project(tmp_path / "live"))
+    table = load_index(open_project(tmp_path / "live"))
     here = FeatureStore(tmp_path / "live" / "features").column("qwen").locate(table) >= 0
     assert not here[table.select(split="train")].any()
 
@@ -227,7 +227,7 @@ optimizer: {lr: 0.003, batch_size: 6, steps: 8}
 
 def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) -> None:
     _, root = two(without_features, tmp_path, "device: cuda:99")
-    for ask in (run, lambda root: extract_missing(open_project(root), load_table(open_project(root)))):
+    for ask in (run, lambda root: extract_missing(open_project(root), load_index(open_project(root)))):
         with raises_error("KD-FEAT-004", mentions=("'cuda:99'",)) as caught:
             ask(root)
         assert "change 'device' of teacher 'one' in registry.yaml" in caught.value.fix
@@ -243,7 +243,7 @@ def test_a_device_of_a_stored_teacher(without_features: Path, tmp_path: Path) ->
 
 def test_a_live_teacher_that_is_gone(without_features: Path, tmp_path: Path) -> None:
     stored, _ = two(without_features, tmp_path)
-    extract_missing(open_project(stored), load_table(open_project(stored)))
+    extract_missing(open_project(stored), load_index(open_project(stored)))
     shutil.rmtree(stored / "models" / "one")
     shutil.rmtree(stored / ".kdkit" / "artifacts" / "one")
     change(stored, ("license: mit", "license: mit\n    signals: live"))
@@ -263,7 +263,7 @@ def test_a_teacher_that_only_answers(tmp_path: Path) -> None:
         registry.write_text(text, encoding="utf-8")
         project = reopened(tmp_path / "p")
         with raises_error("KD-FEAT-006", mentions=("'remote'",)):
-            extract_missing(project, load_table(project))
+            extract_missing(project, load_index(project))
 
 
 def test_unreadable_images(without_features: Path, tmp_path: Path) -> None:

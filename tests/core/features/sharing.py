@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.contracts import SignalSpec
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project
@@ -74,7 +74,7 @@ def make_project(root: Path, names: str = "a", teachers: tuple[str, ...] = ("rad
 
 def extracted(project: Project) -> Column:
     """The column of ``radio`` with features of every sample and prompt."""
-    table, store = load_table(project), FeatureStore(project.features)
+    table, store = load_index(project), FeatureStore(project.features)
     fill(store, list(zip(table.ids, table.digests.tolist(), strict=True)))
     store.put_texts("radio", FINGERPRINT, {f"a ct of l{i}": np.full(3, i) for i in range(2)})
     return store.column("radio")

@@ -13,8 +13,8 @@ from PIL import Image
 
 from kdkit.core.contracts import Sample, SignalSource
 from kdkit.core.data.digests import DigestCache, file_digest
-from kdkit.core.data.load import Sourced, tabulate
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
+from kdkit.core.data.load import Sourced, build_index
 
 
 def paint(path: Path, seed: int) -> Path:
@@ -39,15 +39,15 @@ def picture_samples(folder: Path, count: int) -> list[Sample]:
     ]
 
 
-def table_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleTable:
+def table_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleIndex:
     """The table of these samples; ``folder`` takes the cache of digests."""
-    return tabulate([Sourced(tuple(samples), skip_unreadable)], DigestCache(folder / "cache.json", file_digest))
+    return build_index([Sourced(tuple(samples), skip_unreadable)], DigestCache(folder / "cache.json", file_digest))
 
 
-def keyed_table(keys: Sequence[tuple[str, int]]) -> SampleTable:
+def keyed_table(keys: Sequence[tuple[str, int]]) -> SampleIndex:
     """A table of (id, content digest) without any image behind it."""
     digests = np.array([digest for _, digest in keys], dtype=np.uint64)
-    return SampleTable(
+    return SampleIndex(
         samples=tuple(Sample(id_, Path(id_), "text", "domain") for id_, _ in keys),
         digests=digests,
         image_digests=digests,

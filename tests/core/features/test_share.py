@@ -14,7 +14,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.project.licenses import LicenseFacts
@@ -32,7 +32,7 @@ from tests.local_hub import LocalHub, local_hub
 REPO = "alice/columns"
 
 
-def found(column: Column, table: SampleTable) -> np.ndarray[Any, Any]:
+def found(column: Column, table: SampleIndex) -> np.ndarray[Any, Any]:
     rows = column.locate(table)
     assert (rows >= 0).all()
     return column.gather("image", rows)
@@ -168,7 +168,7 @@ def tampered(local: LocalHub, change: dict[str, bytes | None]) -> None:
 
 
 def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: LocalHub, tmp_path: Path) -> None:
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
 
     dry = push_features(author, REPO, hub=signed_in(local), dry_run=True)
     assert dry.uploaded is None
@@ -189,7 +189,7 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: L
     (pulled,) = pull_features(other, REPO, hub=signed_in(local))
     assert pulled == PulledColumn("radio", FINGERPRINT, rows=6, here=0, texts=2)
     mine, theirs = FeatureStore(author.features).column("radio"), FeatureStore(other.features).column("radio")
-    np.testing.assert_array_equal(found(mine, load_table(author)), found(theirs, load_table(other)))
+    np.testing.assert_array_equal(found(mine, load_index(author)), found(theirs, load_index(other)))
     np.testing.assert_array_equal(mine.text_features(["a ct of l1"]), theirs.text_features(["a ct of l1"]))
     before = contents(other)
     (again,) = pull_features(other, REPO, hub=signed_in(local))
@@ -202,11 +202,11 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: L
 
 
 def test_a_pull_adds_and_replaces_nothing(author: Project, local: LocalHub, tmp_path: Path) -> None:
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
 
     push_features(author, REPO, hub=signed_in(local))
     other = make_project(tmp_path / "other", names="b", pictures=8)
-    table = load_table(other)
+    table = load_index(other)
     keys = list(zip(table.ids, table.digests.tolist(), strict=True))
     store = FeatureStore(other.features)
     own = fill(store, keys[4:], np.full((4, 3), 9.0))

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, LossInput, Sample, Silent, TeacherView
 from kdkit.core.contracts.token_signals import compress, tail_of
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.plan.inventory import survey
 from kdkit.core.distill.plan.plan import make_plan
@@ -275,7 +275,7 @@ def with_labels(project: Project) -> Project:
 
 def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
     project = folder(tmp_path / "p", running, served)
-    assert extract_missing(project, load_table(project))[0].new == 0, "nothing to say of others' answers"
+    assert extract_missing(project, load_index(project))[0].new == 0, "nothing to say of others' answers"
     project = with_labels(project)
     asked = len(running.requests)
     recipe = load_recipe("./told.yaml", project.catalogue, project.root)
@@ -318,12 +318,12 @@ def test_an_answer_that_was_changed_is_not_what_was_told(
     running: LocalEndpoint, served: Served, tmp_path: Path
 ) -> None:
     project = folder(tmp_path / "p", running, served)
-    extract_missing(project, load_table(project))
+    extract_missing(project, load_index(project))
     project = with_labels(project)
     labels = project.root / "labels.jsonl"
     first, second = labels.read_text(encoding="utf-8").splitlines(keepends=True)
     labels.write_text(first.replace('"text": "the lung', '"text": "the box') + second, encoding="utf-8")
-    table = load_table(project)
+    table = load_index(project)
     (done,) = extract_missing(project, table)
     assert (done.new, [sample.text for sample in table.samples][:2]) == (1, ["the box ß", TEXT])
     column = FeatureStore(project.features).column("remote")

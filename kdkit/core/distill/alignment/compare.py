@@ -19,7 +19,7 @@ from kdkit.core.distill.alignment.shared import FIT_ROWS, Indices, encoded, fit_
 from kdkit.core.project.recipe import NamedPart
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.features import Column
     from kdkit.core.project.project import Project
 
@@ -61,12 +61,12 @@ def compare_aligners(
     Raises:
         KdkitError: unknown teacher or aligner, no features, or too few training samples.
     """
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
 
     reporter = reporter or Silent()
     catalogue = project.catalogue
     names = [catalogue.get("aligner", name).spec.name for name in names] or catalogue.names("aligner")
-    stored = _stored(project, teacher, load_table(project, reporter))
+    stored = _stored(project, teacher, load_index(project, reporter))
     width = dim or student_width(project)
     fit, held = _parts(stored[0], seed)
     reports = []
@@ -96,7 +96,7 @@ def student_width(project: Project) -> int:
     return one_width(cast(Student, student).outputs, f"student '{entry.family}'")
 
 
-def _stored(project: Project, teacher: str, table: SampleTable) -> list[Stored]:
+def _stored(project: Project, teacher: str, table: SampleIndex) -> list[Stored]:
     """The teacher first, then the others that have features."""
     from kdkit.core.features import FeatureStore
 
@@ -121,7 +121,7 @@ def _stored(project: Project, teacher: str, table: SampleTable) -> list[Stored]:
     return [_dual(store.column(name), table) for name in (teacher, *others)]
 
 
-def _dual(column: Column, table: SampleTable) -> Stored:
+def _dual(column: Column, table: SampleIndex) -> Stored:
     widths = {s.name: int(np.prod(s.shape)) for s in column.signals if s.name in ("image", "text")}
     if not widths:
         raise KdkitError(

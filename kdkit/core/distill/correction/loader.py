@@ -31,7 +31,7 @@ from kdkit.core.evaluation.answer_views import StudentAnswers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.distill.model.build import Build
     from kdkit.core.distill.plan.plan import Plan
     from kdkit.core.project.project import Project
@@ -68,7 +68,7 @@ class CorrectedFeed:
         self,
         project: Project,
         plan: Plan,
-        table: SampleTable,
+        table: SampleIndex,
         build: Build,
         whole: BatchSchedule,
         feed_of: Callable[[Part], Feed],
@@ -256,7 +256,7 @@ class Corrections:
     rounds: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(cls, rounds: Rounds, table: SampleTable, reviews: Sequence[Mapping[int, Reviewed]]) -> Corrections:
+    def of(cls, rounds: Rounds, table: SampleIndex, reviews: Sequence[Mapping[int, Reviewed]]) -> Corrections:
         """``reviews``: table row -> review, of each round."""
         told = [(number, row, found) for number, part in enumerate(reviews) for row, found in sorted(part.items())]
         rows = tuple(_row(rounds, number, table.samples[row], found) for number, row, found in told if found.wrong)

@@ -17,7 +17,7 @@ from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_correct
 from kdkit.core.distill.pseudo_labels.review import correctable, scoring_task
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.distill.plan.plan import Plan
     from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import CorrectionPart
@@ -59,7 +59,7 @@ class Rounds:
         return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
 
 
-def with_rounds(project: Project, plan: Plan, table: SampleTable, reporter: Reporter) -> Plan:
+def with_rounds(project: Project, plan: Plan, table: SampleIndex, reporter: Reporter) -> Plan:
     """The plan with the corrections that its recipe asks for; the corrector's state is part of the digest.
 
     Raises:
@@ -98,7 +98,7 @@ def with_rounds(project: Project, plan: Plan, table: SampleTable, reporter: Repo
 def plan_rounds(
     part: CorrectionPart,
     pools: Sequence[Pool],
-    table: SampleTable,
+    table: SampleIndex,
     *,
     batch_size: int,
     steps: int,

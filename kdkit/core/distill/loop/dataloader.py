@@ -17,7 +17,7 @@ from kdkit.core.distill.loop.sampler import Indices
 from kdkit.core.distill.model.projection import PREVIOUS
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 GIB = 2**30
@@ -80,7 +80,7 @@ class StudentInputs:
     are decoded again every time beyond it.
     """
 
-    def __init__(self, student: Student, table: SampleTable, *, budget: int = 2 * GIB) -> None:
+    def __init__(self, student: Student, table: SampleIndex, *, budget: int = 2 * GIB) -> None:
         self._student, self._table = student, table
         self._budget = self._room = budget
         self._kept: dict[int, Mapping[str, Tensor]] = {}

@@ -22,7 +22,7 @@ from kdkit.core.features.extract.live import live_devices
 from kdkit.core.features.extract.readahead import prepare_ahead
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
     from kdkit.core.teachers import OpenTeacher
 
@@ -51,7 +51,7 @@ class LiveTeacher:
     """
 
     def __init__(
-        self, opened: OpenedTeacher, table: SampleTable, skipped: Array, *, device: torch.device, parked: bool = False
+        self, opened: OpenedTeacher, table: SampleIndex, skipped: Array, *, device: torch.device, parked: bool = False
     ) -> None:
         self.name, self.signals = opened.name, opened.signals.signals
         self.parked, self._device, self._table = parked, device, table
@@ -181,7 +181,7 @@ def open_live(project: Project, teachers: Sequence[str], *, device: str, reporte
 def live_teachers(
     project: Project,
     opened: Mapping[str, OpenTeacher],
-    table: SampleTable,
+    table: SampleIndex,
     skipped: Array | None,
     *,
     device: str,

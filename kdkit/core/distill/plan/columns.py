@@ -14,14 +14,14 @@ from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
     from kdkit.core.teachers import OpenTeacher
 
 
 def complete_columns(
     project: Project,
-    table: SampleTable,
+    table: SampleIndex,
     teachers: Sequence[str],
     *,
     live: Mapping[str, OpenTeacher] | None = None,

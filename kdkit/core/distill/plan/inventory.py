@@ -16,7 +16,7 @@ from kdkit.core.distill.loop.sampler import Indices
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.distill.loop.live_teacher import LiveTeacher
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.project.project import Project
@@ -43,7 +43,7 @@ class Survey:
     Without teachers it is of a recipe whose losses read none.
     """
 
-    table: SampleTable
+    table: SampleIndex
     store: FeatureStore
     columns: Mapping[str, Column]
     trust: TrustTable
@@ -123,7 +123,7 @@ def survey(
         KdkitError: an answer that the student cannot be taught, or that a teacher splits otherwise; without data, or
             without teachers where a loss reads them; what extraction and trust raise.
     """
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
     from kdkit.core.data.check import skipped_images
     from kdkit.core.distill.loop.live_teacher import live_teachers, open_live
     from kdkit.core.distill.plan.columns import complete_columns
@@ -148,7 +148,7 @@ def survey(
             where=str(project.registry_path),
             fix=f"'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them; {WITHOUT_TEACHERS}",
         )
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     store = FeatureStore(project.features)
     opened = open_live(project, teachers, device=device, reporter=reporter)
     before = partial(require_teachable_table, project, recipe, parent, table, reporter)
@@ -169,7 +169,7 @@ def survey(
 
 def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> Survey:
     """The samples alone."""
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
     from kdkit.core.data.check import skipped_images
     from kdkit.core.evaluation.trust.measure import LEVEL
     from kdkit.core.evaluation.trust.saved import as_table
@@ -177,7 +177,7 @@ def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> S
 
     if idle := [name for name in project.registry.teachers if name != _corrector(recipe)]:
         reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(idle)}")
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     _warn_of_unknown_domains(project.registry, table, reporter)
     nobody = as_table({}, (), table.domains, LEVEL)
     skipped = skipped_images(project, table, reporter)
@@ -199,7 +199,7 @@ def _corrector(recipe: Recipe) -> str | None:
     return recipe.correction.corrector if recipe.correction else None
 
 
-def _warn_of_unknown_domains(registry: Registry, table: SampleTable, reporter: Reporter) -> None:
+def _warn_of_unknown_domains(registry: Registry, table: SampleIndex, reporter: Reporter) -> None:
     """A domain that is misspelt in the registry would silently mean nothing."""
     from kdkit.core.data.domains import warn_of_unknown
 

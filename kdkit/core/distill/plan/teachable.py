@@ -9,7 +9,7 @@ from kdkit.core.contracts import Reporter, Sample, StudentSpec, TaskSpec
 from kdkit.core.features.extract.readable import first_of, refusals
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleTable
+    from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import Recipe
     from kdkit.core.project.versions import Version
@@ -20,7 +20,7 @@ def require_teachable_table(
     project: Project,
     recipe: Recipe,
     parent: Version | None,
-    table: SampleTable,
+    table: SampleIndex,
     reporter: Reporter,
     teachers: Sequence[OpenTeacher],
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Sample, Silent
-from kdkit.core.data.load import load_table
+from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, corrector_of, locked_corrector
 from kdkit.core.distill.pseudo_labels.manifest import (
     count_domains,
@@ -36,7 +36,7 @@ from kdkit.core.evaluation.answer_views import StudentAnswers
 from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 Pairs = Sequence[tuple[Key, Sample]]
@@ -111,7 +111,7 @@ def correct(
     """
     reporter, wanted = reporter or Silent(), wanted or Wrong()
     require_replaceable(to, lambda row: "correction" in row["extra"])
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     task = scoring_task(project, wanted.options)
     pairs = _taught(table, wanted)
     found = Versions(project).get(version)
@@ -130,7 +130,7 @@ def correct(
 
 
 def _write(
-    project: Project, table: SampleTable, to: Path, version: str, reviewed: Sequence[tuple[Sample, Reviewed]]
+    project: Project, table: SampleIndex, to: Path, version: str, reviewed: Sequence[tuple[Sample, Reviewed]]
 ) -> Corrected:
     root = image_root(project, table)
     wrong = [(sample, found) for sample, found in reviewed if found.wrong]
@@ -155,7 +155,7 @@ def _row(sample: Sample, found: Reviewed, version: str, root: Path) -> dict[str,
     return manifest_row(sample, f"{sample.id}#{version}", str(found.text), extra, root)
 
 
-def _taught(table: SampleTable, wanted: Wrong) -> Pairs:
+def _taught(table: SampleIndex, wanted: Wrong) -> Pairs:
     rows = table.select(split="train", domains=wanted.domains or None)
     chosen = [row for row in rows if correctable(table.samples[row])][: wanted.limit]
     if not chosen:

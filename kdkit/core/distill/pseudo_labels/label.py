@@ -14,7 +14,7 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
-from kdkit.core.data.load import load_table
+from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.asked import Key, Said, ask, read_said, settings_of
 from kdkit.core.distill.pseudo_labels.manifest import (
     count_domains,
@@ -29,7 +29,7 @@ from kdkit.core.features import Column, FeatureStore
 from kdkit.core.project.versions import Versions, load_student
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 DECODING = Decoding(scored=True)
@@ -120,7 +120,7 @@ def pseudo_label(
     reporter, wanted = reporter or Silent(), wanted or Wanted()
     _require_registered(project, teacher)
     require_replaceable(to, lambda row: "pseudo" in row["extra"])
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     rows = _open_questions(table, wanted.domains)
     trust = _trust_of(project_trust(project, reporter=reporter), teacher)
     column = column_of(project, FeatureStore(project.features), teacher)
@@ -181,7 +181,7 @@ def _require_registered(project: Project, teacher: str) -> None:
         raise KdkitError("KD-LABEL-008", f"no teacher '{teacher}' in the registry", fix=did_you_mean(teacher, known))
 
 
-def _open_questions(table: SampleTable, domains: Sequence[str]) -> Rows:
+def _open_questions(table: SampleIndex, domains: Sequence[str]) -> Rows:
     rows = table.select(split="train", domains=domains or None)
     found: Rows = rows[table.unanswered[rows]]
     if not len(found):

@@ -14,14 +14,14 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 LONGEST_ROW = 2**24
 """Bytes of a file's first row that are looked at."""
 
 
-def image_root(project: Project, table: SampleTable) -> Path:
+def image_root(project: Project, table: SampleIndex) -> Path:
     """The folder that all images of the project are below: the project itself, if it can be."""
     root = project.root.resolve()
     folders = [os.path.realpath(sample.image.parent) for sample in table.samples]

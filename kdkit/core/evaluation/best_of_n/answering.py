@@ -13,7 +13,7 @@ from kdkit.core.base.atomic import disk_errors, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.images import open_image
-from kdkit.core.data.load import load_table
+from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.manifest import require_replaceable
 from kdkit.core.evaluation.best_of_n.kept import Kept
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
@@ -167,7 +167,7 @@ def answer_project(
     reporter = reporter or Silent()
     if to:
         require_replaceable(to, lambda row: "chosen" in row)
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     rows = table.select(split=asked.split, domains=asked.domains or None)[: asked.limit]
     if not len(rows):
         raise KdkitError("KD-EVAL-004", f"there is no sample in the split '{asked.split}'", code=ExitCode.FOUND)

@@ -21,7 +21,7 @@ from kdkit.core.features.extract.advice import who_adds
 from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
     from kdkit.core.features.store.store import FeatureStore
     from kdkit.core.project.project import Project
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 def measure_trust(
     project: Project,
-    table: SampleTable,
+    table: SampleIndex,
     store: FeatureStore,
     teachers: Sequence[str],
     *,
@@ -118,7 +118,7 @@ def column_of(project: Project, store: FeatureStore, teacher: str) -> Column:
     return store.column(teacher, None if locked is None else locked.fingerprint)
 
 
-def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dict[str, Mapping[str, Sequence[str]]]:
+def _measurable(table: SampleIndex, prompts: Prompts, reporter: Reporter) -> dict[str, Mapping[str, Sequence[str]]]:
     """Domain -> its prompts, for domains on which zero-shot accuracy means something."""
     found: dict[str, Mapping[str, Sequence[str]]] = {}
     for domain in table.domains:
@@ -145,7 +145,7 @@ def _measurable(table: SampleTable, prompts: Prompts, reporter: Reporter) -> dic
     return found
 
 
-def _fingerprint(column: Column, table: SampleTable, prompts: Prompts) -> str:
+def _fingerprint(column: Column, table: SampleIndex, prompts: Prompts) -> str:
     """Of all that the scores depend on: the features, which of them exist, the samples, the prompts."""
     rows = table.select(labeled=True)
     about = [column.fingerprint, prompts, sorted(column.texts), LOGIT_SCALE]
@@ -159,7 +159,7 @@ def _fingerprint(column: Column, table: SampleTable, prompts: Prompts) -> str:
 
 
 def _measure(
-    column: Column, table: SampleTable, domains: Prompts, reporter: Reporter, advice: str
+    column: Column, table: SampleIndex, domains: Prompts, reporter: Reporter, advice: str
 ) -> dict[str, Measured]:
     """Domain -> counts, for those of which the column has features; the scores go beside the column."""
     places = column.locate(table)
@@ -197,7 +197,7 @@ def _judge(
 
 def _has_features(
     column: Column,
-    table: SampleTable,
+    table: SampleIndex,
     places: Array,
     domain: str,
     prompts: Mapping[str, Sequence[str]],

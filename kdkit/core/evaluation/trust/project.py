@@ -10,7 +10,7 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent, TrustTable
-from kdkit.core.data.load import load_table
+from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.saved import load_measured
 from kdkit.core.evaluation.trust.weights import Idle, Uncovered, idle_teachers, policy_weights, uncovered_domains
@@ -103,7 +103,7 @@ def project_trust(
         KdkitError: no teacher with features; an unknown policy or option.
     """
     reporter = reporter or Silent()
-    table = load_table(project, reporter)
+    table = load_index(project, reporter)
     store = FeatureStore(project.features)
     known = {*store.teachers, *load_measured(project)}
     teachers = [name for name in project.registry.teachers if name in known]

@@ -16,7 +16,7 @@ from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, SignalSp
 from kdkit.core.data.images import open_image
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.extract.extraction import OpenedTeacher
     from kdkit.core.features.store.column import Column
 
@@ -50,19 +50,19 @@ def read_answers(folder: Path) -> dict[Key, str]:
     return found
 
 
-def answers_of(folder: Path, table: SampleTable) -> list[str | None]:
+def answers_of(folder: Path, table: SampleIndex) -> list[str | None]:
     """The answer to each sample of the table, None where there is none."""
     known = read_answers(folder)
     keys = zip(table.ids, table.digests.tolist(), strict=True)
     return [known.get(key) for key in keys]
 
 
-def asked(table: SampleTable) -> list[int]:
+def asked(table: SampleIndex) -> list[int]:
     """Samples that a generating teacher answers: those of the calibration and test splits that have a reference."""
     return [row for row, sample in enumerate(table.samples) if sample.split != "train" and sample.text]
 
 
-def unanswered(column: Column, table: SampleTable) -> int:
+def unanswered(column: Column, table: SampleIndex) -> int:
     """How many of these a column lacks the answer to; 0 for a teacher that does not answer."""
     if not tells_texts(column.signals):
         return 0
@@ -70,7 +70,7 @@ def unanswered(column: Column, table: SampleTable) -> int:
     return sum(found[row] is None for row in asked(table))
 
 
-def ask(teacher: OpenedTeacher, folder: Path, table: SampleTable, rows: Sequence[int], reporter: Reporter) -> int:
+def ask(teacher: OpenedTeacher, folder: Path, table: SampleIndex, rows: Sequence[int], reporter: Reporter) -> int:
     """Let a teacher answer the samples ``rows`` of the table that it has not answered yet, greedily.
 
     May be stopped at any moment and goes on where it was. A teacher that does not answer is not asked.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
 
 Told = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -33,7 +33,7 @@ def tells_own_answers(parts: Mapping[str, str]) -> bool:
     return parts.get(TELLS) == OWN_ANSWERS
 
 
-def tellable(column: Column, table: SampleTable) -> NDArray[np.bool_]:
+def tellable(column: Column, table: SampleIndex) -> NDArray[np.bool_]:
     """(N,) samples that the column's teacher can say something about: all, or of one that only tells of its own
     answers those that are such answers, unchanged, and came with what it tells."""
     if not tells_own_answers(column.header.parts):

@@ -18,8 +18,8 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import name_some
-from kdkit.core.data.table import SampleTable
 from kdkit.core.features.extract.answers import ask, asked
 from kdkit.core.features.extract.endpoint_answers import source_of, tellable
 from kdkit.core.features.extract.live import to_store
@@ -75,7 +75,7 @@ class Extracted:
 def extract(
     project: Project,
     teachers: Sequence[OpenedTeacher],
-    table: SampleTable,
+    table: SampleIndex,
     *,
     prompts: Sequence[str] = (),
     live: Mapping[str, str] | None = None,
@@ -149,7 +149,7 @@ def _header(teacher: OpenedTeacher) -> Header:
 class _Plan:
     """What one column lacks: blocks of shards that were begun, and samples for a new shard."""
 
-    def __init__(self, column: Column, table: SampleTable, *, live: bool = False) -> None:
+    def __init__(self, column: Column, table: SampleIndex, *, live: bool = False) -> None:
         self.column = column
         position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
         begun = [shard for shard in column.shards if shard.pending()]
@@ -204,7 +204,7 @@ def _streams(
 
 
 def _fill(
-    table: SampleTable, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
+    table: SampleIndex, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
 ) -> None:
     """One pass over the images that any of the writers wants."""
     wants = _who_wants(table, writers)
@@ -217,7 +217,7 @@ def _fill(
                 reporter.progress("features", done, len(wants), _note(done, len(wants), began))
 
 
-def _who_wants(table: SampleTable, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
+def _who_wants(table: SampleIndex, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
     """Each sample that is wanted, with its writers; in the order of a single writer, else ascending."""
     if len(writers) == 1:
         return [(table.samples[i], writers) for i in writers[0].wanted]
@@ -301,13 +301,13 @@ def usable_device(name: str, fix: str = "choose another by --device, for example
     return device
 
 
-def _extracted(column: Column, table: SampleTable, kept: int, prompts: int, answers: int) -> Extracted:
+def _extracted(column: Column, table: SampleIndex, kept: int, prompts: int, answers: int) -> Extracted:
     found = int((column.locate(table) >= 0).sum())
     unreadable = int(column.unreadable(table).sum())
     return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts, answers)
 
 
-def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: SampleTable, reporter: Reporter) -> None:
+def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: SampleIndex, reporter: Reporter) -> None:
     failed = np.zeros(len(table), dtype=bool)
     for column in columns:
         failed |= store.column(column.teacher, column.fingerprint).unreadable(table)

@@ -13,11 +13,11 @@ from kdkit.core.features.extract.endpoint_answers import tells_own_answers
 from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 
-def to_store(table: SampleTable, *, live: bool) -> NDArray[np.bool_]:
+def to_store(table: SampleIndex, *, live: bool) -> NDArray[np.bool_]:
     """(N,) samples whose signals belong into a column: all that have an answer; of a live teacher those of the
     calibration and test splits alone, by which it is judged."""
     return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))

@@ -17,7 +17,7 @@ from kdkit.core.features.store.header import TEXT
 from kdkit.core.features.store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.extract.extraction import Extracted
     from kdkit.core.project.project import Project
 
@@ -55,7 +55,7 @@ class ColumnStatus:
 
 def extract_missing(
     project: Project,
-    table: SampleTable,
+    table: SampleIndex,
     teachers: Sequence[str] = (),
     *,
     device: str = "cpu",
@@ -103,7 +103,7 @@ def missing(
     store: FeatureStore,
     teacher: str,
     fingerprint: str,
-    table: SampleTable,
+    table: SampleIndex,
     prompts: Sequence[str] = (),
     *,
     live: bool = False,
@@ -120,7 +120,7 @@ def missing(
 
 
 def column_statuses(
-    project: Project, table: SampleTable | None, reporter: Reporter | None = None
+    project: Project, table: SampleIndex | None, reporter: Reporter | None = None
 ) -> tuple[ColumnStatus, ...]:
     """Every column of the store; a damaged one is warned about and left out.
 
@@ -189,14 +189,14 @@ def _locked(project: Project, teachers: Sequence[str]) -> dict[str, str]:
     return {name: lock.teacher(name).fingerprint for name in teachers or chosen}
 
 
-def _lacking(column: Column, table: SampleTable, live: bool) -> int:
+def _lacking(column: Column, table: SampleIndex, live: bool) -> int:
     if not column.signals:
         return 0
     wanted = to_store(table, live=live) & tellable(column, table) & ~(column.unreadable(table) & table.may_skip)
     return int(((column.locate(table) < 0) & wanted).sum())
 
 
-def _status(column: Column, table: SampleTable | None, current: bool, live: bool) -> ColumnStatus:
+def _status(column: Column, table: SampleIndex | None, current: bool, live: bool) -> ColumnStatus:
     domains: dict[str, tuple[int, int]] = {}
     unreadable = lacking = 0
     answers: tuple[int, int] | None = None

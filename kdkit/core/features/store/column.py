@@ -17,7 +17,7 @@ from kdkit.core.features.store.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADAB
 from kdkit.core.features.store.sidecar import read_scores, read_texts, write_scores
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
 
 Rows = NDArray[np.int64]
 _UNSIGNED = np.dtype(np.uint64)
@@ -77,14 +77,14 @@ class Column:
         """(rows,) whether a row holds features."""
         return self._with(PRESENT)
 
-    def locate(self, table: SampleTable) -> Rows:
+    def locate(self, table: SampleIndex) -> Rows:
         """(N,) the row of each sample, -1 where it has none or its image or text has changed since.
 
         Rows that came without ids (from a shared column) are found by the content digest alone.
         """
         return _find(table, self._row_of)
 
-    def unreadable(self, table: SampleTable) -> NDArray[np.bool_]:
+    def unreadable(self, table: SampleIndex) -> NDArray[np.bool_]:
         """(N,) samples whose image, as it is now, an extraction has already failed to read."""
         return _find(table, self._failed) >= 0
 
@@ -222,7 +222,7 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
     return np.repeat(shard.committed.astype(bool), shard.block_rows)[: len(shard)]
 
 
-def _find(table: SampleTable, known: Mapping[tuple[str, int], int]) -> Rows:
+def _find(table: SampleIndex, known: Mapping[tuple[str, int], int]) -> Rows:
     def row(key: tuple[str, int]) -> int:
         own = known.get(key)
         return known.get((NO_ID, key[1]), -1) if own is None else own

@@ -22,7 +22,7 @@ from kdkit.core.features.store.sidecar import write_texts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SharedForm:
     ambiguous: int
 
 
-def write_shared_form(column: Column, table: SampleTable, prompts: Sequence[str], folder: Path) -> SharedForm:
+def write_shared_form(column: Column, table: SampleIndex, prompts: Sequence[str], folder: Path) -> SharedForm:
     """Write ``column.json``, shards and prompts of ``column`` into ``folder``; the same features give the same bytes.
 
     Args:

@@ -18,7 +18,7 @@ from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesReco
 from kdkit.core.sharing.features.form import write_shared_form
 
 if TYPE_CHECKING:
-    from kdkit.core.data.table import SampleTable
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
     from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
 
@@ -58,7 +58,7 @@ def push_features(
         KdkitError: a license that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
             of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
     """
-    from kdkit.core.data import load_table
+    from kdkit.core.data import load_index
     from kdkit.core.sharing.hub import connect, plan_upload, upload
 
     hub, reporter = hub or connect(), reporter or Silent()
@@ -67,7 +67,7 @@ def push_features(
     for name in (name for name, license in licenses.items() if license == "unknown"):
         reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its license is unknown")
     with project.room("features-pushed") as folder:
-        table = load_table(project, reporter)
+        table = load_index(project, reporter)
         columns = {}
         for done, name in enumerate(names, start=1):
             columns[name] = _write_column(project, name, licenses[name], table, folder, reporter)
@@ -118,7 +118,7 @@ def _license(project: Project, name: str, *, public: bool) -> str:
 
 
 def _write_column(
-    project: Project, name: str, license: str, table: SampleTable, folder: Path, reporter: Reporter
+    project: Project, name: str, license: str, table: SampleIndex, folder: Path, reporter: Reporter
 ) -> SharedColumn:
     from kdkit.core.data.prompts import all_prompts, prompt_sets
     from kdkit.core.sharing.release.redact import public_source

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kdkit.core.contracts import SignalSpec
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project
@@ -35,7 +35,7 @@ def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Proj
         lines.append(f"s{number},{number}.png,picture {number},CT,{split}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     project = Project(folder)
-    table = load_table(project)
+    table = load_index(project)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(len(table), 5))
     latent = {"image": image, "text": image + 0.3 * rng.normal(size=image.shape)}

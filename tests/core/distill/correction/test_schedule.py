@@ -10,7 +10,7 @@ import pytest
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Silent
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.correction.schedule import Rounds, plan_rounds
 from kdkit.core.distill.loop.sampler import Pool
 from kdkit.core.distill.run import Options, prepare
@@ -22,14 +22,14 @@ from tests.toy_project import make_project as make_dual_encoder_project
 from tests.toy_project import open_project
 
 
-def table(count: int) -> SampleTable:
+def table(count: int) -> SampleIndex:
     """Sample 0 is a correction itself, sample 1 has no text."""
     extras: list[dict[str, Any]] = [{"correction": {}}] + [{}] * (count - 1)
     samples = tuple(
         Sample(f"s{n}", Path("x.png"), "" if n == 1 else "text", "ct", extra=extra) for n, extra in enumerate(extras)
     )
     digests = np.arange(count, dtype=np.uint64)
-    return SampleTable(samples, digests, digests, np.zeros(count, dtype=np.bool_))
+    return SampleIndex(samples, digests, digests, np.zeros(count, dtype=np.bool_))
 
 
 def rounds(count: int = 20, seed: int = 0, **part: Any) -> Rounds:

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from kdkit.core.contracts import SignalSpec
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.loop.dataloader import Feed, StudentInputs, Teaching
 from kdkit.core.distill.loop.live_teacher import MICRO_BATCH, LiveTeacher
 from kdkit.core.distill.loop.sampler import BatchSchedule, Pool
@@ -69,7 +69,7 @@ class Failing:
         return self.source.compute(items)
 
 
-def watched(folder: Path, count: int = 40, **options: Any) -> tuple[LiveTeacher, Watched, SampleTable, Opened]:
+def watched(folder: Path, count: int = 40, **options: Any) -> tuple[LiveTeacher, Watched, SampleIndex, Opened]:
     table = table_of(picture_samples(folder, count), folder)
     torch.manual_seed(0)
     source = Watched()

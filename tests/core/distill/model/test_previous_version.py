@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
 from kdkit.core.contracts import LossInput, Silent
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.loop.dataloader import StudentInputs
 from kdkit.core.distill.model.build import build
@@ -61,7 +61,7 @@ class Killed(Silent):
 def cross_entropy(root: Path, version: str) -> dict[str, float]:
     """Domain -> mean over the tokens of the held-out answers."""
     project = open_project(root)
-    table, student = load_table(project), load_student(Versions(project).get(version), project.catalogue)
+    table, student = load_index(project), load_student(Versions(project).get(version), project.catalogue)
     inputs, found, model = StudentInputs(student, table), {}, _eval(student)
     for domain in table.domains:
         rows = np.concatenate([table.select(split=split, domains=[domain]) for split in ("calibration", "test")])

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.features.extract.upkeep import extract_missing
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
@@ -78,5 +78,5 @@ def make(root: Path, endpoint: LocalEndpoint, oracle: Oracle, *, extracted: bool
     (folder / "endpoint.json").write_text(json.dumps(content), encoding="utf-8")
     add_teacher(reopened(root), "remote", {"from": "local:models/remote", "license": "mit"})
     if extracted:
-        extract_missing(reopened(root), load_table(reopened(root)))
+        extract_missing(reopened(root), load_index(reopened(root)))
     return reopened(root)

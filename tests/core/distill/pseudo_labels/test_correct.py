@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import Sample
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.pseudo_labels.correct import Wrong, correct
 from kdkit.core.distill.pseudo_labels.review import score
 from kdkit.core.distill.run import Options, distill
@@ -55,7 +55,7 @@ def test_what_is_wrong_comes_back_with_the_reference(project: Project) -> None:
     assert (done.version, done.answered, done.unscored, done.rewritten, done.refused) == ("v1", 60, 0, 0, 0)
     found = rows(to)
     assert 0 < len(found) == sum(done.wrong.values())
-    samples = {sample.id: sample for sample in load_table(project).samples}
+    samples = {sample.id: sample for sample in load_index(project).samples}
     for row in found:
         about = row["extra"]["correction"]
         source = samples[about["sample"]]
@@ -65,7 +65,7 @@ def test_what_is_wrong_comes_back_with_the_reference(project: Project) -> None:
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
     again = reopened(project.root)
-    assert sum("correction" in sample.extra for sample in load_table(again).samples) == len(found)
+    assert sum("correction" in sample.extra for sample in load_index(again).samples) == len(found)
     assert correct(again, to, Wrong(threshold=1.0)).answered == 60
     before = to.read_bytes()
     assert correct(again, to, Wrong(threshold=1e-9)).wrong == {}

@@ -12,7 +12,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Silent
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.pseudo_labels.label import Labeled, Wanted, pseudo_label, why_none
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.project import evaluate_project
@@ -51,14 +51,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None:
-    (status,) = column_statuses(scene.project, load_table(scene.project))
+    (status,) = column_statuses(scene.project, load_index(scene.project))
     assert (status.signals, status.rows, status.complete) == ({}, 0, True)
-    assert extract_missing(reopened(scene.project.root), load_table(scene.project)) == ()
+    assert extract_missing(reopened(scene.project.root), load_index(scene.project)) == ()
     assert scene.oracle.open == 0
 
 
 def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
-    table = load_table(scene.project)
+    table = load_index(scene.project)
     told = FeatureStore(scene.project.features).column("remote").folder / "answers.jsonl"
     lines = told.read_bytes().splitlines(keepends=True)
     told.write_bytes(b"".join(lines[:-2]))
@@ -126,7 +126,7 @@ def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) ->
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     text = registry.read_text(encoding="utf-8")
     registry.write_text(text.replace("prompts:", entry + "prompts:"), encoding="utf-8")
-    table = load_table(reopened(scene.project.root))
+    table = load_index(reopened(scene.project.root))
     made = [sample for sample in table.samples if sample.id.endswith("#remote")]
     assert len(made) == 9
     for sample in made:
@@ -160,7 +160,7 @@ def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene
     assert (done.unlearnable, done.kept) == (7, {"ct": 2})
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     registry.write_text(registry.read_text("utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
-    assert {s.text for s in load_table(reopened(root)).samples if "pseudo" in s.extra} == {said[2]}
+    assert {s.text for s in load_index(reopened(root)).samples if "pseudo" in s.extra} == {said[2]}
 
 
 def test_it_goes_on_after_a_kill(scene: Scene) -> None:
@@ -222,7 +222,7 @@ def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: 
     done = distill(reopened(root), Options(cpu=True))
     assert done is not None
     assert [teacher["name"] for teacher in done.version.lineage["teachers"]] == ["first"]
-    table = load_table(reopened(root))
+    table = load_index(reopened(root))
     answered = [row for row in table.select(split="train") if table.samples[row].text]
     assert done.version.known_samples().tolist() == sorted(table.digests[answered].tolist())
     assert evaluate_project(reopened(root)).evaluation.model("remote").domains["ct"].metrics["accuracy"] == 1.0

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from kdkit.core.contracts import Decoding, DualEncoder, Sample
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.answer_views import StudentAnswers
 from kdkit.core.evaluation.best_of_n.answering import BATCH, Asked, answer_project, select
@@ -155,7 +155,7 @@ def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> Non
     distill(reopened(root), Options(cpu=True))
     found = answer_project(reopened(root), Asked(version="v1", split="calibration", limit=4), Decoding())
     student: Any = load_student(Versions(reopened(root)).get(), reopened(root).catalogue)
-    table = load_table(reopened(root))
+    table = load_index(reopened(root))
     chosen = [table.samples[row] for row in table.select(split="calibration")[:4]]
     assert [(one.id, one.reference) for one in found] == [(sample.id, sample.text) for sample in chosen]
     assert [one.text for one in found] == StudentAnswers("v1", student).answer(chosen)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.contracts import SPLITS, Sample, SignalSpec
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import all_prompts, prompt_sets
-from kdkit.core.data.table import SampleTable
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project
@@ -35,7 +35,7 @@ class Warned:
     def progress(self, label: str, done: int, total: int, note: str = "") -> None: ...
 
 
-def make_table(per_class: int = 20, classes: Mapping[str, tuple[str, ...]] = CLASSES) -> SampleTable:
+def make_table(per_class: int = 20, classes: Mapping[str, tuple[str, ...]] = CLASSES) -> SampleIndex:
     """``per_class`` samples of every class in each split; no files, since nothing decodes them."""
     return table_of(
         [
@@ -55,9 +55,9 @@ def make_table(per_class: int = 20, classes: Mapping[str, tuple[str, ...]] = CLA
     )
 
 
-def table_of(samples: list[Sample]) -> SampleTable:
+def table_of(samples: list[Sample]) -> SampleIndex:
     digests = np.array([_number(sample.id) for sample in samples], dtype=np.uint64)
-    return SampleTable(tuple(samples), digests, digests, np.zeros(len(samples), dtype=bool))
+    return SampleIndex(tuple(samples), digests, digests, np.zeros(len(samples), dtype=bool))
 
 
 def make_project(root: Path, text: str = "version: 1\n") -> Project:
@@ -67,7 +67,7 @@ def make_project(root: Path, text: str = "version: 1\n") -> Project:
 
 def add_teacher(
     project: Project,
-    table: SampleTable,
+    table: SampleIndex,
     name: str,
     *,
     noise: Mapping[str, float],
@@ -107,7 +107,7 @@ def add_teacher(
     return store.column(name)
 
 
-def without(table: SampleTable, *, split: str, label: str | None = None, domain: str | None = None) -> SampleTable:
+def without(table: SampleIndex, *, split: str, label: str | None = None, domain: str | None = None) -> SampleIndex:
     """The table, less the labels of the chosen samples."""
     return table_of(
         [

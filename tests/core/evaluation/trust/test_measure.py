@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.data.table import SampleTable
 from kdkit.core.evaluation.trust import measure_trust
 from kdkit.core.evaluation.trust.measure import SCORES
 from kdkit.core.evaluation.trust.saved import trust_file
@@ -31,7 +31,7 @@ RADIO = {"ct": 1.5, "oct": 3.0, "skin": 100.0}
 
 
 @pytest.fixture
-def table() -> SampleTable:
+def table() -> SampleIndex:
     return make_table()
 
 
@@ -44,7 +44,7 @@ def store_of(project: Project) -> FeatureStore:
     return FeatureStore(project.features)
 
 
-def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: SampleTable) -> None:
+def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: SampleIndex) -> None:
     column = add_teacher(project, table, "radio", noise=RADIO)
     found = measure_trust(project, table, store_of(project), ["radio"])
     places, scores = column.locate(table), column.scores(SCORES)
@@ -71,7 +71,7 @@ def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: S
     assert found.accuracy[0, 0] > 0.7 > found.accuracy[0, 2]
 
 
-def test_measured_once(project: Project, table: SampleTable) -> None:
+def test_measured_once(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     first = measure_trust(project, table, store_of(project), ["radio"])
     column = store_of(project).column("radio")
@@ -82,7 +82,7 @@ def test_measured_once(project: Project, table: SampleTable) -> None:
 
 
 @pytest.mark.parametrize("change", ["features", "labels", "prompts"])
-def test_measured_again_when_something_changed(tmp_path: Path, table: SampleTable, change: str) -> None:
+def test_measured_again_when_something_changed(tmp_path: Path, table: SampleIndex, change: str) -> None:
     project = make_project(tmp_path)
     add_teacher(project, table, "radio", noise=RADIO)
     measure_trust(project, table, store_of(project), ["radio"])
@@ -102,7 +102,7 @@ def test_measured_again_when_something_changed(tmp_path: Path, table: SampleTabl
         assert found.count.tolist() == [40, 40, 40]
 
 
-def test_scores_outlive_their_teacher(project: Project, table: SampleTable) -> None:
+def test_scores_outlive_their_teacher(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     first = measure_trust(project, table, store_of(project), ["radio"])
     shutil.rmtree(project.features / "radio")
@@ -162,7 +162,7 @@ def test_a_domain_of_one_class_is_not_measured(project: Project) -> None:
     assert "'oct' has a single class ('drusen')" in reporter.warnings[0]
 
 
-def test_features_without_a_direction_are_refused(project: Project, table: SampleTable) -> None:
+def test_features_without_a_direction_are_refused(project: Project, table: SampleIndex) -> None:
     column = add_teacher(project, table, "radio", noise=RADIO)
     store = store_of(project)
     bad = next(iter(column.texts))
@@ -172,12 +172,12 @@ def test_features_without_a_direction_are_refused(project: Project, table: Sampl
     assert not trust_file(project).exists()
 
 
-def test_a_teacher_without_features_or_scores_is_an_error(project: Project, table: SampleTable) -> None:
+def test_a_teacher_without_features_or_scores_is_an_error(project: Project, table: SampleIndex) -> None:
     with raises_error("KD-FEAT-015", mentions=("'nobody'",)):
         measure_trust(project, table, store_of(project), ["nobody"])
 
 
-def test_a_damaged_file_says_what_to_do(project: Project, table: SampleTable) -> None:
+def test_a_damaged_file_says_what_to_do(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     trust_file(project).write_text('{"format": 1, "teachers": {"radio": 3}}')
     with raises_error("KD-TRUST-002") as caught:

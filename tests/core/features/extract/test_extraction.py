@@ -22,7 +22,7 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, SignalSpec
 from kdkit.core.data.images import decode, open_image
-from kdkit.core.data.table import SampleTable
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract import extraction
 from kdkit.core.features.extract.extraction import extract
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def stored(tmp_path: Path, name: str, signal: str, table: SampleTable) -> np.ndarray[Any, Any]:
+def stored(tmp_path: Path, name: str, signal: str, table: SampleIndex) -> np.ndarray[Any, Any]:
     column = FeatureStore(Project(tmp_path).features).column(name)
     rows = column.locate(table)
     assert (rows >= 0).all()

@@ -15,7 +15,7 @@ import torch
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Sample, Silent, TrustTable
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import make_plan
@@ -143,7 +143,7 @@ def folder(root: Path, **options: Any) -> Project:
 
 
 def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> Survey:
-    table, parts = load_table(project), dict(teacher.identity())
+    table, parts = load_index(project), dict(teacher.identity())
     fingerprint = hashlib.sha256(parts["boxes"].encode()).hexdigest()
     opened: Any = SimpleNamespace(name="t", model=teacher, signals=teacher, fingerprint=fingerprint, parts=parts)
     extract(project, [opened], table)
@@ -173,7 +173,7 @@ def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
         built(one)
     assert "2 samples such as 'a': the teacher's boxes are qwen2-vl, the student's qwen2.5-vl" in caught.value.why
     assert caught.value.where == f"{project.root}/rows.jsonl:1"
-    built(np.array([[float(domain == "vqa/ct") for domain in load_table(project).domains]]))
+    built(np.array([[float(domain == "vqa/ct") for domain in load_index(project).domains]]))
     built(one, boxes="qwen2.5-vl")
     built(one, like_the_data, boxes="as-is")
     with pytest.raises(KdkitError, match=refusal):

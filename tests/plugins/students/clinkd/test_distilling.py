@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdkit.core.contracts import LossInput, Sample, SignalSpec, Silent, TrustTable
-from kdkit.core.data import load_table
+from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSchedule
 from kdkit.core.distill.loop.train import train
@@ -117,7 +117,7 @@ class Speaker:
 
 
 def survey_of(project: Project, teacher: Speaker) -> Survey:
-    table, one = load_table(project), np.ones((1, 1))
+    table, one = load_index(project), np.ones((1, 1))
     opened: Any = SimpleNamespace(
         name="t", model=teacher, signals=teacher, fingerprint="f" * 64, parts={"weights": "0"}
     )

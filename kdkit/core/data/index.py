@@ -14,7 +14,7 @@ from kdkit.core.contracts import SPLITS, Sample, Split
 
 
 @dataclass(frozen=True, eq=False)
-class SampleTable:
+class SampleIndex:
     """N samples in the order of the registry's data entries, then as their sources give them.
 
     Attributes:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import SPLITS, Sample
-from kdkit.core.data import SampleTable, load_table, prompt_sets
+from kdkit.core.data import SampleIndex, load_index, prompt_sets
 from kdkit.core.data.check import Leak, check_data, skipped_images
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.images import decode, decoding_threads, open_image
@@ -63,7 +63,7 @@ def write_registry(root: Path, entries: Sequence[Mapping[str, Any]], **registry:
 
 def test_the_table(tmp_path: Path) -> None:
     rows = [row(i) for i in range(24)] + [row(24, label=None, domain="mr")]
-    table = load_table(make_project(tmp_path, rows))
+    table = load_index(make_project(tmp_path, rows))
     assert len(table) == 25
     assert table.ids == tuple(one["id"] for one in rows)
     assert table.domains == ("ct", "fundus", "mr")
@@ -93,12 +93,12 @@ def test_the_table(tmp_path: Path) -> None:
 
 def test_digests_follow_the_content(tmp_path: Path) -> None:
     project = make_project(tmp_path, [row(i) for i in range(4)])
-    before = load_table(project)
+    before = load_index(project)
     assert len(set(before.digests.tolist())) == 4
     os.utime(tmp_path / "data/0.png")  # another time, the same bytes
     paint(tmp_path / "data/1.png", seed=99)
     make_project(tmp_path, [row(0), row(1), row(2, text="other"), row(3, label="x", domain="mr")])
-    after = load_table(Project(tmp_path))
+    after = load_index(Project(tmp_path))
     assert (before.digests == after.digests).tolist() == [True, False, False, True]
     assert (before.image_digests == after.image_digests).tolist() == [True, False, True, True]
 
@@ -108,16 +108,16 @@ def test_digests_follow_further_images(tmp_path: Path) -> None:
     paint(tmp_path / "data/more.png", seed=50)
     paint(tmp_path / "data/other.png", seed=51)
     rows = [row(i, extra={"images": images}) for i, images in enumerate([["more.png"], ["other.png", "more.png"], []])]
-    before = load_table(make_project(tmp_path, rows))
+    before = load_index(make_project(tmp_path, rows))
     paint(tmp_path / "data/more.png", seed=52)
-    after = load_table(make_project(tmp_path, rows))
+    after = load_index(make_project(tmp_path, rows))
     assert (before.digests == after.digests).tolist() == [False, False, True]
     assert (before.image_digests == after.image_digests).all()
 
 
 def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     project = make_project(tmp_path, [row(i) for i in range(4)])
-    first = load_table(project)
+    first = load_index(project)
     hashed: list[Path] = []
 
     def counting(path: Path) -> int | str:
@@ -133,16 +133,16 @@ def test_files_are_hashed_once_and_a_damaged_cache_is_made_again(tmp_path: Path)
         cache.path.write_bytes(content)
         assert cache.get(files) == [first.image_digests[2]]
     assert len(hashed) == 4
-    assert (load_table(project).digests == first.digests).all()
+    assert (load_index(project).digests == first.digests).all()
 
 
 def test_many_samples_are_quick(tmp_path: Path) -> None:
     """All rows share one file: what is timed is the table, not the disk."""
     paint(tmp_path / "data/0.png", seed=0)
     project = make_project(tmp_path, [row(i, image="0.png") for i in range(20_000)])
-    load_table(project)
+    load_index(project)
     start = time.process_time()
-    table = load_table(project)
+    table = load_index(project)
     table.select("train", ["ct"], True)
     assert len(table) == 20_000
     assert time.process_time() - start < 4  # about 0.4 s of an idle core; this guards against anything quadratic
@@ -158,7 +158,7 @@ def test_many_samples_are_quick(tmp_path: Path) -> None:
 def test_ids_must_be_unique(tmp_path: Path, rows: list[dict[str, Any]], message: str, line: int) -> None:
     project = make_project(tmp_path, rows)
     with pytest.raises(KdkitError, match=message) as error:
-        load_table(project)
+        load_index(project)
     assert error.value.where == f"{tmp_path}/data/samples.jsonl:{line}"
     assert f"{tmp_path}/data/samples.jsonl:1" in error.value.why
 
@@ -168,14 +168,14 @@ def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
     for i in (2, 4, 5, 7):
         (tmp_path / f"data/{i}.png").unlink()
     with raises_error("KD-DATA-004", mentions=("4", "2", "5", "1")) as error:
-        load_table(project)
+        load_index(project)
     assert error.value.where.endswith("samples.jsonl:3")
 
 
 def test_a_registry_without_data(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
     with raises_error("KD-DATA-007"):
-        load_table(Project(tmp_path))
+        load_index(Project(tmp_path))
 
 
 def test_two_entries_keep_their_order(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_two_entries_keep_their_order(tmp_path: Path) -> None:
     first = {"source": "jsonl", "path": "data/samples.jsonl"}
     write_registry(tmp_path, [first, {"source": "folder", "path": "more", "options": options}])
     paint(tmp_path / "more/normal/x.png", seed=1)
-    table = load_table(Project(tmp_path))
+    table = load_index(Project(tmp_path))
     assert table.ids == ("s0", "s1", "more/normal/x")
     assert table.may_skip.tolist() == [False, False, True]
 
@@ -249,7 +249,7 @@ def test_an_entry_without_any_image_is_told_once_with_its_line(tmp_path: Path) -
     said = f"registry.yaml:4: no image of this entry is there, as {path}; does its option image_root fit?"
     assert said in report.problems
     with raises_error("KD-DATA-004", mentions=("24",)) as error:
-        load_table(Project(tmp_path))
+        load_index(Project(tmp_path))
     assert "image_root" in error.value.fix
 
 
@@ -259,7 +259,7 @@ def test_a_wrong_option_is_told_with_the_line_of_its_entry(tmp_path: Path, optio
         f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}: 1}}\n", encoding="utf-8"
     )
     with pytest.raises(KdkitError, match=what) as error:
-        load_table(Project(tmp_path))
+        load_index(Project(tmp_path))
     assert error.value.where == f"registry.yaml:{5 if option == 'skip_unreadable' else 3}"
 
 
@@ -288,11 +288,11 @@ def test_further_images_of_a_sample_are_looked_at_too(tmp_path: Path) -> None:
     assert [(bad.id, Path(bad.image).name) for bad in report.unreadable] == [("s1", "bad.png"), ("s2", "gone.png")]
     assert report.unreadable[1].why == "no such file"
     with raises_error("KD-DATA-004", mentions=("1",)) as caught:
-        load_table(project)
+        load_index(project)
     assert caught.value.where.endswith("samples.jsonl:3")
     paint(tmp_path / "data" / "gone.png", seed=0)
     skipping = make_project(tmp_path, rows, {"skip_unreadable": True})
-    assert skipped_images(skipping, load_table(skipping)).tolist() == [False, True, False]
+    assert skipped_images(skipping, load_index(skipping)).tolist() == [False, True, False]
 
 
 def test_a_leak_through_any_image_of_a_sample_is_found_once(tmp_path: Path) -> None:
@@ -348,10 +348,10 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
         assert error.value.where == str(tmp_path / "bad.png")
 
 
-def prompts_of(tmp_path: Path, prompts: dict[str, list[str]]) -> tuple[Registry, SampleTable]:
+def prompts_of(tmp_path: Path, prompts: dict[str, list[str]]) -> tuple[Registry, SampleIndex]:
     rows = [row(0, domain="brain_mr", label="no_tumour"), row(1, domain="ct"), row(2, domain="x", label=None)]
     project = make_project(tmp_path, rows, prompts=prompts)
-    return project.registry, load_table(project)
+    return project.registry, load_index(project)
 
 
 @pytest.mark.parametrize(
