@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ LIGHT = {
     "kdkit/core/project/project.py",
 }
 """Modules that every command imports; also all of ``kdkit/cli`` and the plugins' entry points."""
+ROOMS = (
+    "base",
+    "contracts",
+    "plugin_system",
+    "project",
+    "data",
+    "teachers",
+    "features",
+    "evaluation",
+    "distill",
+    "sharing",
+)
+"""The rooms of core, in the order in which data walks through them; each imports only rooms before it."""
+MODEL_FAMILIES = ("open_clip", "timm", "peft", "qwen", "Qwen")
 PUBLIC = {
     "kdkit",
     "kdkit.core.contracts",
@@ -74,11 +89,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Import:
-    """``module`` is imported at ``place``; ``eager``: as soon as the file is (outside functions, at run time)."""
+    """``module`` (or ``names`` from it) is imported at ``place``.
+
+    ``eager``: as soon as the file is imported (outside functions, at run time).
+    """
 
     module: str
     place: str
     eager: bool
+    names: tuple[str, ...] = ()
 
 
 def python_files(*folders: str) -> list[Source]:
@@ -103,7 +122,7 @@ def imports(source: Source) -> Iterator[Import]:
                 yield from (Import(alias.name, place, eager) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 module = absolute(source, child)
-                yield Import(module, place, eager)
+                yield Import(module, place, eager, tuple(alias.name for alias in child.names))
                 for alias in child.names:
                     name = f"{module}.{alias.name}"
                     if is_module(name):
@@ -129,23 +148,116 @@ def within(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
+def internal(source: Source) -> dict[str, str]:
+    """Files of kdkit that ``source`` imports, anywhere in it -> the place.
+
+    A name that a package hands on (``from kdkit.core.teachers import open_teacher``) counts as the file that has it.
+    """
+    found: dict[str, str] = {}
+    for i in imports(source):
+        for module in handed_on(i):
+            path = file_of(module)
+            if path is not None and path != source.path and not path.endswith("__init__.py"):
+                found.setdefault(path, i.place)
+    return found
+
+
+def handed_on(found: Import) -> Iterator[str]:
+    """The modules that an import of kdkit reaches."""
+    if not within(found.module, "kdkit"):
+        return
+    face = FACES.get(found.module)
+    if face is None or not found.names:
+        yield found.module
+        return
+    yield from {face[name] for name in found.names if name in face}
+
+
+def file_of(module: str) -> str | None:
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate.relative_to(ROOT).as_posix()
+    return None
+
+
+def faces() -> dict[str, dict[str, str]]:
+    """Package -> name that it hands on -> the module that has it."""
+    found: dict[str, dict[str, str]] = {}
+    for source in PACKAGE:
+        if source.path.endswith("/__init__.py"):
+            package = ".".join(Path(source.path).parent.parts)
+            found[package] = {
+                (alias.asname or alias.name): absolute(source, node)
+                for node in ast.walk(source.tree)
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+    return found
+
+
+FACES = faces()
+ARROWS = {source.path: internal(source) for source in PACKAGE}
+"""File -> the files that it imports -> where; lazy and TYPE_CHECKING imports counted."""
+
+
+def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of files that import each other, directly or by others (strongly connected components)."""
+    order = TopologicalSorter(arrows)
+    try:
+        order.prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1][::-1]
+        ahead, behind = cycle[0], cycle[1]
+        rest = {path: [to for to in tos if (path, to) != (ahead, behind)] for path, tos in arrows.items()}
+        return [cycle, *circles(rest)]
+    return []
+
+
+def test_no_circles() -> None:
+    assert [" -> ".join(circle) for circle in circles(ARROWS)] == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": ["b"], "b": ["c"], "c": []}) == []
+    (circle,) = circles({"a": ["b"], "b": ["c"], "c": ["b"]})
+    assert sorted(set(circle)) == ["b", "c"]
+
+
+def room(path: str) -> str:
+    """``kdkit/core/data/images.py`` is in the room ``data``."""
+    return path.split("/")[2]
+
+
+def test_core_has_these_rooms_and_nothing_beside_them() -> None:
+    inside = {path.name for path in (ROOT / "kdkit/core").iterdir() if path.name != "__pycache__"}
+    assert inside == {*ROOMS, "__init__.py"}
+
+
+def test_a_room_imports_only_rooms_before_it() -> None:
+    against = [
+        f"{place}: {room(path)} imports {room(to)} ({to})"
+        for path, tos in ARROWS.items()
+        for to, place in tos.items()
+        if path.startswith("kdkit/core/") and path.count("/") > 2 and to.startswith("kdkit/core/")
+        if ROOMS.index(room(to)) > ROOMS.index(room(path))
+    ]
+    assert against == []
+
+
 def test_core_knows_neither_plugins_nor_terminal() -> None:
+    above = ("kdkit.plugins", "kdkit.cli", "kdkit.api", "kdkit.testing", "typer", "rich")
     for source in PACKAGE:
         if source.under("kdkit/core/"):
-            wrong = [
-                i.place
-                for i in imports(source)
-                if within(i.module, "kdkit.plugins", "kdkit.cli", "kdkit.testing", "typer", "rich")
-            ]
-            assert wrong == []
+            assert [i.place for i in imports(source) if within(i.module, *above)] == []
 
 
-def test_what_is_published_knows_its_parts_and_they_not_it() -> None:
+def test_core_names_no_library_of_one_model_family() -> None:
+    """Neither imports nor strings: what is known of them belongs to loaders and students, which are plugins."""
     for source in PACKAGE:
-        if source.under("kdkit/core/") and not source.under(
-            "kdkit/core/sharing/release/", "kdkit/core/sharing/features/"
-        ):
-            assert [i.place for i in imports(source) if within(i.module, "kdkit.core.sharing.release")] == []
+        if source.under("kdkit/core/"):
+            words = re.findall(rf"\b({'|'.join(MODEL_FAMILIES)})", source.text)
+            assert (source.path, words) == (source.path, [])
 
 
 def test_plugins_know_only_the_public_contracts() -> None:

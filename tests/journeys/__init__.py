@@ -1,0 +1,1 @@
+"""Several commands or rooms in one story."""
