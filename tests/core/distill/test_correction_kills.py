@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.base.journal import Journal
 from kdkit.testing.endpoint import LocalEndpoint, Reply, local_endpoint
 from tests.conftest import clean_environment
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
@@ -65,7 +66,7 @@ def test_killed_while_it_is_corrected_it_ends_bit_for_bit_as_if_it_had_not_been(
             time.sleep(0.01)
         started.kill()
     (kept,) = (root / ".kdkit" / "runs").glob("*/corrections/round-2/answers-0.jsonl")
-    assert len(kept.read_text(encoding="utf-8").splitlines()) == 16
+    assert len(Journal(kept).read()) == 16
     running.requests.clear()
     as_if_nothing_had_happened(root, uninterrupted[0])
     assert len(running.requests) == 24 - 16

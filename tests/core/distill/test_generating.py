@@ -160,13 +160,11 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     extract_missing(project, table)
     column = FeatureStore(project.features).column("vlm")
     path = column.folder / "answers.jsonl"
-    whole = path.read_bytes()
-    assert sorted(key[0] for key in read_answers(column.folder)) == sorted(table.ids[row] for row in asked(table))
+    whole, answers = path.read_bytes(), read_answers(column.folder)
+    assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in asked(table))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
     assert missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3
     extract_missing(project, table)
-    assert read_answers(column.folder) == {
-        (row["id"], row["digest"]): row["answer"] for row in map(json.loads, whole.splitlines())
-    }
+    assert read_answers(column.folder) == answers
     assert extract_missing(project, table) == ()

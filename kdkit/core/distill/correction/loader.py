@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.distill.correction.schedule import Rounds
 from kdkit.core.distill.loop.dataloader import Batch, Feed, Schedule, Teaching
 from kdkit.core.distill.loop.sampler import BatchSchedule, Indices, Pool
 from kdkit.core.distill.loop.train import stops_at_once
 from kdkit.core.distill.pseudo_labels.corrector import corrector_of
-from kdkit.core.distill.pseudo_labels.review import Key, Reviewed, Reviewer, Rules, read_reviews, review, scoring_task
+from kdkit.core.distill.pseudo_labels.review import Reviewed, Reviewer, Rules, read_reviews, review, scoring_task
 from kdkit.core.evaluation.answer_views import StudentAnswers
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class CorrectedFeed:
         path = self._round(number) / f"answers-{place.process_index}.jsonl"
         label = f"correction {number + 1} of {len(self._rounds.steps)}"
         with stops_at_once(), place.autocast():
-            review(reviewer, path, pairs, known, self._reporter, label)
+            review(reviewer, Journal(path), pairs, known, self._reporter, label)
 
     def _dismiss(self, *, last: bool) -> None:
         """Training needs the corrector's place on the device."""
@@ -168,7 +169,7 @@ class CorrectedFeed:
     def _files(self, number: int) -> list[Path]:
         return sorted(self._round(number).glob("answers-*.jsonl"))
 
-    def _key(self, row: int) -> Key:
+    def _key(self, row: int) -> SampleKey:
         return self._table.ids[row], int(self._table.digests[row])
 
     # ------------------------------------------------------------------------------ what follows from it

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, corrector_of, locked_corrector
@@ -23,7 +24,6 @@ from kdkit.core.distill.pseudo_labels.manifest import (
     write_manifest,
 )
 from kdkit.core.distill.pseudo_labels.review import (
-    Key,
     Reviewed,
     Reviewer,
     Rules,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
-Pairs = Sequence[tuple[Key, Sample]]
+Pairs = Sequence[tuple[SampleKey, Sample]]
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ def correct(
     pairs = _taught(table, wanted)
     found = Versions(project).get(version)
     path = project.state / "corrections" / _name(project, found, wanted, pairs) / "answers.jsonl"
-    known = read_reviews([path] if path.is_file() else [])
+    known = read_reviews([path])
     if any(key not in known for key, _ in pairs):
         student: Any = load_student(found, project.catalogue)
         view = StudentAnswers(found.name, student, device=device)
         corrector = corrector_of(project, wanted.corrector, device, reporter)
         reviewer = Reviewer(view, task, wanted, corrector, student)
-        review(reviewer, path, pairs, known, reporter, f"{found.name} answers")
+        review(reviewer, Journal(path), pairs, known, reporter, f"{found.name} answers")
     reviews = read_reviews([path])
     made = _write(project, table, to, found.name, [(sample, reviews[key]) for key, sample in pairs])
     shutil.rmtree(path.parent)

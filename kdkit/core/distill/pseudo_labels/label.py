@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.journal import SampleKey
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
-from kdkit.core.distill.pseudo_labels.asked import Key, Said, ask, read_said, settings_of
 from kdkit.core.distill.pseudo_labels.manifest import (
     count_domains,
     image_root,
@@ -26,6 +26,8 @@ from kdkit.core.distill.pseudo_labels.manifest import (
 from kdkit.core.evaluation.trust.measure import column_of
 from kdkit.core.evaluation.trust.project import TrustFindings, project_trust
 from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features.extract.answers import answer_journal, append_answers, decoding_settings
+from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS
 from kdkit.core.project.versions import Versions, load_student
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ if TYPE_CHECKING:
 DECODING = Decoding(scored=True)
 """Greedy: what the teacher holds most likely, with the probability of each token."""
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class TeacherAnswer:
+    """The text of an answer, and the mean probability of its tokens or None."""
+
+    text: str
+    confidence: float | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def pseudo_label(
     column = column_of(project, FeatureStore(project.features), teacher)
     able = [row for row in rows if table.samples[row].domain in trust]
     chosen = [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in able[: wanted.limit]]
-    said = read_said(column.folder, DECODING)
+    said = _read_answers(column)
     todo = [pair for pair in chosen if pair[0] not in said]
     if todo and not dry_run:
         said = _ask(project, column, todo, device, reporter)
@@ -223,20 +233,26 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def _read_answers(column: Column) -> dict[SampleKey, TeacherAnswer]:
+    values = answer_journal(column.folder / PSEUDO_LABELS, DECODING).read()
+    return {key: TeacherAnswer(value["answer"].strip(), value["confidence"]) for key, value in values.items()}
+
+
 def _ask(
-    project: Project, column: Column, todo: Sequence[tuple[Key, Sample]], device: str, reporter: Reporter
-) -> dict[Key, Said]:
-    """All that the teacher has said, with its answers to ``todo``."""
+    project: Project, column: Column, todo: Sequence[tuple[SampleKey, Sample]], device: str, reporter: Reporter
+) -> dict[SampleKey, TeacherAnswer]:
+    """All answers of the teacher, with new ones to ``todo``."""
     from kdkit.core.teachers import open_answering
 
     model = open_answering(project, column.teacher, device, reporter=reporter)
-    ask(model, column.folder, todo, DECODING, reporter, column.teacher)
-    return read_said(column.folder, DECODING)
+    journal = answer_journal(column.folder / PSEUDO_LABELS, DECODING)
+    append_answers(model, journal, todo, DECODING, reporter, column.teacher)
+    return _read_answers(column)
 
 
-def _fault(said: Said, wanted: Wanted) -> str | None:
+def _fault(said: TeacherAnswer, wanted: Wanted) -> str | None:
     """Why an answer is no pseudo-label."""
-    if not said.answer:
+    if not said.text:
         return "empty"
     if wanted.min_confidence is None:
         return None
@@ -246,7 +262,7 @@ def _fault(said: Said, wanted: Wanted) -> str | None:
 
 
 def _mark_unlearnable(
-    project: Project, answered: Sequence[tuple[Sample, Said]], faults: list[str | None], reporter: Reporter
+    project: Project, answered: Sequence[tuple[Sample, TeacherAnswer]], faults: list[str | None], reporter: Reporter
 ) -> None:
     """Find those of the other answers that the project's student could not be taught: one would stop a whole run."""
     from kdkit.core.distill.model.build import make_student
@@ -258,7 +274,7 @@ def _mark_unlearnable(
     current = Versions(project).current()
     student: Any = load_student(current, project.catalogue) if current else make_student(project, None)
     with ThreadPoolExecutor(4) as pool:
-        texts = [replace(sample, text=said.answer) for sample, said in (answered[number] for number in good)]
+        texts = [replace(sample, text=said.text) for sample, said in (answered[number] for number in good)]
         for done, able in enumerate(pool.map(partial(can_learn, student), texts), start=1):
             faults[good[done - 1]] = None if able else "unlearnable"
             reporter.progress("checking answers", done, len(good))
@@ -266,15 +282,15 @@ def _mark_unlearnable(
 
 def _write(
     to: Path,
-    kept: Sequence[tuple[Sample, Said]],
+    kept: Sequence[tuple[Sample, TeacherAnswer]],
     column: Column,
     trust: Mapping[str, Mapping[str, Any]],
     root: Path,
 ) -> None:
     """The manifest; ``trust``: domain -> what is known of the teacher there."""
-    about = {"teacher": column.teacher, "fingerprint": column.fingerprint, "decoding": settings_of(DECODING)}
+    about = {"teacher": column.teacher, "fingerprint": column.fingerprint, "decoding": decoding_settings(DECODING)}
     rows = []
     for sample, said in kept:
         origin = {**about, "trust": trust[sample.domain], "confidence": said.confidence, "sample": sample.id}
-        rows.append(manifest_row(sample, f"{sample.id}#{column.teacher}", said.answer, {"pseudo": origin}, root))
+        rows.append(manifest_row(sample, f"{sample.id}#{column.teacher}", said.text, {"pseudo": origin}, root))
     write_manifest(to, rows)

@@ -1,14 +1,12 @@
-"""The student's answers to what it was taught, judged and, where they are wrong, corrected: a line per sample on disk.
+"""Review of the student's answers to training samples: each is scored and, if it is wrong, corrected.
 
-What is on the disk counts: a review that was stopped goes on with the first group of samples that is not complete
-there. Groups are fixed beforehand, so that a student gives the same answers to the same groups.
+Reviews go to a journal in groups. An interrupted review resumes with the first incomplete group. Groups are fixed
+beforehand, because a student's answers may depend on the batch.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.contracts import AnswerView, EvaluationTask, Reporter, Sample, Student, StudentSpec, TaskSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, Corrector, with_coordinates
@@ -29,8 +28,6 @@ THRESHOLD = 0.8
 SIMILARITY = "similarity"
 """The outcome that decides, where a task has it: its headline may be a hit or a miss."""
 GROUP = 16
-Key = tuple[str, int]
-"""Id and content digest of a sample."""
 
 
 @dataclass(frozen=True)
@@ -139,44 +136,28 @@ class Reviewer:
 
 def review(
     reviewer: Reviewer,
-    path: Path,
-    pairs: Sequence[tuple[Key, Sample]],
-    known: Mapping[Key, Reviewed],
+    journal: Journal,
+    pairs: Sequence[tuple[SampleKey, Sample]],
+    known: Container[SampleKey],
     reporter: Reporter,
     label: str,
 ) -> None:
-    """Append to ``path`` the reviews of ``pairs`` that are not ``known``; each group is on the disk before the next.
+    """Append the reviews of ``pairs`` to a journal; groups that are wholly ``known`` are skipped.
 
     Raises:
-        KdkitError: what answering and correcting raise; what was reviewed before is kept.
+        KdkitError: an error of answering or correcting; the journal keeps the groups before it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        if file.tell():
-            file.write(b"\n")  # what a kill cut off stays a line of its own
-        for start in range(0, len(pairs), GROUP):
-            part = pairs[start : start + GROUP]
-            if not all(key in known for key, _ in part):
-                found = reviewer.review([sample for _, sample in part])
-                rows = ({"id": key[0], "digest": key[1], **asdict(r)} for (key, _), r in zip(part, found, strict=True))
-                file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            reporter.progress(label, start + len(part), len(pairs))
+    for start in range(0, len(pairs), GROUP):
+        group = pairs[start : start + GROUP]
+        if not all(key in known for key, _ in group):
+            found = reviewer.review([sample for _, sample in group])
+            journal.append(JournalEntry(key, asdict(one)) for (key, _), one in zip(group, found, strict=True))
+        reporter.progress(label, start + len(group), len(pairs))
 
 
-def read_reviews(paths: Iterable[Path]) -> dict[Key, Reviewed]:
-    """What files of :func:`review` hold; lines that a kill cut off are left out."""
-    found: dict[Key, Reviewed] = {}
-    for path in paths:
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-                key = (row.pop("id"), row.pop("digest"))
-                found[key] = Reviewed(**row)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-    return found
+def read_reviews(paths: Iterable[Path]) -> dict[SampleKey, Reviewed]:
+    """Reviews of all these journals."""
+    return {key: Reviewed(**value) for path in paths for key, value in Journal(path).read().items()}
 
 
 def can_learn(student: Student, sample: Sample) -> bool:

@@ -1,18 +1,14 @@
-"""What a generating teacher answered, beside its column: one line of JSON per sample, appended batch by batch.
-
-An answer is found again by (id, content digest), like a row of the column. A line that a kill cut off is left
-out, and its sample is asked again.
-"""
+"""Answers of a generating teacher: a journal beside its column, keyed by sample like the rows of the column."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.contracts import Answering, Decoding, Reporter, Sample, SignalSpec
+from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
+from kdkit.core.contracts import Answer, Answering, Decoding, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
 
 if TYPE_CHECKING:
@@ -25,7 +21,6 @@ TOKENS = "tokens"
 """The signal by which a generating teacher is known: the token ids of a sample's answer. One without any signal only
 answers: an endpoint."""
 BATCH = 16
-Key = tuple[str, int]
 
 
 def tells_texts(signals: Sequence[SignalSpec]) -> bool:
@@ -36,18 +31,51 @@ def tells_texts(signals: Sequence[SignalSpec]) -> bool:
     return not signals or any(spec.name == TOKENS for spec in signals)
 
 
-def read_answers(folder: Path) -> dict[Key, str]:
-    """(sample id, content digest) -> the teacher's answer; empty where it was never asked."""
-    try:
-        lines = (folder / ANSWERS).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        row = _row(line)
-        if row is not None:
-            found[str(row["id"]), int(row["digest"])] = str(row["answer"])
-    return found
+def answer_journal(file: Path, decoding: Decoding) -> Journal:
+    """The journal of answers under this decoding; see :func:`append_answers`."""
+    return Journal(file, decoding_settings(decoding))
+
+
+def decoding_settings(decoding: Decoding) -> dict[str, Any]:
+    """The fields that determine the answers, for records."""
+    return {name: value for name, value in asdict(decoding).items() if name not in ("scored", "batch_size")}
+
+
+def append_answers(
+    model: Answering,
+    journal: Journal,
+    todo: Sequence[tuple[SampleKey, Sample]],
+    decoding: Decoding,
+    reporter: Reporter,
+    label: str,
+) -> None:
+    """Let the model answer samples; each batch is in the journal before the next one starts.
+
+    The values of the journal have ``answer``, ``confidence`` (mean token probability or None) and, if the model returns
+    log-probabilities for signals, ``told``.
+
+    Raises:
+        KdkitError: an error of the model; an unreadable image.
+    """
+    for start in range(0, len(todo), BATCH):
+        part = todo[start : start + BATCH]
+        samples = [sample for _, sample in part]
+        answered = model.answer([open_image(sample) for sample in samples], samples, decoding)
+        journal.append(
+            JournalEntry(key, _to_value(answers[0])) for (key, _), answers in zip(part, answered, strict=True)
+        )
+        reporter.progress(label, start + len(part), len(todo))
+
+
+def _to_value(answer: Answer) -> dict[str, Any]:
+    value = {"answer": answer.text, "confidence": answer.confidence}
+    return value if answer.told is None else {**value, "told": answer.told}
+
+
+def read_answers(folder: Path) -> dict[SampleKey, str]:
+    """(sample id, content digest) -> the teacher's answer."""
+    journal = answer_journal(folder / ANSWERS, Decoding())
+    return {key: str(value["answer"]) for key, value in journal.read().items()}
 
 
 def answers_of(folder: Path, table: SampleIndex) -> list[str | None]:
@@ -80,19 +108,11 @@ def ask(teacher: OpenedTeacher, folder: Path, table: SampleIndex, rows: Sequence
     """
     if not isinstance(teacher.model, Answering):
         return 0
-    known = read_answers(folder)
-    todo = [row for row in rows if (table.ids[row], int(table.digests[row])) not in known]
-    with open(folder / ANSWERS, "ab") as file:
-        _end_line(file)
-        for start in range(0, len(todo), BATCH):
-            part = todo[start : start + BATCH]
-            samples = [table.samples[row] for row in part]
-            for row, answer in zip(part, greedy(teacher.model, samples), strict=True):
-                told = {"id": table.ids[row], "digest": int(table.digests[row]), "answer": answer}
-                file.write(json.dumps(told).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            reporter.progress(f"{teacher.name}: answering", start + len(part), len(todo))
+    journal = answer_journal(folder / ANSWERS, Decoding())
+    known = journal.read()
+    keys = {row: (table.ids[row], int(table.digests[row])) for row in rows}
+    todo = [(key, table.samples[row]) for row, key in keys.items() if key not in known]
+    append_answers(teacher.model, journal, todo, Decoding(), reporter, f"{teacher.name}: answering")
     return len(todo)
 
 
@@ -100,17 +120,3 @@ def greedy(model: Answering, samples: Sequence[Sample]) -> list[str]:
     """The model's answer to each sample by greedy decoding."""
     images = [open_image(sample) for sample in samples]
     return [answers[0].text for answers in model.answer(images, samples, Decoding())]
-
-
-def _row(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and {"id", "digest", "answer"} <= set(row) else None
-
-
-def _end_line(file: Any) -> None:
-    """What a kill cut off stays a line of its own."""
-    if file.tell():
-        file.write(b"\n")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import OWN_ANSWERS, TELLS, TOLD, Sample, SignalSource, SignalSpec
-from kdkit.core.distill.pseudo_labels.asked import read_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
 
+PSEUDO_LABELS = "pseudo-labels.jsonl"
+"""Journal of answers to questions of the training split, beside the column."""
 Told = Mapping[tuple[str, str], Mapping[str, Any]]
 """(Question's sample id, answer) -> what the teacher keeps of it."""
 
@@ -44,11 +46,8 @@ def tellable(column: Column, table: SampleIndex) -> NDArray[np.bool_]:
 
 def read_told(folder: Path) -> Told:
     """What lies beside a column; of an answer that was given twice, the last."""
-    found = {}
-    for row in read_rows(folder):
-        if isinstance(row.get("told"), dict) and {"id", "answer"} <= set(row):
-            found[str(row["id"]), str(row["answer"])] = row["told"]
-    return found
+    values = ((entry.key[0], entry.value) for entry in Journal(folder / PSEUDO_LABELS).read_all())
+    return {(id, value["answer"].strip()): value["told"] for id, value in values if "told" in value}
 
 
 def _key(sample: Sample, teacher: str, fingerprint: str) -> tuple[str, str] | None:

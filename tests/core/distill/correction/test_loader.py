@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from kdkit.cli.distill import outcome_text, plan_text
+from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import CorrectedFeed
 from kdkit.core.distill.cost_estimate import dry_run
@@ -292,7 +293,7 @@ def test_every_process_asks_its_share_and_reads_those_of_all(tmp_path: Path) -> 
         first, second = pool.map(lambda course: course.batches(), both)
     for number in range(2):
         (file,) = (tmp_path / "both").rglob(f"answers-{number}.jsonl")
-        assert len(file.read_text(encoding="utf-8").splitlines()) == 12
+        assert len(Journal(file).read()) == 12
     assert [course.feed.made().rounds for course in both] == [alone.feed.made().rounds] * 2
     for step in (1, 2):
         assert len(first[step].inputs["answer_ids"]) == 2

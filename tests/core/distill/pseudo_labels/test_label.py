@@ -59,15 +59,16 @@ def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None
 
 def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
     table = load_index(scene.project)
-    told = FeatureStore(scene.project.features).column("remote").folder / "answers.jsonl"
-    lines = told.read_bytes().splitlines(keepends=True)
-    told.write_bytes(b"".join(lines[:-2]))
+    path = FeatureStore(scene.project.features).column("remote").folder / "answers.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]))
+    count = len(lines) - 1
     (status,) = column_statuses(scene.project, table)
-    assert (status.answers, status.complete) == ((len(lines) - 2, len(lines)), False)
+    assert (status.answers, status.complete) == ((count - 2, count), False)
     (done,) = extract_missing(reopened(scene.project.root), table)
     assert (done.new, done.answers) == (0, 2)
     (status,) = column_statuses(scene.project, table)
-    assert (status.answers, status.complete) == ((len(lines), len(lines)), True)
+    assert (status.answers, status.complete) == ((count, count), True)
 
 
 def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None:
@@ -168,7 +169,7 @@ def test_it_goes_on_after_a_kill(scene: Scene) -> None:
     whole = scene.rows()
     path = next(scene.project.features.glob("remote/*/pseudo-labels.jsonl"))
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:20])
     scene.to.unlink()
     done = scene.label()
     assert (done.asked, done.known) == (5, 4)
