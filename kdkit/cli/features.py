@@ -13,7 +13,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
     from kdkit.core.data import SampleIndex
-    from kdkit.core.features.extract.upkeep import ColumnStatus
+    from kdkit.core.features.extract.status import ColumnStatus
     from kdkit.core.project.project import Project
     from kdkit.core.sharing.features import PushedFeatures
 
@@ -38,7 +38,7 @@ def show(context: typer.Context, folder: console.ProjectOption = None, json: con
         return
     from dataclasses import asdict
 
-    from kdkit.core.features.extract.upkeep import column_statuses
+    from kdkit.core.features.extract.status import column_statuses
 
     project, reporter = console.project(folder), console.reporter()
     statuses = column_statuses(project, _table(project, reporter), reporter)
@@ -59,7 +59,7 @@ def extract(
     from dataclasses import asdict
 
     from kdkit.core.data import load_index
-    from kdkit.core.features.extract.upkeep import extract_missing
+    from kdkit.core.features.extract.missing import extract_missing
 
     project, reporter = console.project(folder), console.reporter()
     console.may_be_interrupted()
@@ -89,7 +89,7 @@ def verify(
     json: console.JsonOption = False,
 ) -> None:
     """Compare every block with its checksum. Exits with 1 when one is damaged."""
-    from kdkit.core.features.extract.upkeep import verify_columns
+    from kdkit.core.features.extract.status import verify_columns
 
     project = console.project(folder)
     found = verify_columns(project, teachers or (), deep=not quick, reporter=console.reporter())

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kdkit.core.data import load_index
-from kdkit.core.features.extract.upkeep import extract_missing
+from kdkit.core.features.extract.missing import extract_missing
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin
 from tests.toy_project import make_project, open_project

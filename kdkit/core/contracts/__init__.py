@@ -14,7 +14,9 @@ from kdkit.core.contracts.answers import (
     Decoding,
 )
 from kdkit.core.contracts.protocols import (
+    IMAGE,
     SPLITS,
+    TEXT,
     Aligner,
     Answering,
     AnswerView,
@@ -62,11 +64,13 @@ from kdkit.core.contracts.specs import (
 __all__ = [
     "AS_IS",
     "BOX_FAMILY",
+    "IMAGE",
     "IMAGE_MARK",
     "OWN_ANSWERS",
     "SETTINGS",
     "SPLITS",
     "TELLS",
+    "TEXT",
     "TOLD",
     "Aligner",
     "AlignerSpec",

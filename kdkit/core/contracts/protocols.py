@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+IMAGE, TEXT = "image", "text"
+"""Names of the two signals of a dual encoder."""
 
 
 # --------------------------------------------------------------------------------------- data

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.contracts import DualEncoder, Sample, SignalSource, SignalSpec, Teacher
-from kdkit.core.features.store.header import IMAGE, TEXT
+from kdkit.core.contracts import IMAGE, TEXT, DualEncoder, Sample, SignalSource, SignalSpec, Teacher
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from kdkit.core.contracts import LoaderSpec, LossSpec, SignalSource, Silent, StudentSpec, TaskSpec, TrustTable
+from kdkit.core.contracts import LoaderSpec, LossSpec, Silent, StudentSpec, TaskSpec, TrustTable
 from kdkit.core.contracts.specs import Spec
 from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
@@ -26,10 +26,11 @@ from kdkit.core.evaluation.project import evaluate_project
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import asked, read_answers
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.features.extract.upkeep import extract_missing, missing
+from kdkit.core.features.extract.missing import count_missing, extract_missing
 from kdkit.core.plugin_system.catalogue import Entry, Family
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
+from kdkit.core.teachers import OpenTeacher
 from kdkit.core.teachers.add import add_teacher
 from tests.toy_project import make_project, toy_catalogue, write_images
 from tests.toy_vlm import ToyVlmTeacher
@@ -53,15 +54,6 @@ RECIPE = Recipe.model_validate(
         "optimizer": {"lr": 0.01, "batch_size": 16, "steps": 60},
     }
 )
-
-
-@dataclass(frozen=True)
-class Opened:
-    name: str
-    model: ToyVlmTeacher
-    signals: SignalSource
-    fingerprint: str
-    parts: dict[str, str]
 
 
 def generating_project(root: Path, domains: Sequence[str] = ("ct",), held_out: int = 2) -> Project:
@@ -95,8 +87,8 @@ def add_vlm(root: Path, name: str, **config: object) -> None:
 def look(project: Project) -> Survey:
     table = load_index(project)
     teacher = ToyVlmTeacher()
-    extract(project, [Opened("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     store = FeatureStore(project.features)
+    extract(store, [OpenTeacher("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     one = np.ones((1, 1))
     trust = TrustTable(("vlm",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
     return Survey(table, store, {"vlm": store.column("vlm")}, trust, one)
@@ -164,7 +156,7 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in asked(table))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
-    assert missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3
+    assert count_missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3
     extract_missing(project, table)
     assert read_answers(column.folder) == answers
     assert extract_missing(project, table) == ()

@@ -28,7 +28,8 @@ from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, make_feed, prepare
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.features.extract.missing import extract_missing
+from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.pseudo_labels import project as asking

@@ -1,9 +1,8 @@
-"""Small tables, pictures and teachers for the tests of the store and of extraction."""
+"""Small indexes, images and teachers for the tests of the store and of extraction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdkit.core.contracts import Sample, SignalSource
+from kdkit.core.contracts import Sample
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import Sourced, build_index
+from kdkit.core.teachers.open import OpenTeacher
+from kdkit.core.teachers.signals import as_signal_source
 
 
 def paint(path: Path, seed: int) -> Path:
@@ -39,13 +40,13 @@ def picture_samples(folder: Path, count: int) -> list[Sample]:
     ]
 
 
-def table_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleIndex:
-    """The table of these samples; ``folder`` takes the cache of digests."""
+def index_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleIndex:
+    """The index of these samples; ``folder`` holds the cache of digests."""
     return build_index([Sourced(tuple(samples), skip_unreadable)], DigestCache(folder / "cache.json", file_digest))
 
 
-def keyed_table(keys: Sequence[tuple[str, int]]) -> SampleIndex:
-    """A table of (id, content digest) without any image behind it."""
+def keyed_index(keys: Sequence[tuple[str, int]]) -> SampleIndex:
+    """An index of (id, content digest) without images."""
     digests = np.array([digest for _, digest in keys], dtype=np.uint64)
     return SampleIndex(
         samples=tuple(Sample(id_, Path(id_), "text", "domain") for id_, _ in keys),
@@ -55,15 +56,8 @@ def keyed_table(keys: Sequence[tuple[str, int]]) -> SampleIndex:
     )
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An opened teacher as extraction wants it."""
-
-    name: str
-    model: Any
-    signals: SignalSource
-    parts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def fingerprint(self) -> str:
-        return sha256(repr((self.name, sorted(self.parts.items()))).encode()).hexdigest()
+def open_as(name: str, model: Any, parts: Mapping[str, str] | None = None) -> OpenTeacher:
+    """``model`` as an open teacher; its fingerprint depends on its name and ``parts``."""
+    parts = parts or {}
+    fingerprint = sha256(repr((name, sorted(parts.items()))).encode()).hexdigest()
+    return OpenTeacher(name, model, as_signal_source(model), fingerprint, parts)

@@ -25,7 +25,7 @@ from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColum
 from kdkit.core.sharing.features.form import write_shared_form
 from kdkit.core.sharing.hub import Hub
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
-from tests.core.features.small import keyed_table
+from tests.core.features.small import keyed_index
 from tests.errors import raises_error
 from tests.local_hub import LocalHub, local_hub
 
@@ -49,16 +49,16 @@ def test_ids_stay_here_and_features_are_bitwise_the_same(tmp_path: Path) -> None
     store.put_texts("radio", FINGERPRINT, {"a ct": np.ones(3), "of an old class": np.zeros(3)})
     column = store.column("radio")
     shared = tmp_path / "shared" / "radio" / FINGERPRINT[:12]
-    form = write_shared_form(column, keyed_table(keys), ["a ct", "not there"], shared)
+    form = write_shared_form(column, keyed_index(keys), ["a ct", "not there"], shared)
     assert (form.rows, form.texts, form.ambiguous) == (9, 1, 0)
     assert not any(b"patient" in path.read_bytes() for path in shared.iterdir())
-    mine, theirs = keyed_table(keys), keyed_table([(f"other-{digest}", digest) for _, digest in keys])
+    mine, theirs = keyed_index(keys), keyed_index([(f"other-{digest}", digest) for _, digest in keys])
     came = FeatureStore(tmp_path / "shared").column("radio", FINGERPRINT)
     assert came.verify() == []
     assert list(came.texts) == ["a ct"]
     np.testing.assert_array_equal(found(column, mine), found(came, mine))
     np.testing.assert_array_equal(found(column, mine), found(came, theirs))
-    assert came.locate(keyed_table([("patient-1", 1)])).tolist() == [-1], "another image is another sample"
+    assert came.locate(keyed_index([("patient-1", 1)])).tolist() == [-1], "another image is another sample"
     with h5py.File(shared / "shard-0000.h5") as file:
         assert (np.diff(file["digests"][:].astype(np.int64)) > 0).all()
 
@@ -66,7 +66,7 @@ def test_ids_stay_here_and_features_are_bitwise_the_same(tmp_path: Path) -> None
 def test_only_samples_of_the_data_are_shared_and_the_same_bytes_come_out(tmp_path: Path) -> None:
     keys = [(f"s{i}", i) for i in range(5)]
     column = fill(FeatureStore(tmp_path / "features"), keys)
-    table = keyed_table([("s1", 1), ("s3", 3), ("s4", 44)])
+    table = keyed_index([("s1", 1), ("s3", 3), ("s4", 44)])
     for name in ("one", "two"):
         assert write_shared_form(column, table, [], tmp_path / name).rows == 2
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -78,7 +78,7 @@ def test_a_digest_that_does_not_tell_samples_apart_is_left_out(tmp_path: Path) -
     keys = [("twin-a", 7), ("twin-b", 7), ("question-1", 8), ("question-2", 8), ("alone", 9)]
     values = np.array([[1, 1, 1], [1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]], np.float16)
     column = fill(FeatureStore(tmp_path / "features"), keys, values)
-    form = write_shared_form(column, keyed_table(keys), [], tmp_path / "out")
+    form = write_shared_form(column, keyed_index(keys), [], tmp_path / "out")
     assert (form.rows, form.ambiguous) == (2, 2)
 
 
@@ -86,7 +86,7 @@ def test_own_rows_come_before_shared_ones(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "features")
     fill(store, [("", 5)], np.full((1, 3), 5.0))
     column = fill(store, [("mine", 5)], np.full((1, 3), 6.0))
-    both = keyed_table([("mine", 5), ("another", 5)])
+    both = keyed_index([("mine", 5), ("another", 5)])
     assert column.gather("image", column.locate(both))[:, 0].tolist() == [6, 5]
 
 

@@ -21,8 +21,9 @@ from kdkit.core.distill.plan.inventory import survey
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.pseudo_labels.label import pseudo_label
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.live import live_devices
-from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.features.extract.missing import extract_missing
+from kdkit.core.features.extract.selection import live_devices
+from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock

@@ -17,9 +17,9 @@ from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
 from kdkit.core.distill.loop.distributed import PATIENCE
 from kdkit.core.distill.loop.sampler import Indices
 from kdkit.core.features.extract.encode import Encoder
-from kdkit.core.features.extract.extraction import LIVE_FIX, OpenedTeacher, usable_device
-from kdkit.core.features.extract.live import live_devices
-from kdkit.core.features.extract.readahead import prepare_ahead
+from kdkit.core.features.extract.extraction import LIVE_FIX, usable_device
+from kdkit.core.features.extract.prefetch import prefetch
+from kdkit.core.features.extract.selection import live_devices
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
@@ -51,7 +51,7 @@ class LiveTeacher:
     """
 
     def __init__(
-        self, opened: OpenedTeacher, table: SampleIndex, skipped: Array, *, device: torch.device, parked: bool = False
+        self, opened: OpenTeacher, table: SampleIndex, skipped: Array, *, device: torch.device, parked: bool = False
     ) -> None:
         self.name, self.signals = opened.name, opened.signals.signals
         self.parked, self._device, self._table = parked, device, table
@@ -114,7 +114,7 @@ class LiveTeacher:
         samples = [self._table.samples[row] for row in rows]
         parts: list[dict[str, Array]] = []
         work = [(sample, [encode.source.prepare]) for sample in samples]
-        with closing(prepare_ahead(work, min(4, os.cpu_count() or 1), ahead=2 * MICRO_BATCH)) as prepared:
+        with closing(prefetch(work, min(4, os.cpu_count() or 1), ahead=2 * MICRO_BATCH)) as prepared:
             for start in range(0, len(samples), MICRO_BATCH):
                 part = samples[start : start + MICRO_BATCH]
                 items = [_readable(next(prepared)) for _ in part]

@@ -9,7 +9,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features import Column, FeatureStore
-from kdkit.core.features.extract.upkeep import missing
+from kdkit.core.features.extract.missing import count_missing
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
 
@@ -48,7 +48,7 @@ def complete_columns(
     keys = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(project.registry, table))
     live = live or {}
-    counts = {name: missing(store, name, keys[name], table, prompts, live=name in live) for name in teachers}
+    counts = {name: count_missing(store, name, keys[name], table, prompts, live=name in live) for name in teachers}
     opened = [
         teacher
         for name, count in counts.items()
@@ -59,7 +59,7 @@ def complete_columns(
 
         before(opened)
         own = {name: project.registry.teachers[name].device or device for name in live}
-        extract(project, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
+        extract(store, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
     return {name: store.column(name, keys[name]) for name in teachers}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from kdkit.core.contracts import Reporter, Sample, StudentSpec, TaskSpec
-from kdkit.core.features.extract.readable import first_of, refusals
+from kdkit.core.features.extract.refusals import find_refusals, refusal_error
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
@@ -49,7 +49,7 @@ def require_teachable(student: object, samples: Iterable[Sample]) -> None:
     Raises:
         KdkitError: about the first that it refuses, with the number of all.
     """
-    refused = refusals(student, samples)
+    refused = find_refusals(student, samples)
     if refused:
         count = f"{len(refused)} training sample{'s' * (len(refused) > 1)}"
-        raise first_of(refused, f"the student cannot be taught the answers of {count}")
+        raise refusal_error(refused, f"the student cannot be taught the answers of {count}")

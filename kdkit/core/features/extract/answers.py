@@ -13,8 +13,8 @@ from kdkit.core.data.images import open_image
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
-    from kdkit.core.features.extract.extraction import OpenedTeacher
     from kdkit.core.features.store.column import Column
+    from kdkit.core.teachers.open import OpenTeacher
 
 ANSWERS = "answers.jsonl"
 TOKENS = "tokens"
@@ -98,7 +98,7 @@ def unanswered(column: Column, table: SampleIndex) -> int:
     return sum(found[row] is None for row in asked(table))
 
 
-def ask(teacher: OpenedTeacher, folder: Path, table: SampleIndex, rows: Sequence[int], reporter: Reporter) -> int:
+def ask(teacher: OpenTeacher, folder: Path, table: SampleIndex, rows: Sequence[int], reporter: Reporter) -> int:
     """Let a teacher answer the samples ``rows`` of the table that it has not answered yet, greedily.
 
     May be stopped at any moment and goes on where it was. A teacher that does not answer is not asked.

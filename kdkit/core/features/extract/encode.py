@@ -1,4 +1,4 @@
-"""From what a teacher computes to the rows that are learnt from: the same whether they are stored or asked live."""
+"""From the signals that a teacher computes to the rows of its column, stored or live."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from kdkit.core.teachers.signals import DualEncoderSignals
 
 @dataclass(frozen=True)
 class Encoder:
-    """One teacher's rows, checked and rounded to the types of its column.
+    """Computes one teacher's rows, checks them and rounds them to the dtypes of its column.
 
     Attributes:
         source: the teacher's signals.
-        teacher: its name, and ``where``: the file that is written, for messages.
-        signals: what the column has.
-        kept: for messages, what becomes of a batch with bad values.
+        teacher: its name, for messages.
+        signals: those of the column.
+        where: the file that receives the rows, for messages; empty for a live teacher.
     """
 
     source: SignalSource
     teacher: str
     signals: tuple[SignalSpec, ...]
     where: str = ""
-    kept: str = ""
 
     def begin(self) -> None:
-        """Forget what earlier batches left behind, so that rows depend on those since now alone."""
+        """Forget cached text features, so that rows depend only on the batches that follow."""
         if isinstance(self.source, DualEncoderSignals):
             self.source.forget_texts()
 
@@ -42,21 +41,21 @@ class Encoder:
 
         Args:
             items: B prepared samples.
-            ids: their names, for messages.
+            ids: their ids, for messages.
 
         Raises:
-            KdkitError: a signal that is absent, of another shape, or not finite once it is rounded.
+            KdkitError: a signal is absent, has another shape, or is not finite after rounding.
         """
         with torch.no_grad():
             computed = self.source.compute(items)
         encoded = {}
         for spec in self.signals:
             if spec.name not in computed:
-                raise self._broken(f"gave no signal '{spec.name}'", f"it gave {', '.join(computed)}")
+                raise self._error(f"returned no signal '{spec.name}'", f"it returned {', '.join(computed)}")
             tensor = computed[spec.name].detach().cpu()
             full = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
             if full.shape != (len(items), *spec.shape):
-                raise self._broken(f"gave '{spec.name}' of shape {full.shape}, not {(len(items), *spec.shape)}")
+                raise self._error(f"returned '{spec.name}' of shape {full.shape}, not {(len(items), *spec.shape)}")
             with np.errstate(over="ignore"):
                 encoded[spec.name] = full.astype(spec.dtype)
             self._check_finite(spec.name, full, encoded[spec.name], ids)
@@ -67,20 +66,17 @@ class Encoder:
             return
         bad = ~np.isfinite(rounded.reshape(len(rounded), -1)).all(axis=1)
         names = [name for name, wrong in zip(ids, bad, strict=True) if wrong]
-        kind = f"values beyond {rounded.dtype}" if np.isfinite(full).all() else "NaN or infinite values"
-        raise self._broken(f"gave {kind} in '{signal}' for {_some(names)}", self.kept)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        kind = f"values beyond {rounded.dtype}" if np.isfinite(full).all() else "NaN or infinity"
+        why = "this block is not stored; earlier blocks are kept" if self.where else ""
+        raise self._error(f"returned {kind} in '{signal}' for sample '{names[0]}'{more}", why)
 
-    def _broken(self, what: str, why: str = "") -> KdkitError:
+    def _error(self, what: str, why: str = "") -> KdkitError:
         return KdkitError(
             "KD-FEAT-001",
             f"teacher '{self.teacher}' {what}",
             where=self.where,
             why=why,
-            fix="check its files and preprocessing, or remove it: kdkit remove-teacher " + self.teacher,
+            fix=f"check its files and preprocessing, or remove it: kdkit remove-teacher {self.teacher}",
             code=ExitCode.FOUND,
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"sample '{names[0]}'{more}"

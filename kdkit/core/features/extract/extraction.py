@@ -1,4 +1,4 @@
-"""Extraction: every image decoded once, preprocessed for each teacher that lacks it, its signals stored."""
+"""Extraction: decodes each image once, preprocesses it for every teacher that lacks it, and stores the signals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,33 +22,18 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.answers import ask, asked
 from kdkit.core.features.extract.endpoint_answers import source_of, tellable
-from kdkit.core.features.extract.live import to_store
-from kdkit.core.features.extract.readable import require_readable
-from kdkit.core.features.extract.readahead import Prepared, Work, prepare_ahead
+from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
+from kdkit.core.features.extract.refusals import require_accepted
+from kdkit.core.features.extract.selection import storable
+from kdkit.core.features.extract.shard_writer import Indices, ShardWriter
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import BLOCK_ROWS, Shard
 from kdkit.core.features.store.store import FeatureStore
-from kdkit.core.features.store.writing import Indices, ShardWriter
-from kdkit.core.project.project import Project
+from kdkit.core.teachers.open import OpenTeacher
 
 SPARE_BYTES = 64 * 2**20
 LIVE_FIX = "change 'device' of teacher '{}' in registry.yaml"
-
-
-class OpenedTeacher(Protocol):
-    """What extraction needs of :class:`kdkit.core.teachers.OpenTeacher`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> Any: ...
-    @property
-    def signals(self) -> SignalSource: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def parts(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -57,10 +42,10 @@ class Extracted:
 
     Attributes:
         teacher, fingerprint: the column.
-        new: rows that were added, ``kept``: samples of the table that were there already.
-        unreadable: samples of the table whose image cannot be read.
+        new, kept: samples whose rows were added, and samples that had one before.
+        unreadable: samples whose image cannot be read.
         prompts: texts whose features were added.
-        answers: of a teacher that answers, how many it gave to calibration and test samples.
+        answers: answers to calibration and test samples that were added.
     """
 
     teacher: str
@@ -73,9 +58,9 @@ class Extracted:
 
 
 def extract(
-    project: Project,
-    teachers: Sequence[OpenedTeacher],
-    table: SampleIndex,
+    store: FeatureStore,
+    teachers: Sequence[OpenTeacher],
+    index: SampleIndex,
     *,
     prompts: Sequence[str] = (),
     live: Mapping[str, str] | None = None,
@@ -87,28 +72,26 @@ def extract(
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
-    Of ``live`` teachers, training samples are left out. Generating teachers also answer the samples that they are
-    judged by.
+    Training samples of ``live`` teachers are not stored. Generating teachers also answer calibration and test samples.
 
-    May be stopped at any moment, also by kill -9: run again, it goes on after the last committed block, and
-    the files end up byte for byte as those of an uninterrupted run with the same ``batch_size``.
+    May be interrupted at any time, even by kill -9. The next run resumes after the last committed block; with the same
+    ``batch_size``, the files are byte for byte those of an uninterrupted run.
 
     Args:
-        project: its ``features`` folder is the store.
-        teachers: opened; their models are moved to their devices.
-        table: all samples.
-        prompts: texts to embed with every teacher that is a dual encoder.
-        live: teachers that are asked about training samples while training -> the device of each.
-        batch_size: samples per call of a teacher; at most ``block_rows`` are ever used.
+        store: takes one column per teacher.
+        teachers: their models are moved to their devices.
+        index: all samples.
+        prompts: texts to embed with every dual encoder.
+        live: live teacher -> its device.
+        batch_size: samples per call of a teacher, at most ``block_rows``.
         workers: threads that decode and preprocess; by default one per processor, at most 16.
-        device: of the others: ``cpu``, ``cuda``, ``cuda:1`` ...
-        reporter: where progress is shown.
-        block_rows: rows that are committed together.
+        device: of the other teachers: ``cpu``, ``cuda``, ``cuda:1`` ...
+        reporter: shows progress.
+        block_rows: rows per commit.
 
     Raises:
-        KdkitError: no such device; no room on the disk; an answer that a teacher refuses; a teacher that gives NaN
-            (naming the sample); images that cannot be read, after all the others have been stored, unless their data
-            entry skips them.
+        KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
+            unreadable images, once all others are stored, unless their data entry skips them.
     """
     reporter = reporter or Silent()
     live = live or {}
@@ -116,136 +99,132 @@ def extract(
         usable_device(live[t.name], LIVE_FIX.format(t.name)) if t.name in live else usable_device(device)
         for t in teachers
     ]
-    store = FeatureStore(project.features)
     columns = [store.create(_header(teacher)) for teacher in teachers]
     for teacher, target in zip(teachers, devices, strict=True):
         if isinstance(teacher.model, nn.Module):
             teacher.model.to(target)
-    kept = [int((column.locate(table) >= 0).sum()) for column in columns]
-    added = [
+    kept = [int((column.locate(index) >= 0).sum()) for column in columns]
+    new_prompts = [
         _embed_prompts(store, teacher, column, prompts, batch_size)
         for teacher, column in zip(teachers, columns, strict=True)
     ]
-    plans = [_Plan(column, table, live=column.teacher in live) for column in columns]
+    plans = [_Plan(column, index, live=column.teacher in live) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
-        require_readable(teacher.name, teacher.model, [table.samples[row] for row in plan.rows])
-    _check_space(project.features, plans)
+        require_accepted(teacher.name, teacher.model, [index.samples[i] for i in plan.samples])
+    _check_space(store.root, plans)
     signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
-    for writers in _streams(plans, signals, min(batch_size, block_rows), block_rows):
-        _fill(table, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
-    told = [ask(t, c.folder, table, asked(table), reporter) for t, c in zip(teachers, columns, strict=True)]
-    done = tuple(
-        _extracted(store.column(c.teacher, c.fingerprint), table, k, p, a)
-        for c, k, p, a in zip(columns, kept, added, told, strict=True)
-    )
-    _tell_unreadable(store, columns, table, reporter)
+    for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
+        _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
+    answers = [ask(t, c.folder, index, asked(index), reporter) for t, c in zip(teachers, columns, strict=True)]
+    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
+    done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
+    _report_unreadable(columns, index, reporter)
     return done
 
 
-def _header(teacher: OpenedTeacher) -> Header:
+def _header(teacher: OpenTeacher) -> Header:
     return Header(teacher.name, teacher.fingerprint, dict(teacher.parts), tuple(teacher.signals.signals))
 
 
 class _Plan:
-    """What one column lacks: blocks of shards that were begun, and samples for a new shard."""
+    """What one column lacks: the pending blocks of unfinished shards, and the samples of a new shard."""
 
-    def __init__(self, column: Column, table: SampleIndex, *, live: bool = False) -> None:
+    def __init__(self, column: Column, index: SampleIndex, *, live: bool = False) -> None:
         self.column = column
-        position = {key: i for i, key in enumerate(zip(table.ids, table.digests.tolist(), strict=True))}
-        begun = [shard for shard in column.shards if shard.pending()]
+        position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
         self.resume: list[tuple[Path, Indices]] = []
-        wanted = to_store(table, live=live) & bool(column.signals) & tellable(column, table)
-        lacking = wanted & (column.locate(table) < 0) & ~column.unreadable(table)
-        for shard in begun:
+        wanted = storable(index, live=live) & bool(column.signals) & tellable(column, index)
+        missing = wanted & (column.locate(index) < 0) & ~column.unreadable(index)
+        for shard in [shard for shard in column.shards if shard.pending()]:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
-            index = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
-            index[(index >= 0) & ~wanted[index]] = -1
-            lacking[index[index >= 0]] = False
-            self.resume.append((shard.path, index))
-        self.new: Indices = np.flatnonzero(lacking).astype(np.int64)
-        self._ids = [table.ids[i] for i in self.new]
-        self._digests: NDArray[np.uint64] = table.digests[self.new]
+            samples = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
+            samples[(samples >= 0) & ~wanted[samples]] = -1
+            missing[samples[samples >= 0]] = False
+            self.resume.append((shard.path, samples))
+        self.new: Indices = np.flatnonzero(missing).astype(np.int64)
+        self._ids = [index.ids[i] for i in self.new]
+        self._digests: NDArray[np.uint64] = index.digests[self.new]
 
     @property
-    def rows(self) -> Indices:
-        """The samples that are going to be asked about, begun shards first."""
-        return np.concatenate([*(index[index >= 0] for _, index in self.resume), self.new])
+    def samples(self) -> Indices:
+        """All samples to compute, those of unfinished shards first."""
+        return np.concatenate([*(samples[samples >= 0] for _, samples in self.resume), self.new])
 
     @property
     def new_bytes(self) -> int:
         return len(self.new) * (self.column.header.row_bytes + 64)
 
-    def begin(self, block_rows: int) -> Path:
+    def add_shard(self, block_rows: int) -> Path:
+        """Make the shard of the new samples."""
         return self.column.add_shard(self._ids, self._digests, block_rows)
 
 
-def _streams(
+def _passes(
     plans: Sequence[_Plan], signals: Sequence[SignalSource], batch_size: int, block_rows: int
 ) -> Iterator[list[ShardWriter]]:
-    """Groups of writers that can share one pass over the images: all want ascending samples.
+    """Groups of writers that share one pass over the images, because all take samples in ascending order.
 
-    Shards that were begun come first. One that was begun when the table had another order goes alone.
+    Unfinished shards come first. A shard whose samples are in another order now has a pass of its own.
     """
-    together = []
+    ascending = []
     for plan, source in zip(plans, signals, strict=True):
-        for path, index in plan.resume:
-            writer = ShardWriter(source, Shard(path, writable=True), index, batch_size)
+        for path, samples in plan.resume:
+            writer = ShardWriter(source, Shard(path, writable=True), samples, batch_size)
             if bool((np.diff(writer.wanted) > 0).all()):
-                together.append(writer)
+                ascending.append(writer)
             else:
                 yield [writer]
-    yield together
-    fresh = []
-    for plan, source in zip(plans, signals, strict=True):
-        if len(plan.new):
-            shard = Shard(plan.begin(block_rows), writable=True)
-            fresh.append(ShardWriter(source, shard, plan.new, batch_size))
-    yield fresh
+    yield ascending
+    yield [
+        ShardWriter(source, Shard(plan.add_shard(block_rows), writable=True), plan.new, batch_size)
+        for plan, source in zip(plans, signals, strict=True)
+        if len(plan.new)
+    ]
 
 
-def _fill(
-    table: SampleIndex, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
+def _run_pass(
+    index: SampleIndex, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
 ) -> None:
-    """One pass over the images that any of the writers wants."""
-    wants = _who_wants(table, writers)
-    work: list[Work] = [(sample, [writer.prepare for writer in takers]) for sample, takers in wants]
-    began = time.monotonic()
-    with closing(prepare_ahead(work, workers, ahead=2 * batch_size)) as results:
-        for done, ((sample, takers), result) in enumerate(zip(wants, results, strict=True), start=1):
-            _hand_out(sample, takers, result)
-            if done % 16 == 0 or done == len(wants):
-                reporter.progress("features", done, len(wants), _note(done, len(wants), began))
+    """Read each image that any of the writers wants, once."""
+    todo = _takers(index, writers)
+    work: list[Work] = [(sample, [writer.prepare for writer in takers]) for sample, takers in todo]
+    started = time.monotonic()
+    with closing(prefetch(work, workers, ahead=2 * batch_size)) as results:
+        for done, ((sample, takers), result) in enumerate(zip(todo, results, strict=True), start=1):
+            _write(sample, takers, result)
+            if done % 16 == 0 or done == len(todo):
+                reporter.progress("features", done, len(todo), _speed(done, len(todo), started))
 
 
-def _who_wants(table: SampleIndex, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
-    """Each sample that is wanted, with its writers; in the order of a single writer, else ascending."""
+def _takers(index: SampleIndex, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
+    """Each wanted sample with its writers, ascending; a single writer keeps its own order."""
     if len(writers) == 1:
-        return [(table.samples[i], writers) for i in writers[0].wanted]
+        return [(index.samples[i], writers) for i in writers[0].wanted]
     wanted = [writer.wanted for writer in writers]
     order = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
     members = [np.isin(order, want).tolist() for want in wanted]
     return [
-        (table.samples[i], [writer for writer, here in zip(writers, flags, strict=True) if here])
+        (index.samples[i], [writer for writer, here in zip(writers, flags, strict=True) if here])
         for i, *flags in zip(order, *members, strict=True)
     ]
 
 
-def _hand_out(sample: Sample, takes: Sequence[ShardWriter], result: Prepared) -> None:
+def _write(sample: Sample, writers: Sequence[ShardWriter], result: Prepared) -> None:
     if isinstance(result, KdkitError):
-        for writer in takes:
-            writer.refuse()
+        for writer in writers:
+            writer.mark_unreadable()
     else:
-        for writer, item in zip(takes, result, strict=True):
-            writer.take(sample, item)
+        for writer, item in zip(writers, result, strict=True):
+            writer.add(sample, item)
 
 
-def _note(done: int, total: int, began: float) -> str:
-    rate = done / max(time.monotonic() - began, 1e-9)
+def _speed(done: int, total: int, started: float) -> str:
+    rate = done / max(time.monotonic() - started, 1e-9)
     return f"{rate:.0f} images/s, {(total - done) / rate:.0f} s left"
 
 
 def _embed_prompts(
-    store: FeatureStore, teacher: OpenedTeacher, column: Column, prompts: Sequence[str], batch_size: int
+    store: FeatureStore, teacher: OpenTeacher, column: Column, prompts: Sequence[str], batch_size: int
 ) -> int:
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in column.texts]
     if not new or not isinstance(teacher.model, DualEncoder):
@@ -260,7 +239,7 @@ def _embed_prompts(
     if bad.any():
         raise KdkitError(
             "KD-FEAT-002",
-            f"teacher '{teacher.name}' gave NaN or infinite values for the text '{new[int(bad.argmax())]}'",
+            f"teacher '{teacher.name}' returned NaN or infinity for the text '{new[int(bad.argmax())]}'",
             fix="check its files, or remove it: kdkit remove-teacher " + teacher.name,
             code=ExitCode.FOUND,
         )
@@ -274,7 +253,7 @@ def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
     if needed and free < needed + SPARE_BYTES:
         raise KdkitError(
             "KD-FEAT-003",
-            f"the features need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
+            f"the features need {needed / 1e9:.2f} GB; the disk has {free / 1e9:.2f} GB free",
             where=str(folder),
             fix="free some space and run the command again",
             code=ExitCode.MISSING,
@@ -282,10 +261,10 @@ def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
 
 
 def usable_device(name: str, fix: str = "choose another by --device, for example --device cpu") -> torch.device:
-    """The device ``name``.
+    """The torch device ``name``, once a tensor was allocated on it.
 
     Raises:
-        KdkitError: when nothing can be put on it; ``fix`` says what to do.
+        KdkitError: no tensor can be allocated on it; ``fix`` is the remedy.
     """
     try:
         device = torch.device(name)
@@ -301,29 +280,30 @@ def usable_device(name: str, fix: str = "choose another by --device, for example
     return device
 
 
-def _extracted(column: Column, table: SampleIndex, kept: int, prompts: int, answers: int) -> Extracted:
-    found = int((column.locate(table) >= 0).sum())
-    unreadable = int(column.unreadable(table).sum())
+def _summary(column: Column, index: SampleIndex, kept: int, prompts: int, answers: int) -> Extracted:
+    found = int((column.locate(index) >= 0).sum())
+    unreadable = int(column.unreadable(index).sum())
     return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts, answers)
 
 
-def _tell_unreadable(store: FeatureStore, columns: Sequence[Column], table: SampleIndex, reporter: Reporter) -> None:
-    failed = np.zeros(len(table), dtype=bool)
+def _report_unreadable(columns: Sequence[Column], index: SampleIndex, reporter: Reporter) -> None:
+    """Warn about unreadable images whose data entry skips them; raise for all others."""
+    failed = np.zeros(len(index), dtype=bool)
     for column in columns:
-        failed |= store.column(column.teacher, column.fingerprint).unreadable(table)
+        failed |= column.unreadable(index)
     if not failed.any():
         return
-    refused = np.flatnonzero(failed & ~table.may_skip)
+    refused = np.flatnonzero(failed & ~index.may_skip)
     if not len(refused):
-        skipped = name_some(table.ids[i] for i in np.flatnonzero(failed))
-        reporter.warn(f"{int(failed.sum())} unreadable images were skipped: {skipped}")
+        skipped = name_some(index.ids[i] for i in np.flatnonzero(failed))
+        reporter.warn(f"{int(failed.sum())} unreadable images skipped: {skipped}")
         return
     raise KdkitError(
         "KD-FEAT-005",
-        f"{len(refused)} of {len(table)} images cannot be read: {name_some(table.ids[i] for i in refused)}",
-        where=str(table.samples[refused[0]].image),
+        f"{len(refused)} of {len(index)} images cannot be read: {name_some(index.ids[i] for i in refused)}",
+        where=str(index.samples[refused[0]].image),
         why="the features of all other images are stored",
-        fix="repair or remove the files ('kdkit data check' names them all), or set skip_unreadable: true in "
-        "the options of their data entry",
+        fix="repair or remove the files ('kdkit data check' lists them), or set skip_unreadable: true in the options "
+        "of their data entry",
         code=ExitCode.FOUND,
     )

@@ -13,8 +13,6 @@ from kdkit.core.contracts import SignalSpec
 
 FORMAT = "kdkit-features"
 FORMAT_VERSION = 1
-IMAGE, TEXT = "image", "text"
-"""The signals of a dual encoder."""
 
 
 @dataclass(frozen=True)

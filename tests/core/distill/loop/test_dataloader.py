@@ -13,7 +13,7 @@ import torch
 from kdkit.core.distill.loop.dataloader import Batch, Feed, StudentInputs, Teaching
 from kdkit.core.distill.loop.sampler import BatchSchedule, Indices, Pool
 from kdkit.core.distill.model.projection import PREVIOUS
-from tests.core.features.small import picture_samples, table_of
+from tests.core.features.small import index_of, picture_samples
 from tests.toys import ToyEncoder
 
 COUNT, BATCH, STEPS = 24, 12, 6
@@ -26,7 +26,7 @@ class Asked:
 
     def __init__(self, folder: Path, *, together: bool = False) -> None:
         self.rows: dict[str, list[int]] = {}
-        self.table = table_of(picture_samples(folder, COUNT), folder)
+        self.table = index_of(picture_samples(folder, COUNT), folder)
         self.inputs = StudentInputs(ToyEncoder(), self.table)
         self.teachings = [self.teaching(name, np.ones(COUNT), together) for name in ("a", "b")]
         self.teachings.append(self.teaching(PREVIOUS, np.arange(COUNT) < KNOWN, together=False))

@@ -23,9 +23,9 @@ from kdkit.core.distill.model.build import taught_rows
 from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Normalize
-from tests.core.features.small import Opened, picture_samples, table_of
+from kdkit.core.teachers.open import OpenTeacher
+from tests.core.features.small import index_of, open_as, picture_samples
 from tests.toys import ToyEncoder
 
 
@@ -69,11 +69,11 @@ class Failing:
         return self.source.compute(items)
 
 
-def watched(folder: Path, count: int = 40, **options: Any) -> tuple[LiveTeacher, Watched, SampleIndex, Opened]:
-    table = table_of(picture_samples(folder, count), folder)
+def watched(folder: Path, count: int = 40, **options: Any) -> tuple[LiveTeacher, Watched, SampleIndex, OpenTeacher]:
+    table = index_of(picture_samples(folder, count), folder)
     torch.manual_seed(0)
     source = Watched()
-    opened = Opened("t", source, source)
+    opened = open_as("t", source)
     live = LiveTeacher(opened, table, np.zeros(count, bool), **{"device": torch.device("cpu"), **options})
     return live, source, table, opened
 
@@ -84,7 +84,7 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
     rows = np.concatenate([rows, rows[:3]])
     found = {spec.name: live.gather(spec.name, rows) for spec in source.signals}
     assert source.asked == [MICRO_BATCH, MICRO_BATCH, 43 - 2 * MICRO_BATCH]
-    extract(Project(tmp_path), [opened], table)
+    extract(FeatureStore(tmp_path / "features"), [opened], table)
     column = FeatureStore(tmp_path / "features").column("t")
     for spec in source.signals:
         stored = column.gather(spec.name, column.locate(table)[rows])
@@ -94,13 +94,13 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
 
 def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_path: Path) -> None:
     _, source, table, opened = watched(tmp_path)
-    project, half = Project(tmp_path), Opened("t", source, Failing(source, 16))
+    store, half = FeatureStore(tmp_path), open_as("t", Failing(source, 16))
     with pytest.raises(RuntimeError, match="as a kill would"):
-        extract(project, [half], table, batch_size=8, block_rows=8)
+        extract(store, [half], table, batch_size=8, block_rows=8)
     source.asked.clear()
-    (report,) = extract(project, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)
+    (report,) = extract(store, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (0, 16, [])
-    (report,) = extract(project, [opened], table, batch_size=8, block_rows=8)
+    (report,) = extract(store, [opened], table, batch_size=8, block_rows=8)
     assert (report.new, report.kept, source.asked) == (24, 16, [8, 8, 8])
 
 

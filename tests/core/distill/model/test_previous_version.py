@@ -21,7 +21,7 @@ from kdkit.core.distill.model.previous_version import remembered
 from kdkit.core.distill.model.projection import PREVIOUS
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.upkeep import extract_missing
+from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy

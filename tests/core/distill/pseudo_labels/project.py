@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from kdkit.core.data import load_index
-from kdkit.core.features.extract.upkeep import extract_missing
+from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import LocalEndpoint, Reply

@@ -17,7 +17,8 @@ from kdkit.core.distill.pseudo_labels.label import Labeled, Wanted, pseudo_label
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.project import evaluate_project
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.upkeep import column_statuses, extract_missing
+from kdkit.core.features.extract.missing import extract_missing
+from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example

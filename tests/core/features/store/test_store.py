@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import ABSENT, PRESENT, UNREADABLE, Shard
-from tests.core.features.small import keyed_table
+from tests.core.features.small import keyed_index
 from tests.errors import raises_error
 
 SIGNALS = (SignalSpec("image", (3,)), SignalSpec("answer", (2, 2), "int32"))
@@ -74,7 +74,7 @@ def test_the_store_is_a_dictionary_of_id_and_content(
             elif code == UNREADABLE:
                 unreadable.add(key)
     column = store.column("tiny")
-    table = keyed_table(wanted)
+    table = keyed_index(wanted)
     located = column.locate(table)
     assert [row >= 0 for row in located] == [key in reference for key in wanted]
     assert column.unreadable(table).tolist() == [key in unreadable for key in wanted]
@@ -98,7 +98,7 @@ def test_rows_are_not_found_before_their_block_is_committed(tmp_path: Path) -> N
     values: dict[str, NDArray[Any]] = {"image": np.ones((2, 3), np.float16), "answer": np.ones((2, 2, 2), np.int32)}
     shard.commit(1, values, np.full(2, PRESENT, np.uint8))
     column = FeatureStore(tmp_path).column("tiny")
-    table = keyed_table([(name, i) for i, name in enumerate("abcde")])
+    table = keyed_index([(name, i) for i, name in enumerate("abcde")])
     assert column.locate(table).tolist() == [-1, -1, 2, 3, -1]
     assert not column.complete
     assert Shard(shard.path).pending() == [0, 2]
@@ -272,7 +272,7 @@ def test_scores_survive_new_shards(tmp_path: Path) -> None:
 
 def test_a_column_without_shards(tmp_path: Path) -> None:
     column: Column = FeatureStore(tmp_path).create(HEADER)
-    assert column.locate(keyed_table([("a", 1)])).tolist() == [-1]
+    assert column.locate(keyed_index([("a", 1)])).tolist() == [-1]
     assert column.gather("image", np.zeros(0, np.int64)).shape == (0, 3)
     assert column.complete
     assert len(column) == 0

@@ -22,7 +22,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec, Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.features import FeatureStore, Header
-from kdkit.core.features.extract.upkeep import verify_columns
+from kdkit.core.features.extract.status import verify_columns
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
+from kdkit.core.teachers import OpenTeacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
@@ -145,9 +145,8 @@ def folder(root: Path, **options: Any) -> Project:
 def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> Survey:
     table, parts = load_index(project), dict(teacher.identity())
     fingerprint = hashlib.sha256(parts["boxes"].encode()).hexdigest()
-    opened: Any = SimpleNamespace(name="t", model=teacher, signals=teacher, fingerprint=fingerprint, parts=parts)
-    extract(project, [opened], table)
     store = FeatureStore(project.features)
+    extract(store, [OpenTeacher("t", teacher, teacher, fingerprint, parts)], table)
     trust = TrustTable(("t",), table.domains, weight, weight, weight, np.full(2, 6), np.zeros(2))
     return Survey(table, store, {"t": store.column("t", fingerprint)}, trust, weight)
 

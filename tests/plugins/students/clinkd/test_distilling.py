@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
+from kdkit.core.teachers import OpenTeacher
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 from tests.toy_project import make_project, open_project
@@ -118,11 +118,8 @@ class Speaker:
 
 def survey_of(project: Project, teacher: Speaker) -> Survey:
     table, one = load_index(project), np.ones((1, 1))
-    opened: Any = SimpleNamespace(
-        name="t", model=teacher, signals=teacher, fingerprint="f" * 64, parts={"weights": "0"}
-    )
-    extract(project, [opened], table)
     store = FeatureStore(project.features)
+    extract(store, [OpenTeacher("t", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     trust = TrustTable(("t",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
     return Survey(table, store, {"t": store.column("t")}, trust, one)
 

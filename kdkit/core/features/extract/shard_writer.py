@@ -1,4 +1,4 @@
-"""One teacher's part of an extraction: items in, committed blocks out."""
+"""Writes what one teacher computes into the blocks of one shard."""
 
 from __future__ import annotations
 
@@ -17,68 +17,65 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Indices = NDArray[np.int64]
-KEPT = "nothing of this block was stored; what was committed before is kept"
 
 
 class ShardWriter:
     """Fills the uncommitted blocks of one shard.
 
-    Samples come in the order of :attr:`wanted`. Batches never reach over the end of a block, so that a run
-    that is resumed at a block computes the very batches of an uninterrupted one.
+    Samples arrive in the order of :attr:`wanted`. A batch never spans two blocks, so that a resumed run computes the
+    same batches as an uninterrupted one.
 
     Args:
         source: the teacher's signals.
         shard: open for writing.
-        table_index: (rows of the shard,) the sample of each row, -1 where it is no longer in the table.
+        samples: (rows of the shard,) the sample of each row, -1 if the data no longer has it.
         batch_size: samples per call of ``source.compute``.
     """
 
-    def __init__(self, source: SignalSource, shard: Shard, table_index: Indices, batch_size: int) -> None:
+    def __init__(self, source: SignalSource, shard: Shard, samples: Indices, batch_size: int) -> None:
         self.source, self._shard, self._batch_size = source, shard, batch_size
-        header = shard.header
-        self._teacher = header.teacher
-        self._encode = Encoder(source, header.teacher, header.signals, where=str(shard.path), kept=KEPT)
-        self._blocks = deque((block, table_index[shard.rows_of(block)]) for block in shard.pending())
+        self._encode = Encoder(source, shard.header.teacher, shard.header.signals, where=str(shard.path))
+        self._blocks = deque((block, samples[shard.rows_of(block)]) for block in shard.pending())
         self.wanted: Indices = np.concatenate(
-            [np.zeros(0, dtype=np.int64), *(samples[samples >= 0] for _, samples in self._blocks)]
+            [np.zeros(0, dtype=np.int64), *(found[found >= 0] for _, found in self._blocks)]
         )
         self._items: list[Any] = []
-        self._samples: list[Sample] = []
+        self._ids: list[str] = []
         self._rows: list[int] = []
-        self._begin()
+        self._start_block()
 
     def prepare(self, image: Image, sample: Sample) -> Any:
-        """The teacher's input; an error of its names it, since several share a pass."""
+        """The teacher's input. Adds the teacher's name to its errors, since several teachers share a pass."""
         try:
             return self.source.prepare(image, sample)
         except KdkitError as error:
             raise KdkitError(
                 "KD-FEAT-019",
-                f"teacher '{self._teacher}': {error.what}",
+                f"teacher '{self._shard.header.teacher}': {error.what}",
                 where=error.where,
                 why=error.why,
                 fix=error.fix,
                 code=error.code,
             ) from error
 
-    def take(self, sample: Sample, item: Any) -> None:
-        """The next sample, prepared."""
+    def add(self, sample: Sample, item: Any) -> None:
+        """Take the next sample, prepared."""
         self._items.append(item)
-        self._samples.append(sample)
+        self._ids.append(sample.id)
         self._rows.append(self._expected.popleft())
         if len(self._items) == self._batch_size or not self._expected:
-            self._compute()
-        self._end()
+            self._compute_batch()
+        self._finish_block()
 
-    def refuse(self) -> None:
-        """The next sample's image is unreadable."""
+    def mark_unreadable(self) -> None:
+        """Record that the next sample's image is unreadable."""
         self._status[self._expected.popleft()] = UNREADABLE
         if not self._expected:
-            self._compute()
-        self._end()
+            self._compute_batch()
+        self._finish_block()
 
-    def _begin(self) -> None:
-        """Make ready for the next block; commit at once those that no sample is left for."""
+    def _start_block(self) -> None:
+        """Start the next block that has samples; blocks without any are committed at once."""
         self._encode.begin()
         self._expected: deque[int] = deque()
         while self._blocks and not self._expected:
@@ -94,15 +91,15 @@ class ShardWriter:
         if not self._expected:
             self._shard.close()
 
-    def _end(self) -> None:
+    def _finish_block(self) -> None:
         if not self._expected:
             self._shard.commit(self._block, self._values, self._status)
-            self._begin()
+            self._start_block()
 
-    def _compute(self) -> None:
+    def _compute_batch(self) -> None:
         if not self._items:
             return
-        for signal, rows in self._encode(self._items, [sample.id for sample in self._samples]).items():
+        for signal, rows in self._encode(self._items, self._ids).items():
             self._values[signal][self._rows] = rows
         self._status[self._rows] = PRESENT
-        self._items, self._samples, self._rows = [], [], []
+        self._items, self._ids, self._rows = [], [], []

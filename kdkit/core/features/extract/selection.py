@@ -1,4 +1,4 @@
-"""Teachers with ``signals: live``: which samples their columns hold all the same, and who cannot be one."""
+"""Which samples a column holds: fewer for a live teacher, which computes training samples during training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 
-def to_store(table: SampleIndex, *, live: bool) -> NDArray[np.bool_]:
-    """(N,) samples whose signals belong into a column: all that have an answer; of a live teacher those of the
-    calibration and test splits alone, by which it is judged."""
-    return ~table.unanswered & (not live or table.split_index != SPLITS.index("train"))
+def storable(index: SampleIndex, *, live: bool) -> NDArray[np.bool_]:
+    """(N,) samples with an answer; for a live teacher only those of the calibration and test splits."""
+    return ~index.unanswered & (not live or index.split_index != SPLITS.index("train"))
 
 
 def live_devices(project: Project) -> dict[str, str | None]:
-    """The registry's live teachers, and the device of each that has one of its own.
+    """Live teacher of the registry -> the device in its entry, if any.
 
     Raises:
-        KdkitError: when one of them only answers, or tells of its own answers alone.
+        KdkitError: a live teacher gives no signals, or only of its own answers.
     """
     lock, registry = Lock.load(project.lock_path), project.registry
     for name in registry.live:
@@ -37,9 +36,9 @@ def live_devices(project: Project) -> dict[str, str | None]:
         if silent or own:
             raise KdkitError(
                 "KD-FEAT-006",
-                f"teacher '{name}' cannot be live: it "
-                + ("gives no signals, it only answers" if silent else "tells of nothing but its own answers"),
+                f"teacher '{name}' cannot be live: it gives "
+                + ("answers but no signals" if silent else "signals of its own answers only"),
                 where=str(project.registry_path),
-                fix="take 'signals: live' out of its entry; 'kdkit pseudo-label' lets it teach",
+                fix="remove 'signals: live' from its entry, and let it label data with 'kdkit pseudo-label'",
             )
     return {name: registry.teachers[name].device for name in registry.live}

@@ -1,4 +1,4 @@
-"""Decoding images ahead of the models, once for all of them."""
+"""Images decoded and preprocessed in threads, ahead of the models that take them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ Work = tuple[Sample, Sequence[Prepare]]
 Prepared = list[Any] | KdkitError
 
 
-def prepare_ahead(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
-    """For each piece of work, in order: what its ``prepare`` functions make of the sample's image.
-
-    Each image is decoded once. Not more than ``ahead`` results wait to be taken.
+def prefetch(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
+    """Decode each sample's image once and call its functions on it, in order.
 
     Args:
-        work: sample and the functions to call with its image.
+        work: pairs of a sample and the functions to call with its image.
         workers: threads.
-        ahead: how far the threads may be ahead.
+        ahead: how many results may wait to be consumed.
 
     Yields:
         One result per function, or the error when the image cannot be read. A function's errors are raised.

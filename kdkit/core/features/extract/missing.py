@@ -1,0 +1,112 @@
+"""What columns lack, and its extraction: only teachers that lack something are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import TEXT, Reporter, Silent
+from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.features.extract.answers import unanswered
+from kdkit.core.features.extract.endpoint_answers import tellable
+from kdkit.core.features.extract.selection import live_devices, storable
+from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
+    from kdkit.core.features.extract.extraction import Extracted
+    from kdkit.core.project.project import Project
+
+
+def extract_missing(
+    project: Project,
+    index: SampleIndex,
+    teachers: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Extracted, ...]:
+    """Extract what the columns of ``teachers`` (by default all of the registry) lack, prompts included.
+
+    Teachers whose columns are complete are neither opened nor in the result.
+
+    Raises:
+        KdkitError: a teacher is not in the registry or not locked; errors of
+            :func:`kdkit.core.teachers.open_teacher` and :func:`kdkit.core.features.extract.extraction.extract`.
+    """
+    keys = _locked_fingerprints(project, teachers)
+    live = {name: own or device for name, own in live_devices(project).items() if name in keys}
+    if live:
+        (reporter or Silent()).say(
+            f"{', '.join(live)}: live; training samples are computed during training, not stored"
+        )
+    store = FeatureStore(project.features)
+    prompts = all_prompts(prompt_sets(project.registry, index))
+    incomplete = [n for n, key in keys.items() if count_missing(store, n, key, index, prompts, live=n in live)]
+    if not incomplete:
+        return ()
+    from kdkit.core.features.extract.extraction import extract
+    from kdkit.core.teachers import open_teacher
+
+    opened = [open_teacher(project, name, reporter=reporter) for name in incomplete]
+    return extract(
+        store,
+        opened,
+        index,
+        prompts=prompts,
+        live=live,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        reporter=reporter,
+    )
+
+
+def count_missing(
+    store: FeatureStore,
+    teacher: str,
+    fingerprint: str,
+    index: SampleIndex,
+    prompts: Sequence[str] = (),
+    *,
+    live: bool = False,
+) -> int:
+    """Count the samples, prompts and answers that the column of this teacher and fingerprint lacks.
+
+    An unreadable image counts unless its data entry skips it; prompts count if the column has a ``text`` signal.
+    """
+    if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
+        return max(1, int(storable(index, live=live).sum()) + len(prompts))
+    column = store.column(teacher, fingerprint)
+    texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
+    return count_missing_rows(column, index, live=live) + texts + unanswered(column, index)
+
+
+def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int:
+    """Count the samples without a row in ``column``."""
+    if not column.signals:
+        return 0
+    wanted = storable(index, live=live) & tellable(column, index) & ~(column.unreadable(index) & index.may_skip)
+    return int(((column.locate(index) < 0) & wanted).sum())
+
+
+def _locked_fingerprints(project: Project, teachers: Sequence[str]) -> dict[str, str]:
+    from kdkit.core.project.registry.lock import Lock
+
+    chosen = tuple(project.registry.teachers)
+    unknown = [name for name in teachers if name not in chosen]
+    if unknown or not chosen:
+        raise KdkitError(
+            "KD-FEAT-008",
+            f"no teacher '{unknown[0]}' in the registry" if unknown else "the registry has no teacher",
+            where=str(project.registry_path),
+            why=did_you_mean(unknown[0], chosen) if unknown else "",
+            fix=f"kdkit add-teacher {unknown[0] if unknown else 'NAME'}",
+            code=ExitCode.USAGE,
+        )
+    lock = Lock.load(project.lock_path)
+    return {name: lock.teacher(name).fingerprint for name in teachers or chosen}
