@@ -32,7 +32,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "rope": ("RopeVariant",),
     "source": ("Sample",),
     "policy": ("TrustPolicy", "TrustTable"),
-    "task": ("EvaluationTask", "ModelFeatures", "DomainScore"),
+    "task": ("EvaluationTask", "FeatureView", "DomainScore"),
     "recipe": (),
 }
 """What of ``kdkit.core.contracts`` a family's objects do, take and give."""

@@ -1,24 +1,23 @@
-"""Trust: accuracy of each teacher on each domain, and the weights that policies make of it."""
+"""How far each teacher is to be believed on each domain."""
 
-from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
+from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.weights import (
-    DomainWithoutTeacher,
-    TeacherWithoutDomain,
-    domains_without_teacher,
+    Idle,
+    Uncovered,
+    idle_teachers,
     policy_weights,
-    teachers_without_domain,
     trusted_domains,
-    warn_about_gaps,
+    uncovered_domains,
+    warn_of_gaps,
 )
 
 __all__ = [
-    "DomainWithoutTeacher",
-    "TeacherWithoutDomain",
-    "domains_without_teacher",
-    "locked_column",
+    "Idle",
+    "Uncovered",
+    "idle_teachers",
     "measure_trust",
     "policy_weights",
-    "teachers_without_domain",
     "trusted_domains",
-    "warn_about_gaps",
+    "uncovered_domains",
+    "warn_of_gaps",
 ]

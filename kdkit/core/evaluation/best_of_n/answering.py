@@ -144,7 +144,7 @@ class Asked:
             raise KdkitError("KD-EVAL-003", "at least one sample", where="limit")
 
 
-def answer_samples(
+def answer_project(
     project: Project,
     asked: Asked,
     decoding: Decoding,
