@@ -136,7 +136,6 @@ def lock(
     A NAME that is pinned (a loss, a loader ...) is taken from whoever provides it now.
     """
     from kdkit.core import teachers
-    from kdkit.core.project.registry.lock import Lock
 
     project = console.project(folder)
     if check:
@@ -151,7 +150,7 @@ def lock(
     if not (locked or names):
         here = "every teacher is locked already; name one to lock it afresh"
         console.say(here if project.registry.teachers else "there are no teachers; 'kdkit add-teacher NAME' adds one")
-    for family, providers in Lock.load(project.lock_path).providers.items():
+    for family, providers in project.lock.providers.items():
         for name in names or ():
             if name in providers:
                 console.say(f"{family} '{name}': from {providers[name]}")

@@ -33,7 +33,7 @@ from kdkit.core.evaluation.retention import Retention, retention
 from kdkit.core.features.extract.advice import who_adds
 from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.registry.chosen import chosen_teacher
-from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _data(plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
 def _teachers(project: Project, plan: Plan, survey: Survey, parent: Version | None, name: str) -> list[dict[str, Any]]:
     """Those of this run, then those that only earlier versions learnt from."""
     inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     rows = []
     for teacher in plan.teachers:
         known = lock.teacher(teacher.name)
@@ -302,7 +302,7 @@ def _correction(project: Project, plan: Plan, made: Corrections) -> dict[str, An
     assert plan.rounds is not None
     about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
     if plan.rounds.fingerprint:
-        known = Lock.load(project.lock_path).teacher(plan.rounds.corrector)
+        known = project.lock.teacher(plan.rounds.corrector)
         license = chosen_teacher(project, plan.rounds.corrector).license_facts(known.license, gated=known.gated)
         about |= {"fingerprint": known.fingerprint, FACTS: asdict(license)}
     return {**about, "rounds": [dict(part) for part in made.rounds]}

@@ -16,21 +16,54 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.discovery import Catalogue
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.registry.lock import Lock
     from kdkit.core.project.registry.schema import Registry
 
 REGISTRY = "registry.yaml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Project:
-    """The folder that holds ``registry.yaml``.
+    """A folder with ``registry.yaml``, read once: an immutable value.
 
-    People own ``registry.yaml``; the rest is written by kdkit: ``registry.lock``, ``features/`` (the store),
-    ``versions/`` (the student's history), ``reports/``, and ``.kdkit/`` (fetched files, runs in progress).
+    People own ``registry.yaml``; kdkit writes the rest: ``registry.lock``, ``features/`` (the store), ``versions/``
+    (the student's history), ``reports/``, and ``.kdkit/`` (fetched files, runs in progress).
+
+    :attr:`registry`, :attr:`lock` and :attr:`catalogue` are read on first use and then stay the same; after a command
+    has changed the files, :meth:`reloaded` gives a project that reads them again.
     """
 
     root: Path
+
+    def __init__(self, root: Path | str = ".") -> None:
+        object.__setattr__(self, "root", Path(root))
+
+    def reloaded(self) -> Project:
+        """The same folder, read again; the installed plugins stay."""
+        from kdkit.core.project.registry.pinned import pinned
+
+        other = Project(self.root)
+        if "catalogue" in vars(self):
+            vars(other)["catalogue"] = pinned(self.catalogue, other.lock)
+        return other
+
+    def with_catalogue(self, catalogue: Catalogue) -> Project:
+        """The same project, whose names are looked up in ``catalogue``."""
+        return self._with(catalogue=catalogue)
+
+    def with_registry(self, registry: Registry) -> Project:
+        """The same project with ``registry``."""
+        return self._with(registry=registry)
+
+    def with_lock(self, lock: Lock) -> Project:
+        """The same project with ``lock``; its names are looked up as before."""
+        return self._with(lock=lock)
+
+    def _with(self, **resolved: object) -> Project:
+        other = Project(self.root)
+        vars(other).update({**vars(self), **resolved})
+        return other
 
     @classmethod
     def find(cls, start: Path | str = ".") -> Project:
@@ -85,19 +118,25 @@ class Project:
 
     @cached_property
     def registry(self) -> Registry:
-        """The registry as it is on disk now; see :func:`kdkit.core.project.registry.load.load_registry` for errors."""
+        """``registry.yaml``; see :func:`kdkit.core.project.registry.load.load_registry` for errors."""
         from kdkit.core.project.registry.load import load_registry
 
         return load_registry(self.registry_path)
 
     @cached_property
+    def lock(self) -> Lock:
+        """``registry.lock``; an empty one if there is none. See :meth:`kdkit.core.project.registry.lock.Lock.load`."""
+        from kdkit.core.project.registry.lock import Lock
+
+        return Lock.load(self.lock_path)
+
+    @cached_property
     def catalogue(self) -> Catalogue:
         """Everything that installed plugins declare; names that the project uses come from where they were pinned."""
         from kdkit.core.plugin_system.discovery import load_catalogue
-        from kdkit.core.project.registry.lock import Lock
-        from kdkit.core.project.registry.pins import pinned
+        from kdkit.core.project.registry.pinned import pinned
 
-        return pinned(load_catalogue(), Lock.load(self.lock_path))
+        return pinned(load_catalogue(), self.lock)
 
     @staticmethod
     def catalogue_at(place: Path | str = ".") -> Catalogue:

@@ -16,7 +16,7 @@ from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_tea
 from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry, read_text
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
-from kdkit.core.project.registry.pins import moved_names, pin_names, unpin
+from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
 from kdkit.core.teachers.card import license_seen
 from kdkit.core.teachers.fetch import Materialized, fetch
@@ -80,10 +80,10 @@ def add_teacher(
         _check_domains(project, chosen, reporter)
         facts = _admit(project, chosen, offline, reporter)
         with disk_errors(str(project.root)):
-            Lock.load(project.lock_path).with_teacher(name, facts).save(project.lock_path)
+            lock = Lock.load(project.lock_path).with_teacher(name, facts)
+            lock.save(project.lock_path)
             write_atomically(project.registry_path, after.encode())
-        _forget_registry(project)
-        pin_names(project)
+        pin_names(project.with_registry(check_registry(after)).with_lock(lock))
     return facts
 
 
@@ -126,12 +126,11 @@ def remove_teacher(project: Project, name: str) -> None:
     """
     with project.exclusive(f"kdkit remove-teacher {name}"):
         after = remove_entry(read_text(project.registry_path), name)
-        lock = Lock.load(project.lock_path)
         write_atomically(project.registry_path, after.encode())
+        lock = Lock.load(project.lock_path)
         if name in lock.teachers:
             lock.without_teacher(name).save(project.lock_path)
         shutil.rmtree(project.artifacts / name, ignore_errors=True)
-    _forget_registry(project)
 
 
 def lock_teachers(
@@ -157,7 +156,7 @@ def lock_teachers(
     done = {}
     with project.exclusive("kdkit lock"):
         lock = Lock.load(project.lock_path)
-        unpin(project, names)
+        project = unpinned(project, names)
         pins = {name for family in lock.providers.values() for name in family} - set(project.registry.teachers)
         wanted = [name for name in names if name not in pins]
         if not names:
@@ -173,13 +172,13 @@ def lock_teachers(
             done[name] = _admit(project, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
             lock.save(project.lock_path)
-        pin_names(project)
+        pin_names(project.with_lock(lock))
     return done
 
 
 def check_lock(project: Project) -> list[str]:
     """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
-    lock, problems = Lock.load(project.lock_path), []
+    lock, problems = project.lock, []
     for name in project.registry.teachers:
         try:
             if not chosen_teacher(project, name).unavailable:
@@ -252,8 +251,3 @@ def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Mate
         fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
         locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def _forget_registry(project: Project) -> None:
-    """The project keeps the registry that it read; this one was changed."""
-    vars(project).pop("registry", None)

@@ -13,7 +13,7 @@ from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SETTINGS, Answering, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
-from kdkit.core.project.registry.lock import FileFact, Lock, LockedTeacher
+from kdkit.core.project.registry.lock import FileFact, LockedTeacher
 from kdkit.core.teachers.fetch import Materialized, fetch, same_files
 from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.permission import require_permission
@@ -54,7 +54,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
             the lock (with both values), a license that forbids it, or whatever its loader finds wrong.
     """
     chosen = chosen_teacher(project, name)
-    locked = Lock.load(project.lock_path).teacher(name)
+    locked = project.lock.teacher(name)
     chosen.require_available()
     use, reporter = project.registry.use, reporter or Silent()
     require_permission(chosen, use, reporter, locked.license, gated=locked.gated)
@@ -113,7 +113,7 @@ def verify(project: Project, name: str) -> tuple[ChosenTeacher, LockedTeacher]:
         KdkitError: not locked, or what differs, with both values.
     """
     chosen = chosen_teacher(project, name)
-    locked = Lock.load(project.lock_path).teacher(name)
+    locked = project.lock.teacher(name)
     require_same_choice(chosen, locked)
     folder = project.artifacts / name
     if folder.is_dir():

@@ -8,7 +8,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.project.licenses import Use, Verdict, allowed
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
-from kdkit.core.project.registry.lock import LicenseSeen, Lock
+from kdkit.core.project.registry.lock import LicenseSeen
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def permission(project: Project, name: str) -> Verdict:
     """Whether the project may distil from the chosen teacher ``name``, by all that is known about it."""
-    locked = Lock.load(project.lock_path).teachers.get(name)
+    locked = project.lock.teachers.get(name)
     facts = chosen_teacher(project, name).license_facts(
         locked.license if locked else None, gated=bool(locked and locked.gated)
     )

@@ -42,7 +42,7 @@ def complete_columns(
             changed since it was locked; what opening and extracting raise.
     """
     store = FeatureStore(project.features)
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     for name in teachers:
         _admit(project, name, lock, reporter)
     keys = {name: lock.teacher(name).fingerprint for name in teachers}

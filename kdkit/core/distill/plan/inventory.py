@@ -186,9 +186,8 @@ def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> S
 
 def _with_signals(project: Project, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:
     """Teachers that losses can learn from; one that only answers corrects, or teaches by its pseudo-labels."""
-    from kdkit.core.project.registry.lock import Lock
 
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     silent = [name for name in project.registry.teachers if name in lock.teachers and not lock.teacher(name).signals]
     if idle := [name for name in silent if name != _corrector(recipe)]:
         reporter.say(f"{', '.join(idle)}: gives no signals and teaches by 'kdkit pseudo-label' alone")

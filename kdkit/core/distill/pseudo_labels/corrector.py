@@ -96,7 +96,6 @@ def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
     Raises:
         KdkitError: a teacher that is not in the registry or not locked, or that does not answer.
     """
-    from kdkit.core.project.registry.lock import Lock
 
     if name == REFERENCE:
         return None
@@ -108,7 +107,7 @@ def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
             where=str(project.registry_path),
             fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
         )
-    locked = Lock.load(project.lock_path).teacher(name)
+    locked = project.lock.teacher(name)
     if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
         raise KdkitError(
             "KD-LABEL-004", f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md"

@@ -17,7 +17,6 @@ from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.manifest import require_replaceable
 from kdkit.core.evaluation.best_of_n.kept import Kept
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ def answer_project(
 
 def _name(project: Project, asked: Asked, decoding: Decoding, keys: Sequence[tuple[str, int]]) -> str:
     """Of everything that decides the answers and their order; the models are known to be there."""
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     who = [lock.teacher(name).fingerprint if name else None for name in (asked.teacher, asked.rerank)]
     if not asked.teacher:
         version = Versions(project).get(asked.version)

@@ -18,7 +18,6 @@ from kdkit.core.evaluation.trust import answers
 from kdkit.core.evaluation.trust.saved import Measured, TeacherTrust, as_table, load_measured, save_measured
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_probabilities, unit_rows
 from kdkit.core.features.extract.advice import who_adds
-from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -114,7 +113,7 @@ def column_of(project: Project, store: FeatureStore, teacher: str) -> Column:
     Raises:
         KdkitError: when there is none, or only one of another fingerprint (naming both).
     """
-    locked = Lock.load(project.lock_path).teachers.get(teacher)
+    locked = project.lock.teachers.get(teacher)
     return store.column(teacher, None if locked is None else locked.fingerprint)
 
 

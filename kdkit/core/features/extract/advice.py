@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdkit.core.project.registry.lock import Lock
-
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 
 def who_adds(project: Project, teacher: str) -> str:
     """``... adds them``: the command, or, of a teacher whose files are not here (that of a pulled student), who can."""
-    locked = Lock.load(project.lock_path).teachers.get(teacher)
+    locked = project.lock.teachers.get(teacher)
     if teacher in project.registry.teachers and not (locked and locked.held_by_author):
         return f"'kdkit features extract {teacher}' adds them"
     return "only who has its files adds them"

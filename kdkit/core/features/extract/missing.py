@@ -95,7 +95,6 @@ def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int
 
 
 def _locked_fingerprints(project: Project, teachers: Sequence[str]) -> dict[str, str]:
-    from kdkit.core.project.registry.lock import Lock
 
     chosen = tuple(project.registry.teachers)
     unknown = [name for name in teachers if name not in chosen]
@@ -108,5 +107,5 @@ def _locked_fingerprints(project: Project, teachers: Sequence[str]) -> dict[str,
             fix=f"kdkit add-teacher {unknown[0] if unknown else 'NAME'}",
             code=ExitCode.USAGE,
         )
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     return {name: lock.teacher(name).fingerprint for name in teachers or chosen}

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import SPLITS
 from kdkit.core.features.extract.endpoint_answers import tells_own_answers
-from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -28,7 +27,7 @@ def live_devices(project: Project) -> dict[str, str | None]:
     Raises:
         KdkitError: a live teacher gives no signals, or only of its own answers.
     """
-    lock, registry = Lock.load(project.lock_path), project.registry
+    lock, registry = project.lock, project.registry
     for name in registry.live:
         if name not in lock.teachers:
             continue

@@ -61,9 +61,8 @@ def column_statuses(
         index: its samples; None if they cannot be read.
         reporter: receives the warnings.
     """
-    from kdkit.core.project.registry.lock import Lock
 
-    locked = {name: facts.fingerprint for name, facts in Lock.load(project.lock_path).teachers.items()}
+    locked = {name: facts.fingerprint for name, facts in project.lock.teachers.items()}
     store = FeatureStore(project.features)
     found = []
     for teacher in store.teachers:

@@ -11,7 +11,7 @@ from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Entry
 from kdkit.core.project.licenses import Use, allowed
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose
-from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.registry.schema import TeacherEntry
 
 State = Literal["locked", "not locked", "available", "unavailable"]
@@ -48,7 +48,7 @@ class TeacherRow:
 
 def chosen_rows(project: Project) -> list[TeacherRow]:
     """The registry's teachers, in its order."""
-    lock, registry = Lock.load(project.lock_path), project.registry
+    lock, registry = project.lock, project.registry
     rows = []
     for name, entry in registry.teachers.items():
         try:

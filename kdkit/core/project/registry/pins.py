@@ -7,9 +7,8 @@ name that ``registry.yaml`` and its recipe use, when teachers are locked and whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from kdkit.core.base.errors import KdkitError
@@ -17,42 +16,26 @@ from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import StudentSpec
 from kdkit.core.project.recipe import Recipe, is_path, recipe_file
 from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.pinned import pinned
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
 
-Pins = Mapping[str, Mapping[str, str]]
-NO_PROVIDER = "registry"
-"""What :class:`LockedTeacher` has where ``registry.yaml`` alone says what the teacher is."""
 
-
-def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Catalogue:
-    """``catalogue`` with the pins of ``lock``, but for the names ``without``."""
-    teachers = {name: facts.provider.partition("@")[0] for name, facts in lock.teachers.items()}
-    pins: Pins = {
-        **lock.providers,
-        "teacher": {name: provider for name, provider in teachers.items() if provider != NO_PROVIDER},
-    }
-    kept = {
-        family: {name: provider for name, provider in names.items() if name not in without}
-        for family, names in pins.items()
-    }
-    return replace(catalogue, pins=kept)
-
-
-def unpin(project: Project, names: Iterable[str]) -> None:
-    """Let ``names`` come from whoever provides them now, until the lock is written again.
+def unpinned(project: Project, names: Iterable[str]) -> Project:
+    """The project with ``names`` taken from the plugins that provide them now, whatever the lock says.
 
     Raises:
         KdkitError: nobody provides a name that the project uses and has pinned, or several do.
     """
-    lock, wanted = Lock.load(project.lock_path), frozenset(names)
-    vars(project)["catalogue"] = pinned(project.catalogue, lock, wanted)
-    if wanted:
-        for family, name in used_names(project, lock, project.registry.recipe):
-            if name in wanted and name in lock.providers.get(family, {}):
-                project.catalogue.get(family, name)
+    wanted = frozenset(names)
+    if not wanted:
+        return project
+    free = project.with_catalogue(pinned(project.catalogue, project.lock, wanted))
+    for family, name in used_names(free, project.lock, free.registry.recipe):
+        if name in wanted and name in project.lock.providers.get(family, {}):
+            free.catalogue.get(family, name)
+    return free
 
 
 def with_pins(project: Project, lock: Lock, recipe: str | None = None) -> Lock:
@@ -78,9 +61,8 @@ def with_pins(project: Project, lock: Lock, recipe: str | None = None) -> Lock:
 
 def pin_names(project: Project, recipe: str | None = None) -> None:
     """Write the pins of a project into ``registry.lock``, if any is new; see :func:`with_pins`."""
-    lock = Lock.load(project.lock_path)
-    now = with_pins(project, lock, recipe)
-    if now != lock:
+    now = with_pins(project, project.lock, recipe)
+    if now != project.lock:
         now.save(project.lock_path)
 
 

@@ -138,10 +138,9 @@ def _inside(project: Project, name: str) -> Path:
 def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
     """The files that the lock knows, and no others."""
     from kdkit.core.project.registry.chosen import chosen_teacher
-    from kdkit.core.project.registry.lock import Lock
     from kdkit.core.teachers.open import require_same_choice
 
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     for name in sorted(project.registry.teachers):
         chosen = chosen_teacher(project, name)
         if chosen.unavailable and name not in lock.teachers:
@@ -171,9 +170,8 @@ def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
     """
     from kdkit.core.features import FeatureStore
     from kdkit.core.features.extract.answers import tells_texts
-    from kdkit.core.project.registry.lock import Lock
 
-    store, lock = FeatureStore(project.features), Lock.load(project.lock_path)
+    store, lock = FeatureStore(project.features), project.lock
     for teacher in store.teachers:
         column = _column_in_use(store, lock, teacher)
         if column is None:

@@ -94,10 +94,9 @@ def require_space(folder: Path, size: int) -> None:
 
 
 def _fetch_missing(project: Project, reporter: Reporter) -> None:
-    from kdkit.core.project.registry.lock import Lock
     from kdkit.core.teachers import materialize
 
-    for name, locked in Lock.load(project.lock_path).teachers.items():
+    for name, locked in project.lock.teachers.items():
         if held_by_author(project, name, locked):
             continue
         if name in project.registry.teachers and not (project.artifacts / name).is_dir():

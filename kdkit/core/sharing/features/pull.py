@@ -118,7 +118,7 @@ def _record(folder: Path, repo: str) -> FeaturesRecord:
 
 def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Sequence[str]) -> dict[str, SharedColumn]:
     """Teacher -> its column, of the fingerprint that the lock has."""
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     for name in teachers:
         if name not in record.columns:
             why = did_you_mean(name, tuple(record.columns))

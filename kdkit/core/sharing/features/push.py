@@ -13,7 +13,6 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import tells_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
-from kdkit.core.project.registry.lock import Lock
 from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 
@@ -84,7 +83,7 @@ def push_features(
 
 def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     """The teachers, each with a column of the locked fingerprint."""
-    lock, store = Lock.load(project.lock_path), FeatureStore(project.features)
+    lock, store = project.lock, FeatureStore(project.features)
     chosen = tuple(project.registry.teachers)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
     columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
@@ -112,7 +111,7 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
 def _license(project: Project, name: str, *, public: bool) -> str:
     from kdkit.core.project.registry.chosen import chosen_teacher
 
-    locked = Lock.load(project.lock_path).teacher(name)
+    locked = project.lock.teacher(name)
     facts = chosen_teacher(project, name).license_facts(locked.license, gated=locked.gated)
     return license_to_share(name, facts, public=public)
 
@@ -123,7 +122,7 @@ def _write_column(
     from kdkit.core.data.prompts import all_prompts, prompt_sets
     from kdkit.core.sharing.release.redact import public_source
 
-    locked = Lock.load(project.lock_path).teacher(name)
+    locked = project.lock.teacher(name)
     column = FeatureStore(project.features).column(name, locked.fingerprint)
     prompts = all_prompts(prompt_sets(project.registry, table))
     form = write_shared_form(column, table, prompts, folder / STORE / name / column.fingerprint[:PREFIX])

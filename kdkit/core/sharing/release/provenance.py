@@ -12,7 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.distill.model.build import anchored
 from kdkit.core.project.licenses import FACTS, LicenseFacts, allowed
 from kdkit.core.project.registry.chosen import chosen_teacher
-from kdkit.core.project.registry.lock import NOT_PUBLISHED, Lock
+from kdkit.core.project.registry.lock import NOT_PUBLISHED
 from kdkit.core.project.versions import Version, Versions
 from kdkit.core.sharing.release.layout import Origin
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
@@ -94,7 +94,7 @@ def start_of(project: Project, history: Sequence[Mapping[str, Any]]) -> Start | 
     if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its license counts
         return None
     folder = Path(anchored(init, project.root)).absolute()
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     for name, facts in lock.teachers.items():
         if folder == (project.artifacts / name).absolute():
             known = LicenseFacts(seen=facts.license.name if facts.license else None, gated=facts.gated)
@@ -170,7 +170,7 @@ def with_start(lineage: Mapping[str, Any], start: Start) -> dict[str, Any]:
 def _facts(project: Project, entry: Mapping[str, Any], spec: TeacherSpec | None) -> LicenseFacts:
     """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
     name, source = entry["name"], public_source(entry["source"])
-    locked = Lock.load(project.lock_path).teachers.get(name)
+    locked = project.lock.teachers.get(name)
     if name in project.registry.teachers and locked and public_source(locked.source) == source:
         return chosen_teacher(project, name).license_facts(locked.license, gated=locked.gated)
     facts = LicenseFacts(**entry[FACTS]) if FACTS in entry else LicenseFacts(seen=entry.get("license"))

@@ -190,7 +190,7 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
     if named is None:
         (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
     data = public_registry(project.registry, recipe=named or f"./{Path(RECIPE).name}")
-    lock = Lock.load(project.lock_path)
+    lock = project.lock
     known = {**_held_by_others(lock), **data["teachers"]}
     data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
     about = f"The registry of {version.name} as it was published: without data and without paths."

@@ -14,7 +14,8 @@ from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.registry.pins import pin_names, pinned
+from kdkit.core.project.registry.pinned import pinned
+from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import LINEAGE_FORMAT, load_student
 from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
 from tests.conftest import Cli, InstallPlugin

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.registry.pins import NO_PROVIDER
+from kdkit.core.project.registry.pinned import NO_PROVIDER
 from kdkit.core.project.registry.schema import Registry
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.registry.pins import pinned
+from kdkit.core.project.registry.pinned import pinned
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, Origin, Record
 from kdkit.core.sharing.release.pulled.plugins import Lacking, lacking_plugins
