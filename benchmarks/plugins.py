@@ -35,7 +35,7 @@ BROKEN = {
 }
 PLUGGY = """
 import pluggy
-from kdkit.core import hookspecs
+from kdkit.core.contracts import hookspecs
 manager = pluggy.PluginManager("kdkit")
 manager.add_hookspecs(hookspecs)
 manager.load_setuptools_entrypoints("kdkit")

@@ -124,6 +124,4 @@ def make_project(
 
 def open_project(root: Path) -> Project:
     """The project as a fresh process would see it."""
-    project = Project(root)
-    project.__dict__["catalogue"] = toy_catalogue()  # what a plugin on PyPI would give
-    return project
+    return Project(root).with_catalogue(toy_catalogue())  # what a plugin on PyPI would give

@@ -150,7 +150,7 @@ def lock(
     if not (locked or names):
         here = "every teacher is locked already; name one to lock it afresh"
         console.say(here if project.registry.teachers else "there are no teachers; 'kdkit add-teacher NAME' adds one")
-    for family, providers in project.lock.providers.items():
+    for family, providers in project.reloaded().lock.providers.items():
         for name in names or ():
             if name in providers:
                 console.say(f"{family} '{name}': from {providers[name]}")

@@ -15,7 +15,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry, read_text
-from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
 from kdkit.core.teachers.card import license_seen
@@ -76,11 +76,12 @@ def add_teacher(
     """
     reporter = reporter or Silent()
     with project.exclusive(f"kdkit add-teacher {name}"):
+        project = project.reloaded()
         chosen, _, after = _planned(project, name, fields)
         _check_domains(project, chosen, reporter)
         facts = _admit(project, chosen, offline, reporter)
         with disk_errors(str(project.root)):
-            lock = Lock.load(project.lock_path).with_teacher(name, facts)
+            lock = project.lock.with_teacher(name, facts)
             lock.save(project.lock_path)
             write_atomically(project.registry_path, after.encode())
         pin_names(project.with_registry(check_registry(after)).with_lock(lock))
@@ -127,7 +128,7 @@ def remove_teacher(project: Project, name: str) -> None:
     with project.exclusive(f"kdkit remove-teacher {name}"):
         after = remove_entry(read_text(project.registry_path), name)
         write_atomically(project.registry_path, after.encode())
-        lock = Lock.load(project.lock_path)
+        lock = project.reloaded().lock
         if name in lock.teachers:
             lock.without_teacher(name).save(project.lock_path)
         shutil.rmtree(project.artifacts / name, ignore_errors=True)
@@ -155,8 +156,8 @@ def lock_teachers(
     reporter = reporter or Silent()
     done = {}
     with project.exclusive("kdkit lock"):
-        lock = Lock.load(project.lock_path)
-        project = unpinned(project, names)
+        project = unpinned(project.reloaded(), names)
+        lock = project.lock
         pins = {name for family in lock.providers.values() for name in family} - set(project.registry.teachers)
         wanted = [name for name in names if name not in pins]
         if not names:

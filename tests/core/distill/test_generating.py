@@ -71,9 +71,7 @@ def reopened(root: Path) -> Project:
     added: dict[Family, Spec] = {"student": STUDENT, "loss": LOSS, "task": TASK, "loader": LOADER}
     for family, spec in added.items():
         contents[family] = (*contents[family], Entry(spec, "kdkit-toy", "1.0"))
-    fresh = Project(root)
-    fresh.__dict__["catalogue"] = replace(catalogue, contents=contents)
-    return fresh
+    return Project(root).with_catalogue(replace(catalogue, contents=contents))
 
 
 def add_vlm(root: Path, name: str, **config: object) -> None:

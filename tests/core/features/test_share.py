@@ -231,9 +231,9 @@ def test_features_of_another_state_of_the_teacher_are_refused(author: Project, l
     assert "weights is" in caught.value.why
     Lock().save(other.lock_path)
     with raises_error("KD-SHARE-005", where="alice/columns"):
-        pull_features(other, REPO, hub=signed_in(local))
+        pull_features(other.reloaded(), REPO, hub=signed_in(local))
     with raises_error("KD-SHARE-004", where="alice/columns", mentions=("'radoi'",)) as caught:
-        pull_features(other, REPO, ["radoi"], hub=signed_in(local))
+        pull_features(other.reloaded(), REPO, ["radoi"], hub=signed_in(local))
     assert caught.value.why == "did you mean 'radio'?"
     Lock().save(other.lock_path)
     assert contents(other).keys() == before.keys()
@@ -323,7 +323,7 @@ def test_features_from_which_texts_can_be_read_are_not_shared(author: Project, l
     lock.with_teacher("radio", lock_of(tokens.fingerprint)).save(author.lock_path)
     for named in ([], ["radio"]):
         with raises_error("KD-SHARE-009") as caught:
-            push_features(author, REPO, named, hub=signed_in(local))
+            push_features(author.reloaded(), REPO, named, hub=signed_in(local))
         assert caught.value.code == ExitCode.DENIED
     assert not local.repositories
 

@@ -90,16 +90,7 @@ def make_project(folder: Path, *teachers: TeacherSpec, registry: str = "version:
     """A project whose catalogue is :func:`catalogue`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "registry.yaml").write_text(registry, encoding="utf-8")
-    project = Project(folder)
-    vars(project)["catalogue"] = catalogue(*teachers)
-    return project
-
-
-def again(project: Project) -> Project:
-    """The same project, as the next command sees it."""
-    fresh = Project(project.root)
-    vars(fresh)["catalogue"] = project.catalogue
-    return fresh
+    return Project(folder).with_catalogue(catalogue(*teachers))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -122,7 +113,7 @@ def refused(project: Project, name: str, **fields: object) -> KdkitError:
     """Adding fails, and afterwards every file of the project is as it was before."""
     before = tree(project.root)
     with pytest.raises(KdkitError) as caught:
-        add_teacher(project, name, fields)
+        add_teacher(project.reloaded(), name, fields)
     assert tree(project.root) == before
     assert not project.artifacts.exists() or list(project.artifacts.iterdir()) == []
     return caught.value

@@ -37,9 +37,10 @@ def test_a_folder_becomes_a_locked_teacher_that_opens_the_same(tmp_path: Path) -
     assert set(facts.files) == {"stub.json", "model.safetensors"}
     text = (tmp_path / "registry.yaml").read_text("utf-8")
     assert text == "version: 1\n# mine\nteachers:\n  a:\n    from: local:models/a\n    domains: [ct]\n"
-    assert list(project.registry.teachers) == ["a"]
 
-    opened = open_teacher(stub.again(project), "a")
+    project = project.reloaded()
+    assert list(project.registry.teachers) == ["a"]
+    opened = open_teacher(project, "a")
     assert opened.fingerprint == facts.fingerprint == Lock.load(project.lock_path).teacher("a").fingerprint
     assert isinstance(opened.signals, SignalSource)
     assert isinstance(opened.model, torch.nn.Module)
@@ -53,8 +54,7 @@ def test_the_folder_is_relocatable_and_needs_its_source_no_more(tmp_path: Path) 
     add_teacher(project, "a", {"from": f"local:{stub.write(tmp_path / 'a')}"})
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "here").rename(tmp_path / "there")
-    moved = Project(tmp_path / "there")
-    vars(moved)["catalogue"] = project.catalogue
+    moved = Project(tmp_path / "there").with_catalogue(project.catalogue)
     assert open_teacher(moved, "a").name == "a"
     assert check_lock(moved) == []
 
@@ -63,6 +63,7 @@ def test_a_deleted_artifact_is_fetched_again_and_must_be_the_same(tmp_path: Path
     project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a")
     locked = add_teacher(project, "a", {"from": "local:a"})
+    project = project.reloaded()
     shutil.rmtree(project.state)
     assert materialize(project, "a").files == locked.files
     assert open_teacher(project, "a").fingerprint == locked.fingerprint
@@ -149,6 +150,7 @@ def test_names_that_nobody_knows(tmp_path: Path) -> None:
     assert (error.why, error.code) == ("own code", ExitCode.MISSING)
     stub.write(tmp_path / "a")
     assert add_teacher(project, "medclip", {"from": "local:a", "loader": "stub"}).provider == "kdkit-stub@1.0"
+    project = project.reloaded()
     with raises_error("KD-REG-006", mentions=("already",)):
         add_teacher(project, "medclip", {})
     for ask in (open_teacher, materialize, remove_teacher):
@@ -172,19 +174,21 @@ def test_a_name_of_two_plugins_must_be_chosen(tmp_path: Path) -> None:
     )
     entries = project.catalogue.entries("teacher")
     two = (replace(entries[0], provider="kdkit-one"), replace(entries[1], provider="kdkit-two"))
-    vars(project)["catalogue"] = replace(project.catalogue, contents={**project.catalogue.contents, "teacher": two})
+    contents = {**project.catalogue.contents, "teacher": two}
+    project = project.with_catalogue(replace(project.catalogue, contents=contents))
     stub.write(tmp_path / "b")
     error = stub.refused(project, "t")
     assert "kdkit-one" in error.why
     assert "add-teacher PROVIDER:t" in error.fix
     assert add_teacher(project, "t", {"provider": "kdkit-two"}).source == "local:b"
-    assert open_teacher(project, "t").name == "t"
+    assert open_teacher(project.reloaded(), "t").name == "t"
 
 
 def test_a_changed_file_is_named_with_both_hashes(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     source = stub.write(tmp_path / "a")
     locked = add_teacher(project, "a", {"from": "local:a"}).files["model.safetensors"].sha256
+    project = project.reloaded()
     artifact = project.artifacts / "a" / "model.safetensors"
     whole = artifact.read_bytes()
     for path in (artifact, source / "model.safetensors"):
@@ -212,7 +216,7 @@ def test_locking_again_takes_what_is_there_now(tmp_path: Path) -> None:
     stub.write(source, width=7)
     second = lock_teachers(project, ["a"])["a"]
     assert second.dims == {"image": 7, "text": 7}
-    assert open_teacher(stub.again(project), "a").fingerprint == second.fingerprint != first.fingerprint
+    assert open_teacher(project.reloaded(), "a").fingerprint == second.fingerprint != first.fingerprint
 
 
 def test_a_registry_edited_since_the_lock_is_said_with_both_values(tmp_path: Path) -> None:
@@ -222,11 +226,11 @@ def test_a_registry_edited_since_the_lock_is_said_with_both_values(tmp_path: Pat
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("local:a", "local:b"), encoding="utf-8")
     with raises_error("KD-TEACH-007", where="registry.yaml") as caught:
-        open_teacher(stub.again(project), "a")
+        open_teacher(project.reloaded(), "a")
     assert "'local:a'" in caught.value.why
     assert "'local:b'" in caught.value.why
     path.write_text("version: 1\nteachers: {}\n", encoding="utf-8")
-    assert check_lock(stub.again(project)) == ["registry.lock: teacher 'a' is not in registry.yaml"]
+    assert check_lock(project.reloaded()) == ["registry.lock: teacher 'a' is not in registry.yaml"]
 
 
 def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ def test_teachers_written_by_hand_are_locked_and_unavailable_ones_left_out(tmp_p
     notes = stub.Notes()
     assert list(lock_teachers(project, reporter=notes)) == ["a"]
     assert "own code" in notes.warnings[0]
-    assert check_lock(project) == []
+    assert check_lock(project.reloaded()) == []
     with raises_error("KD-REG-001", where="registry.yaml:3"):
         lock_teachers(project, ["medclip"])
     assert (tmp_path / "registry.yaml").read_text("utf-8") == registry
@@ -257,7 +261,7 @@ def test_removing_leaves_what_people_wrote_and_the_cached_features(tmp_path: Pat
     assert Lock.load(project.lock_path).teachers == {}
     assert not (project.artifacts / "a").exists()
     assert (project.features / "a").is_dir()
-    assert dict(project.registry.teachers) == {}
+    assert dict(project.reloaded().registry.teachers) == {}
 
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:
@@ -294,7 +298,7 @@ def test_domains_that_no_sample_has_are_told_at_once(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path, registry=f"version: 1\ndata:\n- {entry}\nteachers:\n")
     sources = load_catalogue().contents["source"]
     contents = {**project.catalogue.contents, "source": sources}
-    vars(project)["catalogue"] = replace(project.catalogue, contents=contents)
+    project = project.with_catalogue(replace(project.catalogue, contents=contents))
     stub.write(tmp_path / "a")
     fields = {"from": "local:a", "domains": ["retin", "retina"]}
     notes = stub.Notes()
@@ -339,7 +343,7 @@ def test_signals_of_an_opened_teacher(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a", width=4)
     add_teacher(project, "a", {"from": "local:a"})
-    signals = open_teacher(project, "a").signals
+    signals = open_teacher(project.reloaded(), "a").signals
     sample = Sample(id="s", image=Path("s.png"), text="four", domain="ct")
     rows = signals.compute([signals.prepare(Image.new("RGB", (2, 2), (1, 2, 3)), sample)])
     matrix = torch.arange(12.0).view(3, 4) / 10

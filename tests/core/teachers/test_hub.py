@@ -52,6 +52,7 @@ def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> 
     hub.add("org/teacher", files(tmp_path, width=9))
     shutil.rmtree(project.state)
     shutil.rmtree(tmp_path / "cache")
+    project = project.reloaded()
     assert materialize(project, "t").files == facts.files, "the locked commit, not the branch"
     assert open_teacher(project, "t").fingerprint == facts.fingerprint
     assert lock_teachers(project, ["t"])["t"].dims["image"] == 9
@@ -156,7 +157,7 @@ def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, t
     assert facts.also == {"text": f"hf:org/text@{side}"}
     hub.add("org/text", {"config.json": b'{"changed": true}'})
     shutil.rmtree(project.state)
-    assert materialize(project, "t").files == facts.files
+    assert materialize(project.reloaded(), "t").files == facts.files
 
 
 OPEN_CLIP = b'{"model_cfg": {"text_cfg": {"hf_model_name": "org/bert", "hf_tokenizer_name": "%s"}}}'

@@ -48,7 +48,7 @@ def test_files_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.M
     (package / "__init__.py").write_text("raise SystemExit('never imported')", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert add_teacher(project, "a", {"from": "package:kdkit_stub_pack/teachers/a"}).dims["image"] == 4
-    assert open_teacher(project, "a").name == "a"
+    assert open_teacher(project.reloaded(), "a").name == "a"
     for bad, word in (
         ("package:kdkit_stub_pack/teachers/b", "no such folder"),
         ("package:kdkit_absent/a", "not installed"),

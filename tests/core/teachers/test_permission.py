@@ -46,7 +46,7 @@ def test_the_license_of_the_catalogue_stops_before_anything_is_fetched(
     notes = stub.Notes()
     add_teacher(project, "t", fields, reporter=notes)
     assert bool(notes.warnings) == (outcome == "warned")
-    assert open_teacher(project, "t").name == "t"
+    assert open_teacher(project.reloaded(), "t").name == "t"
 
 
 def test_the_license_in_the_files_stops_and_leaves_nothing(tmp_path: Path) -> None:
@@ -79,5 +79,5 @@ def test_a_project_that_becomes_commercial_may_not_open_what_it_locked(tmp_path:
     path = tmp_path / "registry.yaml"
     path.write_text(path.read_text("utf-8").replace("research", "commercial"), encoding="utf-8")
     with raises_error("KD-TEACH-009", where="registry.yaml:4") as caught:
-        open_teacher(stub.again(project), "a")
+        open_teacher(project.reloaded(), "a")
     assert caught.value.code == ExitCode.DENIED

@@ -99,6 +99,7 @@ def test_a_pickled_teacher_is_converted_once_and_its_origin_is_watched(tmp_path:
     project = stub.make_project(tmp_path)
     folder = stub.write(tmp_path / "a", pickled=True)
     facts = add_teacher(project, "a", {"from": "local:a"})
+    project = project.reloaded()
     made_from = facts.files["model.safetensors"].made_from
     assert made_from is not None
     assert made_from.sha256 == sha256_of(folder / "pytorch_model.bin")

@@ -203,7 +203,7 @@ def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_pat
     def locked(url: str = endpoint.url, **more: object) -> LockedTeacher:
         teacher(folder, url, **more)
         with raises_error("KD-TEACH-008", where="registry.yaml:4", mentions=("'endpoint.json'",)):
-            verify(project, "remote")
+            verify(project.reloaded(), "remote")
         return lock_teachers(project, ["remote"])["remote"]
 
     elsewhere = endpoint.url.replace("127.0.0.1", "localhost")
@@ -211,7 +211,7 @@ def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_pat
     moved = locked(elsewhere, **how)
     assert moved.files != first.files
     assert moved.fingerprint == first.fingerprint
-    assert open_teacher(project, "remote").fingerprint == first.fingerprint
+    assert open_teacher(project.reloaded(), "remote").fingerprint == first.fingerprint
     what = ({"model": "b"}, {"revision": "b"}, {"question": "b"}, {"system": "b"}, {"boxes": "qwen2.5-vl"},
             {"boxes": "qwen2.5-vl", "min_pixels": 9})  # fmt: skip
     assert len({first.fingerprint, *(locked(**other).fingerprint for other in what)}) == 1 + len(what)

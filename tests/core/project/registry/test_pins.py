@@ -14,7 +14,6 @@ from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.registry.pinned import pinned
 from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import LINEAGE_FORMAT, load_student
 from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
@@ -53,9 +52,7 @@ def catalogue(*losses: Entry) -> Catalogue:
 
 def make_project(root: Path, *losses: Entry) -> Project:
     """The project as a new process with these plugins sees it."""
-    project = Project(root)
-    vars(project)["catalogue"] = pinned(catalogue(*losses), Lock.load(project.lock_path))
-    return project
+    return Project(root).with_catalogue(catalogue(*losses)).reloaded()
 
 
 OURS, THEIRS, TILTED = loss("huber", "kdkit-huber"), loss("huber", "kdkit-other"), loss("tilted", "kdkit-other")
@@ -196,8 +193,7 @@ def stub_project(root: Path, provider: str) -> Project:
     known = project.catalogue
     entries = (replace(known.entries("teacher")[0], provider=provider),) if provider else ()
     own = replace(known, contents={**known.contents, "teacher": entries})
-    vars(project)["catalogue"] = pinned(own, Lock.load(project.lock_path))
-    return project
+    return project.with_catalogue(own).reloaded()
 
 
 @pytest.mark.parametrize(("then", "now"), [("kdkit-a", "kdkit-b"), ("kdkit-a", "kdkit"), ("", "kdkit-b")])
@@ -214,6 +210,7 @@ def test_a_teacher_of_another_provider_is_refused(then: str, now: str, tmp_path:
     assert now in caught.value.why
     assert len(check_lock(after)) == 1
     lock_teachers(after, ["t"])
+    after = after.reloaded()
     assert open_teacher(after, "t").name == "t"
     assert Lock.load(after.lock_path).teacher("t").provider == f"{now}@1.0"
 
@@ -256,8 +253,10 @@ def test_the_command_refuses_and_says_what_to_do(kdkit_cli: Cli, install_plugin:
     install_plugin("kdkit-second", SOURCE.format(who="second"))
     refused = kdkit_cli("data", "check")
     assert refused.code == ExitCode.MISSING
-    assert "error: registry.lock: the source 'rows' comes from kdkit-first in this project" in refused.stderr
-    assert "do: kdkit install kdkit-first; or say 'kdkit-second:rows'; or kdkit lock rows" in refused.stderr
+    assert refused.stderr.startswith("error[KD-PLUG-002]: registry.lock:")
+    assert "kdkit install kdkit-first" in refused.stderr
+    assert "'kdkit-second:rows'" in refused.stderr
+    assert "kdkit lock rows" in refused.stderr
     taken = kdkit_cli("lock", "rows")
     assert (taken.code, taken.stderr) == (0, "source 'rows': from kdkit-second\n")
     assert "comes from" not in kdkit_cli("data", "check").stderr

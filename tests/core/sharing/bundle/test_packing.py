@@ -339,7 +339,7 @@ def test_memory_stays_small_and_progress_ends_once(copy: Project) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from kdkit.core import bundle
+from kdkit.core.sharing import bundle
 from kdkit.core.contracts import Silent
 from kdkit.core.project.project import Project
 
