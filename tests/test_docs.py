@@ -22,7 +22,8 @@ from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import hookspecs, specs
-from kdkit.core.plugin_system.discovery import HOOKS, discover, installed
+from kdkit.core.plugin_system.discovery import HOOKS, discover
+from kdkit.core.plugin_system.installed import installed
 from tests.conftest import Cli
 from tests.documented_plugin import install_documented_plugin
 

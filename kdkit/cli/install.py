@@ -93,7 +93,7 @@ def _versions() -> dict[str, str]:
     """Distribution with plugins -> version, at this moment; from metadata alone."""
     from importlib import invalidate_caches
 
-    from kdkit.core.plugin_system.discovery import installed
+    from kdkit.core.plugin_system.installed import installed
 
     invalidate_caches()
     return {plugin.distribution: plugin.version for plugin in installed()}

@@ -16,8 +16,9 @@ import kdkit.testing
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, one_line
-from kdkit.core.plugin_system.discovery import installed, load_catalogue
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.plugin_system.hang_cache import forget
+from kdkit.core.plugin_system.installed import installed
 from kdkit.testing.contract import Contract, checks
 from kdkit.testing.contracts.plugin import PluginContract
 from kdkit.testing.given import contracts_of

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.plugin_system.discovery import Catalogue, discover, installed
+from kdkit.core.plugin_system.discovery import Catalogue, discover
 from kdkit.core.plugin_system.hang_cache import Hang, remember
+from kdkit.core.plugin_system.installed import installed
 from tests.conftest import write_distribution
 from tests.installed_plugins import GOOD, IMPORTS, record_of
 

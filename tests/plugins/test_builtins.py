@@ -11,7 +11,8 @@ import pytest
 
 from kdkit.core.contracts import FactorySpec, RecipeSpec, StudentSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import BUILT_IN, FAMILIES, Entry, resolve
-from kdkit.core.plugin_system.discovery import discover, installed
+from kdkit.core.plugin_system.discovery import discover
+from kdkit.core.plugin_system.installed import installed
 
 CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
 ENTRIES = [(family, entry) for family in FAMILIES for entry in CATALOGUE.entries(family)]

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from importlib.metadata import distributions
 from threading import TIMEOUT_MAX
 from time import perf_counter, time
 
@@ -28,13 +27,13 @@ from kdkit.core.plugin_system.catalogue import (
     resolve,
 )
 from kdkit.core.plugin_system.hang_cache import Hang, forgive, recall, remember
-from kdkit.core.plugin_system.loading import HOOKS, Answer, Declared, Installed, TooNew, ask, explain
+from kdkit.core.plugin_system.installed import Installed, installed
+from kdkit.core.plugin_system.loading import HOOKS, Answer, Declared, TooNew, ask, explain
 from kdkit.core.plugin_system.time_limit import Failed, Unfinished, run_apart
 
 __all__ = [
     "BUILT_IN",
     "FAMILIES",
-    "GROUP",
     "HOOKS",
     "Catalogue",
     "Entry",
@@ -47,7 +46,6 @@ __all__ = [
     "resolve",
 ]
 
-GROUP = "kdkit"
 SECONDS = 10.0
 """How long one plugin may take; ``KDKIT_PLUGIN_SECONDS`` changes it."""
 
@@ -108,31 +106,6 @@ def _require_installed(wanted: frozenset[str], plugins: tuple[Installed, ...]) -
             fix=did_you_mean(name, sorted(known)),
             code=ExitCode.PLUGIN,
         )
-
-
-def installed() -> tuple[Installed, ...]:
-    """The plugins on ``sys.path``, built-ins first, then by distribution and name; imports none of them.
-
-    Distributions are read one by one, because one with unreadable metadata must not hide the others. One that is
-    there twice counts as Python imports it: the first on the path. What only calls itself kdkit hides nothing.
-    """
-    found: dict[tuple[str, str, bool], Installed] = {}
-    seen: set[str] = set()
-    for dist in distributions():
-        try:
-            if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
-                continue
-            name, version = normal(dist.metadata["Name"]), dist.version
-            points = [point for point in dist.entry_points if point.group == GROUP]
-        except Exception:  # a damaged installation; pip is the one to complain
-            continue
-        if name in seen and name != BUILT_IN:
-            continue
-        seen.add(name)
-        for point in points:
-            plugin = Installed(point, name, version)
-            found.setdefault((name, point.name, plugin.built_in), plugin)
-    return tuple(sorted(found.values(), key=lambda p: (not p.built_in, p.distribution, p.point.name)))
 
 
 def discover(

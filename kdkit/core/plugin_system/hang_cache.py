@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import KdkitError
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.discovery import Installed
+    from kdkit.core.plugin_system.installed import Installed
 
 DAY = 24 * 60 * 60
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 
 import pluggy
@@ -13,7 +12,9 @@ import pluggy
 from kdkit.core import contracts
 from kdkit.core.base.errors import did_you_mean
 from kdkit.core.contracts import hookspecs
-from kdkit.core.plugin_system.catalogue import BUILT_IN, Family, normal, one_line
+from kdkit.core.plugin_system.catalogue import BUILT_IN, Family, one_line
+from kdkit.core.plugin_system.installed import Installed
+from kdkit.core.plugin_system.requirements import unmet
 
 HOOKS: Mapping[str, tuple[Family, type[contracts.Spec]]] = {
     "kdkit_loaders": ("loader", contracts.LoaderSpec),
@@ -31,24 +32,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 Declared = tuple[Family, contracts.Spec]
 Answer = tuple[object, tuple[str, ...], list[Declared]]
 """The module (or other object) that an entry point names, the hooks that it implements, what they declare."""
-
-
-@dataclass(frozen=True)
-class Installed:
-    """A plugin on disk: an entry point, and the distribution (by its normalized name) that it belongs to."""
-
-    point: EntryPoint
-    distribution: str
-    version: str
-
-    @property
-    def built_in(self) -> bool:
-        """It is kdkit's own code, not only what calls itself so."""
-        return self.distribution == BUILT_IN and self.point.module.startswith("kdkit.plugins.")
-
-    def allowed_by(self, allowed: frozenset[str] | None) -> bool:
-        """Built-ins always are."""
-        return self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
 
 
 class TooNew(Exception):
@@ -112,8 +95,6 @@ def explain(plugin: Installed, error: BaseException) -> str:
     if _is_gone(plugin.point, error):
         return f"its entry point {plugin.point.value} does not exist ({text}); reinstall or uninstall it"
     if isinstance(error, (ImportError, AttributeError)) and plugin.point.dist is not None:
-        from kdkit.core.plugin_system.requirements import unmet  # only where something is wrong already
-
         lacking = unmet(plugin.point.dist)
         if lacking:
             needs = ", ".join(f"{wanted} ({found or 'not installed'})" for wanted, found in lacking.items())

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+from kdkit.core.plugin_system.installed import installed
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Frozen:
 
 def freeze() -> tuple[Frozen, ...]:
     """kdkit first, then the distributions with plugins by name; imports none of them."""
-    from kdkit.core.plugin_system.discovery import installed
-
     wanted = {BUILT_IN, *(plugin.distribution for plugin in installed())}
     found: dict[str, Frozen] = {}
     for dist in distributions():

@@ -19,11 +19,10 @@ from kdkit.core.plugin_system.discovery import (
     FAMILIES,
     HOOKS,
     Catalogue,
-    Installed,
     discover,
-    installed,
     load_catalogue,
 )
+from kdkit.core.plugin_system.installed import Installed, installed
 from tests.conftest import write_distribution
 from tests.errors import raises_error
 from tests.installed_plugins import GOOD, IMPORTS, record_of

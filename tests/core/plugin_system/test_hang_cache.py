@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.plugin_system.discovery import Installed, installed
 from kdkit.core.plugin_system.hang_cache import DAY, Hang, forget, recall, remember
+from kdkit.core.plugin_system.installed import Installed, installed
 from tests.conftest import write_distribution
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from kdkit.core.plugin_system.discovery import installed, load_catalogue
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.plugin_system.installed import installed
 from kdkit.core.sharing.bundle.manifest import Manifest
 
 

@@ -1,0 +1,54 @@
+"""The plugins that are installed: entry points of group ``kdkit``. Imports none of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, distributions
+
+from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+
+GROUP = "kdkit"
+"""The entry-point group."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A plugin on disk: an entry point, and the distribution (by its normalized name) that it belongs to."""
+
+    point: EntryPoint
+    distribution: str
+    version: str
+
+    @property
+    def built_in(self) -> bool:
+        """It is kdkit's own code, not only what calls itself so."""
+        return self.distribution == BUILT_IN and self.point.module.startswith("kdkit.plugins.")
+
+    def allowed_by(self, allowed: frozenset[str] | None) -> bool:
+        """Built-ins always are."""
+        return self.built_in or allowed is None or bool({self.distribution, normal(self.point.name)} & allowed)
+
+
+def installed() -> tuple[Installed, ...]:
+    """The plugins on ``sys.path``, built-ins first, then by distribution and name; imports none of them.
+
+    Distributions are read one by one, because one with unreadable metadata must not hide the others. One that is
+    there twice counts as Python imports it: the first on the path. What only calls itself kdkit hides nothing.
+    """
+    found: dict[tuple[str, str, bool], Installed] = {}
+    seen: set[str] = set()
+    for dist in distributions():
+        try:
+            if f"[{GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
+                continue
+            name, version = normal(dist.metadata["Name"]), dist.version
+            points = [point for point in dist.entry_points if point.group == GROUP]
+        except Exception:  # a damaged installation; pip is the one to complain
+            continue
+        if name in seen and name != BUILT_IN:
+            continue
+        seen.add(name)
+        for point in points:
+            plugin = Installed(point, name, version)
+            found.setdefault((name, point.name, plugin.built_in), plugin)
+    return tuple(sorted(found.values(), key=lambda p: (not p.built_in, p.distribution, p.point.name)))
