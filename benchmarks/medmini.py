@@ -31,7 +31,7 @@ from tokenizers import pre_tokenizers
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, prepare
-from kdkit.core.evaluation.evaluation import Evaluation
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import recipe_file

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from projects import print_table, spread
 
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.scores import Evaluation, ModelScores
 
 INCREMENT_COLUMNS = (
     "old: mean accuracy [95 % paired interval]",

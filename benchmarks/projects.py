@@ -11,8 +11,8 @@ import numpy as np
 
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation.evaluation import Evaluation
-from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.evaluate import evaluate_version
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
@@ -92,7 +92,7 @@ def run(project: Project, **options: object) -> Outcome:
 
 def score_on_test(project: Project, version: str | None = None) -> Evaluation:
     """A version beside the teachers and the oracle, on the test split."""
-    return evaluate_project(Project(project.root), version, ancestors=False).evaluation
+    return evaluate_version(Project(project.root), version, ancestors=False).evaluation
 
 
 def spread(values: Sequence[float], digits: int = 1, factor: float = 100.0) -> str:

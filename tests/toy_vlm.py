@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdkit.core.contracts import Answer, AnswerView, Decoding, DomainScore, LossInput, Sample, SignalSpec
+from kdkit.core.contracts import Answer, Decoding, DomainScore, LossInput, ModelAnswers, Sample, SignalSpec
 
 TOKENS, VOCABULARY, TOP = 5, 23, 3
 PADDING = -1
@@ -155,7 +155,7 @@ class ToyVlmTeacher:
 class ToyAnswers:
     """An ``EvaluationTask`` that reads answers: the share of the reference's tokens that stand at their place."""
 
-    def evaluate(self, view: AnswerView, samples: Sequence[Sample]) -> list[DomainScore]:
+    def evaluate(self, view: ModelAnswers, samples: Sequence[Sample]) -> list[DomainScore]:
         scores = []
         for domain in dict.fromkeys(sample.domain for sample in samples):
             part = [sample for sample in samples if sample.domain == domain]

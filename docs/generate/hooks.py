@@ -32,7 +32,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "rope": ("RopeVariant",),
     "source": ("Sample",),
     "policy": ("TrustPolicy", "TrustTable"),
-    "task": ("EvaluationTask", "FeatureView", "DomainScore"),
+    "task": ("EvaluationTask", "ModelFeatures", "DomainScore"),
     "recipe": (),
 }
 """What of ``kdkit.core.contracts`` a family's objects do, take and give."""

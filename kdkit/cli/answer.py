@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.evaluation.best_of_n.answering import Selected
+    from kdkit.core.evaluation.best_of_n.answer import Selected
 
 WIDTH = 60
 """Characters of an answer that the table shows."""
@@ -53,13 +53,13 @@ def answer(
     if split not in SPLITS:
         raise KdkitError("KD-CLI-001", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
-    from kdkit.core.evaluation.best_of_n.answering import Asked, answer_project
+    from kdkit.core.evaluation.best_of_n.answer import Asked, answer_samples
 
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
     asked = Asked(version, teacher, rerank, split, tuple(domain or ()), limit)
     console.may_be_interrupted()
     with project.exclusive("kdkit answer"):
-        found = answer_project(project, asked, decoding, to=to, device=device, reporter=reporter)
+        found = answer_samples(project, asked, decoding, to=to, device=device, reporter=reporter)
     console.emit([one.to_json() for one in found], json=json, text=lambda: _text(found))
 
 

@@ -167,7 +167,7 @@ def call(root: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
 
 def summary(root: Path, seconds: float) -> None:
     """What happened, honestly, and what to do next."""
-    from kdkit.core.evaluation.evaluation import Evaluation
+    from kdkit.core.evaluation.scores import Evaluation
 
     reports = sorted(root.glob("reports/*.json"), key=lambda path: path.stat().st_mtime)
     evaluation = Evaluation.load(reports[-1])

@@ -15,7 +15,7 @@ from kdkit.cli import console
 from kdkit.cli.demo import call, heading
 
 if TYPE_CHECKING:
-    from kdkit.core.evaluation.evaluation import ModelScores
+    from kdkit.core.evaluation.scores import ModelScores
 
 OLD, NEW = ("mri", "dermoscopy", "xray"), "ct"
 TASKS = ("vg", "roc", "rc", "mia")
@@ -179,7 +179,7 @@ def one_more_teacher(root: Path, sizes: Sizes) -> Mapping[str, Mapping[str, floa
 
 def scores(root: Path, version: str, *options: str) -> dict[str, ModelScores]:
     """Models by name, from ``kdkit evaluate --json``."""
-    from kdkit.core.evaluation.evaluation import Evaluation
+    from kdkit.core.evaluation.scores import Evaluation
 
     report = json.loads(silent_call(root, "evaluate", version, *options, "--json"))
     return {model.name: model for model in Evaluation.load(root / report["file"]).models}
@@ -230,12 +230,12 @@ def selective(root: Path, version: str) -> dict[str, float]:
 def judged(root: Path, answers: Mapping[str, str]) -> dict[str, float]:
     """Domain -> accuracy of given answers, by the project's own task."""
     from kdkit.core.data.load import load_index
-    from kdkit.core.evaluation.judging import judge_of
+    from kdkit.core.evaluation.evaluator import make_evaluator
 
     project = console.project(str(root))
     table = load_index(project)
     samples = [sample for sample in table.samples if sample.id in answers]
-    found = judge_of(project, table).task.evaluate(Given(answers), samples)
+    found = make_evaluator(project.registry, project.catalogue, table).task.evaluate(Given(answers), samples)
     return {score.domain: score.metrics["accuracy"] for score in found}
 
 

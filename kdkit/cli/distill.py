@@ -136,7 +136,7 @@ def _weighted(domain: str, weight: float) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """What came out, for people."""
-    from kdkit.core.evaluation.guard import describe
+    from kdkit.core.evaluation.guard import describe_change
 
     version, verdict = outcome.version, outcome.verdict
     mean = outcome.evaluation.model("student").means
@@ -150,7 +150,7 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(
         [
             f"{version.name} is refused: it forgets more than the guard tolerates",
-            *(f"  {describe(change)}" for change in verdict.broken),
+            *(f"  {describe_change(change)}" for change in verdict.failed),
             f"{version.lineage['parent']} stays current",
             scores,
             *_retention_lines(outcome),
@@ -169,7 +169,7 @@ def _corrected_text(corrected: Mapping[str, Any]) -> str:
 
 
 def _retention_lines(outcome: Outcome) -> list[str]:
-    from kdkit.core.evaluation.guard import describe
+    from kdkit.core.evaluation.guard import describe_change
 
     kept, verdict = outcome.retention, outcome.verdict
     if kept is None or verdict is None:
@@ -177,13 +177,13 @@ def _retention_lines(outcome: Outcome) -> list[str]:
     lines = []
     if kept.domains:
         lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
-    if kept.worst is not None and kept.worst not in verdict.broken and kept.worst not in verdict.doubtful:
-        lines.append(f"  worst: {describe(kept.worst)}")
-    lines += [f"  beyond its tolerance, perhaps by chance: {describe(change)}" for change in verdict.doubtful]
-    if kept.unjudged:
-        lines.append(f"NOT MEASURED, for want of labeled calibration samples: {', '.join(kept.unjudged)}; ")
+    if kept.worst is not None and kept.worst not in verdict.failed and kept.worst not in verdict.uncertain:
+        lines.append(f"  worst: {describe_change(kept.worst)}")
+    lines += [f"  beyond its tolerance, perhaps by chance: {describe_change(change)}" for change in verdict.uncertain]
+    if kept.not_compared:
+        lines.append(f"NOT MEASURED, for want of labeled calibration samples: {', '.join(kept.not_compared)}; ")
         lines[-1] += "whether that is forgotten, nobody knows"
-    taught = [domain for domain in kept.added if domain in outcome.version.lineage["data"]["known"]]
+    taught = [domain for domain in kept.new_domains if domain in outcome.version.lineage["data"]["known"]]
     if taught:
         lines.append(f"new domains: {', '.join(taught)}")
     return lines

@@ -37,14 +37,11 @@ def evaluate(
     if split not in SPLITS:
         raise KdkitError("KD-CLI-004", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
-    from kdkit.core.evaluation.project import evaluate_project
-    from kdkit.core.evaluation.report import write_report
-    from kdkit.core.evaluation.report.text import findings_text
+    from kdkit.core.evaluation.evaluate import evaluate_version
+    from kdkit.core.evaluation.report import to_text, write_report
 
     with project.exclusive("kdkit evaluate"):
-        findings = evaluate_project(
-            project, version, split=split, ancestors=not alone, device=device, reporter=reporter
-        )
-        report = write_report(project, findings)
-    console.emit(report, json=json, text=lambda: findings_text(findings, console.table))
-    reporter.say(f"report: {report['file']}, picture: {report['picture']['file']}")
+        report = evaluate_version(project, version, split=split, ancestors=not alone, device=device, reporter=reporter)
+        written = write_report(project.reports, report)
+    console.emit(written.to_json(), json=json, text=lambda: to_text(report.sections(), console.table))
+    reporter.say(f"report: {written.file}, picture: {written.picture}")

@@ -38,7 +38,7 @@ def test_the_trust_of_a_project(toy: Cli) -> None:
     assert [line.split()[0] for line in lines[3:6]] == ["ct", "mri", "xray"]
     assert ["*" in line for line in lines[3:6]] == [True, True, False]
     assert "domain 'xray': no teacher may teach it" in shown.stderr
-    assert any(line.split()[:2] == ["xray", "nobody"] for line in lines)
+    assert any(line.split()[:2] == ["xray", "none"] for line in lines)
 
     other = toy("trust", "--policy", "all", "--option", "unmeasured=true", "--json")
     data = json.loads(other.stdout)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import kdkit.testing as kit
-from kdkit.core.contracts import AnswerView, Sample
+from kdkit.core.contracts import ModelAnswers, Sample
 
 RAD = {"qid": 1, "image_name": "0.png", "image_organ": "HEAD", "answer": "Yes", "answer_type": "CLOSED",
        "question": "Is it?", "phrase_type": "freeform"}  # fmt: skip
@@ -110,7 +110,7 @@ class Answers(kit.TaskContract):
 
     name = "answers"
 
-    def view(self) -> AnswerView:
+    def view(self) -> ModelAnswers:
         return Parrot()
 
     def samples(self) -> list[Sample]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.contracts import DomainScore, FeatureView, Sample
+from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
 from kdkit.testing import RecipeContract, TaskContract, checks
 from tests.testing.harness import failed, found_by, skipped
 
@@ -21,11 +21,11 @@ HERE = f"{__name__}:"
 class Nearest:
     """Right: how many images are nearer to the text of their own class's first sample than to any other."""
 
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> list[DomainScore]:
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> list[DomainScore]:
         domains = dict.fromkeys(sample.domain for sample in samples)
         return [self.score(view, d, [s for s in samples if s.domain == d]) for d in domains]
 
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         texts = list(dict.fromkeys(sample.text for sample in samples))
         guessed = (view.image(samples) @ view.text(texts).T).argmax(axis=1)
         right = np.array([texts[g] == s.text for g, s in zip(guessed, samples, strict=True)], dtype=float)
@@ -37,39 +37,39 @@ class Nearest:
 
 
 class OneScore(Nearest):
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> list[DomainScore]:
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> list[DomainScore]:
         return super().evaluate(view, samples)[:1]
 
 
 class Percent(Nearest):
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         return replace(super().score(view, domain, samples), metrics={"hits": 90.0})
 
 
 class Backwards(Nearest):
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         return replace(super().score(view, domain, samples), intervals={"hits": (0.9, 0.1)})
 
 
 class NoInterval(Nearest):
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         return replace(super().score(view, domain, samples), intervals={})
 
 
 class OtherOutcomes(Nearest):
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         found = super().score(view, domain, samples)
         return replace(found, outcomes={"hits": 1 - found.outcomes["hits"]})
 
 
 class Unseeded(Nearest):
-    def score(self, view: FeatureView, domain: str, samples: list[Sample]) -> DomainScore:
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
         found = super().score(view, domain, samples)
         return replace(found, intervals={"hits": (found.metrics["hits"] * random.random(), 1.0)})
 
 
 class NeedsSamples(Nearest):
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> list[DomainScore]:
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> list[DomainScore]:
         view.text([samples[0].text])
         return super().evaluate(view, samples)
 

@@ -330,7 +330,7 @@ TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]
 """Scores -> weights (T, M) in [0, 1]; 0 means: may not teach there."""
 
 
-class FeatureView(Protocol):
+class ModelFeatures(Protocol):
     """Features of one model for evaluation, cached (a teacher) or live (the student)."""
 
     @property
@@ -343,7 +343,7 @@ class FeatureView(Protocol):
         """(N, D) float32, unit rows."""
 
 
-class AnswerView(Protocol):
+class ModelAnswers(Protocol):
     """Answers of one model for evaluation, cached (a teacher) or live (the student)."""
 
     @property
@@ -380,7 +380,7 @@ class EvaluationTask(Protocol):
         """One score per domain that has what the task needs (zero-shot: at least two labels).
 
         Args:
-            view: a :class:`FeatureView` or an :class:`AnswerView`, as the task's spec says that it ``reads``.
+            view: a :class:`ModelFeatures` or an :class:`ModelAnswers`, as the task's spec says that it ``reads``.
         """
 
 

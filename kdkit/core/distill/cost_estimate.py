@@ -118,7 +118,7 @@ def _measure(project: Project, prepared: Prepared, accelerator: Any) -> Estimate
 
 def _correcting(prepared: Prepared, made: Build, accelerator: Any) -> float:
     """Seconds of all answers that the run's rounds ask for, shared by its processes."""
-    from kdkit.core.evaluation.answer_views import StudentAnswers
+    from kdkit.core.evaluation.answers import StudentAnswers
 
     rounds = prepared.plan.rounds
     if rounds is None or not rounds.steps:

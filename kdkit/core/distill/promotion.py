@@ -25,11 +25,11 @@ from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import Plan, PlannedTeacher
 from kdkit.core.distill.pseudo_labels.manifest import write_manifest
-from kdkit.core.evaluation.compare import evaluate_views
-from kdkit.core.evaluation.evaluation import Evaluation
-from kdkit.core.evaluation.guard import Verdict, judge
-from kdkit.core.evaluation.judging import judge_of
-from kdkit.core.evaluation.retention import Retention, retention
+from kdkit.core.evaluation.compare import compare_models
+from kdkit.core.evaluation.evaluator import make_evaluator
+from kdkit.core.evaluation.guard import Verdict, apply_guard
+from kdkit.core.evaluation.retention import Retention, measure_retention
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.extract.advice import who_adds
 from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.registry.chosen import chosen_teacher
@@ -92,7 +92,7 @@ def finish(
     if parent is not None:
         before = _before(project, survey, parent, evaluation, reporter)
         guard = project.registry.guard
-        kept = retention(
+        kept = measure_retention(
             before,
             evaluation,
             tolerance=guard.tolerance,
@@ -100,7 +100,7 @@ def finish(
             trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
             domains=sorted(known_domains(parent)),
         )
-        verdict = judge(kept, guard)
+        verdict = apply_guard(kept, guard)
     versions = Versions(project)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
     lineage = _lineage(project, plan, survey, task, parent, progress, name, machine)
@@ -142,15 +142,15 @@ def evaluate_student(
     project: Project, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
     """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
-    judge = judge_of(project, survey.table)
-    readable = np.intersect1d(judge.rows("calibration"), survey.samples("calibration"))
+    evaluator = make_evaluator(project.registry, project.catalogue, survey.table)
+    readable = np.intersect1d(evaluator.rows("calibration"), survey.samples("calibration"))
     samples = [survey.table.samples[row] for row in readable]
     asked = survey.teachers if teachers else ()
-    views = [judge.teacher(name, survey.columns[name]) for name in asked]
-    live = judge.student(STUDENT, student, device=str(next(student.parameters()).device))
+    views = [evaluator.teacher(name, survey.columns[name]) for name in asked]
+    live = evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))
     trust = survey.trust if teachers else None
-    return evaluate_views(
-        judge.task, [live], views, samples, trust=trust, advice=partial(who_adds, project), reporter=reporter
+    return compare_models(
+        evaluator.task, [live], views, samples, trust=trust, advice=partial(who_adds, project), reporter=reporter
     )
 
 

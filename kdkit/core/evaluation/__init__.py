@@ -1,21 +1,21 @@
 """How good models are, side by side, and what an increment cost. Light: numpy alone, no torch."""
 
-from kdkit.core.evaluation.compare import evaluate_views
-from kdkit.core.evaluation.continual import Continual, continual_metrics
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
-from kdkit.core.evaluation.retention import Change, Retention, TeacherRetention, retention
-from kdkit.core.evaluation.views import CachedView, StudentView
+from kdkit.core.evaluation.compare import compare_models
+from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
+from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
+from kdkit.core.evaluation.retention import DomainChange, Retention, TeacherRetention, measure_retention
+from kdkit.core.evaluation.scores import Evaluation, ModelScores
 
 __all__ = [
-    "CachedView",
-    "Change",
-    "Continual",
+    "ContinualMetrics",
+    "DomainChange",
     "Evaluation",
     "ModelScores",
     "Retention",
-    "StudentView",
+    "StoredFeatures",
+    "StudentFeatures",
     "TeacherRetention",
-    "continual_metrics",
-    "evaluate_views",
-    "retention",
+    "compare_models",
+    "compute_continual_metrics",
+    "measure_retention",
 ]

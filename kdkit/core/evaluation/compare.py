@@ -1,4 +1,4 @@
-"""Models side by side, and beside the oracle that picks the best teacher for every domain."""
+"""Comparison of students, teachers, and the oracle that takes the best teacher for every domain."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import (
-    AnswerView,
     DomainScore,
     EvaluationTask,
-    FeatureView,
+    ModelAnswers,
+    ModelFeatures,
     Reporter,
     Sample,
     Silent,
     TrustTable,
 )
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores, Role
 from kdkit.core.evaluation.metrics import mean_interval
+from kdkit.core.evaluation.scores import Evaluation, ModelScores, Role
 
-View = FeatureView | AnswerView
+ModelOutputs = ModelFeatures | ModelAnswers
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
 
 
-def evaluate_views(
+def compare_models(
     task: EvaluationTask,
-    students: Sequence[View],
-    teachers: Sequence[View],
+    students: Sequence[ModelOutputs],
+    teachers: Sequence[ModelOutputs],
     samples: Sequence[Sample],
     *,
     trust: TrustTable | None = None,
@@ -37,32 +37,31 @@ def evaluate_views(
     advice: Callable[[str], str] | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Score every view on ``samples`` and compare.
+    """Score every model on ``samples``.
 
-    The oracle stands, on each domain, for the teacher with the highest accuracy on the *calibration* split
-    (``trust``): a rule that one could have used, chosen without the samples that it is judged on.
-    ``oracle-on-test`` takes the best teacher on these very samples: an upper bound that nobody can reach
-    knowingly.
+    On each domain, ``oracle`` is the teacher with the highest accuracy on the *calibration* split (``trust``): a rule
+    that does not look at the evaluated samples. ``oracle-on-test`` takes the best teacher on these samples: an upper
+    bound.
 
     Args:
-        students, teachers: names are unique over both.
+        students, teachers: outputs of models, with names unique over both.
         samples: of one split.
-        trust: what the oracle chooses by; without it there is no oracle, only the one on test.
-        choose_by: the metric by which the oracle on test chooses.
+        trust: what ``oracle`` chooses by; without it there is only ``oracle-on-test``.
+        choose_by: the metric that ``oracle-on-test`` chooses by.
         settings: recorded in the result.
-        advice: teacher -> who adds what it lacks, for warnings.
+        advice: teacher -> the remedy for missing features, for warnings.
 
     Raises:
         KdkitError: when no domain can be scored.
     """
     reporter = reporter or Silent()
-    roles: list[tuple[View, Role]] = [(view, "student") for view in students]
-    roles += [(view, "teacher") for view in teachers]
+    roles: list[tuple[ModelOutputs, Role]] = [(model, "student") for model in students]
+    roles += [(model, "teacher") for model in teachers]
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
-    for number, (view, role) in enumerate(roles):
-        reporter.progress("evaluating", number, len(roles), view.name)
-        able = _covered(view, samples, reporter, advice)
-        scored.append((view.name, role, {score.domain: score for score in task.evaluate(view, able)}))
+    for number, (model, role) in enumerate(roles):
+        reporter.progress("evaluating", number, len(roles), model.name)
+        covered = _covered(model, samples, reporter, advice)
+        scored.append((model.name, role, {score.domain: score for score in task.evaluate(model, covered)}))
     reporter.progress("evaluating", len(roles), len(roles))
 
     present = list(dict.fromkeys(sample.domain for sample in samples))
@@ -91,28 +90,28 @@ def evaluate_views(
 
 
 @runtime_checkable
-class Stored(Protocol):
-    """A view that can be asked about some samples only."""
+class PartialOutputs(Protocol):
+    """Outputs that exist for some samples only."""
 
     def covered(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Those that it can be asked about, by whole domains."""
+        """Samples of the domains that are covered completely."""
 
 
 def _covered(
-    view: View, samples: Sequence[Sample], reporter: Reporter, advice: Callable[[str], str] | None
+    model: ModelOutputs, samples: Sequence[Sample], reporter: Reporter, advice: Callable[[str], str] | None
 ) -> Sequence[Sample]:
-    """The samples that a view can be asked about; says which domains it lacks."""
-    if not isinstance(view, Stored):
+    """The samples that a model has outputs for; warns about domains that it lacks."""
+    if not isinstance(model, PartialOutputs):
         return samples
-    able = view.covered(samples)
-    if len(able) < len(samples):
-        known = {sample.domain for sample in able}
-        lacking = dict.fromkeys(s.domain for s in samples if s.domain not in known)
+    covered = model.covered(samples)
+    if len(covered) < len(samples):
+        domains = {sample.domain for sample in covered}
+        lacking = dict.fromkeys(s.domain for s in samples if s.domain not in domains)
         reporter.warn(
-            f"teacher '{view.name}' lacks some samples or prompts in {', '.join(lacking)}: not evaluated there"
-            + (f"; {advice(view.name)}" if advice else "")
+            f"teacher '{model.name}' lacks some samples or prompts in {', '.join(lacking)}: not evaluated there"
+            + (f"; {advice(model.name)}" if advice else "")
         )
-    return able
+    return covered
 
 
 def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
@@ -120,7 +119,7 @@ def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
     if not labels and not any(s.extra for s in samples if s.domain == domain):
         return "none of its samples is labeled"
     if len(labels) == 1:
-        return f"all its labeled samples are '{labels.pop()}', so there is nothing to tell apart"
+        return f"all its labeled samples are '{labels.pop()}', so there is nothing to classify"
     return "the task gave no score for it"
 
 
@@ -135,7 +134,9 @@ def _model(
     metrics = tuple(dict.fromkeys(metric for score in kept.values() for metric in score.metrics))
     means, intervals = {}, {}
     for metric in metrics:
-        having = [score for score in kept.values() if metric in score.metrics]  # answer tasks differ in metrics
+        having = [
+            score for score in kept.values() if metric in score.metrics
+        ]  # domains of answer tasks differ in metrics
         values = np.array([score.metrics[metric] for score in having])
         bounds = np.array([score.intervals[metric] for score in having])
         known = ~np.isnan(values)
@@ -164,7 +165,7 @@ def _oracles(
 
 
 def _best_on_calibration(teachers: Sequence[ModelScores], domains: Sequence[str], trust: TrustTable) -> dict[str, str]:
-    """Domain -> teacher; ties go to the first of the table, domains without a measurement are left out."""
+    """Domain -> teacher; ties go to the first teacher; unmeasured domains are absent."""
     able = {teacher.name: teacher for teacher in teachers}
     chosen = {}
     for column, domain in enumerate(trust.domains):

@@ -7,17 +7,19 @@ yet taught. With one new domain per increment, ``learned = arange(D)`` and these
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
+
+from kdkit.core.evaluation.scores import nan_to_null, null_to_nan
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Continual:
+class ContinualMetrics:
     """All in [0, 1] or differences of such; NaN where there is nothing to average.
 
     Attributes:
@@ -37,8 +39,17 @@ class Continual:
     backward_transfer: float
     forgetting: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """Plain data; NaN becomes null."""
+        return {name: nan_to_null(value) for name, value in asdict(self).items()}
 
-def continual_metrics(accuracy: Array, learned: Sequence[int]) -> Continual:
+    @classmethod
+    def from_json(cls, data: Mapping[str, float | None]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{name: null_to_nan(value) for name, value in data.items()})
+
+
+def compute_continual_metrics(accuracy: Array, learned: Sequence[int]) -> ContinualMetrics:
     """The figures of an accuracy matrix (I, D), I >= 1.
 
     Raises:
@@ -50,7 +61,7 @@ def continual_metrics(accuracy: Array, learned: Sequence[int]) -> Continual:
     end = len(matrix) - 1
     before = [_mean(matrix[:start, d]) for d, start in enumerate(first) if start > 0]
     old = [(matrix[:, d], start) for d, start in enumerate(first) if start < end]
-    return Continual(
+    return ContinualMetrics(
         average=_mean([_mean(column) for column in matrix.T]),
         last=_mean(matrix[-1]),
         transfer=_mean(before),

@@ -1,31 +1,31 @@
-"""What a candidate keeps of what the previous version knew, per domain and per teacher."""
+"""Retention: change of accuracy between two versions, per domain and per teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from kdkit.core.contracts import DomainScore
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.scores import Evaluation, ModelScores, nan_to_null, null_to_nan
 
 TOLERANCE = 1.0
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Change:
+class DomainChange:
     """One domain before and after an increment, on the samples that both scored.
 
     Attributes:
         before, after: the metric in [0, 1], on the ``count`` shared samples.
         points: ``100 (after - before)``; ``low`` and ``high`` bound it (paired bootstrap), in points.
         tolerance: how many points may be lost.
-        broken: the point estimate lost more than that.
-        certain: it lost points beyond doubt: the whole interval lies below 0.
+        over_tolerance: the point estimate lost more than that.
+        significant: the whole interval lies below 0.
     """
 
     domain: str
@@ -36,8 +36,8 @@ class Change:
     high: float
     count: int
     tolerance: float
-    broken: bool
-    certain: bool
+    over_tolerance: bool
+    significant: bool
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,51 @@ class Retention:
     Attributes:
         domains: domain -> change, for domains that both evaluations scored on some shared samples.
         teachers: teacher -> retention; only for teachers with a trusted domain among ``domains``.
-        broken: domains that lost more than their tolerance, worst first.
-        added: domains of the later evaluation that are not old ones.
-        unjudged: domains that were to be compared and could not be: one of the evaluations did not score them.
+        over_tolerance: domains that lost more than their tolerance, worst first.
+        new_domains: domains of the later evaluation alone.
+        not_compared: requested domains that one of the evaluations did not score.
         mean: mean change over ``domains`` in points, with ``low`` and ``high``; NaN without any.
         metric: what was compared.
     """
 
-    domains: Mapping[str, Change]
+    domains: Mapping[str, DomainChange]
     teachers: Mapping[str, TeacherRetention]
-    broken: tuple[str, ...]
-    added: tuple[str, ...]
-    unjudged: tuple[str, ...]
+    over_tolerance: tuple[str, ...]
+    new_domains: tuple[str, ...]
+    not_compared: tuple[str, ...]
     mean: float
     low: float
     high: float
     metric: str
 
     @property
-    def worst(self) -> Change | None:
+    def worst(self) -> DomainChange | None:
         """The domain that lost most (or gained least)."""
         return min(self.domains.values(), key=lambda change: change.points, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null."""
         plain: dict[str, Any] = asdict(self)
-        return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in plain.items()}
+        return plain | {name: nan_to_null(plain[name]) for name in ("mean", "low", "high")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        teachers = {name: {**item, "domains": tuple(item["domains"])} for name, item in data["teachers"].items()}
+        return cls(
+            domains={domain: DomainChange(**change) for domain, change in data["domains"].items()},
+            teachers={name: TeacherRetention(**item) for name, item in teachers.items()},
+            over_tolerance=tuple(data["over_tolerance"]),
+            new_domains=tuple(data["new_domains"]),
+            not_compared=tuple(data["not_compared"]),
+            mean=null_to_nan(data["mean"]),
+            low=null_to_nan(data["low"]),
+            high=null_to_nan(data["high"]),
+            metric=data["metric"],
+        )
 
 
-def retention(
+def measure_retention(
     before: Evaluation,
     after: Evaluation,
     *,
@@ -110,10 +126,8 @@ def retention(
         before, after: each with per-sample outcomes of ``metric``; samples are matched by id.
         student: names of the model in ``before`` and ``after``; by default the first student of each.
         tolerance: points that any domain may lose; ``tolerances`` overrides it per domain.
-        trusted: teacher -> domains in which it may teach; their accuracy is taken from ``after``, else
-            ``before``.
-        domains: compare these alone (those that were taught before the increment, say); by default all of
-            ``before``.
+        trusted: teacher -> domains in which it may teach; its accuracy is read from ``after``, else ``before``.
+        domains: the domains to compare, such as those taught before the increment; by default all of ``before``.
     """
     names = student or (before.of_role("student")[0].name, after.of_role("student")[0].name)
     old, new = before.model(names[0]), after.model(names[1])
@@ -124,7 +138,7 @@ def retention(
         change = _change(old.domains[domain], new.domains[domain], metric, limits.get(domain, tolerance))
         if change is not None:
             changes[domain] = change
-    broken = sorted((c for c in changes.values() if c.broken), key=lambda c: c.points)
+    over = sorted((c for c in changes.values() if c.over_tolerance), key=lambda c: c.points)
     mean, low, high = _mean_change(list(changes.values()))
     held = [
         _teacher(name, [changes[d] for d in taught if d in changes], (after, before), metric)
@@ -133,9 +147,9 @@ def retention(
     return Retention(
         domains=changes,
         teachers={item.teacher: item for item in held if item is not None},
-        broken=tuple(change.domain for change in broken),
-        added=tuple(d for d in new.domains if d not in wanted),
-        unjudged=tuple(d for d in wanted if d not in changes),
+        over_tolerance=tuple(change.domain for change in over),
+        new_domains=tuple(d for d in new.domains if d not in wanted),
+        not_compared=tuple(d for d in wanted if d not in changes),
         mean=mean,
         low=low,
         high=high,
@@ -143,7 +157,7 @@ def retention(
     )
 
 
-def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: float) -> Change | None:
+def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: float) -> DomainChange | None:
     if metric not in before.outcomes or metric not in after.outcomes:
         return None
     earlier = dict(zip(before.ids, before.outcomes[metric], strict=True))
@@ -154,7 +168,7 @@ def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: flo
     x = np.array([earlier[name] for name in shared])
     y = np.array([later[name] for name in shared])
     points, low, high = (100 * value for value in paired_difference(x, y, level=after.level))
-    return Change(
+    return DomainChange(
         domain=after.domain,
         before=float(x.mean()),
         after=float(y.mean()),
@@ -163,12 +177,12 @@ def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: flo
         high=high,
         count=len(shared),
         tolerance=tolerance,
-        broken=points < -tolerance - _ROUNDING,
-        certain=high < 0,
+        over_tolerance=points < -tolerance - _ROUNDING,
+        significant=high < 0,
     )
 
 
-def _mean_change(changes: Sequence[Change]) -> tuple[float, float, float]:
+def _mean_change(changes: Sequence[DomainChange]) -> tuple[float, float, float]:
     if not changes:
         return (float("nan"),) * 3
     return mean_interval(
@@ -179,7 +193,7 @@ def _mean_change(changes: Sequence[Change]) -> tuple[float, float, float]:
 
 
 def _teacher(
-    name: str, changes: Sequence[Change], sources: Sequence[Evaluation], metric: str
+    name: str, changes: Sequence[DomainChange], sources: Sequence[Evaluation], metric: str
 ) -> TeacherRetention | None:
     scores = next((m for e in sources for m in e.of_role("teacher") if m.name == name), None)
     used = [c for c in changes if scores is not None and c.domain in scores.domains]
@@ -206,5 +220,5 @@ def _teacher(
     )
 
 
-def _teacher_total(scores: ModelScores, changes: Sequence[Change], metric: str) -> float:
+def _teacher_total(scores: ModelScores, changes: Sequence[DomainChange], metric: str) -> float:
     return sum(scores.domains[c.domain].metrics[metric] for c in changes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import AnswerView, DomainScore, Sample
+from kdkit.core.contracts import DomainScore, ModelAnswers, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
 from kdkit.plugins.answers.grading import GRADERS, Graded, Reply, Tools
@@ -47,7 +47,7 @@ class Answers:
         self.tools = Tools(make_meteor(meteor), Spice(Path(corenlp)) if corenlp else None, overlap)
         self.resamples, self.seed, self.level = resamples, seed, level
 
-    def evaluate(self, view: AnswerView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+    def evaluate(self, view: ModelAnswers, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with samples of a known task, in the order in which domains first occur.
 
         A sample's task is ``extra["task"]``, or what its domain has before the slash; its text is the reference.
@@ -109,7 +109,7 @@ def _scored(sample: Sample) -> bool:
     return task in GRADERS and bool(sample.text.strip()) and (task != "vg" or bool(written_boxes(sample.text)))
 
 
-def _answers(view: AnswerView, samples: Sequence[Sample]) -> Sequence[str]:
+def _answers(view: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
     if not hasattr(view, "answer"):
         raise KdkitError(
             "KD-ANS-013",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdkit.core.contracts import DomainScore, FeatureView, Sample
+from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
 
@@ -38,7 +38,7 @@ class ZeroShot:
         self.prompts = prompts
         self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
 
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with labeled samples of at least two classes, in the order of ``prompts``."""
         by_domain: dict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
@@ -47,7 +47,7 @@ class ZeroShot:
         usable = [d for d in self.prompts if len({sample.label for sample in by_domain[d]}) > 1]
         return [self._score(view, domain, by_domain[domain]) for domain in usable]
 
-    def _score(self, view: FeatureView, domain: str, samples: Sequence[Sample]) -> DomainScore:
+    def _score(self, view: ModelFeatures, domain: str, samples: Sequence[Sample]) -> DomainScore:
         prompts = self.prompts[domain]
         number = {label: index for index, label in enumerate(prompts)}
         labels = np.array([number[str(sample.label)] for sample in samples], dtype=np.int64)

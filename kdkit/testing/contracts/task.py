@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdkit.core.contracts import AnswerView, DomainScore, FeatureView, Sample
+from kdkit.core.contracts import DomainScore, ModelAnswers, ModelFeatures, Sample
 from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, skip
 
@@ -60,7 +60,7 @@ class TaskContract(Contract):
         given = {"prompts": PROMPTS} if "prompts" in takes else {}
         return super().make(**{**given, **options})
 
-    def view(self) -> FeatureView | AnswerView:
+    def view(self) -> ModelFeatures | ModelAnswers:
         """A model that is often right.
 
         Raises:

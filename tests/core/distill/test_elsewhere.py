@@ -17,8 +17,8 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.evaluation.project import evaluate_project
-from kdkit.core.evaluation.report.text import findings_text
+from kdkit.core.evaluation.evaluate import evaluate_version
+from kdkit.core.evaluation.report import to_text
 from kdkit.core.project.versions import Versions
 from tests.toy_project import RECIPE, make_project, open_project
 
@@ -80,15 +80,15 @@ def test_a_version_without_an_evaluation_is_judged_on_the_samples_that_are_here(
     assert kept is not None
     assert kept.domains["ct"].count == 30
     assert kept.domains["ct"].before > 0.8
-    assert (set(kept.domains), kept.unjudged, kept.added) == ({"ct"}, ("mri",), ("xray",))
+    assert (set(kept.domains), kept.not_compared, kept.new_domains) == ({"ct"}, ("mri",), ("xray",))
     assert "NOT MEASURED, for want of labeled calibration samples: mri" in outcome_text(outcome)
-    assert outcome.version.lineage["retention"]["unjudged"] == ["mri"]
+    assert outcome.version.lineage["retention"]["not_compared"] == ["mri"]
     assert outcome.version.lineage["data"]["known"] == ["ct", "mri", "xray"]
-    findings = evaluate_project(open_project(root))
+    findings = evaluate_version(open_project(root))
     assert findings.learned == {"ct": "v1", "xray": "v2"}
     assert findings.retention is not None
-    assert findings.retention.unjudged == ("mri",)
-    assert "not measured, for want of labeled samples: mri" in findings_text(findings, lambda *_: "")
+    assert findings.retention.not_compared == ("mri",)
+    assert any("mri" in line for line in to_text(findings.sections(), lambda *_: "").splitlines())
 
 
 def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(authors: Path, tmp_path: Path) -> None:

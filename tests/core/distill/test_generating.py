@@ -22,7 +22,7 @@ from kdkit.core.distill.model.build import build
 from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, Prepared, distill, make_feed
-from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import asked, read_answers
 from kdkit.core.features.extract.extraction import extract
@@ -131,7 +131,7 @@ def test_it_learns_one_teacher_and_then_another_without_forgetting(tmp_path: Pat
 
     learnt = {teacher["name"]: sorted(teacher["domains"]) for teacher in second.version.lineage["teachers"]}
     assert learnt == {"first": ["ct", "mri"], "second": ["xray"]}
-    found = evaluate_project(reopened(root))
+    found = evaluate_version(reopened(root))
     before, after = (found.evaluation.model(name).domains for name in ("v1", "v2"))
     assert after["xray"].metrics["accuracy"] > before["xray"].metrics["accuracy"] + 0.1
     for domain in ("ct", "mri"):

@@ -22,7 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.evaluation.guard import judge
+from kdkit.core.evaluation.guard import apply_guard
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.schema import GuardEntry
@@ -113,7 +113,7 @@ def test_an_increment_learns_the_new_domain_and_keeps_the_old(with_xray: Path) -
     assert (outcome.version.name, lineage["parent"]) == ("v2", "v1")
     assert lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
     assert outcome.retention is not None
-    assert outcome.retention.added == ("xray",)
+    assert outcome.retention.new_domains == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
     assert outcome.retention.mean > -10
     assert {t["name"]: t["since"] for t in lineage["teachers"]} == {"radio": "v1", "xr": "v2"}
@@ -174,8 +174,8 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
     outcome = run(open_project(with_xray), incremental=True)
     versions = Versions(open_project(with_xray))
     assert outcome.verdict is not None
-    assert {change.domain for change in outcome.verdict.broken} <= {"ct", "mri"}
-    assert outcome.verdict.broken
+    assert {change.domain for change in outcome.verdict.failed} <= {"ct", "mri"}
+    assert outcome.verdict.failed
     assert outcome.version.refused
     assert (versions.get().name, versions.candidates()) == ("v1", ("v2",))
     versions.promote("v2")
@@ -190,7 +190,7 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
 )
 def test_many_small_losses_break_the_guard_together(mean: float, high: float, judged: str, promoted: bool) -> None:
     lost = Retention({}, {}, (), (), (), mean, -6.0, high, "accuracy")
-    assert judge(lost, GuardEntry.model_validate({"judge": judged})).promoted is promoted
+    assert apply_guard(lost, GuardEntry.model_validate({"judge": judged})).promoted is promoted
 
 
 def test_new_samples_alone_are_an_increment(folder: Path) -> None:

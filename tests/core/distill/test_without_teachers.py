@@ -15,7 +15,7 @@ from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.plan.plan import Plan, make_plan
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
-from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
@@ -73,7 +73,7 @@ def add_radio(root: Path, *knows: str) -> None:
 
 
 def test_captions_alone_make_a_version(first_version: Path) -> None:
-    found = evaluate_project(open_project(first_version))
+    found = evaluate_version(open_project(first_version))
     assert [model.name for model in found.evaluation.models] == ["v1"]
     assert found.evaluation.model("v1").means["accuracy"] > 0.8
     lineage = json.loads((first_version / "versions" / "v1" / "lineage.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:
     assert (made.fresh, made.replayed, made.unguarded, made.uncovered) == (36, 72, (), ())
     outcome = run(open_project(folder), incremental=True)
     assert outcome.retention is not None
-    assert outcome.retention.added == ("xray",)
+    assert outcome.retention.new_domains == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
     assert outcome.version.lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
 
@@ -145,7 +145,7 @@ def test_unreadable_images_are_skipped_where_that_is_asked_for(folder: Path) -> 
     registry.write_text(asked, encoding="utf-8")
     outcome = run(open_project(folder))
     assert outcome.version.lineage["data"]["samples"] == {"ct": 35, "mri": 36}
-    assert evaluate_project(open_project(folder)).evaluation.model("v2").domains["ct"].count == 29
+    assert evaluate_version(open_project(folder)).evaluation.model("v2").domains["ct"].count == 29
 
 
 def test_a_loss_that_reads_teachers_needs_one(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from kdkit.core.evaluation import metrics
@@ -158,3 +159,22 @@ def test_ten_models_on_nine_domains_take_seconds() -> None:
     start = time.process_time()
     metrics.bootstrap(labels, auc)
     assert (time.process_time() - start) * 90 < 60  # of processor time: others may be busy
+
+
+@given(st.integers(1, 500), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_interval_equals_scipy(count: int, share: float, level: float) -> None:
+    correct = round(share * count)
+    expected = binomtest(correct, count).proportion_ci(level, method="wilson")
+    lower, upper = metrics.wilson(np.array([correct]), np.array([count]), level)
+    assert (lower[0], upper[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= lower[0] <= correct / count <= upper[0] <= 1
+
+
+def test_wilson_interval_of_no_samples_is_nan() -> None:
+    assert np.isnan(metrics.wilson(np.zeros((2, 1)), np.zeros((2, 1)))).all()
+
+
+def test_wilson_interval_of_all_right_has_a_width() -> None:
+    lower, upper = metrics.wilson(np.array([10]), np.array([10]))
+    assert lower[0] == pytest.approx(0.7225, abs=1e-4)
+    assert upper[0] == 1.0

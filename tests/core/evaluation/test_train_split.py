@@ -1,4 +1,4 @@
-"""An answering student on the split that it was trained on, where no teacher was asked for answers."""
+"""Evaluation of an answering student on its training split, on which teachers have no stored answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import write_report
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 
@@ -19,7 +19,7 @@ class Heard(Silent):
         self.warnings.append(text)
 
 
-def test_teachers_that_answered_nothing_there_are_told_of_and_left_out(tmp_path: Path) -> None:
+def test_a_teacher_without_answers_on_the_split_is_reported_and_not_evaluated(tmp_path: Path) -> None:
     root = tmp_path / "p"
     generating_project(root, held_out=4)
     recipe = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
@@ -27,8 +27,7 @@ def test_teachers_that_answered_nothing_there_are_told_of_and_left_out(tmp_path:
     add_vlm(root, "first", seed=0)
     distill(reopened(root), Options(cpu=True))
     heard = Heard()
-    findings = evaluate_project(reopened(root), split="train", reporter=heard)
-    (told,) = (text for text in heard.warnings if "'first'" in text)
-    assert told.endswith("not evaluated there; teachers answer the calibration and test splits alone")
-    assert findings.evaluation.model("first").means == {}
-    assert "teacher" not in write_report(reopened(root), findings)["picture"]["alt"]
+    report = evaluate_version(reopened(root), split="train", reporter=heard)
+    assert sum("'first'" in text for text in heard.warnings) == 1
+    assert report.evaluation.model("first").means == {}
+    assert "teacher" not in write_report(reopened(root).reports, report).alt

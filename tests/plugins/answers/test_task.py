@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import DomainScore, EvaluationTask, Sample
-from kdkit.core.evaluation import evaluate_views, retention
+from kdkit.core.evaluation import compare_models, measure_retention
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.answers.grading import Reply, Tools, grade_descriptions
 from kdkit.plugins.answers.names import TASKS
@@ -201,9 +201,9 @@ def test_evaluation_and_retention_work_unchanged() -> None:
     samples = many()
     forgot = {sample.id: "lung" for sample in samples if sample.domain == "vg/ct"}
     task = load_catalogue().make("task", "answers", resamples=50)
-    found = evaluate_views(task, [Said({}, "v1"), Said(forgot, "v2")], [], samples)
-    kept = retention(found, found, student=("v1", "v2"))
-    assert kept.broken == ("vg/ct",)
+    found = compare_models(task, [Said({}, "v1"), Said(forgot, "v2")], [], samples)
+    kept = measure_retention(found, found, student=("v1", "v2"))
+    assert kept.over_tolerance == ("vg/ct",)
     assert kept.domains["vg/ct"].points == -100
     assert kept.domains["mia/ct"].points == 0
     assert found.model("v1").means["recall"] == 1.0  # of the domains that have it

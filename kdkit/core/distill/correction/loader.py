@@ -27,7 +27,7 @@ from kdkit.core.distill.loop.sampler import BatchSchedule, Indices, Pool
 from kdkit.core.distill.loop.train import stops_at_once
 from kdkit.core.distill.pseudo_labels.corrector import corrector_of
 from kdkit.core.distill.pseudo_labels.review import Reviewed, Reviewer, Rules, read_reviews, review, scoring_task
-from kdkit.core.evaluation.answer_views import StudentAnswers
+from kdkit.core.evaluation.answers import StudentAnswers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

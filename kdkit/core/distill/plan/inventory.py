@@ -128,14 +128,16 @@ def survey(
     from kdkit.core.distill.loop.live_teacher import live_teachers, open_live
     from kdkit.core.distill.plan.columns import complete_columns
     from kdkit.core.distill.plan.teachable import require_teachable_table
+    from kdkit.core.evaluation.evaluator import make_evaluator
     from kdkit.core.evaluation.trust import (
-        idle_teachers,
+        domains_without_teacher,
         measure_trust,
         policy_weights,
-        uncovered_domains,
-        warn_of_gaps,
+        teachers_without_domain,
+        warn_about_gaps,
     )
     from kdkit.core.features import FeatureStore
+    from kdkit.core.features.extract.advice import who_adds
 
     registry = project.registry
     if not signals_read(recipe, project.catalogue):
@@ -153,14 +155,16 @@ def survey(
     opened = open_live(project, teachers, device=device, reporter=reporter)
     before = partial(require_teachable_table, project, recipe, parent, table, reporter)
     columns = complete_columns(project, table, teachers, live=opened, before=before, device=device, reporter=reporter)
-    trust = measure_trust(project, table, store, teachers, reporter=reporter)
+    evaluator = make_evaluator(registry, project.catalogue, table)
+    lock, advice = project.lock, partial(who_adds, project)
+    trust = measure_trust(evaluator, store, lock, teachers, advice=advice, reporter=reporter)
     chosen = registry.trust or recipe.trust
     policy = project.catalogue.make("policy", chosen.policy, **chosen.options)
     limits = {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
     weights = policy_weights(trust, policy, limits=limits)
     taught = {sample.domain for sample in table.samples if sample.split == "train"}
-    missed = [gap for gap in uncovered_domains(trust, weights, limits) if gap.domain in taught]
-    warn_of_gaps(missed, idle_teachers(trust, weights, limits), reporter)
+    missed = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in taught]
+    warn_about_gaps(missed, teachers_without_domain(trust, weights, limits), reporter)
     _warn_of_unknown_domains(registry, table, reporter)
     skipped = skipped_images(project, table, reporter) if opened else None
     live = live_teachers(project, opened, table, skipped, device=device)
@@ -171,15 +175,14 @@ def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> S
     """The samples alone."""
     from kdkit.core.data import load_index
     from kdkit.core.data.check import skipped_images
-    from kdkit.core.evaluation.trust.measure import LEVEL
-    from kdkit.core.evaluation.trust.saved import as_table
+    from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
     from kdkit.core.features import FeatureStore
 
     if idle := [name for name in project.registry.teachers if name != _corrector(recipe)]:
         reporter.say(f"recipe {recipe.name} reads no teacher; taking no part: {', '.join(idle)}")
     table = load_index(project, reporter)
     _warn_of_unknown_domains(project.registry, table, reporter)
-    nobody = as_table({}, (), table.domains, LEVEL)
+    nobody = make_trust_table({}, (), table.domains, LEVEL)
     skipped = skipped_images(project, table, reporter)
     return Survey(table, FeatureStore(project.features), {}, nobody, nobody.accuracy, skipped)
 

@@ -32,7 +32,7 @@ from kdkit.core.distill.pseudo_labels.review import (
     review,
     scoring_task,
 )
-from kdkit.core.evaluation.answer_views import StudentAnswers
+from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:

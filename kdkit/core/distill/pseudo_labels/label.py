@@ -23,8 +23,8 @@ from kdkit.core.distill.pseudo_labels.manifest import (
     require_replaceable,
     write_manifest,
 )
-from kdkit.core.evaluation.trust.measure import column_of
-from kdkit.core.evaluation.trust.project import TrustFindings, project_trust
+from kdkit.core.evaluation.trust.measure import locked_column
+from kdkit.core.evaluation.trust.report import TrustReport, report_trust
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.answers import answer_journal, append_answers, decoding_settings
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS
@@ -132,8 +132,8 @@ def pseudo_label(
     require_replaceable(to, lambda row: "pseudo" in row["extra"])
     table = load_index(project, reporter)
     rows = _open_questions(table, wanted.domains)
-    trust = _trust_of(project_trust(project, reporter=reporter), teacher)
-    column = column_of(project, FeatureStore(project.features), teacher)
+    trust = _trust_of(report_trust(project, reporter=reporter), teacher)
+    column = locked_column(FeatureStore(project.features), project.lock, teacher)
     able = [row for row in rows if table.samples[row].domain in trust]
     chosen = [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in able[: wanted.limit]]
     said = _read_answers(column)
@@ -204,7 +204,7 @@ def _open_questions(table: SampleIndex, domains: Sequence[str]) -> Rows:
     return found
 
 
-def _trust_of(findings: TrustFindings, teacher: str) -> dict[str, dict[str, Any]]:
+def _trust_of(findings: TrustReport, teacher: str) -> dict[str, dict[str, Any]]:
     """Domain -> what is known of the teacher there; those alone where the project's policy admits it."""
     table = findings.table
     if teacher not in table.teachers:

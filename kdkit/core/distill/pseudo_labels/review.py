@@ -15,7 +15,7 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
-from kdkit.core.contracts import AnswerView, EvaluationTask, Reporter, Sample, Student, StudentSpec, TaskSpec
+from kdkit.core.contracts import EvaluationTask, ModelAnswers, Reporter, Sample, Student, StudentSpec, TaskSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, Corrector, with_coordinates
 from kdkit.core.evaluation.trust.answers import HEADLINE
@@ -93,7 +93,7 @@ class Reviewer:
         student: what the corrector's texts are tried on.
     """
 
-    view: AnswerView
+    view: ModelAnswers
     task: EvaluationTask
     rules: Rules
     corrector: Corrector | None
@@ -199,7 +199,7 @@ def score(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str,
 
 
 class _Given:
-    """A ``contracts.AnswerView`` of answers that are there already."""
+    """A ``contracts.ModelAnswers`` of answers that are there already."""
 
     name = "given"
 

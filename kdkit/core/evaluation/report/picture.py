@@ -17,13 +17,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdkit.core.base.atomic import new_file
-from kdkit.core.evaluation.evaluation import ModelScores
-from kdkit.core.evaluation.project import Findings
-from kdkit.core.evaluation.report.text import headline
+from kdkit.core.evaluation.report.report import EvaluationReport
+from kdkit.core.evaluation.report.tables import headline
 from kdkit.core.evaluation.retention import Retention
+from kdkit.core.evaluation.scores import ModelScores
 
 STUDENT, INK, FAINT, GRID = "#D55E00", "#222222", "#8A8A8A", "#E4E4E4"
-COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5D5D9C")
+COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5D5D9C")
 MARKERS = "os^vPXhd"
 STYLE: Any = {
     "font.size": 9.5,
@@ -42,18 +42,18 @@ STYLE: Any = {
 }
 
 
-def draw(findings: Findings, path: Path) -> str:
+def draw(report: EvaluationReport, path: Path) -> str:
     """Write a PNG and return its alternative text."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(findings)
+        figure = _figure(report)
         with new_file(path) as draft:
             figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
-    return describe(findings)
+    return describe_picture(report)
 
 
-def describe(findings: Findings) -> str:
+def describe_picture(report: EvaluationReport) -> str:
     """What the picture shows, in words."""
-    evaluation, student = findings.evaluation, findings.evaluation.model(findings.version)
+    evaluation, student = report.evaluation, report.evaluation.model(report.version)
     parts = [
         f"Accuracy of {student.name} on {len(evaluation.domains)} domains of the {evaluation.split} split: "
         + ", ".join(f"{d} {100 * s.metrics['accuracy']:.0f} %" for d, s in student.domains.items())
@@ -66,18 +66,18 @@ def describe(findings: Findings) -> str:
     ratio = evaluation.ratios.get(student.name, {})
     if "accuracy" in ratio:  # not where the oracle has none
         parts.append(f"The student reaches {100 * ratio['accuracy']:.1f} % of the oracle's mean accuracy.")
-    if findings.retention is not None and findings.retention.worst is not None:
-        worst = findings.retention.worst
+    if report.retention is not None and report.retention.worst is not None:
+        worst = report.retention.worst
         parts.append(
-            f"Against {findings.history[-2]}, domains that are not new changed by "
-            f"{findings.retention.mean:+.1f} points on average, {worst.domain} by {worst.points:+.1f} at worst."
+            f"Against {report.history[-2]}, domains that are not new changed by "
+            f"{report.retention.mean:+.1f} points on average, {worst.domain} by {worst.points:+.1f} at worst."
         )
     return " ".join(parts)
 
 
-def _figure(findings: Findings) -> Figure:
-    rows, models = len(findings.evaluation.domains), len(_ranked(findings))
-    kept = findings.retention if findings.retention and findings.retention.domains else None
+def _figure(report: EvaluationReport) -> Figure:
+    rows, models = len(report.evaluation.domains), len(_ranked(report))
+    kept = report.retention if report.retention and report.retention.domains else None
     increment = kept is not None  # with something to compare: a pulled student may know none of the domains here
     means, curve = 0.8 + 0.3 * models, 3.2
     height = max(3.4, 1.8 + 0.44 * rows, 0.9 + means + (curve if increment else 0.0))
@@ -85,12 +85,12 @@ def _figure(findings: Findings) -> Figure:
     widths = (1.25, 0.5, 1.0) if increment else (1.25, 1.0)
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     left = figure.add_subplot(grid[0])
-    _domains(left, findings)
+    _domains(left, report)
     right = grid[len(widths) - 1].subgridspec(2 if increment else 1, 1, height_ratios=(means, curve)[: 1 + increment])
-    _means(figure.add_subplot(right[0]), findings)
+    _means(figure.add_subplot(right[0]), report)
     if kept is not None:
-        _changes(figure.add_subplot(grid[1], sharey=left), findings, kept)
-        _curve(figure.add_subplot(right[1]), findings)
+        _changes(figure.add_subplot(grid[1], sharey=left), report, kept)
+        _curve(figure.add_subplot(right[1]), report)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper left", ncols=min(len(labels), 10), frameon=False, handletextpad=0.2,
@@ -106,11 +106,11 @@ def _layout() -> ConstrainedLayoutEngine:
 # --------------------------------------------------------------------------------- domains
 
 
-def _domains(axes: Axes, findings: Findings) -> None:
+def _domains(axes: Axes, report: EvaluationReport) -> None:
     """One row per domain: every teacher, the oracle, and the student with its interval."""
-    evaluation = findings.evaluation
-    domains, rows = evaluation.domains, _rows(findings)
-    student = evaluation.model(findings.version)
+    evaluation = report.evaluation
+    domains, rows = evaluation.domains, _rows(report)
+    student = evaluation.model(report.version)
     axes.scatter(
         student.values("accuracy", domains), rows, s=88, marker="D", color=STUDENT, edgecolors="white",
         zorder=7, label=f"student {student.name}",
@@ -133,19 +133,19 @@ def _domains(axes: Axes, findings: Findings) -> None:
     _stripes(axes, rows)
 
 
-def _changes(axes: Axes, findings: Findings, kept: Retention) -> None:
+def _changes(axes: Axes, report: EvaluationReport, kept: Retention) -> None:
     """One row per domain: points gained or lost since the parent, with the interval and the tolerance."""
-    for domain, row in zip(findings.evaluation.domains, _rows(findings), strict=True):
-        if findings.learned.get(domain) == findings.version:
-            axes.annotate("new", (0, row), ha="center", va="center", color=COLOURS[0], backgroundcolor="white")
+    for domain, row in zip(report.evaluation.domains, _rows(report), strict=True):
+        if report.learned.get(domain) == report.version:
+            axes.annotate("new", (0, row), ha="center", va="center", color=COLORS[0], backgroundcolor="white")
         if (change := kept.domains.get(domain)) is None:
             continue
-        color = STUDENT if change.broken and change.certain else INK
+        color = STUDENT if change.over_tolerance and change.significant else INK
         axes.hlines(row, change.low, change.high, color=color, lw=2.0, zorder=4)
         axes.scatter(change.points, row, s=40, color=color, zorder=5)
         axes.vlines(-change.tolerance, row - 0.5, row + 0.5, color=FAINT, lw=1.0, ls=(0, (2, 2)), zorder=2)
     axes.axvline(0, color=FAINT, lw=1.0, zorder=2)
-    axes.set_title(f"Change since {findings.history[-2]}, in points")
+    axes.set_title(f"Change since {report.history[-2]}, in points")
     axes.tick_params(axis="y", labelleft=False)
     axes.margins(x=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -153,12 +153,12 @@ def _changes(axes: Axes, findings: Findings, kept: Retention) -> None:
         "dashed: may lose no more", (0.5, 0), xytext=(0, -30), xycoords="axes fraction", textcoords="offset points",
         ha="center", fontsize=8.5, color=FAINT,
     )  # fmt: skip
-    _stripes(axes, _rows(findings))
+    _stripes(axes, _rows(report))
 
 
-def _rows(findings: Findings) -> np.ndarray[Any, Any]:
+def _rows(report: EvaluationReport) -> np.ndarray[Any, Any]:
     """Height of each domain's row, the first on top."""
-    return np.arange(len(findings.evaluation.domains))[::-1].astype(float)
+    return np.arange(len(report.evaluation.domains))[::-1].astype(float)
 
 
 def _stripes(axes: Axes, rows: np.ndarray[Any, Any]) -> None:
@@ -171,19 +171,19 @@ def _stripes(axes: Axes, rows: np.ndarray[Any, Any]) -> None:
 # ----------------------------------------------------------------------------------- means
 
 
-def _ranked(findings: Findings) -> list[ModelScores]:
+def _ranked(report: EvaluationReport) -> list[ModelScores]:
     """Student and oracle above, teachers below, the best first."""
-    evaluation = findings.evaluation
+    evaluation = report.evaluation
     teachers = sorted(evaluation.of_role("teacher"), key=lambda m: m.means.get("accuracy", 0.0), reverse=True)
-    students = [evaluation.model(name) for name in reversed(findings.history[-2:])]
+    students = [evaluation.model(name) for name in reversed(report.history[-2:])]
     oracle = [m for m in evaluation.models if m.role == "oracle"][:1]
     return [*oracle, *students, *teachers]
 
 
-def _means(axes: Axes, findings: Findings) -> None:
+def _means(axes: Axes, report: EvaluationReport) -> None:
     """Mean accuracy of every model, and AUC where there is one, with intervals and the numbers."""
-    order = {t.name: n for n, t in enumerate(findings.evaluation.of_role("teacher"))}
-    models = _ranked(findings)
+    order = {t.name: n for n, t in enumerate(report.evaluation.of_role("teacher"))}
+    models = _ranked(report)
     for row, model in zip(range(len(models))[::-1], models, strict=True):
         color = INK if model.role == "oracle" else STUDENT
         if model.role == "teacher":
@@ -218,19 +218,19 @@ def _beside(axes: Axes, text: str, row: float, color: str) -> None:
 # ----------------------------------------------------------------------------------- curve
 
 
-def _curve(axes: Axes, findings: Findings) -> None:
+def _curve(axes: Axes, report: EvaluationReport) -> None:
     """Points gained or lost since a domain was first taught, over versions; the bold line is their mean."""
-    evaluation, history = findings.evaluation, findings.history
+    evaluation, history = report.evaluation, report.history
     lines = {}
-    for domain, first in findings.learned.items():
+    for domain, first in report.learned.items():
         start = history.index(first)
         y = np.full(len(history), np.nan)
         values = [evaluation.model(name).values("accuracy", (domain,))[0] for name in history[start:]]
         y[start:] = 100 * (np.array(values) - values[0])
         lines[domain] = y
-    old = [domain for domain, first in findings.learned.items() if first != findings.version]
-    changes = findings.retention.domains.values() if findings.retention else ()
-    broken = {change.domain for change in changes if change.broken and change.certain}
+    old = [domain for domain, first in report.learned.items() if first != report.version]
+    changes = report.retention.domains.values() if report.retention else ()
+    broken = {change.domain for change in changes if change.over_tolerance and change.significant}
     x = np.arange(len(history))
     for domain, y in lines.items():
         axes.plot(x, y, "-o", color=STUDENT if domain in broken else FAINT, lw=1.4, ms=4, zorder=3)
@@ -276,7 +276,7 @@ def _apart(values: Sequence[float], step: float) -> list[float]:
 
 
 def _look(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def _percent(axis: Any) -> None:

@@ -1,23 +1,24 @@
-"""How far each teacher is to be believed on each domain."""
+"""Trust: accuracy of each teacher on each domain, and the weights that policies make of it."""
 
-from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
 from kdkit.core.evaluation.trust.weights import (
-    Idle,
-    Uncovered,
-    idle_teachers,
+    DomainWithoutTeacher,
+    TeacherWithoutDomain,
+    domains_without_teacher,
     policy_weights,
+    teachers_without_domain,
     trusted_domains,
-    uncovered_domains,
-    warn_of_gaps,
+    warn_about_gaps,
 )
 
 __all__ = [
-    "Idle",
-    "Uncovered",
-    "idle_teachers",
+    "DomainWithoutTeacher",
+    "TeacherWithoutDomain",
+    "domains_without_teacher",
+    "locked_column",
     "measure_trust",
     "policy_weights",
+    "teachers_without_domain",
     "trusted_domains",
-    "uncovered_domains",
-    "warn_of_gaps",
+    "warn_about_gaps",
 ]

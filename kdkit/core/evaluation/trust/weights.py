@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Uncovered:
+class DomainWithoutTeacher:
     """A domain that no teacher may teach.
 
     ``best`` is None where nothing was measured; ``limited``: the registry's ``domains`` keep it out.
@@ -58,7 +58,7 @@ class Uncovered:
 
 
 @dataclass(frozen=True)
-class Idle:
+class TeacherWithoutDomain:
     """A teacher that may teach nowhere; ``limited``: the registry has ``domains`` for it."""
 
     teacher: str
@@ -119,9 +119,9 @@ def _allowed(table: TrustTable, limits: Mapping[str, Sequence[str]] | None) -> n
     return np.array(rows, dtype=bool).reshape(table.accuracy.shape)
 
 
-def uncovered_domains(
+def domains_without_teacher(
     table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
-) -> tuple[Uncovered, ...]:
+) -> tuple[DomainWithoutTeacher, ...]:
     """Domains in which every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
     found, allowed = [], _allowed(table, limits)
     for column in np.flatnonzero(~(weights > 0).any(axis=0)):
@@ -129,7 +129,7 @@ def uncovered_domains(
         measured = bool((~np.isnan(scores)).any())
         row = int(np.nanargmax(scores)) if measured else 0
         found.append(
-            Uncovered(
+            DomainWithoutTeacher(
                 domain=table.domains[column],
                 best=table.teachers[row] if measured else None,
                 accuracy=float(scores[row]) if measured else math.nan,
@@ -142,16 +142,16 @@ def uncovered_domains(
     return tuple(found)
 
 
-def idle_teachers(
+def teachers_without_domain(
     table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
-) -> tuple[Idle, ...]:
+) -> tuple[TeacherWithoutDomain, ...]:
     """Teachers whose every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
     found, allowed = [], np.where(_allowed(table, limits), table.accuracy, np.nan)
     for row in np.flatnonzero(~(weights > 0).any(axis=1)):
         scores = allowed[row]
         best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
         found.append(
-            Idle(
+            TeacherWithoutDomain(
                 teacher=table.teachers[row],
                 best_domain=None if best is None else table.domains[best],
                 accuracy=math.nan if best is None else float(scores[best]),
@@ -161,7 +161,9 @@ def idle_teachers(
     return tuple(found)
 
 
-def warn_of_gaps(uncovered: Sequence[Uncovered], idle: Sequence[Idle], reporter: Reporter) -> None:
+def warn_about_gaps(
+    uncovered: Sequence[DomainWithoutTeacher], idle: Sequence[TeacherWithoutDomain], reporter: Reporter
+) -> None:
     """Say loudly which domains and teachers are left out; all domains in one warning."""
     if len(uncovered) == 1:
         reporter.warn(uncovered[0].message)

@@ -66,7 +66,7 @@ def _what(facts: CardFacts) -> Iterator[str]:
     if guard is not None and not guard["promoted"]:
         yield (
             "> **The promotion guard refused this version**: it lost more than its owner had allowed "
-            f"({', '.join(map(cell, guard['broken'])) or 'on average'}). It was published in spite of that."
+            f"({', '.join(map(cell, guard['failed'])) or 'on average'}). It was published in spite of that."
         )
     yield (
         "> **Not a medical device.** It has not been evaluated for diagnosis, triage or any other clinical use. Do not "

@@ -171,7 +171,7 @@ def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
             continue
         known = {teacher["name"] for teacher in before["teachers"]}
         new = [teacher["name"] for teacher in lineage["teachers"] if teacher["name"] not in known]
-        added = [domain for domain in kept["added"] if domain in lineage["data"]["known"]]
+        added = [domain for domain in kept["new_domains"] if domain in lineage["data"]["known"]]
         worst = min(kept["domains"].values(), key=lambda change: change["points"], default=None)
         rows.append(
             (
@@ -183,7 +183,7 @@ def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
                 if worst is None
                 else f"{cell(worst['domain'])} {_points(worst['points'], worst['low'], worst['high'])}",
                 _verdict(kept.get("guard")) if kept["domains"] else "nothing to judge by",
-                ", ".join(map(cell, kept.get("unjudged") or ())) or "-",
+                ", ".join(map(cell, kept.get("not_compared") or ())) or "-",
             )
         )
     headers = ("step", "new teachers", "new domains", "mean change", "worst domain", "guard", "not measured")
@@ -200,6 +200,6 @@ def _verdict(guard: Mapping[str, Any] | None) -> str:
     if guard is None:
         return "-"
     if not guard["promoted"]:
-        return f"**refused**: {', '.join(map(cell, guard['broken'])) or 'the mean'}"
-    doubtful = ", ".join(map(cell, guard["doubtful"]))
-    return f"passed; in doubt: {doubtful}" if doubtful else "passed"
+        return f"**refused**: {', '.join(map(cell, guard['failed'])) or 'the mean'}"
+    uncertain = ", ".join(map(cell, guard["uncertain"]))
+    return f"passed; in doubt: {uncertain}" if uncertain else "passed"

@@ -156,7 +156,7 @@ def _require_promoted(version: Version, refused: bool) -> None:
     guard = (version.lineage.get("retention") or {}).get("guard")
     if refused or not (version.refused or (guard is not None and not guard["promoted"])):
         return
-    lost = ", ".join(guard["broken"]) if guard and guard["broken"] else "the mean over domains"
+    lost = ", ".join(guard["failed"]) if guard and guard["failed"] else "the mean over domains"
     raise KdkitError(
         "KD-REL-022",
         f"the promotion guard refused {version.name}",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
+from kdkit.core.evaluation.report import EvaluationReport
+from kdkit.core.evaluation.scores import Evaluation, ModelScores
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -34,12 +35,13 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
     """
     report = project.reports / f"evaluation-{version.name}-test.json"
     if report.is_file():
-        evaluation, more = Evaluation.load(report), json.loads(report.read_text(encoding="utf-8"))
-        if more.get("version") != version.name:
+        found = EvaluationReport.load(report)
+        if found.version != version.name:
             raise KdkitError(
                 "KD-REL-027", "this report is of another version", where=str(report), fix="run 'kdkit evaluate' again"
             )
-        return _results(version.name, evaluation, continual=more.get("continual"))
+        continual = None if found.continual is None else found.continual.to_json()
+        return _results(version.name, found.evaluation, continual=continual)
     saved = version.folder / EVALUATION
     if not saved.is_file():
         return _results(version.name, Evaluation("none", (), ()), continual=None)

@@ -15,7 +15,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.pseudo_labels.label import Labeled, Wanted, pseudo_label, why_none
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation.project import evaluate_project
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
@@ -227,4 +227,4 @@ def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: 
     table = load_index(reopened(root))
     answered = [row for row in table.select(split="train") if table.samples[row].text]
     assert done.version.known_samples().tolist() == sorted(table.digests[answered].tolist())
-    assert evaluate_project(reopened(root)).evaluation.model("remote").domains["ct"].metrics["accuracy"] == 1.0
+    assert evaluate_version(reopened(root)).evaluation.model("remote").domains["ct"].metrics["accuracy"] == 1.0

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from kdkit.cli import console
-from kdkit.core.contracts import DomainScore, FeatureView, Sample, TrustTable
-from kdkit.core.evaluation import Evaluation, evaluate_views, retention
-from kdkit.core.evaluation.project import Findings, _continual
-from kdkit.core.evaluation.report import write_report
+from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
+from kdkit.core.evaluation import Evaluation, compare_models, measure_retention
+from kdkit.core.evaluation.evaluate import _continual
+from kdkit.core.evaluation.report import EvaluationReport, Table, to_html, to_text, write_report
 from kdkit.core.evaluation.report.picture import _apart, _figure, draw
-from kdkit.core.evaluation.report.text import findings_text, retention_text
+from kdkit.core.evaluation.report.tables import retention_sections
 from kdkit.core.project.project import Project
 from tests.core.evaluation.test_compare import Named
+from tests.errors import raises_error
 
 COUNT = 200
 DOMAINS = ("ct", "oct", "skin")
@@ -35,7 +36,7 @@ RIGHT = {
 class Fixed:
     """A task that knows what every model gets right."""
 
-    def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         scores = []
         for domain in DOMAINS:
             value = RIGHT[view.name][domain]
@@ -53,11 +54,11 @@ def make(
     teachers: tuple[str, ...] = ("radio", "eye"),
     task: Fixed | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> Findings:
+) -> EvaluationReport:
     samples = [Sample(f"{d}{n}", Path("/x"), "", d, "ab"[n % 2], "test") for d in DOMAINS for n in range(COUNT)]
     accuracy = np.array([[RIGHT[t][d] for d in DOMAINS] for t in teachers]).reshape(len(teachers), 3)
     counts, chance = np.full(3, COUNT), np.full(3, 0.5)
-    evaluation = evaluate_views(
+    evaluation = compare_models(
         task or Fixed(),
         [Named(name) for name in reversed(history)],
         [Named(name) for name in teachers],
@@ -69,37 +70,49 @@ def make(
     kept = None
     if len(history) > 1:
         trusted = {"radio": ["ct"], "eye": ["oct", "skin"]}
-        kept = retention(
+        kept = measure_retention(
             evaluation, evaluation, student=(history[-2], history[-1]), trusted=trusted, domains=["ct", "skin"]
         )
-    return Findings(history[-1], history, evaluation, kept, _continual(evaluation, history, learned), learned)
+    return EvaluationReport(history[-1], history, evaluation, kept, _continual(evaluation, history, learned), learned)
 
 
 @pytest.fixture(scope="module")
-def findings() -> Findings:
+def report() -> EvaluationReport:
     return make(("v1", "v2"))
 
 
-def test_the_report_is_an_evaluation_with_more(tmp_path: Path, findings: Findings) -> None:
-    project = Project(tmp_path)
-    content = write_report(project, findings)
-    assert content["file"] == "reports/evaluation-v2-test.json"
-    assert sorted(path.name for path in project.reports.iterdir()) == [
-        "evaluation-v2-test.json",
-        "evaluation-v2-test.png",
-    ]
-    written = json.loads((tmp_path / content["file"]).read_text())
-    assert written == json.loads(json.dumps(content))
-    assert written["retention"]["broken"] == ["ct"]
+def test_the_report_file_holds_the_evaluation_and_more(tmp_path: Path, report: EvaluationReport) -> None:
+    reports = Project(tmp_path).reports
+    made = write_report(reports, report)
+    assert made.file == Path("reports/evaluation-v2-test.json")
+    assert sorted(path.name for path in reports.iterdir()) == ["evaluation-v2-test.json", "evaluation-v2-test.png"]
+    written = json.loads((tmp_path / made.file).read_text())
+    assert written == json.loads(json.dumps(made.to_json()))
+    assert written["retention"]["over_tolerance"] == ["ct"]
     assert written["continual"]["transfer"] == pytest.approx(0.3)
     assert written["learned"] == {"ct": "v1", "oct": "v2", "skin": "v1"}
-    back = Evaluation.load(tmp_path / content["file"])
-    assert back.model("v2").means == findings.evaluation.model("v2").means
+    assert Evaluation.load(tmp_path / made.file).to_json() == report.evaluation.to_json()
+    assert EvaluationReport.load(tmp_path / made.file).to_json() == report.to_json()
 
 
-def test_the_alternative_text_tells_what_the_picture_shows(tmp_path: Path, findings: Findings) -> None:
-    content = write_report(Project(tmp_path), findings)
-    assert content["picture"]["alt"] == (
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}'])
+def test_a_damaged_report_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with raises_error("KD-EVAL-009", where=str(path)):
+        EvaluationReport.load(path)
+
+
+def test_a_notebook_shows_the_tables(report: EvaluationReport) -> None:
+    html = report._repr_html_()
+    assert html.count("<table>") == 4
+    assert '<td style="text-align: right">-10.0</td>' in html
+    assert "&lt;b&gt;" in to_html(["<b>", Table(["<b>"], [["<b>"]])])
+    assert "<b>" not in to_html(["<b>", Table(["<b>"], [["<b>"]])])
+
+
+def test_the_alternative_text_describes_the_picture(tmp_path: Path, report: EvaluationReport) -> None:
+    assert write_report(tmp_path / "reports", report).alt == (
         "Accuracy of v2 on 3 domains of the test split: ct 80 %, oct 95 %, skin 81 %; mean 85.3 %. "
         "The best single teacher, eye, has a mean of 67.0 %. The student reaches 92.8 % of the oracle's mean "
         "accuracy. Against v1, domains that are not new changed by -4.5 points on average, ct by -10.0 at worst."
@@ -129,8 +142,8 @@ def test_labels_move_apart_and_no_further() -> None:
     assert places[4] == 3.0
 
 
-def test_the_text_has_what_matters(findings: Findings) -> None:
-    text = findings_text(findings, console.table)
+def test_the_text_shows_the_figures(report: EvaluationReport) -> None:
+    text = to_text(report.sections(), console.table)
     for piece in (
         "ct 80.0 90.0 95.0 20.0 95.0 200",
         "ct 90.0 80.0 -10.0 -1",
@@ -147,22 +160,21 @@ def test_the_text_has_what_matters(findings: Findings) -> None:
 
 def test_a_first_version_has_no_change(tmp_path: Path) -> None:
     first = make(("v1",))
-    assert "Change since" not in findings_text(first, console.table)
-    content = write_report(Project(tmp_path), first)
+    assert "Change since" not in to_text(first.sections(), console.table)
+    content = write_report(tmp_path / "reports", first).to_json()
     assert (content["retention"], content["continual"]) == (None, None)
 
 
-def test_a_change_that_nothing_can_tell_of_has_no_figures(findings: Findings) -> None:
-    kept = retention(findings.evaluation, findings.evaluation, student=("v1", "v2"), domains=())
-    told = retention_text(kept, console.table)
-    assert told == "no domain of before can be compared here"
-    assert len(_figure(findings).axes) == 4
-    assert len(_figure(replace(findings, retention=kept)).axes) == 2
+def test_a_retention_without_domains_has_no_figures(report: EvaluationReport) -> None:
+    kept = measure_retention(report.evaluation, report.evaluation, student=("v1", "v2"), domains=())
+    assert len(retention_sections(kept)) == 1
+    assert len(_figure(report).axes) == 4
+    assert len(_figure(replace(report, retention=kept)).axes) == 2
 
 
-def test_an_evaluation_of_many_metrics_is_told_by_metric_and_calls_nothing_zero_shot() -> None:
+def test_many_metrics_have_a_row_each() -> None:
     class Answers(Fixed):
-        def evaluate(self, view: FeatureView, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
             return [replace(score, **self.more(score), notes=("rough",)) for score in super().evaluate(view, samples)]
 
         def more(self, score: DomainScore) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def test_an_evaluation_of_many_metrics_is_told_by_metric_and_calls_nothing_zero_
             return {"metrics": dict.fromkeys(names, value), "intervals": dict.fromkeys(names, bounds)}
 
     made = make(("v1",), task=Answers(), settings={"task": "answers"})
-    lines = findings_text(made, console.table).splitlines()
+    lines = to_text(made.sections(), console.table).splitlines()
     assert lines[0] == "Accuracy (task 'answers') in %, test split"
     rows = {line.split()[0]: line.split() for line in lines if line.startswith(("metric", "similarity", "boxes"))}
     assert rows["metric"] == ["metric", "v1", "radio", "eye", "oracle", "oracle-on-test", "domains"]

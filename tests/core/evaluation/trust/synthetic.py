@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdkit.core.contracts import SPLITS, Sample, SignalSpec
+from kdkit.core.contracts import SPLITS, Reporter, Sample, SignalSpec, TrustTable
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.evaluation.evaluator import make_evaluator
+from kdkit.core.evaluation.trust import measure_trust
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project
+from kdkit.core.project.registry.lock import Lock
 
 WIDTH = 16
 CLASSES = {"ct": ("cyst", "nodule", "stone"), "oct": ("drusen", "healthy"), "skin": ("nevus", "melanoma")}
@@ -63,6 +66,14 @@ def table_of(samples: list[Sample]) -> SampleIndex:
 def make_project(root: Path, text: str = "version: 1\n") -> Project:
     (root / "registry.yaml").write_text(text, encoding="utf-8")
     return Project(root)
+
+
+def measure(
+    project: Project, table: SampleIndex, teachers: Sequence[str], *, reporter: Reporter | None = None
+) -> TrustTable:
+    evaluator = make_evaluator(project.registry, project.catalogue, table)
+    store, lock = FeatureStore(project.features), Lock.load(project.lock_path)
+    return measure_trust(evaluator, store, lock, teachers, reporter=reporter)
 
 
 def add_teacher(

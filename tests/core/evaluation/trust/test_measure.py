@@ -11,9 +11,7 @@ import pytest
 
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.evaluation.trust import measure_trust
-from kdkit.core.evaluation.trust.measure import SCORES
-from kdkit.core.evaluation.trust.saved import trust_file
+from kdkit.core.evaluation.trust.measurements import SCORES, trust_file
 from kdkit.core.features import FeatureStore
 from kdkit.core.project.project import Project
 from tests.core.evaluation.trust.synthetic import (
@@ -22,6 +20,7 @@ from tests.core.evaluation.trust.synthetic import (
     add_teacher,
     make_project,
     make_table,
+    measure,
     table_of,
     without,
 )
@@ -46,7 +45,7 @@ def store_of(project: Project) -> FeatureStore:
 
 def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: SampleIndex) -> None:
     column = add_teacher(project, table, "radio", noise=RADIO)
-    found = measure_trust(project, table, store_of(project), ["radio"])
+    found = measure(project, table, ["radio"])
     places, scores = column.locate(table), column.scores(SCORES)
     hits: dict[str, list[bool]] = {domain: [] for domain in table.domains}
     sets = prompt_sets(project.registry, table)
@@ -73,10 +72,10 @@ def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: S
 
 def test_measured_once(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
-    first = measure_trust(project, table, store_of(project), ["radio"])
+    first = measure(project, table, ["radio"])
     column = store_of(project).column("radio")
     column.put_scores(SCORES, column.locate(table), np.zeros(len(table), dtype=np.float32))
-    again = measure_trust(project, table, store_of(project), ["radio"])
+    again = measure(project, table, ["radio"])
     assert (again.accuracy == first.accuracy).all()
     assert (store_of(project).column("radio").scores(SCORES) == 0).all()  # nothing was computed again
 
@@ -85,8 +84,8 @@ def test_measured_once(project: Project, table: SampleIndex) -> None:
 def test_measured_again_when_something_changed(tmp_path: Path, table: SampleIndex, change: str) -> None:
     project = make_project(tmp_path)
     add_teacher(project, table, "radio", noise=RADIO)
-    measure_trust(project, table, store_of(project), ["radio"])
-    before = json.loads(trust_file(project).read_text())["teachers"]["radio"]["fingerprint"]
+    measure(project, table, ["radio"])
+    before = json.loads(trust_file(project.features).read_text())["teachers"]["radio"]["fingerprint"]
     if change == "features":
         add_teacher(project, table, "radio", noise={"oct": 0.1, "skin": 0.1})
     elif change == "labels":
@@ -94,8 +93,8 @@ def test_measured_again_when_something_changed(tmp_path: Path, table: SampleInde
     else:
         project = make_project(tmp_path, "version: 1\nprompts: {default: ['{label}']}\n")
         add_teacher(project, table, "radio", noise=RADIO, seed=0)
-    found = measure_trust(project, table, store_of(project), ["radio"])
-    assert json.loads(trust_file(project).read_text())["teachers"]["radio"]["fingerprint"] != before
+    found = measure(project, table, ["radio"])
+    assert json.loads(trust_file(project.features).read_text())["teachers"]["radio"]["fingerprint"] != before
     if change == "features":
         assert found.accuracy[0, 2] == 1.0
     if change == "labels":
@@ -104,11 +103,11 @@ def test_measured_again_when_something_changed(tmp_path: Path, table: SampleInde
 
 def test_scores_outlive_their_teacher(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
-    first = measure_trust(project, table, store_of(project), ["radio"])
+    first = measure(project, table, ["radio"])
     shutil.rmtree(project.features / "radio")
     add_teacher(project, table, "skin-expert", noise={"skin": 0.2})
     reporter = Warned([])
-    found = measure_trust(project, table, store_of(project), ["radio", "skin-expert"], reporter=reporter)
+    found = measure(project, table, ["radio", "skin-expert"], reporter=reporter)
     assert (found.accuracy[0] == first.accuracy[0]).all()
     assert found.accuracy[1, 2] == 1.0
     assert any("'radio' has no features any more" in warning for warning in reporter.warnings)
@@ -118,7 +117,7 @@ def test_an_old_teacher_is_not_trusted_in_a_domain_that_it_never_saw(project: Pr
     old = make_table(classes={"ct": CLASSES["ct"]})
     add_teacher(project, old, "radio", noise=RADIO)
     reporter, grown = Warned([]), make_table()
-    found = measure_trust(project, grown, store_of(project), ["radio"], reporter=reporter)
+    found = measure(project, grown, ["radio"], reporter=reporter)
     assert not np.isnan(found.accuracy[0, 0])
     assert np.isnan(found.accuracy[0, 1:]).all()
     assert sum("'radio' has no features of its calibration samples" in w for w in reporter.warnings) == 2
@@ -128,7 +127,7 @@ def test_new_calibration_samples_of_an_old_domain_are_left_out_and_said(project:
     table = make_table()
     add_teacher(project, table, "radio", noise=RADIO, rows=np.arange(0, len(table), 2))
     reporter = Warned([])
-    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
+    found = measure(project, table, ["radio"], reporter=reporter)
     assert found.count.tolist() == [30, 20, 20]
     assert "lacks features of 30 of 60 calibration samples in domain 'ct'" in reporter.warnings[0]
 
@@ -137,7 +136,7 @@ def test_a_domain_without_calibration_samples_is_nan_and_loud(project: Project) 
     table = without(make_table(), split="calibration", domain="oct")
     add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
+    found = measure(project, table, ["radio"], reporter=reporter)
     assert np.isnan(found.accuracy[0, 1])
     assert np.isnan([found.lower[0, 1], found.upper[0, 1], found.chance[1]]).all()
     assert found.count[1] == 0
@@ -148,7 +147,7 @@ def test_a_class_without_calibration_samples_is_said(project: Project) -> None:
     table = without(make_table(), split="calibration", label="stone")
     add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
+    found = measure(project, table, ["radio"], reporter=reporter)
     assert reporter.warnings == ["domain 'ct': no calibration sample of stone: trust says nothing about this class"]
     assert found.chance[0] == pytest.approx(1 / 3)  # it stays a candidate
 
@@ -157,7 +156,7 @@ def test_a_domain_of_one_class_is_not_measured(project: Project) -> None:
     table = table_of([s for s in make_table().samples if s.label != "healthy"])
     add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
-    found = measure_trust(project, table, store_of(project), ["radio"], reporter=reporter)
+    found = measure(project, table, ["radio"], reporter=reporter)
     assert np.isnan(found.accuracy[0, 1])
     assert "'oct' has a single class ('drusen')" in reporter.warnings[0]
 
@@ -168,18 +167,18 @@ def test_features_without_a_direction_are_refused(project: Project, table: Sampl
     bad = next(iter(column.texts))
     store.put_texts("radio", column.fingerprint, {bad: np.full(16, np.nan)})
     with raises_error("KD-EVAL-013", where="teacher 'radio', domain 'ct'", mentions=("'radio'", "'ct'", "1", "9")):
-        measure_trust(project, table, store, ["radio"])
-    assert not trust_file(project).exists()
+        measure(project, table, ["radio"])
+    assert not trust_file(project.features).exists()
 
 
 def test_a_teacher_without_features_or_scores_is_an_error(project: Project, table: SampleIndex) -> None:
     with raises_error("KD-FEAT-015", mentions=("'nobody'",)):
-        measure_trust(project, table, store_of(project), ["nobody"])
+        measure(project, table, ["nobody"])
 
 
 def test_a_damaged_file_says_what_to_do(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
-    trust_file(project).write_text('{"format": 1, "teachers": {"radio": 3}}')
+    trust_file(project.features).write_text('{"format": 1, "teachers": {"radio": 3}}')
     with raises_error("KD-TRUST-002") as caught:
-        measure_trust(project, table, store_of(project), ["radio"])
+        measure(project, table, ["radio"])
     assert "delete the file" in caught.value.fix

@@ -9,8 +9,14 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TrustTable
-from kdkit.core.evaluation.trust import idle_teachers, policy_weights, trusted_domains, uncovered_domains, warn_of_gaps
-from kdkit.core.evaluation.trust.interval import wilson
+from kdkit.core.evaluation.metrics import wilson
+from kdkit.core.evaluation.trust import (
+    domains_without_teacher,
+    policy_weights,
+    teachers_without_domain,
+    trusted_domains,
+    warn_about_gaps,
+)
 from kdkit.plugins.policies.policies import All, Threshold, TopK
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
@@ -61,7 +67,7 @@ def test_a_policy_that_breaks_its_contract_is_named(answer: np.ndarray[Any, Any]
 def test_an_uncovered_domain_says_what_would_change_it() -> None:
     found = table([[95, 86, 20], [92, 60, 10]])
     ct_only = policy_weights(found, Threshold())
-    oct_, skin = uncovered_domains(found, ct_only)
+    oct_, skin = domains_without_teacher(found, ct_only)
     assert (oct_.domain, oct_.best, oct_.accuracy) == ("oct", "t0", 0.86)
     assert oct_.message == (
         "domain 'oct': no teacher may teach it; the best is t0 with 0.86 (0.78-0.91, chance 0.25). "
@@ -75,7 +81,7 @@ def test_an_uncovered_domain_says_what_would_change_it() -> None:
 @pytest.mark.parametrize("on", ["estimate", "lower"])
 def test_the_named_threshold_does_admit(correct: int, on: str) -> None:
     found = table([[correct]], count=113)
-    (gap,) = uncovered_domains(found, np.zeros((1, 1)))
+    (gap,) = domains_without_teacher(found, np.zeros((1, 1)))
     words = gap.message.replace("(", " ").split()
     value = float(words[words.index("value") + 1]) if on == "estimate" else float(words[words.index("on") - 1])
     assert policy_weights(found, Threshold(value=value, on=on)).tolist() == [[1]]
@@ -84,27 +90,27 @@ def test_the_named_threshold_does_admit(correct: int, on: str) -> None:
 def test_where_only_the_registry_stands_in_the_way_that_is_said() -> None:
     found, limits = table([[95, 96, 20]]), {"t0": ["ct"]}
     weights = policy_weights(found, Threshold(), limits=limits)
-    oct_, skin = uncovered_domains(found, weights, limits)
+    oct_, skin = domains_without_teacher(found, weights, limits)
     assert oct_.message == (
         "domain 'oct': no teacher may teach it; t0 with 0.96 (0.90-0.98, chance 0.25) is limited to other domains "
         "in registry.yaml: change its 'domains', or add a teacher"
     )
     assert "not clearly better than guessing" in skin.message
     nowhere = {"t0": ["dermoscopy"]}
-    (idle,) = idle_teachers(found, policy_weights(found, Threshold(), limits=nowhere), nowhere)
+    (idle,) = teachers_without_domain(found, policy_weights(found, Threshold(), limits=nowhere), nowhere)
     assert idle.message.endswith("it was measured in none that the registry lets it teach")
 
 
 def test_an_unmeasured_domain_is_uncovered() -> None:
     found = table([[95, NAN]])
-    (gap,) = uncovered_domains(found, policy_weights(found, Threshold()))
+    (gap,) = domains_without_teacher(found, policy_weights(found, Threshold()))
     assert (gap.domain, gap.best) == ("oct", None)
     assert "could not be measured" in gap.message
 
 
 def test_a_teacher_that_passes_nowhere_is_named_with_its_best() -> None:
     found = table([[95, 96], [NAN, 70], [NAN, NAN]])
-    idle = idle_teachers(found, policy_weights(found, Threshold()))
+    idle = teachers_without_domain(found, policy_weights(found, Threshold()))
     assert [item.message for item in idle] == [
         "teacher 't1' passes the trust policy in no domain and will teach nothing; its best is 0.70 in 'oct'",
         "teacher 't2' passes the trust policy in no domain and will teach nothing: it was measured in none",
@@ -114,8 +120,8 @@ def test_a_teacher_that_passes_nowhere_is_named_with_its_best() -> None:
 def test_all_gaps_are_warned_of() -> None:
     found, reporter = table([[95, 50], [40, 50]]), Warned([])
     weights = policy_weights(found, Threshold())
-    gaps, idle = uncovered_domains(found, weights), idle_teachers(found, weights)
-    warn_of_gaps(gaps, idle, reporter)
+    gaps, idle = domains_without_teacher(found, weights), teachers_without_domain(found, weights)
+    warn_about_gaps(gaps, idle, reporter)
     assert reporter.warnings == [gaps[0].message, idle[0].message]
     assert reporter.warnings[0].startswith("domain 'oct': no teacher may teach it; the best is t0 with 0.50")
     assert reporter.warnings[1].startswith("teacher 't1' passes")
@@ -123,7 +129,7 @@ def test_all_gaps_are_warned_of() -> None:
 
 def test_many_uncovered_domains_are_one_warning() -> None:
     found, reporter = table([[NAN, 50, NAN]]), Warned([])
-    warn_of_gaps(uncovered_domains(found, np.zeros((1, 3))), (), reporter)
+    warn_about_gaps(domains_without_teacher(found, np.zeros((1, 3))), (), reporter)
     (warning,) = reporter.warnings
     assert warning.splitlines() == [
         "domains 'ct', 'oct', 'skin': no teacher may teach them",

@@ -22,7 +22,7 @@ WORDS = ("a", "image", "of", *CLASSES, *(label for labels in CLASSES.values() fo
 def make_distilled(root: Path) -> Project:
     """Two versions of an open_clip student: of ``radio`` (MIT), then of ``chest`` (CC BY-NC) too, both evaluated."""
     from kdkit.core.distill.run import Options, distill
-    from kdkit.core.evaluation.project import evaluate_project
+    from kdkit.core.evaluation.evaluate import evaluate_version
     from kdkit.core.evaluation.report import write_report
     from kdkit.core.teachers.add import add_teacher
 
@@ -38,7 +38,7 @@ def make_distilled(root: Path) -> Project:
     chest = {"from": "local:models/chest", "loader": "toy", "license": "cc-by-nc-4.0"}
     add_teacher(open_project(root), "chest", chest)
     distill(open_project(root), Options(cpu=True, incremental=True))
-    write_report(open_project(root), evaluate_project(open_project(root)))
+    write_report(open_project(root).reports, evaluate_version(open_project(root)))
     return open_project(root)
 
 

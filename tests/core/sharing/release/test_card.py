@@ -70,12 +70,12 @@ def history() -> tuple[dict[str, Any], ...]:
     kept = {
         "domains": {"ct": change},
         "teachers": {},
-        "broken": [],
-        "added": ["oct"],
+        "over_tolerance": [],
+        "new_domains": ["oct"],
         "mean": 2.0,
         "low": -0.5,
         "high": 4.5,
-        "guard": {"promoted": True, "broken": [], "doubtful": []},
+        "guard": {"promoted": True, "failed": [], "uncertain": []},
     }
     bio = teacher("biomedclip", "hf:lab/biomedclip@main", {"ct": 1.0})
     eye = teacher("eye_net", "local:(not published)", {"oct": 1.0}, license="cc-by-nc-4.0", since="v2")
@@ -206,7 +206,7 @@ def test_domains_without_figures_are_named_among_the_limits() -> None:
 
 def test_a_refused_version_says_so_at_its_top() -> None:
     given = facts()
-    guard = {"promoted": False, "broken": ["ct"], "doubtful": []}
+    guard = {"promoted": False, "failed": ["ct"], "uncertain": []}
     last = {**given.record.lineage, "retention": {**given.record.lineage["retention"], "guard": guard}}
     text = card_text(replace(given, record=replace(given.record, history=(given.record.history[0], last))))
     assert "refused this version" in text.partition("## How to load it")[0]
@@ -214,7 +214,7 @@ def test_a_refused_version_says_so_at_its_top() -> None:
 
 def test_a_guard_without_figures_passed_nothing() -> None:
     given = facts()
-    kept = {**given.record.lineage["retention"], "domains": {}, "mean": None, "unjudged": ["ct"]}
+    kept = {**given.record.lineage["retention"], "domains": {}, "mean": None, "not_compared": ["ct"]}
     last = {**given.record.lineage, "retention": kept}
     text = card_text(replace(given, record=replace(given.record, history=(given.record.history[0], last))))
     assert "| v1 to v2 | eye\\_net | oct | - | - | nothing to judge by | ct |" in text

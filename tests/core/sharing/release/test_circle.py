@@ -53,7 +53,7 @@ def teach_on(root: Path) -> Project:
     assert outcome is not None
     assert outcome.retention is not None
     assert (outcome.version.name, outcome.version.refused) == ("v3", False)
-    assert (set(outcome.retention.domains), outcome.retention.unjudged) == ({"xray"}, ("ct", "mri"))
+    assert (set(outcome.retention.domains), outcome.retention.not_compared) == ({"xray"}, ("ct", "mri"))
     return open_project(root)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Silent
-from kdkit.core.evaluation.evaluation import Evaluation
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.licenses import FACTS, LicenseFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
@@ -219,7 +219,7 @@ def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
     folder = world.project.versions / "candidates" / "v3"
     folder.mkdir(parents=True)
     lineage = dict(Versions(world.project).get("v2").lineage)
-    lineage["retention"] = {**lineage["retention"], "guard": {"promoted": False, "broken": ["ct"], "doubtful": []}}
+    lineage["retention"] = {**lineage["retention"], "guard": {"promoted": False, "failed": ["ct"], "uncertain": []}}
     (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
     with raises_error("KD-REL-022", mentions=("refused v3",)) as caught:
         push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))

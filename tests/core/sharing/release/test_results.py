@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import DomainScore
-from kdkit.core.evaluation.evaluation import Evaluation, ModelScores
+from kdkit.core.evaluation.continual import ContinualMetrics
+from kdkit.core.evaluation.report import EvaluationReport
+from kdkit.core.evaluation.scores import Evaluation, ModelScores
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Version
 from kdkit.core.sharing.release.layout import RESULTS
@@ -56,12 +58,13 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
     assert results["ratios"] == {"v3": {"accuracy": 0.9}}
     report = project.reports / "evaluation-v3-test.json"
     report.parent.mkdir()
-    content = evaluation("test", "v3").to_json() | {"version": "v3", "continual": {"last": 0.5}}
-    report.write_text(json.dumps(content))
+    continual = ContinualMetrics(0.5, 0.5, math.nan, 0.0, 0.0)
+    content = EvaluationReport("v3", ("v2", "v3"), evaluation("test", "v3"), None, continual, {})
+    report.write_text(json.dumps(content.to_json()))
     results = results_of(project, version)
     warn_of_split(results, notes)
     assert len(notes.warnings) == 1
-    assert (results["split"], results["continual"]) == ("test", {"last": 0.5})
+    assert (results["split"], results["continual"]) == ("test", continual.to_json())
     assert results["models"][0]["domains"]["ct"] == {
         "count": 2,
         "level": 0.95,
@@ -80,8 +83,9 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
 def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Path) -> None:
     report = tmp_path / "reports" / "evaluation-v3-test.json"
     report.parent.mkdir()
-    report.write_text(json.dumps(evaluation("test", "v2").to_json() | {"version": "v2"}))
-    with raises_error("KD-REL-027", mentions=("another version",)):
+    content = EvaluationReport("v2", ("v2",), evaluation("test", "v2"), None, None, {})
+    report.write_text(json.dumps(content.to_json()))
+    with raises_error("KD-REL-027", where=str(report)):
         results_of(Project(tmp_path), version)
 
 

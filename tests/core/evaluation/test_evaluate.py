@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation.project import Findings, evaluate_project
-from kdkit.core.evaluation.trust.project import project_trust
+from kdkit.core.evaluation.evaluate import evaluate_version
+from kdkit.core.evaluation.report import EvaluationReport
+from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
@@ -42,12 +43,12 @@ def learnt_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def findings(learnt_twice: Path) -> Findings:
-    return evaluate_project(open_project(learnt_twice))
+def report(learnt_twice: Path) -> EvaluationReport:
+    return evaluate_version(open_project(learnt_twice))
 
 
-def test_students_teachers_and_oracles_are_side_by_side(findings: Findings) -> None:
-    assert [(m.name, m.role) for m in findings.evaluation.models] == [
+def test_students_teachers_and_oracles_are_side_by_side(report: EvaluationReport) -> None:
+    assert [(m.name, m.role) for m in report.evaluation.models] == [
         ("v2", "student"),
         ("v1", "student"),
         ("radio", "teacher"),
@@ -55,51 +56,51 @@ def test_students_teachers_and_oracles_are_side_by_side(findings: Findings) -> N
         ("oracle", "oracle"),
         ("oracle-on-test", "oracle"),
     ]
-    assert findings.evaluation.model("oracle").chosen == {"ct": "radio", "mri": "radio", "xray": "xr"}
-    assert all(score.count == 30 for m in findings.evaluation.models for score in m.domains.values())
+    assert report.evaluation.model("oracle").chosen == {"ct": "radio", "mri": "radio", "xray": "xr"}
+    assert all(score.count == 30 for m in report.evaluation.models for score in m.domains.values())
 
 
-def test_the_student_beats_every_teacher_over_all_domains(findings: Findings) -> None:
-    means = {m.name: m.means["accuracy"] for m in findings.evaluation.models}
+def test_the_student_beats_every_teacher_over_all_domains(report: EvaluationReport) -> None:
+    means = {m.name: m.means["accuracy"] for m in report.evaluation.models}
     assert means["v2"] > max(means["radio"], means["xr"])
-    assert findings.evaluation.ratios["v2"]["accuracy"] == pytest.approx(means["v2"] / means["oracle"])
+    assert report.evaluation.ratios["v2"]["accuracy"] == pytest.approx(means["v2"] / means["oracle"])
 
 
-def test_history_and_what_was_learnt_when(findings: Findings) -> None:
-    assert findings.history == ("v1", "v2")
-    assert findings.learned == {"ct": "v1", "mri": "v1", "xray": "v2"}
-    assert findings.retention is not None
-    assert set(findings.retention.domains) == {"ct", "mri"}
-    assert set(findings.retention.teachers) == {"radio"}
-    assert findings.continual is not None
-    v1, v2 = findings.evaluation.model("v1"), findings.evaluation.model("v2")
-    assert findings.continual.transfer == pytest.approx(v1.domains["xray"].metrics["accuracy"])
+def test_history_and_what_was_learnt_when(report: EvaluationReport) -> None:
+    assert report.history == ("v1", "v2")
+    assert report.learned == {"ct": "v1", "mri": "v1", "xray": "v2"}
+    assert report.retention is not None
+    assert set(report.retention.domains) == {"ct", "mri"}
+    assert set(report.retention.teachers) == {"radio"}
+    assert report.continual is not None
+    v1, v2 = report.evaluation.model("v1"), report.evaluation.model("v2")
+    assert report.continual.transfer == pytest.approx(v1.domains["xray"].metrics["accuracy"])
     change = [v2.domains[d].metrics["accuracy"] - v1.domains[d].metrics["accuracy"] for d in ("ct", "mri")]
-    assert findings.continual.backward_transfer == pytest.approx(np.mean(change))
+    assert report.continual.backward_transfer == pytest.approx(np.mean(change))
 
 
-def test_settings_that_the_figures_depend_on_are_recorded(findings: Findings) -> None:
-    settings = findings.evaluation.settings
+def test_settings_that_the_figures_depend_on_are_recorded(report: EvaluationReport) -> None:
+    settings = report.evaluation.settings
     assert (settings["task"], settings["logit_scale"], settings["seed"]) == ("zero-shot", 100.0, 42)
 
 
 def test_another_version_and_split_alone(learnt_twice: Path) -> None:
-    found = evaluate_project(open_project(learnt_twice), "v1", split="calibration", ancestors=False)
+    found = evaluate_version(open_project(learnt_twice), "v1", split="calibration", ancestors=False)
     assert (found.history, found.retention, found.continual) == (("v1",), None, None)
     assert found.evaluation.split == "calibration"
     assert found.evaluation.model("v1").domains["ct"].count == 30
 
 
-def test_the_same_figures_every_time(learnt_twice: Path, findings: Findings) -> None:
-    assert evaluate_project(open_project(learnt_twice)).evaluation.to_json() == findings.evaluation.to_json()
+def test_the_same_figures_every_time(learnt_twice: Path, report: EvaluationReport) -> None:
+    assert evaluate_version(open_project(learnt_twice)).evaluation.to_json() == report.evaluation.to_json()
 
 
-def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Path, findings: Findings) -> None:
+def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Path, report: EvaluationReport) -> None:
     root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
     shutil.rmtree(root / "models")
     shutil.rmtree(root / ".kdkit" / "artifacts")
-    found = evaluate_project(open_project(root), ancestors=False)
-    assert found.evaluation.model("radio").means == findings.evaluation.model("radio").means
+    found = evaluate_version(open_project(root), ancestors=False)
+    assert found.evaluation.model("radio").means == report.evaluation.model("radio").means
 
 
 @pytest.mark.parametrize("published", [True, False])
@@ -118,7 +119,7 @@ def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(
         held = lock.teacher("radio").model_copy(update={"source": "local:(not published)"})
         lock.with_teacher("radio", held).save(root / "registry.lock")
     reporter = Warned([])
-    found = evaluate_project(open_project(root), ancestors=False, reporter=reporter)
+    found = evaluate_version(open_project(root), ancestors=False, reporter=reporter)
     assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
     assert found.evaluation.model("v2").domains["ct"].count == 31
     (said,) = (w for w in reporter.warnings if "'radio' lacks some samples or prompts in ct" in w)
@@ -134,7 +135,7 @@ def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, 
     lock_teachers(open_project(root), ("radio",))
     new = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
     assert old != new
-    for call in (evaluate_project, project_trust):
+    for call in (evaluate_version, report_trust):
         with raises_error("KD-FEAT-018", mentions=(str(old), str(new))) as caught:
             call(open_project(root))
         assert caught.value.fix == "kdkit features extract radio"
@@ -144,22 +145,22 @@ def test_before_there_is_a_version(tmp_path: Path) -> None:
     root = tmp_path / "project"
     make_project(root, teachers={}, domains=("ct",), train=1, held_out=1)
     with raises_error("KD-PROJ-009"):
-        evaluate_project(open_project(root))
+        evaluate_version(open_project(root))
 
 
 def test_the_projects_trust(learnt_twice: Path) -> None:
     project = open_project(learnt_twice)
-    found = project_trust(project)
+    found = report_trust(project)
     assert (found.chosen.policy, found.chosen.options["value"]) == ("threshold", 0.7)
     assert found.chosen.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
-    assert found.chosen.uncovered == ()
+    assert found.chosen.domains_without_teacher == ()
     assert [other.policy for other in found.others] == ["all", "soft", "threshold", "top-k"]
-    strict = project_trust(project, options={"value": 1.0, "on": "lower"})
-    assert [gap.domain for gap in strict.chosen.uncovered] == ["ct", "mri", "xray"]
-    assert [gap.teacher for gap in strict.chosen.idle] == ["radio", "xr"]
-    other = project_trust(project, "top-k", {"k": 2})
+    strict = report_trust(project, options={"value": 1.0, "on": "lower"})
+    assert [gap.domain for gap in strict.chosen.domains_without_teacher] == ["ct", "mri", "xray"]
+    assert [gap.teacher for gap in strict.chosen.teachers_without_domain] == ["radio", "xr"]
+    other = report_trust(project, "top-k", {"k": 2})
     assert (other.chosen.policy, other.chosen.options) == ("top-k", {"k": 2})
     with raises_error("KD-PLUG-003", mentions=("'top-kk'",)):
-        project_trust(project, "top-kk")
+        report_trust(project, "top-kk")
     with raises_error("KD-PLUG-005"):
-        project_trust(project, "top-k", {"sharpness": 1})
+        report_trust(project, "top-k", {"sharpness": 1})

@@ -25,7 +25,7 @@ BATCH = 128
 TEXT_BATCH = 256
 
 
-class CachedView:
+class StoredFeatures:
     """A teacher, from its column of the feature store; the teacher itself need not exist any more.
 
     Args:
@@ -79,7 +79,7 @@ class CachedView:
         return unit_rows(rows, what="prompt features", where=f"teacher '{self._name}'")
 
 
-class StudentView:
+class StudentFeatures:
     """A live dual encoder, in evaluation mode and without gradients.
 
     Args:

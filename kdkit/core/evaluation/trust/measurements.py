@@ -1,4 +1,4 @@
-"""Measured trust on disk: counts, not decisions, so that policies are chosen afterwards.
+"""DomainCount trust on disk: counts, not decisions, so that policies are chosen afterwards.
 
 ``features/trust.json`` holds one entry per teacher with the fingerprint of what it was measured on. It
 outlives the teacher: scores of one that exists no more stay usable.
@@ -16,17 +16,20 @@ import numpy as np
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustTable
-from kdkit.core.evaluation.trust.interval import wilson
-from kdkit.core.project.project import Project
+from kdkit.core.evaluation.metrics import wilson
 
 FORMAT = 1
+LEVEL = 0.95
+"""Coverage of the bounds."""
+SCORES = "trust"
+"""Name of the per-sample scores beside a column: probability of the true class, or score of the answer."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One teacher on one domain: ``correct`` of ``count`` calibration samples, ``classes`` candidates.
+class DomainCount:
+    """One teacher on one domain: ``correct`` of ``count`` calibration samples, out of ``classes`` classes.
 
-    Answers are scored in [0, 1], so that ``correct`` is their sum; ``classes`` is 0, and nobody guesses them.
+    For answers, ``correct`` is the sum of scores in [0, 1], and ``classes`` is 0: they cannot be guessed.
     """
 
     correct: float
@@ -35,25 +38,24 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class TeacherTrust:
-    """One teacher: domain -> what was counted (domains that can be measured alone), and on what."""
+class TeacherMeasurement:
+    """One teacher: counts of each measurable domain, and the fingerprint of their inputs."""
 
     fingerprint: str
-    domains: Mapping[str, Measured]
+    domains: Mapping[str, DomainCount]
 
 
-def trust_file(project: Project) -> Path:
-    """Where the measured scores are kept."""
-    return project.features / "trust.json"
+def trust_file(features: Path) -> Path:
+    """The file of measured scores in the folder of the feature store."""
+    return features / "trust.json"
 
 
-def load_measured(project: Project) -> dict[str, TeacherTrust]:
+def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
     """Teacher -> saved scores; empty before the first measurement.
 
     Raises:
         KdkitError: when the file is damaged.
     """
-    path = trust_file(project)
     if not path.is_file():
         return {}
     try:
@@ -61,9 +63,9 @@ def load_measured(project: Project) -> dict[str, TeacherTrust]:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}; this kdkit reads {FORMAT}")
         return {
-            name: TeacherTrust(
+            name: TeacherMeasurement(
                 entry["fingerprint"],
-                {domain: Measured(**counts) for domain, counts in entry["domains"].items()},
+                {domain: DomainCount(**counts) for domain, counts in entry["domains"].items()},
             )
             for name, entry in data["teachers"].items()
         }
@@ -77,9 +79,8 @@ def load_measured(project: Project) -> dict[str, TeacherTrust]:
         ) from None
 
 
-def save_measured(project: Project, teachers: Mapping[str, TeacherTrust], *, logit_scale: float) -> None:
-    """Write all entries in one step. ``logit_scale``: of the per-sample scores, recorded."""
-    path = trust_file(project)
+def save_measurements(path: Path, teachers: Mapping[str, TeacherMeasurement], *, logit_scale: float) -> None:
+    """Write all entries in one step; ``logit_scale`` of the per-sample scores is recorded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {
         "format": FORMAT,
@@ -89,8 +90,8 @@ def save_measured(project: Project, teachers: Mapping[str, TeacherTrust], *, log
     write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
-def as_table(
-    measured: Mapping[str, TeacherTrust], teachers: Sequence[str], domains: Sequence[str], level: float
+def make_trust_table(
+    measured: Mapping[str, TeacherMeasurement], teachers: Sequence[str], domains: Sequence[str], level: float
 ) -> TrustTable:
     """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
     shape = (len(teachers), len(domains))

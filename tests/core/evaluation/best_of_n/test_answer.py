@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from kdkit.core.contracts import Decoding, DualEncoder, Sample
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation.answer_views import StudentAnswers
-from kdkit.core.evaluation.best_of_n.answering import BATCH, Asked, answer_project, select
+from kdkit.core.evaluation.answers import StudentAnswers
+from kdkit.core.evaluation.best_of_n.answer import BATCH, Asked, answer_samples, select
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.versions import Versions, load_student
@@ -98,18 +98,18 @@ def test_a_project_is_asked_and_the_best_answer_is_near_its_image(tmp_path: Path
         add_teacher(reopened(root), "clip", {"from": "local:models/clip", "loader": "toy", "license": "mit"})
         endpoint.answer = lambda _: [(text, []) for text in texts]
         wanted = Asked(teacher="remote", rerank="clip", domains=("ct",))
-        found = answer_project(reopened(root), wanted, Decoding(samples=3))
+        found = answer_samples(reopened(root), wanted, Decoding(samples=3))
         assert len(found) == 12
         right = [one.text == one.reference for one in found]
         assert sum(right) / len(right) > 0.9
         assert sum(one.answers[0].text == one.reference for one in found) == 4
 
         with raises_error("KD-EVAL-006", mentions=("'remote'",)):
-            answer_project(reopened(root), Asked(teacher="clip", rerank="remote"), Decoding())
+            answer_samples(reopened(root), Asked(teacher="clip", rerank="remote"), Decoding())
         with raises_error("KD-TEACH-005", mentions=("'clip'",)):
-            answer_project(reopened(root), Asked(teacher="clip"), Decoding())
+            answer_samples(reopened(root), Asked(teacher="clip"), Decoding())
         with raises_error("KD-PROJ-009"):
-            answer_project(reopened(root), Asked(), Decoding())
+            answer_samples(reopened(root), Asked(), Decoding())
         with raises_error("KD-EVAL-002"):
             Asked(version="v1", teacher="remote")
 
@@ -121,7 +121,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         example.make(root, endpoint, oracle, extracted=False)
         reply: Reply = [("mass", [-0.3]), ("cyst", [-0.7])]
         endpoint.answer = lambda _: reply
-        whole = answer_project(reopened(root), wanted, Decoding(samples=2, scored=True))
+        whole = answer_samples(reopened(root), wanted, Decoding(samples=2, scored=True))
         each = len(endpoint.requests) - 1
         assert each == len(whole) > 2 * BATCH
 
@@ -131,7 +131,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
 
         endpoint.answer = fail
         with raises_error("KD-LOAD-006", mentions=("status 400",)):
-            answer_project(reopened(root), wanted, Decoding(samples=2, scored=True))
+            answer_samples(reopened(root), wanted, Decoding(samples=2, scored=True))
         (kept,) = (root / ".kdkit" / "answers").iterdir()
         with open(kept, "ab") as file:
             file.write(b'{"found": [{"id"')  # a kill
@@ -139,7 +139,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         endpoint.answer, before = lambda _: reply, len(endpoint.requests)
         endpoint.faults.clear()
         to = root / "answers.jsonl"
-        assert answer_project(reopened(root), wanted, Decoding(samples=2, scored=True), to=to) == whole
+        assert answer_samples(reopened(root), wanted, Decoding(samples=2, scored=True), to=to) == whole
         assert len(endpoint.requests) - before == each - BATCH
         lines = [json.dumps(one.to_json(), ensure_ascii=False) for one in whole]
         assert to.read_text(encoding="utf-8").splitlines() == lines
@@ -153,13 +153,13 @@ def test_a_version_of_the_student_answers_as_it_is_judged(tmp_path: Path) -> Non
     (root / "toy.yaml").write_text(recipe + "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
     add_vlm(root, "first", seed=0)
     distill(reopened(root), Options(cpu=True))
-    found = answer_project(reopened(root), Asked(version="v1", split="calibration", limit=4), Decoding())
+    found = answer_samples(reopened(root), Asked(version="v1", split="calibration", limit=4), Decoding())
     student: Any = load_student(Versions(reopened(root)).get(), reopened(root).catalogue)
     table = load_index(reopened(root))
     chosen = [table.samples[row] for row in table.select(split="calibration")[:4]]
     assert [(one.id, one.reference) for one in found] == [(sample.id, sample.text) for sample in chosen]
     assert [one.text for one in found] == StudentAnswers("v1", student).answer(chosen)
     with raises_error("KD-LABEL-012"):
-        answer_project(reopened(root), Asked(version="v1"), Decoding(), to=root / "registry.yaml")
+        answer_samples(reopened(root), Asked(version="v1"), Decoding(), to=root / "registry.yaml")
     with raises_error("KD-EVAL-003", where="limit"):
         Asked(limit=0)

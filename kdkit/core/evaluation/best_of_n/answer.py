@@ -143,7 +143,7 @@ class Asked:
             raise KdkitError("KD-EVAL-003", "at least one sample", where="limit")
 
 
-def answer_project(
+def answer_samples(
     project: Project,
     asked: Asked,
     decoding: Decoding,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kdkit.core.contracts import FeatureView, Sample
+from kdkit.core.contracts import ModelFeatures, Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.evaluation import CachedView, StudentView
+from kdkit.core.evaluation import StoredFeatures, StudentFeatures
 from kdkit.core.evaluation.zero_shot import unit_rows
 from tests.core.evaluation.trust.synthetic import CLASSES, add_teacher, make_project, make_table
 from tests.errors import raises_error
@@ -36,7 +36,7 @@ def test_the_student_is_its_plain_forward_pass(samples: list[Sample]) -> None:
     torch.manual_seed(0)
     student = ToyEncoder(width=6, dropout=0.5).train()
     encoded: list[int] = []
-    view: FeatureView = StudentView("v1", student, batch=4, progress=encoded.append)
+    view: ModelFeatures = StudentFeatures("v1", student, batch=4, progress=encoded.append)
     found = view.image(samples)
     assert student.training  # as it was, though dropout was off:
     with torch.inference_mode():
@@ -51,14 +51,14 @@ def test_the_student_is_its_plain_forward_pass(samples: list[Sample]) -> None:
 
 def test_the_batch_size_does_not_matter(samples: list[Sample]) -> None:
     student = ToyEncoder(width=6)
-    one, many = (StudentView("v1", student, batch=size).image(samples) for size in (1, 64))
+    one, many = (StudentFeatures("v1", student, batch=size).image(samples) for size in (1, 64))
     np.testing.assert_allclose(one, many, atol=1e-6)
 
 
 def test_an_unreadable_image_is_named(samples: list[Sample]) -> None:
     samples[5].image.write_bytes(b"no image")
     with raises_error("KD-DATA-001", mentions=("'s5'",)):
-        StudentView("v1", ToyEncoder(), batch=4).image(samples)
+        StudentFeatures("v1", ToyEncoder(), batch=4).image(samples)
 
 
 def test_a_student_that_gives_nan_is_named(samples: list[Sample]) -> None:
@@ -66,14 +66,14 @@ def test_a_student_that_gives_nan_is_named(samples: list[Sample]) -> None:
     with torch.no_grad():
         next(student.image_tower.parameters()).fill_(float("nan"))
     with raises_error("KD-EVAL-013", where="student 'v1'", mentions=("'v1'", "11")):
-        StudentView("v1", student).image(samples)
+        StudentFeatures("v1", student).image(samples)
 
 
 def test_a_stored_view_gives_the_rows_of_its_column(tmp_path: Path) -> None:
     project, table = make_project(tmp_path), make_table(per_class=3)
     rng = np.random.default_rng(1)
     column = add_teacher(project, table, "radio", noise={"ct": 1.0}, rows=rng.permutation(len(table)))
-    view: FeatureView = CachedView("radio", column, table)
+    view: ModelFeatures = StoredFeatures("radio", column, table)
     chosen = [table.samples[row] for row in rng.permutation(len(table))[:7]]
     for sample, row in zip(chosen, view.image(chosen), strict=True):
         stored = column.gather("image", column.locate(table)[[table.ids.index(sample.id)]])[0].astype(np.float32)
@@ -87,12 +87,12 @@ def test_a_stored_view_covers_whole_domains_only(tmp_path: Path) -> None:
     all_but_one = np.array([row for row in range(len(table)) if table.ids[row] != "oct-drusen-test-0"])
     column = add_teacher(project, table, "radio", noise={}, rows=all_but_one)
     test = [table.samples[row] for row in table.select(split="test")]
-    view = CachedView("radio", column, table)
+    view = StoredFeatures("radio", column, table)
     assert domains(view.covered(test)) == {"ct", "skin"}
     with raises_error("KD-EVAL-012", mentions=("'oct-drusen-test-0'", "1")):
         view.image(test)
     asked = {"ct": {"cyst": ["never embedded"]}}
-    assert domains(CachedView("radio", column, table, asked).covered(test)) == {"skin"}
+    assert domains(StoredFeatures("radio", column, table, asked).covered(test)) == {"skin"}
 
 
 def domains(samples: Sequence[Sample]) -> set[Any]:

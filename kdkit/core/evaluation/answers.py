@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.features.store.column import Column
 
 
-class CachedAnswers:
+class StoredAnswers:
     """A teacher's answers, as stored beside its column; the teacher itself need not exist any more."""
 
     def __init__(self, name: str, column: Column, table: SampleIndex) -> None:

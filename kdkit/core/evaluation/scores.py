@@ -1,13 +1,13 @@
-"""What an evaluation found: plain data that goes to JSON and back without loss."""
+"""Scores of models side by side: typed records that go to JSON and back without loss."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from kdkit.core.contracts import DomainScore
 
 FORMAT = 1
 Role = Literal["student", "teacher", "oracle"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,26 @@ class Evaluation:
         Raises:
             KdkitError: when it is missing or is no such file.
         """
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KdkitError(
-                "KD-EVAL-009",
-                "this evaluation cannot be read",
-                where=str(path),
-                why=f"{type(error).__name__}: {error}",
-                fix="run 'kdkit evaluate' to make it again",
-                code=ExitCode.MISSING,
-            ) from None
+        return read_scores(path, cls.from_json)
+
+
+def read_scores(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
+    """Parse a JSON file of an evaluation.
+
+    Raises:
+        KdkitError: when the file is missing or ``parse`` rejects it.
+    """
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KdkitError(
+            "KD-EVAL-009",
+            "this evaluation cannot be read",
+            where=str(path),
+            why=f"{type(error).__name__}: {error}",
+            fix="run 'kdkit evaluate' to make it again",
+            code=ExitCode.MISSING,
+        ) from None
 
 
 def _ids(models: tuple[ModelScores, ...], domain: str) -> tuple[str, ...]:
@@ -150,7 +160,7 @@ def _model_to_json(model: ModelScores) -> dict[str, Any]:
         "name": model.name,
         "role": model.role,
         "means": _plain(model.means),
-        "intervals": {name: [_number(v) for v in pair] for name, pair in model.intervals.items()},
+        "intervals": {name: [nan_to_null(v) for v in pair] for name, pair in model.intervals.items()},
         "chosen": dict(model.chosen),
         "domains": {name: _score_to_json(score) for name, score in model.domains.items()},
     }
@@ -161,8 +171,8 @@ def _model_from_json(data: Mapping[str, Any], ids: Mapping[str, tuple[str, ...]]
         name=data["name"],
         role=data["role"],
         domains={name: _score_from_json(name, score, ids[name]) for name, score in data["domains"].items()},
-        means={name: _float(value) for name, value in data["means"].items()},
-        intervals={name: (_float(low), _float(high)) for name, (low, high) in data["intervals"].items()},
+        means={name: null_to_nan(value) for name, value in data["means"].items()},
+        intervals={name: (null_to_nan(low), null_to_nan(high)) for name, (low, high) in data["intervals"].items()},
         chosen=data["chosen"],
     )
 
@@ -171,7 +181,7 @@ def _score_to_json(score: DomainScore) -> dict[str, Any]:
     return {
         "count": score.count,
         "metrics": _plain(score.metrics),
-        "intervals": {name: [_number(v) for v in pair] for name, pair in score.intervals.items()},
+        "intervals": {name: [nan_to_null(v) for v in pair] for name, pair in score.intervals.items()},
         "level": score.level,
         "outcomes": {name: _pack(values) for name, values in score.outcomes.items()},
         "notes": list(score.notes),
@@ -182,8 +192,8 @@ def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...])
     return DomainScore(
         domain=domain,
         count=data["count"],
-        metrics={name: _float(value) for name, value in data["metrics"].items()},
-        intervals={name: (_float(low), _float(high)) for name, (low, high) in data["intervals"].items()},
+        metrics={name: null_to_nan(value) for name, value in data["metrics"].items()},
+        intervals={name: (null_to_nan(low), null_to_nan(high)) for name, (low, high) in data["intervals"].items()},
         level=data["level"],
         ids=ids,
         outcomes={name: _unpack(values) for name, values in data["outcomes"].items()},
@@ -203,12 +213,14 @@ def _unpack(values: str | list[float]) -> np.ndarray[Any, Any]:
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in values.items()}
+    return {name: nan_to_null(value) for name, value in values.items()}
 
 
-def _number(value: float) -> float | None:
+def nan_to_null(value: float) -> float | None:
+    """For JSON, which has no NaN."""
     return None if math.isnan(value) else float(value)
 
 
-def _float(value: float | None) -> float:
+def null_to_nan(value: float | None) -> float:
+    """The inverse of :func:`nan_to_null`."""
     return math.nan if value is None else float(value)

@@ -1,0 +1,130 @@
+"""The report of one evaluation: figures, retention and history, as JSON, text, HTML and one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.evaluation.continual import ContinualMetrics
+from kdkit.core.evaluation.report.sections import Section, to_html
+from kdkit.core.evaluation.report.tables import evaluation_notes, evaluation_sections, percent, retention_sections
+from kdkit.core.evaluation.retention import Retention
+from kdkit.core.evaluation.scores import Evaluation, read_scores
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """A version beside its ancestors, every teacher and the oracle.
+
+    Attributes:
+        version: the evaluated version; a model of ``evaluation`` has its name.
+        history: the evaluated ancestors and the version, oldest first.
+        evaluation: scores of all models.
+        retention: against the parent, on domains that were not new to the version; None without a parent.
+        continual: over ``history``; None when that is one version.
+        learned: domain -> the version of ``history`` that was first taught it.
+    """
+
+    version: str
+    history: tuple[str, ...]
+    evaluation: Evaluation
+    retention: Retention | None
+    continual: ContinualMetrics | None
+    learned: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; NaN becomes null. :meth:`Evaluation.from_json` reads it too."""
+        return {
+            **self.evaluation.to_json(),
+            "version": self.version,
+            "history": list(self.history),
+            "learned": dict(self.learned),
+            "retention": None if self.retention is None else self.retention.to_json(),
+            "continual": None if self.continual is None else self.continual.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on anything else."""
+        retention, continual = data["retention"], data["continual"]
+        return cls(
+            version=str(data["version"]),
+            history=tuple(data["history"]),
+            evaluation=Evaluation.from_json(data),
+            retention=None if retention is None else Retention.from_json(retention),
+            continual=None if continual is None else ContinualMetrics.from_json(continual),
+            learned=dict(data["learned"]),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that :func:`write_report` wrote.
+
+        Raises:
+            KdkitError: when it is missing or holds no report.
+        """
+        return read_scores(path, cls.from_json)
+
+    def sections(self) -> list[Section]:
+        """Tables and lines for people: domains by models, means, the oracle, retention, notes."""
+        evaluation = self.evaluation
+        sections = evaluation_sections(evaluation)
+        if self.retention is not None:
+            sections += [f"Change since {self.history[-2]}", *retention_sections(self.retention)]
+            new = tuple(d for d, version in self.learned.items() if version == self.version)
+            if new:
+                before, after = (evaluation.model(name).values("accuracy", new) for name in self.history[-2:])
+                gains = (f"{d} {percent(x)} -> {percent(y)}" for d, x, y in zip(new, before, after, strict=True))
+                sections.append(f"new in {self.version}: {', '.join(gains)}")
+        if self.continual is not None:
+            figures = self.continual
+            sections.append(
+                f"Over {' -> '.join(self.history)}: Average {percent(figures.average)}, "
+                f"Last {percent(figures.last)}, Transfer {percent(figures.transfer)}, "
+                f"backward transfer {percent(figures.backward_transfer, sign=True)}, "
+                f"forgetting {percent(figures.forgetting, sign=True)}"
+            )
+        return sections + evaluation_notes(evaluation)
+
+    def _repr_html_(self) -> str:
+        return to_html(self.sections())
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report on disk.
+
+    Attributes:
+        report: its content.
+        file, picture: the JSON file and the PNG, relative to the project.
+        alt: the picture in words.
+    """
+
+    report: EvaluationReport
+    file: Path
+    picture: Path
+    alt: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The report's JSON with the paths of both files."""
+        picture = {"file": self.picture.as_posix(), "alt": self.alt}
+        return self.report.to_json() | {"file": self.file.as_posix(), "picture": picture}
+
+
+def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
+    """Write ``evaluation-<version>-<split>.json`` and ``.png`` to the project's folder of reports.
+
+    An older pair of that name is replaced.
+    """
+    from kdkit.core.evaluation.report.picture import draw
+
+    stem = f"evaluation-{report.version}-{report.evaluation.split}"
+    picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
+    alt = draw(report, picture)
+    written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), alt)
+    write_atomically(file, (json.dumps(written.to_json(), allow_nan=False) + "\n").encode())
+    return written

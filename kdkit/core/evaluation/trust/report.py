@@ -1,0 +1,222 @@
+"""The trust report of a project: measured accuracy, and which teacher each policy lets teach which domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Silent, TrustTable
+from kdkit.core.data.load import load_index
+from kdkit.core.evaluation.evaluator import make_evaluator
+from kdkit.core.evaluation.report import Section, Table, to_html
+from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
+from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measurements import load_measurements, trust_file
+from kdkit.core.evaluation.trust.weights import (
+    DomainWithoutTeacher,
+    TeacherWithoutDomain,
+    domains_without_teacher,
+    policy_weights,
+    teachers_without_domain,
+)
+from kdkit.core.features import FeatureStore
+from kdkit.core.features.extract.advice import who_adds
+from kdkit.core.project.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.schema import Registry
+
+
+@dataclass(frozen=True)
+class PolicyOutcome:
+    """The weights that one policy gives.
+
+    Attributes:
+        policy, options: its name and all of its options.
+        weights: (T, M) in [0, 1]; 0: may not teach there.
+        domains_without_teacher, teachers_without_domain: rows and columns of zeros, with reasons.
+    """
+
+    policy: str
+    options: Mapping[str, Any]
+    weights: np.ndarray[Any, Any]
+    domains_without_teacher: tuple[DomainWithoutTeacher, ...]
+    teachers_without_domain: tuple[TeacherWithoutDomain, ...]
+
+    @property
+    def title(self) -> str:
+        """``threshold (value 0.7, on accuracy)``; options that are False are left out."""
+        values = ", ".join(f"{name} {value}" for name, value in self.options.items() if value is not False)
+        return f"{self.policy} ({values})" if values else self.policy
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """Measured trust, the chosen policy's outcome, and those of other policies for comparison.
+
+    Attributes:
+        task: name of the evaluation task that measured ``table``.
+    """
+
+    table: TrustTable
+    chosen: PolicyOutcome
+    others: tuple[PolicyOutcome, ...]
+    task: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; NaN is left to the writer."""
+        table = self.table
+        return {
+            "level": table.level,
+            "domains": [
+                {"domain": domain, "count": int(table.count[m]), "chance": float(table.chance[m])}
+                for m, domain in enumerate(table.domains)
+            ],
+            "teachers": [
+                {
+                    "teacher": teacher,
+                    "domains": {
+                        domain: {
+                            "accuracy": float(table.accuracy[t, m]),
+                            "lower": float(table.lower[t, m]),
+                            "upper": float(table.upper[t, m]),
+                        }
+                        for m, domain in enumerate(table.domains)
+                    },
+                }
+                for t, teacher in enumerate(table.teachers)
+            ],
+            "policy": self._outcome_json(self.chosen),
+            "other_policies": [self._outcome_json(other) for other in self.others],
+        }
+
+    def sections(self) -> list[Section]:
+        """Accuracy per domain and teacher, then the teachers that each policy admits."""
+        table, outcomes = self.table, (self.chosen, *self.others)
+        accuracy = [
+            (
+                domain,
+                *(self._accuracy_cell(t, m) for t in range(len(table.teachers))),
+                _percent(table.chance[m]),
+                str(table.count[m]),
+            )
+            for m, domain in enumerate(table.domains)
+        ]
+        admitted = [
+            (domain, *(self._admitted_cell(outcome, m) for outcome in outcomes))
+            for m, domain in enumerate(table.domains)
+        ]
+        headers = ("domain", *table.teachers, "chance", count_unit(self.task))
+        return [
+            f"{accuracy_title(self.task)} in % on the calibration split, {100 * table.level:g} % interval; "
+            f"* may teach by {self.chosen.title}",
+            Table(headers, accuracy, "l" + "l" * len(table.teachers) + "rr"),
+            "",
+            "Teachers that each policy admits (weight where it is not 1)",
+            Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
+            "* " + ", ".join(outcome.title for outcome in outcomes),
+        ]
+
+    def _repr_html_(self) -> str:
+        return to_html(self.sections())
+
+    def _outcome_json(self, outcome: PolicyOutcome) -> dict[str, Any]:
+        return {
+            "policy": outcome.policy,
+            "options": dict(outcome.options),
+            "weights": {
+                teacher: dict(zip(self.table.domains, row.tolist(), strict=True))
+                for teacher, row in zip(self.table.teachers, outcome.weights, strict=True)
+            },
+            "domains_without_teacher": [
+                {"domain": gap.domain, "message": gap.message} for gap in outcome.domains_without_teacher
+            ],
+            "teachers_without_domain": [
+                {"teacher": gap.teacher, "message": gap.message} for gap in outcome.teachers_without_domain
+            ],
+        }
+
+    def _accuracy_cell(self, t: int, m: int) -> str:
+        table = self.table
+        if np.isnan(table.accuracy[t, m]):
+            return "-"
+        mark = " *" if self.chosen.weights[t, m] > 0 else ""
+        return f"{_percent(table.accuracy[t, m])} ({_percent(table.lower[t, m])}-{_percent(table.upper[t, m])}){mark}"
+
+    def _admitted_cell(self, outcome: PolicyOutcome, m: int) -> str:
+        teachers, weights = self.table.teachers, outcome.weights[:, m]
+        if len(teachers) > 1 and (weights == 1).all():
+            return f"all {len(teachers)}"
+        names = [f"{name} {w:.2f}" if w < 1 else name for name, w in zip(teachers, weights, strict=True) if w > 0]
+        return ", ".join(names) or "none"
+
+
+def report_trust(
+    project: Project,
+    policy: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    reporter: Reporter | None = None,
+) -> TrustReport:
+    """Measure trust where it is not measured yet, and apply all policies.
+
+    Args:
+        policy, options: override those of the registry or its recipe; ``options`` alone change the project's policy.
+
+    Raises:
+        KdkitError: no teacher with features; an unknown policy or option.
+    """
+    reporter = reporter or Silent()
+    registry, catalogue = project.registry, project.catalogue
+    table, store = load_index(project, reporter), FeatureStore(project.features)
+    known = {*store.teachers, *load_measurements(trust_file(store.root))}
+    teachers = [name for name in registry.teachers if name in known]
+    for name in registry.teachers:
+        if name not in known:
+            reporter.warn(f"teacher '{name}' has no features yet; {who_adds(project, name)}")
+    if not teachers:
+        first = "" if registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
+        raise KdkitError(
+            "KD-TRUST-001",
+            "no teacher has features, so trust cannot be measured",
+            where=str(project.features),
+            fix=f"{first}run 'kdkit features extract'",
+            code=ExitCode.MISSING,
+        )
+    evaluator, advice = make_evaluator(registry, catalogue, table), partial(who_adds, project)
+    measured = measure_trust(evaluator, store, project.lock, teachers, advice=advice, reporter=reporter)
+    name, chosen = _chosen_policy(project, policy, options or {})
+    others = [
+        (spec.name, dict(spec.options))
+        for spec in (entry.spec for entry in catalogue.entries("policy"))
+        if (spec.name, dict(spec.options)) != (name, chosen)
+    ]
+    outcomes = [_apply_policy(registry, catalogue, measured, *each) for each in ((name, chosen), *others)]
+    return TrustReport(measured, outcomes[0], tuple(outcomes[1:]), str(evaluator.settings["task"]))
+
+
+def _chosen_policy(project: Project, policy: str | None, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    registry = project.registry
+    entry = registry.trust or load_recipe(registry.recipe, project.catalogue, project.root).trust
+    name, own = (entry.policy, entry.options) if policy in (None, entry.policy) else (str(policy), {})
+    return name, {**project.catalogue.get("policy", name).spec.options, **own, **options}
+
+
+def _apply_policy(
+    registry: Registry, catalogue: Catalogue, table: TrustTable, name: str, options: Mapping[str, Any]
+) -> PolicyOutcome:
+    limits = {teacher: entry.domains for teacher, entry in registry.teachers.items() if entry.domains is not None}
+    weights = policy_weights(table, catalogue.make("policy", name, **options), limits=limits)
+    gaps = domains_without_teacher(table, weights, limits), teachers_without_domain(table, weights, limits)
+    return PolicyOutcome(name, dict(options), weights, *gaps)
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.0f}"
