@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.evaluation.best_of_n.answer import Selected
+    from kdkit.core.evaluation.best_of_n.select import SelectedAnswer
 
 WIDTH = 60
 """Characters of an answer that the table shows."""
@@ -53,17 +53,17 @@ def answer(
     if split not in SPLITS:
         raise KdkitError("KD-CLI-001", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
 
-    from kdkit.core.evaluation.best_of_n.answer import Asked, answer_samples
+    from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
-    asked = Asked(version, teacher, rerank, split, tuple(domain or ()), limit)
+    request = AnswerRequest(version, teacher, rerank, split, tuple(domain or ()), limit)
     console.may_be_interrupted()
     with project.exclusive("kdkit answer"):
-        found = answer_samples(project, asked, decoding, to=to, device=device, reporter=reporter)
+        found = answer_samples(project, request, decoding, to=to, device=device, reporter=reporter)
     console.emit([one.to_json() for one in found], json=json, text=lambda: _text(found))
 
 
-def _text(found: list[Selected]) -> str:
+def _text(found: list[SelectedAnswer]) -> str:
     rows = [
         (
             one.id if number == 0 else "",

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdkit
+from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
 from kdkit.core.distill.model.build import TASK_FILE
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import Survey
 from kdkit.core.distill.plan.plan import Plan, PlannedTeacher
-from kdkit.core.distill.pseudo_labels.manifest import write_manifest
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.guard import Verdict, apply_guard
@@ -110,7 +110,7 @@ def finish(
     with versions.writing(name, refused=refused) as folder:
         _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
         if corrections is not None:
-            write_manifest(folder / CORRECTIONS, corrections.rows)
+            write_rows(folder / CORRECTIONS, corrections.rows)
     if not refused:
         versions.make_current(name)
     return Outcome(versions.get(name), evaluation, kept, verdict)

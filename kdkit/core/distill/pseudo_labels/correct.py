@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
+from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, corrector_of, locked_corrector
@@ -20,8 +21,6 @@ from kdkit.core.distill.pseudo_labels.manifest import (
     count_domains,
     image_root,
     manifest_row,
-    require_replaceable,
-    write_manifest,
 )
 from kdkit.core.distill.pseudo_labels.review import (
     Reviewed,
@@ -135,7 +134,7 @@ def _write(
     root = image_root(project, table)
     wrong = [(sample, found) for sample, found in reviewed if found.wrong]
     if wrong:
-        write_manifest(to, [_row(sample, found, version, root) for sample, found in wrong])
+        write_rows(to, [_row(sample, found, version, root) for sample, found in wrong])
     return Corrected(
         version=version,
         file=os.path.relpath(to.resolve(), project.root.resolve()),

@@ -14,14 +14,13 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
+from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.manifest import (
     count_domains,
     image_root,
     manifest_row,
-    require_replaceable,
-    write_manifest,
 )
 from kdkit.core.evaluation.trust.measure import locked_column
 from kdkit.core.evaluation.trust.report import TrustReport, report_trust
@@ -293,4 +292,4 @@ def _write(
     for sample, said in kept:
         origin = {**about, "trust": trust[sample.domain], "confidence": said.confidence, "sample": sample.id}
         rows.append(manifest_row(sample, f"{sample.id}#{column.teacher}", said.text, {"pseudo": origin}, root))
-    write_manifest(to, rows)
+    write_rows(to, rows)

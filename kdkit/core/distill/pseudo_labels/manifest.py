@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import write_atomically
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
-
-LONGEST_ROW = 2**24
-"""Bytes of a file's first row that are looked at."""
 
 
 def image_root(project: Project, table: SampleIndex) -> Path:
@@ -49,34 +42,6 @@ def manifest_row(sample: Sample, id: str, text: str, about: Mapping[str, Any], r
         extra["images"] = [below(path) for path in extra["images"]]
     row = {"id": id, "image": below(sample.image), "text": text, "domain": sample.domain, "split": sample.split}
     return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
-
-
-def require_replaceable(to: Path, made_here: Callable[[Mapping[str, Any]], bool]) -> None:
-    """Before hours of answers are made for ``to``: a place for a file, and no file of somebody else's.
-
-    Args:
-        made_here: whether a row is one that the command writes; an earlier file of such rows is replaced.
-
-    Raises:
-        KdkitError: a folder; a file whose first row is not of that kind.
-    """
-    if to.is_dir():
-        raise KdkitError("KD-LABEL-011", "this is a folder", where=str(to), fix="--to FILE.jsonl")
-    if not to.is_file():
-        return
-    with open(to, "rb") as file:
-        line = file.readline(LONGEST_ROW)
-    with suppress(ValueError, AttributeError, TypeError):
-        if not line or made_here(json.loads(line)):
-            return
-    raise KdkitError(
-        "KD-LABEL-012", "this file was not made by this command", where=str(to), fix="choose another --to, or remove it"
-    )
-
-
-def write_manifest(to: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace ``to`` by these rows, whole."""
-    write_atomically(to, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def data_entry(file: str, root: str) -> str:

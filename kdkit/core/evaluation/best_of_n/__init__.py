@@ -1,1 +1,1 @@
-"""Selective generation (ClinKD's SASG): of several answers, the one that a dual encoder finds nearest to the image."""
+"""Best-of-n answers: of several answers, a dual encoder takes the one nearest to the image (SASG of ClinKD)."""

@@ -1,7 +1,8 @@
 """Reports of evaluations: JSON first, then tables, then one picture."""
 
-from kdkit.core.evaluation.report.report import EvaluationReport, WrittenReport, write_report
+from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.sections import Section, Table, html_table, to_html, to_text
+from kdkit.core.evaluation.report.write import WrittenReport, write_report
 
 __all__ = [
     "EvaluationReport",

@@ -1,14 +1,12 @@
-"""The report of one evaluation: figures, retention and history, as JSON, text, HTML and one picture."""
+"""The report of one evaluation: scores, retention and history, as JSON and as tables."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from kdkit.core.base.atomic import write_atomically
 from kdkit.core.evaluation.continual import ContinualMetrics
 from kdkit.core.evaluation.report.sections import Section, to_html
 from kdkit.core.evaluation.report.tables import evaluation_notes, evaluation_sections, percent, retention_sections
@@ -62,7 +60,7 @@ class EvaluationReport:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file that :func:`write_report` wrote.
+        """Read a file that :func:`~kdkit.core.evaluation.report.write.write_report` wrote.
 
         Raises:
             KdkitError: when it is missing or holds no report.
@@ -92,39 +90,3 @@ class EvaluationReport:
 
     def _repr_html_(self) -> str:
         return to_html(self.sections())
-
-
-@dataclass(frozen=True)
-class WrittenReport:
-    """A report on disk.
-
-    Attributes:
-        report: its content.
-        file, picture: the JSON file and the PNG, relative to the project.
-        alt: the picture in words.
-    """
-
-    report: EvaluationReport
-    file: Path
-    picture: Path
-    alt: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The report's JSON with the paths of both files."""
-        picture = {"file": self.picture.as_posix(), "alt": self.alt}
-        return self.report.to_json() | {"file": self.file.as_posix(), "picture": picture}
-
-
-def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
-    """Write ``evaluation-<version>-<split>.json`` and ``.png`` to the project's folder of reports.
-
-    An older pair of that name is replaced.
-    """
-    from kdkit.core.evaluation.report.picture import draw
-
-    stem = f"evaluation-{report.version}-{report.evaluation.split}"
-    picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
-    alt = draw(report, picture)
-    written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), alt)
-    write_atomically(file, (json.dumps(written.to_json(), allow_nan=False) + "\n").encode())
-    return written

@@ -99,6 +99,6 @@ def test_what_is_refused(project: Project) -> None:
         correct(project, to, Wrong(options={"overlap": 0.8}))
     with raises_error("KD-DATA-013", mentions=("'xray'",)):
         correct(project, to, Wrong(domains=("xray",)))
-    with raises_error("KD-LABEL-012"):
+    with raises_error("KD-BASE-031"):
         correct(project, project.registry_path)
     assert not to.exists()

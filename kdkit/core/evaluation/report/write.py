@@ -1,0 +1,47 @@
+"""A report on disk: a JSON file and a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.evaluation.report.report import EvaluationReport
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report on disk.
+
+    Attributes:
+        report: its content.
+        file, picture: the JSON file and the PNG, relative to the project.
+        alt: the picture in words.
+    """
+
+    report: EvaluationReport
+    file: Path
+    picture: Path
+    alt: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The report's JSON with the paths of both files."""
+        picture = {"file": self.picture.as_posix(), "alt": self.alt}
+        return self.report.to_json() | {"file": self.file.as_posix(), "picture": picture}
+
+
+def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
+    """Write ``evaluation-<version>-<split>.json`` and ``.png`` to the project's folder of reports.
+
+    An older pair of that name is replaced.
+    """
+    from kdkit.core.evaluation.report.picture import draw  # imports matplotlib
+
+    stem = f"evaluation-{report.version}-{report.evaluation.split}"
+    picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
+    alt = draw(report, picture)
+    written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), alt)
+    write_atomically(file, (json.dumps(written.to_json(), allow_nan=False) + "\n").encode())
+    return written
