@@ -95,8 +95,8 @@ def _one_seed(scratch: Path, seed: int, strategies: list[str], found: dict[str, 
 
 def _seconds(version: Version) -> float:
     """Training and what was computed for it (features of the previous version), without extraction and evaluation."""
-    training = version.lineage["training"]
-    return float(training["seconds"] + training["building_seconds"])
+    training = version.lineage.training
+    return float(training.seconds + training.machine.building_seconds)
 
 
 def _recipe(project: Project, changes: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def main() -> None:
             chosen = arguments.recipes[: None if arguments.seeds.index(seed) < arguments.others else 1]
             for number, recipe in enumerate(chosen):
                 project = copy_project(base, Path(scratch) / recipe)
-                seconds = run(project, recipe=recipe, seed=seed).version.lineage["training"]["seconds"]
+                seconds = run(project, recipe=recipe, seed=seed).version.lineage.training.seconds
                 evaluation = score_on_test(project)
                 if number == 0:
                     base = project.root  # the features are extracted now: the next recipes start from them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.cost_estimate import Estimate
     from kdkit.core.distill.plan.plan import Plan
     from kdkit.core.distill.promotion import Outcome
+    from kdkit.core.project.lineage import CorrectionRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -142,16 +142,16 @@ def outcome_text(outcome: Outcome) -> str:
     mean = outcome.evaluation.model("student").means
     auc = f", AUC {mean['auc']:.3f}" if "auc" in mean else ""
     scores = f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"
-    corrected = version.lineage["correction"]
+    corrected = version.lineage.correction
     if corrected:
-        scores += f"\n{_corrected_text(corrected)}: {version.folder / corrected['file']}"
+        scores += f"\n{_corrected_text(corrected)}: {version.folder / corrected.file}"
     if verdict is None or verdict.promoted:
         return "\n".join([f"{version.name} is current now", scores, *_retention_lines(outcome), "next: kdkit evaluate"])
     return "\n".join(
         [
             f"{version.name} is refused: it forgets more than the guard tolerates",
             *(f"  {describe_change(change)}" for change in verdict.failed),
-            f"{version.lineage['parent']} stays current",
+            f"{version.lineage.parent} stays current",
             scores,
             *_retention_lines(outcome),
             f"it is kept in {version.folder}; 'kdkit versions promote {version.name}' makes it current all the same",
@@ -159,13 +159,13 @@ def outcome_text(outcome: Outcome) -> str:
     )
 
 
-def _corrected_text(corrected: Mapping[str, Any]) -> str:
+def _corrected_text(corrected: CorrectionRecord) -> str:
     """A corrector may have been asked, and paid, for words that were not taken."""
-    text = f"{corrected['corrected']} answers were corrected"
-    if "fingerprint" not in corrected or not corrected["corrected"]:
+    text = f"{corrected.corrected} answers were corrected"
+    if not corrected.fingerprint or not corrected.corrected:
         return text
-    rewritten, refused = (sum(part[name] for part in corrected["rounds"]) for name in ("rewritten", "refused"))
-    return f"{text}, {rewritten} in the words of {corrected['corrector']} ({refused} of its answers were not taken)"
+    rewritten, refused = (sum(getattr(part, name) for part in corrected.rounds) for name in ("rewritten", "refused"))
+    return f"{text}, {rewritten} in the words of {corrected.corrector} ({refused} of its answers were not taken)"
 
 
 def _retention_lines(outcome: Outcome) -> list[str]:
@@ -183,18 +183,19 @@ def _retention_lines(outcome: Outcome) -> list[str]:
     if kept.not_compared:
         lines.append(f"NOT MEASURED, for want of labeled calibration samples: {', '.join(kept.not_compared)}; ")
         lines[-1] += "whether that is forgotten, nobody knows"
-    taught = [domain for domain in kept.new_domains if domain in outcome.version.lineage["data"]["known"]]
+    taught = [domain for domain in kept.new_domains if domain in outcome.version.lineage.data.known]
     if taught:
         lines.append(f"new domains: {', '.join(taught)}")
     return lines
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    lineage = outcome.version.lineage.to_json()
     return {
         "version": outcome.version.name,
         "promoted": not outcome.version.refused,
         "folder": str(outcome.version.folder),
-        "scores": outcome.version.lineage["scores"],
-        "retention": outcome.version.lineage["retention"],
-        "seconds": outcome.version.lineage["training"]["seconds"],
+        "scores": lineage["scores"],
+        "retention": lineage["retention"],
+        "seconds": lineage["training"]["seconds"],
     }

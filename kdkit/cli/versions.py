@@ -39,7 +39,7 @@ def show(
     from kdkit.core.project.versions import Versions
 
     version = Versions(console.project(folder)).get(name)
-    console.emit(dict(version.lineage), json=True, text="")
+    console.emit(version.lineage.to_json(), json=True, text="")
 
 
 @versions_app.command("promote")
@@ -81,15 +81,15 @@ def _row(version: Version, current: Version | None) -> dict[str, Any]:
     return {
         "version": version.name,
         "status": "current" if current and current.name == version.name else status,
-        "parent": lineage["parent"],
-        "origin": version.pulled and version.pulled["origin"],
-        "created": lineage["created"],
-        "recipe": lineage["recipe"]["name"],
-        "teachers": [teacher["name"] for teacher in lineage["teachers"]],
-        "corrected": (lineage.get("correction") or {}).get("corrected"),
-        "accuracy": lineage["scores"]["mean"]["accuracy"],
-        "worst_change": (lineage.get("retention") or {}).get("worst_change"),
-        "seconds": lineage["training"]["seconds"],
+        "parent": lineage.parent,
+        "origin": vars(version.earlier.origin) if version.earlier and version.earlier.origin else None,
+        "created": lineage.created,
+        "recipe": lineage.recipe.name,
+        "teachers": [teacher.name for teacher in lineage.teachers],
+        "corrected": lineage.correction and lineage.correction.corrected,
+        "accuracy": lineage.scores.mean["accuracy"],
+        "worst_change": lineage.retention.worst.points if lineage.retention and lineage.retention.worst else None,
+        "seconds": lineage.training.seconds,
     }
 
 

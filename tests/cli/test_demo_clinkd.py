@@ -26,7 +26,7 @@ def test_the_whole_way(kdkit_cli: Cli) -> None:
     for version in ("v1", "v2", "v3", "v4", "v5", "v6"):
         folder = next(project.glob(f"versions/**/{version}"))
         lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
-        ropes.append(lineage["student"]["registry"]["config"]["rope"])
+        ropes.append(lineage["student"]["config"]["rope"])
         if version in ("v5", "v6"):
             assert lineage["parent"] == "v2"
             assert "vg/ct" in lineage["data"]["known"]

@@ -127,7 +127,7 @@ def test_two_processes_teach_a_student_that_answers_what_one_does(kdkit_cli: Cli
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
     alone = increment(root).version
     lineages = [json.loads((root / "versions" / v / "lineage.json").read_text()) for v in ("v2", alone.name)]
-    assert [lineage["training"]["processes"] for lineage in lineages] == [2, 1]
+    assert [lineage["training"]["machine"]["processes"] for lineage in lineages] == [2, 1]
     for two, one in zip(*(lineage["training"]["log"] for lineage in lineages), strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
     two, one = (load_file(root / "versions" / v / "student" / "model.safetensors") for v in ("v2", alone.name))

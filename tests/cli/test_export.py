@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kdkit.core.sharing.release.layout import RECORD, Record
 from tests.conftest import Cli
-from tests.core.sharing.release.projects import lay_out, lineage
+from tests.core.sharing.release.projects import lay_out
+from tests.lineages import lineage
 from tests.tiny_models import make_open_clip_folder
 
 

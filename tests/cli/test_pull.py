@@ -16,6 +16,7 @@ from kdkit.core.sharing.release.layout import LOCK, REGISTRY, SAMPLES, TASK, Rec
 from tests.conftest import Cli, InstallPlugin
 from tests.core.features.sharing import extracted, lock_of, make_project
 from tests.core.sharing.release.toy_release import contents, seal
+from tests.lineages import lineage
 from tests.local_hub import LocalHub, local_hub
 
 TOY = """\
@@ -50,18 +51,13 @@ def publish(hub: LocalHub, folder: Path) -> str:
     save_file({"digests": np.arange(3)}, folder / SAMPLES)
     (folder / REGISTRY).write_text("version: 1\nstudent: {family: toy}\nrecipe: kdkit\n", encoding="utf-8")
     Lock().save(folder / LOCK)
-    lineage = {
-        "format": 1,
-        "version": "v3",
-        "parent": "v2",
-        "student": {"family": "toy"},
-        "recipe": {"losses": [{"name": "fd"}], "trust": {"policy": "soft"}},
-        "environment": {"plugins": {"kdkit": "0.1.0", "kdkit-toy": "1.0"}},
-    }
-    before = [{**lineage, "version": "v1", "parent": None}, {**lineage, "version": "v2", "parent": "v1"}]
-    record = Record(
-        "0.1.0", "v3", "alice/toy", "mit", "toy", ("toy.safetensors",), (*before, lineage), None, {}, {}, None
+    history = tuple(
+        lineage(
+            name, parent, student={"family": "toy"}, environment={"plugins": {"kdkit": "0.1.0", "kdkit-toy": "1.0"}}
+        )
+        for name, parent in (("v1", None), ("v2", "v1"), ("v3", "v2"))
     )
+    record = Record("0.1.0", "v3", "alice/toy", "mit", ("toy.safetensors",), history, None, {}, {}, None)
     seal(folder, record)
     return hub.add("alice/toy", contents(folder))
 

@@ -11,12 +11,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from kdkit.cli.push import _text
+from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.versions import HISTORY
 from kdkit.core.sharing.hub import Uploaded, connect, plan_upload
 from kdkit.core.sharing.release.layout import README, RECORD, Record
 from kdkit.core.sharing.release.push import Pushed
 from tests.conftest import Cli
-from tests.core.sharing.release.projects import lay_out, lineage, teacher
+from tests.core.sharing.release.projects import lay_out
+from tests.lineages import lineage, teacher
 from tests.local_hub import ALICE, LocalHub, local_hub
 from tests.tiny_models import make_open_clip_folder
 
@@ -36,8 +38,8 @@ def test_a_pulled_student_is_pushed_with_its_whole_history(kdkit_cli: Cli, hub: 
     bio = teacher("biomedclip", "hf:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", {"ct": 1.0})
     first = lineage("v1", teachers=[bio], created="2026-01-01T00:00:00+00:00", published_under="cc-by-nc-4.0")
     lay_out(root, make_open_clip_folder, "v2", parent="v1", teachers=[{**bio, "inherited": True}])
-    origin = {"repository": "lab/first", "commit": "c" * 40, "version": "v1", "endpoint": hub.url}
-    (root / "versions" / "v2" / HISTORY).write_text(json.dumps({"origin": origin, "history": [first]}))
+    origin = Origin("lab/first", "c" * 40, "v1", hub.url)
+    (root / "versions" / "v2" / HISTORY).write_text(json.dumps(EarlierHistory(origin, (first,)).to_json()))
 
     environment = hub.environment() | {"HF_TOKEN": "hf_not_for_this_host"}
     outcome = kdkit_cli("push", "lab/second", "--json", env=environment)
@@ -50,8 +52,8 @@ def test_a_pulled_student_is_pushed_with_its_whole_history(kdkit_cli: Cli, hub: 
     assert {request.token for request in hub.requests} <= {ALICE.token, None}
 
     record = Record.from_json(json.loads(download(hub, "lab/second", RECORD)))
-    assert [item["version"] for item in record.history] == ["v1", "v2"]
-    assert record.history[0]["created"] == first["created"]
+    assert [item.version for item in record.history] == ["v1", "v2"]
+    assert record.history[0].created == first.created
     assert record.origin is not None
     assert record.origin.repository == "lab/first"
     card: Any = ModelCard(download(hub, "lab/second", README))

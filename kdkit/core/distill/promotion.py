@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,10 +29,25 @@ from kdkit.core.evaluation.guard import Verdict, apply_guard
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.extract.advice import who_adds
-from kdkit.core.project.licenses import FACTS, LicenseFacts
+from kdkit.core.project.licenses import LicenseFacts
+from kdkit.core.project.lineage import (
+    CorrectionRecord,
+    CorrectionRound,
+    DataRecord,
+    Environment,
+    GuardRecord,
+    Lineage,
+    Machine,
+    RetentionRecord,
+    Scores,
+    StudentRecord,
+    TeacherRecord,
+    TrainingRecord,
+    TrustScore,
+)
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import LockedTeacher
-from kdkit.core.project.versions import CORRECTIONS, LINEAGE_FORMAT, Version, Versions, load_student
+from kdkit.core.project.versions import CORRECTIONS, LINEAGE, Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.distill.correction.loader import Corrections
@@ -75,14 +88,13 @@ def finish(
     parent: Version | None,
     progress: Progress,
     *,
-    machine: Mapping[str, Any],
+    machine: Machine,
     corrections: Corrections | None = None,
     reporter: Reporter,
 ) -> Outcome:
     """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
 
-    ``machine`` (processes, device, precision, seconds of building) goes into the lineage; what was corrected in the
-    run becomes a file of the version.
+    ``machine`` goes into the lineage; the corrections of the run become a file of the version.
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
@@ -103,10 +115,11 @@ def finish(
         verdict = apply_guard(kept, guard)
     versions = Versions(project)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
-    lineage = _lineage(project, plan, survey, task, parent, progress, name, machine)
-    lineage["scores"] = _scores(evaluation)
-    lineage["retention"] = None if kept is None else _retention(kept, verdict)
-    lineage["correction"] = None if corrections is None else _correction(project, plan, corrections)
+    lineage = replace(
+        _lineage(project, plan, survey, task, parent, progress, name, machine, _scores(evaluation)),
+        retention=None if kept is None else _retention(kept, verdict),
+        correction=None if corrections is None else _correction(project, plan, corrections),
+    )
     with versions.writing(name, refused=refused) as folder:
         _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
         if corrections is not None:
@@ -156,7 +169,7 @@ def evaluate_student(
 
 def known_domains(version: Version) -> set[str]:
     """Domains that the version, or one that it comes from, was taught."""
-    return set(version.lineage["data"]["known"])
+    return set(version.lineage.data.known)
 
 
 def _taught_domains(plan: Plan, survey: Survey) -> set[str]:
@@ -168,7 +181,7 @@ def _taught_domains(plan: Plan, survey: Survey) -> set[str]:
 def _write(
     folder: Path,
     task: DistillTask,
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     evaluation: Evaluation,
     known: np.ndarray[Any, Any],
 ) -> None:
@@ -178,7 +191,7 @@ def _write(
     save_file(rest, folder / TASK_FILE)
     save_arrays({"digests": known.view(np.int64)}, folder / "samples.safetensors")
     evaluation.save(folder / EVALUATION_FILE)
-    (folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    lineage.save(folder / LINEAGE)
 
 
 def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any, Any]:
@@ -197,134 +210,124 @@ def _lineage(
     parent: Version | None,
     progress: Progress,
     name: str,
-    machine: Mapping[str, Any],
-) -> dict[str, Any]:
+    machine: Machine,
+    scores: Scores,
+) -> Lineage:
     entry = project.registry.student
     trust = project.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
-    return {
-        "format": LINEAGE_FORMAT,
-        "version": name,
-        "parent": None if parent is None else parent.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "student": {
-            "family": entry.family,
-            "registry": {"family": entry.family, "config": entry.config},
-            "identity": dict(cast(Student, task.student).identity()),
-        },
-        "teachers": _teachers(project, plan, survey, parent, name),
-        "recipe": {**plan.recipe.model_dump(mode="json"), "trust": trust.model_dump(mode="json")},
-        "data": _data(plan, survey, parent),
-        "training": {
-            "steps": plan.settings.steps,
-            "batch_size": plan.batch_size,
-            "lr": plan.settings.lr,
-            "seed": plan.settings.seed,
-            "previous": plan.previous.model_dump(mode="json") if parent is not None else None,
-            "seconds": round(progress.seconds, 3),
-            **machine,
-            "log": progress.log,
-            "digest": plan.digest,
-        },
-        "environment": {
-            "kdkit": kdkit.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "plugins": {r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
-        },
-    }
+    return Lineage(
+        version=name,
+        parent=None if parent is None else parent.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        student=StudentRecord(entry.family, entry.config, dict(cast(Student, task.student).identity())),
+        teachers=_teachers(project, plan, survey, parent, name),
+        recipe=plan.recipe.model_copy(update={"trust": trust}),
+        data=_data(project, plan, survey, parent),
+        training=TrainingRecord(
+            steps=plan.settings.steps,
+            batch_size=plan.batch_size,
+            lr=plan.settings.lr,
+            seed=plan.settings.seed,
+            previous=None if parent is None else plan.previous,
+            seconds=round(progress.seconds, 3),
+            machine=machine,
+            log=tuple(progress.log),
+            digest=plan.digest,
+        ),
+        environment=Environment(
+            kdkit=kdkit.__version__,
+            python=platform.python_version(),
+            torch=torch.__version__,
+            platform=platform.platform(),
+            plugins={r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
+        ),
+        scores=scores,
+    )
 
 
-def _data(plan: Plan, survey: Survey, parent: Version | None) -> dict[str, Any]:
-    """What it was taught on, and what it knows with what its parents knew."""
+def _data(project: Project, plan: Plan, survey: Survey, parent: Version | None) -> DataRecord:
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     inherited = known_domains(parent) if parent else set()
-    return {
-        "samples": {survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-        "known": sorted(_taught_domains(plan, survey) | inherited),
-        "fresh": plan.fresh,
-        "replayed": plan.replayed,
-        "left_out": plan.left_out,
-        "uncovered": list(plan.uncovered),
-        "unguarded": list(plan.unguarded),
-    }
+    return DataRecord(
+        samples={survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+        known=tuple(sorted(_taught_domains(plan, survey) | inherited)),
+        fresh=plan.fresh,
+        replayed=plan.replayed,
+        skipped_samples=plan.left_out,
+        domains_without_teacher=plan.uncovered,
+        domains_without_rehearsal=plan.unguarded,
+        licenses=tuple(sorted({entry.license for entry in project.registry.data if entry.license})),
+    )
 
 
-def _teachers(project: Project, plan: Plan, survey: Survey, parent: Version | None, name: str) -> list[dict[str, Any]]:
-    """Those of this run, then those that only earlier versions learnt from."""
-    inherited = {} if parent is None else {t["name"]: t for t in parent.lineage["teachers"]}
+def _teachers(
+    project: Project, plan: Plan, survey: Survey, parent: Version | None, name: str
+) -> tuple[TeacherRecord, ...]:
+    """Teachers of this run, then those that only earlier versions learned from."""
+    inherited = {} if parent is None else {teacher.name: teacher for teacher in parent.lineage.teachers}
     lock = project.lock
     rows = []
     for teacher in plan.teachers:
         known = lock.teacher(teacher.name)
         license = chosen_teacher(project, teacher.name).license_facts(known.license, gated=known.gated)
-        rows.append(_teacher(known, license, survey, teacher, inherited, name))
-    gone = [dict(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
-    return rows + gone
+        since = name if teacher.new else inherited[teacher.name].since
+        rows.append(_teacher(known, license, survey, teacher, since))
+    gone = [replace(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
+    return (*rows, *gone)
 
 
 def _teacher(
-    facts: LockedTeacher,
-    license: LicenseFacts,
-    survey: Survey,
-    teacher: PlannedTeacher,
-    inherited: Mapping[str, Any],
-    name: str,
-) -> dict[str, Any]:
-    row = survey.trust.teachers.index(teacher.name)
+    facts: LockedTeacher, license: LicenseFacts, survey: Survey, teacher: PlannedTeacher, since: str
+) -> TeacherRecord:
     trust = survey.trust
-    return {
-        "name": teacher.name,
-        "fingerprint": teacher.fingerprint,
-        "source": facts.source,
-        "commit": facts.commit,
-        "provider": facts.provider,
-        "license": None if facts.license is None else facts.license.name,
-        FACTS: asdict(license),
-        "domains": dict(teacher.admitted),
-        "samples": teacher.samples,
-        "signals": "live" if teacher.live else "stored",
-        "trust": {
-            domain: {
-                "accuracy": _number(trust.accuracy[row, m]),
-                "lower": _number(trust.lower[row, m]),
-                "upper": _number(trust.upper[row, m]),
-            }
+    row = trust.teachers.index(teacher.name)
+    return TeacherRecord(
+        name=teacher.name,
+        fingerprint=teacher.fingerprint,
+        source=facts.source,
+        commit=facts.commit,
+        provider=facts.provider,
+        license_facts=license,
+        domains=dict(teacher.admitted),
+        samples=teacher.samples,
+        signals="live" if teacher.live else "stored",
+        trust={
+            domain: TrustScore(*(_number(scores[row, m]) for scores in (trust.accuracy, trust.lower, trust.upper)))
             for m, domain in enumerate(trust.domains)
         },
-        "since": name if teacher.new else inherited[teacher.name]["since"],
-        "inherited": False,
-    }
+        since=since,
+    )
 
 
-def _correction(project: Project, plan: Plan, made: Corrections) -> dict[str, Any]:
-    """Who corrected, how much, and the file of the version that shows it."""
+def _correction(project: Project, plan: Plan, made: Corrections) -> CorrectionRecord:
     assert plan.rounds is not None
-    about: dict[str, Any] = {"corrector": plan.rounds.corrector, "file": CORRECTIONS, "corrected": len(made.rows)}
-    if plan.rounds.fingerprint:
-        known = project.lock.teacher(plan.rounds.corrector)
-        license = chosen_teacher(project, plan.rounds.corrector).license_facts(known.license, gated=known.gated)
-        about |= {"fingerprint": known.fingerprint, FACTS: asdict(license)}
-    return {**about, "rounds": [dict(part) for part in made.rounds]}
+    record = CorrectionRecord(
+        corrector=plan.rounds.corrector,
+        file=CORRECTIONS,
+        corrected=len(made.rows),
+        rounds=tuple(CorrectionRound(**part) for part in made.rounds),
+    )
+    if not plan.rounds.fingerprint:
+        return record
+    known = project.lock.teacher(plan.rounds.corrector)
+    license = chosen_teacher(project, plan.rounds.corrector).license_facts(known.license, gated=known.gated)
+    return replace(record, fingerprint=known.fingerprint, license_facts=license)
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
 
 
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
+def _scores(evaluation: Evaluation) -> Scores:
     student = evaluation.model(STUDENT)
-    return {
-        "split": evaluation.split,
-        "mean": dict(student.means),
-        "domains": {domain: dict(score.metrics) for domain, score in student.domains.items()},
-    }
+    domains = {domain: dict(score.metrics) for domain, score in student.domains.items()}
+    return Scores(evaluation.split, dict(student.means), domains)
 
 
-def _retention(kept: Retention, verdict: Verdict | None) -> dict[str, Any]:
-    worst = kept.worst
-    return {
-        **kept.to_json(),
-        "worst_change": None if worst is None else worst.points,
-        "guard": None if verdict is None else verdict.to_json(),
-    }
+def _retention(kept: Retention, verdict: Verdict | None) -> RetentionRecord:
+    mean, low, high = (None if np.isnan(value) else value for value in (kept.mean, kept.low, kept.high))
+    guard = None
+    if verdict is not None:
+        failed, uncertain = (tuple(c.domain for c in changes) for changes in (verdict.failed, verdict.uncertain))
+        guard = GuardRecord(verdict.promoted, failed, uncertain, verdict.mean_failed)
+    return RetentionRecord(**{**vars(kept), "mean": mean, "low": low, "high": high}, guard=guard)

@@ -15,6 +15,7 @@ from kdkit.core.distill.loop.accelerator import accelerate, part
 from kdkit.core.distill.loop.sampler import BatchSchedule
 from kdkit.core.distill.plan.inventory import Survey, survey
 from kdkit.core.distill.plan.plan import Plan, make_plan
+from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import Version, Versions, load_student
@@ -208,14 +209,10 @@ def _train(
     return progress, corrected.made() if corrected else None
 
 
-def _machine(accelerator: Accelerator, options: Options, building: float) -> dict[str, Any]:
+def _machine(accelerator: Accelerator, options: Options, building: float) -> Machine:
     """For the lineage; ``building`` in seconds."""
-    return {
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "precision": options.precision,
-        "building_seconds": round(building, 3),
-    }
+    device = str(accelerator.device)
+    return Machine(accelerator.num_processes, device, options.precision, round(building, 3))
 
 
 def corrected_feed(

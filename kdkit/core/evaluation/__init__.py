@@ -3,8 +3,9 @@
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
 from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
-from kdkit.core.evaluation.retention import DomainChange, Retention, TeacherRetention, measure_retention
+from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.project.lineage import DomainChange, TeacherRetention
 
 __all__ = [
     "ContinualMetrics",

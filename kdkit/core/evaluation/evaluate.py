@@ -84,7 +84,7 @@ def evaluate_version(
 
 def _teachers(registered: Mapping[str, Any], store: FeatureStore, chain: Sequence[Version]) -> list[str]:
     """Teachers with features: those of the registry in its order, then others that the version learned from."""
-    taught = [teacher["name"] for version in reversed(chain) for teacher in version.lineage["teachers"]]
+    taught = [teacher.name for version in reversed(chain) for teacher in version.lineage.teachers]
     stored = set(store.teachers)
     return [name for name in dict.fromkeys([*registered, *taught]) if name in stored]
 
@@ -123,14 +123,14 @@ def _student(
 def _retention(
     guard: GuardEntry, evaluation: Evaluation, chain: Sequence[Version], learned: Mapping[str, str]
 ) -> Retention:
-    unseen = sorted(set(chain[-2].lineage["data"]["known"]) - set(evaluation.domains))
+    unseen = sorted(set(chain[-2].lineage.data.known) - set(evaluation.domains))
     return measure_retention(
         evaluation,
         evaluation,
         student=(chain[-2].name, chain[-1].name),
         tolerance=guard.tolerance,
         tolerances=guard.domains,
-        trusted={t["name"]: tuple(t["domains"]) for t in chain[-1].lineage["teachers"]},
+        trusted={t.name: tuple(t.domains) for t in chain[-1].lineage.teachers},
         domains=[*(d for d in evaluation.domains if learned.get(d) != chain[-1].name), *unseen],
     )
 
@@ -140,9 +140,9 @@ def _learned(chain: Sequence[Version], domains: Sequence[str]) -> dict[str, str]
 
     Domains that earlier, absent ancestors learned count for the first version of the chain.
     """
-    found = dict.fromkeys(chain[0].lineage["data"]["known"], chain[0].name)
+    found = dict.fromkeys(chain[0].lineage.data.known, chain[0].name)
     for version in chain:
-        for domain in version.lineage["data"]["samples"]:
+        for domain in version.lineage.data.samples:
             found.setdefault(domain, version.name)
     return {domain: found[domain] for domain in domains if domain in found}
 

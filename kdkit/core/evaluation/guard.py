@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdkit.core.evaluation.retention import DomainChange, Retention
+from kdkit.core.evaluation.retention import Retention
+from kdkit.core.project.lineage import DomainChange
 from kdkit.core.project.registry.schema import GuardEntry
 
 

@@ -11,51 +11,10 @@ import numpy as np
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
 from kdkit.core.evaluation.scores import Evaluation, ModelScores, nan_to_null, null_to_nan
+from kdkit.core.project.lineage import DomainChange, TeacherRetention
 
 TOLERANCE = 1.0
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class DomainChange:
-    """One domain before and after an increment, on the samples that both scored.
-
-    Attributes:
-        before, after: the metric in [0, 1], on the ``count`` shared samples.
-        points: ``100 (after - before)``; ``low`` and ``high`` bound it (paired bootstrap), in points.
-        tolerance: how many points may be lost.
-        over_tolerance: the point estimate lost more than that.
-        significant: the whole interval lies below 0.
-    """
-
-    domain: str
-    before: float
-    after: float
-    points: float
-    low: float
-    high: float
-    count: int
-    tolerance: float
-    over_tolerance: bool
-    significant: bool
-
-
-@dataclass(frozen=True)
-class TeacherRetention:
-    """How much of a teacher the student holds, where that teacher is trusted.
-
-    Attributes:
-        before, after: the student's mean accuracy over ``domains`` as a fraction of the teacher's.
-        change: ``after - before``, with ``low`` and ``high`` (the teacher's own accuracy taken as given).
-    """
-
-    teacher: str
-    domains: tuple[str, ...]
-    before: float
-    after: float
-    change: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,6 @@ ORDER: tuple[LicenseClass, ...] = ("permissive", "share-alike", "non-commercial"
 
 Use = Literal["research", "commercial"]
 
-FACTS = "license_facts"
-"""Key of a teacher in a lineage: :class:`LicenseFacts` as data, as they were when it taught (or was published)."""
-
 _PERMISSIVE = re.compile(
     r"(mit|mit-0|apache(-2\.0)?|bsd(-.*)?|isc|zlib|cc0(-1\.0)?|cc-by(-\d.*)?|unlicense|wtfpl|afl-3\.0|artistic-2\.0"
     r"|bsl-1\.0|ecl-2\.0|ms-pl|ncsa|postgresql|pddl|odc-by|cdla-permissive-\d\.\d|0bsd)"

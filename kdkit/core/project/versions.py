@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
 from kdkit.core.project.project import Project
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import Student
     from kdkit.core.plugin_system.catalogue import Catalogue
 
-LINEAGE_FORMAT = 1
+LINEAGE = "lineage.json"
 CANDIDATES = "candidates"
 CORRECTIONS = "corrections.jsonl"
-"""Beside the lineage of a version that was corrected while it was trained: what, by whom, a row each."""
+"""Of a version that was corrected while it was trained: a row per correction."""
 HISTORY = "history.json"
-"""Beside the lineage of a version whose ancestors are elsewhere: the lineages of all that it comes from."""
+"""Of a version whose ancestors are not in the project: their lineages."""
 _NAME = re.compile(r"v[1-9][0-9]*")
 
 
@@ -53,50 +53,15 @@ class Version:
         return self.folder.parent.name == CANDIDATES
 
     @cached_property
-    def lineage(self) -> Mapping[str, Any]:
-        """Where its knowledge came from: teachers, data, recipe, parent, trust, retention."""
-        path = self.folder / "lineage.json"
-        try:
-            lineage = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise KdkitError(
-                "KD-PROJ-005",
-                f"the lineage of {self.name} cannot be read",
-                where=str(path),
-                why=str(error),
-                code=ExitCode.MISSING,
-            ) from None
-        if lineage.get("format") != LINEAGE_FORMAT:
-            raise KdkitError(
-                "KD-PROJ-006",
-                f"lineage format {lineage.get('format')!r} is not the one this kdkit writes ({LINEAGE_FORMAT})",
-                where=str(path),
-                fix="use the kdkit that made this version",
-            )
-        return dict(lineage)
+    def lineage(self) -> Lineage:
+        """Where its knowledge comes from."""
+        return Lineage.load(self.folder / LINEAGE)
 
     @cached_property
-    def pulled(self) -> Mapping[str, Any] | None:
-        """For a version that was pulled, or bundled without its ancestors: ``origin`` and ``history``.
-
-        ``origin`` (``repository``, ``commit``, ``version``) is None for one that never was on a Hub. ``history``
-        holds the lineages of all that it comes from, oldest first, without its own.
-        """
+    def earlier(self) -> EarlierHistory | None:
+        """Of a version that was pulled, or bundled without its ancestors: their lineages."""
         path = self.folder / HISTORY
-        if not path.is_file():
-            return None
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            origin = None if found["origin"] is None else dict(found["origin"])
-            return {"origin": origin, "history": [dict(lineage) for lineage in found["history"]]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KdkitError(
-                "KD-PROJ-007",
-                f"the history of {self.name} cannot be read",
-                where=str(path),
-                why=str(error),
-                code=ExitCode.MISSING,
-            ) from None
+        return EarlierHistory.load(path) if path.is_file() else None
 
     def known_samples(self) -> np.ndarray[Any, Any]:
         """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
@@ -124,7 +89,7 @@ class Versions:
     def _in(folder: Path) -> tuple[str, ...]:
         if not folder.is_dir():
             return ()
-        found = [p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / "lineage.json").is_file()]
+        found = [p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / LINEAGE).is_file()]
         return tuple(sorted(found, key=lambda name: int(name[1:])))
 
     def current(self) -> Version | None:
@@ -174,16 +139,21 @@ class Versions:
     def ancestry(self, version: Version) -> list[Version]:
         """The version and its ancestors that still exist, oldest first."""
         known, chain = {*self.names(), *self.candidates()}, [version]
-        while (parent := chain[0].lineage.get("parent")) in known and parent not in {v.name for v in chain}:
+        while (parent := chain[0].lineage.parent) in known and parent not in {v.name for v in chain}:
             chain.insert(0, self.get(parent))
         return chain
 
-    def history(self, version: Version) -> tuple[Mapping[str, Any], ...]:
-        """Lineages of all that the version comes from and, last, its own; also of what was pulled. Oldest first."""
+    def history(self, version: Version) -> tuple[Lineage, ...]:
+        """Lineages of all ancestors, pulled ones too, and of the version itself; oldest first."""
         chain = self.ancestry(version)
-        start = max((number for number, item in enumerate(chain) if item.pulled), default=0)
-        before = chain[start].pulled
-        return (*(before["history"] if before else ()), *(item.lineage for item in chain[start:]))
+        start = max((number for number, item in enumerate(chain) if item.earlier), default=0)
+        before = chain[start].earlier
+        return (*(before.lineages if before else ()), *(item.lineage for item in chain[start:]))
+
+    def origin(self, version: Version) -> Origin | None:
+        """The release that the project was pulled from, if the version comes from it."""
+        origins = [item.earlier.origin for item in self.ancestry(version) if item.earlier and item.earlier.origin]
+        return origins[-1] if origins else None
 
     def next_name(self) -> str:
         """A name that neither a version nor a candidate has (nor what is left of one that was deleted in part)."""
@@ -226,7 +196,7 @@ class Versions:
         """Make ``name``, or the parent of the current version, current. Returns it."""
         if name is None:
             current = self.get()
-            name = current.lineage["parent"]
+            name = current.lineage.parent
             if name is None:
                 earlier = self.names()[: self.names().index(current.name)]
                 raise KdkitError(
@@ -247,7 +217,7 @@ def load_student(where: Path | str | Version, catalogue: Catalogue | None = None
     from kdkit.core.plugin_system.discovery import resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
-    family = (catalogue or Project.catalogue_at(version.folder)).get("student", version.lineage["student"]["family"])
+    family = (catalogue or Project.catalogue_at(version.folder)).get("student", version.lineage.student.family)
     student: Any = resolve(family.spec.loader)(version.student_folder)
     student.eval()
     return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

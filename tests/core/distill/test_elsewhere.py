@@ -82,8 +82,9 @@ def test_a_version_without_an_evaluation_is_judged_on_the_samples_that_are_here(
     assert kept.domains["ct"].before > 0.8
     assert (set(kept.domains), kept.not_compared, kept.new_domains) == ({"ct"}, ("mri",), ("xray",))
     assert "NOT MEASURED, for want of labeled calibration samples: mri" in outcome_text(outcome)
-    assert outcome.version.lineage["retention"]["not_compared"] == ["mri"]
-    assert outcome.version.lineage["data"]["known"] == ["ct", "mri", "xray"]
+    assert outcome.version.lineage.retention is not None
+    assert outcome.version.lineage.retention.not_compared == ("mri",)
+    assert outcome.version.lineage.data.known == ("ct", "mri", "xray")
     findings = evaluate_version(open_project(root))
     assert findings.learned == {"ct": "v1", "xray": "v2"}
     assert findings.retention is not None
@@ -106,9 +107,10 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     assert any("the previous version speaks for itself on the samples that are here" in line for line in heard.lines)
     assert not any("will forget" in line for line in heard.lines)
     outcome = run(root, incremental=True)
-    assert "@previous/fd" in outcome.version.lineage["training"]["log"][-1]
-    assert outcome.version.lineage["training"]["previous"]["weight"] == 3.0
-    assert outcome.version.lineage["training"]["lr"] == pytest.approx(0.01 * 0.5)
+    assert "@previous/fd" in outcome.version.lineage.training.log[-1]
+    assert outcome.version.lineage.training.previous is not None
+    assert outcome.version.lineage.training.previous.weight == 3.0
+    assert outcome.version.lineage.training.lr == pytest.approx(0.01 * 0.5)
     assert outcome.retention is not None
     assert outcome.retention.domains["ct"].after > 0.6, "nobody teaches ct here, and it is kept all the same"
 

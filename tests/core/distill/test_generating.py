@@ -129,7 +129,7 @@ def test_it_learns_one_teacher_and_then_another_without_forgetting(tmp_path: Pat
     assert second.verdict is not None
     assert second.verdict.promoted
 
-    learnt = {teacher["name"]: sorted(teacher["domains"]) for teacher in second.version.lineage["teachers"]}
+    learnt = {teacher.name: sorted(teacher.domains) for teacher in second.version.lineage.teachers}
     assert learnt == {"first": ["ct", "mri"], "second": ["xray"]}
     found = evaluate_version(reopened(root))
     before, after = (found.evaluation.model(name).domains for name in ("v1", "v2"))

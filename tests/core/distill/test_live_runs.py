@@ -109,14 +109,14 @@ def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
     without_features: Path, tmp_path: Path, entry: str, recipe: str
 ) -> None:
     stored, live = (run(root) for root in two(without_features, tmp_path, entry, recipe))
-    training = [outcome.version.lineage["training"] for outcome in (stored, live)]
-    assert_same_curves(*(part["log"] for part in training))
-    assert training[0]["digest"] == training[1]["digest"]
+    training = [outcome.version.lineage.training for outcome in (stored, live)]
+    assert_same_curves(*(part.log for part in training))
+    assert training[0].digest == training[1].digest
     for name, x in weights(stored).items():
         torch.testing.assert_close(weights(live)[name], x, rtol=1e-3, atol=1e-4, msg=name)
-    signals = [{t["signals"] for t in outcome.version.lineage["teachers"]} for outcome in (stored, live)]
+    signals = [{t.signals for t in outcome.version.lineage.teachers} for outcome in (stored, live)]
     assert signals == [{"stored"}, {"live"}]
-    same = [[t["fingerprint"] for t in outcome.version.lineage["teachers"]] for outcome in (stored, live)]
+    same = [[t.fingerprint for t in outcome.version.lineage.teachers] for outcome in (stored, live)]
     assert same[0] == same[1]
 
 
@@ -276,5 +276,5 @@ def test_unreadable_images(without_features: Path, tmp_path: Path) -> None:
     for root in (stored, live):
         change(root, ("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}"))
     outcomes = [run(root) for root in (stored, live)]
-    assert sum(outcomes[1].version.lineage["data"]["samples"].values()) == 9 * 8 - 1
-    assert_same_curves(*(outcome.version.lineage["training"]["log"] for outcome in outcomes))
+    assert sum(outcomes[1].version.lineage.data.samples.values()) == 9 * 8 - 1
+    assert_same_curves(*(outcome.version.lineage.training.log for outcome in outcomes))

@@ -96,27 +96,27 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 
 def test_the_first_version_learns_what_its_teacher_may_teach(first_version: Path) -> None:
     version = Versions(open_project(first_version)).get()
-    scores = version.lineage["scores"]["domains"]
+    scores = version.lineage.scores.domains
     assert version.name == "v1"
     assert scores["ct"]["accuracy"] > 0.8
     assert scores["mri"]["accuracy"] > 0.8
-    assert version.lineage["data"]["uncovered"] == ["xray"]
-    assert version.lineage["data"]["known"] == ["ct", "mri"]
-    teacher = version.lineage["teachers"][0]
-    assert (teacher["name"], teacher["since"], sorted(teacher["domains"])) == ("radio", "v1", ["ct", "mri"])
+    assert version.lineage.data.domains_without_teacher == ("xray",)
+    assert version.lineage.data.known == ("ct", "mri")
+    teacher = version.lineage.teachers[0]
+    assert (teacher.name, teacher.since, sorted(teacher.domains)) == ("radio", "v1", ["ct", "mri"])
     assert not list((first_version / ".kdkit" / "runs").glob("*"))
 
 
 def test_an_increment_learns_the_new_domain_and_keeps_the_old(with_xray: Path) -> None:
     outcome = run(open_project(with_xray), incremental=True)
     lineage = outcome.version.lineage
-    assert (outcome.version.name, lineage["parent"]) == ("v2", "v1")
-    assert lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
+    assert (outcome.version.name, lineage.parent) == ("v2", "v1")
+    assert lineage.scores.domains["xray"]["accuracy"] > 0.8
     assert outcome.retention is not None
     assert outcome.retention.new_domains == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
     assert outcome.retention.mean > -10
-    assert {t["name"]: t["since"] for t in lineage["teachers"]} == {"radio": "v1", "xr": "v2"}
+    assert {t.name: t.since for t in lineage.teachers} == {"radio": "v1", "xr": "v2"}
     assert Versions(open_project(with_xray)).get().name == "v2"
 
 
@@ -124,7 +124,7 @@ def test_an_increment_needs_the_old_teacher_no_more(with_xray: Path) -> None:
     shutil.rmtree(with_xray / "models" / "radio")
     shutil.rmtree(with_xray / ".kdkit" / "artifacts" / "radio")
     outcome = run(open_project(with_xray), incremental=True)
-    assert outcome.version.lineage["data"]["replayed"] > 0
+    assert outcome.version.lineage.data.replayed > 0
     assert outcome.evaluation.model("radio").means["accuracy"] > 0.5
 
 
@@ -166,7 +166,7 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(folder: Path) ->
     text = registry.read_text(encoding="utf-8")
     asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
     registry.write_text(asked, encoding="utf-8")
-    assert sum(run(open_project(folder)).version.lineage["data"]["samples"].values()) == 6 * 12 - 1
+    assert sum(run(open_project(folder)).version.lineage.data.samples.values()) == 6 * 12 - 1
 
 
 def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
@@ -229,7 +229,7 @@ def test_new_samples_are_shown_no_more_often_than_asked_for(
 )
 def test_strategies_enter_the_loss(with_xray: Path, change: str, term: str) -> None:
     recipe(with_xray, ("replay: 0.5", f"replay: 0.5, {change}"))
-    log = run(open_project(with_xray), incremental=True).version.lineage["training"]["log"]
+    log = run(open_project(with_xray), incremental=True).version.lineage.training.log
     assert term in log[-1]
 
 
@@ -293,8 +293,8 @@ def test_a_moving_average_is_what_is_kept(folder: Path) -> None:
 def test_the_lineage_says_the_policy_that_the_registry_chose(folder: Path) -> None:
     with (folder / "registry.yaml").open("a", encoding="utf-8") as registry:
         registry.write("\ntrust: {policy: all, options: {unmeasured: true}}\n")
-    recipe = run(open_project(folder)).version.lineage["recipe"]
-    assert recipe["trust"] == {"policy": "all", "options": {"unmeasured": True}}
+    recipe = run(open_project(folder)).version.lineage.recipe
+    assert (recipe.trust.policy, recipe.trust.options) == ("all", {"unmeasured": True})
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(folder: Path) -> None:

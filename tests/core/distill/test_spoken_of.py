@@ -64,8 +64,8 @@ def test_a_loss_that_needs_no_teacher_speaks_of_all(root: Path) -> None:
 def test_they_are_new_when_a_teacher_for_them_comes(root: Path) -> None:
     outcome = distill(open_project(root), Options(cpu=True))
     assert outcome is not None
-    data = outcome.version.lineage["data"]
-    assert (data["known"], data["left_out"]) == (["ct", "mri"], DOMAIN)
+    data = outcome.version.lineage.data
+    assert (data.known, data.skipped_samples) == (("ct", "mri"), DOMAIN)
     with raises_error("KD-DIST-035") as caught:
         plan_of(root, incremental=True)
     assert caught.value.why == f"no teacher may teach any of the {DOMAIN} training samples that it has not seen"

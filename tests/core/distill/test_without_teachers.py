@@ -16,6 +16,7 @@ from kdkit.core.distill.plan.plan import Plan, make_plan
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
+from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
@@ -76,10 +77,10 @@ def test_captions_alone_make_a_version(first_version: Path) -> None:
     found = evaluate_version(open_project(first_version))
     assert [model.name for model in found.evaluation.models] == ["v1"]
     assert found.evaluation.model("v1").means["accuracy"] > 0.8
-    lineage = json.loads((first_version / "versions" / "v1" / "lineage.json").read_text(encoding="utf-8"))
-    assert lineage["teachers"] == []
-    assert lineage["data"]["known"] == ["ct", "mri"]
-    assert lineage["data"]["uncovered"] == []
+    lineage = Lineage.load(first_version / "versions" / "v1" / "lineage.json")
+    assert lineage.teachers == ()
+    assert lineage.data.known == ("ct", "mri")
+    assert lineage.data.domains_without_teacher == ()
     assert not (first_version / "features").exists()
 
 
@@ -95,7 +96,7 @@ def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:
     assert outcome.retention is not None
     assert outcome.retention.new_domains == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
-    assert outcome.version.lineage["scores"]["domains"]["xray"]["accuracy"] > 0.8
+    assert outcome.version.lineage.scores.domains["xray"]["accuracy"] > 0.8
 
 
 def test_a_known_domain_without_samples_here_is_unguarded(folder: Path) -> None:
@@ -110,13 +111,13 @@ def test_distillation_goes_on_from_it_and_back(folder: Path) -> None:
     """v1 captions, v2 a teacher, v3 captions of a new domain: the teacher stays in the lineage and takes no part."""
     add_radio(folder)
     second = run(open_project(folder), recipe=None, incremental=True).version.lineage
-    assert [(t["name"], t["since"]) for t in second["teachers"]] == [("radio", "v2")]
+    assert [(t.name, t.since) for t in second.teachers] == [("radio", "v2")]
     add_xray(folder)
     shutil.rmtree(folder / "models" / "radio")
     shutil.rmtree(folder / ".kdkit" / "artifacts")
     before = sorted((folder / "features").rglob("*"))
     third = run(open_project(folder), incremental=True)
-    assert [(t["name"], t["inherited"]) for t in third.version.lineage["teachers"]] == [("radio", True)]
+    assert [(t.name, t.inherited) for t in third.version.lineage.teachers] == [("radio", True)]
     assert [model.name for model in third.evaluation.models] == ["student"]
     assert sorted((folder / "features").rglob("*")) == before
 
@@ -144,7 +145,7 @@ def test_unreadable_images_are_skipped_where_that_is_asked_for(folder: Path) -> 
     asked = text.replace("path: images/samples.jsonl", "path: images/samples.jsonl, options: {skip_unreadable: true}")
     registry.write_text(asked, encoding="utf-8")
     outcome = run(open_project(folder))
-    assert outcome.version.lineage["data"]["samples"] == {"ct": 35, "mri": 36}
+    assert outcome.version.lineage.data.samples == {"ct": 35, "mri": 36}
     assert evaluate_version(open_project(folder)).evaluation.model("v2").domains["ct"].count == 29
 
 
@@ -182,9 +183,9 @@ def test_sft_beside_a_teacher_that_only_answers(tmp_path: Path) -> None:
     with raises_error("KD-DIST-032"):
         prepare(open_project(root), Options(recipe="clinkd"), Silent())
     outcome = run(open_project(root), recipe="sft")
-    log = outcome.version.lineage["training"]["log"]
+    log = outcome.version.lineage.training.log
     assert set(log[0]) == {"step", "loss", "answer-ce"}
     assert log[-1]["answer-ce"] < 0.9 * log[0]["answer-ce"]
-    samples = outcome.version.lineage["data"]["samples"]
+    samples = outcome.version.lineage.data.samples
     assert sum(samples.values()) == 60
-    assert outcome.version.lineage["teachers"] == []
+    assert outcome.version.lineage.teachers == ()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import LINEAGE_FORMAT, Versions
+from kdkit.core.project.versions import LINEAGE, Versions
 from tests.errors import raises_error
+from tests.lineages import lineage
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def versions(tmp_path: Path) -> Versions:
 
 def make(versions: Versions, name: str, parent: str | None = None, *, refused: bool = False) -> None:
     with versions.writing(name, refused=refused) as folder:
-        lineage = {"format": LINEAGE_FORMAT, "version": name, "parent": parent}
-        (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+        lineage(name, parent).save(folder / LINEAGE)
     if not refused:
         versions.make_current(name)
 
@@ -91,11 +90,11 @@ def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> No
     assert versions.rollback("v1").name == "v1"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "cannot be read"), ('{"format": 99}', "format 99 is not the one this kdkit writes")]
-)
-def test_a_lineage_that_cannot_be_read(versions: Versions, text: str, message: str) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', '{"format": 2}', None])
+def test_a_damaged_lineage_is_one_error(versions: Versions, text: str | None) -> None:
     make(versions, "v1")
-    (versions.root / "v1" / "lineage.json").write_text(text, encoding="utf-8")
-    with pytest.raises(KdkitError, match=message):
-        _ = versions.get().lineage
+    version, path = versions.get(), versions.root / "v1" / LINEAGE
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    with raises_error("KD-PROJ-005", where=str(path), mentions=(LINEAGE, "v1")) as caught:
+        _ = version.lineage
+    assert caught.value.code == ExitCode.MISSING

@@ -116,7 +116,8 @@ def make_student(project: Project, parent: Version | None) -> nn.Module:
             config = anchored(entry.config, project.root)
             return cast(nn.Module, project.catalogue.make("student", entry.family, **config))
     written = {"family": entry.family, "config": entry.config}
-    made_from = parent.lineage["student"]["registry"]
+    record = parent.lineage.student
+    made_from = {"family": record.family, "config": record.config}
     if written != made_from:
         raise KdkitError(
             "KD-DIST-018",
@@ -280,11 +281,9 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
             why=str(error),
             code=ExitCode.MISSING,
         ) from None
-    before = parent.lineage["recipe"]
-    now = plan.recipe.model_dump(mode="json")
-    if before.get("heads", "linear") != now["heads"]:
-        return {}
-    if any(before[part] != now[part] for part in ("space", "shared_towers", "aligner", "targets")):
+    before, now = parent.lineage.recipe, plan.recipe
+    parts = ("heads", "space", "shared_towers", "aligner", "targets")
+    if any(getattr(before, part) != getattr(now, part) for part in parts):
         return {}
     changed = tuple(f"bridges.{module_key(name)}." for name in plan.new_teachers)
     return {name: x for name, x in saved.items() if not name.startswith(changed)}

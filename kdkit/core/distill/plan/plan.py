@@ -107,7 +107,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
         KdkitError: when nothing may be taught, or an increment would bring nothing new.
     """
     train = _training_samples(survey)
-    known = {} if parent is None else {t["name"]: t["fingerprint"] for t in parent.lineage["teachers"]}
+    known = {} if parent is None else {t.name: t.fingerprint for t in parent.lineage.teachers}
     teachers, taught = _teachers(survey, train, known)
     if teachers and not any(teacher.samples for teacher in teachers):
         raise KdkitError(
@@ -119,7 +119,7 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
     present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
     covered = {domain for teacher in teachers for domain in teacher.admitted} if teachers else set(present)
     taught_here = covered & set(present)
-    unguarded = () if parent is None else tuple(sorted(set(parent.lineage["data"]["known"]) - taught_here))
+    unguarded = () if parent is None else tuple(sorted(set(parent.lineage.data.known) - taught_here))
     spoken = _spoken_of(recipe, survey, train, taught, parent, unguarded)
     train, taught, left_out = train[spoken], {name: rows[spoken] for name, rows in taught.items()}, int((~spoken).sum())
     pools = _pools(recipe, survey, train, taught, teachers, parent, left_out)
@@ -297,7 +297,7 @@ def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping
     text = json.dumps(
         {
             "recipe": plan.recipe.model_dump(mode="json"),
-            "parent": None if parent is None else [parent.name, parent.lineage["created"]],
+            "parent": None if parent is None else [parent.name, parent.lineage.created],
             "student": student,
             "domains": list(survey.table.domains),
             "teachers": [[t.name, t.fingerprint, dict(t.admitted)] for t in plan.teachers],

@@ -166,5 +166,5 @@ def _name(project: Project, version: Version, wanted: Wrong, pairs: Pairs) -> st
     """Of everything that decides the reviews."""
     locked = locked_corrector(project, wanted.corrector)
     rules = {**asdict(wanted), "corrector": locked.fingerprint if locked else REFERENCE}
-    about = [version.name, version.lineage["created"], rules, [key for key, _ in pairs]]
+    about = [version.name, version.lineage.created, rules, [key for key, _ in pairs]]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -113,7 +113,7 @@ def _journal_name(
     """Digest of everything that determines the answers and their order."""
     models = [lock.teacher(name).fingerprint if name else None for name in (request.teacher, request.rerank)]
     if version is not None:
-        models.append(f"{version.name} {version.lineage['created']}")
+        models.append(f"{version.name} {version.lineage.created}")
     inputs = [models, asdict(decoding), BATCH, keys]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

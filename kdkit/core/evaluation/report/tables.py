@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from kdkit.core.evaluation.report.sections import Section, Table
-from kdkit.core.evaluation.retention import DomainChange, Retention
+from kdkit.core.evaluation.retention import Retention
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.project.lineage import DomainChange
 
 WIDE = 4
 """With more metrics than this, the table of means has a row per metric."""

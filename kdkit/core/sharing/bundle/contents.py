@@ -210,13 +210,13 @@ def _versions(project: Project, everything: bool) -> Iterator[Item]:
 
 def _history(project: Project, versions: Versions, version: Version) -> Iterator[Item]:
     """The lineages of the ancestors, which stay behind; a version that was pulled has them already."""
+    from kdkit.core.project.lineage import EarlierHistory
     from kdkit.core.project.versions import HISTORY
 
-    earlier = versions.history(version)[:-1]
-    if earlier and not version.pulled:
-        pulled = [ancestor.pulled["origin"] for ancestor in versions.ancestry(version) if ancestor.pulled]
-        body = {"origin": pulled[-1] if pulled else None, "history": [dict(lineage) for lineage in earlier]}
-        content = (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+    lineages = versions.history(version)[:-1]
+    if lineages and not version.earlier:
+        body = EarlierHistory(versions.origin(version), lineages).to_json()
+        content = (json.dumps(body, indent=1) + "\n").encode()
         yield Item((version.folder / HISTORY).relative_to(project.root).as_posix(), content, len(content))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def publisher_of(project: Project, version: Version) -> str:
     """Import string of the publisher of the version's family; empty where it has none."""
-    family = version.lineage["student"]["family"]
+    family = version.lineage.student.family
     return cast(StudentSpec, project.catalogue.get("student", family).spec).publisher
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.project.licenses import FACTS, LicenseFacts
+from kdkit.core.project.lineage import HUB, TrainingRecord
+from kdkit.core.project.recipe import Recipe
 from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
 from kdkit.core.sharing.release.card_tables import (
     cell,
@@ -22,9 +23,8 @@ from kdkit.core.sharing.release.card_tables import (
     table,
     teachers_table,
 )
-from kdkit.core.sharing.release.layout import HOME, README, RECORD, RESULTS
+from kdkit.core.sharing.release.layout import README, RECORD, RESULTS
 from kdkit.core.sharing.release.license import UNDETERMINED
-from kdkit.core.sharing.release.provenance import START
 
 _HEADLINES = ("accuracy", "auc")
 """What every domain has; where tasks differ, the other figures are of some domains only."""
@@ -52,9 +52,9 @@ def _what(facts: CardFacts) -> Iterator[str]:
     yield f"# {facts.title}"
     yield (
         f"{facts.form.kind}, {made}, in {steps}. This is "
-        f"version **{record.version}** of {lineage['created'][:10]}. {facts.form.summary}"
+        f"version **{record.version}** of {lineage.created[:10]}. {facts.form.summary}"
     )
-    yield f"Domains that it was taught: {', '.join(map(cell, lineage['data']['known']))}."
+    yield f"Domains that it was taught: {', '.join(map(cell, lineage.data.known))}."
     if own["domains"]:
         means = f"means over {_count(len(own['domains']), 'domain')}, {facts.form.task}, {facts.results['split']} split"
         yield f"{figures_text(own['mean'], _HEADLINES)} ({means})."
@@ -62,11 +62,11 @@ def _what(facts: CardFacts) -> Iterator[str]:
         it = record.origin
         place = link(it.repository, it.endpoint)
         yield f"It goes on from version {cell(it.version)} of {place}, commit `{it.commit[:12]}`."
-    guard = (lineage.get("retention") or {}).get("guard")
-    if guard is not None and not guard["promoted"]:
+    guard = lineage.guard
+    if guard is not None and not guard.promoted:
         yield (
             "> **The promotion guard refused this version**: it lost more than its owner had allowed "
-            f"({', '.join(map(cell, guard['failed'])) or 'on average'}). It was published in spite of that."
+            f"({', '.join(map(cell, guard.failed)) or 'on average'}). It was published in spite of that."
         )
     yield (
         "> **Not a medical device.** It has not been evaluated for diagnosis, triage or any other clinical use. Do not "
@@ -160,49 +160,48 @@ def _data(facts: CardFacts) -> Iterator[str]:
         "ones too."
     )
     yield data_table(facts.record.history, facts.results)
-    if uncovered := facts.record.lineage["data"]["uncovered"]:
+    if uncovered := facts.record.lineage.data.domains_without_teacher:
         yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
 
 
 def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
-    recipe = facts.record.lineage["recipe"]
-    if not facts.record.lineage["teachers"]:
+    recipe = facts.record.lineage.recipe
+    if not facts.record.lineage.teachers:
         yield "teachers", "none: its losses read the samples alone"
         return
     if facts.form.compared == "features":
-        yield "space", "the teachers' own, through heads" if recipe["space"] == "heads" else "shared, through aligners"
-    yield "trust", f"{recipe['trust']['policy']} {_options(recipe['trust']['options'])}".strip()
+        yield "space", "the teachers' own, through heads" if recipe.space == "heads" else "shared, through aligners"
+    yield "trust", f"{recipe.trust.policy} {_options(recipe.trust.options)}".strip()
 
 
-def _terms(recipe: Mapping[str, Any], training: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"{part['weight']:g} {part['name']}" for part in recipe["losses"])
-    if (previous := training.get("previous")) and previous["weight"]:
-        yield f"{previous['weight']:g} {previous['loss']} against the previous version"
+def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:
+    yield from (f"{part.weight:g} {part.name}" for part in recipe.losses)
+    if (previous := training.previous) and previous.weight:
+        yield f"{previous.weight:g} {previous.loss} against the previous version"
 
 
 def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
     """Of the first version; nothing where its weights were random, or nobody wrote it down."""
-    start = facts.record.history[0]["student"].get(START)
+    start = facts.record.history[0].student.start
     if start is not None:
         base = facts.form.base.repository if facts.form.base is not None else ""
-        license = LicenseFacts(**start[FACTS]).shown
-        yield "initial weights", f"{start['repository'] or base or 'not published'}; license: {license}"
+        license = start.license_facts.shown
+        yield "initial weights", f"{start.repository or base or 'not published'}; license: {license}"
 
 
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
-    recipe, training, environment = lineage["recipe"], lineage["training"], lineage["environment"]
-    rate = training.get("lr", recipe["optimizer"]["lr"])  # the first lineages have the recipe's alone
-    schedule = f"{_count(training['steps'], 'step')} of {training['batch_size']}, learning rate {rate:g}"
+    recipe, training, environment = lineage.recipe, lineage.training, lineage.environment
+    schedule = f"{_count(training.steps, 'step')} of {training.batch_size}, learning rate {training.lr:g}"
     rows = (
-        ("recipe", f"{recipe['name']}: {recipe['summary']}{_source(recipe['source'])}"),
+        ("recipe", f"{recipe.name}: {recipe.summary}{_source(recipe.source)}"),
         ("losses", " + ".join(_terms(recipe, training))),
         *_started_from(facts),
         *_taught_how(facts),
-        ("training", f"{schedule}, seed {training['seed']}"),
-        ("machine", f"{training.get('device', 'unknown')}, {training['seconds']:.0f} s"),
-        ("made with", ", ".join(f"{name} {environment[name]}" for name in ("kdkit", "python", "torch"))),
-        ("plugins", ", ".join(f"{name} {version}" for name, version in environment["plugins"].items())),
+        ("training", f"{schedule}, seed {training.seed}"),
+        ("machine", f"{training.machine.device}, {training.seconds:.0f} s"),
+        ("made with", ", ".join(f"{name} {getattr(environment, name)}" for name in ("kdkit", "python", "torch"))),
+        ("plugins", ", ".join(f"{name} {version}" for name, version in environment.plugins.items())),
     )
     yield "## How it was made"
     yield table(("", cell(facts.record.version)), [(name, cell(value)) for name, value in rows])
@@ -220,7 +219,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
         limits.append(f"Few {facts.form.judged} to judge by: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
-    known = facts.record.lineage["data"]["known"]
+    known = facts.record.lineage.data.known
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:
         limits.append(f"Not evaluated in this version, and perhaps forgotten: {', '.join(unmeasured)}.")
     limits += _behind(facts)
@@ -264,13 +263,13 @@ def _license(facts: CardFacts) -> Iterator[str]:
 
 def _citation(facts: CardFacts) -> Iterator[str]:
     record = facts.record
-    year = record.lineage["created"][:4]
+    year = record.lineage.created[:4]
     key = "".join(char for char in facts.title.lower() if char.isalnum()) or "student"
     fields = {
         "title": f"{facts.title}, version {record.version}",
         "year": year,
         "howpublished": f"Hugging Face Hub, {record.repository}"
-        if facts.endpoint == HOME
+        if facts.endpoint == HUB
         else f"{facts.endpoint}/{record.repository}",
         "note": f"Distilled with kdkit {record.kdkit}",
     }

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdkit.core.project.lineage import HUB
 from kdkit.core.sharing.release.form import StudentForm
-from kdkit.core.sharing.release.layout import HOME, README, Record
+from kdkit.core.sharing.release.layout import README, Record
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Taught
 
@@ -48,7 +49,7 @@ class CardFacts:
     results: Mapping[str, Any]
     base: str
     taught: int
-    endpoint: str = HOME
+    endpoint: str = HUB
 
     @property
     def title(self) -> str:
@@ -68,7 +69,7 @@ def front_matter(facts: CardFacts) -> str:
     from huggingface_hub import ModelCardData
 
     name = facts.license.name
-    domains = [tag(domain) for domain in facts.record.lineage["data"]["known"]]
+    domains = [tag(domain) for domain in facts.record.lineage.data.known]
     data: dict[str, Any] = {"license": name}
     if name == UNDETERMINED:
         data = {"license": "unknown"}

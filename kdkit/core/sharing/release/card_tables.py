@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from kdkit.core.project.lineage import GuardRecord, Lineage, TrustScore
 from kdkit.core.sharing.release.provenance import Taught
 
 
@@ -117,24 +118,23 @@ def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
     rows = []
     for teacher in teachers:
         entry = teacher.entry
-        trust = [f"{cell(domain)} {_trust(entry['trust'].get(domain))}" for domain in entry["domains"]]
+        trust = [f"{cell(domain)} {_trust(entry.trust.get(domain))}" for domain in entry.domains]
         rows.append(
             (
                 cell(teacher.name),
-                _source(entry["source"], endpoint),
-                f"`{entry['commit'][:12]}`" if entry.get("commit") else "-",
+                _source(entry.source, endpoint),
+                f"`{entry.commit[:12]}`" if entry.commit else "-",
                 cell(teacher.facts.shown),
                 "<br>".join(trust) or "nothing",
-                cell(entry["since"]) + (", no more" if entry.get("inherited") else ""),
+                cell(entry.since) + (", no more" if entry.inherited else ""),
             )
         )
     headers = ("teacher", "from", "commit", "license", "teaches, with trust", "since")
     return table(headers, rows) if rows else "None: it learnt from the data alone."
 
 
-def _trust(figures: Mapping[str, float | None] | None) -> str:
-    figures = figures or {}
-    return interval({"value": figures.get("accuracy"), "low": figures.get("lower"), "high": figures.get("upper")})
+def _trust(score: TrustScore | None) -> str:
+    return interval({} if score is None else {"value": score.accuracy, "low": score.lower, "high": score.upper})
 
 
 def _source(source: str, endpoint: str) -> str:
@@ -150,40 +150,38 @@ def link(repository: str, endpoint: str) -> str:
     return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
 
 
-def data_table(history: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
+def data_table(history: Sequence[Lineage], results: Mapping[str, Any]) -> str:
     """Domains by versions (training samples drawn on) and images that the results rest on."""
-    domains = dict.fromkeys([*(d for lineage in history for d in lineage["data"]["samples"]), *results["domains"]])
+    domains = dict.fromkeys([*(d for lineage in history for d in lineage.data.samples), *results["domains"]])
     rows = []
     for domain in domains:
-        taught = [str(lineage["data"]["samples"].get(domain, "-")) for lineage in history]
+        taught = [str(lineage.data.samples.get(domain, "-")) for lineage in history]
         counts = [m["domains"][domain]["count"] for m in results["models"] if domain in m["domains"]]
         rows.append((cell(domain), *taught, str(max(counts)) if counts else "-"))
-    headers = ("domain", *(f"train, {lineage['version']}" for lineage in history), f"{results['split']} (labeled)")
+    headers = ("domain", *(f"train, {lineage.version}" for lineage in history), f"{results['split']} (labeled)")
     return table(headers, rows, "l" + "r" * (len(history) + 1))
 
 
-def increments_table(history: Sequence[Mapping[str, Any]]) -> str:
+def increments_table(history: Sequence[Lineage]) -> str:
     """One row per increment; empty when there was none."""
     rows = []
     for before, lineage in pairwise(history):
-        kept = lineage.get("retention")
+        kept = lineage.retention
         if kept is None:
             continue
-        known = {teacher["name"] for teacher in before["teachers"]}
-        new = [teacher["name"] for teacher in lineage["teachers"] if teacher["name"] not in known]
-        added = [domain for domain in kept["new_domains"] if domain in lineage["data"]["known"]]
-        worst = min(kept["domains"].values(), key=lambda change: change["points"], default=None)
+        known = {teacher.name for teacher in before.teachers}
+        new = [teacher.name for teacher in lineage.teachers if teacher.name not in known]
+        added = [domain for domain in kept.new_domains if domain in lineage.data.known]
+        worst = kept.worst
         rows.append(
             (
-                f"{before['version']} to {lineage['version']}",
+                f"{before.version} to {lineage.version}",
                 ", ".join(map(cell, new)) or "-",
                 ", ".join(map(cell, added)) or "-",
-                _points(kept["mean"], kept["low"], kept["high"]),
-                "-"
-                if worst is None
-                else f"{cell(worst['domain'])} {_points(worst['points'], worst['low'], worst['high'])}",
-                _verdict(kept.get("guard")) if kept["domains"] else "nothing to judge by",
-                ", ".join(map(cell, kept.get("not_compared") or ())) or "-",
+                _points(kept.mean, kept.low, kept.high),
+                "-" if worst is None else f"{cell(worst.domain)} {_points(worst.points, worst.low, worst.high)}",
+                _verdict(kept.guard) if kept.domains else "nothing to judge by",
+                ", ".join(map(cell, kept.not_compared)) or "-",
             )
         )
     headers = ("step", "new teachers", "new domains", "mean change", "worst domain", "guard", "not measured")
@@ -196,10 +194,10 @@ def _points(value: float | None, low: float | None, high: float | None) -> str:
     return f"{value:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else "")
 
 
-def _verdict(guard: Mapping[str, Any] | None) -> str:
+def _verdict(guard: GuardRecord | None) -> str:
     if guard is None:
         return "-"
-    if not guard["promoted"]:
-        return f"**refused**: {', '.join(map(cell, guard['failed'])) or 'the mean'}"
-    uncertain = ", ".join(map(cell, guard["uncertain"]))
+    if not guard.promoted:
+        return f"**refused**: {', '.join(map(cell, guard.failed)) or 'the mean'}"
+    uncertain = ", ".join(map(cell, guard.uncertain))
     return f"passed; in doubt: {uncertain}" if uncertain else "passed"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
+from kdkit.core.project.lineage import Lineage
 from kdkit.core.sharing.release.layout import README, RECORD, Record
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _OF_NOBODY = frozenset((README, ".gitattributes", "LICENSE"))
 
 
 def tag_of_successor(
-    hub: Hub, plan: UploadPlan, record: Record, known: Iterable[Mapping[str, Any]], reporter: Reporter | None = None
+    hub: Hub, plan: UploadPlan, record: Record, known: Iterable[Lineage], reporter: Reporter | None = None
 ) -> str:
     """The tag under which ``record`` is pushed: ``v3``; ``v3-r2`` where ``v3`` names other files already.
 
@@ -33,23 +34,18 @@ def tag_of_successor(
     there = None if plan.parent is None else _record_there(hub, plan)
     if there is None:
         return record.version
-    if _key(there.lineage) in [_key(lineage) for lineage in known]:
-        if reporter is not None and _key(there.lineage) not in [_key(lineage) for lineage in record.history]:
+    if there.lineage.key in [lineage.key for lineage in known]:
+        if reporter is not None and there.lineage.key not in [lineage.key for lineage in record.history]:
             reporter.warn(f"{record.version} does not go on from {there.version}, whose place it takes in {plan.repo}")
         return _free_tag(hub, plan, record.version)
     raise KdkitError(
         "KD-REL-004",
         f"{plan.repo} holds {there.version} of another student, or of somebody who taught this one before you",
         where=hub.url(plan.repo),
-        why=f"it was made {there.lineage.get('created', 'at an unknown time')}, and this project does not know it",
+        why=f"it was made {there.lineage.created}, and this project does not know it",
         fix="propose yours (--pr), push to another repository, or 'kdkit pull' that one and teach it",
         code=ExitCode.FOUND,
     )
-
-
-def _key(lineage: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Versions of two projects may have one name, but not one plan and one second."""
-    return lineage.get("version"), lineage.get("created"), lineage.get("training", {}).get("digest")
 
 
 def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:

@@ -12,7 +12,8 @@ import kdkit
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Reporter, Silent
-from kdkit.core.sharing.release.layout import RECORD, Origin, Record, file_facts
+from kdkit.core.project.lineage import Lineage, Origin
+from kdkit.core.sharing.release.layout import RECORD, Record, file_facts
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -56,7 +57,6 @@ def export_version(
     """
     from kdkit.core.project.versions import Versions
     from kdkit.core.sharing.release import answering, dual_encoder
-    from kdkit.core.sharing.release.provenance import origin_of
 
     versions = Versions(project)
     version = versions.get(name)
@@ -75,7 +75,7 @@ def export_version(
         student,
         history,
         to,
-        origin=origin_of(project, version),
+        origin=Versions(project).origin(version),
         overwrite=overwrite,
         reporter=reporter,
     )
@@ -109,12 +109,13 @@ def _export_answering(
 ) -> Exported:
     from kdkit.core.project.versions import Versions
     from kdkit.core.sharing.release import answering
-    from kdkit.core.sharing.release.provenance import origin_of
 
     with _writing(to, overwrite) as draft:
         form = answering.publish(project, version, draft, str(draft), reporter or Silent(), merged=merged)
         history = Versions(project).history(version)
-        record = _seal(draft, history, form.names, form.checks, form.environment, origin=origin_of(project, version))
+        record = _seal(
+            draft, history, form.names, form.checks, form.environment, origin=Versions(project).origin(version)
+        )
         size = _size(draft)
     lines = {library: code.replace(str(draft), str(to)) for library, code in form.lines.items()}
     return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=True)
@@ -123,7 +124,7 @@ def _export_answering(
 def export_student(
     student_folder: Path,
     student: DualEncoder,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[Lineage],
     to: Path,
     *,
     origin: Origin | None = None,
@@ -178,7 +179,7 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
 
 def _seal(
     folder: Path,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[Lineage],
     names: tuple[str, ...],
     checks: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, str],
@@ -192,10 +193,9 @@ def _seal(
     lineages = tuple(public_lineage(lineage) for lineage in history)
     record = Record(
         kdkit=kdkit.__version__,
-        version=lineages[-1]["version"],
+        version=lineages[-1].version,
         repository=None,
         license=None,
-        family=lineages[-1]["student"]["family"],
         student=names,
         history=lineages,
         text_tower=text_tower,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RECORD_FORMAT = 2
+from kdkit.core.project.lineage import Lineage, Origin
+
+RECORD_FORMAT = 3
 
 RECORD = "kdkit.json"
 """sha256 and size of every other file, the lineages, and the outcome of the checks."""
@@ -34,25 +36,6 @@ LOCK = f"{KDKIT}/registry.lock"
 RECIPE = f"{KDKIT}/recipe.yaml"
 """Only where the recipe was a file of the project."""
 
-HOME = "https://huggingface.co"
-"""The Hub, where no other is meant."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The release that a project was pulled from; ``endpoint`` is the address of its Hub."""
-
-    repository: str
-    commit: str
-    version: str
-    endpoint: str = HOME
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Origin:
-        """Of a mapping that may hold more; raises KeyError where one is missing. Records of old have no endpoint."""
-        repository, commit, version = (str(data[name]) for name in ("repository", "commit", "version"))
-        return cls(repository, commit, version, str(data.get("endpoint", HOME)))
-
 
 @dataclass(frozen=True)
 class Record:
@@ -63,7 +46,6 @@ class Record:
         version: name of the version, as in its lineage.
         repository: ``ORG/NAME`` of a release; None in an export.
         license: the student's, normalized; None in an export.
-        family: of the student, as in its lineage.
         student: the files, all at the top, that make up the version's student folder; the rest of the top is
             for people (``README.md``) and for transformers.
         history: lineages of all that the version comes from and, last, its own; oldest first.
@@ -81,9 +63,8 @@ class Record:
     version: str
     repository: str | None
     license: str | None
-    family: str
     student: tuple[str, ...]
-    history: tuple[Mapping[str, Any], ...]
+    history: tuple[Lineage, ...]
     text_tower: str | None
     checks: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, str]
@@ -92,7 +73,7 @@ class Record:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
-    def lineage(self) -> Mapping[str, Any]:
+    def lineage(self) -> Lineage:
         """The version's own."""
         return self.history[-1]
 
@@ -104,14 +85,13 @@ class Record:
             "version": self.version,
             "repository": self.repository,
             "license": self.license,
-            "family": self.family,
             "student": list(self.student),
             "text_tower": self.text_tower,
             "checks": {name: dict(check) for name, check in self.checks.items()},
             "environment": dict(self.environment),
             "origin": None if self.origin is None else vars(self.origin).copy(),
             "base": None if self.base is None else dict(self.base),
-            "history": [dict(lineage) for lineage in self.history],
+            "history": [lineage.to_json() for lineage in self.history],
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
 
@@ -140,13 +120,12 @@ class Record:
             version=str(data["version"]),
             repository=data["repository"],
             license=data["license"],
-            family=str(data["family"]),
             student=tuple(str(name) for name in data["student"]),
-            history=tuple(dict(lineage) for lineage in data["history"]),
+            history=tuple(map(Lineage.from_json, data["history"])),
             text_tower=data["text_tower"],
             checks={name: dict(check) for name, check in data["checks"].items()},
             environment=dict(data["environment"]),
-            origin=None if data["origin"] is None else Origin.from_json(data["origin"]),
+            origin=None if data["origin"] is None else Origin(**data["origin"]),
             base=_base(data.get("base")),
             files={name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in data["files"].items()},
         )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import HISTORY, Versions
-from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK, Origin
+from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK
 from kdkit.core.sharing.release.pulled.base import fetch_base
 from kdkit.core.sharing.release.pulled.check import below_kdkit, checked_record
 from kdkit.core.sharing.release.pulled.plugins import Lacking
@@ -173,7 +174,7 @@ def _require_empty(into: Path) -> None:
 
 
 def _write_project(root: Path, release: PulledRelease) -> None:
-    record, lineage = release.record, release.record.lineage
+    record = release.record
     (root / PROJECT_REGISTRY).write_text(release.registry_text(), encoding="utf-8")
     shutil.copyfile(release.folder / LOCK, root / below_kdkit(LOCK))
     if RECIPE in record.files:
@@ -185,12 +186,7 @@ def _write_project(root: Path, release: PulledRelease) -> None:
             shutil.copyfile(release.folder / name, folder / "student" / name)
         for name in (TASK, SAMPLES):
             shutil.copyfile(release.folder / name, folder / below_kdkit(name))
-        _write_json(
-            folder / HISTORY, {"origin": vars(release.origin), "history": [dict(item) for item in record.history[:-1]]}
-        )
-        _write_json(folder / "lineage.json", lineage)
+        earlier = EarlierHistory(release.origin, record.history[:-1])
+        (folder / HISTORY).write_text(json.dumps(earlier.to_json(), indent=1) + "\n", encoding="utf-8")
+        record.lineage.save(folder / LINEAGE)
     versions.make_current(record.version)
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -153,10 +153,10 @@ def _require_token(hub: Hub, repo: str, reporter: Reporter, *, dry_run: bool) ->
 
 def _require_promoted(version: Version, refused: bool) -> None:
     """A version that the guard refused is pushed only by somebody who knows."""
-    guard = (version.lineage.get("retention") or {}).get("guard")
-    if refused or not (version.refused or (guard is not None and not guard["promoted"])):
+    guard = version.lineage.guard
+    if refused or not (version.refused or (guard is not None and not guard.promoted)):
         return
-    lost = ", ".join(guard["failed"]) if guard and guard["failed"] else "the mean over domains"
+    lost = ", ".join(guard.failed) if guard and guard.failed else "the mean over domains"
     raise KdkitError(
         "KD-REL-022",
         f"the promotion guard refused {version.name}",
@@ -212,5 +212,5 @@ def _tag(project: Project, hub: Hub, plan: UploadPlan, release: Release, reporte
 
 def _message(release: Release) -> str:
     record = release.record
-    teachers = ", ".join(teacher["name"] for teacher in record.lineage["teachers"])
+    teachers = ", ".join(teacher.name for teacher in record.lineage.teachers)
     return f"{record.version} of the student\n\nTaught by {teachers or 'no teacher'}. Pushed with kdkit {record.kdkit}."

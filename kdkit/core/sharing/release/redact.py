@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.registry.lock import NOT_PUBLISHED, Lock
 from kdkit.core.project.registry.schema import Registry
 
@@ -37,15 +39,12 @@ def public_source(source: str) -> str:
     return source if source.startswith(_HUB_SOURCES) else f"{source.partition(':')[0]}:{NOT_PUBLISHED}"
 
 
-def public_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """A lineage as ``kdkit.json`` holds it."""
-    plain: dict[str, Any] = without_paths(lineage)
-    student = dict(plain["student"])
-    registry = student.get("registry")
-    if registry is not None:
-        student["registry"] = {**registry, "config": _public_config(registry["config"])}
-    teachers = [{**t, "source": public_source(t["source"])} for t in plain["teachers"]]
-    return {**plain, "student": student, "teachers": teachers}
+def public_lineage(lineage: Lineage) -> Lineage:
+    """The lineage without paths."""
+    public = Lineage.from_json(without_paths(lineage.to_json()))
+    student = replace(public.student, config=_public_config(public.student.config))
+    teachers = tuple(replace(teacher, source=public_source(teacher.source)) for teacher in public.teachers)
+    return replace(public, student=student, teachers=teachers)
 
 
 def public_registry(registry: Registry, *, recipe: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.lineage import HUB, InitialWeights
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.release import answering, dual_encoder
 from kdkit.core.sharing.release.card import write_card
 from kdkit.core.sharing.release.card_facts import CardFacts
 from kdkit.core.sharing.release.form import StudentForm
 from kdkit.core.sharing.release.layout import (
-    HOME,
     KDKIT,
     LOCK,
     RECIPE,
@@ -34,13 +34,9 @@ from kdkit.core.sharing.release.layout import (
 )
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import (
-    PUBLISHED_UNDER,
     Ancestry,
-    Start,
     ancestry_of,
-    origin_of,
     with_facts,
-    with_start,
 )
 from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
 from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
@@ -85,7 +81,7 @@ def assemble_release(
     public: bool = False,
     merged: bool = False,
     license: str | None = None,
-    endpoint: str = HOME,
+    endpoint: str = HUB,
     reporter: Reporter | None = None,
 ) -> Release:
     """Make the release of ``version`` for the repository ``repo`` in the new or empty folder ``to``.
@@ -111,7 +107,7 @@ def assemble_release(
     warn_of_split(results, reporter)
     form = _form(project, version, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
-    _write_for_pull(project, version, [teacher.entry["name"] for teacher in ancestry.teachers], to)
+    _write_for_pull(project, version, [teacher.entry.name for teacher in ancestry.teachers], to)
     record = _record(project, version, repo, ancestry, form)
     facts = CardFacts(
         record=record,
@@ -140,21 +136,20 @@ def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, f
     """The record, without the files."""
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
     if ancestry.start is not None:
-        lineages[0] = with_start(lineages[0], ancestry.start)
+        lineages[0] = replace(lineages[0], student=replace(lineages[0].student, start=ancestry.start))
     if ancestry.license.name != UNDETERMINED:
-        lineages[-1][PUBLISHED_UNDER] = ancestry.license.name
+        lineages[-1] = replace(lineages[-1], published_under=ancestry.license.name)
     return Record(
         kdkit=kdkit.__version__,
         version=version.name,
         repository=repo,
         license=ancestry.license.name,
-        family=version.lineage["student"]["family"],
         student=form.names,
         history=tuple(lineages),
         text_tower=form.text_tower,
         checks=form.checks,
         environment=form.environment,
-        origin=origin_of(project, version),
+        origin=Versions(project).origin(version),
         base=None if form.base is None else {"repository": form.base.repository, "commit": form.base.commit},
     )
 
@@ -169,7 +164,7 @@ def check_repository(repo: str) -> None:
         )
 
 
-def _base_model(record: Record, start: Start | None) -> str:
+def _base_model(record: Record, start: InitialWeights | None) -> str:
     """The Hub's ``base_model``: what adapters belong to; the release that was pulled; the initial checkpoint."""
     if record.base is not None:
         return record.base["repository"]
@@ -186,9 +181,11 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
         if not source.is_file():
             raise KdkitError("KD-REL-026", f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
         shutil.copyfile(source, to / name)
-    recipe, named = version.lineage["recipe"], _named_recipe(project, version)
+    recipe, named = version.lineage.recipe, _named_recipe(project, version)
     if named is None:
-        (to / RECIPE).write_text(_yaml(recipe, f"The recipe of {version.name}."), encoding="utf-8")
+        (to / RECIPE).write_text(
+            _yaml(recipe.model_dump(mode="json"), f"The recipe of {version.name}."), encoding="utf-8"
+        )
     data = public_registry(project.registry, recipe=named or f"./{Path(RECIPE).name}")
     lock = project.lock
     known = {**_held_by_others(lock), **data["teachers"]}
@@ -209,12 +206,12 @@ def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
 
 def _named_recipe(project: Project, version: Version) -> str | None:
     """The recipe's name in the catalogue, where that gives exactly what the version was made by."""
-    registry, made_by = project.registry, version.lineage["recipe"]
-    if made_by["name"] not in project.catalogue.names("recipe"):
+    registry, made_by = project.registry, version.lineage.recipe
+    if made_by.name not in project.catalogue.names("recipe"):
         return None
-    recipe = load_recipe(made_by["name"], project.catalogue).with_optimizer(registry.optimizer)
-    same = json.loads(json.dumps(recipe.model_dump(mode="json"))) == made_by
-    return str(made_by["name"]) if same else None
+    recipe = load_recipe(made_by.name, project.catalogue).with_optimizer(registry.optimizer)
+    same = recipe.model_dump(mode="json") == made_by.model_dump(mode="json")
+    return made_by.name if same else None
 
 
 def _places(project: Project) -> list[str]:

@@ -74,12 +74,13 @@ class Heard(Silent):
 def test_what_was_wrong_is_a_file_that_the_lineage_names(tmp_path: Path) -> None:
     make_project(tmp_path / "p", {"share": 0.5, "limit": 10})
     outcome = run(tmp_path / "p")
-    told = outcome.version.lineage["correction"]
+    told = outcome.version.lineage.correction
+    assert told is not None
     found = rows(outcome)
-    assert (told["file"], told["corrector"], told["corrected"]) == ("corrections.jsonl", "reference", len(found))
-    assert [(part["step"], part["epoch"], part["answered"]) for part in told["rounds"]] == [(6, 1, 10), (12, 2, 10)]
-    assert [sum(row["step"] == part["step"] for row in found) for part in told["rounds"]] == [
-        part["wrong"] for part in told["rounds"]
+    assert (told.file, told.corrector, told.corrected) == ("corrections.jsonl", "reference", len(found))
+    assert [(part.step, part.epoch, part.answered) for part in told.rounds] == [(6, 1, 10), (12, 2, 10)]
+    assert [sum(row["step"] == part.step for row in found) for part in told.rounds] == [
+        part.wrong for part in told.rounds
     ]
     assert found
     texts = {row["id"]: row["text"] for row in samples(tmp_path / "p")}
@@ -111,15 +112,19 @@ def test_where_nothing_is_wrong_the_run_is_as_without_correction(tmp_path: Path)
             row |= {"text": "here", "domain": "vg/ct", "extra": {**row["extra"], "task": "vg"}}
     write_samples(root, changed)
     asked = run(root)
-    assert [part["unscored"] for part in asked.version.lineage["correction"]["rounds"]] == [24, 24]
+    record = asked.version.lineage.correction
+    assert record is not None
+    assert [part.unscored for part in record.rounds] == [24, 24]
     assert rows(asked) == []
     set_correction(root, None)
     plain = run(root)
-    assert plain.version.lineage["correction"] is None
+    assert plain.version.lineage.correction is None
     assert same(weights(root, "v1"), weights(root, "v2"))
     set_correction(root, {"steps": [3, 99]})
     again = run(root)
-    assert [part["step"] for part in again.version.lineage["correction"]["rounds"]] == [3]
+    record = again.version.lineage.correction
+    assert record is not None
+    assert [part.step for part in record.rounds] == [3]
     assert same(weights(root, "v1"), weights(root, "v3"))
     set_correction(root, {"every": 3})
     heard = Heard()

@@ -101,8 +101,9 @@ def test_without_replay_it_keeps_what_is_forgotten_otherwise(folder: Path) -> No
     (folder / "versions" / "current").write_text("v1\n", encoding="utf-8")
     write_recipe(folder, replay=0.0, without_replay={**PREVIOUS_PART, "weight": 9}, previous=PREVIOUS_PART)
     kept = increment(folder).version
-    assert kept.lineage["training"]["previous"]["weight"] == 1
-    assert kept.lineage["training"]["log"][0]["@previous/token-kd"] == pytest.approx(0, abs=1e-3)
+    assert kept.lineage.training.previous is not None
+    assert kept.lineage.training.previous.weight == 1
+    assert kept.lineage.training.log[0]["@previous/token-kd"] == pytest.approx(0, abs=1e-3)
     before, plain, own = (cross_entropy(folder, name) for name in ("v1", "v2", "v3"))
     for domain in ("ct", "mri"):
         assert plain[domain] - before[domain] > 0.5, "nothing was forgotten"

@@ -223,7 +223,7 @@ def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: 
     add_vlm(root, "first", seed=0, sureness=30.0)
     done = distill(reopened(root), Options(cpu=True))
     assert done is not None
-    assert [teacher["name"] for teacher in done.version.lineage["teachers"]] == ["first"]
+    assert [teacher.name for teacher in done.version.lineage.teachers] == ["first"]
     table = load_index(reopened(root))
     answered = [row for row in table.select(split="train") if table.samples[row].text]
     assert done.version.known_samples().tolist() == sorted(table.digests[answered].tolist())

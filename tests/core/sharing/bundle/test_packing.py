@@ -23,14 +23,16 @@ from kdkit.core.contracts import SignalSpec, Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.status import verify_columns
+from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.versions import Versions, load_student
+from kdkit.core.project.versions import LINEAGE, Versions, load_student
 from kdkit.core.sharing.bundle import PARTS, Packed, check, collect, pack, unpack
 from kdkit.core.sharing.bundle.manifest import MANIFEST
 from kdkit.core.teachers import open_teacher
 from tests.core.sharing.bundle.test_unpacking import tree
 from tests.errors import raises_error
+from tests.lineages import lineage
 from tests.toy_project import make_project, open_project
 
 
@@ -169,18 +171,20 @@ def test_ancestors_stay_behind_but_not_their_lineages(copy: Project) -> None:
         return Versions(Project(to))
 
     def told(versions: Versions) -> list[str]:
-        return [lineage["version"] for lineage in versions.history(versions.get())]
+        return [lineage.version for lineage in versions.history(versions.get())]
 
     make("v2", "v1")
     make("v3", "v2")
     once = carried(copy, "once")
     assert (once.names(), told(once)) == (("v3",), ["v1", "v2", "v3"])
-    assert once.get().pulled == {"origin": None, "history": [Versions(copy).get(n).lineage for n in ("v1", "v2")]}
+    assert once.get().earlier == EarlierHistory(None, tuple(Versions(copy).get(n).lineage for n in ("v1", "v2")))
     twice = carried(Project(once.root.parent), "twice")
     assert (twice.names(), told(twice)) == (("v3",), ["v1", "v2", "v3"])
-    origin = {"repository": "o/n", "commit": "c", "version": "v2"}
-    (copy.versions / "v2" / "history.json").write_text(json.dumps({"origin": origin, "history": []}))
-    assert (carried(copy, "pulled").get().pulled or {})["origin"] == origin
+    earlier = EarlierHistory(Origin("o/n", "c", "v2"), ())
+    (copy.versions / "v2" / "history.json").write_text(json.dumps(earlier.to_json()))
+    pulled = carried(copy, "pulled").get().earlier
+    assert pulled is not None
+    assert pulled.origin == earlier.origin
 
 
 def test_a_removed_teachers_column_goes_along_and_a_stale_one_does_not(copy: Project) -> None:
@@ -362,7 +366,7 @@ def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tm
     (project.versions / "v1").mkdir(parents=True)
     project.registry_path.write_text("version: 1\n")
     (project.versions / "current").write_text("v1\n")
-    (project.versions / "v1" / "lineage.json").write_text('{"format": 1}')
+    lineage().save(project.versions / "v1" / LINEAGE)
     with open(project.versions / "v1" / "large", "wb") as handle:
         handle.truncate(10_000_000)
     if command == "unpack":

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.licenses import LicenseFacts
+from kdkit.core.project.lineage import InitialWeights
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.hub import Hub, plan_upload, upload
 from kdkit.core.sharing.release.compare_answers import COARSE, TOLERANCE, judge, tolerance
@@ -71,16 +73,15 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
         add_data(pulled.root)
         version = teach(pulled.root, incremental=True)
-        assert (version.name, version.lineage["data"]["known"]) == ("v2", ["vqa/ct", "vqa/xray"])
+        assert (version.name, version.lineage.data.known) == ("v2", ("vqa/ct", "vqa/xray"))
         project = open_project(pulled.root)
         assert not torch.equal(logits(author), logits(project))
         again = push_student(project, MINE, hub=bob)
         assert again.license == "cc-by-nc-4.0"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
-        assert [item["version"] for item in record.history] == ["v1", "v2"]
+        assert [item.version for item in record.history] == ["v1", "v2"]
         assert list(record.history[:1]) == list(before.history)
-        assert record.history[0]["student"]["start"]["repository"] == REPO
-        assert record.history[0]["student"]["start"]["license_facts"]["seen"] == "cc-by-nc-4.0"
+        assert record.history[0].student.start == InitialWeights(REPO, LicenseFacts(seen="cc-by-nc-4.0"))
         assert record.base == before.base == {"repository": REPO, "commit": commit}
         assert record.origin is not None
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)

@@ -73,10 +73,10 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert again.uploaded is not None
         assert again.license == "cc-by-nc-4.0", "what alice's teacher asks for binds bob too"
         record, before = record_of(server, MINE), record_of(server, THEIRS)
-        assert [item["version"] for item in record.history] == ["v1", "v2", "v3"]
+        assert [item.version for item in record.history] == ["v1", "v2", "v3"]
         assert list(record.history[:2]) == list(before.history)
-        assert record.lineage["parent"] == "v2"
-        assert {t["name"]: t["since"] for t in record.lineage["teachers"]} == {
+        assert record.lineage.parent == "v2"
+        assert {t.name: t.since for t in record.lineage.teachers} == {
             "radio": "v1",
             "chest": "v2",
             "mine": "v3",
@@ -93,4 +93,4 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert f"[{THEIRS}]({server.url}/{THEIRS})" in card
         assert torch.equal(features(project), features(open_project(tmp_path / "third")))
         version = Versions(open_project(tmp_path / "third")).get()
-        assert [item["version"] for item in Versions(project).history(version)] == ["v1", "v2", "v3"]
+        assert [item.version for item in Versions(project).history(version)] == ["v1", "v2", "v3"]

@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Silent
+from kdkit.core.project.lineage import Lineage
 from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
 from kdkit.core.sharing.release.conflicts import tag_of_successor
 from kdkit.core.sharing.release.layout import RECORD, Record
-from tests.core.sharing.release.projects import lineage
 from tests.errors import raises_error
+from tests.lineages import lineage
 from tests.local_hub import ALICE, local_hub
 
 REPO = "lab/student"
 
 
-def record(*history: dict[str, Any]) -> Record:
-    return Record("0.1.0", history[-1]["version"], REPO, "mit", "open_clip", (), history, None, {}, {}, None)
+def record(*history: Lineage) -> Record:
+    return Record("0.1.0", history[-1].version, REPO, "mit", (), history, None, {}, {}, None)
 
 
-def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> dict[str, Any]:
+def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> Lineage:
     return lineage(version, created=made)
 
 
@@ -56,7 +56,7 @@ def folder(tmp_path: Path, content: Record, more: str = "") -> Path:
     return path
 
 
-def tag(hub: Hub, tmp_path: Path, content: Record, known: tuple[dict[str, Any], ...] = (), more: str = "") -> str:
+def tag(hub: Hub, tmp_path: Path, content: Record, known: tuple[Lineage, ...] = (), more: str = "") -> str:
     """Pushes, too."""
     plan = plan_upload(hub, REPO, "model", folder(tmp_path, content, more))
     found = tag_of_successor(hub, plan, content, [*content.history, *known])
@@ -86,10 +86,10 @@ def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "theirs", [line("v2", "2026-02-02T00:00:00+00:00"), V3, line("v1", "2020-01-01T00:00:00+00:00")]
 )
-def test_another_student_is_not_replaced(theirs: dict[str, Any], hub: Hub, tmp_path: Path) -> None:
+def test_another_student_is_not_replaced(theirs: Lineage, hub: Hub, tmp_path: Path) -> None:
     tag(hub, tmp_path, record(theirs), more="theirs")
     before = hub.api.repo_info(REPO).sha
-    with pytest.raises(KdkitError, match=theirs["version"]) as caught:
+    with pytest.raises(KdkitError, match=theirs.version) as caught:
         tag(hub, tmp_path, record(V1, V2))
     assert caught.value.code == ExitCode.FOUND
     assert "--pr" in caught.value.fix
@@ -110,7 +110,7 @@ def test_other_things_are_not_replaced(hub: Hub, tmp_path: Path) -> None:
     assert "weights.safetensors" in caught.value.why
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"format": 99}', '{"format": 2, "history": []}'])
+@pytest.mark.parametrize("broken", ["{", "[]", '{"format": 99}', '{"format": 3, "history": []}'])
 def test_a_record_of_another_kdkit_is_not_replaced(broken: str, hub: Hub, tmp_path: Path) -> None:
     there = folder(tmp_path, record(V1), "broken")
     (there / RECORD).write_text(broken)

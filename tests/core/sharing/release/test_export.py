@@ -18,10 +18,10 @@ from kdkit.core.sharing.release.layout import RECORD, Record
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
 from tests.core.sharing.release.projects import lay_out
 from tests.errors import raises_error
+from tests.lineages import lineage, teacher
 from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
 
-LINEAGE = {"version": "v3", "student": {"family": "open_clip"}, "teachers": [{"name": "b", "source": "hf:x/b"}]}
-HISTORY = ({**LINEAGE, "version": "v1"}, LINEAGE)
+HISTORY = (lineage("v1"), lineage("v3", "v1", teachers=[teacher("b", "hf:x/b", {"ct": 1.0})]))
 
 
 def saved(student: OpenClipStudent, folder: Path) -> Path:
@@ -73,8 +73,8 @@ def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStude
     done = exported[0]
     record = json.loads((done.folder / RECORD).read_text())
     read = Record.from_json(record)
-    assert (read.history, read.lineage, read.version) == (HISTORY, LINEAGE, "v3")
-    assert (read.repository, read.license, read.family) == (None, None, "open_clip")
+    assert (read.history, read.lineage, read.version) == (HISTORY, HISTORY[-1], "v3")
+    assert (read.repository, read.license) == (None, None)
     assert read.text_tower == BIOMED_TEXT_TOWER
     assert read.to_json() == record
     files = tree(done.folder)

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.project.licenses import FACTS, LicenseFacts
+from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import HISTORY, Versions
-from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of, origin_of
-from tests.core.sharing.release.projects import lineage, teacher
+from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
+from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of
 from tests.errors import raises_error
+from tests.lineages import lineage, teacher
 
 BIO = teacher("bio", "hf:lab/bio@main", {"ct": 1.0})
 EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, license="cc-by-nc-4.0", since="v2")
-ORIGIN = {"repository": "lab/first", "commit": "c" * 40, "version": "v2", "endpoint": "https://example.org"}
+ORIGIN = Origin("lab/first", "c" * 40, "v2", "https://example.org")
 
 
-def folder(root: Path, *lineages: dict[str, Any], pulled: dict[str, Any] | None = None, text: str = "") -> Project:
-    """Its versions are those of ``lineages``; the first was pulled with ``pulled`` beside it."""
+def folder(root: Path, *lineages: Lineage, pulled: EarlierHistory | None = None, text: str = "") -> Project:
+    """A project with these versions; the first was pulled."""
     for item in lineages:
-        folder = root / "versions" / item["version"]
+        folder = root / "versions" / item.version
         folder.mkdir(parents=True)
-        (folder / "lineage.json").write_text(json.dumps(item))
+        item.save(folder / LINEAGE)
     if pulled:
-        (root / "versions" / lineages[0]["version"] / HISTORY).write_text(json.dumps(pulled))
+        (root / "versions" / lineages[0].version / HISTORY).write_text(json.dumps(pulled.to_json()))
     (root / "registry.yaml").write_text(f"version: 1\n{text}")
     return Project(root)
 
@@ -39,7 +38,7 @@ def ancestry(project: Project, name: str, *, stated: str | None = None, public: 
 
 
 def names(found: Ancestry) -> list[str]:
-    return [item["version"] for item in found.history]
+    return [item.version for item in found.history]
 
 
 def test_the_history_is_that_of_the_version_not_of_the_project(tmp_path: Path) -> None:
@@ -49,19 +48,18 @@ def test_the_history_is_that_of_the_version_not_of_the_project(tmp_path: Path) -
 
 
 def test_what_was_pulled_goes_before(tmp_path: Path) -> None:
-    pulled = {"origin": ORIGIN, "history": [lineage("v1", teachers=[BIO])]}
+    pulled = EarlierHistory(ORIGIN, (lineage("v1", teachers=[BIO]),))
     project = folder(tmp_path, lineage("v2", "v1"), lineage("v3", "v2"), pulled=pulled)
     found = ancestry(project, "v3")
     assert names(found) == ["v1", "v2", "v3"]
     assert [t.name for t in found.teachers] == ["bio"], "nobody who taught it once is forgotten"
-    origin = origin_of(project, Versions(project).get("v3"))
-    assert origin is not None
-    assert (origin.repository, origin.commit, origin.version) == ("lab/first", "c" * 40, "v2")
+    assert Versions(project).origin(Versions(project).get("v3")) == ORIGIN
 
 
 def test_a_damaged_history_is_said(tmp_path: Path) -> None:
-    project = folder(tmp_path, lineage("v2"), pulled={"origin": ORIGIN})
-    with raises_error("KD-PROJ-007") as caught:
+    project = folder(tmp_path, lineage("v2"))
+    (tmp_path / "versions" / "v2" / HISTORY).write_text(json.dumps({"origin": None}))
+    with raises_error("KD-PROJ-005", mentions=(HISTORY, "v2")) as caught:
         ancestry(project, "v2")
     assert caught.value.code == ExitCode.MISSING
 
@@ -74,18 +72,16 @@ def test_teachers_who_are_gone_still_bind(tmp_path: Path) -> None:
 
 
 def test_what_a_person_asserted_when_it_taught_is_remembered(tmp_path: Path) -> None:
-    facts = {"asserted": "cc-by-sa-4.0", "seen": None, "catalogue": "unknown", "distillation": "unknown"}
-    told = {**EYE, "license": None, FACTS: {**facts, "note": "", "gated": False}}
-    project = folder(tmp_path, lineage("v1", teachers=[told]))
+    project = folder(tmp_path, lineage("v1", teachers=[{**EYE, "license_facts": {"asserted": "cc-by-sa-4.0"}}]))
     assert ancestry(project, "v1", public=True).license.name == "cc-by-sa-4.0"
 
 
 def test_what_a_teacher_taught_in_another_project_is_still_told(tmp_path: Path) -> None:
     first, later = teacher("bio", "hf:lab/bio", {"ct": 1.0, "mri": 1.0}), teacher("bio", "hf:lab/bio", {"oct": 1.0})
-    pulled = {"origin": ORIGIN, "history": [lineage("v1", teachers=[first])]}
+    pulled = EarlierHistory(ORIGIN, (lineage("v1", teachers=[first]),))
     project = folder(tmp_path, lineage("v2", "v1", teachers=[later]), pulled=pulled)
     (bio,) = ancestry(project, "v2").teachers
-    assert set(bio.entry["domains"]) == set(bio.entry["trust"]) == {"ct", "mri", "oct"}
+    assert set(bio.entry.domains) == set(bio.entry.trust) == {"ct", "mri", "oct"}
 
 
 def test_an_unknown_license_is_warned_of_once(tmp_path: Path) -> None:
@@ -104,7 +100,7 @@ def test_two_teachers_of_one_name_are_two(tmp_path: Path) -> None:
 
 
 def test_the_license_of_the_release_that_was_pulled_binds(tmp_path: Path) -> None:
-    pulled = {"origin": ORIGIN, "history": [lineage("v1", published_under="cc-by-nc-sa-4.0")]}
+    pulled = EarlierHistory(ORIGIN, (lineage("v1", published_under="cc-by-nc-sa-4.0"),))
     project = folder(tmp_path, lineage("v2", "v1"), pulled=pulled)
     found = ancestry(project, "v2", public=True)
     assert (found.license.name, found.license.because) == ("cc-by-nc-sa-4.0", ("release v1 (cc-by-nc-sa-4.0)",))
@@ -125,8 +121,7 @@ def test_the_catalogue_knows_the_terms_of_a_teacher_that_is_gone(tmp_path: Path)
 def test_initial_weights_bind_too(card: str, license: str, warned: bool, tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "README.md").write_text(card)
-    student = {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "./start"}}}
-    project = folder(tmp_path, lineage("v1", student=student))
+    project = folder(tmp_path, lineage("v1", student={"config": {"init": "./start"}}))
     found = ancestry(project, "v1")
     assert found.license.name == license
     if warned:
@@ -144,28 +139,24 @@ def test_a_person_says_what_the_initial_weights_are_a_download_of(
     base: str | None, repository: str, tmp_path: Path
 ) -> None:
     config = {"init": "./start", "base": base}
-    project = folder(tmp_path, lineage("v1", student={"family": "x", "registry": {"family": "x", "config": config}}))
+    project = folder(tmp_path, lineage("v1", student={"config": config}))
     found = ancestry(project, "v1")
     assert found.start is not None
     assert found.start.repository == repository
 
 
 def test_licenses_of_data_bind(tmp_path: Path) -> None:
-    data = {**lineage()["data"], "licenses": ["cc-by-4.0"]}
+    data = {"licenses": ["cc-by-4.0"]}
     entry = "data: [{source: jsonl, path: a.jsonl, license: CC BY-NC 4.0}]\n"
     assert ancestry(folder(tmp_path / "a", lineage(data=data)), "v1").license.name == "cc-by-4.0"
     assert ancestry(folder(tmp_path / "b", lineage(data=data), text=entry), "v1").license.name == "cc-by-nc-4.0"
 
 
-def test_facts_are_data() -> None:
-    facts = LicenseFacts(asserted="mit", note="x", gated=True)
-    assert LicenseFacts(**json.loads(json.dumps(vars(facts)))) == facts
-
-
 def test_a_corrector_whose_words_were_taught_binds(tmp_path: Path) -> None:
     def corrected(rewritten: int) -> dict[str, Any]:
-        facts = {FACTS: asdict(LicenseFacts(asserted="cc-by-nc-4.0"))}
-        return {"corrector": "big", "corrected": 3, "rounds": [{"step": 6, "rewritten": rewritten}], **facts}
+        counts = {"step": 6, "epoch": 1, "answered": 9, "unscored": 0, "wrong": 3, "refused": 0, "rewritten": rewritten}
+        facts = {"asserted": "cc-by-nc-4.0"}
+        return {"corrector": "big", "file": "x", "corrected": 3, "rounds": [counts], "license_facts": facts}
 
     taught = ancestry(folder(tmp_path / "a", lineage("v1", correction=corrected(2)), lineage("v2", "v1")), "v2")
     assert (taught.license.name, taught.license.because) == ("cc-by-nc-4.0", ("corrector 'big' (cc-by-nc-4.0)",))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,18 @@ from safetensors.torch import load_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.evaluation.scores import Evaluation
-from kdkit.core.project.licenses import FACTS, LicenseFacts
+from kdkit.core.project.lineage import GuardRecord
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.project.versions import Versions, load_student
+from kdkit.core.project.versions import LINEAGE, Versions, load_student
 from kdkit.core.sharing.hub import connect, plan_upload, upload
 from kdkit.core.sharing.release import dual_encoder
 from kdkit.core.sharing.release.compare import TEXTS, fixed_pictures
 from kdkit.core.sharing.release.dual_encoder import _sentences
 from kdkit.core.sharing.release.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record, file_facts
-from kdkit.core.sharing.release.provenance import PUBLISHED_UNDER
 from kdkit.core.sharing.release.push import Pushed, push_student
 from kdkit.plugins.students.open_clip import create_student
 from tests.core.sharing.release.projects import make_distilled
@@ -82,11 +81,11 @@ def test_it_is_private_tagged_and_whole(world: World) -> None:
 
 def test_the_record_holds_the_whole_history(world: World) -> None:
     record, versions = record_of(world), Versions(world.project)
-    assert [lineage["version"] for lineage in record.history] == ["v1", "v2"]
-    assert (record.repository, record.version, record.family) == (REPO, "v2", "open_clip")
-    assert (record.license, record.lineage[PUBLISHED_UNDER]) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
-    assert record.lineage["retention"] == versions.get("v2").lineage["retention"]
-    facts = {t["name"]: LicenseFacts(**t[FACTS]).shown for t in record.lineage["teachers"]}
+    assert [lineage.version for lineage in record.history] == ["v1", "v2"]
+    assert (record.repository, record.version) == (REPO, "v2")
+    assert (record.license, record.lineage.published_under) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
+    assert record.lineage.retention == versions.get("v2").lineage.retention
+    facts = {t.name: t.license_facts.shown for t in record.lineage.teachers}
     assert facts == {"radio": "mit", "chest": "cc-by-nc-4.0"}
     assert set(record.checks) == {"open_clip", "transformers"}
     assert max(check["image_difference"] for check in record.checks.values()) <= 1e-5
@@ -101,7 +100,7 @@ def test_what_pull_needs_is_there(world: World) -> None:
     assert list(Lock.load(world.release / LOCK).teachers) == ["chest", "radio"]
     recipe = load_recipe(registry.recipe, world.project.catalogue, (world.release / REGISTRY).parent)
     version = Versions(world.project).get("v2")
-    assert recipe.model_dump(mode="json") == version.lineage["recipe"]
+    assert recipe == version.lineage.recipe
     for name in (TASK, SAMPLES):
         assert (world.release / name).read_bytes() == (version.folder / Path(name).name).read_bytes()
 
@@ -218,9 +217,10 @@ def test_licenses_stop_a_push_before_the_work(world: World) -> None:
 def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
     folder = world.project.versions / "candidates" / "v3"
     folder.mkdir(parents=True)
-    lineage = dict(Versions(world.project).get("v2").lineage)
-    lineage["retention"] = {**lineage["retention"], "guard": {"promoted": False, "failed": ["ct"], "uncertain": []}}
-    (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    lineage = Versions(world.project).get("v2").lineage
+    assert lineage.retention is not None
+    refused = replace(lineage.retention, guard=GuardRecord(False, ("ct",), (), mean_failed=False))
+    replace(lineage, retention=refused).save(folder / LINEAGE)
     with raises_error("KD-REL-022", mentions=("refused v3",)) as caught:
         push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
     assert "--refused" in caught.value.fix

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +19,7 @@ from kdkit.core.sharing.release.redact import (
     without_paths,
 )
 from tests.errors import raises_error
+from tests.lineages import lineage, teacher
 
 HIDDEN = "(not published)"
 
@@ -80,17 +81,16 @@ def test_a_registry_keeps_what_others_need_and_nothing_else() -> None:
 
 
 def test_a_lineage_keeps_its_figures() -> None:
-    lineage: dict[str, Any] = {
-        "version": "v1",
-        "student": {"family": "open_clip", "registry": {"family": "open_clip", "config": {"init": "start"}}},
-        "teachers": [{"name": "one", "source": "local:a", "trust": {"ct": {"accuracy": 0.5}}}],
-        "training": {"log": [{"loss": 1.5}]},
-    }
-    public = public_lineage(lineage)
-    assert public["student"]["registry"]["config"] == {"init": HIDDEN}
-    assert public["teachers"] == [{"name": "one", "source": f"local:{HIDDEN}", "trust": {"ct": {"accuracy": 0.5}}}]
-    assert public["training"] == lineage["training"]
-    assert lineage["teachers"][0]["source"] == "local:a", "the version's own is unchanged"
+    own = lineage(
+        student={"config": {"init": "start"}},
+        teachers=[teacher("one", "local:a", {"ct": 1.0})],
+        training={"log": [{"loss": 1.5}]},
+    )
+    public = public_lineage(own)
+    assert public.student.config == {"init": HIDDEN}
+    assert public.teachers == (replace(own.teachers[0], source=f"local:{HIDDEN}"),)
+    assert (public.training, public.recipe) == (own.training, own.recipe)
+    assert own.teachers[0].source == "local:a", "the version's own is unchanged"
 
 
 def test_a_lock_without_paths_is_still_a_lock(tmp_path: Path) -> None:

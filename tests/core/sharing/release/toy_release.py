@@ -32,7 +32,6 @@ def write_release(project: Project, repo: str, to: Path) -> Record:
         version=version.name,
         repository=repo,
         license="mit",
-        family=version.lineage["student"]["family"],
         student=names,
         history=tuple(public_lineage(lineage) for lineage in versions.history(version)),
         text_tower=None,

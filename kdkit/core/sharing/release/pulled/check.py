@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.versions import LINEAGE_FORMAT
 from kdkit.core.sharing.release.layout import KDKIT, LOCK, RECORD, REGISTRY, SAMPLES, TASK, Record
 from kdkit.core.teachers.select import PICKLES
 
@@ -28,11 +27,8 @@ def checked_record(got: Downloaded, repo: str) -> Record:
     """
     record = _read(got.folder / RECORD, repo)
     _same_files(got.files, record, repo)
-    lineage = record.lineage
-    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or lineage.get("version") != record.version:
+    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or record.lineage.version != record.version:
         raise _bad(repo, f"'{record.version}' cannot be its version's name")
-    if any(item.get("format") != LINEAGE_FORMAT for item in record.history):
-        raise _bad(repo, f"its lineages are of another format than this kdkit's ({LINEAGE_FORMAT})")
     for name in record.student:
         if "/" in name or name == RECORD or name not in record.files:
             raise _bad(repo, f"'{name}' is no file at its top")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pinned import NO_PROVIDER
 from kdkit.core.project.registry.schema import Registry
@@ -36,12 +37,10 @@ class Lacking:
         return f"{self.what} is provided by no installed plugin: {fix}"
 
 
-def lacking_plugins(
-    catalogue: Catalogue, lineage: Mapping[str, Any], registry: Registry, lock: Lock
-) -> tuple[Lacking, ...]:
+def lacking_plugins(catalogue: Catalogue, lineage: Lineage, registry: Registry, lock: Lock) -> tuple[Lacking, ...]:
     """All of it, each name once."""
     here = {normal(record.distribution) for record in catalogue.records if record.status == "ok"} | {BUILT_IN}
-    had = {normal(name): str(version) for name, version in lineage["environment"]["plugins"].items()}
+    had = {normal(name): version for name, version in lineage.environment.plugins.items()}
     absent = tuple(f"{name}=={version}" for name, version in sorted(had.items()) if name not in here)
     found = {}
     for family, name, provider in dict.fromkeys(_needs(lineage, registry, lock)):
@@ -56,15 +55,15 @@ def lacking_plugins(
     return tuple(found.values())
 
 
-def _needs(lineage: Mapping[str, Any], registry: Registry, lock: Lock) -> Iterator[tuple[str, str, str]]:
+def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[str, str, str]]:
     """(family, name, ``distribution@version`` where that is known)."""
-    yield "student", lineage["student"]["family"], ""
-    recipe = lineage["recipe"]
-    for part in recipe["losses"]:
-        yield "loss", part["name"], ""
-    if recipe.get("aligner"):
-        yield "aligner", recipe["aligner"]["name"], ""
-    yield "policy", (registry.trust.policy if registry.trust else recipe["trust"]["policy"]), ""
+    yield "student", lineage.student.family, ""
+    recipe = lineage.recipe
+    for part in recipe.losses:
+        yield "loss", part.name, ""
+    if recipe.aligner:
+        yield "aligner", recipe.aligner.name, ""
+    yield "policy", (registry.trust.policy if registry.trust else recipe.trust.policy), ""
     for name, facts in lock.teachers.items():
         if name in registry.teachers:
             yield "loader", facts.loader, ""

@@ -7,12 +7,13 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.features.extract.answers import TOKENS
+from kdkit.core.project.lineage import Origin
 from kdkit.core.project.recipe import is_path
 from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.registry.render import render_entry
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.sharing.release.layout import RECIPE, Origin
+from kdkit.core.sharing.release.layout import RECIPE
 from kdkit.core.sharing.release.pulled.check import below_kdkit
 from kdkit.core.sharing.release.redact import public_registry
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.project.lineage import Origin
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pinned import pinned
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, Origin, Record
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, Record
 from kdkit.core.sharing.release.pulled.plugins import Lacking, lacking_plugins
 from kdkit.core.sharing.release.pulled.registry import registry_text, unpublished
 
@@ -72,7 +73,7 @@ def pending_release(project: Project) -> PulledRelease | None:
     kept = project.state / PENDING
     try:
         record = Record.load(kept / RECORD)
-        origin = Origin.from_json(json.loads((kept / _ORIGIN).read_text(encoding="utf-8")))
+        origin = Origin(**json.loads((kept / _ORIGIN).read_text(encoding="utf-8")))
         return PulledRelease.read(kept, record, origin)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, KdkitError):
         return None

@@ -1,0 +1,391 @@
+"""The lineage of a version: a typed, frozen record of where its knowledge comes from. JSON exists only at the edge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.project.licenses import LicenseFacts
+from kdkit.core.project.recipe import PreviousPart, Recipe
+
+LINEAGE_FORMAT = 2
+HUB = "https://huggingface.co"
+"""Address of the default Hub."""
+
+
+class _Strict:
+    """Unknown keys in the JSON are errors."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class TrustScore(_Strict):
+    """A teacher's accuracy on a domain, with its interval; None: not measured."""
+
+    accuracy: float | None
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class TeacherRecord(_Strict):
+    """A teacher that the version, or one of its ancestors, learned from.
+
+    Attributes:
+        domains: domain -> weight, for the domains in which it may teach.
+        samples: number of training samples that it taught.
+        trust: domain -> its measured accuracy.
+        since: the first version that learned from it.
+        inherited: only ancestors learned from it.
+    """
+
+    name: str
+    fingerprint: str
+    source: str
+    commit: str | None
+    provider: str
+    license_facts: LicenseFacts
+    domains: Mapping[str, float]
+    samples: int
+    signals: Literal["live", "stored"]
+    trust: Mapping[str, TrustScore]
+    since: str
+    inherited: bool = False
+
+
+@dataclass(frozen=True)
+class InitialWeights(_Strict):
+    """Weights that the first version started from.
+
+    Attributes:
+        repository: on the Hub; empty where it is not known.
+        license_facts: what is known about their license.
+    """
+
+    repository: str
+    license_facts: LicenseFacts
+
+
+@dataclass(frozen=True)
+class StudentRecord(_Strict):
+    """The student: ``family`` and ``config`` of the registry, its ``identity()``, and where its weights started.
+
+    ``start`` is set in published lineages only.
+    """
+
+    family: str
+    config: Mapping[str, Any]
+    identity: Mapping[str, str]
+    start: InitialWeights | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord(_Strict):
+    """Training data.
+
+    Attributes:
+        samples: domain -> number of training samples in this run.
+        known: domains that the version or an ancestor was taught, sorted.
+        fresh, replayed: new and rehearsed training samples.
+        skipped_samples: training samples that no teacher and no loss covers.
+        domains_without_teacher: domains of the training split that no teacher may teach.
+        domains_without_rehearsal: known domains that nothing in this run repeats.
+        licenses: of the data entries that name one.
+    """
+
+    samples: Mapping[str, int]
+    known: tuple[str, ...]
+    fresh: int
+    replayed: int
+    skipped_samples: int
+    domains_without_teacher: tuple[str, ...]
+    domains_without_rehearsal: tuple[str, ...]
+    licenses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine(_Strict):
+    """Where the run was trained; ``building_seconds`` is the time before the first step."""
+
+    processes: int
+    device: str
+    precision: str
+    building_seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingRecord(_Strict):
+    """Settings and course of the run; ``previous`` is None for a run from scratch."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    seed: int
+    previous: PreviousPart | None
+    seconds: float
+    machine: Machine
+    log: tuple[Mapping[str, Any], ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Environment(_Strict):
+    """Versions of the software; ``plugins`` maps distribution -> version."""
+
+    kdkit: str
+    python: str
+    torch: str
+    platform: str
+    plugins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Scores(_Strict):
+    """Metrics of the version: means over domains, and per domain."""
+
+    split: str
+    mean: Mapping[str, float]
+    domains: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class DomainChange(_Strict):
+    """One domain before and after an increment, on the samples that both scored.
+
+    Attributes:
+        before, after: the metric in [0, 1], on the ``count`` shared samples.
+        points: ``100 (after - before)``; ``low`` and ``high`` bound it (paired bootstrap), in points.
+        tolerance: how many points may be lost.
+        over_tolerance: the point estimate lost more than that.
+        significant: the whole interval lies below 0.
+    """
+
+    domain: str
+    before: float
+    after: float
+    points: float
+    low: float
+    high: float
+    count: int
+    tolerance: float
+    over_tolerance: bool
+    significant: bool
+
+
+@dataclass(frozen=True)
+class TeacherRetention(_Strict):
+    """How much of a teacher the student holds, where that teacher is trusted.
+
+    Attributes:
+        before, after: the student's mean accuracy over ``domains`` as a fraction of the teacher's.
+        change: ``after - before``, with ``low`` and ``high`` (the teacher's own accuracy taken as given).
+    """
+
+    teacher: str
+    domains: tuple[str, ...]
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GuardRecord(_Strict):
+    """Verdict of the promotion guard; ``failed`` and ``uncertain`` name domains."""
+
+    promoted: bool
+    failed: tuple[str, ...]
+    uncertain: tuple[str, ...]
+    mean_failed: bool
+
+
+@dataclass(frozen=True)
+class RetentionRecord(_Strict):
+    """The comparison with the parent; ``mean``, ``low`` and ``high`` are None without a common domain."""
+
+    domains: Mapping[str, DomainChange]
+    teachers: Mapping[str, TeacherRetention]
+    over_tolerance: tuple[str, ...]
+    new_domains: tuple[str, ...]
+    not_compared: tuple[str, ...]
+    mean: float | None
+    low: float | None
+    high: float | None
+    metric: str
+    guard: GuardRecord | None
+
+    @property
+    def worst(self) -> DomainChange | None:
+        """The domain that lost most (or gained least)."""
+        return min(self.domains.values(), key=lambda change: change.points, default=None)
+
+
+@dataclass(frozen=True)
+class CorrectionRound(_Strict):
+    """Counts of one round of correction."""
+
+    step: int
+    epoch: float
+    answered: int
+    unscored: int
+    wrong: int
+    rewritten: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class CorrectionRecord(_Strict):
+    """Answers that were corrected during training.
+
+    Attributes:
+        corrector: a teacher, or ``reference``.
+        file: of the version, with a row per correction.
+        corrected: number of corrections.
+        fingerprint, license_facts: of a corrector that is a teacher.
+    """
+
+    corrector: str
+    file: str
+    corrected: int
+    rounds: tuple[CorrectionRound, ...]
+    fingerprint: str = ""
+    license_facts: LicenseFacts | None = None
+
+
+@dataclass(frozen=True)
+class Lineage(_Strict):
+    """Everything that a version comes from.
+
+    Attributes:
+        version, parent: names; ``parent`` is None for a run from scratch.
+        created: ISO 8601.
+        teachers: of this run, then those that only ancestors learned from.
+        recipe: with the trust policy that was in force.
+        retention: None without a parent.
+        correction: None where nothing was corrected.
+        published_under: license of the release; set in published lineages only.
+    """
+
+    version: str
+    parent: str | None
+    created: str
+    student: StudentRecord
+    teachers: tuple[TeacherRecord, ...]
+    recipe: Recipe
+    data: DataRecord
+    training: TrainingRecord
+    environment: Environment
+    scores: Scores
+    retention: RetentionRecord | None = None
+    correction: CorrectionRecord | None = None
+    published_under: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identifies the version among those of all projects."""
+        return self.version, self.created, self.training.digest
+
+    @property
+    def guard(self) -> GuardRecord | None:
+        """The guard's verdict, where there was one."""
+        return None if self.retention is None else self.retention.guard
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the inverse of :meth:`from_json`."""
+        return {"format": LINEAGE_FORMAT, **_adapter().dump_python(self, mode="json")}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Lineage:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: anything else, or another format.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError("not a mapping")
+        if data.get("format") != LINEAGE_FORMAT:
+            raise ValueError(f"format {data.get('format')!r}; this kdkit reads {LINEAGE_FORMAT}")
+        return _adapter().validate_python({key: value for key, value in data.items() if key != "format"})
+
+    def save(self, path: Path) -> None:
+        """Write ``path``."""
+        path.write_text(json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Lineage:
+        """Read ``path``.
+
+        Raises:
+            KdkitError: a missing or damaged file, or another format.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+
+
+@dataclass(frozen=True)
+class Origin(_Strict):
+    """The release that a project was pulled from; ``endpoint`` is the address of its Hub."""
+
+    repository: str
+    commit: str
+    version: str
+    endpoint: str = HUB
+
+
+@dataclass(frozen=True)
+class EarlierHistory:
+    """Lineages of ancestors that are not in the project: of a version that was pulled, or bundled alone.
+
+    Attributes:
+        origin: None for a version that never was on a Hub.
+        lineages: of all ancestors, oldest first.
+    """
+
+    origin: Origin | None
+    lineages: tuple[Lineage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        origin = None if self.origin is None else vars(self.origin).copy()
+        return {"origin": origin, "history": [lineage.to_json() for lineage in self.lineages]}
+
+    @classmethod
+    def load(cls, path: Path) -> EarlierHistory:
+        """Read ``path``.
+
+        Raises:
+            KdkitError: a missing or damaged file.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            origin = None if data["origin"] is None else Origin(**data["origin"])
+            return cls(origin, tuple(map(Lineage.from_json, data["history"])))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> KdkitError:
+    return KdkitError(
+        "KD-PROJ-005",
+        f"{path.name} of version {path.parent.name} is missing or damaged",
+        where=str(path),
+        why=str(error),
+        fix="restore it from a backup or pull the version again; another version: kdkit rollback VERSION",
+        code=ExitCode.MISSING,
+    )
+
+
+@cache
+def _adapter() -> TypeAdapter[Lineage]:
+    return TypeAdapter(Lineage)
