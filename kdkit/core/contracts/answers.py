@@ -64,11 +64,11 @@ class Decoding:
 SETTINGS = "settings"
 """Key of the identity of a teacher that says itself what of a file of settings changes its answers: the file's name.
 Its hash is locked and checked like any other, and is no part of the fingerprint."""
-TELLS, OWN_ANSWERS = "tells", "its own answers"
-"""A part of a teacher's identity, and what it says where the teacher's signals are of nothing but answers that it gave
-itself. Its column holds rows of such answers, when they have become samples."""
-TOLD = "told"
-"""Where such a teacher finds, in the ``extra`` of a sample that it prepares, what came with its answer."""
+LOGPROBS, OWN_ANSWERS = "logprobs", "own answers"
+"""Key and value in the identity of a teacher that has signals for its own answers only: a served model. Its column
+holds rows for those answers that have become samples."""
+TOP_LOGPROBS = "top_logprobs"
+"""Key in the ``extra`` of a sample that such a teacher prepares: :attr:`Answer.top_logprobs` of its answer."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Answer:
         text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``; empty
             where a server keeps them to itself.
         log_probs: of every token given those before it, at temperature 1; empty unless asked for.
-        told: JSON, what a teacher that tells of its own answers makes signals of later; None where there is nothing.
+        top_logprobs: JSON from which a teacher with signals for its own answers computes these later, or None.
     """
 
     text: str
     ids: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
-    told: Mapping[str, Any] | None = None
+    top_logprobs: Mapping[str, Any] | None = None
 
     @property
     def confidence(self) -> float | None:

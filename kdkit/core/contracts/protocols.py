@@ -17,10 +17,10 @@ from kdkit.core.contracts.answers import (
     AS_IS,
     BOX_FAMILY,
     IMAGE_MARK,
+    LOGPROBS,
     OWN_ANSWERS,
     SETTINGS,
-    TELLS,
-    TOLD,
+    TOP_LOGPROBS,
     Answer,
     Decoding,
 )

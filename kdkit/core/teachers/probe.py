@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import OWN_ANSWERS, TELLS, Answer, Answering, DualEncoder, Sample, SignalSource
+from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answer, Answering, DualEncoder, Sample, SignalSource
 from kdkit.core.project.registry.lock import SignalFact
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
             second = signals.compute([signals.prepare(image, sample)])
         model: object = signals
         only_answers = isinstance(model, Answering) and not signals.signals
-        if isinstance(model, Answering) and (only_answers or signals.identity().get(TELLS) == OWN_ANSWERS):
+        if isinstance(model, Answering) and (only_answers or signals.identity().get(LOGPROBS) == OWN_ANSWERS):
             _check_answers(where, model.answer([image], [sample]))
     except KdkitError:
         raise

@@ -1,138 +1,123 @@
-"""What ``endpoint.json`` says about a served model."""
+"""The file ``endpoint.json`` of a served model."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import AS_IS
 from kdkit.plugins.answers.boxes.own import OwnBoxes
-from kdkit.plugins.loaders.endpoint_tokens import MOST
+from kdkit.plugins.loaders.endpoint_logprobs import MAX_ALTERNATIVES
 
 FILE = "endpoint.json"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What ``endpoint.json`` says: what is asked (:meth:`identity`); whom, and how patiently, makes no other teacher.
+def _check_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("not an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password:
+        raise ValueError("holds a password; name an environment variable with the key in 'key_variable'")
+    return value
+
+
+def _check_boxes(value: str) -> str:
+    try:
+        OwnBoxes(value)
+    except KdkitError as error:
+        raise ValueError(f"{error.what}; {error.fix}") from error
+    return value
+
+
+class Settings(BaseModel):
+    """Content of ``endpoint.json``. Fields of :meth:`identity` change the fingerprint; address and limits do not.
 
     Attributes:
         endpoint: base address, such as ``http://127.0.0.1:8000/v1``.
-        model: the name that the server knows it by.
-        revision: any word; another one is another teacher, for a server that loads other weights under the same name.
-        key_variable: environment variable that holds the key; empty where the server asks for none.
-        question: what is asked about samples without messages.
-        system: the system message where a sample has none; empty for no such message.
+        model: name of the model at the server.
+        revision: any word; change it when the server loads other weights under the same name.
+        key_variable: environment variable that holds the key; empty for none.
+        question: prompt for samples without messages.
+        system: system message of samples that have none; empty for no system message.
         timeout: seconds to wait for one answer.
-        tries: how often one request is sent, at most.
-        parallel: requests at one time.
+        tries: per request, at most.
+        parallel: requests in flight, at most.
         boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, or ``as-is``.
-        top_logprobs: alternatives that are asked for with each token of a scored answer, up to 20; 0 for none.
+        top_logprobs: alternatives per token of a scored answer; 0 for none.
         max_answer: tokens of an answer whose alternatives are stored, at most.
-        min_pixels, max_pixels: between which its processor resizes images, where its boxes are pixels of these; by
-            default those of the released Qwen2.5-VL.
+        min_pixels, max_pixels: image sizes of the model's processor, used if its boxes are in pixels; the defaults are
+            those of the released Qwen2.5-VL.
     """
 
-    endpoint: str
-    model: str
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    endpoint: Annotated[str, AfterValidator(_check_address)]
+    model: str = Field(min_length=1)
     revision: str = ""
     key_variable: str = ""
     question: str = "Describe this image."
     system: str = ""
-    timeout: float = 120.0
-    tries: int = 6
-    parallel: int = 4
-    boxes: str = AS_IS
-    top_logprobs: int = 0
-    max_answer: int = 256
+    timeout: float = Field(120.0, gt=0)
+    tries: int = Field(6, ge=1)
+    parallel: int = Field(4, ge=1)
+    boxes: Annotated[str, AfterValidator(_check_boxes)] = AS_IS
+    top_logprobs: int = Field(0, ge=0, le=MAX_ALTERNATIVES)
+    max_answer: int = Field(256, ge=1)
     min_pixels: int = 4 * 28 * 28
     max_pixels: int = 16384 * 28 * 28
 
     def identity(self, unit: int) -> dict[str, str]:
-        """What decides the answers and what is stored of them; no text or address of the user's, for locks and features
-        are published.
+        """Everything that changes an answer or what is stored of it.
+
+        Locks and features are published, so it holds no text or address of the user.
 
         Args:
-            unit: pixels along the side of a token, where boxes are pixels.
+            unit: side of a token in pixels, for boxes in pixels.
         """
-        told = {
+        identity = {
             "model": self.model,
             "question": _digest(self.question),
             "system": _digest(self.system),
             "boxes": OwnBoxes(self.boxes).told(self.min_pixels, self.max_pixels, unit),
         }
         if self.revision:
-            told["revision"] = self.revision
+            identity["revision"] = self.revision
         if self.top_logprobs:
-            told["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens"
-        return told
+            identity["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens"
+        return identity
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The folder's ``endpoint.json``.
 
         Raises:
-            KdkitError: no such file, or one that says something else; a key in it.
+            KdkitError: no such file, or invalid content.
         """
         path = folder / FILE
         if not path.is_file():
             raise KdkitError(
-                "KD-LOAD-007", f"no {FILE} in this folder", where=str(folder), fix='{"endpoint": URL, "model": NAME}'
+                "KD-LOAD-007",
+                f"no {FILE} in this folder",
+                where=str(folder),
+                fix=f'write {FILE} with {{"endpoint": URL, "model": NAME}}',
             )
         try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise KdkitError("KD-LOAD-008", "not valid JSON", where=str(path), why=str(error)) from error
-        kinds = {field.name: field.type for field in fields(cls)}
-        if not isinstance(given, dict) or {"endpoint", "model"} - set(given):
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            unknown = first["type"] == "extra_forbidden"
             raise KdkitError(
-                "KD-LOAD-009",
-                f"{FILE} is an object with endpoint and model",
+                "KD-LOAD-008",
+                f"unknown key '{key}'" if unknown else f"{key or FILE}: {first['msg']}",
                 where=str(path),
-                why=f"it may have {', '.join(kinds)}",
-            )
-        for name in given:
-            if name not in kinds:
-                raise KdkitError(
-                    "KD-LOAD-010", f"unknown key '{name}'", where=str(path), fix=did_you_mean(name, tuple(kinds))
-                )
-        for name, value in given.items():
-            wanted = {"str": (str,), "int": (int,), "float": (int, float)}[str(kinds[name])]
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                raise KdkitError("KD-LOAD-011", f"{name} must be {kinds[name]}", where=str(path))
-        made = cls(**given)
-        made.check(str(path))
-        return made
-
-    def check(self, where: str) -> None:
-        """Raises: KdkitError for an address that is none, or that holds a password; counts below 1."""
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise KdkitError(
-                "KD-LOAD-012", "endpoint is not an address", where=where, fix="such as http://127.0.0.1:8000/v1"
-            )
-        if parts.username or parts.password:
-            raise KdkitError(
-                "KD-LOAD-013",
-                "endpoint holds a password",
-                where=where,
-                fix="name an environment variable with the key: key_variable",
-            )
-        if not self.model or self.timeout <= 0 or min(self.tries, self.parallel) < 1:
-            raise KdkitError(
-                "KD-LOAD-014", "model is empty, timeout not above 0, or tries or parallel below 1", where=where
-            )
-        if not 0 <= self.top_logprobs <= MOST or self.max_answer < 1:
-            raise KdkitError("KD-LOAD-015", f"top_logprobs is not in 0 to {MOST}, or max_answer below 1", where=where)
-        try:
-            OwnBoxes(self.boxes)
-        except KdkitError as error:
-            raise KdkitError("KD-LOAD-016", error.what, where=where, fix=error.fix) from error
+                fix=did_you_mean(key, tuple(cls.model_fields)) if unknown else f"correct {FILE}",
+            ) from None
 
 
 def _digest(text: str) -> str:

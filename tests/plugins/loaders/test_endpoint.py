@@ -1,7 +1,8 @@
-"""A teacher behind a real server on the loopback interface: what is asked, what is read, and what goes wrong."""
+"""A teacher behind a real server on the loopback interface: requests, replies and faults."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -17,16 +18,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Answering, Decoding, Sample, SignalSource
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.contracts import Answer, Answering, Decoding, Sample, SignalSource
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.teachers.add import add_teacher, lock_teachers
 from kdkit.core.teachers.open import open_teacher, verify
 from kdkit.core.teachers.probe import probe
-from kdkit.plugins.loaders import endpoint_requests
+from kdkit.plugins.loaders import endpoint_client
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
-from kdkit.testing.endpoint import Fault, LocalEndpoint, local_endpoint
+from kdkit.testing.endpoint import Fault, LocalEndpoint, Reply, local_endpoint
 from tests.core.distill.test_generating import generating_project
 from tests.errors import raises_error
 
@@ -35,10 +36,10 @@ KEY = "sk-very-secret"
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoint]:
-    """Says the last text that it was sent, with a probability of one half each token."""
-    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+    """Repeats the last text of a request."""
+    monkeypatch.setattr(endpoint_client, "FIRST_WAIT", 0.001)
     monkeypatch.setenv("SECRET", KEY)
-    with local_endpoint(lambda body: [(f" you said {words(body)} ", [-0.5, -0.25])] * body.get("n", 1)) as running:
+    with local_endpoint(lambda body: [(f" {words(body)} ", [-0.5, -0.25])] * body.get("n", 1)) as running:
         yield running
 
 
@@ -48,7 +49,9 @@ def words(body: Mapping[str, Any]) -> str:
 
 
 def teacher(folder: Path, url: str, **more: object) -> EndpointTeacher:
-    (folder / "endpoint.json").write_text(json.dumps({"endpoint": url, "model": "big", **more}), encoding="utf-8")
+    (folder / "endpoint.json").write_text(
+        json.dumps({"endpoint": url, "model": "big", "question": "Where?", **more}), encoding="utf-8"
+    )
     made = load_catalogue().make("loader", "openai", folder=folder)
     assert isinstance(made, EndpointTeacher)
     return made
@@ -64,14 +67,14 @@ def sample(name: str = "s", *messages: tuple[str, str], images: Sequence[Path] =
     return Sample(id=name, image=Path("x.png"), text="", domain="vqa/ct", extra=extra)
 
 
-def test_what_is_asked(endpoint: LocalEndpoint, tmp_path: Path) -> None:
-    made = teacher(tmp_path, endpoint.url, key_variable="SECRET", system="Be brief.", question="What is it?")
+def test_requests_hold_messages_images_and_key(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, key_variable="SECRET", system="Be brief.", question="Which organ?")
     picture(2).save(tmp_path / "second.png")
     talk = sample("b", ("user", "<image> or <image>"), ("assistant", "Which?"), ("user", "The second"),
                   images=[tmp_path / "second.png"])  # fmt: skip
     (plain,), (talked,) = made.answer([picture(1), picture(1)], [sample("a"), talk])
-    assert (plain.text, plain.ids, plain.log_probs) == ("you said What is it?", (), ())
-    assert talked.text == "you said The second"
+    assert (plain.text, plain.ids, plain.log_probs) == ("Which organ?", (), ())
+    assert talked.text == "The second"
     first, second = sorted(endpoint.requests, key=lambda body: len(body["messages"]))
     assert first["model"] == "big"
     assert (first["temperature"], first["max_tokens"]) == (0.0, 128)
@@ -84,7 +87,7 @@ def test_what_is_asked(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     assert endpoint.keys == [f"Bearer {KEY}"] * 2
 
 
-def test_log_probabilities_and_drawn_answers(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_sampled_answers_with_log_probabilities(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url)
     decoding = Decoding(samples=3, temperature=0.7, top_p=0.9, seed=5, scored=True)
     (answers,) = made.answer([picture(1)], [sample()], decoding)
@@ -94,13 +97,13 @@ def test_log_probabilities_and_drawn_answers(endpoint: LocalEndpoint, tmp_path: 
     assert {name: body[name] for name in ("n", "temperature", "top_p", "seed", "logprobs")} == {
         "n": 3, "temperature": 0.7, "top_p": 0.9, "seed": 5, "logprobs": True}  # fmt: skip
     assert endpoint.keys == [None]
-    endpoint.answer = lambda body: [(f"seed {body['seed']}", [])]  # knows neither n nor log-probabilities
+    endpoint.answer = lambda body: [(f"seed {body['seed']}", [])]  # ignores n and logprobs
     (answers,) = made.answer([picture(1)], [sample()], decoding)
     assert [answer.text for answer in answers] == ["seed 5", "seed 6", "seed 7"]
     assert answers[0].confidence is None
 
 
-def test_boxes_of_a_served_model_are_translated(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_boxes_are_converted_to_the_models_coordinates_and_back(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, boxes="qwen2.5-vl", min_pixels=784, max_pixels=280 * 280)
     asked = sample("b", ("user", "<image>Is it <box>(100,500),(200,1000)</box>?"))
     asked = replace(asked, extra={**asked.extra, "box_family": "qwen-vl"})
@@ -109,29 +112,69 @@ def test_boxes_of_a_served_model_are_translated(endpoint: LocalEndpoint, tmp_pat
     (body,) = endpoint.requests
     assert body["messages"][-1]["content"][1]["text"] == 'Is it [{"bbox_2d": [39, 98, 78, 196]}]?'
     assert answer.text == "<box>(71,143),(143,286)</box>"
-    with raises_error("KD-LOAD-016", mentions=("'qwen'",)):
+    with raises_error("KD-LOAD-008", mentions=("boxes", "'qwen'")):
         teacher(tmp_path, endpoint.url, boxes="qwen")
 
 
-def test_faults_are_tried_again_and_counted(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_faults_are_retried_and_counted(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, parallel=1, tries=7)
     endpoint.headers = {"Retry-After": "0"}
     endpoint.faults += [429, 503, "garbage", "shape", "cut", 429]
-    with pytest.warns(UserWarning, match=r"6 requests repeated: 2 x status 429, 1 x status 503, 1 x garbage"):
+    with pytest.warns(UserWarning, match=r": 2 x status 429, 1 x status 503, (1 x invalid reply .*){2}, 1 x Remote"):
         (answers,) = made.answer([picture(1)], [sample()])
-    assert answers[0].text == "you said Describe this image."
+    assert answers[0].text == "Where?"
     assert len(endpoint.requests) == 7
 
 
-def test_a_server_that_hangs_is_asked_again(endpoint: LocalEndpoint, tmp_path: Path) -> None:
-    made = teacher(tmp_path, endpoint.url, parallel=1, timeout=0.5, tries=100)  # on a busy machine it seems to hang
+@pytest.mark.parametrize(("header", "least", "most"), [("0.4", 0.4, 20), ("0", 0, 5), ("Fri, 31 Dec 1999", 5, 20)])
+def test_retry_after_replaces_the_backoff(
+    endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, least: float, most: float
+) -> None:
+    monkeypatch.setattr(endpoint_client, "FIRST_WAIT", 8 if least in (0, 5) else 0.001)
+    endpoint.headers = {"Retry-After": header}
+    endpoint.faults.append(429)
+    begun = time.monotonic()
+    with pytest.warns(UserWarning, match="429"):
+        teacher(tmp_path, endpoint.url).answer([picture(1)], [sample()])
+    assert least <= time.monotonic() - begun < most
+
+
+def test_replies_of_unbounded_size_are_invalid(
+    endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_client, "MAX_BYTES", 1 << 20)
+    endpoint.answer = lambda _: [("x" * (1 << 21), [])]
+    with raises_error("KD-LOAD-005", mentions=("1 MiB",)):
+        teacher(tmp_path, endpoint.url, tries=2).answer([picture(1)], [sample()])
+
+
+def test_requests_run_in_parallel_and_inside_a_running_event_loop(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    """As in a notebook cell. The server replies when three requests have arrived."""
+    together = threading.Barrier(3, timeout=60)
+
+    def answer(body: Mapping[str, Any]) -> Reply:
+        together.wait()
+        return [(words(body), [])]
+
+    endpoint.answer = answer
+    made = teacher(tmp_path, endpoint.url, parallel=3)
+
+    async def cell() -> list[list[Answer]]:
+        asked = [sample(str(number), ("user", f"<image>{number}")) for number in range(6)]
+        return made.answer([picture(1)] * 6, asked)
+
+    assert [group[0].text for group in asyncio.run(cell())] == list("012345")
+
+
+def test_timeouts_are_retried(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+    made = teacher(tmp_path, endpoint.url, parallel=1, timeout=0.5, tries=100)  # a busy machine may time out more often
     endpoint.faults += ["hang"]
-    with pytest.warns(UserWarning, match=r"requests? repeated: .*timeout"):
+    with pytest.warns(UserWarning, match="x timeout"):
         (answers,) = made.answer([picture(1)], [sample()])
-    assert answers[0].text == "you said Describe this image."
+    assert answers[0].text == "Where?"
 
 
-def test_who_interrupts_does_not_wait_for_a_server_that_hangs(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, parallel=3, timeout=100, tries=9)
     endpoint.faults += ["hang"] * 3
 
@@ -144,11 +187,11 @@ def test_who_interrupts_does_not_wait_for_a_server_that_hangs(endpoint: LocalEnd
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         made.answer([picture(n) for n in range(6)], [sample(str(n)) for n in range(6)])
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 15  # the server hangs for 30 s
     assert len(endpoint.requests) == 3
 
 
-def test_it_gives_up_in_the_end(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_error_after_the_last_try_counts_the_failures(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, parallel=1, tries=3)
     endpoint.faults += [429, 429, 500]
     with raises_error("KD-LOAD-005", mentions=("3",)) as caught:
@@ -160,28 +203,27 @@ def test_it_gives_up_in_the_end(endpoint: LocalEndpoint, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("fault", "code"), [(401, ExitCode.DENIED), (400, ExitCode.MISSING), ("redirect", ExitCode.MISSING)]
 )
-def test_a_refusal_is_final_and_does_not_tell_the_key(
+def test_refusals_are_not_retried_and_do_not_show_the_key(
     endpoint: LocalEndpoint, tmp_path: Path, fault: Fault, code: ExitCode
 ) -> None:
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET", parallel=1)
     endpoint.faults.append(fault)
-    with raises_error("KD-LOAD-006", mentions=("refuses",)) as caught:
+    with raises_error("KD-LOAD-006", code=code) as caught:
         made.answer([picture(1)], [sample()])
-    assert caught.value.code is code
     assert KEY not in f"{caught.value.headline} {caught.value.why} {caught.value.fix}"
     assert len(endpoint.requests) == 1
 
 
-def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+def test_connection_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_client, "FIRST_WAIT", 0.001)
     with local_endpoint(lambda _: []) as gone:
         pass
     with raises_error("KD-LOAD-005") as caught:
         teacher(tmp_path, gone.url, tries=2).answer([picture(1)], [sample()])
-    assert caught.value.why == "2 x ConnectionRefusedError"
+    assert caught.value.why == "2 x ConnectError"
 
 
-def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_probe_finds_no_signals_and_sends_one_request(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
     assert isinstance(made, SignalSource)
     assert isinstance(made, Answering)
@@ -193,7 +235,7 @@ def test_it_is_a_teacher_without_signals(endpoint: LocalEndpoint, tmp_path: Path
         probe(made, "teacher")
 
 
-def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_path: Path) -> None:
+def test_address_and_limits_do_not_change_the_fingerprint(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     project = generating_project(tmp_path / "p")
     folder = project.root / "models" / "remote"
     folder.mkdir(parents=True)
@@ -215,18 +257,19 @@ def test_how_it_is_asked_makes_no_other_teacher(endpoint: LocalEndpoint, tmp_pat
     what = ({"model": "b"}, {"revision": "b"}, {"question": "b"}, {"system": "b"}, {"boxes": "qwen2.5-vl"},
             {"boxes": "qwen2.5-vl", "min_pixels": 9})  # fmt: skip
     assert len({first.fingerprint, *(locked(**other).fingerprint for other in what)}) == 1 + len(what)
-    assert not {elsewhere, "SECRET", "Describe this image."} & set(moved.identity.values())
+    assert not {elsewhere, "SECRET", "Where?"} & set(moved.identity.values())
 
 
-def test_what_is_stored_of_answers_is_part_of_the_teacher(tmp_path: Path) -> None:
+def test_stored_log_probabilities_are_part_of_the_identity(tmp_path: Path) -> None:
     fields = [{"top_logprobs": 0}, {"top_logprobs": 5}, {"top_logprobs": 6}, {"top_logprobs": 5, "max_answer": 9}]
-    told = [teacher(tmp_path, "http://127.0.0.1/v1", **more).identity() for more in fields]
-    assert [one.get("stored") for one in told] == [
-        None, "5 alternatives of 256 tokens", "6 alternatives of 256 tokens", "5 alternatives of 9 tokens"
-    ]  # fmt: skip
+    found = [teacher(tmp_path, "http://127.0.0.1/v1", **more).identity() for more in fields]
+    assert [("stored" in one, "logprobs" in one) for one in found] == [(False, False), *[(True, True)] * 3]
+    assert len({one.get("stored") for one in found}) == 4
 
 
-def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_requests_are_errors_before_anything_is_sent(
+    endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
     with raises_error("KD-LOAD-001"):
         made.answer([picture(1)], [sample()], Decoding(beams=2))
@@ -239,35 +282,43 @@ def test_what_cannot_be_asked(endpoint: LocalEndpoint, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "mentions"),
     [
-        ("{", "not valid JSON"),
-        ('{"model": "m"}', "an object with endpoint and model"),
-        ('{"endpoint": "http://x/v1", "model": "m", "key": "sk"}', "unknown key 'key'"),
-        ('{"endpoint": "file:///etc/passwd", "model": "m"}', "not an address"),
-        ('{"endpoint": "http://user:pass@x/v1", "model": "m"}', "holds a password"),
-        ('{"endpoint": "http://x/v1", "model": "m", "tries": 0}', "below 1"),
-        ('{"endpoint": "http://x/v1", "model": "m", "tries": "2"}', "tries must be int"),
+        ("{", ["endpoint.json:", "JSON"]),
+        ("[]", ["endpoint.json:"]),
+        ('{"model": "m"}', ["endpoint:"]),
+        ('{"endpoint": "http://x/v1", "model": ""}', ["model:"]),
+        ('{"endpoint": "http://x/v1", "model": "m", "key": "sk"}', ["'key'"]),
+        ('{"endpoint": "file:///etc/passwd", "model": "m"}', ["endpoint:", "address"]),
+        ('{"endpoint": "http://user:pass@x/v1", "model": "m"}', ["endpoint:", "password"]),
+        ('{"endpoint": "http://x/v1", "model": "m", "tries": 0}', ["tries:", "1"]),
+        ('{"endpoint": "http://x/v1", "model": "m", "tries": true}', ["tries:", "integer"]),
+        ('{"endpoint": "http://x/v1", "model": "m", "tries": "2"}', ["tries:", "integer"]),
     ],
 )
-def test_wrong_files(tmp_path: Path, content: str, said: str) -> None:
+def test_invalid_settings(tmp_path: Path, content: str, mentions: list[str]) -> None:
     (tmp_path / "endpoint.json").write_text(content, encoding="utf-8")
-    with pytest.raises(KdkitError, match=said):
+    with raises_error("KD-LOAD-008", where=str(tmp_path / "endpoint.json"), mentions=mentions) as caught:
+        load_catalogue().make("loader", "openai", folder=tmp_path)
+    assert "pass" not in caught.value.headline.replace("password", "")
+
+
+def test_folder_without_settings(tmp_path: Path) -> None:
+    with raises_error("KD-LOAD-007", where=str(tmp_path)):
         load_catalogue().make("loader", "openai", folder=tmp_path)
 
 
-def test_an_address_from_elsewhere_is_not_asked(
+def test_endpoints_of_installed_packages_are_refused(
     endpoint: LocalEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever publishes a folder could name any address and any variable of the environment."""
+    """A published folder could name any address and any environment variable."""
     package = tmp_path / "kdkit_elsewhere"
     (package / "weights").mkdir(parents=True)
     (package / "__init__.py").touch()
     teacher(package / "weights", endpoint.url, key_variable="SECRET")
     monkeypatch.syspath_prepend(str(tmp_path))
     project = generating_project(tmp_path / "p")
-    with raises_error("KD-TEACH-006") as caught:
+    with raises_error("KD-TEACH-006", code=ExitCode.DENIED):
         add_teacher(project, "remote", {"from": "package:kdkit_elsewhere/weights", "license": "mit"})
     assert endpoint.requests == []
-    assert caught.value.code is ExitCode.DENIED
     assert project.registry.teachers == {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import TELLS, LossSpec, Reporter, Sample, Student
+from kdkit.core.contracts import LOGPROBS, LossSpec, Reporter, Sample, Student
 from kdkit.core.contracts.token_signals import SplitsAnswers
 from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.answers import TOKENS
@@ -55,7 +55,7 @@ def require_same_tokens(
         KdkitError: naming teacher, losses and a sample.
     """
     for teacher in teachers if losses else ():
-        speaks = TOKENS in {spec.name for spec in teacher.signals.signals} and TELLS not in teacher.parts
+        speaks = TOKENS in {spec.name for spec in teacher.signals.signals} and LOGPROBS not in teacher.parts
         theirs, ours = teacher.parts.get(TOKENIZER), _tokenizer(student)
         if not speaks or (theirs is not None and theirs == ours):
             continue

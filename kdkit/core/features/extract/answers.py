@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
-from kdkit.core.contracts import Answer, Answering, Decoding, Reporter, Sample, SignalSpec
+from kdkit.core.contracts import TOP_LOGPROBS, Answer, Answering, Decoding, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def append_answers(
     """Let the model answer samples; each batch is in the journal before the next one starts.
 
     The values of the journal have ``answer``, ``confidence`` (mean token probability or None) and, if the model returns
-    log-probabilities for signals, ``told``.
+    them, ``top_logprobs``.
 
     Raises:
         KdkitError: an error of the model; an unreadable image.
@@ -69,7 +69,7 @@ def append_answers(
 
 def _to_value(answer: Answer) -> dict[str, Any]:
     value = {"answer": answer.text, "confidence": answer.confidence}
-    return value if answer.told is None else {**value, "told": answer.told}
+    return value if answer.top_logprobs is None else {**value, TOP_LOGPROBS: answer.top_logprobs}
 
 
 def read_answers(folder: Path) -> dict[SampleKey, str]:

@@ -1,7 +1,7 @@
-"""Teachers that tell what they held likely in their own answers, and of no other text: models behind a server.
+"""Signals of teachers behind an endpoint: they exist only for the teacher's own answers.
 
-Their column holds rows of pseudo-labels that they gave. What was told with an answer lies beside the column, with the
-answer; an extraction hands it to the teacher, which makes signals of it.
+A server returns log-probabilities with its answer and for no other text. Pseudo-labeling keeps them in a journal beside
+the column. When such an answer has become a sample, extraction passes them to the teacher, which computes signals.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.journal import Journal
-from kdkit.core.contracts import OWN_ANSWERS, TELLS, TOLD, Sample, SignalSource, SignalSpec
+from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, TOP_LOGPROBS, Sample, SignalSource, SignalSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,42 +26,40 @@ if TYPE_CHECKING:
 
 PSEUDO_LABELS = "pseudo-labels.jsonl"
 """Journal of answers to questions of the training split, beside the column."""
-Told = Mapping[tuple[str, str], Mapping[str, Any]]
-"""(Question's sample id, answer) -> what the teacher keeps of it."""
 
 
-def tells_own_answers(parts: Mapping[str, str]) -> bool:
-    """Whether an identity, or the parts of a fingerprint, are of such a teacher."""
-    return parts.get(TELLS) == OWN_ANSWERS
+def only_own_answers(identity: Mapping[str, str]) -> bool:
+    """Whether a teacher (by its identity, or the parts of its fingerprint) has signals for its own answers only."""
+    return identity.get(LOGPROBS) == OWN_ANSWERS
 
 
-def tellable(column: Column, table: SampleIndex) -> NDArray[np.bool_]:
-    """(N,) samples that the column's teacher can say something about: all, or of one that only tells of its own
-    answers those that are such answers, unchanged, and came with what it tells."""
-    if not tells_own_answers(column.header.parts):
-        return np.ones(len(table), dtype=bool)
-    told = read_told(column.folder)
-    return np.array([_key(sample, column.teacher, column.fingerprint) in told for sample in table.samples], dtype=bool)
+def has_signals(column: Column, index: SampleIndex) -> NDArray[np.bool_]:
+    """(N,) samples for which the column's teacher has signals: all, or its own unchanged answers with logprobs."""
+    if not only_own_answers(column.header.parts):
+        return np.ones(len(index), dtype=bool)
+    known = read_top_logprobs(column.folder)
+    return np.array([_key(sample, column.teacher, column.fingerprint) in known for sample in index.samples], dtype=bool)
 
 
-def read_told(folder: Path) -> Told:
-    """What lies beside a column; of an answer that was given twice, the last."""
+def read_top_logprobs(folder: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(Id of the question's sample, answer) -> ``top_logprobs``, from the journal beside a column."""
     values = ((entry.key[0], entry.value) for entry in Journal(folder / PSEUDO_LABELS).read_all())
-    return {(id, value["answer"].strip()): value["told"] for id, value in values if "told" in value}
+    return {(id, value["answer"].strip()): value[TOP_LOGPROBS] for id, value in values if TOP_LOGPROBS in value}
 
 
-def _key(sample: Sample, teacher: str, fingerprint: str) -> tuple[str, str] | None:
-    about = sample.extra.get("pseudo")
-    if not isinstance(about, Mapping) or (about.get("teacher"), about.get("fingerprint")) != (teacher, fingerprint):
-        return None
-    return str(about.get("sample")), sample.text
+def _key(sample: Sample, teacher: str, fingerprint: str) -> tuple[str, str]:
+    """Of the teacher's answer that the sample's text is; a key that no journal has for other samples."""
+    label = sample.extra.get("pseudo")
+    if not isinstance(label, Mapping) or (label.get("teacher"), label.get("fingerprint")) != (teacher, fingerprint):
+        return "", ""
+    return str(label.get("sample")), sample.text
 
 
-class OfOwnAnswers:
-    """A ``contracts.SignalSource`` whose samples carry what was told: ``source`` finds it in ``extra[TOLD]``."""
+class OwnAnswerSource:
+    """A ``contracts.SignalSource`` that adds :data:`TOP_LOGPROBS` to the samples that ``source`` prepares."""
 
     def __init__(self, source: SignalSource, column: Column) -> None:
-        self._source, self._told = source, read_told(column.folder)
+        self._source, self._top_logprobs = source, read_top_logprobs(column.folder)
         self._teacher, self._fingerprint = column.teacher, column.fingerprint
 
     @property
@@ -72,13 +70,13 @@ class OfOwnAnswers:
         return self._source.identity()
 
     def prepare(self, image: Image, sample: Sample) -> Any:
-        told = self._told.get(_key(sample, self._teacher, self._fingerprint) or ("", ""))
-        return self._source.prepare(image, replace(sample, extra={**sample.extra, TOLD: told}))
+        found = self._top_logprobs.get(_key(sample, self._teacher, self._fingerprint))
+        return self._source.prepare(image, replace(sample, extra={**sample.extra, TOP_LOGPROBS: found}))
 
     def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
         return self._source.compute(items)
 
 
-def source_of(source: SignalSource, column: Column) -> SignalSource:
-    """``source``, with what was told where it needs that."""
-    return OfOwnAnswers(source, column) if tells_own_answers(column.header.parts) else source
+def with_top_logprobs(source: SignalSource, column: Column) -> SignalSource:
+    """``source``, with log-probabilities of its own answers if it needs them."""
+    return OwnAnswerSource(source, column) if only_own_answers(column.header.parts) else source

@@ -21,7 +21,7 @@ from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Si
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.answers import ask, asked
-from kdkit.core.features.extract.endpoint_answers import source_of, tellable
+from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
 from kdkit.core.features.extract.refusals import require_accepted
 from kdkit.core.features.extract.selection import storable
@@ -112,7 +112,7 @@ def extract(
     for teacher, plan in zip(teachers, plans, strict=True):
         require_accepted(teacher.name, teacher.model, [index.samples[i] for i in plan.samples])
     _check_space(store.root, plans)
-    signals = [source_of(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
+    signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
         _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
     answers = [ask(t, c.folder, index, asked(index), reporter) for t, c in zip(teachers, columns, strict=True)]
@@ -133,7 +133,7 @@ class _Plan:
         self.column = column
         position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
         self.resume: list[tuple[Path, Indices]] = []
-        wanted = storable(index, live=live) & bool(column.signals) & tellable(column, index)
+        wanted = storable(index, live=live) & bool(column.signals) & has_signals(column, index)
         missing = wanted & (column.locate(index) < 0) & ~column.unreadable(index)
         for shard in [shard for shard in column.shards if shard.pending()]:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)

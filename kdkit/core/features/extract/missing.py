@@ -9,7 +9,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import TEXT, Reporter, Silent
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.extract.answers import unanswered
-from kdkit.core.features.extract.endpoint_answers import tellable
+from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.selection import live_devices, storable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
@@ -90,7 +90,7 @@ def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int
     """Count the samples without a row in ``column``."""
     if not column.signals:
         return 0
-    wanted = storable(index, live=live) & tellable(column, index) & ~(column.unreadable(index) & index.may_skip)
+    wanted = storable(index, live=live) & has_signals(column, index) & ~(column.unreadable(index) & index.may_skip)
     return int(((column.locate(index) < 0) & wanted).sum())
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import SPLITS
-from kdkit.core.features.extract.endpoint_answers import tells_own_answers
+from kdkit.core.features.extract.endpoint_answers import only_own_answers
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -31,7 +31,7 @@ def live_devices(project: Project) -> dict[str, str | None]:
     for name in registry.live:
         if name not in lock.teachers:
             continue
-        silent, own = not lock.teacher(name).signals, tells_own_answers(lock.teacher(name).identity)
+        silent, own = not lock.teacher(name).signals, only_own_answers(lock.teacher(name).identity)
         if silent or own:
             raise KdkitError(
                 "KD-FEAT-006",

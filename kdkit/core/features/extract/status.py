@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import asked, tells_texts, unanswered
-from kdkit.core.features.extract.endpoint_answers import tellable
+from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.missing import count_missing_rows
 from kdkit.core.features.extract.selection import storable
 from kdkit.core.features.store.column import Column
@@ -109,7 +109,10 @@ def _status(column: Column, index: SampleIndex | None, *, current: bool, live: b
     if index is not None:
         if tells_texts(column.signals):
             answers = len(asked(index)) - unanswered(column, index), len(asked(index))
-        here, counted = column.locate(index) >= 0, (storable(index, live=live) | (not live)) & tellable(column, index)
+        here, counted = (
+            column.locate(index) >= 0,
+            (storable(index, live=live) | (not live)) & has_signals(column, index),
+        )
         for i, domain in enumerate(index.domains):
             of_domain = (index.domain_index == i) & counted
             domains[domain] = (int((here & of_domain).sum()), int(of_domain.sum()))

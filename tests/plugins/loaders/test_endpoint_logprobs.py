@@ -1,4 +1,4 @@
-"""What a server tells of its answers' tokens: the signals of the very model that it serves, or nothing."""
+"""Log-probabilities of served answers become the signals that the served model itself would give."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Answer, Decoding, LossInput, Sample, Silent, TeacherView
+from kdkit.core.contracts import TOP_LOGPROBS, Answer, Decoding, LossInput, Sample, Silent, TeacherView
 from kdkit.core.contracts.token_signals import compress, tail_of
 from kdkit.core.data import load_index
 from kdkit.core.distill.model.build import build
@@ -28,9 +27,9 @@ from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers.add import add_teacher
-from kdkit.plugins.loaders import endpoint_requests
+from kdkit.plugins.loaders import endpoint_client
 from kdkit.plugins.loaders.endpoint import EndpointTeacher, load_endpoint
-from kdkit.plugins.loaders.endpoint_tokens import UNKNOWN_TOKEN, Vocabulary, made_signals, read_told
+from kdkit.plugins.loaders.endpoint_logprobs import UNKNOWN_TOKEN, Vocabulary, logprob_signals, parse_logprobs
 from kdkit.plugins.loaders.generating import GeneratingTeacher
 from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogitDistillation
 from kdkit.plugins.losses.tokens.topk import at_temperature
@@ -45,7 +44,7 @@ IMAGE = picture(60, 90)
 
 
 class Served:
-    """A tiny model behind the protocol: says always the same, and what it holds likely at each of its tokens."""
+    """A tiny model behind the protocol: one fixed answer with the log-probabilities of its tokens."""
 
     def __init__(self, text: str = TEXT, *, ended: bool = True) -> None:
         self.model, self.text = make(seed=4), text
@@ -62,15 +61,15 @@ class Served:
         self.logits: Tensor = logits[:, : len(tokens)]
 
     def tokens(self) -> list[dict[str, Any]]:
-        """As a server that tells bytes."""
+        """As a server that returns bytes."""
         log_p = self.logits.log_softmax(-1)
         top = log_p.topk(K, dim=-1)
         return [
-            {**self._told(int(token), row[token]), "top_logprobs": [self._told(int(i), row[i]) for i in ids]}
+            {**self._token(int(token), row[token]), "top_logprobs": [self._token(int(i), row[i]) for i in ids]}
             for token, row, ids in zip(self.ids, log_p, top.indices, strict=True)
         ]
 
-    def _told(self, token: int, log_p: Tensor) -> dict[str, Any]:
+    def _token(self, token: int, log_p: Tensor) -> dict[str, Any]:
         content = self.bytes[token]
         return {"token": content.decode(errors="replace"), "bytes": list(content), "logprob": float(log_p)}
 
@@ -98,15 +97,15 @@ def vocabulary(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Voca
     return Vocabulary(path)
 
 
-def row_of(told: dict[str, Any] | str, length: int = 20) -> dict[str, Tensor]:
-    assert isinstance(told, dict)
-    return made_signals(json.loads(json.dumps(told)), length, K)
+def row_of(parsed: dict[str, Any] | str, length: int = 20) -> dict[str, Tensor]:
+    assert isinstance(parsed, dict)
+    return logprob_signals(json.loads(json.dumps(parsed)), length, K)
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_with_the_vocabulary_they_are_the_signals_of_the_model(vocabulary: Vocabulary, ended: bool) -> None:
+def test_signals_with_a_vocabulary_equal_those_of_the_model(vocabulary: Vocabulary, ended: bool) -> None:
     served = Served(ended=ended)
-    row, count = row_of(read_told(served.choice(), K, vocabulary)), len(served.ids)
+    row, count = row_of(parse_logprobs(served.choice(), K, vocabulary)), len(served.ids)
     assert row["tokens"][:count].tolist() == served.ids.tolist()
     assert bool((row["tokens"][count:] == -100).all())
     exact = compress(served.logits.double(), K)
@@ -116,7 +115,7 @@ def test_with_the_vocabulary_they_are_the_signals_of_the_model(vocabulary: Vocab
     assert bool((row["tail"][:count, 0].double() >= exact.tail[:, 0] - 1e-2).all()), "a bound from above"
 
 
-def test_the_bound_at_one_half_holds_for_any_distribution() -> None:
+def test_tail_at_temperature_one_half_is_an_upper_bound() -> None:
     logits = torch.randn(500, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
     exact = compress(logits, K)
     tail = tail_of(exact.log_p)
@@ -127,15 +126,15 @@ def test_the_bound_at_one_half_holds_for_any_distribution() -> None:
         at_temperature(exact.log_p, tail, 2.0)
 
 
-def test_losses_read_them(served: Served, vocabulary: Vocabulary) -> None:
-    """The served model itself has nothing to learn by either loss; without a vocabulary only ``uld`` compares."""
+def test_token_losses_read_the_signals(served: Served, vocabulary: Vocabulary) -> None:
+    """The served model has a loss near zero; without a vocabulary only ``uld`` can compare."""
 
     def found(loss: Any, student: ClinkdStudent, row: Mapping[str, Tensor]) -> float:
         inputs = {name: x[None] for name, x in student.prepare(IMAGE, sample(TEXT)).items()}
         view = TeacherView("t", torch.ones(1), {name: x[None] for name, x in row.items()}, {})
         return float(loss(LossInput(student(inputs), (view,), torch.zeros(1, dtype=torch.int64))).detach())
 
-    known, unknown = (row_of(read_told(served.choice(), K, v)) for v in (vocabulary, None))
+    known, unknown = (row_of(parse_logprobs(served.choice(), K, v)) for v in (vocabulary, None))
     assert set(unknown["tokens"][: len(served.ids)].tolist()) == {UNKNOWN_TOKEN}
     other = make(seed=5)
     for loss in (TokenDistillation(), UniversalLogitDistillation()):
@@ -151,43 +150,43 @@ def changed(served: Served, place: int, **token: Any) -> dict[str, Any]:
     return choice
 
 
-def test_what_tells_nothing(served: Served, vocabulary: Vocabulary) -> None:
+def test_unusable_log_probabilities_give_a_reason_or_an_error(served: Served, vocabulary: Vocabulary) -> None:
     short = changed(served, 1)
     short["logprobs"]["content"][1]["top_logprobs"].pop()
     cases = [
         ({**served.choice(), "logprobs": None}, "no log-probabilities"),
-        (changed(served, 0, top_logprobs=[]), "no alternatives of tokens"),
-        (changed(served, 0, bytes=list(b"This")), "tokens that do not make the text"),
-        (short, "less than 5 alternatives of a token"),
-        ({**served.choice(), "message": {"content": f"{TEXT} "}}, "tokens that do not make the text"),
+        (changed(served, 0, top_logprobs=[]), "no alternatives"),
+        (changed(served, 0, bytes=list(b"This")), "tokens differ from the text"),
+        (short, "fewer than 5 alternatives"),
+        ({**served.choice(), "message": {"content": f"{TEXT} "}}, "tokens differ from the text"),
     ]
     for choice, why in cases:
-        assert read_told(choice, K, vocabulary) == why
+        assert parse_logprobs(choice, K, vocabulary) == why
     broken = {"top_logprobs": [{"token": "a", "logprob": float("nan")}] * K}
     for wrong in (broken, {"top_logprobs": [{"token": "a", "logprob": log(0.5)}] * K}, {"top_logprobs": [1]},
                   {"top_logprobs": [{"token": "a", "logprob": 1e9}] * K}):  # fmt: skip
         with pytest.raises((ValueError, AttributeError)):
-            read_told(changed(served, 0, **wrong), K, vocabulary)
+            parse_logprobs(changed(served, 0, **wrong), K, vocabulary)
 
 
-def test_other_tokens_of_the_same_text_are_not_the_students(served: Served, vocabulary: Vocabulary) -> None:
+def test_a_different_tokenization_needs_a_loss_without_ids(served: Served, vocabulary: Vocabulary) -> None:
     first = served.choice()["logprobs"]["content"][0]
     assert bytes(first["bytes"]) == b"the"
     pieces = [{**first, "bytes": list(piece)} for piece in (b"t", b"he")]
     choice = served.choice()
     choice["logprobs"]["content"][:1] = pieces
-    assert read_told(choice, K, vocabulary) == "tokens that the tokenizer does not make of the text"
-    assert isinstance(read_told(choice, K, None), dict), "places are all that 'uld' compares"
+    assert isinstance(parse_logprobs(choice, K, vocabulary), str)
+    assert isinstance(parse_logprobs(choice, K, None), dict)
 
 
-def test_a_place_with_an_unknown_alternative_says_nothing(served: Served, vocabulary: Vocabulary) -> None:
+def test_tokens_with_an_unknown_alternative_are_marked_as_missing(served: Served, vocabulary: Vocabulary) -> None:
     choice = changed(served, 1)
     choice["logprobs"]["content"][1]["top_logprobs"][2]["bytes"] = list(b"no such token")
-    row = row_of(read_told(choice, K, vocabulary))
+    row = row_of(parse_logprobs(choice, K, vocabulary))
     assert (row["tokens"] >= 0).tolist()[: len(served.ids)] == [place != 1 for place in range(len(served.ids))]
 
 
-def test_a_vocabulary_that_is_not_of_bytes(tmp_path: Path) -> None:
+def test_unusable_tokenizer_files(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models
 
     Tokenizer(models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "tokenizer.json"))
@@ -198,12 +197,12 @@ def test_a_vocabulary_that_is_not_of_bytes(tmp_path: Path) -> None:
         Vocabulary(tmp_path / "tokenizer.json")
 
 
-# ---------------------------------------------------------------------------------- the whole way
+# ---------------------------------------------------------------------------------- in a project
 
 
 @pytest.fixture
 def running(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoint]:
-    monkeypatch.setattr(endpoint_requests, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(endpoint_client, "FIRST_WAIT", 0.001)
     with local_endpoint(lambda _: [(TEXT, served.tokens())]) as endpoint:
         yield endpoint
 
@@ -216,28 +215,30 @@ def teacher(folder: Path, endpoint: LocalEndpoint, served: Served, **more: objec
     return load_endpoint(folder)
 
 
-def test_it_is_asked_for_with_scored_answers_alone(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+def test_log_probabilities_are_requested_with_scored_answers_only(
+    running: LocalEndpoint, served: Served, tmp_path: Path
+) -> None:
     made = teacher(tmp_path, running, served)
     asked = sample("")
     assert made.answer([IMAGE], [asked]) == [[Answer(TEXT)]]
     ((answer,),) = made.answer([IMAGE], [asked], Decoding(scored=True))
     assert [body.get("top_logprobs") for body in running.requests] == [None, K]
-    assert answer.told is not None
+    assert answer.top_logprobs is not None
     assert answer.confidence == pytest.approx(
         float(served.logits.softmax(-1)[range(len(served.ids)), served.ids].mean())
     )
     running.answer = lambda _: [(TEXT, [-0.5])]
-    with pytest.warns(UserWarning, match=r"1 answers came without alternatives .*: 1 x no alternatives of tokens"):
+    with pytest.warns(UserWarning, match="1 x no alternatives"):
         ((answer,),) = made.answer([IMAGE], [asked], Decoding(scored=True))
-    assert (answer.told, answer.log_probs) == (None, (-0.5,))
-    for wrong in (0, 21, 5):
-        with pytest.raises(KdkitError, match="top_logprobs" if wrong != 5 else "max_answer"):
-            teacher(tmp_path, running, served, **({"top_logprobs": wrong or -1} if wrong != 5 else {"max_answer": 0}))
+    assert (answer.top_logprobs, answer.log_probs) == (None, (-0.5,))
+    for name, value in (("top_logprobs", -1), ("top_logprobs", 21), ("max_answer", 0)):
+        with raises_error("KD-LOAD-008", mentions=(name,)):
+            teacher(tmp_path, running, served, **{name: value})
 
 
 RECIPE = """\
-name: told
-summary: answers and what was told with them
+name: served
+summary: answers and their log-probabilities
 losses:
   - {name: answer-ce, weight: 1.0}
   - {name: token-kd, weight: 1.0}
@@ -247,7 +248,7 @@ optimizer: {lr: 0.01, batch_size: 2, steps: 2}
 
 
 def folder(root: Path, endpoint: LocalEndpoint, served: Served) -> Project:
-    """Two open questions, and two answered ones to judge by."""
+    """Two open questions, and two answered ones for evaluation."""
     root.mkdir()
     rows = []
     for number, split in enumerate(("train", "train", "calibration", "test")):
@@ -258,8 +259,8 @@ def folder(root: Path, endpoint: LocalEndpoint, served: Served) -> Project:
     (root / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
     student = json.dumps({"family": "clinkd", "config": {"sizes": SIZES, **SMALL}})
     registry = f"version: 1\nstudent: {student}\nteachers: {{}}\ndata:\n  - {{source: jsonl, path: rows.jsonl}}\n"
-    (root / "told.yaml").write_text(RECIPE, encoding="utf-8")
-    (root / "registry.yaml").write_text(f"{registry}recipe: ./told.yaml\n", encoding="utf-8")
+    (root / "served.yaml").write_text(RECIPE, encoding="utf-8")
+    (root / "registry.yaml").write_text(f"{registry}recipe: ./served.yaml\n", encoding="utf-8")
     teacher(root / "models" / "remote", endpoint, served)
     add_teacher(Project(root), "remote", {"from": "local:models/remote", "license": "mit"})
     return Project(root)
@@ -274,14 +275,16 @@ def with_labels(project: Project) -> Project:
     return Project(project.root)
 
 
-def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+def test_pseudo_labels_teach_with_their_log_probabilities(
+    running: LocalEndpoint, served: Served, tmp_path: Path
+) -> None:
     project = folder(tmp_path / "p", running, served)
-    assert extract_missing(project, load_index(project))[0].new == 0, "nothing to say of others' answers"
+    assert extract_missing(project, load_index(project))[0].new == 0, "no signals for the data's own answers"
     project = with_labels(project)
     asked = len(running.requests)
-    recipe = load_recipe("./told.yaml", project.catalogue, project.root)
+    recipe = load_recipe("./served.yaml", project.catalogue, project.root)
     found = survey(project, recipe, device="cpu", reporter=Silent())
-    assert len(running.requests) == asked, "the signals were told with the answers"
+    assert len(running.requests) == asked, "the signals came with the answers"
     (status,) = column_statuses(project, found.table)
     assert (status.rows, status.complete, status.domains) == (2, True, {"vqa/ct": (2, 2)})
     plan = make_plan(recipe, found, None, {}, seed=0)
@@ -301,11 +304,11 @@ def test_pseudo_labels_teach_with_what_was_told(running: LocalEndpoint, served: 
     assert float(out["token-kd"]) > 0.01
 
 
-def test_it_is_admitted_when_it_answers_and_cannot_be_live(
+def test_adding_the_teacher_sends_one_request_and_it_cannot_be_live(
     running: LocalEndpoint, served: Served, tmp_path: Path
 ) -> None:
     project = folder(tmp_path / "p", running, served)
-    assert len(running.requests) == 1, "admitting it asks one question"
+    assert len(running.requests) == 1
     assert set(Lock.load(project.lock_path).teacher("remote").signals) == {"tokens", "topk_ids", "topk", "tail"}
     assert live_devices(project) == {}
     path = project.registry_path
@@ -315,9 +318,7 @@ def test_it_is_admitted_when_it_answers_and_cannot_be_live(
         live_devices(Project(project.root))
 
 
-def test_an_answer_that_was_changed_is_not_what_was_told(
-    running: LocalEndpoint, served: Served, tmp_path: Path
-) -> None:
+def test_edited_answers_get_no_row(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
     project = folder(tmp_path / "p", running, served)
     extract_missing(project, load_index(project))
     project = with_labels(project)
@@ -331,9 +332,9 @@ def test_an_answer_that_was_changed_is_not_what_was_told(
     assert (column.locate(table) >= 0).tolist() == [False, True, False, False, False, False]
 
 
-def test_a_text_that_is_not_the_answer_gets_no_signal(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
+def test_other_texts_get_no_signal(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:
     made = teacher(tmp_path, running, served)
-    told = read_told(served.choice(), K, None)
+    parsed = parse_logprobs(served.choice(), K, None)
     for text, tokens in ((TEXT, len(served.ids)), ("the box", 0)):
-        item = made.prepare(IMAGE, Sample("s", Path("x.png"), text, "vqa/ct", extra={"told": told}))
+        item = made.prepare(IMAGE, Sample("s", Path("x.png"), text, "vqa/ct", extra={TOP_LOGPROBS: parsed}))
         assert int((made.compute([item])["tokens"] >= 0).sum()) == tokens
