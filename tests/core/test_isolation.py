@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kdkit.core.contracts import LossSpec
 from kdkit.core.plugin_system.discovery import Catalogue, discover
 from kdkit.core.plugin_system.hang_cache import Hang, remember
 from kdkit.core.plugin_system.installed import installed
@@ -92,6 +93,6 @@ def test_what_calls_itself_kdkit_is_not_built_in(site: Path, fresh_catalogue: Ca
     catalogue = discover(installed())
     (false,) = [record for record in catalogue.records if record.version == "9.9"]
     assert false.error.startswith("TypeError: kdkit_evil is no part of kdkit")
-    assert catalogue.get("loss", "fd").spec.summary != "Of fd."
+    assert catalogue.spec(LossSpec, "fd").summary != "Of fd."
     assert "kdkit_evil" not in sys.modules
     fresh_catalogue(KDKIT_NO_PLUGINS="1", KDKIT_STRICT="1")  # it is not loaded either

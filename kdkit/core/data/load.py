@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -121,7 +120,7 @@ def read_sources(project: Project) -> tuple[Sourced, ...]:
             raise KdkitError("KD-DATA-008", "skip_unreadable must be true or false", where=where)
         location = Path(os.path.abspath(project.root / entry.path))
         with placed(project.registry_path, "data", number):
-            spec = cast(SourceSpec, project.catalogue.get("source", entry.source).spec)
+            spec = project.catalogue.spec(SourceSpec, entry.source)
             check_types(f"source '{entry.source}'", resolve(spec.factory), options)
             found = project.catalogue.make("source", entry.source, location=location, **options)
         parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))

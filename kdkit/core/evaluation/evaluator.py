@@ -114,8 +114,8 @@ def make_evaluator(registry: Registry, catalogue: Catalogue, table: SampleIndex)
     Raises:
         KdkitError: for a family or task that no plugin provides.
     """
-    name = cast(StudentSpec, catalogue.get("student", registry.student.family).spec).task
-    spec = cast(TaskSpec, catalogue.get("task", name).spec)
+    name = catalogue.spec(StudentSpec, registry.student.family).task
+    spec = catalogue.spec(TaskSpec, name)
     settings = {"task": name, **spec.options}
     if spec.reads == "answers":
         return AnswerEvaluator(table, cast(EvaluationTask, catalogue.make("task", name)), settings)

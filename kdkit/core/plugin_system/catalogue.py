@@ -8,15 +8,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar
 
+from kdkit.core import contracts
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 
 BUILT_IN = "kdkit"
 """The distribution whose plugins are always loaded and whose names nobody can take."""
 
 Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
+FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
+    contracts.LoaderSpec: "loader",
+    contracts.TeacherSpec: "teacher",
+    contracts.StudentSpec: "student",
+    contracts.AlignerSpec: "aligner",
+    contracts.LossSpec: "loss",
+    contracts.RopeSpec: "rope",
+    contracts.SourceSpec: "source",
+    contracts.TrustPolicySpec: "policy",
+    contracts.TaskSpec: "task",
+    contracts.RecipeSpec: "recipe",
+}
+FAMILIES: tuple[Family, ...] = tuple(FAMILY_OF.values())
+S = TypeVar("S", bound=contracts.Spec)
 Status = Literal["ok", "broken", "disabled", "incompatible"]
 
 
@@ -111,6 +125,16 @@ class Catalogue:
                 fix="say which: " + " or ".join(f"'{e.qualified}'" for e in found),
             )
         return found[0]
+
+    def spec(self, kind: type[S], name: str) -> S:
+        """The spec called ``name``, typed: ``catalogue.spec(LossSpec, "fd").signals``. Raises: as :meth:`get`."""
+        spec = self.get(FAMILY_OF[kind], name).spec
+        assert isinstance(spec, kind)
+        return spec
+
+    def specs(self, kind: type[S]) -> tuple[S, ...]:
+        """The specs of all entries of a family, in the order of :meth:`entries`."""
+        return tuple(entry.spec for entry in self.entries(FAMILY_OF[kind]))
 
     def make(self, family: str, name: str, /, **options: Any) -> Any:
         """Call the factory of ``name`` with the spec's options overridden by ``options``.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -204,7 +204,7 @@ def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
         KdkitError: unknown name, or no readable text file at the path.
     """
     if not is_path(name_or_path):
-        spec = cast(RecipeSpec, catalogue.get("recipe", name_or_path).spec)
+        spec = catalogue.spec(RecipeSpec, name_or_path)
         package, _, file = spec.resource.partition(":")
         resource = files(package) / file
         return RecipeFile(str(resource), resource.read_text(encoding="utf-8"))
@@ -247,13 +247,13 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
 
 def signals_read(recipe: Recipe, catalogue: Catalogue) -> frozenset[str]:
     """The teachers' signals that the recipe's losses read; empty: it learns from the samples alone."""
-    specs = (cast(LossSpec, catalogue.get("loss", part.name).spec) for part in recipe.losses)
+    specs = (catalogue.spec(LossSpec, part.name) for part in recipe.losses)
     return frozenset(signal for spec in specs for signal in spec.signals)
 
 
 def learns_alone(recipe: Recipe, catalogue: Catalogue) -> bool:
     """Whether some loss reads no teacher: it learns from the text of every sample."""
-    return any(not cast(LossSpec, catalogue.get("loss", part.name).spec).signals for part in recipe.losses)
+    return any(not catalogue.spec(LossSpec, part.name).signals for part in recipe.losses)
 
 
 def is_path(name_or_path: str) -> bool:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import Student, StudentSpec
 from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
 from kdkit.core.project.project import Project
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kdkit.core.contracts import Student
     from kdkit.core.plugin_system.catalogue import Catalogue
 
 LINEAGE = "lineage.json"
@@ -217,7 +217,7 @@ def load_student(where: Path | str | Version, catalogue: Catalogue | None = None
     from kdkit.core.plugin_system.discovery import resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
-    family = (catalogue or Project.catalogue_at(version.folder)).get("student", version.lineage.student.family)
-    student: Any = resolve(family.spec.loader)(version.student_folder)
+    catalogue = catalogue or Project.catalogue_at(version.folder)
+    student: Any = resolve(catalogue.spec(StudentSpec, version.lineage.student.family).loader)(version.student_folder)
     student.eval()
     return student  # type: ignore[no-any-return]  # factories are import strings: the protocol is checked by tests

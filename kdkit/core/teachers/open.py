@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import SETTINGS, Answering, Reporter, SignalSource, Silent, Teacher
+from kdkit.core.contracts import SETTINGS, Answering, LoaderSpec, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.project.registry.lock import FileFact, LockedTeacher
 from kdkit.core.teachers.fetch import Materialized, fetch, same_files
@@ -135,7 +135,7 @@ def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder:
     """
     from kdkit.core.teachers.signals import as_signal_source
 
-    if catalogue.get("loader", loader).spec.asks_network and parse_source(chosen.source).kind != "local":
+    if catalogue.spec(LoaderSpec, loader).asks_network and parse_source(chosen.source).kind != "local":
         raise KdkitError(
             "KD-TEACH-006",
             f"teacher '{chosen.name}' would send samples to an address that comes from elsewhere",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LoaderSpec
@@ -26,7 +26,7 @@ def recognize(catalogue: Catalogue, folder: Path, source: str) -> str:
     """
     names = own_files(folder)
     kind = _read(folder / CONFIG).get("model_type") if CONFIG in names else None
-    loaders = [cast(LoaderSpec, entry.spec) for entry in catalogue.entries("loader")]
+    loaders = catalogue.specs(LoaderSpec)
     fitting = [spec.name for spec in loaders if _marked(spec, names) or kind in spec.model_types]
     if len(fitting) == 1:
         return fitting[0]

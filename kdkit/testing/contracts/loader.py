@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from kdkit.core.contracts import LoaderSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import Family
@@ -21,8 +21,7 @@ class LoaderContract(ModelContract):
 
     def folder(self) -> Path:
         """An example: by default the first ``package:`` teacher of the catalogue that names this loader."""
-        for entry in self.catalogue.entries("teacher"):
-            spec = cast(TeacherSpec, entry.spec)
+        for spec in self.catalogue.specs(TeacherSpec):
             if spec.source.startswith("package:") and self.catalogue.get("loader", spec.loader) == self.entry:
                 return source_folder(parse_source(spec.source), Path.cwd())
         raise skip("a loader needs an example; override folder() of LoaderContract")
@@ -33,7 +32,7 @@ class LoaderContract(ModelContract):
 
     def test_marks(self) -> None:
         """``marks`` are names of files that the example has; without them its config has one of ``model_types``."""
-        spec, config = cast(LoaderSpec, self.entry.spec), self.folder() / CONFIG
+        spec, config = self.catalogue.spec(LoaderSpec, self.name), self.folder() / CONFIG
         for mark in spec.marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
             assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognized"

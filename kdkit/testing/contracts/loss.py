@@ -26,7 +26,7 @@ class LossContract(Contract):
     @property
     def signals(self) -> tuple[str, ...]:
         """The teachers' signals that the loss reads."""
-        return cast(LossSpec, self.entry.spec).signals
+        return self.catalogue.spec(LossSpec, self.name).signals
 
     def batch(self, dtype: torch.dtype = torch.float32) -> LossInput:
         """Samples, teachers and a student's outputs, some rows without weight; the same at every call.
@@ -111,7 +111,7 @@ class LossContract(Contract):
 
     def test_other_tokens(self) -> None:
         """A teacher that splits answers otherwise is refused where the spec says ``same_tokens``, and nowhere else."""
-        spec, batch = cast(LossSpec, self.entry.spec), self.batch()
+        spec, batch = self.catalogue.spec(LossSpec, self.name), self.batch()
         if "tokens" not in spec.signals:
             assert not spec.same_tokens, "expected 'tokens' among its signals, since the spec says same_tokens"
             return  # it does not see them
@@ -127,7 +127,7 @@ class LossContract(Contract):
     def test_shares_add_up(self) -> None:
         """Values of two shares of a batch add up to its own, where the spec says ``per_sample``."""
         batch, size = self.batch(), len(self.batch().domain)
-        if not cast(LossSpec, self.entry.spec).per_sample:
+        if not self.catalogue.spec(LossSpec, self.name).per_sample:
             return  # it promises nothing
         shares = [_share(batch, slice(0, size // 2)), _share(batch, slice(size // 2, size))]
         asked: list[list[Tensor]] = [[], []]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.catalogue import Family
@@ -24,7 +24,7 @@ class RecipeContract(Contract):
 
     def test_understood(self) -> None:
         """The file is a recipe, and the losses, the aligner and the policy that it names exist."""
-        recipe, spec = self.recipe(), cast(RecipeSpec, self.entry.spec)
+        recipe, spec = self.recipe(), self.catalogue.spec(RecipeSpec, self.name)
         assert recipe.name == spec.name, f"expected 'name: {spec.name}' in the file, got 'name: {recipe.name}'"
 
     def test_parts_can_be_made(self) -> None:

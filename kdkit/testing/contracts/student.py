@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ class StudentContract(Contract):
         """Saved and loaded with the network cut off, it computes the same, and says the same of itself."""
         student, folder = self.student(), self._saved()
         with offline():
-            again = resolve(cast(StudentSpec, self.entry.spec).loader)(folder).eval()
+            again = resolve(self.catalogue.spec(StudentSpec, self.name).loader)(folder).eval()
             found = self._forward(again, _stack(self._prepared(again)))
         assert_all_near("after saving and loading", found, self._forward(student), 1e-6)
         assert dict(again.config) == dict(student.config), "config differs after saving and loading"
@@ -142,7 +142,7 @@ class StudentContract(Contract):
 
     def test_publishes(self) -> None:
         """A publisher that its spec names writes files that load and compute the same, and lines that are Python."""
-        spec = cast(StudentSpec, self.entry.spec)
+        spec = self.catalogue.spec(StudentSpec, self.name)
         if not spec.publisher:
             return
         release, pulled = self.scratch() / "release", self.scratch() / "pulled"

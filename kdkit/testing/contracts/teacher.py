@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 from kdkit.core.contracts import Distillation, DualEncoder, TeacherSpec
 from kdkit.core.plugin_system.catalogue import Family
@@ -30,7 +30,7 @@ class TeacherContract(ModelContract):
     @property
     def spec(self) -> TeacherSpec:
         """The facts."""
-        return cast(TeacherSpec, self.entry.spec)
+        return self.catalogue.spec(TeacherSpec, self.name)
 
     def folder(self) -> Path:
         """The folder to load from: that of a ``package:`` or ``local:`` source."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.contracts import LossSpec
+from kdkit.core.contracts import LossSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry, PluginRecord, resolve
 from tests.errors import raises_error
 
@@ -33,6 +33,16 @@ def test_options_of_the_call_override_those_of_the_spec() -> None:
     assert losses.make("loss", "scale") == (2.0, 0.0)
     assert losses.make("loss", "scale", factor=3.0, offset=1.0) == (3.0, 1.0)
     assert SCALE.options == {"factor": 2.0}
+
+
+def test_specs_are_typed() -> None:
+    losses = catalogue(SCALE)
+    assert losses.spec(LossSpec, "scale") is SCALE
+    assert losses.spec(LossSpec, "kdkit:scale").signals == ("image", "text")
+    assert losses.specs(LossSpec) == (SCALE,)
+    assert losses.specs(TeacherSpec) == ()
+    with raises_error("KD-PLUG-003", mentions=("'scal'",)):
+        losses.spec(LossSpec, "scal")
 
 
 def test_an_unknown_option_is_named_before_the_factory_runs() -> None:

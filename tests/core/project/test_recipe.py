@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import Recipe, load_recipe, recipe_file
 from kdkit.core.project.registry.schema import OptimizerEntry
@@ -39,7 +40,7 @@ def test_built_in_recipes_name_what_exists_with_options_that_exist(name: str) ->
     catalogue = load_catalogue()
     recipe = load_recipe(name, catalogue)
     assert recipe.name == name
-    assert recipe.summary == catalogue.get("recipe", name).spec.summary
+    assert recipe.summary == catalogue.spec(RecipeSpec, name).summary
     for loss in recipe.losses:
         catalogue.make("loss", loss.name, **loss.options)
     for previous in (recipe.increment.previous, recipe.increment.without_replay):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.contracts import SPLITS, Reporter, Silent, Student
+from kdkit.core.contracts import SPLITS, AlignerSpec, Reporter, Silent, Student
 from kdkit.core.distill.alignment.anchor import Paired
 from kdkit.core.distill.alignment.judge import AlignerReport, judge_aligner
 from kdkit.core.distill.alignment.shared import FIT_ROWS, Indices, encoded, fit_aligners, one_width, pair, subsample
@@ -65,7 +65,7 @@ def compare_aligners(
 
     reporter = reporter or Silent()
     catalogue = project.catalogue
-    names = [catalogue.get("aligner", name).spec.name for name in names] or catalogue.names("aligner")
+    names = [catalogue.spec(AlignerSpec, name).name for name in names] or catalogue.names("aligner")
     stored = _stored(project, teacher, load_index(project, reporter))
     width = dim or student_width(project)
     fit, held = _parts(stored[0], seed)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def with_rounds(project: Project, plan: Plan, table: SampleIndex, reporter: Repo
         return plan
     scoring_task(project, part.options)
     locked = locked_corrector(project, part.corrector)
-    specs = [cast(LossSpec, project.catalogue.get("loss", loss.name).spec) for loss in plan.recipe.losses]
+    specs = [project.catalogue.spec(LossSpec, loss.name) for loss in plan.recipe.losses]
     if part.corrector != REFERENCE and all(spec.signals for spec in specs):
         raise KdkitError(
             "KD-DIST-008",

@@ -132,7 +132,7 @@ def make_student(project: Project, parent: Version | None) -> nn.Module:
 def _term(
     catalogue: Catalogue, name: str, weight: float, options: Mapping[str, Any], *, previous: bool = False
 ) -> Term:
-    spec = cast(LossSpec, catalogue.get("loss", name).spec)
+    spec = catalogue.spec(LossSpec, name)
     return Term(name, weight, catalogue.make("loss", name, **options), previous, spec.per_sample)
 
 
@@ -179,7 +179,7 @@ def _warn_of_idle(project: Project, plan: Plan, teachings: Sequence[Teaching], r
     """A loss that finds nothing to compare is 0, which nobody would notice."""
     given = {name for t in teachings for name in (*t.widths, *(spec.name for spec in t.raw))}
     for part in plan.recipe.losses:
-        lacking = [name for name in project.catalogue.get("loss", part.name).spec.signals if name not in given]
+        lacking = [name for name in project.catalogue.spec(LossSpec, part.name).signals if name not in given]
         if lacking and teachings:
             reporter.warn(f"the loss '{part.name}' reads {', '.join(lacking)}, which no teacher gives")
 

@@ -144,10 +144,10 @@ def _outputs(student: nn.Module, inputs: StudentInputs, indices: Indices) -> Map
 
 def _require_fitting(loss: str, given: Sequence[str], catalogue: Catalogue, *, answers: bool) -> None:
     """A loss that finds nothing in the previous version would silently be 0."""
-    read = cast(LossSpec, catalogue.get("loss", loss).spec).signals
+    read = catalogue.spec(LossSpec, loss).signals
     if read and set(read) <= set(given):
         return
-    specs = [cast(LossSpec, entry.spec) for entry in catalogue.entries("loss")]
+    specs = catalogue.specs(LossSpec)
     fitting = [spec.name for spec in specs if spec.signals and set(spec.signals) <= set(given)]
     raise KdkitError(
         "KD-DIST-024",

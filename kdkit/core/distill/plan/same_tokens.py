@@ -30,7 +30,7 @@ ROWS = 4096
 def token_losses(recipe: Recipe, catalogue: Catalogue) -> tuple[str, ...]:
     """The losses of a recipe that need teachers of the student's tokens."""
     names = [loss.name for loss in recipe.losses]
-    return tuple(name for name in names if cast(LossSpec, catalogue.get("loss", name).spec).same_tokens)
+    return tuple(name for name in names if catalogue.spec(LossSpec, name).same_tokens)
 
 
 def require_same_tokens(

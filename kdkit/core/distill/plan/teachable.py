@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter, Sample, StudentSpec, TaskSpec
 from kdkit.core.features.extract.refusals import find_refusals, refusal_error
@@ -33,8 +33,8 @@ def require_teachable_table(
     from kdkit.core.distill.plan.same_tokens import require_same_tokens, token_losses
 
     catalogue = project.catalogue
-    family = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec)
-    if cast(TaskSpec, catalogue.get("task", family.task).spec).reads == "answers":
+    family = catalogue.spec(StudentSpec, project.registry.student.family)
+    if catalogue.spec(TaskSpec, family.task).reads == "answers":
         rows = table.select(split="train")
         taught = [table.samples[row] for row in rows[~table.unanswered[rows]]]
         entries, student = project.registry.teachers, make_student(project, parent)

@@ -181,8 +181,8 @@ def scoring_task(project: Project, options: Mapping[str, Any]) -> EvaluationTask
         KdkitError: a student that does not answer; an option that the task does not have.
     """
     catalogue = project.catalogue
-    family = cast(StudentSpec, catalogue.get("student", project.registry.student.family).spec)
-    if cast(TaskSpec, catalogue.get("task", family.task).spec).reads != "answers":
+    family = catalogue.spec(StudentSpec, project.registry.student.family)
+    if catalogue.spec(TaskSpec, family.task).reads != "answers":
         raise KdkitError(
             "KD-LABEL-014", "only students that answer can be corrected", fix="dual encoders: 'kdkit evaluate'"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, Silent, TrustTable
+from kdkit.core.contracts import Reporter, Silent, TrustPolicySpec, TrustTable
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report import Section, Table, to_html
@@ -195,7 +195,7 @@ def report_trust(
     name, chosen = _chosen_policy(project, policy, options or {})
     others = [
         (spec.name, dict(spec.options))
-        for spec in (entry.spec for entry in catalogue.entries("policy"))
+        for spec in catalogue.specs(TrustPolicySpec)
         if (spec.name, dict(spec.options)) != (name, chosen)
     ]
     outcomes = [_apply_policy(registry, catalogue, measured, *each) for each in ((name, chosen), *others)]
@@ -206,7 +206,7 @@ def _chosen_policy(project: Project, policy: str | None, options: Mapping[str, A
     registry = project.registry
     entry = registry.trust or load_recipe(registry.recipe, project.catalogue, project.root).trust
     name, own = (entry.policy, entry.options) if policy in (None, entry.policy) else (str(policy), {})
-    return name, {**project.catalogue.get("policy", name).spec.options, **own, **options}
+    return name, {**project.catalogue.spec(TrustPolicySpec, name).options, **own, **options}
 
 
 def _apply_policy(

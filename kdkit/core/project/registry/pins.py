@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.yaml_model import read_model
@@ -81,7 +81,7 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
     registry = project.registry
     yield "student", registry.student.family
     with suppress(KdkitError):
-        yield "task", cast(StudentSpec, project.catalogue.get("student", registry.student.family).spec).task
+        yield "task", project.catalogue.spec(StudentSpec, registry.student.family).task
     yield from (("source", entry.source) for entry in registry.data)
     yield from (("loader", facts.loader) for facts in lock.teachers.values())
     yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+from kdkit.core.contracts import LoaderSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.plugin_system.installed import installed
 from kdkit.core.sharing.bundle.manifest import Manifest
@@ -36,7 +37,7 @@ def senders(manifest: Manifest) -> tuple[str, ...]:
 
     They are known by the marks of the installed loaders; some disks do not tell ``A`` from ``a``.
     """
-    asking = [entry.spec for entry in load_catalogue().entries("loader") if entry.spec.asks_network]
+    asking = [spec for spec in load_catalogue().specs(LoaderSpec) if spec.asks_network]
     marks = {mark.casefold() for spec in asking for mark in spec.marks}
     return tuple(file.path for file in manifest.files if file.path.rpartition("/")[2].casefold() in marks)
 

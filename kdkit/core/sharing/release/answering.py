@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Published, Reporter, StudentSpec
 from kdkit.core.plugin_system.discovery import resolve
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def publisher_of(project: Project, version: Version) -> str:
     """Import string of the publisher of the version's family; empty where it has none."""
     family = version.lineage.student.family
-    return cast(StudentSpec, project.catalogue.get("student", family).spec).publisher
+    return project.catalogue.spec(StudentSpec, family).publisher
 
 
 def publish(
