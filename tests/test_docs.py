@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -22,10 +21,7 @@ from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import hookspecs, specs
-from kdkit.core.plugin_system.discovery import HOOKS, discover
-from kdkit.core.plugin_system.installed import installed
-from tests.conftest import Cli
-from tests.documented_plugin import install_documented_plugin
+from kdkit.core.plugin_system.discovery import HOOKS
 
 ROOT = Path(__file__).parents[1]
 CLI = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
@@ -132,52 +128,6 @@ def test_a_page_would_notice_an_argument_and_a_field(monkeypatch: pytest.MonkeyP
         patch.setitem(cast(dict[str, Any], HOOKS), hook, (family, LossSpec))
         assert "| `weight` | `float` | `1.0` | Of the loss. |" in hooks.page(hook)
     assert hooks.page(hook) == before
-
-
-@pytest.fixture
-def huber(tmp_path: Path) -> Path:
-    """The complete plugin of the documentation, installed into a folder."""
-    install_documented_plugin(tmp_path)
-    return tmp_path
-
-
-def test_the_documented_plugin_is_listed(huber: Path, kdkit_cli: Cli) -> None:
-    outcome = kdkit_cli("plugins", "--json", env={"PYTHONPATH": str(huber), "KDKIT_STRICT": "1"})
-    assert (outcome.code, outcome.stderr) == (0, "")
-    (record,) = [r for r in json.loads(outcome.stdout)["plugins"] if r["name"] == "huber"]
-    assert record["distribution"] == "kdkit-huber"
-    assert record["provides"] == {"loss": ["huber"]}
-
-
-@pytest.fixture
-def importable(huber: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(huber))
-    yield
-    for name in [name for name in sys.modules if name.startswith("kdkit_huber")]:
-        del sys.modules[name]
-
-
-@pytest.mark.usefixtures("importable")
-def test_the_documented_loss_is_what_it_says() -> None:
-    import torch
-
-    from kdkit.core.contracts import LossInput, TeacherView
-
-    loss = discover(installed()).make("loss", "huber", delta=0.5)
-    student = torch.tensor([[0.2, 0.0], [3.0, 1.0], [9.0, 9.0]], requires_grad=True)
-    target = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    view = TeacherView("t", torch.tensor([1.0, 3.0, 0.0]), {"image": target}, {"image": student})
-    scale = torch.tensor(1.0, requires_grad=True)
-    value = loss(LossInput({"image": student, "logit_scale": scale}, (view,), torch.zeros(3, dtype=torch.int64)))
-    first, second = (0.5 * 0.2**2 + 0) / 2, (0.5 * (3.0 - 0.25) + 0.5 * (1.0 - 0.25)) / 2
-    assert value.item() == pytest.approx((1 * first + 3 * second) / 4)
-    value.backward()
-    assert student.grad is not None
-    assert student.grad[2].tolist() == [0.0, 0.0]
-    silent = TeacherView("t", torch.zeros(3), {"image": target}, {"image": student})
-    nothing = loss(LossInput({"logit_scale": scale}, (silent,), torch.zeros(3, dtype=torch.int64)))
-    assert nothing.item() == 0
-    assert nothing.requires_grad
 
 
 # --------------------------------------------------------------------------------- command line

@@ -112,10 +112,3 @@ def test_the_catalogue_makes_it() -> None:
     assert (task.logit_scale, task.resamples) == (100.0, 10)
     check: EvaluationTask = task
     assert len(check.evaluate(Formula(0.1), samples(2, "oct"))) == 1
-
-
-def test_the_documentation_names_every_option() -> None:
-    page = (Path(__file__).parents[2] / "docs/reference/evaluation.md").read_text(encoding="utf-8")
-    for entry in load_catalogue().entries("task"):
-        if entry.provider == "kdkit":
-            assert all(f"`{word}`" in page for word in (entry.spec.name, *entry.spec.options)), entry.spec.name

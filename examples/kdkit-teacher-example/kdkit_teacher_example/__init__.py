@@ -13,8 +13,8 @@ def kdkit_teachers() -> list[TeacherSpec]:
         TeacherSpec(
             name="teacher-example",
             summary="knows eight colors: a stand-in for a model of yours",
-            # Or hf:ORG/REPO@REVISION, and no weights in the package. With the loader open_clip or transformers there is
-            # no loader to write either.
+            # Or hf:ORG/REPO@REVISION, and no weights in the package. The loaders open_clip and transformers need no
+            # loader of your own.
             source="package:kdkit_teacher_example/weights",
             loader="kdkit-teacher-example:teacher-example",
             image_dim=8,

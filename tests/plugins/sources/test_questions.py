@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import FactorySpec, Sample
-from kdkit.core.plugin_system.catalogue import resolve
+from kdkit.core.contracts import Sample
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.sources.questions import read_all
 from kdkit.plugins.sources.records import json_records
@@ -335,15 +333,3 @@ def test_llava_med_qa(tmp_path: Path) -> None:
     assert error.value.where == f"{path}:1"
     with raises_error("KD-SRC-020", mentions=("'val'",)):
         read("llava-med-qa", path, split="val")
-
-
-@pytest.mark.parametrize("source", ["sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa"])
-def test_options_are_documented(source: str) -> None:
-    """In the rows of docs/reference/sources.md that name the source, or are of all."""
-    entry = load_catalogue().get("source", source)
-    assert isinstance(entry.spec, FactorySpec)
-    page = (Path(__file__).parents[3] / "docs/reference/sources.md").read_text(encoding="utf-8")
-    rows = "\n".join(row for row in page.splitlines() if f"`{source}`" in row or "| all |" in row)
-    parameters = inspect.signature(resolve(entry.spec.factory)).parameters.values()
-    options = [parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY]
-    assert [option for option in options if f"`{option}`" not in rows] == []

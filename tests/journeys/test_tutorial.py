@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import clean_environment
 from tests.core.plugin_system.scaffold.fresh import OFFLINE, FreshEnvironment
 
-TUTORIAL = Path(__file__).parents[4] / "docs/start/teacher-plugin.md"
+TUTORIAL = Path(__file__).parents[2] / "docs/start/teacher-plugin.md"
 SHIMS = {
     "kdkit": '-m kdkit.cli.main "$@"',
     "pytest": '-m pytest -p no:cacheprovider "$@"',
