@@ -1,4 +1,4 @@
-"""Every ``kdkit`` line that the README, the documentation and the messages show is a command with these options."""
+"""Every ``kdkit`` line in the README, the documentation and the messages is a command with these options."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from docs.generate import written_by_hand
 from kdkit.cli.main import app
 
 ROOT = Path(__file__).parents[1]
+KDKIT: Any = get_command(app)
 
 
 def shown() -> Iterator[tuple[str, str]]:
@@ -32,13 +33,13 @@ def shown() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("file", "line"), sorted(set(shown())))
 def test_a_shown_command_exists_with_its_options(file: str, line: str) -> None:
-    command: Any = get_command(app)
+    command = KDKIT
     words = [word for word in shlex.split(line)[1:] if word not in ("COMMAND", "--debug", "--no-plugins")]
     known: set[str] = set()
     while words and hasattr(command, "commands") and words[0] in command.commands:
         command = command.commands[words.pop(0)]
         known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    known |= {option for parameter in get_command(app).params for option in parameter.opts}
+    known |= {option for parameter in KDKIT.params for option in parameter.opts}
     used = {word.split("=")[0] for word in words if word.startswith("-")}
     named = [word for word in words if not word.startswith(("-", "NAME", "..."))]
     assert not hasattr(command, "commands") or not named, f"{file}: there is no command as in '{line}'"
@@ -46,18 +47,18 @@ def test_a_shown_command_exists_with_its_options(file: str, line: str) -> None:
 
 
 def advised() -> Iterator[tuple[str, str]]:
-    """(file, line) of each command that the source names in single quotes, as messages do."""
+    """(file, line) of each command in single quotes in the source, as messages have it."""
     for path in sorted((ROOT / "kdkit").rglob("*.py")):
         for line in re.findall(r"'(kdkit [a-z][^'{}\n]*)'", path.read_text(encoding="utf-8")):
             yield str(path.relative_to(ROOT)), line
 
 
-def test_a_command_that_a_message_names_can_be_run_as_it_is() -> None:
+def test_a_command_in_a_message_can_be_run() -> None:
     """Not a group that only prints its usage: 'kdkit data check', not 'kdkit data'."""
     found = list(advised())
     assert found
     for file, line in found:
-        command: Any = get_command(app)
+        command = KDKIT
         for word in line.split()[1:]:
             if not hasattr(command, "commands") or word.startswith("-"):
                 break

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: hooks, specs, commands, exit codes, variables."""
+"""The documentation builds without warnings and covers errors, hooks, commands, exit codes and variables."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_every_hook_has_a_page_with_an_example(generated: dict[str, str]) -> Non
             compile(block, hook, "exec")
 
 
-def test_a_page_would_notice_an_argument_and_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_page_follows_signature_and_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     hook, (family, _) = "kdkit_losses", HOOKS["kdkit_losses"]
     before = hooks.page(hook)
 

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -74,13 +75,14 @@ class ErrorSite:
     codes: tuple[int, ...]
 
 
-def error_sites(source: Path = SOURCE) -> list[ErrorSite]:
+@cache
+def error_sites(source: Path = SOURCE) -> tuple[ErrorSite, ...]:
     """All calls in a package, in the order of their ids."""
-    sites = []
+    sites: list[ErrorSite] = []
     for path in sorted(source.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         sites += [_site(call, scope, path.relative_to(source.parent)) for scope, call in _calls(tree, tree)]
-    return sorted(sites, key=lambda site: (site.id or "", site.path, site.line))
+    return tuple(sorted(sites, key=lambda site: (site.id or "", site.path, site.line)))
 
 
 def page() -> str:
