@@ -82,7 +82,7 @@ def one_seed(root: Path, seed: int) -> Any:
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        command = [sys.executable, "-m", "kdkit.cli.main", "demo", "clinkd", str(root), "--seed", str(seed)]
+        command = [sys.executable, "-m", "kdkit", "demo", "clinkd", str(root), "--seed", str(seed)]
         with open(root.parent / f"seed-{seed}.log", "w", encoding="utf-8") as log:
             subprocess.run(command, check=True, stdout=log, stderr=log)
         print(f"seed {seed}: {time.monotonic() - begun:.0f} s", flush=True)

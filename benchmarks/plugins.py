@@ -109,7 +109,7 @@ def cases(folder: Path) -> tuple[list[Case], Case, Case]:
     shared = {**kept, "PYTHONPYCACHEPREFIX": str(folder / "pyc"), "XDG_CACHE_HOME": str(folder / "cache")}
     without = {**shared, "PYTHONPATH": str(good)}
     everything = {**shared, "PYTHONPATH": os.pathsep.join([str(good), str(bad)])}
-    kdkit = ["-m", "kdkit.cli.main"]
+    kdkit = ["-m", "kdkit"]
 
     def forget() -> None:
         for note in (folder / "cache" / "kdkit" / "hung-plugins").glob("*"):

@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--plugins", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    kdkit = ["-m", "kdkit.cli.main"]
+    kdkit = ["-m", "kdkit"]
     cases = [
         Case("python -c pass", ["-c", "pass"]),
         Case("bare typer app --help", ["-c", TYPER, "--help"]),

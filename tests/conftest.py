@@ -1,26 +1,29 @@
-"""Fixtures for every test: the real command in a process of its own, and really installed plugins."""
+"""Fixtures for every test: the command in a subprocess, and installed plugins."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before anything imports torch: tests share few cores, threads that wait for one another cost more than they give, and
-# the last bits of a sum depend on their number, which is to be the same in every process.
+# Before torch is imported. Tests share few cores, and the last bits of a sum depend on the number of threads, which
+# must be the same in every process.
 os.environ["OMP_NUM_THREADS"] = "1"
 for variable in [name for name in os.environ if name.startswith("KDKIT_") or name.lower().endswith("_proxy")]:
-    del os.environ[variable]  # what would change kdkit; and all servers of the tests are on this machine
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background, and in all that it starts
+    del os.environ[variable]  # settings of kdkit, and proxies: all servers of the tests are local
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # background jobs ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# The same examples in every run (others: --hypothesis-profile=default); a slow one on a busy machine is no failure.
+# The same examples in every run (others: --hypothesis-profile=default), however slow the machine.
 settings.register_profile("kdkit", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kdkit")
 
@@ -33,21 +36,32 @@ class Outcome:
     stdout: str
     stderr: str
 
+    @property
+    def error(self) -> str:
+        """The id of the error that ended the command, or ``""``."""
+        found = re.search(r"^error\[([\w-]+)\]: ", self.stderr, re.M)
+        return found[1] if found else ""
+
+    @property
+    def json(self) -> Any:
+        """What ``--json`` printed."""
+        return json.loads(self.stdout)
+
 
 @dataclass
 class Cli:
-    """``kdkit`` in a folder, as a user would call it: ``cli("teachers", "--json")``.
+    """Runs ``kdkit`` in a folder: ``cli("teachers", "--json")``.
 
     Attributes:
         folder: the current folder of the commands.
-        environment: added to the environment of each command; ``PYTHONPATH`` holds the fake installations.
+        environment: variables added for each command; ``PYTHONPATH`` holds the installed plugins.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
-        return self.python("-m", "kdkit.cli.main", *arguments, env=env, timeout=timeout)
+        return self.python("-m", "kdkit", *arguments, env=env, timeout=timeout)
 
     def python(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
         """Any Python process in the same folder and environment."""
@@ -65,7 +79,7 @@ class Cli:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what would change kdkit, and without network for Hugging Face."""
+    """This process's environment without kdkit's variables; Hugging Face is offline."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("KDKIT_") and k != "PYTHONUNBUFFERED"}
     return {
         **kept,
@@ -90,7 +104,7 @@ InstallPlugin = Callable[..., None]
 
 @pytest.fixture
 def install_plugin(kdkit_cli: Cli, tmp_path: Path) -> InstallPlugin:
-    """``install_plugin("kdkit-foo", source)``: a distribution with one plugin, seen by ``kdkit_cli``."""
+    """``install_plugin("kdkit-foo", source)`` installs a distribution with one plugin for ``kdkit_cli``."""
     site = tmp_path / "site"
     site.mkdir()
     inherited = os.environ.get("PYTHONPATH")
@@ -105,7 +119,7 @@ def install_plugin(kdkit_cli: Cli, tmp_path: Path) -> InstallPlugin:
 def write_distribution(
     site: Path, distribution: str, source: str, *, version: str = "1.0", entry_points: str | None = None
 ) -> None:
-    """What ``pip install`` leaves in ``site``: the module ``kdkit_foo`` and ``kdkit_foo-1.0.dist-info``.
+    """Write what ``pip install`` writes to ``site``: the module ``kdkit_foo`` and ``kdkit_foo-1.0.dist-info``.
 
     Args:
         site: a folder of ``sys.path``.
@@ -121,7 +135,7 @@ def write_distribution(
 
 
 def write_facts(site: Path, distribution: str, version: str, entry_points: str) -> None:
-    """The folder ``kdkit_foo-1.0.dist-info``, by which Python finds a distribution."""
+    """Write ``kdkit_foo-1.0.dist-info``, from which Python knows a distribution."""
     facts = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(

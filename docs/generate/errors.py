@@ -52,8 +52,8 @@ a field, and Python code reads it from `KdkitError.id`.
 
 ```text
 error[KD-REG-001]: registry.yaml:14: what is wrong
-  because: the cause, where it is not obvious
-  do: the remedy
+  why: the cause, where it is not obvious
+  fix: the remedy
 ```
 
 A `{name}` in a message stands for a value. [Exit codes](cli.md#exit-codes) are explained with the command line.

@@ -57,7 +57,7 @@ def answer(
 
     decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
     request = AnswerRequest(version, teacher, rerank, split, tuple(domain or ()), limit)
-    console.may_be_interrupted()
+    console.resumable()
     with project.exclusive("kdkit answer"):
         found = answer_samples(project, request, decoding, to=to, device=device, reporter=reporter)
     console.emit([one.to_json() for one in found], json=json, text=lambda: _text(found))

@@ -28,14 +28,24 @@ ProjectOption = Annotated[
     str | None,
     typer.Option("--project", "-C", metavar="DIR", help="The project's folder (default: here or above)."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def json_errors(wanted: bool) -> bool:
+    """Print the error that ends this command as JSON too; the callback of ``--json``."""
+    global _json_errors
+    _json_errors = wanted
+    return wanted
+
+
+JsonOption = Annotated[bool, typer.Option("--json", callback=json_errors, help="Print JSON.")]
 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 EVERY_SECONDS = 5.0
 """How often progress is written where there is no terminal."""
 
 _bars: Bars | None = None
-_goes_on = False
+_resumes = False
+_json_errors = False
 
 
 def project(folder: str | None) -> Project:
@@ -54,6 +64,7 @@ def emit(data: Any, *, json: bool, text: Callable[[], str] | str) -> None:
     if json:
         from json import dumps
 
+        json_errors(False)  # stdout holds one document
         print(dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath))
     else:
         print(text if isinstance(text, str) else text())
@@ -97,8 +108,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tell_warnings() -> None:
-    """Let what kdkit and sources that it calls warn of (``warnings.warn``) read like any other warning of a command."""
+def show_warnings() -> None:
+    """Show the warnings that kdkit's own code raises (``warnings.warn``) like any other warning of a command."""
     ours, others = str(Path(__file__).parents[1]) + os.sep, warnings.showwarning
 
     def show(
@@ -116,23 +127,25 @@ def tell_warnings() -> None:
 
 
 def show_error(error: KdkitError) -> None:
-    """``error[id]: where: what``, then why and what to do, on stderr."""
+    """``error[id]: where: what``, then ``why`` and ``fix``, on stderr; on stdout as JSON, after ``--json``."""
     say(f"error[{error.id}]: {error.headline}")
     if error.why:
         say(f"  why: {error.why}")
     if error.fix:
-        say(f"  do: {error.fix}")
+        say(f"  fix: {error.fix}")
+    if _json_errors and first_process():
+        emit({"error": error.fields()}, json=True, text="")
 
 
-def may_be_interrupted() -> None:
-    """From here on the command goes on where it was when it is given again; Ctrl-C will say so."""
-    global _goes_on
-    _goes_on = True
+def resumable() -> None:
+    """From here on the command can be interrupted and run again; Ctrl-C says so."""
+    global _resumes
+    _resumes = True
 
 
 def show_interrupt() -> None:
-    """That Ctrl-C ended the command, and what is left to do."""
-    say("interrupted: given again, the same command goes on from there" if _goes_on else "interrupted")
+    """Ctrl-C ended the command."""
+    say("interrupted: run the same command again to resume" if _resumes else "interrupted")
 
 
 def debugging() -> bool:

@@ -50,7 +50,7 @@ def correct(
     from kdkit.core.distill.pseudo_labels.correct import correct as write_corrections
 
     wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
-    console.may_be_interrupted()
+    console.resumable()
     with project.exclusive("kdkit correct"):
         done = write_corrections(project, to, wanted, version=version, device=device, reporter=reporter)
     console.emit(done.to_json(), json=json, text=lambda: _text(done))

@@ -60,7 +60,7 @@ def distill(
     project = console.project(folder)
     reporter = console.reporter()
     if not restart:
-        console.may_be_interrupted()
+        console.resumable()
     with project.exclusive("kdkit distill"):
         if dry_run:
             from kdkit.core.distill.cost_estimate import dry_run as plan_only

@@ -62,7 +62,7 @@ def extract(
     from kdkit.core.features.extract.missing import extract_missing
 
     project, reporter = console.project(folder), console.reporter()
-    console.may_be_interrupted()
+    console.resumable()
     with project.exclusive("kdkit features extract"):
         done = extract_missing(
             project,
@@ -116,7 +116,7 @@ def push(
 
     project, reporter = console.project(folder), console.reporter()
     if not dry_run:
-        console.may_be_interrupted()
+        console.resumable()
     with project.exclusive("kdkit features push"):
         done = push_features(
             project,

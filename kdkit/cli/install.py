@@ -122,7 +122,7 @@ def _records(new: Sequence[str]) -> list[dict[str, Any]]:
 
     choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # what comes in is to be tried in any case
     kept = {key: value for key, value in os.environ.items() if key not in choices}
-    command = [sys.executable, "-P", "-m", "kdkit.cli.main", "plugins", "--json"]
+    command = [sys.executable, "-P", "-m", "kdkit", "plugins", "--json"]
     done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
         found: list[dict[str, Any]] = loads(done.stdout)["plugins"]

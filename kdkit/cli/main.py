@@ -1,4 +1,9 @@
-"""The ``kdkit`` command. Command modules import typer alone; everything heavy is imported inside commands."""
+"""The ``kdkit`` command. Command modules import typer alone; everything heavy is imported inside commands.
+
+stdout carries a command's data, stderr everything else. With ``--json``, stdout holds exactly one JSON document: the
+result, or ``{"error": {"id": ..., "what": ..., "where": ..., "why": ..., "fix": ..., "code": ...}}`` when the command
+fails. The exit code and the lines on stderr are the same with and without ``--json``.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +64,17 @@ STORY = {
 """The order of ``kdkit --help``: that in which a project meets the commands."""
 
 
-class Story(TyperGroup):
-    """Lists the commands in the order of the story, under its headings."""
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's, or that of the copy of click inside typer."""
+
+
+class CommandGroup(TyperGroup):
+    """Lists the commands by :data:`STORY`; turns typer's ways of ending into ours."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        told = [name for names in STORY.values() for name in names]
+        order = [name for names in STORY.values() for name in names]
         known = super().list_commands(ctx)
-        return sorted(known, key=lambda name: told.index(name) if name in told else len(told))
+        return sorted(known, key=lambda name: order.index(name) if name in order else len(order))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         names = self.list_commands(ctx)
@@ -79,16 +88,24 @@ class Story(TyperGroup):
                 with formatter.section(heading):
                     formatter.write_dl(rows)
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except UsageError as error:
+            raise _usage_error(error) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (KeyboardInterrupt, BrokenPipeError) as error:  # typer has endings of its own for these
+        except UsageError as error:
+            raise _usage_error(error) from None
+        except (KeyboardInterrupt, BrokenPipeError) as error:
             raise SystemExit(_end(error)) from None
 
 
 app = typer.Typer(
     name="kdkit",
-    cls=Story,
+    cls=CommandGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -143,8 +160,8 @@ def frame(
 
 
 def run() -> None:
-    """Entry point: every ending of a command becomes a message for people and an exit code (docs/cli.md)."""
-    console.tell_warnings()
+    """Entry point: runs the command; turns each way in which it can end into a message and an exit code."""
+    console.show_warnings()
     try:
         try:
             app(prog_name="kdkit")
@@ -160,8 +177,15 @@ def run() -> None:
         raise SystemExit(code) from None
 
 
+def _usage_error(error: Any) -> KdkitError:
+    """A wrong argument, as an error like any other; the callbacks of the command's options have not run."""
+    console.json_errors("--json" in sys.argv)
+    command = error.ctx.command_path if error.ctx else "kdkit"
+    return KdkitError("KD-CLI-013", error.format_message().rstrip("."), where=command, fix=f"{command} --help")
+
+
 def _end(error: BaseException) -> int:
-    """Say how a command ended; returns the exit code."""
+    """Report how a command ended; returns the exit code."""
     console.close()
     match error:
         case KdkitError():
@@ -172,7 +196,7 @@ def _end(error: BaseException) -> int:
         case KeyboardInterrupt():
             console.show_interrupt()
             return ExitCode.INTERRUPTED
-        case BrokenPipeError():  # the reader of our output has left; nobody is there to be told
+        case BrokenPipeError():  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
     _report_bug(error)
@@ -180,20 +204,24 @@ def _end(error: BaseException) -> int:
 
 
 def _report_bug(error: BaseException) -> None:
-    """One line; the traceback (never local variables: they may hold tokens) goes to a file."""
-    console.say(f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    """Show one line; write the traceback to a file, without local variables, which may hold tokens."""
     report = f"kdkit {kdkit.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n"
     report += "".join(traceback.format_exception(error))
-    if not console.debugging():
+    written = not console.debugging()
+    if written:
         try:
             Path(ERROR_LOG).write_text(report, encoding="utf-8")
         except OSError:
-            pass
-        else:
-            console.say(f"  do: report it with {ERROR_LOG}, which holds the traceback")
-            return
-    console.say(report)
-
-
-if __name__ == "__main__":
-    run()
+            written = False
+    place = f"{ERROR_LOG}, which holds" if written else ""
+    console.show_error(
+        KdkitError(
+            "KD-CLI-014",
+            f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            why="this is a defect of kdkit or of a plugin",
+            fix=f"report it with {place} the traceback".replace("  ", " "),
+            code=ExitCode.BUG,
+        )
+    )
+    if not written:
+        console.say(report)

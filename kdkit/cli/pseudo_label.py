@@ -42,7 +42,7 @@ def pseudo_label(
     from kdkit.core.distill.pseudo_labels.label import pseudo_label as label
 
     wanted = Wanted(tuple(domain or ()), min_confidence, limit)
-    console.may_be_interrupted()
+    console.resumable()
     with project.exclusive("kdkit pseudo-label"):
         done = label(project, teacher, to, wanted, dry_run=dry_run, device=device, reporter=reporter)
     console.emit({**done.to_json(), "dry_run": dry_run}, json=json, text=lambda: _text(done, dry_run))

@@ -43,7 +43,7 @@ def push(
     from kdkit.core.sharing.release.push import push_student
 
     if not dry_run:
-        console.may_be_interrupted()
+        console.resumable()
     done = push_student(
         console.project(folder),
         repo,

@@ -71,7 +71,7 @@ def stopped(
         return quick(body)  # type: ignore[arg-type]
 
     scene.endpoint.answer = answer  # type: ignore[assignment]
-    command = [sys.executable, "-m", "kdkit.cli.main", *arguments]
+    command = [sys.executable, "-m", "kdkit", *arguments]
     environment = {**clean_environment(), **scene.cli.environment}
     with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
         while counted() - before < asked:

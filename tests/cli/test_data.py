@@ -1,4 +1,4 @@
-"""``kdkit data check``, as a user runs it."""
+"""``kdkit data check``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def test_good_data(kdkit_cli: Cli) -> None:
     make_project(kdkit_cli.folder, [row(i) for i in range(24)])
     done = kdkit_cli("data", "check")
     assert done.code == 0, done.stderr
-    assert "24 samples, 2 domains\nno problems found\n" in done.stdout
+    assert kdkit_cli("data", "check", "--json").json["samples"] == 24
     assert done.stdout.splitlines()[2].split() == ["ct", "abnormal", "2", "2", "2", "6"]
 
 
-def test_problems_are_named_and_the_command_ends_with_1(kdkit_cli: Cli) -> None:
+def test_problems_are_listed_and_the_exit_code_is_1(kdkit_cli: Cli) -> None:
     make_project(kdkit_cli.folder, [*(row(i) for i in range(24)), row(30, image="bad.png"), row(3)])
     (kdkit_cli.folder / "data" / "bad.png").write_bytes(b"no image")
     done = kdkit_cli("data", "check")
     assert done.code == 1
-    assert "problem: 1 unreadable image: s30" in done.stdout
-    assert "problem: 1 duplicate id: s3" in done.stdout
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert [line.rpartition(" ")[2] for line in problems] == ["s30", "s3"]
     done = kdkit_cli("data", "check", "--json", "--skip-unreadable")
     assert done.code == 1
-    report = json.loads(done.stdout)
+    report = done.json
     assert report["ok"] is False
     assert [len(report[kind]) for kind in ("unreadable", "skipped", "duplicates", "problems")] == [0, 1, 1, 1]
     assert report["counts"]["ct"]["abnormal"] == {"train": 3, "calibration": 2, "test": 2}
@@ -35,13 +35,12 @@ def test_problems_are_named_and_the_command_ends_with_1(kdkit_cli: Cli) -> None:
 def test_an_error_in_a_manifest_is_one_message(kdkit_cli: Cli) -> None:
     make_project(kdkit_cli.folder, [row(0), row(1, split="val")])
     done = kdkit_cli("data", "check")
-    assert done.code == 2
-    assert done.stdout == ""
-    assert "samples.jsonl:2: 'val' is not a split" in done.stderr
+    assert (done.code, done.error, done.stdout) == (2, "KD-SRC-045", "")
+    assert "samples.jsonl:2: " in done.stderr
     assert "splits: {val: calibration}" in done.stderr
 
 
-def test_what_a_source_warns_of_reads_like_any_other_warning(kdkit_cli: Cli) -> None:
+def test_warnings_of_a_source_look_like_any_other_warning(kdkit_cli: Cli) -> None:
     turns = [{"from": "human", "value": "<image>Which?"}, {"from": "gpt", "value": "a cyst"}]
     images = kdkit_cli.folder / "images"
     paint(images / "a.png", seed=0)
@@ -52,10 +51,9 @@ def test_what_a_source_warns_of_reads_like_any_other_warning(kdkit_cli: Cli) -> 
     (kdkit_cli.folder / "dataset_info.json").write_text(json.dumps(described), encoding="utf-8")
     options = {"task": "vqa", "modality": "us", "split": "train", "skip_broken": True}
     write_registry(kdkit_cli.folder, [{"source": "sharegpt", "path": "dataset_info.json", "options": options}])
-    done = kdkit_cli("data", "check")
+    done = kdkit_cli("data", "check", "--json")
     assert done.code == 0, done.stderr
-    assert "note: no calibration questions, so neither trust nor the guard can judge, in: vqa/us" in done.stdout
+    assert done.json["unasked"] == ["vqa/us"]
     (warning,) = [line for line in done.stderr.splitlines() if "broken" in line]
     assert warning.startswith("warning: ")
-    assert "1 of 2 records are broken and left out" in warning
     assert "UserWarning" not in done.stderr

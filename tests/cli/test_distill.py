@@ -1,4 +1,4 @@
-"""``kdkit distill``, ``versions`` and ``rollback`` as a user runs them, with the models of a third-party plugin."""
+"""``kdkit distill``, ``versions``, ``rollback``, with the models of a third-party plugin."""
 
 from __future__ import annotations
 
@@ -44,85 +44,82 @@ def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
 
 def test_the_life_of_a_student(toy: Cli) -> None:
     planned = toy("distill", "--dry-run", "--json")
-    plan = json.loads(planned.stdout)
+    plan = planned.json
     assert (plan["parent"], plan["steps"], plan["uncovered"]) == (None, 40, ["xray"])
     assert plan["estimate"]["seconds"] > 0
-    assert "domain 'xray': no teacher may teach it" in planned.stderr
+    assert "'xray'" in planned.stderr
     assert not (toy.folder / "versions").exists()
 
     first = toy("distill")
     assert first.code == 0, first.stderr
-    assert "v1 is current now" in first.stdout
+    assert first.stdout.startswith("v1 ")
 
     nothing = toy("distill", "--incremental")
-    assert (nothing.code, nothing.stdout) == (2, "")
-    assert "nothing new since v1" in nothing.stderr
+    assert (nothing.code, nothing.stdout, nothing.error) == (2, "", "KD-DIST-035")
 
     train_teacher(["xray"], width=20, seed=5).save(toy.folder / "models" / "xr")
     assert toy("add-teacher", "xr", "--from", "local:models/xr", "--license", "mit").code == 0
     second = toy("distill", "--incremental", "--json")
     assert second.code == 0, second.stderr
-    assert json.loads(second.stdout)["promoted"] is True
+    assert second.json["promoted"] is True
 
     (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
     assert toy("rollback").code == 0
     refused = toy("distill", "--incremental")
     assert refused.code == 1
-    assert "v3 is refused" in refused.stdout
-    assert "points" in refused.stdout
+    assert refused.stdout.startswith("v3 ")
 
-    listed = json.loads(toy("versions", "--json").stdout)
+    listed = toy("versions", "--json").json
     assert [(row["version"], row["status"]) for row in listed] == [
         ("v1", "current"),
         ("v2", "promoted"),
         ("v3", "refused"),
     ]
     assert toy("versions", "promote", "v3").code == 0
-    shown = json.loads(toy("versions", "show").stdout)
+    shown = toy("versions", "show").json
     assert (shown["version"], shown["parent"]) == ("v3", "v1")
 
 
-def test_captions_alone_from_a_recipe_with_a_name(toy: Cli) -> None:
-    planned = toy("distill", "--dry-run", "--recipe", "captions")
+def test_a_recipe_that_learns_from_captions_alone(toy: Cli) -> None:
+    planned = toy("distill", "--dry-run", "--recipe", "captions", "--json")
     assert planned.code == 0, planned.stderr
-    assert "Recipe captions; a new student" in planned.stdout
-    assert "No loss of it reads a teacher" in planned.stdout
-    assert "recipe captions reads no teacher; taking no part: radio" in planned.stderr
+    assert (planned.json["parent"], planned.json["teachers"]) == (None, [])
+    assert planned.stderr.splitlines()[0].endswith("radio")
     assert not (toy.folder / "features").exists()
 
 
-def test_two_commands_on_one_project(toy: Cli) -> None:
+def test_a_second_command_on_a_busy_project_is_refused(toy: Cli) -> None:
     (toy.folder / ".kdkit").mkdir(exist_ok=True)
     with open(toy.folder / ".kdkit" / "busy", "w", encoding="utf-8") as handle:
         json.dump({"pid": 4242, "command": "kdkit distill"}, handle)
         handle.flush()
         fcntl.flock(handle, fcntl.LOCK_EX)
         found = toy("distill")
-    assert found.code == 1
-    assert "'kdkit distill' (process 4242) is working on this project" in found.stderr
+    assert (found.code, found.error) == (1, "KD-PROJ-002")
+    assert "4242" in found.stderr
 
 
-def test_two_processes_as_documented_make_the_student_of_one(toy: Cli) -> None:
+def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None:
     assert toy("distill", "--cpu").code == 0
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = toy.python(*launch, "-m", "kdkit.cli.main", "distill", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
+    both = toy.python(*launch, "-m", "kdkit", "distill", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
     assert both.code == 0, both.stderr[-3000:]
-    assert json.loads(both.stdout)["version"] == "v2"  # one process speaks
-    assert json.loads(toy("versions", "show").stdout)["training"]["processes"] == 2
+    assert both.json["version"] == "v2"  # one process prints
+    assert toy("versions", "show").json["training"]["processes"] == 2
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_two_processes_teach_a_student_that_answers_what_one_does(kdkit_cli: Cli) -> None:
-    """Its losses are sums over samples, which each process computes for its own; so is what v1 says of itself."""
+def test_torchrun_with_two_processes_trains_the_answering_student_of_one(kdkit_cli: Cli) -> None:
+    """Its losses are sums over samples: each process computes its share. The previous version's loss too."""
     root = kdkit_cli.folder
     root.rmdir()
     make_speaking(root)
     add_domain(root)
     write_recipe(root, previous={"weight": 1.0, "loss": "token-kd"})
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = kdkit_cli.python(*launch, "-m", "kdkit.cli.main", "distill", "--cpu", "--incremental", "--json")
+    both = kdkit_cli.python(*launch, "-m", "kdkit", "distill", "--cpu", "--incremental", "--json")
     assert both.code == 0, both.stderr[-3000:]
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
     alone = increment(root).version
@@ -138,25 +135,23 @@ def test_two_processes_teach_a_student_that_answers_what_one_does(kdkit_cli: Cli
 
 def test_an_unknown_precision(toy: Cli) -> None:
     found = toy("distill", "--precision", "bf61")
-    assert (found.code, found.stdout) == (2, "")
-    assert "did you mean 'bf16'?" in found.stderr
+    assert (found.code, found.stdout, found.error) == (2, "", "KD-DIST-010")
+    assert "'bf16'" in found.stderr
 
 
 def test_versions_before_there_is_one(toy: Cli) -> None:
-    assert "no version yet" in toy("versions").stdout
+    assert toy("versions", "--json").json == []
     assert toy("rollback").code == 3
     unknown = toy("versions", "show", "v7")
-    assert (unknown.code, unknown.stdout) == (3, "")
-    assert "there is no version 'v7'" in unknown.stderr
+    assert (unknown.code, unknown.stdout, unknown.error) == (3, "", "KD-PROJ-010")
 
 
 def test_an_unknown_recipe(toy: Cli) -> None:
     found = toy("distill", "--recipe", "mmkd-papr")
-    assert found.code == 2
-    assert "did you mean 'mmkd-paper'?" in found.stderr
+    assert (found.code, found.error) == (2, "KD-PLUG-003")
+    assert "'mmkd-paper'" in found.stderr
 
 
 def test_a_folder_without_a_project(kdkit_cli: Cli, tmp_path: Path) -> None:
     found = kdkit_cli("distill", "--project", str(tmp_path))
-    assert found.code == 2
-    assert "no registry.yaml here" in found.stderr
+    assert (found.code, found.error) == (2, "KD-PROJ-001")

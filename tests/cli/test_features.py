@@ -1,8 +1,7 @@
-"""``kdkit features`` from nothing to a verified store, as a user runs it."""
+"""``kdkit features``: extract, show, verify."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import h5py
@@ -47,7 +46,7 @@ class Patch:
 
 @pytest.fixture
 def project(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
-    """24 pictures and a teacher of another distribution."""
+    """A project with 24 images and a teacher from another distribution."""
     install_plugin("kdkit-patch", PLUGIN)
     make_project(kdkit_cli.folder, [row(i) for i in range(24)])
     save_teacher(kdkit_cli.folder / "patch", 1)
@@ -64,22 +63,22 @@ def save_teacher(folder: Path, seed: int) -> None:
 
 def test_extract_show_verify(project: Cli) -> None:
     done = project("features", "extract", "patsh")
-    assert done.code == 2
-    assert "did you mean 'patch'?" in done.stderr
-    assert project("features").stdout.startswith("no features yet")
+    assert (done.code, done.error) == (2, "KD-FEAT-008")
+    assert "'patch'" in done.stderr
+    assert project("features", "--json").json == []
 
     done = project("features", "extract", "--json")
     assert done.code == 0, done.stderr
-    (report,) = json.loads(done.stdout)
+    (report,) = done.json
     assert (report["teacher"], report["new"], report["kept"]) == ("patch", 24, 0)
     assert report["prompts"] > 0
-    assert "nothing is missing" in project("features", "extract", "patch").stdout
+    assert project("features", "extract", "patch", "--json").json == []
 
     done = project("features")
     assert done.code == 0, done.stderr
     assert "image 6 float16, text 6 float16" in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["patch", "12/12", "12/12", "0"]
-    (status,) = json.loads(project("features", "--json").stdout)
+    (status,) = project("features", "--json").json
     assert status["complete"]
     assert status["domains"] == {"ct": [12, 12], "fundus": [12, 12]}
 
@@ -92,9 +91,8 @@ def test_extract_show_verify(project: Cli) -> None:
     shard.write_bytes(data)
     done = project("features", "verify", "patch", "--json")
     assert done.code == 1
-    (problems,) = json.loads(done.stdout)["columns"].values()
+    (problems,) = done.json["columns"].values()
     assert problems == [f"{shard}: block 0 (rows 0..23) is damaged"]
     shard.write_bytes(data[:2000])
-    done = project("features", "verify")
-    assert done.code == 1
-    assert "not a feature file of kdkit, or a damaged one" in done.stdout
+    done = project("features", "verify", "--json")
+    assert (done.code, done.json["ok"]) == (1, False)

@@ -1,4 +1,4 @@
-"""How the command starts, ends and speaks, whatever the command is."""
+"""What all commands share: start, help, endings, output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from json import loads
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,13 @@ from kdkit.cli.main import app, run
 from kdkit.core.base.errors import ExitCode, KdkitError
 
 @app.command()
-def wrong():
-    raise KdkitError("it is wrong", where="file.yaml:3", why="a reason", fix="do this", code=ExitCode.DENIED)
+def wrong(json: console.JsonOption = False, late: bool = False):
+    if late:
+        console.emit({"result": 1}, json=json, text="")
+    raise KdkitError("X-001", "it is wrong", where="file.yaml:3", why="a reason", fix="do this", code=ExitCode.DENIED)
 
 @app.command()
-def bug():
+def bug(json: console.JsonOption = False):
     token = "hf_" + "secret"
     raise RuntimeError("two\\nlines")
 
@@ -54,7 +57,7 @@ def bars(fail: bool = False):
         reporter.say("said" if done == 1 else "more")
         print("row", done)
         if fail:
-            raise KdkitError("it failed")
+            raise KdkitError("X-002", "it failed")
 
 @app.command()
 def numbers():
@@ -63,12 +66,13 @@ def numbers():
 run()
 """
 
+ERROR_TEXT = "error[X-001]: file.yaml:3: it is wrong\n  why: a reason\n  fix: do this\n"
 ROWS = "row 1\nrow 2\nrow 3\n"
 
 
 @pytest.fixture
 def probe(kdkit_cli: Cli) -> Cli:
-    """The real application with a few more commands that end badly: ``probe.python("probe.py", "wrong")``."""
+    """The real application with more commands, which fail: ``probe.python("probe.py", "wrong")``."""
     (kdkit_cli.folder / "probe.py").write_text(PROBE)
     return kdkit_cli
 
@@ -76,10 +80,9 @@ def probe(kdkit_cli: Cli) -> Cli:
 # ------------------------------------------------------------------------------------- start
 
 
-def test_bare_kdkit_says_what_it_is_and_three_commands(kdkit_cli: Cli) -> None:
+def test_bare_kdkit_introduces_three_commands(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli()
     assert (outcome.code, outcome.stderr) == (0, "")
-    assert "keep one student; keep adding teachers" in outcome.stdout
     assert re.findall(r"^  kdkit (\S+)", outcome.stdout, re.M) == ["demo", "init", "add-teacher"]
     assert "kdkit --help" in outcome.stdout
 
@@ -88,16 +91,16 @@ def test_version(kdkit_cli: Cli) -> None:
     assert kdkit_cli("--version") == Outcome(0, f"kdkit {kdkit.__version__}\n", "")
 
 
-def test_help_tells_the_story_in_its_order(kdkit_cli: Cli) -> None:
+def test_help_lists_every_command_in_the_order_of_use(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli("--help")
-    told = [name for names in STORY.values() for name in names]
+    order = [name for names in STORY.values() for name in names]
     # Continuation lines of a wrapped summary are indented deeper than a command.
     listed = re.findall(r"^  ([a-z]+(?:-[a-z]+)*) ", outcome.stdout, re.M)
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     registered = set(group.commands)
     assert outcome.code == 0
-    assert listed == [name for name in told if name in registered]
+    assert listed == [name for name in order if name in registered]
     assert set(listed) == registered, "a command without a place in main.STORY"
     assert all(f"{heading}:" in outcome.stdout for heading, part in STORY.items() if set(part) & registered)
 
@@ -128,9 +131,9 @@ HEAVY = {
         (("distill", "--help"), HEAVY),
     ],
 )
-def test_what_a_light_command_does_not_import(arguments: tuple[str, ...], banned: set[str], kdkit_cli: Cli) -> None:
+def test_light_commands_import_no_heavy_library(arguments: tuple[str, ...], banned: set[str], kdkit_cli: Cli) -> None:
     assert kdkit_cli("init").code == 0
-    outcome = kdkit_cli.python("-X", "importtime", "-m", "kdkit.cli.main", *arguments)
+    outcome = kdkit_cli.python("-X", "importtime", "-m", "kdkit", *arguments)
     assert outcome.code == 0
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
     assert "typer" in imported
@@ -144,12 +147,72 @@ def test_importing_the_package_imports_nothing_heavy(kdkit_cli: Cli) -> None:
     assert imported & (HEAVY | {"pydantic", "ruamel", "rich", "typer"}) == set()
 
 
+def test_python_m_kdkit_and_the_script_are_the_same_command(kdkit_cli: Cli) -> None:
+    """``python -m kdkit`` is how ``torchrun -m kdkit distill`` starts."""
+    script = Path(sys.executable).with_name("kdkit")
+    for command in (("plugins", "--json"), ("trust",)):
+        done = subprocess.run(
+            [script, *command],
+            cwd=kdkit_cli.folder,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        outcome = kdkit_cli.python("-m", "kdkit", *command)
+        assert (outcome.code, outcome.stderr) == (done.returncode, done.stderr)
+        assert re.sub(r"[\d.]+", "", outcome.stdout) == re.sub(r"[\d.]+", "", done.stdout)
+
+
 # -------------------------------------------------------------------------------------- ends
 
 
-def test_an_error_says_where_what_why_and_what_to_do(probe: Cli) -> None:
-    expected = "error: file.yaml:3: it is wrong\n  why: a reason\n  do: do this\n"
-    assert probe.python("probe.py", "wrong") == Outcome(4, "", expected)
+def test_an_error_is_printed_with_all_its_fields(probe: Cli) -> None:
+    assert probe.python("probe.py", "wrong") == Outcome(4, "", ERROR_TEXT)
+
+
+def test_json_prints_the_error_to_stdout_with_the_same_exit_code(probe: Cli) -> None:
+    outcome = probe.python("probe.py", "wrong", "--json")
+    assert (outcome.code, outcome.stderr) == (4, ERROR_TEXT)
+    assert loads(outcome.stdout) == {
+        "error": {
+            "id": "X-001",
+            "what": "it is wrong",
+            "where": "file.yaml:3",
+            "why": "a reason",
+            "fix": "do this",
+            "code": 4,
+        }
+    }
+
+
+def test_json_prints_one_document_when_the_error_follows_the_result(probe: Cli) -> None:
+    outcome = probe.python("probe.py", "wrong", "--json", "--late")
+    assert (outcome.code, loads(outcome.stdout), outcome.stderr) == (4, {"result": 1}, ERROR_TEXT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "id", "code"),
+    [
+        (("trust", "--json"), "KD-PROJ-001", 2),
+        (("data", "check", "--json"), "KD-PROJ-001", 2),
+        (("recipes", "show", "nonsense", "--json"), "KD-PLUG-003", 2),
+        (("plugins", "--json", "--nonsense"), "KD-CLI-013", 2),
+        (("export", "--json"), "KD-CLI-013", 2),
+    ],
+)
+def test_json_errors_of_real_commands(arguments: tuple[str, ...], id: str, code: int, kdkit_cli: Cli) -> None:
+    outcome = kdkit_cli(*arguments)
+    error = loads(outcome.stdout)["error"]
+    assert (error["id"], error["code"], outcome.code) == (id, code, code)
+    assert outcome.error == id
+    assert error["fix"] in outcome.stderr
+
+
+def test_json_reports_a_bug(probe: Cli) -> None:
+    outcome = probe.python("probe.py", "bug", "--json")
+    error = loads(outcome.stdout)["error"]
+    assert (outcome.code, error["id"], error["code"]) == (101, "KD-CLI-014", 101)
 
 
 def test_debug_adds_the_traceback(probe: Cli) -> None:
@@ -158,7 +221,7 @@ def test_debug_adds_the_traceback(probe: Cli) -> None:
         probe.python("probe.py", "wrong", env={"KDKIT_DEBUG": "1"}),
     ):
         assert outcome.code == 4
-        assert outcome.stderr.startswith("error: file.yaml:3: it is wrong\n")
+        assert outcome.stderr.startswith(ERROR_TEXT)
         assert "Traceback" in outcome.stderr
 
 
@@ -166,28 +229,29 @@ def test_debug_adds_the_traceback(probe: Cli) -> None:
 def test_a_wrong_argument_exits_2(arguments: tuple[str, ...], kdkit_cli: Cli) -> None:
     outcome = kdkit_cli(*arguments)
     assert (outcome.code, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error[KD-CLI-013]: kdkit")
     assert "nonsense" in outcome.stderr
-    assert "Traceback" not in outcome.stderr
 
 
-def test_a_mistyped_command_brings_the_nearest(kdkit_cli: Cli) -> None:
-    assert "Did you mean 'plugins'" in kdkit_cli("plugin").stderr
+def test_a_mistyped_command_suggests_the_nearest(kdkit_cli: Cli) -> None:
+    assert "'plugins'" in kdkit_cli("plugin").stderr
 
 
-def test_a_bug_is_one_line_and_its_traceback_goes_to_a_file_without_locals(probe: Cli) -> None:
+def test_a_bug_writes_its_traceback_without_local_variables_to_a_file(probe: Cli) -> None:
     outcome = probe.python("probe.py", "bug")
     assert (outcome.code, outcome.stdout) == (101, "")
-    assert outcome.stderr.splitlines() == [
-        "internal error: RuntimeError: two lines",
-        "  do: report it with kdkit-error.log, which holds the traceback",
-    ]
+    first, *others = outcome.stderr.splitlines()
+    assert first.startswith("error[KD-CLI-014]: ")
+    assert "RuntimeError: two lines" in first
+    assert [line.partition(":")[0] for line in others] == ["  why", "  fix"]
+    assert "kdkit-error.log" in outcome.stderr
     log = (probe.folder / "kdkit-error.log").read_text()
     assert "RuntimeError: two" in log
     assert kdkit.__version__ in log
     assert "hf_secret" not in log
 
 
-def test_a_bug_goes_to_stderr_with_debug(probe: Cli) -> None:
+def test_debug_prints_the_traceback_of_a_bug(probe: Cli) -> None:
     outcome = probe.python("probe.py", "--debug", "bug")
     assert outcome.code == 101
     assert "Traceback" in outcome.stderr
@@ -195,20 +259,20 @@ def test_a_bug_goes_to_stderr_with_debug(probe: Cli) -> None:
     assert not (probe.folder / "kdkit-error.log").exists()
 
 
-def test_a_bug_where_no_file_can_be_written(probe: Cli) -> None:
+def test_the_traceback_of_a_bug_is_printed_where_no_file_can_be_written(probe: Cli) -> None:
     (probe.folder / "kdkit-error.log").mkdir()
     outcome = probe.python("probe.py", "bug")
     assert outcome.code == 101
     assert "Traceback" in outcome.stderr
 
 
-def test_ctrl_c_is_one_line_and_130(probe: Cli) -> None:
+def test_ctrl_c_prints_one_line_and_exits_130(probe: Cli) -> None:
     assert probe.python("probe.py", "interrupted") == Outcome(130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize(("command", "rows"), [("flood", 1), ("numbers", 0)])
-def test_a_reader_that_leaves_is_nobody_s_error(command: str, rows: int, probe: Cli) -> None:
-    """While the command writes, or only when the last of its output is flushed."""
+def test_a_closed_pipe_is_no_error(command: str, rows: int, probe: Cli) -> None:
+    """Closed while the command writes, or before the last flush."""
     with subprocess.Popen(
         [sys.executable, "probe.py", command],
         cwd=probe.folder,
@@ -225,7 +289,7 @@ def test_a_reader_that_leaves_is_nobody_s_error(command: str, rows: int, probe: 
     assert process.returncode == 141
 
 
-# ------------------------------------------------------------------------------------ speech
+# ------------------------------------------------------------------------------------ output
 
 
 def test_json_has_no_nan_and_paths_are_strings(probe: Cli) -> None:
@@ -233,13 +297,13 @@ def test_json_has_no_nan_and_paths_are_strings(probe: Cli) -> None:
     assert probe.python("probe.py", "numbers").stdout == expected
 
 
-def test_without_a_terminal_progress_is_lines_and_data_stays_apart(probe: Cli) -> None:
+def test_without_a_terminal_progress_is_lines_on_stderr(probe: Cli) -> None:
     outcome = probe.python("probe.py", "bars")
     assert outcome.stdout == ROWS
     assert re.sub(r"\d+ s", "# s", outcome.stderr).splitlines() == ["said", "more", "work: 3/3  # s  a note", "more"]
 
 
-def test_only_the_first_process_of_a_run_reports(probe: Cli) -> None:
+def test_only_the_first_process_reports(probe: Cli) -> None:
     assert probe.python("probe.py", "bars", env={"RANK": "1"}) == Outcome(0, ROWS, "")
 
 
@@ -269,7 +333,7 @@ def on_terminal(cli: Cli, *arguments: str, **env: str) -> tuple[int, str, str]:
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
-def test_a_terminal_gets_a_bar_and_data_stays_apart(probe: Cli) -> None:
+def test_a_terminal_shows_a_bar_on_stderr(probe: Cli) -> None:
     code, stdout, terminal = on_terminal(probe, "probe.py", "bars")
     assert (code, stdout) == (0, ROWS)
     assert "3/3" in terminal
@@ -278,20 +342,20 @@ def test_a_terminal_gets_a_bar_and_data_stays_apart(probe: Cli) -> None:
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", terminal), "NO_COLOR is set"
 
 
-def test_a_failure_under_a_bar_gives_the_terminal_back_before_it_speaks(probe: Cli) -> None:
+def test_an_error_restores_the_terminal_before_its_message(probe: Cli) -> None:
     code, _, terminal = on_terminal(probe, "probe.py", "bars", "--fail")
     assert code == 2
     assert terminal.count(HIDE) == 1
-    assert terminal.index(SHOW) < terminal.index("error: it failed")
+    assert terminal.index(SHOW) < terminal.index("error[X-002]")
 
 
-def test_a_dumb_terminal_gets_lines(probe: Cli) -> None:
+def test_a_dumb_terminal_shows_lines(probe: Cli) -> None:
     _, _, terminal = on_terminal(probe, "probe.py", "bars", TERM="dumb")
     assert "work: 3/3" in terminal
     assert "\x1b" not in terminal
 
 
-def test_lines_come_every_few_seconds_and_at_the_end(
+def test_progress_lines_come_every_few_seconds_and_at_the_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -326,7 +390,7 @@ def test_a_table_aligns_its_columns() -> None:
 # ----------------------------------------------------------------------------------- plugins
 
 
-def test_a_broken_plugin_is_one_line_and_the_command_works(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_a_broken_plugin_is_one_warning_and_the_command_works(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-bad", "import sys\nsys.exit(9)", version="3.0")
     where = Path(kdkit_cli.environment["PYTHONPATH"].partition(os.pathsep)[0]) / "kdkit_bad.py"
     warning = f"warning: broken plugin left out: bad of kdkit-bad 3.0: SystemExit: 9 ({where}:2)\n"
@@ -343,4 +407,5 @@ def test_strict_mode_exits_5(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     install_plugin("kdkit-bad", "1 / 0")
     outcome = kdkit_cli("plugins", env={"KDKIT_STRICT": "1"})
     assert (outcome.code, outcome.stdout) == (5, "")
-    assert outcome.stderr.startswith("error: 1 plugin does not work\n  why: bad of kdkit-bad 1.0: ZeroDivisionError")
+    assert outcome.stderr.startswith("error[KD-PLUG-")
+    assert "bad of kdkit-bad 1.0: ZeroDivisionError" in outcome.stderr

@@ -37,7 +37,7 @@ class Environment:
     def __call__(self, *arguments: str, **variables: str) -> Outcome:
         offline = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "XDG_CACHE_HOME": str(self.folder)}
         done = subprocess.run(
-            [self.python, "-m", "kdkit.cli.main", *arguments],
+            [self.python, "-m", "kdkit", *arguments],
             cwd=self.folder,
             env={**clean_environment(), **offline, **variables},
             stdin=subprocess.DEVNULL,

@@ -1,8 +1,7 @@
-"""Plugins that are broken in every way, through the real command: everything else works, and each is named."""
+"""Broken plugins of every kind: each is reported, everything else works."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def test_sixty_plugins_of_which_six_are_broken(limited: Cli, install_plugin: Ins
 
     listed = limited("plugins", "--json")
     assert listed.code == 0
-    records = [r for r in json.loads(listed.stdout)["plugins"] if r["distribution"] != "kdkit"]
+    records = [r for r in listed.json["plugins"] if r["distribution"] != "kdkit"]
     records = [r for r in records if r["distribution"].startswith(("kdkit-good", "kdkit-bad"))]
     assert len(records) == 60
     assert sum(r["status"] == "ok" and r["provides"] == {"loss": [r["name"]]} for r in records) == 54
@@ -53,13 +52,12 @@ def test_sixty_plugins_of_which_six_are_broken(limited: Cli, install_plugin: Ins
         assert message in record["error"]
         assert listed.stderr.count(f"{status} plugin left out: bad-{kind} of kdkit-bad-{kind} 1.7: ") == 1
 
-    again = json.loads(limited("plugins", "--json").stdout)["plugins"]
+    again = limited("plugins", "--json").json["plugins"]
     (hung,) = [r for r in again if r["name"] == "bad-hangs"]
     assert hung["milliseconds"] < 3000  # nobody waits for it a second time
     assert "did not finish importing in 3 s" in hung["error"]
     strict = limited("recipes", env={"KDKIT_STRICT": "1"})
-    assert strict.code == ExitCode.PLUGIN
-    assert "error: 6 plugins do not work" in strict.stderr
+    assert (strict.code, strict.error) == (ExitCode.PLUGIN, "KD-PLUG-007")
     chosen = limited("recipes", env={"KDKIT_STRICT": "1", "KDKIT_PLUGINS": "good1,kdkit-good2"})
     assert (chosen.code, chosen.stderr) == (0, "")
 
@@ -78,8 +76,7 @@ def test_the_command_ends_in_spite_of_a_plugin_that_hangs(
 ) -> None:
     install_plugin("kdkit-hung", HANGS[kind])
     outcome = limited("recipes", "show", "no-such-recipe", env={"KDKIT_PLUGIN_SECONDS": "0.5"})
-    assert outcome.code == ExitCode.USAGE
-    assert "error: unknown recipe 'no-such-recipe'" in outcome.stderr
+    assert (outcome.code, outcome.error) == (ExitCode.USAGE, "KD-PLUG-003")
     assert "did not finish importing in 0.5 s" in outcome.stderr
 
 
@@ -96,7 +93,7 @@ def test_verify_tries_it_again(limited: Cli, install_plugin: InstallPlugin, tmp_
 def test_a_plugin_that_shadows_a_built_in_gets_nothing(limited: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-evil", TEACHER)
     limited("init")
-    rows = json.loads(limited("teachers", "--available", "--json").stdout)["teachers"]
+    rows = limited("teachers", "--available", "--json").json["teachers"]
     found = {row["name"]: row["source"] for row in rows if row["name"].endswith("biomedclip")}
     assert list(found) == ["biomedclip", "kdkit-evil:biomedclip"]
     assert "evil" not in found["biomedclip"]

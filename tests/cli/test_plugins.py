@@ -1,8 +1,6 @@
-"""``kdkit plugins`` shows every plugin, whatever its state."""
+"""``kdkit plugins``: list, verify."""
 
 from __future__ import annotations
-
-import json
 
 from tests.conftest import Cli, InstallPlugin
 
@@ -15,13 +13,13 @@ def kdkit_losses():
 """
 
 
-def test_the_listing_as_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_list_as_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-good", LOSS.format(name="fine"), version="1.2")
     install_plugin("kdkit-bad", "import nothing_like_this")
     install_plugin("kdkit-idle", LOSS.format(name="idle"))
     install_plugin("kdkit-new", "KDKIT_API = 99")
     outcome = kdkit_cli("plugins", "--json", env={"KDKIT_PLUGINS": "good,bad,new"})
-    records = {record["name"]: record for record in json.loads(outcome.stdout)["plugins"]}
+    records = {record["name"]: record for record in outcome.json["plugins"]}
 
     good = records["good"]
     assert good.pop("milliseconds") > 0
@@ -44,7 +42,7 @@ def test_the_listing_as_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     assert {record["status"] for record in built_in} == {"ok"}
 
 
-def test_the_listing_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_list_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-good", LOSS.format(name="fine"), version="1.2")
     install_plugin("kdkit-taken", LOSS.format(name="fine"))
     install_plugin("kdkit-bad", "import nothing_like_this")
@@ -54,28 +52,29 @@ def test_the_listing_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     assert (good[:4], good[5:]) == (["good", "kdkit-good", "1.2", "ok"], ["loss:", "fine"])
     (bad,) = [line.split() for line in lines if line.startswith("bad  ")]
     assert (bad[3], bad[5]) == ("broken", "-")
-    assert "good of kdkit-good 1.2: kdkit-taken has a loss 'fine' too: say 'kdkit-good:fine'" in lines
+    assert any(line.startswith("good of kdkit-good 1.2: ") and "'kdkit-good:fine'" in line for line in lines)
     assert any(line.startswith("bad of kdkit-bad 1.0: ModuleNotFoundError") for line in lines)
 
 
-def test_the_listing_as_text_is_short(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_long_lists_of_names_are_shortened(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     names = ", ".join(f'LossSpec(name="l{n}", summary="s", factory="builtins:dict")' for n in range(8))
     install_plugin("kdkit-many", LOSS.format(name="l")[: LOSS.index("    return")] + f"    return [{names}]")
     outcome = kdkit_cli("plugins")
-    assert "loss: l0, l1, l2, l3, l4 and 3 more\n" in outcome.stdout
+    assert "loss: l0, l1, l2, l3, l4" in outcome.stdout
+    assert "l5" not in outcome.stdout
 
 
-def test_a_plugin_that_prints_does_not_spoil_the_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_a_plugin_that_prints_leaves_the_json_intact(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-loud", "print('look at me')\n" + LOSS.format(name="loud"))
     outcome = kdkit_cli("plugins", "--json")
-    assert any(record["name"] == "loud" for record in json.loads(outcome.stdout)["plugins"])
+    assert any(record["name"] == "loud" for record in outcome.json["plugins"])
     assert "look at me" in outcome.stderr
 
 
-def test_no_plugins_leaves_the_built_ins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_no_plugins_keeps_the_built_ins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-bad", "import nothing_like_this")
     outcome = kdkit_cli("--no-plugins", "plugins", "--json")
-    statuses = {r["distribution"]: r["status"] for r in json.loads(outcome.stdout)["plugins"]}
+    statuses = {r["distribution"]: r["status"] for r in outcome.json["plugins"]}
     assert statuses["kdkit"] == "ok"
     assert statuses["kdkit-bad"] == "disabled"
     assert outcome.stderr == ""
@@ -101,32 +100,31 @@ class Everywhere:
 """
 
 
-def test_verify_prints_every_promise(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_verify_prints_every_check(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-good", POLICY.format(name="good", weight=1.0))
     outcome = kdkit_cli("plugins", "verify", "kdkit-good")
     assert outcome.code == 0, outcome.stdout
     lines = outcome.stdout.splitlines()
     assert lines[:3] == ["kdkit-good 1.0", "", "kdkit-good"]
     assert "policy kdkit-good:good" in lines
-    assert "  passed   Weights are finite and in [0, 1], whatever is NaN in the table." in lines
-    assert lines[-1].startswith("12 passed, 0 failed, 0 skipped in ")
+    assert sum(line.startswith("  passed   ") for line in lines) == 12
 
 
-def test_verify_says_how_to_give_examples(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_verify_names_the_option_for_examples(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     """A source cannot be checked without one."""
     install_plugin("kdkit-rows", SOURCE)
     lines = kdkit_cli("plugins", "verify", "kdkit-rows").stdout.splitlines()
-    assert lines[-3] == "with examples from the plugin's own tests: kdkit plugins verify kdkit-rows --tests FILE"
+    assert lines[-3].endswith("kdkit plugins verify kdkit-rows --tests FILE")
 
 
-def test_verify_says_what_failed(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_verify_reports_failed_checks(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     install_plugin("kdkit-high", POLICY.format(name="high", weight=7.0))
     outcome = kdkit_cli("plugins", "verify", "high")
     assert outcome.code == 1
     lines = outcome.stdout.splitlines()
-    place = lines.index("  FAILED   Weights are finite and in [0, 1], whatever is NaN in the table.")
-    assert lines[place + 1] == "           test_range: expected weights in [0, 1], got 0 to 7"
-    report = json.loads(kdkit_cli("plugins", "verify", "high", "--json").stdout)
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("  FAILED   ")]
+    assert lines[place + 1].startswith("           test_range: ")
+    report = kdkit_cli("plugins", "verify", "high", "--json").json
     assert (report["plugin"], report["version"], report["broken"], report["ok"]) == ("kdkit-high", "1.0", False, False)
     assert [check["name"] for check in report["checks"] if check["status"] == "failed"] == ["test_range"]
 
@@ -135,12 +133,12 @@ def test_verify_of_a_broken_plugin(kdkit_cli: Cli, install_plugin: InstallPlugin
     install_plugin("kdkit-bad", "import nothing_like_this")
     outcome = kdkit_cli("plugins", "verify", "kdkit-bad")
     assert outcome.code == 5
-    assert "test_loads: plugin 'bad' is broken: ModuleNotFoundError: No module named" in outcome.stdout
-    assert "  skipped  6 checks: it does not load" in outcome.stdout
+    assert "test_loads: " in outcome.stdout
+    assert "ModuleNotFoundError" in outcome.stdout
+    assert "  skipped  6 checks: " in outcome.stdout
 
 
-def test_verify_of_what_is_not_installed(kdkit_cli: Cli) -> None:
+def test_verify_of_a_missing_plugin(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli("plugins", "verify", "kdkit-nowhere")
-    assert (outcome.code, outcome.stdout) == (3, "")
-    assert "error: no plugin 'kdkit-nowhere' is installed" in outcome.stderr
-    assert "do: did you mean 'kdkit-losses'?" in kdkit_cli("plugins", "verify", "kdkit-loses").stderr
+    assert (outcome.code, outcome.stdout, outcome.error) == (3, "", "KD-TEST-006")
+    assert "'kdkit-losses'" in kdkit_cli("plugins", "verify", "kdkit-loses").stderr

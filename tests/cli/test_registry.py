@@ -1,4 +1,4 @@
-"""Teachers through the real command: from an empty folder to a locked teacher, without network."""
+"""``kdkit init``, ``add-teacher``, ``teachers``, ``remove-teacher``, ``lock``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
 
     planned = kdkit_cli("add-teacher", "bio", "--from", "local:models/bio", "--dry-run", "--json")
     assert planned.code == 0, planned.stderr
-    assert "open_clip_pytorch_model.bin" in json.loads(planned.stdout)["files"]
+    assert "open_clip_pytorch_model.bin" in planned.json["files"]
     assert registry.read_bytes() == original
     assert not (project / "registry.lock").exists()
 
@@ -38,7 +38,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
         *("--option", "precision=fp32", "--live", "--json"),
     )
     assert added.code == 0, added.stderr
-    locked = json.loads(added.stdout)
+    locked = added.json
     assert locked["loader"] == "open_clip"
     assert {name: signal["shape"] for name, signal in locked["signals"].items()} == {"image": [32], "text": [32]}
     weights = locked["files"]["open_clip_model.safetensors"]
@@ -52,7 +52,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
     assert json.loads((project / "registry.lock").read_text("utf-8"))["teachers"]["bio"]["commit"] is None
 
     listed = kdkit_cli("teachers", "--json")
-    rows = {row["name"]: row for row in json.loads(listed.stdout)["teachers"]}
+    rows = {row["name"]: row for row in listed.json["teachers"]}
     assert rows["bio"]["state"] == "locked"
     assert rows["bio"]["dims"] == {"image": 32, "text": 32}
     assert (rows["bio"]["domains"], rows["bio"]["license"], rows["bio"]["distillation"]) == (
@@ -67,9 +67,7 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
     assert registry.read_bytes() == original
 
 
-def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_network(
-    kdkit_cli: Cli, tmp_path: Path
-) -> None:
+def test_biomedclip_is_fetched_from_two_repositories_and_then_opens_offline(kdkit_cli: Cli, tmp_path: Path) -> None:
     """The published layout: a pickle of weights, and the text tower's config in another repository."""
     text = tmp_path / "text"
     main = make_biomedclip_folder(tmp_path / "main", text_repo=text, weights="bin")
@@ -85,7 +83,6 @@ def test_biomedclip_by_name_comes_from_two_repositories_and_then_needs_no_networ
     assert "image 32, text 32" in added.stdout
     assert "warning" not in added.stderr, "its license is known from the catalogue"
     shown = kdkit_cli("teachers").stdout.splitlines()
-    assert shown[0] == "chosen (this project's use: research)"
     assert shown[3].split()[:4] == ["biomedclip", "locked", "32", "-"]
 
     shutil.rmtree(kdkit_cli.folder / ".kdkit")
@@ -116,44 +113,44 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "id", "words"),
     [
-        (["add-teacher", "biomedclp"], 2, ["unknown teacher 'biomedclp'", "did you mean 'biomedclip'"]),
-        (["add-teacher", "conch"], 4, ["'conch' is not allowed", "cc-by-nc-nd-4.0", "LicenseRef-"]),
-        (["add-teacher", "medclip"], 3, ["architecture of its own", "own code"]),
-        (["add-teacher", "plip", "--offline"], 3, ["cache", "--from local:DIR"]),
-        (["add-teacher", "x", "--from", "local:nowhere"], 3, ["no such folder", "nowhere"]),
-        (["add-teacher", "x", "--from", "local:."], 2, ["no loader recognizes"]),
-        (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, ["'a' is not KEY=VALUE"]),
-        (["add-teacher", "X Y", "--from", "local:."], 2, ["'X Y' is not a name"]),
-        (["remove-teacher", "plip"], 2, ["no teacher 'plip'"]),
-        (["init"], 2, ["a project here already"]),
-        (["lock", "plip"], 2, ["no teacher 'plip'"]),
+        (["add-teacher", "biomedclp"], 2, "KD-REG-002", ["'biomedclp'", "'biomedclip'"]),
+        (["add-teacher", "conch"], 4, "KD-TEACH-009", ["'conch'", "cc-by-nc-nd-4.0", "LicenseRef-"]),
+        (["add-teacher", "medclip"], 3, "KD-REG-001", ["'medclip'"]),
+        (["add-teacher", "plip", "--offline"], 3, "KD-HUB-026", ["--from local:DIR"]),
+        (["add-teacher", "x", "--from", "local:nowhere"], 3, "KD-TEACH-021", ["nowhere"]),
+        (["add-teacher", "x", "--from", "local:."], 2, "KD-TEACH-016", []),
+        (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, "KD-CLI-011", ["'a'"]),
+        (["add-teacher", "X Y", "--from", "local:."], 2, "KD-TEACH-001", ["'X Y'"]),
+        (["remove-teacher", "plip"], 2, "KD-REG-007", ["'plip'"]),
+        (["init"], 2, "KD-REG-005", []),
+        (["lock", "plip"], 2, "KD-REG-004", ["'plip'"]),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(
-    kdkit_cli: Cli, arguments: list[str], code: int, words: list[str]
+def test_refused_commands_change_nothing(
+    kdkit_cli: Cli, arguments: list[str], code: int, id: str, words: list[str]
 ) -> None:
     kdkit_cli.folder.joinpath("registry.yaml").write_text("version: 1\n", encoding="utf-8")
     outcome = kdkit_cli(*arguments)
-    assert (outcome.code, outcome.stdout) == (code, "")
+    assert (outcome.code, outcome.error, outcome.stdout) == (code, id, "")
     assert [word for word in words if word not in outcome.stderr] == []
-    assert "Traceback" not in outcome.stderr
     assert kdkit_cli.folder.joinpath("registry.yaml").read_text("utf-8") == "version: 1\n"
     assert not kdkit_cli.folder.joinpath("registry.lock").exists()
 
 
 @pytest.mark.parametrize("command", ["teachers", "lock", "add-teacher plip"])
-def test_a_mistake_in_the_registry_is_named_with_its_line(kdkit_cli: Cli, command: str) -> None:
+def test_a_mistake_in_the_registry_is_reported_with_its_line(kdkit_cli: Cli, command: str) -> None:
     kdkit_cli.folder.joinpath("registry.yaml").write_text("version: 1\nteachers:\n  a: {form: x}\n", encoding="utf-8")
     outcome = kdkit_cli(*command.split())
-    assert outcome.code == 2
-    assert "registry.yaml:3: unknown key 'teachers.a.form'" in outcome.stderr
+    assert (outcome.code, outcome.error) == (2, "KD-BASE-007")
+    assert "registry.yaml:3: " in outcome.stderr
+    assert "'teachers.a.form'" in outcome.stderr
     assert "'from'" in outcome.stderr
 
 
-def test_a_row_of_a_teacher_of_many_domains_stays_narrow(kdkit_cli: Cli) -> None:
+def test_the_row_of_a_teacher_with_many_domains_stays_narrow(kdkit_cli: Cli) -> None:
     (row,) = [line for line in kdkit_cli("teachers").stdout.splitlines() if line.startswith("demo-reader ")]
-    assert "vg/mri, roc/mri, rc/mri, mia/mri, 8 more  " in row
-    (full,) = [t for t in json.loads(kdkit_cli("teachers", "--json").stdout)["teachers"] if t["name"] == "demo-reader"]
+    assert row.count("/mri") == 4
+    (full,) = [t for t in kdkit_cli("teachers", "--json").json["teachers"] if t["name"] == "demo-reader"]
     assert len(full["domains"]) == 12

@@ -16,7 +16,7 @@ from tests.core.plugin_system.scaffold.fresh import OFFLINE, FreshEnvironment
 
 TUTORIAL = Path(__file__).parents[2] / "docs/start/teacher-plugin.md"
 SHIMS = {
-    "kdkit": '-m kdkit.cli.main "$@"',
+    "kdkit": '-m kdkit "$@"',
     "pytest": '-m pytest -p no:cacheprovider "$@"',
 }
 """Commands that the running environment has, in the fresh one."""

@@ -66,7 +66,7 @@ class FreshEnvironment:
 
     def kdkit(self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> Outcome:
         """The command, in a process of its own."""
-        return self.python("-m", "kdkit.cli.main", *arguments, folder=folder, variables=variables)
+        return self.python("-m", "kdkit", *arguments, folder=folder, variables=variables)
 
     def commands(self, folder: Path, *commands: Sequence[str]) -> str:
         """Several commands in one process (importing torch anew for each would take minutes); what they printed."""
