@@ -23,7 +23,7 @@ from torch import Tensor
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.contracts.token_signals import compress
 from kdkit.plugins.losses.tokens.losses import TokenDistillation
-from kdkit.plugins.losses.tokens.topk import at_temperature
+from kdkit.plugins.losses.tokens.signals import at_temperature
 
 Setting = tuple[Tensor, Tensor, dict[str, Tensor]]
 

@@ -94,10 +94,9 @@ def test_domains_are_scored_apart_and_the_unusable_are_left_out() -> None:
 
 def test_an_absent_class_and_few_samples_are_noted() -> None:
     (score,) = ZeroShot(prompts=PROMPTS).evaluate(Formula(1.0), samples(3, labels=["cyst", "stone"]))
-    assert score.notes == (
-        "no sample of nodule: candidates for accuracy, left out of AUC",
-        "only 6 samples: the intervals are rough",
-    )
+    absent, few = score.notes
+    assert "nodule" in absent
+    assert "6 samples" in few
     assert 0 <= score.metrics["auc"] <= 1
 
 

@@ -1,4 +1,4 @@
-"""The built-in aligners. Light: no torch here."""
+"""The built-in aligners: specs only, so that no torch is imported."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ def kdkit_aligners() -> tuple[AlignerSpec, ...]:
         AlignerSpec(
             name="procrustes",
             summary="one rotation for image and text, to the anchor; keeps the teacher's similarities",
-            factory="kdkit.plugins.aligners.procrustes:procrustes",
+            factory="kdkit.plugins.aligners.matrix:procrustes",
         ),
         AlignerSpec(
             name="pca",
             summary="one projection for image and text, to the main directions; ignores the anchor",
-            factory="kdkit.plugins.aligners.pca:pca",
+            factory="kdkit.plugins.aligners.matrix:pca",
         ),
         AlignerSpec(
             name="linear",
             summary="one least-squares map for image and text, to the anchor",
-            factory="kdkit.plugins.aligners.linear:linear",
+            factory="kdkit.plugins.aligners.matrix:linear",
         ),
         AlignerSpec(
             name="autoencoder",
-            summary="the first layer of an autoencoder, as MMKD-CLIP has it; ignores the anchor",
+            summary="the first layer of an autoencoder, as in MMKD-CLIP; ignores the anchor",
             factory="kdkit.plugins.aligners.autoencoder:Autoencoder",
         ),
     )

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """Linear map to the common width, an MLP encoder and decoder per signal, linear map back.
 
-    Trained to reconstruct; afterwards ``encode`` is the *first linear map alone*, as released. Nothing in its
-    loss brings teachers together or keeps their similarities. The released code trains the MLPs for all
-    teachers at once; here every teacher has its own, so that one can be added later (the linear maps are per
-    teacher there too, and only they are used).
+    Trained to reconstruct; then ``encode`` is the *first linear map alone*, as released. Its loss neither aligns
+    teachers nor keeps their similarities. The released code trains the MLPs for all teachers at once. Here every
+    teacher has its own, so that teachers can be added later (the linear maps are per teacher there too).
 
     Args:
         in_dim: the teacher's width.
         out_dim: the student's.
-        hidden: width of the MLPs; None for ``out_dim``. Not published, as are the next three.
+        hidden: width of the MLPs; None for ``out_dim``. Not published, like the next three.
         epochs, batch_size, lr: of Adam.
         dropout, noise: as released; noise is the standard deviation at the MLP's input.
     """
@@ -52,7 +51,7 @@ class Autoencoder(nn.Module):
         *,
         seed: int = 0,
     ) -> None:
-        """Start anew and train: the mean squared error of unit rows. ``anchor`` is ignored."""
+        """Reset and train on the mean squared error of unit rows (N, in_dim). ``anchor`` is ignored."""
         rows = {name: F.normalize(x.float(), dim=-1) for name, x in features.items()}
         count = len(next(iter(rows.values())))
         with torch.random.fork_rng(devices=[]), torch.enable_grad():

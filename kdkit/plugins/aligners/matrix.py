@@ -1,4 +1,4 @@
-"""Aligners that are one matrix for all signals, found in closed form."""
+"""Aligners that are one matrix for all signals, solved in closed form: Procrustes, PCA, least squares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdkit.core.base.errors import KdkitError
 
 @dataclass(frozen=True)
 class Solution:
-    """Float64: ``encoder`` (in_dim, out_dim), ``decoder`` (out_dim, in_dim), ``mean`` (in_dim,)."""
+    """In float64: ``encoder`` (in_dim, out_dim), ``decoder`` (out_dim, in_dim), ``mean`` (in_dim,)."""
 
     encoder: Tensor
     decoder: Tensor
@@ -28,8 +28,7 @@ Solver = Callable[[Tensor, "Tensor | None"], Solution]
 class MatrixAligner(nn.Module):
     """``z = (x / |x| - mean) @ encoder``, the same for every signal.
 
-    One matrix for image and text is the point: whatever it does to lengths and angles it does to both, so an
-    orthogonal one leaves every image-text cosine of the teacher as it was.
+    Image and text share the matrix, so an orthogonal one keeps every image-text cosine of the teacher.
 
     Args:
         in_dim: the teacher's width.
@@ -77,11 +76,87 @@ def unit(x: Tensor) -> Tensor:
 
 
 def required(anchor: Tensor | None, aligner: str) -> Tensor:
-    """The anchor, or an error that says what one is."""
+    """The anchor.
+
+    Raises:
+        KdkitError: when there is none.
+    """
     if anchor is None:
         raise KdkitError(
             "KD-ALIGN-001",
-            f"aligner '{aligner}' needs an anchor: features that all teachers are brought to",
-            fix="give 'anchor', or use 'pca' or 'autoencoder', which need none",
+            f"aligner '{aligner}' needs an anchor, the features to which all teachers are aligned",
+            fix="set 'anchor' in the recipe, or use 'pca' or 'autoencoder', which need none",
         )
     return anchor
+
+
+def procrustes(in_dim: int, out_dim: int) -> MatrixAligner:
+    """Orthogonal Procrustes (Schönemann 1966): ``argmin |X W - A|`` over W with orthonormal columns or rows.
+
+    ``W = U V'`` from ``X'A = U S V'``. in_dim <= out_dim: ``W W' = 1`` keeps every cosine of the teacher exactly.
+    in_dim > out_dim: ``W'W = 1`` projects onto the part of the teacher's space that fits the anchor best.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> rotation = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+        >>> aligner = procrustes(2, 2)
+        >>> aligner.fit({"image": x}, {"image": x @ rotation})
+        >>> torch.allclose(aligner.encoder, rotation)
+        True
+    """
+    return MatrixAligner(in_dim, out_dim, _rotation)
+
+
+def _rotation(x: Tensor, anchor: Tensor | None) -> Solution:
+    u, _, vh = torch.linalg.svd(x.T @ required(anchor, "procrustes"), full_matrices=False)
+    rotation = u @ vh
+    return Solution(rotation, rotation.T, torch.zeros_like(x[0]))
+
+
+def pca(in_dim: int, out_dim: int, *, center: bool = False) -> MatrixAligner:
+    """Projection on the ``out_dim`` directions of largest variance, padded with zeros if in_dim < out_dim.
+
+    Args:
+        in_dim: the teacher's width.
+        out_dim: the student's.
+        center: subtract the mean first. False keeps cosines, exactly if in_dim <= out_dim.
+    """
+
+    def solve(x: Tensor, _anchor: Tensor | None) -> Solution:
+        mean = x.mean(0) if center else torch.zeros_like(x[0])
+        _, vectors = torch.linalg.eigh((x - mean).T @ (x - mean))
+        main = vectors.flip(-1)[:, :out_dim]
+        # Eigenvectors have arbitrary signs; fix them for every machine.
+        largest = main.gather(0, main.abs().argmax(0, keepdim=True))
+        main = main * largest.sign()
+        encoder = x.new_zeros(in_dim, out_dim)
+        encoder[:, : main.shape[1]] = main
+        return Solution(encoder, encoder.T, mean)
+
+    return MatrixAligner(in_dim, out_dim, solve)
+
+
+def linear(in_dim: int, out_dim: int, *, ridge: float = 1e-3) -> MatrixAligner:
+    """Ridge regression: ``argmin |X W - A|^2 + r |W|^2``, and the same from ``X W`` back to ``X``.
+
+    Fits the anchor better than a rotation, at the teacher's expense: directions that the anchor lacks shrink.
+
+    Args:
+        in_dim: the teacher's width.
+        out_dim: the student's.
+        ridge: r as a share of the mean variance of a dimension of X.
+    """
+
+    def solve(x: Tensor, anchor: Tensor | None) -> Solution:
+        encoder = _least_squares(x, required(anchor, "linear"), ridge)
+        return Solution(encoder, _least_squares(x @ encoder, x, ridge), torch.zeros_like(x[0]))
+
+    return MatrixAligner(in_dim, out_dim, solve)
+
+
+def _least_squares(x: Tensor, y: Tensor, ridge: float) -> Tensor:
+    gram = x.T @ x
+    shift = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    # Minimum norm where directions are missing (a back map from fewer true dimensions than columns).
+    solution: Tensor = torch.linalg.lstsq(gram + shift, x.T @ y, driver="gelsd").solution
+    return solution

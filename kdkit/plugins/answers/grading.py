@@ -6,6 +6,7 @@ its plain value is that of counts that are all 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 
 from kdkit.core.evaluation.metrics import Metric
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, score_boxes
-from kdkit.plugins.answers.cleaning import clean
 from kdkit.plugins.answers.questions import (
     closed_legacy,
     closed_right,
@@ -25,10 +25,8 @@ from kdkit.plugins.answers.questions import (
     names_strictly,
     recall_and_f1,
 )
-from kdkit.plugins.answers.text.bleu import ORDER, bleu, bleu_counts
-from kdkit.plugins.answers.text.cider import cider
 from kdkit.plugins.answers.text.meteor import Meteor, MeteorLite
-from kdkit.plugins.answers.text.rouge import rouge_l
+from kdkit.plugins.answers.text.overlap import ORDER, bleu, bleu_counts, cider, rouge_l
 from kdkit.plugins.answers.text.spice import Spice
 from kdkit.plugins.answers.text.tokens import words_of
 
@@ -37,6 +35,8 @@ HEADLINE = "accuracy"
 """What trust, retention and the guard look at."""
 SIMILARITY = "similarity"
 """What corrections look at, where the headline is a hit or a miss."""
+
+_BETWEEN_LINES = re.compile(r"\n(.*?)\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,20 @@ def grade_questions(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: 
             _numbers(value is True for value in told), _numbers(value is not None for value in told)
         )
     return Graded({HEADLINE: np.where(closed, right, recall)}, others, closed.astype(np.int64))
+
+
+def clean(answer: str) -> str:
+    """An answer without end tokens, as BiRD's ``extract_information`` cleans it (ShawnHuang497/BiRD at b588ecb).
+
+    Everything from ``.<|im_end|>`` on is cut, a full stop stays; where at least two lines end, what is between the
+    first two line breaks is the answer; then white space around it goes.
+    """
+    head, cut, _ = answer.partition(".<|im_end|>")
+    answer = (head + "." if cut else answer).replace("<|im_end|>\n", "")
+    between = _BETWEEN_LINES.search(answer)
+    if between:
+        answer = between.group(1)
+    return answer.replace("<|endoftext|>", "").strip()
 
 
 GRADERS: Mapping[str, Callable[[Sequence[Reply], Tools], Graded]] = {

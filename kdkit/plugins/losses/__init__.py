@@ -1,4 +1,4 @@
-"""The built-in losses. Light: no torch here, the modules named by the import strings have it."""
+"""The built-in losses: specs only, so that no torch is imported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ TOKEN_SIGNALS = ("tokens", "topk_ids", "topk", "tail")
 
 @hookimpl
 def kdkit_losses() -> tuple[LossSpec, ...]:
-    """Losses of dual encoders, then those of generating students."""
+    """Losses of dual encoders, then of generating students."""
     return (
         LossSpec(
             name="clip",
-            summary="symmetric InfoNCE of the student's own images and texts (the task)",
+            summary="symmetric InfoNCE of the student's images and texts (the task)",
             factory="kdkit.plugins.losses.clip:ClipLoss",
             signals=(),
         ),

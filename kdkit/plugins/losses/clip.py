@@ -11,13 +11,17 @@ from kdkit.plugins.losses.rows import IMAGE, TEXT
 
 
 class ClipLoss(nn.Module):
-    """``1/2 [CE(c s_I s_T') + CE(c s_T s_I')]`` with unit rows ``s`` and the student's own scale ``c``.
+    """``1/2 [CE(c s_I s_T') + CE(c s_T s_I')]`` with unit rows ``s`` and the student's scale ``c``. Reads no teacher.
 
-    It needs no teacher: it is what a student learns in domains that no teacher covers.
+    Example:
+        >>> rows = torch.eye(2)
+        >>> student = {"image": rows, "text": rows, "logit_scale": torch.tensor(100.0)}
+        >>> round(float(ClipLoss()(LossInput(student, (), torch.zeros(2)))), 4)
+        0.0
     """
 
     def forward(self, batch: LossInput) -> Tensor:
-        """``image``, ``text`` (B, D) and ``logit_scale`` () of the student -> ()."""
+        """The student's ``image`` and ``text`` (B, D) and ``logit_scale`` () -> () in [0, inf)."""
         image = F.normalize(batch.student[IMAGE], dim=-1)
         text = F.normalize(batch.student[TEXT], dim=-1)
         logits = batch.student["logit_scale"] * image @ text.T

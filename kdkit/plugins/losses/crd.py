@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, coefficients, cross_modal, kept, nothing
+from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, mask_rows, zero_with_graph
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Teacher:
     weight: Tensor
 
     def turned(self, query: str) -> _Teacher:
-        """Image to text as it is, text to image the other way round."""
+        """The rows with ``query`` as the query signal."""
         return self if query == IMAGE else replace(self, query=self.key, key=self.query)
 
     def probabilities(self, rows: slice, domain: Tensor | None) -> Tensor:
@@ -34,30 +34,35 @@ class _Teacher:
 
 
 def hidden(covered: Tensor, domain: Tensor | None, rows: slice) -> Tensor:
-    """(rows, B) true where a softmax must not look. A sample always sees itself, so no softmax is empty."""
+    """(rows, B) true for entries outside of a softmax. Every sample is in its own, so no softmax is empty."""
     number = torch.arange(len(covered), device=covered.device)
-    seen = covered & (covered if domain is None else domain[rows, None] == domain)
-    return ~(seen | (number[rows, None] == number))
+    visible = covered & (covered if domain is None else domain[rows, None] == domain)
+    return ~(visible | (number[rows, None] == number))
 
 
 class RelationalDistillation(nn.Module):
     """``KL(softmax(u_k t_I t_T') || softmax(c s_I s_T'))``, and text to image; the mean of both directions.
 
-    It compares similarities, not features: teachers need neither the student's width nor a common space.
-    Each softmax runs over the samples that the teacher covers only.
+    It compares similarities, not features: teachers need neither the student's width nor a common space. Each softmax
+    runs over the samples that the teacher covers.
 
     Args:
-        targets: ``teachers``: one KL per teacher. ``ensemble``: one KL from the trust-weighted mean of the
-            teachers' probabilities. As a weighted sum of soft cross-entropies equals one against the
-            weighted mean, both have the same gradient where the teachers cover the same samples. ``ensemble``
-            needs one student softmax instead of one per teacher, and it also contrasts samples that no single
-            teacher covers.
+        targets: ``teachers``: one KL per teacher. ``ensemble``: one KL from the trust-weighted mean of the teachers'
+            probabilities. Both have the same gradient where the teachers cover the same samples. ``ensemble`` needs
+            one student softmax instead of one per teacher, and also contrasts samples that no teacher has in common.
         temperature: 1 / u of every teacher; ``temperatures`` overrides it by teacher.
         student_temperature: 1 / c; None for the student's own, trained ``logit_scale``.
         within_domain: softmax only over samples of the row's own domain.
-        average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
+        average_over: unit of the average, see :func:`~kdkit.plugins.losses.rows.average_weights`.
         chunk: rows of similarities in memory at a time: a few buffers of chunk x B, whatever the number of
             teachers.
+
+    Example:
+        >>> rows = torch.eye(2)
+        >>> student = {"image": rows, "text": rows, "logit_scale": torch.tensor(20.0)}
+        >>> teacher = TeacherView("same", dict(image=rows, text=rows), {}, torch.ones(2))
+        >>> float(RelationalDistillation(temperature=1 / 20)(LossInput(student, (teacher,), torch.zeros(2))))
+        0.0
     """
 
     def __init__(
@@ -77,12 +82,12 @@ class RelationalDistillation(nn.Module):
         self.average_over, self.chunk = average_over, chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Teachers that give ``image`` and ``text``; the student's, and its ``logit_scale`` -> ()."""
+        """``image`` and ``text`` rows (B, D) of teachers and student, and the student's ``logit_scale`` -> () >= 0."""
         views = cross_modal(batch)
         if not views:
-            return nothing(batch)
+            return zero_with_graph(batch)
         taught = torch.stack([view.weight > 0 for view in views]).any(0)
-        student = {name: F.normalize(kept(batch.student[name], taught), dim=-1) for name in (IMAGE, TEXT)}
+        student = {name: F.normalize(mask_rows(batch.student[name], taught), dim=-1) for name in (IMAGE, TEXT)}
         scale = self._student_scale(batch)
         domain = batch.domain if self.within_domain else None
         teachers = [self._teacher(view) for view in views]
@@ -99,7 +104,7 @@ class RelationalDistillation(nn.Module):
 
     def _teacher(self, view: TeacherView) -> _Teacher:
         keep = view.weight > 0
-        rows = {name: F.normalize(kept(view.target[name], keep), dim=-1) for name in (IMAGE, TEXT)}
+        rows = {name: F.normalize(mask_rows(view.target[name], keep), dim=-1) for name in (IMAGE, TEXT)}
         scale = 1 / self.temperatures.get(view.name, self.temperature)
         return _Teacher(rows[IMAGE], rows[TEXT], scale, view.weight)
 
@@ -107,7 +112,7 @@ class RelationalDistillation(nn.Module):
         self, query: Tensor, key: Tensor, scale: Tensor, teachers: list[_Teacher], domain: Tensor | None
     ) -> Tensor:
         groups = [teachers] if self.targets == "ensemble" else [[teacher] for teacher in teachers]
-        share = coefficients([_total(group) for group in groups], self.average_over)
+        share = average_weights([_total(group) for group in groups], self.average_over)
         parts = [
             cast(Tensor, _Divergence.apply(query, key, scale, rows, group, domain, self.chunk))
             for rows, group in zip(share, groups, strict=True)
@@ -118,8 +123,8 @@ class RelationalDistillation(nn.Module):
 class _Divergence(torch.autograd.Function):
     """``sum_b share_b KL(mean of the group's probabilities || the student's)``, some rows at a time.
 
-    As the gradient with respect to a row's logits is known with its value, ``share_b (q - p)``, it is carried on
-    to the features at once: nothing of size B x B outlives its chunk, and nothing is computed twice.
+    The gradient with respect to a row's logits is ``share_b (q - p)``, known with the value. It is propagated to the
+    features at once, so that nothing of size B x B outlives its chunk and nothing is computed twice.
     """
 
     @staticmethod
@@ -141,7 +146,7 @@ class _Divergence(torch.autograd.Function):
             similarity = query[rows] @ key.T
             out = hidden(total > 0, domain, rows)
             log_q = (scale * similarity).masked_fill_(out, -torch.inf).log_softmax(-1)
-            # Rows that no teacher covers have a target of 0; columns that a row must not see have log q = -inf.
+            # Rows without a teacher have a target of 0; masked columns have log q = -inf.
             divergence = (torch.special.xlogy(target, target) - target * log_q.masked_fill(out, 0)).sum(-1)
             value += (share[rows] * divergence).sum()
             if any(ctx.needs_input_grad):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import AverageOver, kept, mean_distance
+from kdkit.plugins.losses.rows import AverageOver, mask_rows, mean_distance
 
 
 class FeatureDistillation(nn.Module):
@@ -18,9 +18,9 @@ class FeatureDistillation(nn.Module):
     Args:
         reduction: over the D features of a row, ``sum`` (the squared distance; 2 - 2 cos for unit rows) or
             ``mean`` (as CLIP-KD's and MMKD-CLIP's code has it, which is D times smaller).
-        unit: scale the student's rows to length 1 first, as both papers do. False for targets that are
-            standardized (``standardize``, ``phi-s``): their length carries information.
-        average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
+        unit: scale the student's rows to length 1 first, as both papers do. False for
+            standardized targets (``standardize``, ``phi-s``), whose length carries information.
+        average_over: unit of the average, see :func:`~kdkit.plugins.losses.rows.average_weights`.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class FeatureDistillation(nn.Module):
         self.reduction, self.unit, self.average_over = reduction, unit, average_over
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Every signal that a teacher gives is compared with the student's output of that name, if any -> ()."""
+        """Teacher signals (B, D) against the student's outputs of those names, where they exist -> () >= 0."""
         return mean_distance(batch, self._distance, self.average_over)
 
     def _distance(self, view: TeacherView) -> Tensor:
-        """(B,); 0 in rows that do not count."""
+        """(B,); 0 in rows without weight."""
         keep = view.weight > 0
         total = torch.zeros_like(view.weight)
         for signal in [name for name in view.target if name in view.student]:
-            student = kept(view.student[signal], keep)
+            student = mask_rows(view.student[signal], keep)
             if self.unit:
                 student = F.normalize(student, dim=-1)
-            square = (student - kept(view.target[signal], keep)).square()
+            square = (student - mask_rows(view.target[signal], keep)).square()
             total = total + (square.sum(-1) if self.reduction == "sum" else square.mean(-1))
         return total

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, coefficients, cross_modal, kept, nothing
+from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, mask_rows, zero_with_graph
 
 MAX_LOG_SCALE = math.log(100)
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Student and target rows (B, D) to contrast; zeros where ``weight`` (B,) is 0."""
+    """Student and target rows (B, D) of one softmax; zeros where ``weight`` (B,) is 0."""
 
     weight: Tensor
     student: Mapping[str, Tensor]
@@ -27,19 +27,19 @@ class _Pairing:
 
 
 class InteractiveContrast(nn.Module):
-    """``1/2 [CE(c s_I t_T') + CE(c s_T t_I')]``: the student's image must find the teacher's text, and so on.
+    """``1/2 [CE(c s_I t_T') + CE(c s_T t_I')]``: student images against teacher texts, and the reverse.
 
-    ``s`` are unit rows of the student, ``t`` the teacher's rows as the recipe normalizes them. A softmax runs
-    over the rows of one teacher, so that which teacher a row is from cannot give the answer away.
+    ``s`` are unit rows of the student, ``t`` the teacher's rows as the recipe normalizes them. Each softmax runs over
+    the rows of one teacher: otherwise a row's teacher would identify its pair.
 
     Args:
-        exp: the scale ``c`` is exp(parameter), at most 100, as in CLIP. False: it is the parameter itself, as
-            in the released code of CLIP-KD and MMKD-CLIP, which then starts at 2.66 instead of 14.3.
-        learnable: train the parameter. False: it is a constant (MMKD-CLIP leaves it out of the optimizer).
+        exp: the scale ``c`` is exp(parameter), at most 100, as in CLIP. False: the parameter itself, as in the
+            released code of CLIP-KD and MMKD-CLIP, which thus starts at 2.66 instead of 14.3.
+        learnable: train the parameter. False: a constant (MMKD-CLIP omits it from the optimizer).
         initial: start of the parameter; ln(1 / 0.07) in both papers.
         mix_teachers: one softmax over all samples' targets, each the mean of its teachers' targets by trust
             (with one teacher per sample: that teacher's, as released). Needs ``space: shared``.
-        average_over: what counts equally, see :func:`~kdkit.plugins.losses.rows.coefficients`.
+        average_over: unit of the average, see :func:`~kdkit.plugins.losses.rows.average_weights`.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class InteractiveContrast(nn.Module):
             self.register_buffer("scale", start)
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Teachers that give ``image`` and ``text`` -> ()."""
+        """Teachers with ``image`` and ``text`` rows (B, D) -> () in [0, inf)."""
         parts = [_pairing(view) for view in cross_modal(batch)]
         if not parts:
-            # The scale too: a parameter without a gradient is an error under DistributedDataParallel.
-            return nothing(batch) + 0 * self.scale
+            # DistributedDataParallel requires a gradient of the scale too.
+            return zero_with_graph(batch) + 0 * self.scale
         if self.mix_teachers:
             parts = [_mixed(parts)]
-        share = coefficients([part.weight for part in parts], self.average_over)
+        share = average_weights([part.weight for part in parts], self.average_over)
         scale = self._scale()
         return (share * torch.stack([_contrast(part, scale) for part in parts])).sum()
 
@@ -83,8 +83,8 @@ def _pairing(view: TeacherView) -> _Pairing:
     keep = view.weight > 0
     return _Pairing(
         view.weight,
-        {name: kept(view.student[name], keep) for name in (IMAGE, TEXT)},
-        {name: kept(view.target[name], keep) for name in (IMAGE, TEXT)},
+        {name: mask_rows(view.student[name], keep) for name in (IMAGE, TEXT)},
+        {name: mask_rows(view.target[name], keep) for name in (IMAGE, TEXT)},
     )
 
 
@@ -95,7 +95,7 @@ def _mixed(parts: list[_Pairing]) -> _Pairing:
             "KD-LOSS-001",
             "icl cannot put teachers of different widths into one softmax",
             why="widths " + ", ".join(map(str, sorted(widths))),
-            fix="leave out 'mix_teachers', or use 'space: shared'",
+            fix="remove 'mix_teachers' from the recipe, or set 'space: shared'",
         )
     weight = torch.stack([part.weight for part in parts])
     total = weight.sum(0)
@@ -108,8 +108,7 @@ def _mixed(parts: list[_Pairing]) -> _Pairing:
 
 
 def _contrast(part: _Pairing, scale: Tensor) -> Tensor:
-    """(B,) mean of both directions; 0 in rows that do not count."""
-    # A row that does not count sees itself alone, hence a cross-entropy of exactly 0.
+    """(B,) mean of both directions. A row without weight sees itself alone: a cross-entropy of exactly 0."""
     own = torch.eye(len(part.weight), dtype=torch.bool, device=part.weight.device)
     hidden = ~((part.weight > 0) & (part.weight > 0).unsqueeze(-1) | own)
     total = torch.zeros_like(part.weight)

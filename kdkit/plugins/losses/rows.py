@@ -1,7 +1,7 @@
-"""What the losses share: rows that do not count are taken out, rows that count are averaged.
+"""Shared by the losses: masking of rows without weight, and weighted averages.
 
-A row with weight 0 may hold anything, NaN included. It is replaced (``torch.where``) before any arithmetic,
-not multiplied by 0 after it, so that neither the value nor a gradient ever sees it.
+A row of weight 0 may hold anything, NaN included. ``torch.where`` replaces it before any arithmetic: multiplying by 0
+afterwards would leave NaN in values and gradients.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AverageOver = Literal["pairs", "samples", "teachers"]
 IMAGE, TEXT = "image", "text"
 
 
-def kept(x: Tensor, keep: Tensor) -> Tensor:
+def mask_rows(x: Tensor, keep: Tensor) -> Tensor:
     """(B, D) rows where ``keep`` (B,) is true, zeros elsewhere."""
     return torch.where(keep.unsqueeze(-1), x, 0)
 
@@ -28,22 +28,28 @@ def cross_modal(batch: LossInput) -> list[TeacherView]:
     return [view for view in batch.teachers if IMAGE in view.target and TEXT in view.target]
 
 
-def nothing(batch: LossInput) -> Tensor:
-    """A scalar 0 with a graph, whatever the outputs hold."""
+def zero_with_graph(batch: LossInput) -> Tensor:
+    """A scalar 0 connected to every output, so that each parameter gets a gradient of 0. NaN in outputs is masked."""
     outputs = [x for x in batch.student.values() if x.ndim]
     return torch.stack([torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0).sum() for x in outputs]).sum()
 
 
-def coefficients(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
+def average_weights(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
     """Weights of an average over (teacher, sample) pairs.
 
     Args:
         weights: one (B,) trust vector per teacher.
-        over: what counts equally. ``pairs``: every (teacher, sample) pair in proportion to its trust;
-            ``samples``: every sample that has a teacher; ``teachers``: every teacher that has a sample.
+        over: the unit of the average. ``pairs``: every (teacher, sample) pair in proportion to its trust;
+            ``samples``: every sample with a teacher equally; ``teachers``: every teacher with a sample equally.
 
     Returns:
         (T, B) that sum to 1, or are all 0 when no row has weight.
+
+    Example:
+        >>> weights = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])]
+        >>> average_weights(weights, "samples")
+        tensor([[0.2500, 0.5000],
+                [0.2500, 0.0000]])
     """
     w = torch.stack(list(weights))
     if over != "pairs":
@@ -52,10 +58,10 @@ def coefficients(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
 
 
 def mean_distance(batch: LossInput, distance: Callable[[TeacherView], Tensor], over: AverageOver) -> Tensor:
-    """The average of ``distance(teacher)``, (B,) and 0 in rows that do not count, over teachers and samples -> ()."""
+    """Average over teachers and samples of ``distance(teacher)``, (B,) with 0 in rows without weight -> ()."""
     if not batch.teachers:
-        return nothing(batch)
-    share = coefficients([view.weight for view in batch.teachers], over)
+        return zero_with_graph(batch)
+    share = average_weights([view.weight for view in batch.teachers], over)
     return (share * torch.stack([distance(view) for view in batch.teachers])).sum()
 
 

@@ -15,7 +15,7 @@ def kdkit_trust_policies() -> Iterable[TrustPolicySpec]:
     return [
         TrustPolicySpec(
             name="threshold",
-            summary="whoever reaches a fixed accuracy, 0.90 by default",
+            summary="teachers that reach a fixed accuracy, 0.90 by default",
             factory=_AT + "Threshold",
             options={"value": 0.90, "on": "estimate", "fallback": "none"},
         ),
@@ -27,13 +27,13 @@ def kdkit_trust_policies() -> Iterable[TrustPolicySpec]:
         ),
         TrustPolicySpec(
             name="soft",
-            summary="the more, the nearer to the domain's best teacher; none that hardly beats guessing",
+            summary="weights that fall with the distance to the domain's best teacher; 0 near chance",
             factory=_AT + "Soft",
             options={"sharpness": 8.0, "floor": 0.2},
         ),
         TrustPolicySpec(
             name="all",
-            summary="every teacher in every domain in which it was measured: no gate",
+            summary="every teacher in every domain where it was measured: no gate",
             factory=_AT + "All",
             options={"unmeasured": False},
         ),

@@ -1,7 +1,8 @@
 """The built-in trust policies.
 
-Notation, per domain: ``a_t`` accuracy of teacher t, ``l_t`` its lower confidence bound, ``c`` accuracy of guessing,
-``w_t`` weight. NaN gives 0. All are equivariant to the order of teachers: equal scores get equal weights.
+A policy maps a table of T teachers and M domains to weights (T, M) in [0, 1]. Notation, per domain: ``a_t`` accuracy of
+teacher t, ``l_t`` its lower confidence bound, ``c`` accuracy of guessing, ``w_t`` weight. NaN gives 0. All are
+equivariant to the order of teachers: equal scores get equal weights.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ class Threshold:
     Args:
         value: in [0, 1].
         on: ``s`` is the ``estimate`` or the ``lower`` confidence bound.
-        fallback: in a domain where nobody passes, ``best`` lets the highest ``s`` teach if its accuracy is above
-            guessing; ``none`` leaves the domain without a teacher.
+        fallback: in a domain without a passing teacher, ``best`` admits the highest ``s`` if its accuracy is above
+            guessing; ``none`` admits no teacher.
+
+    Example:
+        >>> column = np.array([[0.95], [0.6]])
+        >>> table = TrustTable(("a", "b"), ("ct",), column, column, column, np.array([100]), np.array([0.5]))
+        >>> Threshold(value=0.9)(table).tolist()
+        [[1.0], [0.0]]
     """
 
     def __init__(self, *, value: float = 0.90, on: str = "estimate", fallback: str = "none") -> None:
@@ -34,7 +41,7 @@ class Threshold:
 
     def __call__(self, table: TrustTable) -> Array:
         scores = table.accuracy if self.on == "estimate" else table.lower
-        # Accuracies are fractions such as 27/30: 0.9 itself must pass in spite of rounding.
+        # Accuracies are fractions such as 27/30, so 0.9 must pass despite rounding.
         weights = _at_least(scores, self.value - 1e-12)
         if self.fallback == "best":
             able = np.where(_beats_guessing(table), scores, np.nan)
@@ -43,8 +50,8 @@ class Threshold:
 
 
 class TopK:
-    """``w_t = 1`` for the k highest ``a_t`` that beat guessing (``l_t > c``); a tie for the k-th place admits all of
-    it.
+    """``w_t = 1`` for the k highest ``a_t`` that beat guessing (``l_t > c``); a tie for the k-th place admits
+    all tied teachers.
 
     Args:
         k: at least 1.
@@ -62,11 +69,11 @@ class Soft:
     """``w_t = exp(-sharpness (s* - s_t))`` with the skill ``s_t = (a_t - c) / (1 - c)`` and ``s* = max s_t``.
 
     The skill is Cohen's kappa against guessing: 0 at chance, 1 when always right. The best teacher of a domain has
-    weight 1 if it beats guessing; another one with ``s_t < floor`` has 0.
+    weight 1 if it beats guessing; any other with ``s_t < floor`` has 0.
 
     Args:
         sharpness: at least 0; at 8, a skill .1 below the best has weight .45.
-        floor: the least skill that may teach beside the best, in [0, 1].
+        floor: the least skill of teachers beside the best, in [0, 1].
     """
 
     def __init__(self, *, sharpness: float = 8.0, floor: float = 0.2) -> None:
@@ -88,7 +95,7 @@ class All:
     """``w_t = 1`` wherever ``a_t`` was measured.
 
     Args:
-        unmeasured: also where it was not: the way to learn from captions alone, at your own risk.
+        unmeasured: also where it was not measured, for data without labels, at your own risk.
     """
 
     def __init__(self, *, unmeasured: bool = False) -> None:
@@ -100,7 +107,7 @@ class All:
 
 
 def _beats_guessing(table: TrustTable) -> Array:
-    """(T, M): better than guessing beyond doubt, ``lower > c``; a teacher at chance level teaches noise."""
+    """(T, M): significantly better than guessing, ``lower > c``; a teacher at chance level teaches noise."""
     return np.asarray(table.lower > table.chance)
 
 
@@ -110,7 +117,7 @@ def _at_least(scores: Array, value: Array | float) -> Array:
 
 
 def _among_best(scores: Array, k: int) -> Array:
-    """1 for the k highest of each column and what ties with the k-th; NaN never."""
+    """1 for the k highest of each column and ties with the k-th; 0 for NaN."""
     if not len(scores):
         return np.zeros_like(scores)
     ranked = np.sort(np.nan_to_num(scores, nan=-np.inf), axis=0)
@@ -120,4 +127,4 @@ def _among_best(scores: Array, k: int) -> Array:
 
 def _require(policy: str, holds: bool, option: str, value: object, wanted: str) -> None:
     if not holds:
-        raise KdkitError("KD-POL-001", f"policy '{policy}': {option} is {value!r}", fix=f"{option} must be {wanted}")
+        raise KdkitError("KD-POL-001", f"policy '{policy}': {option} is {value!r}", fix=f"set {option} to {wanted}")

@@ -8,13 +8,13 @@ from kdkit.core.contracts.hookspecs import hookimpl
 
 @hookimpl
 def kdkit_recipes() -> tuple[RecipeSpec, ...]:
-    """Ours, and the published methods to compare with."""
+    """The default recipe, and published methods to compare with."""
     return (
         _spec(
-            "kdkit", "each teacher in its own space through heads, and one similarity row from all of them; the default"
+            "kdkit", "each teacher in its own space through heads, and one similarity row of all teachers; the default"
         ),
-        _spec("mmkd-paper", "MMKD-CLIP as its paper describes it: FD + ICL + 0.1 CLIP, gate at 0.90"),
-        _spec("mmkd-released", "MMKD-CLIP as its released code does it, oddities included"),
+        _spec("mmkd-paper", "MMKD-CLIP as in its paper: FD + ICL + 0.1 CLIP, gate at 0.90"),
+        _spec("mmkd-released", "MMKD-CLIP as in its released code, oddities included"),
         _spec("clipkd", "CLIP-KD: CLIP + CRD + ICL + 2000 FD"),
         _spec(
             "clinkd",

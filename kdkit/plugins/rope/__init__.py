@@ -1,4 +1,4 @@
-"""Built-in RoPE variants of vision-language students. Light: declares, imports no library."""
+"""Built-in RoPE variants of vision-language students: specs only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def kdkit_rope_variants() -> tuple[RopeSpec, ...]:
     return (
         RopeSpec(
             name="rope-1d",
-            summary="every token at its index: image tokens in reading order, as if they were text",
+            summary="every token at its index: image tokens in reading order, like text",
             factory=_VARIANTS + "rope_1d",
         ),
         RopeSpec(
@@ -23,12 +23,12 @@ def kdkit_rope_variants() -> tuple[RopeSpec, ...]:
         ),
         RopeSpec(
             name="rope-mixed",
-            summary="vision tower: every rotary plane turns along a learnt direction of the image",
+            summary="vision tower: every rotary plane rotates along a learned direction of the image",
             factory="kdkit.plugins.rope.mixed:RopeMixed",
         ),
         RopeSpec(
             name="mrope",
-            summary="M-RoPE of Qwen2-VL: time, row, column; text goes on after the longest side",
+            summary="M-RoPE of Qwen2-VL: time, row, column; text continues after the longest side",
             factory=_VARIANTS + "mrope",
         ),
         RopeSpec(
@@ -44,7 +44,7 @@ def kdkit_rope_variants() -> tuple[RopeSpec, ...]:
         *(
             RopeSpec(
                 name=name,
-                summary="ClinKD's MCG-RoPE (= RoPE-TV): an image of n tokens takes n places, equal gaps on both sides",
+                summary="ClinKD's MCG-RoPE (= RoPE-TV): an image of n tokens takes n positions, with equal gaps",
                 factory=_VARIANTS + "rope_tv",
             )
             for name in ("mcg-rope", "rope-tv")

@@ -1,6 +1,7 @@
-"""Frequency layouts: which of the axes time (0), row (1) and column (2) turns each rotary plane.
+"""Frequency layouts: the axis, time (0), row (1) or column (2), that rotates each rotary plane.
 
-F planes, 0 the fastest. Every plane has one axis, so text, which is equal on all axes, turns as in 1-D RoPE.
+F planes, 0 the fastest. Every plane has one axis, so text, which is equal on all axes, rotates as in 1-D RoPE. Layouts
+map F to (F,) int64.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ TIME, ROW, COLUMN = range(3)
 
 
 def sections(planes: int, section: Sequence[int] | None) -> Tensor:
-    """M-RoPE: the fastest planes are time's, then the rows', then the columns': (16, 24, 24) of 64.
+    """M-RoPE: the fastest planes belong to time, then to rows, then to columns: (16, 24, 24) of 64.
 
     Args:
         section: planes of each axis; by default 2 : 3 : 3.
+
+    Raises:
+        KdkitError: sections that do not add up to ``planes``.
+
+    Example:
+        >>> sections(8, (2, 3, 3)).tolist()
+        [0, 0, 1, 1, 1, 2, 2, 2]
     """
     if section is None:
         spatial = 3 * planes // 8
@@ -28,26 +36,26 @@ def sections(planes: int, section: Sequence[int] | None) -> Tensor:
         raise KdkitError(
             "KD-ROPE-001",
             f"the sections {list(section)} do not share {planes} frequencies among time, row and column",
-            fix=f"three numbers that add up to {planes}, half the width of an attention head",
+            fix=f"give three numbers that add up to {planes}, half the width of an attention head",
         )
     return torch.arange(3).repeat_interleave(torch.tensor(section))
 
 
 def interleaved(planes: int, _: Sequence[int] | None = None) -> Tensor:
-    """Qwen3-VL: time, row, column by turns; what is left of the slowest is time's: (24, 20, 20) of 64."""
+    """Qwen3-VL: time, row, column by turns; the remaining slowest planes belong to time: (24, 20, 20) of 64."""
     turns = 3 * (5 * planes // 16)
     index = torch.arange(planes)
     return torch.where(index < turns, index % 3, TIME)
 
 
 def low_time(planes: int, _: Sequence[int] | None = None) -> Tensor:
-    """VideoRoPE: row and column by turns; the slowest quarter is time's."""
+    """VideoRoPE: row and column by turns; the slowest quarter belongs to time."""
     index = torch.arange(planes)
     return torch.where(index < planes - planes // 4, index % 2 + ROW, TIME)
 
 
 def axial(planes: int, _: Sequence[int] | None = None) -> Tensor:
-    """Row and column by turns, so that both have the same range of frequencies; nothing is time's."""
+    """Row and column by turns, so that both have the same range of frequencies; none belongs to time."""
     return torch.arange(planes) % 2 + ROW
 
 

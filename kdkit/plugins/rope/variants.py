@@ -1,4 +1,4 @@
-"""RoPE variants of the language tower: a position design and a frequency layout, freely combined."""
+"""RoPE variants of the language tower: combinations of a position design and a frequency layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.rope.designs import (
     Design,
-    centred_lattice,
+    Grid,
+    centered_lattice,
     diagonal,
     lattice_at_text,
     lattice_with_gap,
@@ -21,7 +22,6 @@ from kdkit.plugins.rope.designs import (
     walk,
 )
 from kdkit.plugins.rope.layouts import Layout, find_layout, sections
-from kdkit.plugins.rope.sequence import Grid
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LanguageRope:
         return walk(self.design, modality, grids).to(self.dtype)
 
     def frequencies(self, inverse: Tensor, heads: int = 1) -> Tensor:  # noqa: ARG002  (heads do not differ)
-        """(F,) -> (3, F): every plane turns with one axis."""
+        """(F,) -> (3, F): every plane rotates with one axis."""
         axis = self.layout(len(inverse), self.section)
         return torch.where(axis == torch.arange(3)[:, None], inverse.float(), 0.0)
 
@@ -61,12 +61,14 @@ class LanguageRope:
 def _make(design: Design, layout: str, section: Sequence[int] | None, dtype: torch.dtype = torch.int64) -> LanguageRope:
     chosen = find_layout(layout)
     if section is not None and chosen is not sections:
-        raise KdkitError("KD-ROPE-009", f"the layout '{layout}' has no sections", fix="leave 'section' out")
+        raise KdkitError(
+            "KD-ROPE-009", f"the layout '{layout}' has no sections", fix="remove 'section', or set 'layout: sections'"
+        )
     return LanguageRope(design, chosen, None if section is None else tuple(section), dtype)
 
 
 def rope_1d(*, layout: str = "sections", section: Sequence[int] | None = None) -> LanguageRope:
-    """Every token at its index, on all axes; so the layout changes nothing."""
+    """Every token at its index on all axes, whatever the layout."""
     return _make(reading_order, layout, section)
 
 
@@ -88,14 +90,14 @@ def mrope_interleaved(*, layout: str = "interleaved", section: Sequence[int] | N
 def videorope(*, delta: int = 2, layout: str = "low-time", section: Sequence[int] | None = None) -> LanguageRope:
     """VideoRoPE; ``delta`` is the step between frames, in text positions."""
     if delta < 1:
-        raise KdkitError("KD-ROPE-010", f"delta is a number of text positions, at least 1, not {delta}")
+        raise KdkitError("KD-ROPE-010", f"delta is {delta}", fix="give a whole number of text positions, at least 1")
     return _make(diagonal(delta), layout, section)
 
 
 def clinkd_repo(*, gap: int = 2, layout: str = "sections", section: Sequence[int] | None = None) -> LanguageRope:
-    """What ClinKD released under the name of MCG-RoPE; ``gap=1`` is M-RoPE."""
+    """ClinKD's released code of MCG-RoPE; ``gap=1`` is M-RoPE."""
     if gap < 1:
-        raise KdkitError("KD-ROPE-011", f"gap is a distance between positions, at least 1, not {gap}")
+        raise KdkitError("KD-ROPE-011", f"gap is {gap}", fix="give a whole number of positions, at least 1")
     return _make(lattice_with_gap(gap), layout, section)
 
 
@@ -105,7 +107,7 @@ def rope_tv(
     layout: str = "sections",
     section: Sequence[int] | None = None,
 ) -> LanguageRope:
-    """ClinKD's MCG-RoPE as the paper has it (eq. 1-11), which is RoPE-TV.
+    """ClinKD's MCG-RoPE as in the paper (arXiv 2502.05928, eq. 1-11), which is RoPE-TV.
 
     Args:
         alpha: distance between neighboring rows and columns, at least 0; one number, or three for time, rows and
@@ -114,6 +116,6 @@ def rope_tv(
     steps = tuple(float(a) for a in alpha) if isinstance(alpha, Sequence) else (float(alpha),) * 3
     if len(steps) != 3 or not all(math.isfinite(step) and step >= 0 for step in steps):
         raise KdkitError(
-            "KD-ROPE-012", f"alpha is one number, or three for time, rows and columns, at least 0, not {alpha}"
+            "KD-ROPE-012", f"alpha is {alpha}", fix="give a number of at least 0, or three for time, rows and columns"
         )
-    return _make(centred_lattice(steps), layout, section, torch.float64)
+    return _make(centered_lattice(steps), layout, section, torch.float64)

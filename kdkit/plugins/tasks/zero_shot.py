@@ -18,7 +18,7 @@ FEW = 30
 class ZeroShot:
     """Accuracy and macro one-vs-rest AUC per domain, with stratified bootstrap intervals.
 
-    The candidates of a domain are the classes that ``prompts`` has for it, present in the samples or not.
+    The candidates of a domain are all classes in ``prompts``, present in the samples or not.
 
     Args:
         prompts: domain -> class -> prompts.
@@ -38,20 +38,20 @@ class ZeroShot:
         self.prompts = prompts
         self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
 
-    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+    def evaluate(self, model: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with labeled samples of at least two classes, in the order of ``prompts``."""
         by_domain: dict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
             if sample.label in self.prompts.get(sample.domain, {}):
                 by_domain[sample.domain].append(sample)
         usable = [d for d in self.prompts if len({sample.label for sample in by_domain[d]}) > 1]
-        return [self._score(view, domain, by_domain[domain]) for domain in usable]
+        return [self._score(model, domain, by_domain[domain]) for domain in usable]
 
-    def _score(self, view: ModelFeatures, domain: str, samples: Sequence[Sample]) -> DomainScore:
+    def _score(self, model: ModelFeatures, domain: str, samples: Sequence[Sample]) -> DomainScore:
         prompts = self.prompts[domain]
         number = {label: index for index, label in enumerate(prompts)}
         labels = np.array([number[str(sample.label)] for sample in samples], dtype=np.int64)
-        log_odds = class_log_odds(view.image(samples), class_embeddings(prompts, view.text), self.logit_scale)
+        log_odds = class_log_odds(model.image(samples), class_embeddings(prompts, model.text), self.logit_scale)
         correct = (log_odds.argmax(axis=1) == labels).astype(np.float64)
 
         def both(counts: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
@@ -77,7 +77,7 @@ class ZeroShot:
 def _notes(prompts: Mapping[str, Any], present: set[str], count: int) -> tuple[str, ...]:
     notes = []
     if absent := [label for label in prompts if label not in present]:
-        notes.append(f"no sample of {', '.join(absent)}: candidates for accuracy, left out of AUC")
+        notes.append(f"no sample of {', '.join(absent)}: candidates for accuracy, not in AUC")
     if count < FEW:
         notes.append(f"only {count} samples: the intervals are rough")
     return tuple(notes)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.plugins.answers.boxes.scoring import overlap, score_boxes, written_boxes
-from kdkit.plugins.answers.cleaning import clean
+from kdkit.plugins.answers.grading import clean
 from kdkit.plugins.answers.questions import (
     closed_legacy,
     closed_right,

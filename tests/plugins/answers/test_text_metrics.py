@@ -13,16 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.plugins.answers.text.bleu import bleu, bleu_counts
-from kdkit.plugins.answers.text.cider import cider
-from kdkit.plugins.answers.text.meteor import MeteorLite, find_jar, make_meteor
-from kdkit.plugins.answers.text.rouge import longest_common_subsequence, rouge_l
+from kdkit.plugins.answers.text.meteor import JAR, MeteorLite, find_jar, make_meteor, stem
+from kdkit.plugins.answers.text.overlap import bleu, bleu_counts, cider, longest_common_subsequence, rouge_l
 from kdkit.plugins.answers.text.spice import CORENLP, Spice
-from kdkit.plugins.answers.text.stem import stem
 from kdkit.plugins.answers.text.tokens import words_of
 from tests.errors import raises_error
 
-JAVA = shutil.which("java") is not None and find_jar() is not None
+JAVA = shutil.which("java") is not None and find_jar("meteor", JAR) is not None
 needs_java = pytest.mark.skipif(not JAVA, reason="no Java, or no pycocoevalcap")
 
 PAIRS = [

@@ -32,7 +32,7 @@ from kdkit.plugins.loaders.endpoint import EndpointTeacher, load_endpoint
 from kdkit.plugins.loaders.endpoint_logprobs import UNKNOWN_TOKEN, Vocabulary, logprob_signals, parse_logprobs
 from kdkit.plugins.loaders.generating import GeneratingTeacher
 from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogitDistillation
-from kdkit.plugins.losses.tokens.topk import at_temperature
+from kdkit.plugins.losses.tokens.signals import at_temperature
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.errors import raises_error

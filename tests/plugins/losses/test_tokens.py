@@ -16,7 +16,7 @@ from kdkit.core.contracts.token_signals import TEMPERATURES, compress
 from kdkit.plugins.losses.tokens.chunked import sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation
-from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
+from kdkit.plugins.losses.tokens.signals import at_temperature, student_classes
 from tests.errors import raises_error
 
 V, H, B, A = 17, 6, 4, 5

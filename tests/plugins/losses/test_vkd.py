@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.vkd import NORMALISE, AnswerOrthogonalDistillation, OrthogonalDistillation
+from kdkit.plugins.losses.vkd import NORMALIZATIONS, AnswerOrthogonalDistillation, OrthogonalDistillation
 from tests.errors import raises_error
 from tests.plugins.losses import reference
 from tests.plugins.losses.test_losses import make_batch, views_of
@@ -31,7 +31,7 @@ def smooth_l1(s: Array, t: Array, normalize: str) -> float:
     return float(np.mean([d * d / 2 if abs(d) < 1 else abs(d) - 0.5 for d in s - t]))
 
 
-@pytest.mark.parametrize("normalize", NORMALISE)
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
 @pytest.mark.parametrize("over", ["pairs", "samples", "teachers"])
 def test_of_dual_encoders(normalize: Any, over: Any) -> None:
     for seed in range(3):
@@ -62,7 +62,7 @@ def answers(weights: Tensor | None = None) -> LossInput:
     return LossInput(outputs, tuple(views), torch.zeros(B, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("normalize", NORMALISE)
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
 def test_of_answers_is_a_mean_per_token_by_trust(normalize: Any) -> None:
     batch, total, mass = answers(), 0.0, 0.0
     for view in batch.teachers:

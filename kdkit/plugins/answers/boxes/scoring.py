@@ -62,7 +62,7 @@ def score_boxes(answer: str, reference: str, threshold: float = THRESHOLD) -> Hi
         targets=len(targets),
         found=len(found),
         published=sum(value > threshold for value in best),
-        strict=_matched([[value > threshold for value in row] for row in table], len(found)),
+        strict=round(_paired([[float(value > threshold) for value in row] for row in table])),
         overlap=sum(best),
         alike=_paired(table) / max(len(targets), len(found), 1),
     )
@@ -92,25 +92,8 @@ def _corners(text: str) -> Corners | None:
     return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) >= 4 else None
 
 
-def _matched(hits: Sequence[Sequence[bool]], boxes: int) -> int:
-    """The most targets that can be hit with each box used once: augmenting paths (Kuhn, 1955)."""
-    owner: list[int | None] = [None] * boxes
-
-    def place(target: int, tried: set[int]) -> bool:
-        for box in range(boxes):
-            if hits[target][box] and box not in tried:
-                tried.add(box)
-                held = owner[box]
-                if held is None or place(held, tried):
-                    owner[box] = target
-                    return True
-        return False
-
-    return sum(place(target, set()) for target in range(len(hits)))
-
-
 def _paired(table: Sequence[Sequence[float]]) -> float:
-    """The largest sum of overlaps (targets, boxes) with every target and every box in one pair at most."""
+    """The largest sum over (targets, boxes) with every target and every box in one pair at most."""
     if not table or not table[0]:
         return 0.0
     from scipy.optimize import linear_sum_assignment

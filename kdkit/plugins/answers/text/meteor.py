@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import snowballstemmer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.plugins.answers.text.stem import stem
 
 Array = np.ndarray[Any, Any]
 JAR = "meteor-1.5.jar"
 COLUMNS = 23
 """Numbers per sample that the jar prints: lengths, function words, matches of four kinds, chunks, matched words."""
+
+
+_PORTER = snowballstemmer.stemmer("porter")
 
 
 class Meteor(Protocol):
@@ -45,7 +50,7 @@ def make_meteor(which: str) -> Meteor:
         return MeteorLite()
     if which != "jar":
         raise KdkitError("KD-ANS-015", f"there is no METEOR '{which}'", fix="'jar' (Java and pycocoevalcap) or 'lite'")
-    jar = find_jar()
+    jar = find_jar("meteor", JAR)
     if jar is None or shutil.which("java") is None:
         raise KdkitError(
             "KD-ANS-016",
@@ -57,14 +62,11 @@ def make_meteor(which: str) -> Meteor:
     return MeteorJar(jar)
 
 
-def find_jar() -> Path | None:
-    """The jar inside an installed pycocoevalcap, which is not imported."""
+def find_jar(metric: str, name: str) -> Path | None:
+    """A metric's jar inside an installed pycocoevalcap, which is not imported."""
     spec = find_spec("pycocoevalcap")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        jar = Path(folder) / "meteor" / JAR
-        if jar.is_file():
-            return jar
-    return None
+    jars = (Path(folder) / metric / name for folder in ((spec and spec.submodule_search_locations) or ()))
+    return next((jar for jar in jars if jar.is_file()), None)
 
 
 class MeteorJar:
@@ -152,6 +154,12 @@ class MeteorLite:
             mean = precision * recall / (self._ALPHA * precision + (1 - self._ALPHA) * recall)
             penalty = self._GAMMA * (chunks / matched) ** self._BETA
         return np.asarray(np.nan_to_num(mean * (1 - penalty)))
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """Stem of a lower-case word by Porter (1980); words of up to two letters and words with other characters stay."""
+    return str(_PORTER.stemWord(word)) if len(word) > 2 and re.fullmatch("[a-z]+", word) else word
 
 
 def _matches(answer: Sequence[str], reference: Sequence[str]) -> tuple[int, int]:

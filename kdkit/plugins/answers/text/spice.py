@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.plugins.answers.text.meteor import find_jar
 
 JAR = "spice-1.0.jar"
 CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -35,11 +35,11 @@ class Spice:
 
     def __init__(self, corenlp: Path, memory: str = "8G") -> None:
         missing = [name for name in CORENLP if not (corenlp / name).is_file()]
-        folder = _spice_folder()
+        jar = find_jar("spice", JAR)
         why = f"no {missing[0]} in it" if missing else ""
         why = why or ("" if shutil.which("java") else "no 'java' command")
-        why = why or ("" if folder else "pycocoevalcap, which has the jar, is not installed")
-        if why or folder is None:
+        why = why or ("" if jar else "pycocoevalcap, which has the jar, is not installed")
+        if why or jar is None:
             raise KdkitError(
                 "KD-ANS-018",
                 "SPICE cannot run",
@@ -48,7 +48,7 @@ class Spice:
                 fix="install Java, 'pip install --no-deps pycocoevalcap', and unpack stanford-corenlp-full-2015-12-09",
                 code=ExitCode.MISSING,
             )
-        jars = [folder / JAR, *sorted((folder / "lib").glob("*.jar")), *(corenlp / name for name in CORENLP)]
+        jars = [jar, *sorted((jar.parent / "lib").glob("*.jar")), *(corenlp / name for name in CORENLP)]
         self._command = ["java", f"-Xmx{memory}", "-cp", os.pathsep.join(map(str, jars)), MAIN]
 
     def scores(self, answers: Sequence[str], references: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -72,11 +72,3 @@ class Spice:
                 )
             scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(found.read_text("utf-8"))}
         return np.nan_to_num(np.array([scored[number] for number in range(len(rows))], dtype=np.float64))
-
-
-def _spice_folder() -> Path | None:
-    spec = find_spec("pycocoevalcap")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(folder) / "spice" / JAR).is_file():
-            return Path(folder) / "spice"
-    return None

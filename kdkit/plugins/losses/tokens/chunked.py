@@ -1,7 +1,7 @@
-"""A function of the logits of many tokens whose (tokens, vocabulary) matrix never exists as a whole.
+"""Sums over the logits of many tokens without the whole (tokens, vocabulary) matrix.
 
-One chunk's logits are made, their value and gradient taken, and dropped; nothing is computed twice, so the
-time is that of the plain way. (The idea is known from fused linear losses, e.g. arXiv 2410.10989, section 3.2.)
+The logits of one chunk are computed, reduced to value and gradient, and dropped. Nothing is computed twice, so the
+time equals that of the plain computation. (As in fused linear losses, e.g. arXiv 2410.10989, section 3.2.)
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ import torch
 from torch import Tensor
 
 CHUNK = 96
-"""Tokens whose logits exist at one time, by default: 58 MB of float32 at a vocabulary of 151,936. Matrix products of
-fewer rows are slower."""
+"""Default number of tokens with logits in memory: 58 MB of float32 at a vocabulary of 151,936. Fewer rows make slower
+matrix products."""
 ELEMENTS = 2**19
-"""Logits that a value is taken of at one time: what it needs besides is small, and stays near the processor."""
+"""Logits per evaluation of ``value``, so that its temporaries fit the processor's cache."""
 
 Value = Callable[[Tensor, slice], Tensor]
-"""(logits (c, V) float32, which tokens they are) -> (): the sum over these tokens. They are never changed in place."""
+"""(logits (c, V) float32, slice of their tokens) -> (): the sum over these tokens. Must not change the logits."""
 
 
 def sum_over_tokens(hidden: Tensor, embedding: Tensor, value: Value, *, chunk: int = CHUNK) -> Tensor:
     """``sum over chunks of value(hidden[chunk] @ embedding.T, chunk)``, with its exact gradient.
 
-    The logits of ``chunk`` tokens are made at once; the value is taken of a few rows at a time, and the gradient
-    overwrites them.
+    The gradient of a block of rows overwrites its logits.
 
     Args:
         hidden: (N, H) states that predict N tokens.
         embedding: (V, H) the output embedding.
-        value: differentiable once; sees chunks in order and must not depend on how tokens are cut.
+        value: differentiable once; receives chunks in order and must not depend on their boundaries.
         chunk: tokens at one time.
 
     Returns:
@@ -74,7 +73,7 @@ class _SumOverTokens(torch.autograd.Function):
 
 
 def _into_slopes(logits: Tensor, value: Value, start: int) -> Tensor:
-    """The value of tokens from ``start`` on; each of their logits becomes the value's slope there."""
+    """The value of these logits, which are overwritten by its gradient."""
     total = logits.new_zeros(())
     rows = max(1, ELEMENTS // logits.shape[1])
     for first in range(0, len(logits), rows):

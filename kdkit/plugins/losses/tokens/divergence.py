@@ -1,7 +1,7 @@
-"""How far the student's distribution q of the next token is from the teacher's p. Everything in log space.
+"""Divergences of the student's next-token distribution q from the teacher's p, in log space.
 
-``log_p`` and ``log_q`` are (c, n), each row normalized and finite: a class that cannot be has ``NEVER``, whose
-exponential is 0, so that nothing is 0 times infinity. Results are (c,).
+``log_p`` and ``log_q`` are (c, n), each row normalized and finite: impossible classes have ``NEVER``, whose exponential
+is 0, so that 0 times infinity never occurs. Results are (c,).
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ Divergence = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) = sum p (log p - log q)."""
+    """KL(p || q) = sum p (log p - log q).
+
+    Example:
+        >>> p = torch.tensor([[0.5, 0.5]]).log()
+        >>> kl(p, torch.tensor([[0.25, 0.75]]).log())
+        tensor([0.1438])
+    """
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
@@ -75,4 +81,4 @@ DIVERGENCES: Mapping[str, Divergence] = {
     "tvd": total_variation,
 }
 DEFAULT_MIX = {"jsd": 0.5, "skewed-kl": 0.1, "skewed-reverse-kl": 0.1}
-"""The number that a divergence takes: GKD's beta, DistiLLM's skew. The others take none."""
+"""Default of GKD's beta and DistiLLM's skew; the other divergences have no such number."""

@@ -1,4 +1,4 @@
-"""Cross entropy, distillation from top-k distributions, and ULD, as losses that recipes name."""
+"""Token losses: cross entropy, distillation from top-k distributions, and ULD."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import LossInput
-from kdkit.plugins.losses.tokens.answers import Answers, Stored, speaking, stored
 from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
-from kdkit.plugins.losses.tokens.topk import at_temperature, student_classes
+from kdkit.plugins.losses.tokens.signals import (
+    AnswerTokens,
+    StoredDistributions,
+    at_temperature,
+    read_stored,
+    student_classes,
+    token_teachers,
+)
 
 
 class AnswerCrossEntropy(nn.Module):
@@ -28,11 +34,11 @@ class AnswerCrossEntropy(nn.Module):
         self.chunk = chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """-> (); it needs no teacher."""
-        answers = Answers.of(batch)
+        """The student's hidden states (B, S, H), output embedding (V, H) and token ids (B, S) -> () in [0, inf)."""
+        answers = AnswerTokens.of(batch)
         count = batch.total(answers.hidden.new_tensor(float(len(answers.ids))))
         if not len(answers.ids):
-            return answers.nothing(batch)
+            return answers.zero_with_graph(batch)
 
         def value(logits: Tensor, part: slice) -> Tensor:
             return F.cross_entropy(logits, answers.ids[part], reduction="sum")
@@ -50,14 +56,14 @@ class TokenDistillation(nn.Module):
 
     Args:
         divergence: one of :data:`~kdkit.plugins.losses.tokens.divergence.DIVERGENCES`.
-        mix: what ``jsd`` calls beta and the skewed ones skew; None for their published default.
-        temperature: T; the stored signals allow 0.5, 1 and 2. (T < 1 sharpens.)
+        mix: beta of ``jsd``, skew of the skewed divergences; None for the published default.
+        temperature: T; stored signals allow 0.5, 1 and 2. (T < 1 sharpens.)
         noise: standard deviation of normal noise on every class's logit of teacher and student (ClinKD's
             epsilon, eq. 12 and 13, whose size the paper does not give; one number for all classes would cancel).
         chunk: tokens whose logits exist at one time.
 
     Raises:
-        KdkitError: for an unknown divergence, or a mix outside [0, 1] or where none is taken.
+        KdkitError: an unknown divergence; a mix outside [0, 1], or for a divergence without one.
     """
 
     def __init__(
@@ -75,16 +81,19 @@ class TokenDistillation(nn.Module):
             raise KdkitError("KD-LOSS-003", f"there is no divergence '{divergence}'", where="token-kd", fix=fix)
         if mix is not None and (divergence not in DEFAULT_MIX or not 0 <= mix <= 1):
             raise KdkitError(
-                "KD-LOSS-004", f"'{divergence}' takes no mix of {mix:g}", where="token-kd", fix="leave 'mix' out"
+                "KD-LOSS-004",
+                f"'{divergence}' takes no mix of {mix:g}",
+                where="token-kd",
+                fix="choose a mix from 0 to 1" if divergence in DEFAULT_MIX else "remove 'mix' from the recipe",
             )
         self.divergence, self.mix = divergence, DEFAULT_MIX.get(divergence, 0.0) if mix is None else mix
         self.temperature, self.noise, self.chunk = temperature, noise, chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """-> ()."""
+        """Student states and stored teacher distributions -> () >= 0."""
         return _mean_over_tokens(batch, self._rows, same_tokens=True, chunk=self.chunk)
 
-    def _rows(self, logits: Tensor, teacher: Stored, part: slice) -> Tensor:
+    def _rows(self, logits: Tensor, teacher: StoredDistributions, part: slice) -> Tensor:
         """(c,) the divergence at each token."""
         log_p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(logits.dtype)
         log_q = student_classes(logits, teacher.ids[part], self.temperature)
@@ -101,9 +110,9 @@ class TokenDistillation(nn.Module):
 class UniversalLogitDistillation(nn.Module):
     """L1 distance of the sorted probabilities of teacher and student, token by token (arXiv 2402.12030, eq. 6).
 
-    For teachers with another vocabulary: which token is likely is not compared, only how the mass is spread.
-    Answers are compared place by place up to the shorter one's end. From stored signals: the k largest
-    probabilities of either side, and the rest of the mass as one class.
+    For teachers with another vocabulary: it compares how the probability mass is spread, not over which tokens.
+    Answers are compared position by position up to the end of the shorter one: the k largest probabilities of either
+    side, and the remaining mass as one class.
 
     Args:
         temperature: of both distributions; 0.5, 1 or 2.
@@ -115,10 +124,10 @@ class UniversalLogitDistillation(nn.Module):
         self.temperature, self.chunk = temperature, chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """-> (), mean over the tokens by trust, in [0, 2]."""
+        """Student states and stored teacher distributions -> (), mean over tokens by trust, in [0, 2]."""
         return _mean_over_tokens(batch, self._rows, same_tokens=False, chunk=self.chunk)
 
-    def _rows(self, logits: Tensor, teacher: Stored, part: slice) -> Tensor:
+    def _rows(self, logits: Tensor, teacher: StoredDistributions, part: slice) -> Tensor:
         """(c,) the distance at each token."""
         q = (logits / self.temperature).softmax(-1)
         p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(q.dtype).exp()
@@ -130,19 +139,19 @@ class UniversalLogitDistillation(nn.Module):
 
 
 def _mean_over_tokens(
-    batch: LossInput, rows: Callable[[Tensor, Stored, slice], Tensor], *, same_tokens: bool, chunk: int
+    batch: LossInput, rows: Callable[[Tensor, StoredDistributions, slice], Tensor], *, same_tokens: bool, chunk: int
 ) -> Tensor:
-    """() the mean of ``rows(logits, teacher, which tokens)``, (c,), over tokens and teachers by trust.
+    """() the mean of ``rows(logits, teacher, tokens)``, (c,), over tokens and teachers by trust.
 
-    Only logits of tokens that some teacher speaks about are made.
+    Logits are computed only for tokens that a teacher covers.
     """
-    views = speaking(batch)
+    views = token_teachers(batch)
     taught = torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
-    answers = Answers.of(batch, taught)
-    teachers = [stored(view, answers, same_tokens=same_tokens) for view in views]
+    answers = AnswerTokens.of(batch, taught)
+    teachers = [read_stored(view, answers, same_tokens=same_tokens) for view in views]
     mass = batch.total(torch.stack([answers.hidden.new_zeros(()), *(t.weight.sum() for t in teachers)]).sum())
     if not len(answers.ids) or not bool(mass > 0):
-        return answers.nothing(batch)
+        return answers.zero_with_graph(batch)
 
     def value(logits: Tensor, part: slice) -> Tensor:
         return torch.stack([(rows(logits, t, part) * t.weight[part]).sum() for t in teachers]).sum()
