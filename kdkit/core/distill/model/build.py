@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.shared import subsample
 from kdkit.core.distill.loop.dataloader import StudentInputs, Teaching
@@ -271,16 +271,7 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
     the recipe's space is another one.
     """
     path = parent.folder / TASK_FILE
-    try:
-        saved = load_file(path)
-    except (OSError, ValueError) as error:
-        raise KdkitError(
-            "KD-DIST-022",
-            f"the heads of {parent.name} cannot be read",
-            where=str(path),
-            why=str(error),
-            code=ExitCode.MISSING,
-        ) from None
+    saved = read_tensors(path, fix=f"restore {parent.name} from a copy, or go back to another version: kdkit rollback")
     before, now = parent.lineage.recipe, plan.recipe
     parts = ("heads", "space", "shared_towers", "aligner", "targets")
     if any(getattr(before, part) != getattr(now, part) for part in parts):
