@@ -17,6 +17,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import kdkit
 from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
@@ -52,6 +53,9 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for page in ("index", "reference/commands", "reference/errors", "reference/python", "explanation/architecture"):
         assert (tmp_path / "html" / f"{page}.html").is_file()
+    reference = (tmp_path / "html/reference/python.html").read_text(encoding="utf-8")
+    documented = set(re.findall(r'class="sig sig-object py" id="[\w.]*?(\w+)"', reference))
+    assert {*kdkit.__all__} - documented == {"__version__", "hookimpl"}
 
 
 # ------------------------------------------------------------------------------------- errors
