@@ -83,14 +83,15 @@ def test_an_error_site_is_read_from_the_source(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "module.py").write_text(
-        "def load(path, kind):\n"
+        "def load(path, kind, known):\n"
         "    reason = f'{kind} expected'\n"
-        "    raise KdkitError('KD-AB-001', f\"'{path.name}' is \" 'wrong', why=reason, fix='a' if kind else 'b',\n"
+        "    raise KdkitError('KD-AB-001', f\"'{path.name}' has {len(known)} {', '.join(sorted(known))}\" ' lines',\n"
+        "                     why=reason, fix='a' if kind else did_you_mean(kind, known),\n"
         "                     code=ExitCode.MISSING if kind else ExitCode.DENIED)\n"
     )
     (site,) = errors.error_sites(package)
-    assert (site.id, site.message, site.line) == ("KD-AB-001", "'{path.name}' is wrong", 3)
-    assert (site.cause, site.remedy, site.codes) == ("{kind} expected", "a / b", (3, 4))
+    assert (site.id, site.message, site.line) == ("KD-AB-001", "'{name}' has {count} {known} lines", 3)
+    assert (site.cause, site.remedy, site.codes) == ("{kind} expected", "a / did you mean '{name}'?", (3, 4))
 
 
 # ------------------------------------------------------------------------------------ plugins

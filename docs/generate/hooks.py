@@ -42,8 +42,8 @@ MORE: dict[Family, str] = {
     "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
     "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
     "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
-    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). A factory with an argument `prompts` gets the "
-    "project's.",
+    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). A factory with an argument `prompts` gets "
+    "those of the project.",
     "recipe": "[Recipes](../recipes.md) describes the file.",
 }
 
