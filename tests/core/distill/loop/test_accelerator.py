@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.distill.loop.accelerator import accelerate
+from kdkit.core.distill.loop.accelerator import make_accelerator
 
 
 def test_processes_wait_for_the_one_that_extracts() -> None:
     """For hours; by default those of a GPU give up after ten minutes."""
-    handler = accelerate("no", cpu=True).init_handler
+    handler = make_accelerator("no", cpu=True).init_handler
     assert handler is not None
     assert handler.timeout > timedelta(days=1)
 
@@ -34,7 +34,7 @@ def test_what_a_launcher_asks_for_and_a_run_cannot_do_is_refused(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(KdkitError, match=what) as caught:
-        accelerate(precision, cpu=True)
+        make_accelerator(precision, cpu=True)
     assert caught.value.where == variable
     assert fix in caught.value.fix
 
@@ -46,4 +46,4 @@ def test_what_a_launcher_sets_by_default_is_no_wish(monkeypatch: pytest.MonkeyPa
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }.items():
         monkeypatch.setenv(variable, value)
-    assert accelerate("no", cpu=True).num_processes == 1
+    assert make_accelerator("no", cpu=True).num_processes == 1
