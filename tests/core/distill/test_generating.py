@@ -21,6 +21,7 @@ from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, distill, make_dataloader
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import asked, read_answers
 from kdkit.core.features.extract.extraction import extract

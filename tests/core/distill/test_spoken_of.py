@@ -48,9 +48,7 @@ def test_they_take_no_place_in_a_first_run(root: Path) -> None:
     assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (2 * DOMAIN, DOMAIN, ("xray",))
     assert plan.settings.steps == 13 * 2 * DOMAIN // 24, "an epoch is one of the samples that are taught"
     assert domains(root, plan, 0) == {"ct", "mri"}
-    shown = plan_text(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0))
-    assert "72 samples bring something new" in shown
-    assert "36 samples are left out: nobody speaks of them." in shown
+    assert f"{DOMAIN} training samples skipped" in plan_text(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0))
 
 
 def test_a_loss_that_needs_no_teacher_speaks_of_all(root: Path) -> None:

@@ -106,7 +106,7 @@ def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
     share, found = BATCH // WORLD, []
-    assert model.module.own == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
+    assert model.module.local_teachers == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
     for lengths in LENGTHS:
         batch = make_batch(lengths)
         for part in (batch["inputs"], batch["targets"][PREVIOUS]):
