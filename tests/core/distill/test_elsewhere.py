@@ -98,14 +98,12 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     heard = Heard()
     known = prepare(open_project(root), Options(incremental=True), heard).plan
     assert (known.domains_without_rehearsal, known.replayed, known.previous.weight) == (("ct", "mri"), 36, 0)
-    assert any("v1 knows mri, of which there are no training samples here" in line for line in heard.lines)
-    assert any("v1 knows ct, where no teacher may teach any more, and will forget" in line for line in heard.lines)
+    assert [any(f"v1 knows {domain}," in line for line in heard.lines) for domain in ("ct", "mri")] == [True, True]
     other_pictures(root)
     heard = Heard()
     plan = prepare(open_project(root), Options(incremental=True), heard).plan
     assert (plan.domains_without_rehearsal, plan.replayed, plan.previous.weight) == (("ct", "mri"), 0, 3.0)
-    assert any("the previous version speaks for itself on the samples that are here" in line for line in heard.lines)
-    assert not any("will forget" in line for line in heard.lines)
+    assert [any(f"v1 knows {domain}," in line for line in heard.lines) for domain in ("ct", "mri")] == [False, True]
     outcome = run(root, incremental=True)
     assert "@previous/fd" in outcome.version.lineage.training.log[-1]
     assert outcome.version.lineage.training.previous is not None
