@@ -130,7 +130,9 @@ def promote(
     return Outcome(versions.get(name), evaluation, kept, verdict)
 
 
-def _before(project: Project, inventory: TeachingInventory, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
+def _before(
+    project: Project, inventory: TeachingInventory, parent: Version, after: Evaluation, reporter: Reporter
+) -> Evaluation:
     """How the parent did on the samples of ``after``.
 
     What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing

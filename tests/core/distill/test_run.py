@@ -27,8 +27,8 @@ from kdkit.core.project.project import Project
 from kdkit.core.project.registry.schema import GuardEntry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
-from tests.core.distill.building import build_prepared
 from tests.conftest import clean_environment
+from tests.core.distill.building import build_prepared
 from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.distill.plan.types import Plan
 from kdkit.cli.distill import plan_text
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import Estimate
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
 from tests.errors import raises_error

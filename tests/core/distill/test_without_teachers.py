@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.distill.plan.types import Plan
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.plan.plan import make_plan
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
