@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Reporter, Silent
 
 KEEP = 2
@@ -79,7 +79,7 @@ class Checkpoints:
         for folder, before in zip_longest(folders, folders[1:]):
             try:
                 task_state, optimizer_state, average_state, progress = _read(folder, average=average is not None)
-            except (OSError, SafetensorError, ValueError, TypeError) as error:
+            except (KdkitError, OSError, ValueError, TypeError) as error:
                 if before is None:
                     raise _unusable(folder, error) from None
                 (reporter or Silent()).warn(f"{folder} is damaged ({_reason(error)}); continuing from {before.name}")
@@ -98,9 +98,9 @@ class Checkpoints:
 def _read(folder: Path, *, average: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Progress]:
     """Everything of one checkpoint, before anything is changed by it."""
     return (
-        load_file(folder / "task.safetensors"),
-        load_file(folder / "optimizer.safetensors"),
-        load_file(folder / "average.safetensors") if average else {},
+        read_tensors(folder / "task.safetensors"),
+        read_tensors(folder / "optimizer.safetensors"),
+        read_tensors(folder / "average.safetensors") if average else {},
         Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
     )
 
