@@ -33,9 +33,7 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 python_use_unqualified_type_names = True
 napoleon_use_rtype = False
 nitpicky = True
-DOCUMENTED = r"kdkit\.(core\.(contracts|base\.errors|evaluation\.(metrics|zero_shot))|[A-Z])"
-nitpick_ignore_regex = [("py:.*", rf"(?!{DOCUMENTED}).*")]
-"""Other libraries and internals of kdkit are on no page."""
+nitpick_ignore_regex = [("py:.*", r".*")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "kdkit"

@@ -59,8 +59,8 @@ def _text(report: DataReport) -> str:
         lines.append(f"note: {those} an image that another of their split has")
     if report.unlabeled:
         lines.append(f"note: no labels, so no trust can be measured, in: {', '.join(report.unlabeled)}")
-    if report.unasked:
-        missing = ", ".join(report.unasked)
+    if report.without_calibration_answers:
+        missing = ", ".join(report.without_calibration_answers)
         lines.append(f"note: no calibration questions, so neither trust nor the guard can judge, in: {missing}")
     for domain, splits in report.unanswered.items():
         counts = ", ".join(f"{count} in {split}" for split, count in splits.items() if count)

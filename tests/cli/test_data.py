@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.conftest import Cli
-from tests.core.data.test_index import make_project, row, write_registry
+from tests.core.data.projects import make_project, row, write_registry
 from tests.core.features.small import paint
 
 
@@ -35,7 +35,7 @@ def test_problems_are_listed_and_the_exit_code_is_1(kdkit_cli: Cli) -> None:
 def test_an_error_in_a_manifest_is_one_message(kdkit_cli: Cli) -> None:
     make_project(kdkit_cli.folder, [row(0), row(1, split="val")])
     done = kdkit_cli("data", "check")
-    assert (done.code, done.error, done.stdout) == (2, "KD-SRC-045", "")
+    assert (done.code, done.error, done.stdout) == (2, "KD-SRC-020", "")
     assert "samples.jsonl:2: " in done.stderr
     assert "splits: {val: calibration}" in done.stderr
 
@@ -53,7 +53,7 @@ def test_warnings_of_a_source_look_like_any_other_warning(kdkit_cli: Cli) -> Non
     write_registry(kdkit_cli.folder, [{"source": "sharegpt", "path": "dataset_info.json", "options": options}])
     done = kdkit_cli("data", "check", "--json")
     assert done.code == 0, done.stderr
-    assert done.json["unasked"] == ["vqa/us"]
+    assert done.json["without_calibration_answers"] == ["vqa/us"]
     (warning,) = [line for line in done.stderr.splitlines() if "broken" in line]
     assert warning.startswith("warning: ")
     assert "UserWarning" not in done.stderr

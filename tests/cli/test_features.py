@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import Cli, InstallPlugin
-from tests.core.data.test_index import make_project, row
+from tests.core.data.projects import make_project, row
 
 PLUGIN = '''
 from kdkit.core.contracts import LoaderSpec

@@ -46,6 +46,7 @@ from kdkit.core.contracts.published import (
 )
 from kdkit.core.contracts.specs import (
     AlignerSpec,
+    Companion,
     Distillation,
     FactorySpec,
     LoaderSpec,
@@ -77,6 +78,7 @@ __all__ = [
     "Answer",
     "Answering",
     "ChecksAnswers",
+    "Companion",
     "Decoding",
     "Distillation",
     "DomainScore",

@@ -27,6 +27,7 @@ from kdkit.core.contracts.answers import (
 from kdkit.core.contracts.published import PinnedBase, Published
 from kdkit.core.contracts.specs import (
     AlignerSpec,
+    Companion,
     Distillation,
     FactorySpec,
     LoaderSpec,

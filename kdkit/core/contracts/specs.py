@@ -34,15 +34,32 @@ class FactorySpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Companion:
+    """Files of another repository that a folder needs to be complete."""
+
+    source: str
+    """Such as ``hf:ORG/REPO``."""
+    subfolder: str = ""
+    """Where the files go; empty for the folder itself."""
+    names: tuple[str, ...] = ()
+    """Which files; empty for all configs and tokenizer files at the top of the source."""
+    purpose: str = ""
+    """What a user can put there instead, for messages: ``the tokenizer as tokenizer.json``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoaderSpec(FactorySpec):
     """How a folder of files becomes a teacher: ``factory(folder: Path, **options) -> Teacher``."""
 
     marks: tuple[str, ...] = ()
-    """File names by which a folder of this kind is recognized, e.g. ``open_clip_config.json``."""
+    """File names by which a folder of this kind is recognized, e.g. ``my_model.json``."""
     model_types: tuple[str, ...] = ()
     """Values of ``model_type`` in a folder's ``config.json`` by which it is recognized too, whatever its marks."""
     asks_network: bool = False
     """Whether its teachers send samples to an address that the folder names; only a ``local:`` folder may then."""
+    companions: str = ""
+    """Import string: ``companions(folder: Path) -> Iterator[Companion]`` yields what a fetched folder lacks. kdkit puts
+    each companion in place before it asks for the next."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Samples: from the registry's data entries to one table."""
+"""Samples: from the registry's data entries to one index."""
 
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import load_index

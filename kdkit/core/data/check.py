@@ -1,4 +1,4 @@
-"""``kdkit data check``: what is in the data, and what is wrong with them."""
+"""``kdkit data check``: counts the data and finds its problems."""
 
 from __future__ import annotations
 
@@ -12,25 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
-from kdkit.core.data.digests import DigestCache, pixel_digest
+from kdkit.core.data.digests import file_digests, pixel_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import (
-    Sourced,
-    file_cache,
-    find_duplicates,
-    images_of,
-    name_some,
-    read_sources,
-    stamp_of,
-)
+from kdkit.core.data.load import LoadedEntry, find_duplicates, images_of, name_some, read_sources
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of
 
-UNLABELLED = "(no label)"
+UNLABELED = "(no label)"
+Basis = Literal["file", "pixels", "group"]
 
 
-class _Read(NamedTuple):
-    """A sample of which an image could be decoded, and what it may share with others: digests of all such images."""
+class _Decoded(NamedTuple):
+    """A sample with at least one image that can be decoded, and the digests of all such images."""
 
     sample: Sample
     entry: int
@@ -40,7 +33,7 @@ class _Read(NamedTuple):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that cannot be decoded, or is not there."""
+    """An image that is missing or cannot be decoded."""
 
     id: str
     image: str
@@ -49,13 +42,13 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Leak:
-    """Samples of different splits that share something that they must not.
+    """Samples of different splits that share an image or a group.
 
     ``same`` is ``file`` (equal bytes), ``pixels`` (equal once decoded) or ``group`` (one patient). The first ``ids``
     are one of each of the ``splits``, in their order.
     """
 
-    same: Literal["file", "pixels", "group"]
+    same: Basis
     ids: tuple[str, ...]
     splits: tuple[str, ...]
 
@@ -71,41 +64,41 @@ class DataReport:
     """What :func:`check_data` found.
 
     Attributes:
-        counts: domain -> class -> split -> samples; the class of samples without a label is ``(no label)``.
-        unreadable: images that cannot be read, and ``skipped`` those that a data entry says to skip.
-        elsewhere: ``registry.yaml:LINE`` of data entries of which no image is where it should be -> one such path.
-        duplicates: ids that occur more than once, with the places.
-        leaks: samples that share an image, any of theirs, or a group across splits.
-        repeated: samples with an image that an earlier one of their split has (said, but no problem).
-        uncalibrated: (domain, class) without a calibration sample: trust cannot be measured on them.
-        unlabeled: domains with neither labels nor questions: trust cannot be measured there (said, but no problem).
-        unasked: domains with questions to train on but no answered one to calibrate with: neither trust nor the guard
-            can judge there (said, but no problem).
-        unanswered: domain -> split -> questions without an answer, which nobody learns from or is judged by (said, but
-            no problem: they may wait for pseudo-labels).
+        counts: domain -> class -> split -> samples; samples without a label have the class ``(no label)``.
+        unreadable: images that cannot be read; ``skipped``: those that their data entry skips.
+        entries_without_images: ``registry.yaml:LINE`` of data entries without any existing image -> one such path.
+        duplicates: ids that occur more than once -> their places.
+        leaks: samples that share an image or a group across splits.
+        repeated: samples with an image that an earlier sample of their split has (a note, not a problem).
+        uncalibrated: (domain, class) without a calibration sample: trust cannot be measured there.
+        unlabeled: domains with neither labels nor questions: trust cannot be measured there (a note).
+        without_calibration_answers: domains that train on questions but have no answered calibration question: neither
+            trust nor the guard can judge there (a note).
+        unanswered: domain -> split -> questions without an answer, which are neither trained on nor evaluated (a note:
+            pseudo-labels may follow).
     """
 
     samples: int
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]
     unreadable: tuple[Unreadable, ...]
     skipped: tuple[Unreadable, ...]
-    elsewhere: Mapping[str, str]
+    entries_without_images: Mapping[str, str]
     duplicates: Mapping[str, tuple[str, ...]]
     leaks: tuple[Leak, ...]
     repeated: int
     uncalibrated: tuple[tuple[str, str], ...]
     unlabeled: tuple[str, ...]
-    unasked: tuple[str, ...]
+    without_calibration_answers: tuple[str, ...]
     unanswered: Mapping[str, Mapping[str, int]]
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One line for each kind of problem; empty when the data are fine."""
+        """One line per kind of problem; empty if there is none."""
         lines = []
         if self.unreadable:
             lines.append(f"{_n(self.unreadable, 'unreadable image')}: {name_some(u.id for u in self.unreadable)}")
-        for where, path in self.elsewhere.items():
-            lines.append(f"{where}: no image of this entry is there, as {path}; does its option image_root fit?")
+        for where, path in self.entries_without_images.items():
+            lines.append(f"{where}: no image of this entry exists, for example {path}; check its option image_root")
         if self.duplicates:
             lines.append(f"{_n(self.duplicates, 'duplicate id')}: {name_some(self.duplicates)}")
         for same, words in {"file": "the same file", "pixels": "the same pixels", "group": "one group"}.items():
@@ -120,125 +113,120 @@ class DataReport:
 
 
 def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> DataReport:
-    """Read everything, decode every image.
+    """Read all data and decode every image.
 
     Args:
         project: the project.
         skip_unreadable: count unreadable images of all entries as skipped, not as problems.
-        reporter: where progress is shown.
+        reporter: shows progress.
 
     Raises:
-        KdkitError: for a manifest that cannot be read at all.
+        KdkitError: a manifest cannot be read.
     """
-    sourced = read_sources(project)
-    samples = [sample for part in sourced for sample in part.samples]
-    entries = [number for number, part in enumerate(sourced) for _ in part.samples]
+    entries = read_sources(project)
+    samples = [sample for entry in entries for sample in entry.samples]
+    numbers = [number for number, entry in enumerate(entries) for _ in entry.samples]
     paths = {path for sample in samples for path in images_of(sample)}
-    broken = _broken(project, paths, reporter)
-    files, pixels = _digests(project, paths - set(broken), reporter)
+    broken = _find_unreadable(project.state, paths, reporter)
+    keys = [(str(path), stamp_of(path)) for path in sorted(paths - set(broken))]
+    caches = (file_digests(project.state), pixel_digests(project.state))
+    files, pixels = (dict(zip((path for path, _ in keys), cache.get(keys, reporter), strict=True)) for cache in caches)
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
-    good: list[_Read] = []
-    for sample, entry in zip(samples, entries, strict=True):
+    good: list[_Decoded] = []
+    for sample, number in zip(samples, numbers, strict=True):
         images = images_of(sample)
         wrong = [path for path in images if path in broken]
         if wrong:
-            skip = skip_unreadable or sourced[entry].skip_unreadable
+            skip = skip_unreadable or entries[number].skip_unreadable
             (skipped if skip else bad).append(Unreadable(sample.id, str(wrong[0]), broken[wrong[0]]))
-        right = [path for path in images if path not in broken]
+        right = [str(path) for path in images if path not in broken]
         if right:
-            good.append(_Read(sample, entry, {files[path] for path in right}, {pixels[path] for path in right}))
+            good.append(_Decoded(sample, number, {files[path] for path in right}, {pixels[path] for path in right}))
     return DataReport(
         samples=len(samples),
-        counts=_counts(samples),
+        counts=_count(samples),
         unreadable=tuple(bad),
         skipped=tuple(skipped),
-        elsewhere=_elsewhere(project, sourced),
-        duplicates=_duplicates(samples),
-        leaks=_leaks(good),
-        repeated=_repeated(good),
-        uncalibrated=_uncalibrated(samples),
-        unlabeled=tuple(sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _asks(s)})),
-        unasked=_unasked(samples),
-        unanswered=_unanswered(samples),
+        entries_without_images=_entries_without_images(project.registry_path, entries),
+        duplicates=_find_places(samples),
+        leaks=_find_leaks(good),
+        repeated=_count_repeated(good),
+        uncalibrated=_find_uncalibrated(samples),
+        unlabeled=tuple(
+            sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _is_question(s)})
+        ),
+        without_calibration_answers=_find_without_calibration_answers(samples),
+        unanswered=_count_unanswered(samples),
     )
 
 
-def skipped_images(project: Project, table: SampleIndex, reporter: Reporter | None = None) -> NDArray[np.bool_]:
-    """(N,) samples of which an image cannot be read and whose data entry says to skip them.
+def find_skipped(index: SampleIndex, state: Path, reporter: Reporter | None = None) -> NDArray[np.bool_]:
+    """(N,) samples with an unreadable image whose data entry skips it.
 
-    For runs that no teacher's extraction goes before. Only images of such entries are decoded, once.
+    For runs without an extraction before them. Decodes only images of such entries, once.
+
+    Args:
+        index: N samples.
+        state: the project's folder for machine state.
+        reporter: shows progress.
     """
-    skipped, rows = np.zeros(len(table), dtype=bool), np.flatnonzero(table.may_skip)
-    images = [images_of(table.samples[row]) for row in rows]
-    broken = _broken(project, {path for paths in images for path in paths}, reporter)
+    skipped, rows = np.zeros(len(index), dtype=bool), np.flatnonzero(index.may_skip)
+    images = [images_of(index.samples[row]) for row in rows]
+    broken = _find_unreadable(state, {path for paths in images for path in paths}, reporter)
     skipped[rows] = [any(path in broken for path in paths) for paths in images]
     return skipped
 
 
-def _broken(project: Project, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
-    """Why each of these images cannot be read; those that can be are left out."""
+def _find_unreadable(state: Path, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
+    """Unreadable image -> reason."""
     there = [path for path in sorted(paths) if path.is_file()]
     keys = [(str(path), stamp_of(path)) for path in there]
-    found = zip(there, _pixels(project).get(keys, reporter, "decoding"), strict=True)
+    found = zip(there, pixel_digests(state).get(keys, reporter, "decoding"), strict=True)
     wrong = {path: value for path, value in found if isinstance(value, str)}
     return {path: "no such file" for path in paths if not path.is_file()} | wrong
 
 
-def _elsewhere(project: Project, sourced: Sequence[Sourced]) -> dict[str, str]:
+def _entries_without_images(registry: Path, entries: Sequence[LoadedEntry]) -> dict[str, str]:
     return {
-        line_of(project.registry_path, "data", number): str(part.samples[0].image)
-        for number, part in enumerate(sourced)
-        if part.samples and not any(path.is_file() for sample in part.samples for path in images_of(sample))
+        line_of(registry, "data", number): str(entry.samples[0].image)
+        for number, entry in enumerate(entries)
+        if entry.samples and not any(path.is_file() for sample in entry.samples for path in images_of(sample))
     }
 
 
-def _digests(
-    project: Project, paths: Collection[Path], reporter: Reporter | None
-) -> tuple[dict[Path, int | str], dict[Path, int | str]]:
-    """(of the bytes, of the pixels) of each image that can be decoded."""
-    keys = [(str(path), stamp_of(path)) for path in sorted(paths)]
-    caches = (file_cache(project), _pixels(project))
-    files, pixels = (dict(zip(sorted(paths), cache.get(keys, reporter), strict=True)) for cache in caches)
-    return files, pixels
-
-
-def _pixels(project: Project) -> DigestCache:
-    return DigestCache(project.state / "pixels.json", pixel_digest)
-
-
-def _counts(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:
-    found = Counter((s.domain, s.label or UNLABELLED, s.split) for s in samples)
+def _count(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:
+    found = Counter((s.domain, s.label or UNLABELED, s.split) for s in samples)
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for domain, label in sorted({(domain, label) for domain, label, _ in found}):
         counts.setdefault(domain, {})[label] = {split: found[domain, label, split] for split in SPLITS}
     return counts
 
 
-def _duplicates(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
+def _find_places(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
     places: dict[str, list[str]] = {}
     for earlier, later in find_duplicates(samples):
         places.setdefault(earlier.id, [earlier.origin]).append(later.origin)
     return {id_: tuple(found) for id_, found in places.items()}
 
 
-def _leaks(good: Sequence[_Read]) -> tuple[Leak, ...]:
+def _find_leaks(good: Sequence[_Decoded]) -> tuple[Leak, ...]:
     by_file, by_pixels, by_group = (defaultdict[object, list[Sample]](list) for _ in range(3))
     for sample, entry, files, pixels in good:
         for digest in files:
             by_file[digest].append(sample)
         for digest in pixels:
             by_pixels[digest].append(sample)
-        if "group" in sample.extra:  # the same name in another data entry is another patient
+        if "group" in sample.extra:  # another data entry may use the same name for another patient
             by_group[entry, sample.extra["group"]].append(sample)
-    same_file = _spanning("file", by_file)
+    same_file = _leaks_among("file", by_file)
     known = {leak.ids for leak in same_file}
-    same_pixels = [leak for leak in _spanning("pixels", by_pixels) if leak.ids not in known]
-    return (*same_file, *same_pixels, *_spanning("group", by_group))
+    same_pixels = [leak for leak in _leaks_among("pixels", by_pixels) if leak.ids not in known]
+    return (*same_file, *same_pixels, *_leaks_among("group", by_group))
 
 
-def _spanning(same: Literal["file", "pixels", "group"], groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
-    """A leak is named once, also where samples share several images."""
+def _leaks_among(same: Basis, groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
+    """Groups that span several splits, each once."""
     leaks = []
     for found in groups.values():
         splits = tuple(split for split in SPLITS if any(s.split == split for s in found))
@@ -249,35 +237,34 @@ def _spanning(same: Literal["file", "pixels", "group"], groups: Mapping[object, 
     return list(dict.fromkeys(leaks))
 
 
-def _repeated(good: Sequence[_Read]) -> int:
+def _count_repeated(good: Sequence[_Decoded]) -> int:
     seen: set[tuple[str, int | str]] = set()
     count = 0
-    for read in good:
-        own = {(read.sample.split, digest) for digest in read.pixels}
+    for decoded in good:
+        own = {(decoded.sample.split, digest) for digest in decoded.pixels}
         count += not seen.isdisjoint(own)
         seen |= own
     return count
 
 
-def _uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
+def _find_uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
     classes = {(s.domain, s.label) for s in samples if s.label}
     calibrated = {(s.domain, s.label) for s in samples if s.label and s.split == "calibration"}
     return tuple(sorted(classes - calibrated))
 
 
-def _asks(sample: Sample) -> bool:
-    """Is it a question, judged by its answer instead of a label?"""
+def _is_question(sample: Sample) -> bool:
     return bool(sample.extra.get("messages"))
 
 
-def _unasked(samples: Sequence[Sample]) -> tuple[str, ...]:
-    questions = [s for s in samples if _asks(s) and not s.label]
+def _find_without_calibration_answers(samples: Sequence[Sample]) -> tuple[str, ...]:
+    questions = [s for s in samples if _is_question(s) and not s.label]
     calibrated = {s.domain for s in questions if s.split == "calibration" and s.text}
     return tuple(sorted({s.domain for s in questions if s.split == "train"} - calibrated))
 
 
-def _unanswered(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    found = Counter((s.domain, s.split) for s in samples if _asks(s) and not s.text)
+def _count_unanswered(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    found = Counter((s.domain, s.split) for s in samples if _is_question(s) and not s.text)
     return {domain: {split: found[domain, split] for split in SPLITS} for domain in sorted({d for d, _ in found})}
 
 

@@ -1,4 +1,4 @@
-"""Content digests of files, remembered by path, size and time so that a data set is hashed once."""
+"""Content digests of files, cached by path, size and time so that a data set is hashed once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ Stamp = tuple[int, int]
 """Size in bytes and modification time in ns."""
 
 
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file; raises OSError if it is missing."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
 def file_digest(path: Path) -> int | str:
-    """First 64 bits of the BLAKE2b hash of the file's bytes, or why they cannot be read."""
+    """First 64 bits of the BLAKE2b hash of the file's bytes, or the reason why they cannot be read."""
     state = blake2b(digest_size=8)
     try:
         with open(path, "rb") as handle:
@@ -32,7 +38,7 @@ def file_digest(path: Path) -> int | str:
 
 
 def pixel_digest(path: Path) -> int | str:
-    """The same of the decoded RGB pixels and their size, or why the image cannot be read."""
+    """The same hash of the decoded RGB pixels and their size, or the reason why the image cannot be read."""
     try:
         image = decode(path)
     except KdkitError as error:
@@ -42,29 +48,31 @@ def pixel_digest(path: Path) -> int | str:
     return int.from_bytes(state.digest(), "big")
 
 
-def content_digest(file: int, text: str, extra: Mapping[str, Any], further: Sequence[int] = ()) -> int:
-    """64 bits that change when an image file, the text or the sample's ``extra`` (its question) does.
+def content_digest(file: int, text: str, extra: Mapping[str, Any], others: Sequence[int] = ()) -> int:
+    """64 bits that change when an image file, the text or the sample's ``extra`` (its question) changes.
 
     Args:
-        file: digest of the image file; ``further``: of the sample's other images, in their order.
+        file: digest of the first image file.
+        text, extra: the sample's.
+        others: digests of the sample's other images.
     """
-    content = text + json.dumps(extra, sort_keys=True, default=_told) if extra else text
+    content = text + json.dumps(extra, sort_keys=True, default=_to_json) if extra else text
     state = blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big"))
-    for other in further:
+    for other in others:
         state.update(other.to_bytes(8, "big"))
     return int.from_bytes(state.digest(), "big")
 
 
-def _told(value: Any) -> str:
-    """A path by its name alone: the same data in another folder have the same digests."""
+def _to_json(value: Any) -> str:
+    """A path becomes its name, so that the same data in another folder has the same digests."""
     return value.name if isinstance(value, Path) else str(value)
 
 
 class DigestCache:
-    """Values of ``digest`` for files, kept in a JSON file. A damaged file of the cache is computed again.
+    """Digests of files, cached in a JSON file. A damaged cache is rebuilt.
 
     Args:
-        path: the JSON file; made when there is something to keep.
+        path: the JSON file; written when it changes.
         digest: path -> value; called in threads.
     """
 
@@ -74,7 +82,7 @@ class DigestCache:
     def get(
         self, files: Sequence[tuple[str, Stamp]], reporter: Reporter | None = None, label: str = "hashing"
     ) -> list[int | str]:
-        """One value per (path, stamp), computed only for those that changed; failures are tried every time."""
+        """One value per (path, stamp), computed only for files that changed; failures are not cached."""
         reporter = reporter or Silent()
         known, failed = self._read(), dict[str, str]()
         todo = [(path, stamp) for path, stamp in dict(files).items() if known.get(path, [])[:2] != [*stamp]]
@@ -103,3 +111,13 @@ class DigestCache:
     def _write(self, known: dict[str, list[int]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, json.dumps(known, separators=(",", ":")).encode())
+
+
+def file_digests(state: Path) -> DigestCache:
+    """The project's cache of :func:`file_digest`; ``state`` is its folder for machine state."""
+    return DigestCache(state / "digests.json", file_digest)
+
+
+def pixel_digests(state: Path) -> DigestCache:
+    """The project's cache of :func:`pixel_digest`; ``state`` is its folder for machine state."""
+    return DigestCache(state / "pixels.json", pixel_digest)

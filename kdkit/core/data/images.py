@@ -1,4 +1,4 @@
-"""Decoding an image: the one place where a file becomes pixels."""
+"""Decoding of images."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample
 
 _DEEP = ("I", "F")
-"""First letters of PIL's modes of more than 8 bits: ``convert("RGB")`` would silently clip them to white."""
+"""First letters of PIL's modes of more than 8 bits, which ``convert("RGB")`` would clip to white."""
 
 
 def decoding_threads() -> int:
-    """How many threads should decode and prepare images: one for each processor that this process may use, shared
-    with the other processes of a run on this machine (``LOCAL_WORLD_SIZE``); 4 at least, 16 at most."""
+    """Threads for decoding: one per usable processor, divided by ``LOCAL_WORLD_SIZE``; at least 4, at most 16."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(4, min(16, processors // max(1, int(beside) if beside.isdigit() else 1)))
 
 
 def open_image(sample: Sample) -> Image.Image:
-    """The sample's image, decoded to RGB. EXIF orientation is ignored, as open_clip and torchvision do.
+    """The sample's image, decoded to RGB. EXIF orientation is ignored, as in torchvision.
 
     Raises:
-        KdkitError: as :func:`decode`, naming the sample as well.
+        KdkitError: as :func:`decode`, with the sample's id.
     """
     try:
         return decode(sample.image)
@@ -45,16 +44,16 @@ def decode(path: Path) -> Image.Image:
     """The file's pixels as RGB.
 
     Raises:
-        KdkitError: when the file cannot be read, is no image, is damaged, or has more than 8 bits a channel.
+        KdkitError: the file is missing, damaged, no image, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(_DEEP):
                 raise KdkitError(
                     "KD-DATA-002",
-                    f"image with more than 8 bits a channel (mode {image.mode})",
+                    f"image with more than 8 bits per channel (mode {image.mode})",
                     where=str(path),
-                    why="which values are black and white is a choice of yours (a window)",
+                    why="the range of values that becomes black to white (a window) must be chosen",
                     fix="convert it to 8 bits",
                 )
             return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""The samples of a project as a table: rows in a fixed order, with what is looked up often as arrays."""
+"""The samples of a project in a fixed order, with their domains, labels and splits as arrays."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kdkit.core.contracts import SPLITS, Sample, Split
 
 @dataclass(frozen=True, eq=False)
 class SampleIndex:
-    """N samples in the order of the registry's data entries, then as their sources give them.
+    """N samples in the order of the registry's data entries, then of their sources.
 
     Attributes:
         samples: N samples.
-        digests: (N,) uint64; changes when the image file's bytes or the text change.
+        digests: (N,) uint64; changes when an image file's bytes, the text or ``extra`` change.
         image_digests: (N,) uint64 of the image file's bytes alone.
         may_skip: (N,) bool; True where the data entry says ``skip_unreadable``.
     """
@@ -69,7 +69,7 @@ class SampleIndex:
 
     @cached_property
     def unanswered(self) -> NDArray[np.bool_]:
-        """(N,) questions without an answer: samples with ``extra["messages"]`` and no text. They teach nothing yet."""
+        """(N,) questions without an answer: samples with ``extra["messages"]`` and no text."""
         found = (not sample.text and bool(sample.extra.get("messages")) for sample in self.samples)
         return np.fromiter(found, dtype=bool, count=len(self))
 
@@ -79,10 +79,10 @@ class SampleIndex:
         domains: Sequence[str] | None = None,
         labeled: bool | None = None,
     ) -> NDArray[np.int64]:
-        """Indices, ascending, of the samples that meet every condition that is given.
+        """Ascending indices of the samples that meet all given conditions.
 
         Raises:
-            KdkitError: for a domain or split that does not exist.
+            KdkitError: the domain or split does not exist.
         """
         chosen = np.ones(len(self), dtype=bool)
         if split is not None:

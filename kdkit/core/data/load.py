@@ -1,17 +1,17 @@
-"""From the registry's data entries to the table."""
+"""From the registry's data entries to the index of samples."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import SPLITS, Reporter, Sample, Silent, SourceSpec
-from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digest
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.contracts import SPLITS, Reporter, Sample, SourceSpec
+from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.option_types import check_types
 from kdkit.core.plugin_system.catalogue import resolve
@@ -23,7 +23,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Sourced:
+class LoadedEntry:
     """The samples of one data entry."""
 
     samples: tuple[Sample, ...]
@@ -34,74 +34,83 @@ def load_index(project: Project, reporter: Reporter | None = None) -> SampleInde
     """Every sample of the project, in a fixed order.
 
     Raises:
-        KdkitError: naming ``file:line`` of what is wrong: a row without a needed column, an unknown split,
-            an id that occurs twice, a path that leaves its folder, an image file that is missing.
+        KdkitError: with ``file:line``: a row without a required column, an unknown split, a repeated id, a path that
+            leaves its folder, a missing image file.
     """
-    return build_index(read_sources(project), file_cache(project), reporter)
+    return build_index(read_sources(project), file_digests(project.state), reporter)
 
 
-def build_index(sourced: Sequence[Sourced], cache: DigestCache, reporter: Reporter | None = None) -> SampleIndex:
-    """The samples of all sources as one table; errors as :func:`load_index`.
+def build_index(entries: Sequence[LoadedEntry], cache: DigestCache, reporter: Reporter | None = None) -> SampleIndex:
+    """Join the samples of all entries into one index; errors as :func:`load_index`.
 
     Args:
-        sourced: per data entry.
+        entries: one per data entry.
         cache: digests of the image files.
-        reporter: where the progress of hashing is shown.
+        reporter: shows the progress of hashing.
     """
-    samples = tuple(sample for part in sourced for sample in part.samples)
+    samples = tuple(sample for entry in entries for sample in entry.samples)
     _refuse_duplicates(samples)
-    stamps, missing = stat_images(samples)
-    absent = [(sample, sample.image) for sample in missing]
-    absent += [(sample, path) for sample in samples for path in further_images(sample) if not path.is_file()]
-    if absent:
+    images = _hash_images(samples, cache, reporter)
+    return SampleIndex(
+        samples=samples,
+        digests=np.fromiter((_content_digest(s, images) for s in samples), np.uint64, len(samples)),
+        image_digests=np.fromiter((images[s.image] for s in samples), np.uint64, len(samples)),
+        may_skip=np.repeat([entry.skip_unreadable for entry in entries], [len(entry.samples) for entry in entries]),
+    )
+
+
+def _hash_images(samples: Sequence[Sample], cache: DigestCache, reporter: Reporter | None) -> dict[Path, int]:
+    """Image file -> digest, for every image of every sample."""
+    origins = {path: sample.origin for sample in reversed(samples) for path in images_of(sample)}
+    stamps: dict[Path, Stamp] = {}
+    missing = []
+    for path in dict.fromkeys(path for sample in samples for path in images_of(sample)):
+        try:
+            stamps[path] = stamp_of(path)
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            missing.append(path)
+    if missing:
         raise KdkitError(
             "KD-DATA-004",
-            f"{_count(len(absent), 'image file')} missing: {name_some(str(path) for _, path in absent)}",
-            where=absent[0][0].origin,
+            f"{_count(len(missing), 'image file')} missing: {name_some(map(str, missing))}",
+            where=origins[missing[0]],
             fix="put the files there, or correct the manifest or the entry's option image_root",
             code=ExitCode.MISSING,
         )
-    files = [(str(sample.image), stamp) for sample, stamp in zip(samples, stamps, strict=True)]
-    further = [(str(path), stamp_of(path)) for sample in samples for path in further_images(sample)]
-    hashed = dict(zip([*files, *further], cache.get([*files, *further], reporter or Silent()), strict=True))
-    origins = {str(path): s.origin for s in samples for path in images_of(s)}
-    for (path, _), value in hashed.items():
+    values = cache.get([(str(path), stamp) for path, stamp in stamps.items()], reporter)
+    digests = {}
+    for path, value in zip(stamps, values, strict=True):
         if isinstance(value, str):
-            raise KdkitError("KD-DATA-005", f"cannot read {path}: {value}", where=origins[path], code=ExitCode.MISSING)
-    image_digests = np.array([hashed[file] for file in files], dtype=np.uint64)
-    others = iter([int(hashed[file]) for file in further])
-    contents = (
-        _content(sample, file, [next(others) for _ in further_images(sample)])
-        for file, sample in zip(image_digests.tolist(), samples, strict=True)
-    )
-    return SampleIndex(
-        samples=samples,
-        digests=np.fromiter(contents, dtype=np.uint64, count=len(samples)),
-        image_digests=image_digests,
-        may_skip=np.repeat(
-            np.array([part.skip_unreadable for part in sourced], dtype=bool),
-            [len(part.samples) for part in sourced],
-        ),
-    )
+            raise KdkitError(
+                "KD-DATA-005",
+                f"cannot read {path}: {value}",
+                where=origins[path],
+                fix="check the file and its permissions",
+                code=ExitCode.MISSING,
+            )
+        digests[path] = value
+    return digests
 
 
-def _content(sample: Sample, file: int, others: Sequence[int]) -> int:
+def _content_digest(sample: Sample, images: Mapping[Path, int]) -> int:
+    first, *others = (images[path] for path in images_of(sample))
     try:
-        return content_digest(file, sample.text, sample.extra, others)
+        return content_digest(first, sample.text, sample.extra, others)
     except UnicodeEncodeError as error:
         raise KdkitError(
             "KD-DATA-006",
-            f"sample '{sample.id}' has a character that no text can have",
+            f"sample '{sample.id}' contains a character that is not valid Unicode",
             where=sample.origin,
-            why=f"{error.object[error.start : error.end]!r} is half a character",
+            why=f"{error.object[error.start : error.end]!r} is half of a surrogate pair",
+            fix="remove the character from the sample's text",
         ) from error
 
 
-def read_sources(project: Project) -> tuple[Sourced, ...]:
-    """The samples of each data entry, checked one by one but not against each other.
+def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
+    """Read the samples of each data entry; each sample is checked on its own.
 
     Raises:
-        KdkitError: for a registry without data, or what a source complains about.
+        KdkitError: the registry has no data; errors of a source.
     """
     entries = project.registry.data
     if not entries:
@@ -117,48 +126,44 @@ def read_sources(project: Project) -> tuple[Sourced, ...]:
         skip = options.pop("skip_unreadable", False)
         if not isinstance(skip, bool):
             where = line_of(project.registry_path, "data", number, "options", "skip_unreadable")
-            raise KdkitError("KD-DATA-008", "skip_unreadable must be true or false", where=where)
+            raise KdkitError(
+                "KD-DATA-008", "skip_unreadable must be true or false", where=where, fix="write skip_unreadable: true"
+            )
         location = Path(os.path.abspath(project.root / entry.path))
         with placed(project.registry_path, "data", number):
             spec = project.catalogue.spec(SourceSpec, entry.source)
             check_types(f"source '{entry.source}'", resolve(spec.factory), options)
             found = project.catalogue.make("source", entry.source, location=location, **options)
-        parts.append(Sourced(tuple(_checked(sample, entry.source) for sample in found), skip))
+        parts.append(LoadedEntry(tuple(_checked(sample, entry.source) for sample in found), skip))
     return tuple(parts)
+
+
+def read_domains(project: Project) -> tuple[str, ...]:
+    """The domains of the samples, sorted; none if the data cannot be read."""
+    try:
+        entries = read_sources(project)
+    except KdkitError:
+        return ()
+    return tuple(sorted({sample.domain for entry in entries for sample in entry.samples}))
+
+
+def warn_unknown_domains(domains: Iterable[str], known: tuple[str, ...], place: str, reporter: Reporter) -> None:
+    """Warn of misspelled domains, which would have no effect.
+
+    Args:
+        domains: those named at ``place``.
+        known: those of the samples.
+        place: for the message.
+        reporter: receives the warnings.
+    """
+    for domain in domains:
+        if domain not in known:
+            reporter.warn(f"{place}: no sample has the domain '{domain}'; {did_you_mean(domain, known)}")
 
 
 def images_of(sample: Sample) -> tuple[Path, ...]:
     """All images of a sample, the first one first."""
-    return (sample.image, *further_images(sample))
-
-
-def further_images(sample: Sample) -> tuple[Path, ...]:
-    """Images of a sample beside its first."""
-    return tuple(Path(path) for path in sample.extra.get("images") or ())
-
-
-def stat_images(samples: Sequence[Sample]) -> tuple[list[Stamp], list[Sample]]:
-    """Size and time of each sample's image, and the samples without such a file (stamp (-1, -1))."""
-    stamps: list[Stamp] = []
-    missing = []
-    for sample in samples:
-        try:
-            stamps.append(stamp_of(sample.image))
-        except (OSError, ValueError):  # a name that no file can have
-            missing.append(sample)
-            stamps.append((-1, -1))
-    return stamps, missing
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Size in bytes and modification time in ns; raises OSError where there is no file."""
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
-
-
-def file_cache(project: Project) -> DigestCache:
-    """Digests of the bytes of the project's images."""
-    return DigestCache(project.state / "digests.json", file_digest)
+    return (sample.image, *(Path(path) for path in sample.extra.get("images") or ()))
 
 
 def name_some(names: Iterable[str]) -> str:
@@ -183,16 +188,19 @@ def _refuse_duplicates(samples: Sequence[Sample]) -> None:
             "KD-DATA-009",
             f"{_count(len(pairs), 'id')} used twice: {name_some(s.id for _, s in pairs)}",
             where=later.origin,
-            why=f"'{earlier.id}' is already at {earlier.origin}; what is cached is found by its id",
-            fix="make ids unique; the option id_prefix tells two sources apart",
+            why=f"'{earlier.id}' is already at {earlier.origin}; ids are the keys of cached features",
+            fix="make ids unique, for example with the option id_prefix",
         )
 
 
 def _checked(sample: object, source: str) -> Sample:
-    """What the core relies on, whoever wrote the source."""
+    """Check what a source returned."""
     if not isinstance(sample, Sample):
         raise KdkitError(
-            "KD-DATA-010", f"source '{source}' gave a {type(sample).__name__}, not a Sample", code=ExitCode.PLUGIN
+            "KD-DATA-010",
+            f"source '{source}' returned a {type(sample).__name__}, not a Sample",
+            fix="report this to the authors of the plugin",
+            code=ExitCode.PLUGIN,
         )
     problem = ""
     if not sample.id or not sample.domain:
@@ -203,7 +211,12 @@ def _checked(sample: object, source: str) -> Sample:
         problem = f"sample '{sample.id}' has a relative image path"
     if problem:
         raise KdkitError(
-            "KD-DATA-011", problem, where=sample.origin, why=f"given by source '{source}'", code=ExitCode.PLUGIN
+            "KD-DATA-011",
+            problem,
+            where=sample.origin,
+            why=f"returned by source '{source}'",
+            fix="report this to the authors of the plugin",
+            code=ExitCode.PLUGIN,
         )
     return sample
 

@@ -15,18 +15,17 @@ DEFAULT_TEMPLATES = (
 PromptSets = dict[str, dict[str, list[str]]]
 
 
-def prompt_sets(registry: Registry, table: SampleIndex) -> PromptSets:
+def prompt_sets(registry: Registry, index: SampleIndex) -> PromptSets:
     """Domain -> label -> prompts, for every domain that has labels.
 
-    Templates come from ``prompts`` in the registry, of the domain or else ``default``; without either,
-    :data:`DEFAULT_TEMPLATES`. Underscores in domains and labels become spaces. The registry has checked that
-    the templates can be filled in.
+    Templates come from ``prompts`` in the registry (of the domain, else ``default``), else from
+    :data:`DEFAULT_TEMPLATES`. Underscores in domains and labels become spaces. The registry has checked the templates.
     """
     return {
         domain: {
             label: [_fill(template, domain, label) for template in _templates(registry, domain)] for label in labels
         }
-        for domain, labels in table.classes.items()
+        for domain, labels in index.classes.items()
         if labels
     }
 

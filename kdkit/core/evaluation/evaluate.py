@@ -10,7 +10,7 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Sample, Silent, Split
-from kdkit.core.data.check import skipped_images
+from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.compare import ModelOutputs, compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
@@ -56,7 +56,7 @@ def evaluate_version(
     teachers = _teachers(registry.teachers, store, chain)
     columns = {teacher: locked_column(store, lock, teacher) for teacher in teachers}
     evaluator = make_evaluator(registry, project.catalogue, table)
-    skipped = skipped_images(project, table, reporter) if not columns else np.zeros(len(table), dtype=bool)
+    skipped = find_skipped(table, project.state, reporter) if not columns else np.zeros(len(table), dtype=bool)
     for column in columns.values():
         skipped |= column.unreadable(table) & table.may_skip
     samples = _labeled_samples(evaluator, table, split, skipped)

@@ -1,4 +1,4 @@
-"""The feature store. Reading needs numpy and h5py; ``extraction`` and ``signals`` need torch as well."""
+"""Cached features of teachers: ``store`` keeps them on disk, ``extract`` computes them (and needs torch)."""
 
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header

@@ -1,4 +1,4 @@
-"""Adding, locking and removing teachers: whole operations, of which nothing is left when they fail."""
+"""Adding, locking and removing teachers; an operation that fails leaves the project as it was."""
 
 from __future__ import annotations
 
@@ -11,37 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.contracts import LoaderSpec, Reporter, Silent
+from kdkit.core.data.load import read_domains, warn_unknown_domains
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry, read_text
 from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
-from kdkit.core.teachers.card import license_seen
-from kdkit.core.teachers.fetch import Materialized, fetch
-from kdkit.core.teachers.files import list_folder
-from kdkit.core.teachers.hub import look
+from kdkit.core.teachers.fetch import fetch
+from kdkit.core.teachers.files import list_folder, select_files
+from kdkit.core.teachers.hub import list_remote
+from kdkit.core.teachers.license import read_license, require_permission
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
-from kdkit.core.teachers.permission import require_permission
 from kdkit.core.teachers.probe import identity_of, probe
-from kdkit.core.teachers.recognize import recognize
-from kdkit.core.teachers.select import select_files
+from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.core.teachers.source import parse_source, source_folder
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What adding a teacher would do, without having fetched anything.
+    """What adding a teacher would change; nothing was fetched.
 
     Attributes:
         chosen: the teacher.
         before, after: the texts of ``registry.yaml``.
-        sizes: file -> bytes that would be fetched; None where unknown.
+        sizes: file to fetch -> bytes; None if unknown.
     """
 
     chosen: ChosenTeacher
@@ -64,22 +62,24 @@ def add_teacher(
     offline: bool = False,
     reporter: Reporter | None = None,
 ) -> LockedTeacher:
-    """Fetch, check and probe a teacher, lock it, and write it into ``registry.yaml``, in this order.
+    """Fetch, check and probe a teacher, lock it, and add it to ``registry.yaml``, in this order.
 
     Args:
+        project: the project.
         name: of the catalogue, or a new one.
         fields: the registry entry (``from``, ``loader``, ``options``, ``domains``, ``license``); may be empty.
-        offline: use the Hub's cache alone.
+        offline: use only the Hub's cache.
+        reporter: shows progress and warnings.
 
     Raises:
-        KdkitError: unknown, denied, missing or not a working teacher; the project is then as it was before.
+        KdkitError: the teacher is unknown, forbidden, missing or does not work; the project is unchanged.
     """
     reporter = reporter or Silent()
     with project.exclusive(f"kdkit add-teacher {name}"):
         project = project.reloaded()
-        chosen, _, after = _planned(project, name, fields)
+        chosen, _, after = _edit_registry(project, name, fields)
         _check_domains(project, chosen, reporter)
-        facts = _admit(project, chosen, offline, reporter)
+        facts = _fetch_and_probe(project, chosen, offline, reporter)
         with disk_errors(str(project.root)):
             lock = project.lock.with_teacher(name, facts)
             lock.save(project.lock_path)
@@ -96,39 +96,39 @@ def plan_addition(
     offline: bool = False,
     reporter: Reporter | None = None,
 ) -> Addition:
-    """What :func:`add_teacher` would do; writes nothing. Raises: as :func:`add_teacher`, but for the probe."""
+    """Dry run of :func:`add_teacher`: writes nothing. Raises: as :func:`add_teacher`, except for the probe."""
     reporter = reporter or Silent()
-    chosen, before, after = _planned(project, name, fields)
+    chosen, before, after = _edit_registry(project, name, fields)
     _check_domains(project, chosen, reporter)
-    return Addition(chosen, before, after, _looked_at(project, chosen, offline, reporter))
+    return Addition(chosen, before, after, _file_sizes(project, chosen, offline, reporter))
 
 
-def _looked_at(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
-    """What would be fetched; says of the license what can be known before."""
+def _file_sizes(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
+    """The files to fetch; also checks the license as far as it is known before."""
     source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
     if source.kind != "hf":
         folder = source_folder(source, project.root)
         names = select_files(list_folder(folder, str(source)), str(source))
-        seen, gated = license_seen(folder)
+        seen, gated = read_license(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
         return {file: (folder / file).stat().st_size for file in names}
-    if _known_before(chosen):
+    if _license_known(chosen):
         require_permission(chosen, use, reporter)
     else:
-        reporter.say("its license is read from its files, once they are fetched")
-    return {} if offline else dict(look(source, select_files).sizes)  # offline: nothing would be fetched
+        reporter.say("the license will be read from the fetched files")
+    return {} if offline else dict(list_remote(source, select_files).sizes)  # offline: nothing would be fetched
 
 
 def remove_teacher(project: Project, name: str) -> None:
-    """Take a teacher out of ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
+    """Remove a teacher from ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
 
     Raises:
         KdkitError: no such teacher (did you mean).
     """
     with project.exclusive(f"kdkit remove-teacher {name}"):
         after = remove_entry(read_text(project.registry_path), name)
-        write_atomically(project.registry_path, after.encode())
         lock = project.reloaded().lock
+        write_atomically(project.registry_path, after.encode())
         if name in lock.teachers:
             lock.without_teacher(name).save(project.lock_path)
         shutil.rmtree(project.artifacts / name, ignore_errors=True)
@@ -141,14 +141,17 @@ def lock_teachers(
     offline: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, LockedTeacher]:
-    """Fetch, probe and lock teachers that stand in ``registry.yaml``, and pin the providers of all its names.
+    """Fetch, probe and lock teachers of ``registry.yaml``, and pin the providers of all its names.
 
     Args:
-        names: lock these afresh; by default all that are not locked yet. A name that is pinned and no teacher's
-            is taken from whoever provides it now.
+        project: the project.
+        names: lock these again; by default all that are not locked yet. A pinned name that is no teacher's is pinned
+            again to the plugin that provides it now.
+        offline: use only the Hub's cache.
+        reporter: shows progress and warnings.
 
     Returns:
-        what was locked now; each teacher is in the lock file as soon as it is done.
+        The teachers that were locked; each is in the lock file as soon as it is done.
 
     Raises:
         KdkitError: as :func:`add_teacher`, at the first teacher that fails.
@@ -165,12 +168,12 @@ def lock_teachers(
         for name in wanted:
             chosen = chosen_teacher(project, name)
             if chosen.unavailable and not names:
-                reporter.warn(f"teacher '{name}' is left out: {chosen.unavailable}")
+                reporter.warn(f"teacher '{name}' skipped: {chosen.unavailable}")
                 continue
             chosen.require_available()
-            if _known_before(chosen):
+            if _license_known(chosen):
                 require_permission(chosen, project.registry.use, Silent())
-            done[name] = _admit(project, chosen, offline, reporter)
+            done[name] = _fetch_and_probe(project, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
             lock.save(project.lock_path)
         pin_names(project.with_lock(lock))
@@ -178,77 +181,72 @@ def lock_teachers(
 
 
 def check_lock(project: Project) -> list[str]:
-    """What is wrong between ``registry.yaml``, ``registry.lock`` and the files here; empty when all is well."""
-    lock, problems = project.lock, []
-    for name in project.registry.teachers:
+    """Problems between ``registry.yaml``, ``registry.lock`` and the fetched files; empty if there are none."""
+    registry, lock = project.registry, project.lock
+    errors = []
+    for name in registry.teachers:
         try:
             if not chosen_teacher(project, name).unavailable:
                 verify(project, name)
         except KdkitError as error:
-            problems.append(f"{error.headline}. {error.why}".rstrip(". "))
-    problems += [f"{error.headline}. {error.why}".rstrip(". ") for error in moved_names(project, lock)]
-    # A pulled project keeps the facts of teachers whose files only their author has: nothing is wrong with that.
+            errors.append(error)
+    problems = [f"{error.headline}. {error.why}".rstrip(". ") for error in (*errors, *moved_names(project, lock))]
+    # A pulled project may lock teachers whose files only their author has.
     here = [name for name, facts in lock.teachers.items() if not facts.held_by_author]
-    extra = [name for name in here if name not in project.registry.teachers]
+    extra = [name for name in here if name not in registry.teachers]
     return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
 
 
-def _planned(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
-    """(the teacher, ``registry.yaml`` before, and after)."""
+def _edit_registry(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
+    """The teacher, and ``registry.yaml`` before and after."""
     try:
         valid_name(name)
     except ValueError as error:
-        raise KdkitError("KD-TEACH-001", str(error), where="the new teacher's name") from None
+        fix = "choose another name for the teacher"
+        raise KdkitError("KD-TEACH-001", str(error), where="the new teacher's name", fix=fix) from None
     before = read_text(project.registry_path)
     after = add_entry(before, name, fields)
     registry = check_registry(after)
     chosen = choose(project.catalogue, name, registry.teachers[name])
-    if _known_before(chosen):
-        require_permission(chosen, registry.use, Silent())  # first: what is denied need not be made possible
+    if _license_known(chosen):
+        require_permission(chosen, registry.use, Silent())  # before advice on how to make the teacher available
     chosen.require_available()
     return chosen, before, after
 
 
-def _known_before(chosen: ChosenTeacher) -> bool:
-    """Whether anything is known of the license before the files are here."""
+def _license_known(chosen: ChosenTeacher) -> bool:
+    """Whether the license is known before the files are fetched."""
     return chosen.spec is not None or chosen.license is not None
 
 
 def _check_domains(project: Project, chosen: ChosenTeacher, reporter: Reporter) -> None:
-    from kdkit.core.data.domains import domains_of, warn_of_unknown
-
-    if chosen.domains and project.registry.data and (known := domains_of(project)):
-        warn_of_unknown(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
+    if chosen.domains and project.registry.data and (known := read_domains(project)):
+        warn_unknown_domains(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
 
 
-def _admit(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
-    """Fetch into a folder aside, check license and model, and only then put the folder in its place."""
-    final = project.artifacts / chosen.name
-    with disk_errors(str(project.artifacts)), new_folder(final, replace=True) as stage:
-        found = fetch(chosen, project.root, stage, reporter, offline=offline)
-        loader = chosen.loader or recognize(project.catalogue, found.folder, chosen.source)
+def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
+    """Fetch into a staging folder and check license and model; only a working teacher replaces the final folder."""
+    loaders = project.catalogue.specs(LoaderSpec)
+    with disk_errors(str(project.artifacts)), new_folder(project.artifacts / chosen.name, replace=True) as stage:
+        found = fetch(chosen, loaders, project.root, stage, reporter, offline=offline)
+        loader = chosen.loader or recognize_loader(loaders, found.folder, chosen.source)
         require_permission(chosen, project.registry.use, reporter, found.license, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
-        return _facts(project.catalogue, chosen, loader, found)
-
-
-def _facts(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, found: Materialized) -> LockedTeacher:
-    """Load and probe the model; everything that the lock keeps."""
-    model, signals = load_model(catalogue, chosen, loader, found.folder)
-    measured = probe(signals, f"teacher '{chosen.name}'")
-    identity = dict(identity_of(model))
-    return LockedTeacher(
-        provider=chosen.provider,
-        source=chosen.source,
-        commit=found.commit,
-        loader=loader,
-        options=dict(chosen.options),
-        files=dict(found.files),
-        also=dict(found.also),
-        license=found.license,
-        gated=found.gated,
-        signals=measured,
-        identity=identity,
-        fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
-        locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
+        model, source = load_model(project.catalogue, chosen, loader, found.folder)
+        signals = probe(source, f"teacher '{chosen.name}'")
+        identity = dict(identity_of(model))
+        return LockedTeacher(
+            provider=chosen.provider,
+            source=chosen.source,
+            commit=found.commit,
+            loader=loader,
+            options=dict(chosen.options),
+            files=dict(found.files),
+            also=dict(found.also),
+            license=found.license,
+            gated=found.gated,
+            signals=signals,
+            identity=identity,
+            fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
+            locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )

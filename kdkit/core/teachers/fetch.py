@@ -1,36 +1,36 @@
-"""A teacher's files in one relocatable folder: everything that its loader needs, and nothing that is a pickle."""
+"""Fetches all files of a teacher into one relocatable folder that holds no pickles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import Companion, LoaderSpec, Reporter
+from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.registry.chosen import ChosenTeacher
 from kdkit.core.project.registry.lock import FileFact, LicenseSeen, LockedTeacher
-from kdkit.core.teachers.card import license_seen
-from kdkit.core.teachers.files import bring, describe_files, first_difference, list_folder
+from kdkit.core.teachers.files import copy_file, describe_files, list_folder, select_descriptions, select_files
 from kdkit.core.teachers.hub import Select, snapshot
+from kdkit.core.teachers.license import read_license
 from kdkit.core.teachers.pickles import convert_pickles
-from kdkit.core.teachers.select import select_descriptions, select_files
+from kdkit.core.teachers.recognize import matching_loaders
 from kdkit.core.teachers.source import Source, parse_source, source_folder
-from kdkit.core.teachers.text_tower import bring_text_tower
 
 
 @dataclass(frozen=True)
 class Materialized:
-    """A folder that holds a whole teacher.
+    """A folder that holds a complete teacher.
 
     Attributes:
         folder: where it is.
         files: relative path -> size and sha256.
         commit: of its repository; None for a folder.
         license: what the files say, and where.
-        gated: the Hub asked to accept terms.
-        also: subfolder -> other source that files came from, at its commit.
+        gated: the Hub asks to accept terms.
+        also: subfolder -> other source of files there, at its commit.
     """
 
     folder: Path
@@ -43,6 +43,7 @@ class Materialized:
 
 def fetch(
     chosen: ChosenTeacher,
+    loaders: Iterable[LoaderSpec],
     project: Path,
     into: Path,
     reporter: Reporter,
@@ -50,86 +51,83 @@ def fetch(
     locked: LockedTeacher | None = None,
     offline: bool = False,
 ) -> Materialized:
-    """Bring all files of ``chosen`` into the empty folder ``into``.
+    """Fetch the files of ``chosen``, and what its loader needs from other repositories, into the empty folder ``into``.
 
     Args:
         chosen: the teacher.
-        project: what a ``local:`` source is relative to.
-        into: gets the files; the caller removes it when this raises.
-        reporter: where progress is said.
-        locked: fetch the very commits that are locked.
-        offline: use the Hub's cache alone.
+        loaders: all installed ones; the teacher's names the companions that the folder lacks.
+        project: the folder to which a ``local:`` source is relative.
+        into: receives the files; the caller removes it if this raises.
+        reporter: shows progress.
+        locked: fetch the locked commits.
+        offline: use only the Hub's cache.
 
     Raises:
-        KdkitError: what is missing, forbidden or not to be trusted, and where.
+        KdkitError: a file is missing, forbidden or unsafe.
     """
-    carrier = _Carrier(project, into, reporter, offline)
-    also = {**chosen.spec.extra_sources} if chosen.spec and not _overridden(chosen) else {}
-    also |= locked.also if locked else {}
+    fetcher = _Fetcher(project, into, reporter, offline)
+    pins = locked.also if locked else {}
     with disk_errors(str(into)):
         main = parse_source(chosen.source, chosen.name).pinned(locked.commit if locked else None)
-        commit = carrier.carry("", main, select_files)
-        gated = carrier.gated
-        for subfolder, source in also.items():
-            carrier(subfolder, source, select_descriptions)
-        bring_text_tower(into, carrier)
+        commit, gated = fetcher.fetch(main, into, select_files)
+        if chosen.spec and chosen.source == chosen.spec.source:  # its extra sources belong to its own source
+            for subfolder, source in chosen.spec.extra_sources.items():
+                fetcher.fetch_also(subfolder, pins.get(subfolder, source), select_descriptions)
+        for companion in _companions(chosen, loaders, into):
+            fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
         made = convert_pickles(into, str(main))
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
-    license, says_gated = license_seen(into)
-    return Materialized(into, files, commit, license, gated or says_gated, carrier.also)
+    license, says_gated = read_license(into)
+    return Materialized(into, files, commit, license, gated or says_gated, fetcher.also)
 
 
-def _overridden(chosen: ChosenTeacher) -> bool:
-    """The catalogue's other sources belong to the catalogue's source."""
-    return chosen.spec is not None and chosen.source != chosen.spec.source
+def _companions(chosen: ChosenTeacher, loaders: Iterable[LoaderSpec], folder: Path) -> Iterator[Companion]:
+    declared = [spec for spec in loaders if spec.companions]
+    names = [chosen.loader] if chosen.loader else [spec.name for spec in matching_loaders(declared, folder)]
+    for spec in declared:
+        if spec.name in names:
+            yield from resolve(spec.companions)(folder)
 
 
-class _Carrier:
-    """Brings files of any source, and remembers the commits."""
+class _Fetcher:
+    """Fetches files from any source, and records the commits of all but the main one."""
 
     def __init__(self, project: Path, into: Path, reporter: Reporter, offline: bool) -> None:
         self.project, self.into, self.reporter, self.offline = project, into, reporter, offline
-        self.gated = False
         self.also: dict[str, str] = {}
 
-    def __call__(self, subfolder: str, source: str, select: Select) -> None:
-        """Other sources than the main one; see :data:`kdkit.core.teachers.text_tower.Bring`."""
-        parsed = parse_source(source)
-        commit = self.carry(subfolder, parsed, select)
-        self.also[subfolder or "."] = str(parsed.pinned(commit))
-
-    def carry(self, subfolder: str, source: Source, select: Select) -> str | None:
-        """Bring what ``select`` chooses to ``into/subfolder``; the commit, if there are commits."""
-        target = self.into / subfolder
+    def fetch(self, source: Source, target: Path, select: Select) -> tuple[str | None, bool]:
+        """Copy what ``select`` chooses to ``target``; returns the commit, if there are commits, and if it is gated."""
         if source.kind == "hf":
             self.reporter.say(f"fetching {source}")
             found = snapshot(source, select, offline=self.offline)
-            self.gated |= found.gated
-            self._copy(found.names, found.folder, target, link=True)
-            return found.commit
+            for name in found.names:
+                copy_file(name, found.folder, target, link=True)
+            return found.commit, found.gated
         folder = source_folder(source, self.project)
-        self._copy(select(list_folder(folder, str(source)), str(source)), folder, target, link=False)
-        return None
+        for name in select(list_folder(folder, str(source)), str(source)):
+            copy_file(name, folder, target, link=False)
+        return None, False
 
-    def _copy(self, names: Iterable[str], folder: Path, target: Path, *, link: bool) -> None:
-        for name in names:
-            bring(name, folder, target, link=link)
+    def fetch_also(self, subfolder: str, source: str, select: Select) -> None:
+        parsed = parse_source(source)
+        commit, _ = self.fetch(parsed, self.into / subfolder, select)
+        self.also[subfolder or "."] = str(parsed.pinned(commit))
 
+    def fetch_companion(self, companion: Companion, source: str) -> None:
+        def select(names: Iterable[str], where: str) -> list[str]:
+            found = select_descriptions(names, where)
+            return [name for name in found if not companion.names or name in companion.names]
 
-def same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: str) -> None:
-    """Check ``folder`` against ``expected``.
-
-    Raises:
-        KdkitError: naming the first file that differs, and both hashes.
-    """
-    difference = first_difference(folder, expected)
-    if difference:
-        name, wanted, found = difference
-        raise KdkitError(
-            "KD-TEACH-002",
-            f"the file '{name}' changed since it was locked",
-            where=where,
-            why=f"registry.lock has sha256 {wanted}; the file here has {found}",
-            fix=fix,
-        )
+        try:
+            self.fetch_also(companion.subfolder, source, select)
+        except KdkitError as error:
+            raise KdkitError(
+                "KD-TEACH-023",
+                f"the model needs files of another repository, {companion.source}: {error.what}",
+                where=error.where,
+                why=error.why,
+                fix=f"put {companion.purpose} of {companion.source} into the folder; or: {error.fix}",
+                code=error.code,
+            ) from error

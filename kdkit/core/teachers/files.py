@@ -1,24 +1,99 @@
-"""Bringing files into a folder, and what they hash to."""
+"""The files of a model: which belong to it, bringing them into a folder, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.project.registry.lock import FileFact
+from kdkit.core.project.registry.lock import FileFact, safe_relative
 
-_CHUNK = 1 << 20
+DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
+PICKLES = (".bin", ".pt", ".pth")
+USUAL_PICKLE = "pytorch_model.bin"
+LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+
+
+def select_files(names: Iterable[str], where: str) -> list[str]:
+    """Select descriptions, license texts, and weights (safetensors, else pickles); never code.
+
+    Args:
+        names: relative POSIX paths; not trusted.
+        where: the source, for messages.
+
+    Raises:
+        KdkitError: a path leads outside, no file belongs to a model, or several pickles could be the weights.
+    """
+    visible = _visible(names, where)
+    chosen = [name for name in visible if _is_description(name) or name.endswith(".safetensors")]
+    if not any(name.endswith(".safetensors") for name in chosen):
+        chosen += _select_pickles(visible, where)
+    if all(is_license_or_card(name) for name in chosen):
+        raise KdkitError(
+            "KD-TEACH-017",
+            "no model files found",
+            where=where,
+            why="a model has .safetensors (or .bin, .pt) and .json files",
+            fix="check the folder or the name of the repository",
+        )
+    return sorted(chosen)
+
+
+def select_descriptions(names: Iterable[str], where: str) -> list[str]:
+    """Select configs and tokenizer files at the top, without weights. Raises: as :func:`select_files`."""
+    return sorted(name for name in _visible(names, where) if _is_description(name) and "/" not in name)
+
+
+def is_license_or_card(name: str) -> bool:
+    """Whether the file is a text for people, which no loader reads."""
+    return name.endswith(".md") or PurePosixPath(name).name.upper().startswith(LEGAL)
+
+
+def _is_description(name: str) -> bool:
+    return name.endswith(DESCRIPTIONS) or is_license_or_card(name)
+
+
+def _visible(names: Iterable[str], where: str) -> list[str]:
+    """Names without hidden files and ``__pycache__``, each checked to stay inside its folder."""
+    visible = []
+    for name in names:
+        try:
+            safe_relative(name)
+        except ValueError as error:
+            raise KdkitError(
+                "KD-TEACH-018",
+                "unsafe file name",
+                where=where,
+                why=str(error),
+                fix="use another source: these files may have been tampered with",
+            ) from None
+        if not any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(name).parts):
+            visible.append(name)
+    return visible
+
+
+def _select_pickles(names: list[str], where: str) -> list[str]:
+    found = [name for name in names if name.endswith(PICKLES)]
+    usual = [name for name in found if name.endswith(USUAL_PICKLE)]
+    if len(found) > 1 and not usual:
+        raise KdkitError(
+            "KD-TEACH-019",
+            "several files could be the weights",
+            where=where,
+            why=", ".join(sorted(found)),
+            fix="copy the right one, with its config, into a folder of its own and add that with local:DIR",
+        )
+    return usual or found
 
 
 def list_folder(folder: Path, where: str) -> list[str]:
     """Relative POSIX paths of all regular files under ``folder``.
 
     Raises:
-        KdkitError: a link that leads outside (or to a folder): what it points to may change or vanish.
+        KdkitError: a link leads outside (or to a folder), so its target may change or vanish.
     """
     root = folder.resolve()
     names = []
@@ -26,7 +101,7 @@ def list_folder(folder: Path, where: str) -> list[str]:
         if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root)):
             raise KdkitError(
                 "KD-TEACH-003",
-                f"'{path.relative_to(folder)}' is a link that leads outside the folder",
+                f"the link '{path.relative_to(folder)}' leads outside the folder",
                 where=where,
                 why=f"it points to {os.readlink(path)}",
                 fix="put the file itself there; for a repository in the Hub's cache use hf:ORG/REPO with --offline",
@@ -43,10 +118,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in folders if (Path(parent) / name).is_symlink())
 
 
-def bring(name: str, source: Path, into: Path, *, link: bool) -> None:
-    """Copy ``source/name`` to ``into/name`` with its times; with ``link``, a hard link where possible.
+def copy_file(name: str, source: Path, into: Path, *, link: bool) -> None:
+    """Copy ``source/name`` to ``into/name`` with its times; with ``link``, as a hard link where possible.
 
-    A link is right for files that nobody changes in place: the Hub's cache.
+    Link only files that are never changed in place, such as those of the Hub's cache.
     """
     target = into / name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,15 +136,10 @@ def bring(name: str, source: Path, into: Path, *, link: bool) -> None:
     shutil.copy2(origin, target)
 
 
-def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
+def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-            if progress:
-                progress(len(chunk))
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def describe_files(folder: Path) -> dict[str, FileFact]:
@@ -80,16 +150,21 @@ def describe_files(folder: Path) -> dict[str, FileFact]:
     }
 
 
-def first_difference(folder: Path, expected: Mapping[str, FileFact]) -> tuple[str, str, str] | None:
-    """(file, sha256 expected, sha256 found) of the first file that differs; ``missing``/``none`` where absent."""
+def require_same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: str) -> None:
+    """Compare ``folder`` with ``expected``.
+
+    Raises:
+        KdkitError: the first file that differs, with both hashes.
+    """
     present = set(list_folder(folder, str(folder)))
     for name in sorted(present | set(expected)):
-        if name not in present:
-            return name, expected[name].sha256, "missing"
-        path = folder / name
-        if name not in expected:
-            return name, "none", sha256_of(path)
-        found = sha256_of(path)
-        if found != expected[name].sha256:
-            return name, expected[name].sha256, found
-    return None
+        wanted = expected[name].sha256 if name in expected else "none"
+        found = sha256_of(folder / name) if name in present else "missing"
+        if found != wanted:
+            raise KdkitError(
+                "KD-TEACH-002",
+                f"the file '{name}' changed since it was locked",
+                where=where,
+                why=f"registry.lock has sha256 {wanted}; the file has {found}",
+                fix=fix,
+            )

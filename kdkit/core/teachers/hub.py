@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdkit.core.sharing.hub import Hub, connect, explained
-from kdkit.core.teachers.files import list_folder
-from kdkit.core.teachers.select import DESCRIPTIONS
+from kdkit.core.teachers.files import DESCRIPTIONS, list_folder
 from kdkit.core.teachers.source import Source
 
 Select = Callable[[Iterable[str], str], list[str]]
@@ -18,13 +17,13 @@ _CACHED = [f"*{suffix}" for suffix in (*DESCRIPTIONS, ".safetensors")]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files in the Hub's cache; links to blobs that never change.
+    """Files in the Hub's cache, which are links to immutable blobs.
 
     Attributes:
         folder: of this commit.
         names: those that were selected.
         commit: 40 hex digits.
-        gated: the owner asks to accept terms.
+        gated: the owner requires that terms are accepted.
     """
 
     folder: Path
@@ -35,7 +34,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Listing:
-    """What would be fetched: file -> bytes (None where the Hub does not say)."""
+    """Files to fetch -> bytes (None if the Hub does not say)."""
 
     sizes: dict[str, int | None]
     commit: str
@@ -43,12 +42,12 @@ class Listing:
 
 
 def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
-    """Bring the selected files into the Hub's cache.
+    """Download the selected files into the Hub's cache.
 
     Args:
         source: of kind ``hf``.
-        select: which of the repository's files; see :mod:`kdkit.core.teachers.select`.
-        offline: use the cache alone (also where ``HF_HUB_OFFLINE`` is set).
+        select: which of the repository's files; see :mod:`kdkit.core.teachers.files`.
+        offline: use only the cache, as ``HF_HUB_OFFLINE`` does.
 
     Raises:
         KdkitError: gated (exit 4), no such repository or revision, no network, not in the cache (exit 3).
@@ -63,8 +62,8 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
             )
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
             return Snapshot(folder, tuple(select(names, where)), folder.name, gated=False)
-        listing = look(source, select)
-        # The revision as asked for, not the commit: the cache then remembers what the name stands for.
+        listing = list_remote(source, select)
+        # By revision, not commit, so that the cache records the commit of the revision.
         folder = Path(
             hub.api.snapshot_download(
                 source.place,
@@ -76,8 +75,8 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
         return Snapshot(folder, tuple(select(names, where)), folder.name, listing.gated)
 
 
-def look(source: Source, select: Select) -> Listing:
-    """What :func:`snapshot` would fetch. Raises: as :func:`snapshot`."""
+def list_remote(source: Source, select: Select) -> Listing:
+    """List what :func:`snapshot` would fetch. Raises: as :func:`snapshot`."""
     hub = connect()
     with _explained(source, hub):
         info = hub.api.model_info(source.place, revision=source.revision, files_metadata=True)

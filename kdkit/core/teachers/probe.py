@@ -1,4 +1,4 @@
-"""Is this a working teacher? One tiny image and text through the model says so, and measures its signals."""
+"""Checks that a teacher works, by one small image and text, and measures its signals."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SIZE = (61, 47)
-"""Not square, not a multiple of anything: preprocessing must cope."""
+"""Not square and no multiple of a patch size, which preprocessing must handle."""
 
 
 def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
-    """Run the model twice on one random image with a text; one that only answers is asked once.
+    """Compute the signals of one random image with a text twice; a model without signals answers once.
 
     Returns:
-        signal name -> shape and dtype of one row, as measured; empty for a model that only answers.
+        Signal name -> shape and dtype of one row; empty for a model that only answers.
 
     Raises:
-        KdkitError: it fails, its rows are not what it declares, not finite, or differ between the runs.
+        KdkitError: the model fails; its rows differ from its declaration or between the runs, or are not finite.
     """
     import torch
     from PIL import Image
@@ -49,11 +49,11 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
             "the model fails on a small image with a short text",
             where=where,
             why=f"{type(error).__name__}: {error}",
-            fix="is it the right loader? see 'kdkit plugins'",
+            fix="check that it is the right loader: kdkit plugins",
         ) from error
     declared = {spec.name: spec for spec in signals.signals}
     if not (declared or only_answers) or set(first) != set(declared):
-        raise _bad(where, f"it declares the signals {sorted(declared)} and gives {sorted(first)}")
+        raise _unusable(where, f"it declares the signals {sorted(declared)} and returns {sorted(first)}")
     for name, rows in first.items():
         _check(where, name, rows, second[name], declared[name].shape)
     return {name: SignalFact(shape=spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
@@ -63,26 +63,26 @@ def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int,
     import torch
 
     if tuple(rows.shape) != (1, *shape):
-        raise _bad(where, f"a row of '{name}' should be {shape} and is {tuple(rows.shape)[1:]}")
+        raise _unusable(where, f"a row of '{name}' should be {shape} and is {tuple(rows.shape)[1:]}")
     if not bool(torch.isfinite(rows).all()):
-        raise _bad(where, f"'{name}' holds NaN or infinity")
+        raise _unusable(where, f"'{name}' holds NaN or infinity")
     if not torch.equal(rows, again):
-        raise _bad(where, f"'{name}' differs between two runs on the same sample")
+        raise _unusable(where, f"'{name}' differs between two runs on the same sample")
 
 
 def _check_answers(where: str, answers: Sequence[Sequence[Answer]]) -> None:
     if [len(group) for group in answers] != [1]:
-        raise _bad(where, "it should answer, and gives not one answer to one question")
+        raise _unusable(where, "it does not return one answer to one question")
 
 
-def _bad(where: str, why: str) -> KdkitError:
+def _unusable(where: str, why: str) -> KdkitError:
     return KdkitError(
-        "KD-TEACH-014", "not a usable teacher", where=where, why=why, fix="check its files and its loader"
+        "KD-TEACH-014", "the model is no usable teacher", where=where, why=why, fix="check its files and its loader"
     )
 
 
-def frozen(model: Any) -> Any:
-    """Eval mode and no gradients, where the model is a torch module."""
+def freeze(model: Any) -> Any:
+    """Put a torch module into eval mode, without gradients; other models stay as they are."""
     from torch import nn
 
     if isinstance(model, nn.Module):
@@ -91,5 +91,5 @@ def frozen(model: Any) -> Any:
 
 
 def identity_of(model: DualEncoder | SignalSource) -> Mapping[str, str]:
-    """What the model says about its preprocessing and tokenizer, as plain strings."""
+    """The model's identity as plain strings, sorted by key."""
     return {str(key): str(value) for key, value in sorted(model.identity().items())}

@@ -1,4 +1,4 @@
-"""Turns any teacher into a signal source: the one interface that extraction knows."""
+"""Adapts any teacher to :class:`SignalSource`, the interface of extraction."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TEXTS_KEPT = 65_536
 class DualEncoderSignals:
     """A dual encoder's pooled features as two signals, ``image`` and ``text``, each of shape (D,), fp16.
 
-    Captions repeat (templates), so each text is encoded once and remembered, up to ``texts_kept`` of them.
-    The last bit of a text's feature may depend on the batch it is encoded in; extraction therefore calls
-    :meth:`forget_texts` before every block, so that a resumed run writes the bytes of an uninterrupted one.
+    Captions repeat, so up to ``texts_kept`` text features are cached. The last bit of a text's feature may depend on
+    its batch. Extraction therefore calls :meth:`forget_texts` before every block, so that a resumed run writes the
+    bytes of an uninterrupted one.
 
     Args:
         model: put into eval mode when it is an ``nn.Module``.
-        texts_kept: how many text features are remembered, at most.
+        texts_kept: size of the cache.
     """
 
     def __init__(self, model: DualEncoder, *, texts_kept: int = TEXTS_KEPT) -> None:
@@ -53,11 +53,11 @@ class DualEncoderSignals:
             return {IMAGE: image.cpu(), TEXT: self._encode([text for _, text in items])}
 
     def forget_texts(self) -> None:
-        """Drop the remembered text features."""
+        """Empty the cache of text features."""
         self._texts.clear()
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        """(B, D) for B texts, computing each distinct one that is not remembered once."""
+        """(B, D) for B texts; each distinct text that is not cached is computed once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         found = dict(zip(new, self.model.encode_text(new).cpu(), strict=True)) if new else {}
         rows = torch.stack([found[text] if text in found else self._texts[text] for text in texts])
@@ -71,7 +71,5 @@ class DualEncoderSignals:
 
 
 def as_signal_source(model: Teacher) -> SignalSource:
-    """``model`` itself when it gives signals already, else a :class:`DualEncoderSignals` around it."""
-    if isinstance(model, SignalSource):
-        return model
-    return DualEncoderSignals(model)
+    """``model`` itself if it is a signal source, else a :class:`DualEncoderSignals` around it."""
+    return model if isinstance(model, SignalSource) else DualEncoderSignals(model)

@@ -1,4 +1,4 @@
-"""Where a teacher comes from: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``."""
+"""Sources of teachers: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Source:
         return f"{self.kind}:{self.place}" + (f"@{self.revision}" if self.revision else "")
 
     def pinned(self, commit: str | None) -> Source:
-        """The same source at ``commit`` (itself where there are no commits)."""
+        """The same source at ``commit``, if there is one."""
         return Source(self.kind, self.place, commit) if commit else self
 
 
@@ -34,7 +34,7 @@ def parse_source(text: str, where: str = "") -> Source:
     """Parse ``text``; ``where`` is for messages.
 
     Raises:
-        KdkitError: not one of the three forms.
+        KdkitError: none of the three forms.
     """
     kind, _, place = text.partition(":")
     if kind == "hf":
@@ -45,13 +45,13 @@ def parse_source(text: str, where: str = "") -> Source:
         return Source("local", place)
     elif kind == "package" and re.fullmatch(r"[\w.]+(/[^/\\]+)+", place) and ".." not in place.split("/"):
         return Source("package", place)
-    hint = f"write local:{text}" if Path(text).is_dir() else f"write hf:{text}" if _REPO.fullmatch(text) else ""
+    fix = f"write {'local' if Path(text).is_dir() else 'hf'}:{text}"
     raise KdkitError(
         "KD-TEACH-020",
-        f"'{text}' does not say where a teacher comes from",
+        f"'{text}' is no source of a teacher",
         where=where,
         why=f"a source is {FORMS}",
-        fix=hint,
+        fix=fix if _REPO.fullmatch(text) or Path(text).is_dir() else "see 'kdkit add-teacher --help'",
     )
 
 
@@ -59,7 +59,7 @@ def source_folder(source: Source, root: Path) -> Path:
     """The folder of a ``local:`` (relative to ``root``, the project) or ``package:`` source.
 
     Raises:
-        KdkitError: it is not there.
+        KdkitError: the folder or the package is missing.
     """
     if source.kind == "local":
         folder = root / Path(source.place).expanduser()
@@ -67,7 +67,7 @@ def source_folder(source: Source, root: Path) -> Path:
     else:
         package, _, inner = source.place.partition("/")
         folder = _package_folder(package) / inner
-        fix = f"is this version of '{package}' the right one?"
+        fix = f"check the version of '{package}': pip show {package}"
     if not folder.is_dir():
         raise KdkitError(
             "KD-TEACH-021", "no such folder", where=str(source), why=str(folder), fix=fix, code=ExitCode.MISSING
@@ -85,7 +85,7 @@ def _package_folder(package: str) -> Path:
             "KD-TEACH-022",
             f"the package '{package}' is not installed",
             where=f"package:{package}",
-            fix="install the distribution that has it",
+            fix="install the distribution that contains it",
             code=ExitCode.MISSING,
         )
     return Path(spec.submodule_search_locations[0])

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Sample
 from kdkit.plugins.demo.answerers import INPUTS, Answerer, model_sizes
 from kdkit.plugins.demo.questions import NO_SLIPS, Asked, draw_questions
@@ -58,7 +57,7 @@ def train_answerer(answerer: Answerer, folder: Path, plan: TrainingPlan | None =
     rate = plan.rate / 2 if answerer.start else plan.rate
     _fit(model, inputs, steps=plan.steps or answerer.steps, batch=plan.batch, rate=rate, warm=plan.warm)
     model.eval().save(folder)
-    halves = {name: value.half().contiguous() for name, value in read_tensors(folder / WEIGHTS_FILE).items()}
+    halves = {name: value.half().contiguous() for name, value in load_file(folder / WEIGHTS_FILE).items()}
     save_file(halves, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / "README.md").write_text(CARD, encoding="utf-8")
 

@@ -33,6 +33,7 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="any model that open_clip builds, from a folder with open_clip_config.json",
             factory="kdkit.plugins.loaders.open_clip:load_open_clip",
             marks=("open_clip_config.json",),
+            companions="kdkit.plugins.loaders.open_clip_companions:find_companions",
         ),
         LoaderSpec(
             name="transformers",

@@ -1,4 +1,4 @@
-"""The files that make up a tokenizer of the Hugging Face kind, and what tells two of them apart."""
+"""Files of a Hugging Face tokenizer, and their digest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+    *VOCABULARIES,
+    *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 
 

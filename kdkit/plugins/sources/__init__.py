@@ -1,4 +1,4 @@
-"""Built-in sources of samples: folders, manifests, and the formats of questions with answers. Options: docs/data.md."""
+"""Built-in sources of samples: folders, manifests and question formats; docs/reference/sources.md."""
 
 from __future__ import annotations
 

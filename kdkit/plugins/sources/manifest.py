@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.plugins.sources.records import jsonl_rows
 from kdkit.plugins.sources.rows import RowReader
 
 
@@ -30,7 +30,7 @@ class CsvManifest(RowReader):
                 "KD-SRC-008",
                 f"delimiter must be one character, not {self.delimiter!r}",
                 where=str(self.location),
-                fix="';', or a tab: \"\\t\" in double quotes",
+                fix="write ';', or a tab as \"\\t\" in double quotes",
             )
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -45,7 +45,7 @@ class JsonlManifest(RowReader):
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number of its first line, row) pairs: a row may have several lines, and a wrong one swallows others."""
+    """(first line, row) pairs; a row may span several lines."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         reader = csv.reader(handle, delimiter=delimiter, strict=True)
         line = 1
@@ -56,7 +56,10 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, An
             for row in reader:
                 if len(row) not in (0, len(header)):
                     raise KdkitError(
-                        "KD-SRC-009", f"{len(row)} fields, but the header has {len(header)}", where=f"{path}:{line}"
+                        "KD-SRC-009",
+                        f"{len(row)} fields, but the header has {len(header)}",
+                        where=f"{path}:{line}",
+                        fix="add the missing fields, or put fields with a delimiter in quotes",
                     )
                 if row:
                     yield line, dict(zip(header, row, strict=True))
@@ -66,27 +69,29 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, An
             fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
             raise KdkitError("KD-SRC-010", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
         except csv.Error as error:
-            fix = 'a field with a " in it is written in quotes, with that " doubled; every quote is closed'
+            fix = 'close every quote; write a " inside a quoted field as ""'
             raise KdkitError("KD-SRC-011", "not a CSV row", where=f"{path}:{line}", why=str(error), fix=fix) from error
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     where = f"{path}:1"
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise KdkitError("KD-SRC-012", f"column '{twice[0]}' occurs twice", where=where)
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise KdkitError(
+            "KD-SRC-012", f"column '{repeated[0]}' occurs twice", where=where, fix="rename one of the columns"
+        )
     for other, written in ((";", "';'"), ("\t", '"\\t"')):
         if len(header) == 1 and other in header[0]:
             raise KdkitError(
                 "KD-SRC-013",
                 f"the header has one column: {header[0]}",
                 where=where,
-                fix=f"say what is between the fields by the option delimiter: {written}",
+                fix=f"set the option delimiter: {written}",
             )
 
 
 def _undecodable_line(path: Path) -> int:
-    """The first line that is no UTF-8; the reader's own number is behind, since it reads ahead."""
+    """The first line that is no UTF-8 (the CSV reader reads ahead)."""
     with open(path, "rb") as handle:
         for number, line in enumerate(handle, start=1):
             try:
@@ -94,18 +99,3 @@ def _undecodable_line(path: Path) -> int:
             except UnicodeDecodeError:
                 return number
     return 1
-
-
-def jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, object) pairs; raises KdkitError with ``file:line`` for anything else."""
-    with open(path, "rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # the latter: nested too deeply
-                raise KdkitError("KD-SRC-014", "not valid JSON", where=f"{path}:{number}", why=str(error)) from error
-            if not isinstance(row, dict):
-                raise KdkitError("KD-SRC-015", "not a JSON object", where=f"{path}:{number}")
-            yield number, row

@@ -28,22 +28,22 @@ def read_med_grit(
     id_prefix: str = "",
     skip_broken: bool = False,
 ) -> Iterator[Sample]:
-    """A sample for every pair of question and answer: ``[{id, conversations: [[question, answer], ...]}, ...]``.
+    """A sample per pair of question and answer: ``[{id, conversations: [[question, answer], ...]}, ...]``.
 
-    The image is ``id`` + ``.png``; a question's ``Picture 1: <img>...</img>`` becomes its mark.
+    The image is ``id`` + ``.png``; ``Picture 1: <img>...</img>`` in a question becomes the image mark.
 
     Args:
         location: the JSON file.
         task: of the whole file.
         image_root: folder of the images, relative to the file's.
-        modality: of all samples; by default what an image's name has before its first ``_`` (ct, mr, x, ...).
-        split, split_fractions: as the file is one split, or to divide it by a hash of the image.
+        modality: of all samples; by default the part of an image's name before its first ``_`` (ct, mr, x, ...).
+        split, split_fractions: the file is one split, or is divided by a hash of the image.
         boxes, boxes_as: families of boxes in the file and in the samples.
-        id_prefix: put before every id, which is task, image and a hash of question and answer.
-        skip_broken: leave broken records out and warn of them, instead of stopping.
+        id_prefix: prefix of every id, which is task, image and a hash of question and answer.
+        skip_broken: skip broken records with a warning.
 
     Raises:
-        KdkitError: with ``file:line`` of a record that is broken.
+        KdkitError: with ``file:line``; a record is broken.
     """
     where = str(location)
     reader = _Reader(
@@ -67,13 +67,13 @@ class _Reader:
     ids: Ids
 
     def samples(self, record: Record, where: str) -> Iterator[Sample]:
-        """One per pair; the pairs before it are its history."""
+        """A sample per pair; earlier pairs are its history."""
         name = text_of(record, "id", where)
         image = file_below(self.root, f"{name}.png", where)
         modality = self.modality or image.name.partition("_")[0].lower()
         messages: list[tuple[str, str]] = []
-        for asked, answer in _pairs(record, where):
-            messages.append(("user", _marked(asked, first=not messages)))
+        for question_text, answer in _pairs(record, where):
+            messages.append(("user", _mark_image(question_text, first=not messages)))
             question = Question(
                 id=self.ids(f"{self.task}/{name}/{fingerprint([messages, answer])}"),
                 images=[image],
@@ -96,11 +96,11 @@ def _pairs(record: Record, where: str) -> list[tuple[str, str]]:
             "KD-SRC-016",
             "conversations must be a list of [question, answer] pairs",
             where=where,
-            fix="files with {from, value} objects are read by the source 'sharegpt'",
+            fix="use the source 'sharegpt' for files with {from, value} objects",
         )
-    return [(asked, answer) for asked, answer in given]
+    return [(question, answer) for question, answer in given]
 
 
-def _marked(asked: str, *, first: bool) -> str:
-    text = _PICTURE.sub(f"{IMAGE_MARK}\n", asked)
+def _mark_image(question: str, *, first: bool) -> str:
+    text = _PICTURE.sub(f"{IMAGE_MARK}\n", question)
     return f"{IMAGE_MARK}\n{text}" if first and IMAGE_MARK not in text else text

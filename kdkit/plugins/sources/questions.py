@@ -1,4 +1,4 @@
-"""Questions about images with their answers: what every such source makes of its records."""
+"""Questions about images with their answers: the common part of all such sources."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, SPLITS, Sample, Split
+from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, Sample, Split
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.answers.names import TASKS
+from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import Record
-from kdkit.plugins.sources.splits import read_fractions, stable_split
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Question:
 
     Attributes:
         id: unique in the project.
-        images: those of its messages, in the order of their marks; at least one.
+        images: at least one, in the order of their marks in the messages.
         messages: (role, content) pairs; the last one is the user's.
         answer: the reference.
-        task: a name of :data:`TASKS`; ``modality``: what the domain adds to it.
-        extra: more for ``Sample.extra``.
+        task: a name of :data:`TASKS`.
+        modality: the second part of the domain.
+        extra: added to ``Sample.extra``.
     """
 
     id: str
@@ -39,11 +40,11 @@ class Question:
 
 
 class Boxes:
-    """Checks the boxes of answers, and translates them where another family is asked for.
+    """Checks the boxes of answers, and converts them to another family's form.
 
     Args:
-        family: which one wrote the file; None: boxes are text like any other.
-        target: which one the samples shall have; by default as they are.
+        family: of the file; None if boxes are plain text.
+        target: of the samples; by default the file's.
         where: for messages.
     """
 
@@ -51,12 +52,12 @@ class Boxes:
         if target is not None and family is None:
             raise KdkitError(
                 "KD-SRC-017",
-                "boxes_as is given without boxes",
+                "boxes_as is set without boxes",
                 where=where,
-                fix="boxes: qwen-vl, or who wrote the file",
+                fix="set boxes to the family of the file, such as qwen-vl",
             )
         self.family = target or family
-        """Which one the samples' texts have; None where boxes are text like any other."""
+        """Of the samples' texts; None if boxes are plain text."""
         try:
             self._codec = BoxCodec(family) if family else None
             self._target = BoxCodec(target) if target else None
@@ -65,14 +66,14 @@ class Boxes:
                 "KD-SRC-018",
                 error.what,
                 where=where,
-                fix=f"{error.fix}; pixels have to be translated before (BoxCodec.reencode)",
+                fix=f"{error.fix}; convert boxes in pixels beforehand (BoxCodec.reencode)",
             ) from error
 
-    def translated(self, text: str, where: str) -> str:
-        """``text`` with its boxes in the target's form; without a target as it is, its boxes checked.
+    def convert(self, text: str, where: str) -> str:
+        """``text`` with its boxes checked, and in the target's form if there is one.
 
         Raises:
-            KdkitError: boxes of another family or outside of the image.
+            KdkitError: boxes of another family or outside the image.
         """
         if self._codec is None:
             return text
@@ -82,69 +83,62 @@ class Boxes:
         return self._codec.reencode(text, self._target, where)
 
     def corners(self, question: Question, where: str) -> list[tuple[float, float, float, float]]:
-        """Of the answer, in fractions of the image.
+        """The boxes of the answer, in fractions of the image.
 
         Raises:
-            KdkitError: boxes of another family or outside of the image; none where the task is to find some.
+            KdkitError: boxes of another family or outside the image; no box although the task is grounding.
         """
         found = self._codec.parse(question.answer, where) if self._codec else []
         if self._codec and not found and question.task == "vg":
             raise KdkitError(
-                "KD-SRC-019", "the answer of a grounding question has no box", where=where, why=question.answer[:80]
+                "KD-SRC-019",
+                "the answer of a grounding question has no box",
+                where=where,
+                why=question.answer[:80],
+                fix="correct the record, or skip such records with the option skip_broken: true",
             )
         return [box.corners for box in found]
 
 
 class SplitRule:
-    """The split of a sample: one for all, or by a hash of its first image, so that an image never spans two.
+    """Assigns splits: one for all samples, or by a hash of the first image, so that an image never spans two.
 
     Args:
         split: of all samples.
-        fractions: lengths per split.
+        fractions: split -> share.
         where: for messages.
     """
 
     def __init__(self, split: str | None, fractions: Mapping[str, float] | None, where: str) -> None:
-        if split is not None and split not in SPLITS:
-            raise KdkitError("KD-SRC-020", f"'{split}' is not a split ({', '.join(SPLITS)})", where=where)
+        self._split = None if split is None else parse_split(split, where)
         if (split is None) == (fractions is None):
             both = "exclude each other" if split else "are both missing, and the file has no splits"
             raise KdkitError(
                 "KD-SRC-021",
                 f"split and split_fractions {both}",
                 where=where,
-                fix="split: test, or split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}",
+                fix=f"set split: test, or {EXAMPLE}",
             )
-        self._split = split
         self._fractions = read_fractions(fractions, where) if fractions is not None else {}
 
     def __call__(self, image: str) -> Split:
-        return next((s for s in SPLITS if s == self._split), None) or stable_split(image, self._fractions)
+        return self._split or stable_split(image, self._fractions)
 
 
 def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sample:
     """The sample of a question.
 
     Raises:
-        KdkitError: with ``where``: marks and images differ in number, roles do not alternate, boxes make no sense.
+        KdkitError: marks and images differ in number, roles do not alternate, or boxes are invalid.
     """
-    _check_turns([role for role, _ in question.messages], where)
-    marks = sum(content.count(IMAGE_MARK) for _, content in question.messages)
-    if marks != len(question.images) or not question.images:
-        raise KdkitError(
-            "KD-SRC-022",
-            f"{marks} {IMAGE_MARK} marks for {len(question.images)} image{'s' * (len(question.images) != 1)}",
-            where=where,
-            fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
-        )
+    check_messages([*question.messages, ("assistant", question.answer)], len(question.images), where)
     if IMAGE_MARK in question.answer:
-        raise KdkitError("KD-SRC-023", f"the answer contains {IMAGE_MARK}", where=where)
+        fix = "move the mark into the question"
+        raise KdkitError("KD-SRC-023", f"the answer contains {IMAGE_MARK}", where=where, fix=fix)
     corners = boxes.corners(question, where)
     extra: dict[str, Any] = {
         "task": question.task,
-        "messages": [
-            {"role": role, "content": boxes.translated(content, where)} for role, content in question.messages
-        ],
+        "messages": [{"role": role, "content": boxes.convert(content, where)} for role, content in question.messages],
         **question.extra,
     }
     if len(question.images) > 1:
@@ -156,7 +150,7 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
     return Sample(
         id=question.id,
         image=question.images[0],
-        text=boxes.translated(question.answer, where),
+        text=boxes.convert(question.answer, where),
         domain=f"{question.task}/{question.modality}",
         split=split,
         origin=where,
@@ -164,14 +158,29 @@ def sample_of(question: Question, split: Split, boxes: Boxes, where: str) -> Sam
     )
 
 
-def _check_turns(roles: Sequence[str], where: str) -> None:
-    turns = list(roles[1:] if roles[:1] == ["system"] else roles)
-    if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+def check_messages(messages: Sequence[tuple[str, str]], images: int, where: str) -> None:
+    """Check the roles of a conversation that ends with an answer, and that there is a mark for each image.
+
+    Raises:
+        KdkitError: marks and images differ in number, or roles do not alternate.
+    """
+    roles = [role for role, _ in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise KdkitError(
             "KD-SRC-024",
-            f"roles are {', '.join([*roles, 'assistant'])}",
+            f"roles are {', '.join(roles)}",
             where=where,
-            why="after an optional system message, user and assistant alternate, the user first",
+            why="after an optional system message, user and assistant must alternate, the user first",
+            fix="correct the record, or skip such records with the option skip_broken: true",
+        )
+    marks = sum(content.count(IMAGE_MARK) for _, content in messages[:-1])
+    if marks != images or not images:
+        raise KdkitError(
+            "KD-SRC-022",
+            f"{marks} {IMAGE_MARK} marks for {images} image{'s' * (images != 1)}",
+            where=where,
+            fix=f"give each record at least one image, and {IMAGE_MARK} once for each",
         )
 
 
@@ -179,7 +188,7 @@ def check_task(task: str, where: str) -> str:
     """``task`` itself.
 
     Raises:
-        KdkitError: when kdkit cannot score it.
+        KdkitError: kdkit cannot score it.
     """
     if task not in TASKS:
         raise KdkitError(
@@ -195,10 +204,10 @@ def read_all(
     *,
     skip_broken: bool = False,
 ) -> Iterator[Sample]:
-    """Samples of all records; with ``skip_broken`` those that ``convert`` refuses are left out, counted and warned of.
+    """Samples of all records. With ``skip_broken``, records that ``convert`` refuses are skipped, with a warning.
 
     Raises:
-        KdkitError: of a record that is refused; no record at all, or none that is whole.
+        KdkitError: a record is refused; there is no record, or no valid one.
     """
     count, broken = 0, list[KdkitError]()
     for where, record in records:
@@ -212,7 +221,8 @@ def read_all(
             continue
         yield from samples
     if count == len(broken):
-        raise broken[0] if broken else KdkitError("KD-SRC-026", "no records in this file", where=str(location))
+        fix = "check that it is the right file"
+        raise broken[0] if broken else KdkitError("KD-SRC-026", "no records in this file", where=str(location), fix=fix)
     if broken:
         first = f"the first at {broken[0].headline}"
-        warnings.warn(f"{location}: {len(broken)} of {count} records are broken and left out, {first}", stacklevel=2)
+        warnings.warn(f"{location}: {len(broken)} of {count} records are broken and skipped, {first}", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Records of JSON files with the line where each begins, and paths in them that must not lead elsewhere."""
+"""Records of JSON files with their line numbers, and checked fields: texts, and paths inside a folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import os.path
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.plugins.sources.manifest import jsonl_rows
 
 Record = Mapping[str, Any]
 
@@ -20,20 +20,19 @@ def json_records(path: Path) -> Iterator[tuple[str, Record]]:
     """(``file:line``, object) of a JSON list of objects, or of a JSON Lines file (``.jsonl``).
 
     Raises:
-        KdkitError: with ``file:line``, for a file that is missing or something else.
+        KdkitError: with ``file:line``; the file is missing or has another form.
     """
-    if not path.is_file():
-        raise KdkitError("KD-SRC-027", "no such file", where=str(path), code=ExitCode.MISSING)
+    require_file(path)
     if path.suffix == ".jsonl":
         yield from ((f"{path}:{line}", row) for line, row in jsonl_rows(path))
         return
-    text = _text(path)
+    text = _read(path)
     line, place = 1, 0
     for start, value in _items(text, path):
         line, place = line + text.count("\n", place, start), start
         where = f"{path}:{line}"
         if not isinstance(value, dict):
-            raise KdkitError("KD-SRC-028", "not a JSON object", where=where)
+            raise KdkitError("KD-SRC-028", "not a JSON object", where=where, fix="write a list of objects")
         yield where, value
 
 
@@ -41,28 +40,61 @@ def json_object(path: Path) -> Record:
     """The one object of a JSON file.
 
     Raises:
-        KdkitError: with ``file:line``, for a file that is missing or something else.
+        KdkitError: with ``file:line``; the file is missing or has another form.
     """
-    if not path.is_file():
-        raise KdkitError("KD-SRC-029", "no such file", where=str(path), code=ExitCode.MISSING)
+    require_file(path)
     try:
-        value = json.loads(_text(path))
+        value = json.loads(_read(path))
     except json.JSONDecodeError as error:
-        raise KdkitError("KD-SRC-030", "not valid JSON", where=f"{path}:{error.lineno}", why=error.msg) from error
+        fix = "correct the file at this line"
+        where = f"{path}:{error.lineno}"
+        raise KdkitError("KD-SRC-030", "not valid JSON", where=where, why=error.msg, fix=fix) from error
     if not isinstance(value, dict):
-        raise KdkitError("KD-SRC-031", "not a JSON object", where=f"{path}:1")
+        fix = "give a file with one object, such as dataset_info.json"
+        raise KdkitError("KD-SRC-031", "not a JSON object", where=f"{path}:1", fix=fix)
     return value
 
 
-def _text(path: Path) -> str:
+def require_file(path: Path) -> None:
+    """Raises: KdkitError when ``path`` is not a file (did you mean)."""
+    if path.is_file():
+        return
+    near = get_close_matches(path.name, [found.name for found in path.parent.glob("*") if found.is_file()], n=1)
+    raise KdkitError(
+        "KD-SRC-047",
+        "not a file" if path.exists() else "no such file",
+        where=str(path),
+        fix=f"did you mean '{near[0]}'?" if near else "check the path of the data entry",
+        code=ExitCode.MISSING,
+    )
+
+
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise KdkitError("KD-SRC-032", "not a UTF-8 file", where=f"{path}:1", why=str(error)) from error
+        fix = "save the file as UTF-8"
+        raise KdkitError("KD-SRC-032", "not a UTF-8 file", where=f"{path}:1", why=str(error), fix=fix) from error
+
+
+def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
+    """(line number, object) pairs; raises KdkitError with ``file:line`` for anything else."""
+    with open(path, "rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            where, fix = f"{path}:{number}", "write one JSON object per line, as UTF-8"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise KdkitError("KD-SRC-014", "not valid JSON", where=where, why=str(error), fix=fix) from error
+            if not isinstance(row, dict):
+                raise KdkitError("KD-SRC-015", "not a JSON object", where=where, fix=fix)
+            yield number, row
 
 
 def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """(place, value) of a list's items."""
+    """(place, value) of a list's items; ``json.loads`` would lose the places."""
     decoder = json.JSONDecoder()
 
     def skip(place: int) -> int:
@@ -71,7 +103,12 @@ def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         return place
 
     def refuse(what: str, place: int) -> KdkitError:
-        return KdkitError("KD-SRC-033", f"not valid JSON: {what}", where=f"{path}:{text.count(chr(10), 0, place) + 1}")
+        return KdkitError(
+            "KD-SRC-033",
+            f"not valid JSON: {what}",
+            where=f"{path}:{text.count(chr(10), 0, place) + 1}",
+            fix="correct the file at this line; it must be one list of objects",
+        )
 
     place = skip(0)
     if text[place : place + 1] != "[":
@@ -93,28 +130,35 @@ def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def text_of(record: Record, name: str, where: str) -> str:
-    """A field that must be there, as text; numbers are written out.
+    """A required field as text; numbers are converted.
 
     Raises:
-        KdkitError: where it is missing, empty or something else.
+        KdkitError: the field is missing, empty or something else.
     """
     value = record.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         why = f"fields: {', '.join(record)}" if name not in record else f"it is {value!r}"
-        raise KdkitError("KD-SRC-034", f"a record needs '{name}', a text that is not empty", where=where, why=why)
+        raise KdkitError(
+            "KD-SRC-034",
+            f"a record needs '{name}', a text that is not empty",
+            where=where,
+            why=why,
+            fix="correct the record, or skip such records with the option skip_broken: true",
+        )
     return value.strip()
 
 
 def file_below(root: Path, name: object, where: str) -> Path:
-    """The file ``name`` inside ``root``; an absolute path is taken if it lies there.
+    """The file ``name`` inside ``root``, relative or absolute.
 
     Raises:
-        KdkitError: for a path that leads elsewhere, or no text.
+        KdkitError: the path leads outside, or is no text.
     """
     if not isinstance(name, str) or not name.strip():
-        raise KdkitError("KD-SRC-035", f"an image must be a path, not {name!r}", where=where)
+        fix = "write the image's path as a string"
+        raise KdkitError("KD-SRC-035", f"an image must be a path, not {name!r}", where=where, fix=fix)
     folder = os.path.abspath(root)
     path = os.path.normpath(os.path.join(folder, name))
     if not path.startswith(folder.rstrip(os.sep) + os.sep):
@@ -122,25 +166,25 @@ def file_below(root: Path, name: object, where: str) -> Path:
             "KD-SRC-036",
             f"'{name}' is outside of the folder {folder}",
             where=where,
-            why="a path in a file must not reach elsewhere",
-            fix="give the folder of the images by the option image_root",
+            why="a data file may not name files outside its folder of images",
+            fix="set the folder of the images by the option image_root",
         )
     return Path(path)
 
 
 def fingerprint(value: object) -> str:
-    """Twelve hexadecimal digits that change with the content of a JSON value, and not with its place in a file."""
+    """Twelve hexadecimal digits of a JSON value's hash."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 class Ids:
-    """Makes ids unique: an id that comes again gets ``-2``, ``-3``, ..."""
+    """Makes ids unique: a repeated id gets ``-2``, ``-3``, ..."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self._seen: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def __call__(self, name: str) -> str:
-        self._seen[name] += 1
-        times = self._seen[name]
-        return self.prefix + (name if times == 1 else f"{name}-{times}")
+        self._counts[name] += 1
+        count = self._counts[name]
+        return self.prefix + (name if count == 1 else f"{name}-{count}")

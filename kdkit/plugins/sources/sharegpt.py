@@ -1,4 +1,4 @@
-"""LLaMA-Factory's data: an entry of ``dataset_info.json`` with formatting ``sharegpt``, read as it is."""
+"""LLaMA-Factory's data: an entry of ``dataset_info.json`` with formatting ``sharegpt``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
-from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
+from kdkit.plugins.sources.questions import (
+    Boxes,
+    Question,
+    SplitRule,
+    check_messages,
+    check_task,
+    read_all,
+    sample_of,
+)
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_object, json_records, text_of
 
 UNREAD = ("videos", "audios", "tools", "chosen", "rejected", "kto_tag")
-"""Columns of what kdkit has no place for; a record may have them empty."""
+"""Columns that kdkit does not support; they must be empty."""
 COLUMNS = ("id", "task", "modality", "split")
-"""What the option ``columns`` can name."""
+"""Keys of the option ``columns``."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set of ``dataset_info.json``; names and defaults are LLaMA-Factory's.
+    """A data set of ``dataset_info.json``, with LLaMA-Factory's names and defaults.
 
-    Giving ``tags`` (or ``columns``) sets every one that is not given to None, as there: system messages are then
-    not recognized without ``system_tag``.
+    As in LLaMA-Factory, an entry with ``tags`` (or ``columns``) sets all others of them to None: system messages are
+    then recognized only with ``system_tag``.
     """
 
     messages: str | None = "conversations"
@@ -39,9 +47,10 @@ class Entry:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], where: str) -> Entry:
-        """Raises KdkitError for what is no sharegpt data of supervised fine-tuning in a local file."""
+        """Raises: KdkitError for anything but sharegpt data for supervised fine-tuning in a local file."""
         if entry.get("formatting", "alpaca") != "sharegpt" or entry.get("ranking"):
-            raise KdkitError("KD-SRC-051", "only 'formatting: sharegpt' without ranking can be read", where=where)
+            fix = "convert the data set to sharegpt, or to a JSON Lines manifest"
+            raise KdkitError("KD-SRC-051", "not 'formatting: sharegpt' without ranking", where=where, fix=fix)
         if "file_name" not in entry:
             raise KdkitError(
                 "KD-SRC-052", "this entry has no file_name", where=where, fix="download the data set first"
@@ -49,7 +58,8 @@ class Entry:
         columns, tags = entry.get("columns"), entry.get("tags")
         for name, part in (("columns", columns), ("tags", tags)):
             if part is not None and not isinstance(part, dict):
-                raise KdkitError("KD-SRC-053", f"'{name}' of this entry must be an object, not {part!r}", where=where)
+                fix = f"write {name}: {{...}} in dataset_info.json"
+                raise KdkitError("KD-SRC-053", f"'{name}' must be an object, not {part!r}", where=where, fix=fix)
         given: dict[str, Any] = {}
         for field in fields(cls):
             group = tags if field.name.endswith("_tag") else columns
@@ -61,9 +71,10 @@ class Entry:
         if missing:
             raise KdkitError(
                 "KD-SRC-054",
-                f"this entry does not say what '{missing[0]}' is",
+                f"this entry does not define '{missing[0]}'",
                 where=where,
-                why="giving columns or tags resets all that are not listed",
+                why="an entry with columns or tags resets all that it does not list",
+                fix="add it to columns or tags in dataset_info.json",
             )
         return made
 
@@ -89,19 +100,19 @@ def read_sharegpt(
 
     Args:
         location: ``dataset_info.json``; images and the data are below its folder.
-        dataset: the entry, where there are several.
-        file: the data instead of the entry's ``file_name``, where that leads elsewhere.
+        dataset: the entry, if there are several.
+        file: replaces the entry's ``file_name``.
         task, modality, split: of all samples.
-        modality_pattern: regular expression in the image's file name whose first group is the modality.
-        columns: ``id``, ``task``, ``modality`` or ``split`` -> name of the record's field that says it.
-        split_fractions: lengths by which a hash of the first image's name decides the split.
+        modality_pattern: regular expression for the image's file name; its first group is the modality.
+        columns: ``id``, ``task``, ``modality`` or ``split`` -> the record's field.
+        split_fractions: shares by which a hash of the first image's name decides the split.
         image_root: folder of the images, relative to the file's.
-        id_prefix: put before every id; an id is a hash of the record, or its field, and the turn.
+        id_prefix: prefix of every id; an id is a hash of the record, or its field, and the turn.
         boxes, boxes_as: families of boxes in the file and in the samples, see :class:`BoxCodec`.
-        skip_broken: leave broken records out and warn of them, instead of stopping.
+        skip_broken: skip broken records with a warning.
 
     Raises:
-        KdkitError: with ``file:line`` of a record that is broken.
+        KdkitError: with ``file:line``; a record is broken.
     """
     name, entry = _entry(location, dataset)
     info = Entry.of(entry, f"{location} '{name}'")
@@ -132,7 +143,11 @@ def _pattern(text: str, where: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise KdkitError(
-            "KD-SRC-056", f"modality_pattern '{text}' is no regular expression", where=where, why=str(error)
+            "KD-SRC-056",
+            f"modality_pattern '{text}' is no regular expression",
+            where=where,
+            why=str(error),
+            fix="correct the option, for example modality_pattern: '^([a-z]+)_'",
         ) from error
 
 
@@ -140,7 +155,7 @@ def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]
     info = json_object(location)
     if dataset is None and len(info) != 1:
         raise KdkitError(
-            "KD-SRC-057", f"{len(info)} data sets here", where=f"{location}:1", fix=f"dataset: {' or '.join(info)}"
+            "KD-SRC-057", f"{len(info)} data sets here", where=f"{location}:1", fix=f"set dataset: {' or '.join(info)}"
         )
     name = dataset or next(iter(info))
     if not isinstance(info.get(name), dict):
@@ -155,7 +170,7 @@ def _data_file(location: Path, name: object) -> Path:
         return file_below(location.parent, name, str(location))
     except KdkitError as error:
         raise KdkitError(
-            "KD-SRC-059", error.what, where=error.where, why=error.why, fix="name it by the option file"
+            "KD-SRC-059", error.what, where=error.where, why=error.why, fix="set the option file"
         ) from error
 
 
@@ -171,30 +186,24 @@ class _Reader:
     ids: Ids
 
     def samples(self, record: Record, where: str) -> Iterator[Sample]:
-        """One for each of the assistant's turns: LLaMA-Factory trains on all of them."""
+        """A sample for each of the assistant's turns, since LLaMA-Factory trains on all of them."""
         for name in UNREAD:
             if record.get(name):
-                raise KdkitError("KD-SRC-060", f"kdkit does not read '{name}'", where=where)
+                fix = "remove such records, or skip them with the option skip_broken: true"
+                raise KdkitError("KD-SRC-060", f"kdkit does not read '{name}'", where=where, fix=fix)
         turns, images = self._turns(record, where), self._images(record, where)
-        marks = sum(content.count(IMAGE_MARK) for _, content in turns)
-        if marks != len(images) or not images:
-            raise KdkitError(
-                "KD-SRC-061",
-                f"{marks} {IMAGE_MARK} marks for {len(images)} image{'s' * (len(images) != 1)}",
-                where=where,
-                fix=f"a record has at least one image, and {IMAGE_MARK} once for each",
-            )
+        check_messages(turns, len(images), where)
         key = self._field(record, "id", where) or fingerprint(record)
         places = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
         for number in places:
             before = turns[:number]
-            seen = sum(content.count(IMAGE_MARK) for _, content in before)
+            marks = sum(content.count(IMAGE_MARK) for _, content in before)
             question = Question(
                 id=self.ids(key if len(places) == 1 else f"{key}/{places.index(number) + 1}"),
-                images=images[:seen],
+                images=images[:marks],
                 messages=before,
                 answer=turns[number][1].strip(),
-                task=check_task(self._needed(record, "task", where), where),
+                task=check_task(self._require(record, "task", where), where),
                 modality=self._modality(record, images[0], where),
             )
             yield sample_of(question, self._split(record, images[0], where), self.boxes, where)
@@ -210,6 +219,7 @@ class _Reader:
                 f"a record needs '{info.messages}', a list",
                 where=where,
                 why=f"fields: {', '.join(record)}",
+                fix="set messages of the entry's columns in dataset_info.json",
             )
         for number, message in enumerate(messages):
             role = message.get(info.role_tag) if isinstance(message, dict) else None
@@ -221,17 +231,10 @@ class _Reader:
                     "KD-SRC-063",
                     f"message {number + 1} has {info.role_tag} {role!r}, or no text in {info.content_tag}",
                     where=where,
-                    why=f"roles here are {known}; tags that an entry does not give are not known",
+                    why=f"the roles of this entry are {known}",
+                    fix="define the tags of the entry in dataset_info.json",
                 )
             turns = [("system", content)] if first else [*turns, (roles[role], content)]
-        spoken = [role for role, _ in turns if role != "system"]
-        if spoken != ["user", "assistant"] * (len(spoken) // 2) or not spoken:
-            raise KdkitError(
-                "KD-SRC-064",
-                f"roles are {', '.join(spoken)}",
-                where=where,
-                why="user and assistant alternate, the user first",
-            )
         return turns
 
     def _images(self, record: Record, where: str) -> list[Path]:
@@ -241,23 +244,23 @@ class _Reader:
     def _field(self, record: Record, name: str, where: str) -> str | None:
         return text_of(record, self.columns[name], where) if name in self.columns else self.constants.get(name)
 
-    def _needed(self, record: Record, name: str, where: str) -> str:
+    def _require(self, record: Record, name: str, where: str) -> str:
         value = self._field(record, name, where)
         if value is None:
-            raise KdkitError(
-                "KD-SRC-065", f"nothing says the {name}", where=where, fix=f"{name}: ..., or columns: {{{name}: FIELD}}"
-            )
+            fix = f"set {name}: ..., or columns: {{{name}: FIELD}}"
+            raise KdkitError("KD-SRC-065", f"the {name} is not set", where=where, fix=fix)
         return value
 
     def _modality(self, record: Record, image: Path, where: str) -> str:
         if self.pattern is None:
-            return self._needed(record, "modality", where).lower()
+            return self._require(record, "modality", where).lower()
         found = self.pattern.search(image.name)
         if found is None or not found.groups() or found.group(1) is None:
             raise KdkitError(
                 "KD-SRC-066",
                 f"modality_pattern '{self.pattern.pattern}' has no group, or its first does not match '{image.name}'",
                 where=where,
+                fix="correct the option modality_pattern",
             )
         return str(found.group(1)).lower()
 

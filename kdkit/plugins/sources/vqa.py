@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE_MARK, Sample, Split
+from kdkit.plugins.sources.fields import stable_split
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
-from kdkit.plugins.sources.splits import stable_split
 
 SLAKE_FILES: dict[str, Split] = {
     "train.json": "train",
@@ -30,18 +29,23 @@ def read_vqa_rad(
 ) -> Iterator[Sample]:
     """VQA-RAD (Lau et al., Scientific Data 2018): a JSON list of questions.
 
-    ``test_...`` phrase types are the test split, as published; the domain is the organ (``vqa/head``), because the
-    file has no modality. Images of the published splits overlap: ``kdkit data check`` says so.
+    ``test_...`` phrase types are the test split, as published. The domain is the organ (``vqa/head``), because the file
+    has no modality. Images of the published splits overlap, which ``kdkit data check`` reports.
 
     Args:
         location: the JSON file.
         image_root: folder of the images, relative to the file's.
         calibration: share of the training images, by a hash of their names, that becomes the calibration split.
-        id_prefix: put before ``qid``.
-        skip_broken: leave broken records out and warn of them, instead of stopping.
+        id_prefix: prefix of ``qid``.
+        skip_broken: skip broken records with a warning.
     """
     if not 0 <= calibration < 1:
-        raise KdkitError("KD-SRC-070", f"calibration is {calibration}; it must be in [0, 1)", where=str(location))
+        raise KdkitError(
+            "KD-SRC-070",
+            f"calibration is {calibration}, not in [0, 1)",
+            where=str(location),
+            fix="set calibration: 0.1",
+        )
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
 
     def samples(record: Record, where: str) -> Iterator[Sample]:
@@ -49,7 +53,7 @@ def read_vqa_rad(
         shares: dict[Split, float] = {"train": 1 - calibration, "calibration": calibration}
         testing = text_of(record, "phrase_type", where).startswith("test")
         organ = text_of(record, "image_organ", where).lower()
-        question = _question(ids, record, record.get("qid"), file_below(root, image, where), organ, where)
+        question = _question(ids, record, file_below(root, image, where), organ, where)
         yield sample_of(question, "test" if testing else stable_split(image, shares), boxes, where)
 
     return read_all(json_records(location), samples, location, skip_broken=skip_broken)
@@ -68,35 +72,37 @@ def read_slake(
     Validation is the calibration split; the domain is the modality (``vqa/ct``).
 
     Args:
-        location: the folder; files that are missing are left out.
+        location: the folder; missing files are skipped.
         language: ``en``, ``zh`` or ``all``.
         image_root: folder of the images, relative to it.
-        id_prefix: put before ``qid``.
-        skip_broken: leave broken records out and warn of them, instead of stopping.
+        id_prefix: prefix of ``qid``.
+        skip_broken: skip broken records with a warning.
     """
     if language not in ("en", "zh", "all"):
         raise KdkitError(
-            "KD-SRC-071", f"there is no language '{language}' in SLAKE", where=str(location), fix="en, zh or all"
+            "KD-SRC-071",
+            f"there is no language '{language}' in SLAKE",
+            where=str(location),
+            fix="set language: en, zh or all",
         )
     files = [location / name for name in SLAKE_FILES if (location / name).is_file()]
     if not files:
         raise KdkitError(
             "KD-SRC-072",
-            "no SLAKE here",
+            "this folder does not hold SLAKE",
             where=str(location),
-            fix=f"it has {', '.join(SLAKE_FILES)}",
+            fix=f"the folder must have {', '.join(SLAKE_FILES)}",
             code=ExitCode.MISSING,
         )
     ids, boxes, root, found = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, False
     for file in files:
 
         def samples(record: Record, where: str, split: Split = SLAKE_FILES[file.name]) -> Iterator[Sample]:
-            spoken = text_of(record, "q_lang", where)
-            if language not in (spoken, "all"):
+            if language not in (text_of(record, "q_lang", where), "all"):
                 return
             image = file_below(root, text_of(record, "img_name", where), where)
             modality = text_of(record, "modality", where).lower()
-            yield sample_of(_question(ids, record, record.get("qid"), image, modality, where), split, boxes, where)
+            yield sample_of(_question(ids, record, image, modality, where), split, boxes, where)
 
         for sample in read_all(json_records(file), samples, file, skip_broken=skip_broken):
             found = True
@@ -106,7 +112,7 @@ def read_slake(
             "KD-SRC-073",
             f"no question in the language '{language}'",
             where=str(location),
-            fix="language: en, zh or all",
+            fix="set language: en, zh or all",
         )
 
 
@@ -126,8 +132,8 @@ def read_llava_med_qa(
         location: the JSON Lines file.
         image_root: folder of the images, relative to the file's.
         split: of all samples.
-        id_prefix: put before ``question_id``.
-        skip_broken: leave broken records out and warn of them, instead of stopping.
+        id_prefix: prefix of ``question_id``.
+        skip_broken: skip broken records with a warning.
     """
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
     split_of = SplitRule(split, None, str(location))
@@ -136,13 +142,17 @@ def read_llava_med_qa(
         flags = record.get("domain")
         if not isinstance(flags, dict) or not any(flags.values()):
             raise KdkitError(
-                "KD-SRC-074", "domain must be an object with one flag set at least", where=where, why=f"it is {flags!r}"
+                "KD-SRC-074",
+                "domain must be an object with at least one flag set",
+                where=where,
+                why=f"it is {flags!r}",
+                fix="correct the record, or skip such records with the option skip_broken: true",
             )
-        asked = text_of(record, "text", where).replace(IMAGE_MARK, "").strip()
+        text = text_of(record, "text", where).replace(IMAGE_MARK, "").strip()
         question = Question(
             id=ids(text_of(record, "question_id", where)),
             images=[file_below(root, record.get("image"), where)],
-            messages=[("user", f"{IMAGE_MARK}\n{asked}")],
+            messages=[("user", f"{IMAGE_MARK}\n{text}")],
             answer=text_of(record, "gpt4_answer", where),
             task="mia",
             modality="+".join(name for name, flag in flags.items() if flag),
@@ -152,12 +162,10 @@ def read_llava_med_qa(
     return read_all(json_records(location), samples, location, skip_broken=skip_broken)
 
 
-def _question(ids: Ids, record: Record, key: Any, image: Path, modality: str, where: str) -> Question:
-    """An open or closed question; ``answer_type`` goes along, the scores need it."""
-    if key is None:
-        raise KdkitError("KD-SRC-075", "a record needs 'qid'", where=where, why=f"fields: {', '.join(record)}")
+def _question(ids: Ids, record: Record, image: Path, modality: str, where: str) -> Question:
+    """An open or closed question, with its ``answer_type``, which the metrics need."""
     return Question(
-        id=ids(str(key)),
+        id=ids(text_of(record, "qid", where)),
         images=[image],
         messages=[("user", f"{IMAGE_MARK}\n{text_of(record, 'question', where)}")],
         answer=text_of(record, "answer", where),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.contracts import Answering, DualEncoder, Sample, SignalSource
-from kdkit.core.teachers.probe import frozen
+from kdkit.core.teachers.probe import freeze
 from kdkit.core.teachers.signals import as_signal_source
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
@@ -21,7 +21,7 @@ from kdkit.testing.tensors import assert_all_near, assert_finite, difference
 
 THREADS = 4
 LARGEST = 65504
-"""Largest float16 number; the feature store keeps signals as float16."""
+"""Of float16, in which the feature store keeps signals."""
 NEAR = 0.1
 """How far bf16 may be from float32, as a share of the largest entry."""
 Listing = Mapping[str, tuple[int, int]]
@@ -162,7 +162,7 @@ class ModelContract(Contract):
     def _opened(self, folder: Path) -> Any:
         """Loaded with the network cut off, and frozen as core does it."""
         with offline():
-            return frozen(self.load(folder))
+            return freeze(self.load(folder))
 
 
 def _modules(model: Any) -> list[nn.Module]:

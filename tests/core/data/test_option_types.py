@@ -1,4 +1,4 @@
-"""Options of data entries are told by their type, and texts that no file can hold by their record."""
+"""Options of another type are refused with their line, and invalid texts with their record."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from tests.core.features.small import paint
 from tests.errors import raises_error
 
 
+class Foreign:
+    """A type that pydantic does not know."""
+
+
 def factory(
     location: Path,
     *,
@@ -28,25 +32,29 @@ def factory(
     names: Sequence[str] = (),
     anything: Any = None,
     path: Path | str = "x",
+    foreign: Foreign | None = None,
 ) -> None:
-    """A source, as far as its options go."""
+    """A source with options of all kinds."""
 
 
 @pytest.mark.parametrize(
     ("option", "value", "wanted"),
     [
-        ("task", 3, "not a text"),
-        ("share", "0.1", "not a number"),
-        ("limit", 0.5, "not a whole number"),
-        ("limit", True, "not a whole number"),
-        ("skip", "yes", "not true or false"),
-        ("split", 1, "not a text"),
-        ("columns", ["task"], "not names with values"),
-        ("names", "abc", "not a list"),
+        ("task", 3, "string"),
+        ("share", "0.1", "number"),
+        ("limit", 0.5, "integer"),
+        ("limit", True, "integer"),
+        ("skip", "yes", "boolean"),
+        ("split", 1, "'train'"),
+        ("split", "training", "'train'"),
+        ("columns", ["task"], "object"),
+        ("columns", {"task": 1}, "string"),
+        ("names", "abc", "array"),
+        ("path", 7, "path"),
     ],
 )
-def test_another_type_is_refused(option: str, value: object, wanted: str) -> None:
-    with raises_error("KD-DATA-012", mentions=(str(option), str(wanted))):
+def test_values_of_another_type_are_refused(option: str, value: object, wanted: str) -> None:
+    with raises_error("KD-DATA-012", mentions=(f"'{option}'", wanted)):
         check_types("source 'x'", factory, {option: value})
 
 
@@ -54,10 +62,10 @@ def test_another_type_is_refused(option: str, value: object, wanted: str) -> Non
     "options",
     [
         {"task": None, "share": 1, "limit": 2, "skip": True, "split": "train", "columns": {"a": "b"}, "names": ["a"]},
-        {"anything": 3, "path": 7, "names": ("a",), "unknown": 1},  # not plain, or not of this check
+        {"anything": 3, "path": "a/b", "names": ("a",), "unknown": 1, "foreign": 3},
     ],
 )
-def test_what_fits_or_is_not_known_passes(options: Mapping[str, Any]) -> None:
+def test_fitting_values_and_unknown_types_pass(options: Mapping[str, Any]) -> None:
     check_types("source 'x'", factory, options)
 
 
@@ -70,7 +78,7 @@ def folder(root: Path, options: str, record: Mapping[str, Any]) -> Project:
     return Project(root)
 
 
-def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None:
+def test_errors_name_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None:
     good = {"id": "a", "conversations": [["Where?", "left"]]}
     project = folder(tmp_path, "task: vqa, split: train, modality: 3", good)
     with raises_error("KD-REG-009", where="registry.yaml:3", mentions=("'modality'", "3")) as caught:
@@ -85,7 +93,7 @@ def test_a_project_names_the_line_of_the_entry_or_the_record(tmp_path: Path) -> 
 
 
 class Reader:
-    """Its attribute is not what its option is."""
+    """Its attribute has another type than its option."""
 
     columns: Mapping[str, str]
 
@@ -94,7 +102,7 @@ class Reader:
         self.rest = (location, limit, level)
 
 
-def test_a_class_takes_what_its_init_says() -> None:
+def test_options_of_a_class_are_those_of_its_init() -> None:
     check_types("source 'x'", Reader, {"columns": "a,b", "limit": 4, "level": 2})
     with raises_error("KD-DATA-012", mentions=("'limit'", "'x'")):
         check_types("source 'x'", Reader, {"limit": "x"})

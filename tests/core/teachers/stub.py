@@ -1,22 +1,22 @@
-"""A teacher that is quick to load: one safetensors file with a matrix; and a catalogue that knows it."""
+"""A teacher that loads fast (one safetensors file with a matrix), and a catalogue with its loader."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import pytest
 import torch
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import LoaderSpec, Silent, TeacherSpec
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Companion, LoaderSpec, Silent, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
+from tests.errors import raises_error
 
 CONFIG = "stub.json"
 
@@ -54,14 +54,14 @@ class Stub(nn.Module):
 
 
 def load(folder: Path, *, trouble: str = "") -> Stub:
-    """Fails as a loader does on a folder that is not for it."""
+    """Load the matrix; fails without weights."""
     if not (folder / "model.safetensors").is_file():
         raise KdkitError("X-001", "no weights in this folder", where=str(folder))
     return Stub(load_file(folder / "model.safetensors")["matrix"], trouble)
 
 
 def write(folder: Path, *, width: int = 4, pickled: bool = False, nan: bool = False) -> Path:
-    """A folder that the loader ``stub`` knows."""
+    """Write a folder that the loader ``stub`` recognizes."""
     folder.mkdir(parents=True)
     matrix = torch.arange(3.0 * width).view(3, width) / 10
     matrix[0, 0] = torch.nan if nan else 0
@@ -73,12 +73,20 @@ def write(folder: Path, *, width: int = 4, pickled: bool = False, nan: bool = Fa
     return folder
 
 
-def catalogue(*teachers: TeacherSpec) -> Catalogue:
-    """The loaders ``stub`` and ``other``, and ``teachers``."""
-    at = f"{__name__}:load"
+def find_companions(folder: Path) -> Iterator[Companion]:
+    """The stub needs a text config, and a vocabulary in either folder."""
+    if not (folder / "text" / "config.json").is_file():
+        yield Companion(source="hf:org/text", subfolder="text", purpose="the config as text/config.json")
+    if not (folder / "text" / "vocab.txt").is_file():
+        yield Companion(source="hf:org/vocabulary", names=("vocab.txt",), purpose="the vocabulary")
+
+
+def catalogue(*teachers: TeacherSpec, companions: bool = False) -> Catalogue:
+    """The loaders ``stub`` (with ``companions``, a folder needs other repositories) and ``other``, and ``teachers``."""
+    at, needed = f"{__name__}:load", f"{__name__}:find_companions" if companions else ""
     loaders = (
         LoaderSpec(name="other", summary="", factory=at, marks=("other.json",)),
-        LoaderSpec(name="stub", summary="", factory=at, marks=(CONFIG,)),
+        LoaderSpec(name="stub", summary="", factory=at, marks=(CONFIG,), companions=needed),
     )
     contents = {family: tuple[Entry, ...]() for family in FAMILIES}
     contents["loader"] = tuple(Entry(spec, "kdkit-stub", "1.0") for spec in loaders)
@@ -109,11 +117,18 @@ class Notes(Silent):
         self.warnings.append(text)
 
 
-def refused(project: Project, name: str, **fields: object) -> KdkitError:
-    """Adding fails, and afterwards every file of the project is as it was before."""
+def refused(
+    project: Project,
+    name: str,
+    fields: Mapping[str, object],
+    id: str,
+    *,
+    mentions: tuple[str, ...] = (),
+    code: ExitCode | None = None,
+) -> None:
+    """Adding fails with the error ``id``, and every file of the project is as before."""
     before = tree(project.root)
-    with pytest.raises(KdkitError) as caught:
-        add_teacher(project.reloaded(), name, fields)
+    with raises_error(id, mentions=mentions, code=code):
+        add_teacher(project, name, fields)
     assert tree(project.root) == before
     assert not project.artifacts.exists() or list(project.artifacts.iterdir()) == []
-    return caught.value

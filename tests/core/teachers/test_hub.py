@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher, lock_teachers, materialize, open_teacher, plan_addition
 from tests.core.teachers import stub
+from tests.errors import raises_error
 from tests.local_hub import LocalHub, local_hub
 
 Offline = Callable[[], None]
@@ -22,7 +23,7 @@ Offline = Callable[[], None]
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A hub of our own, and a cache of our own; the client reads its constants when it is imported."""
+    """A local Hub and an empty cache; the client reads its constants on import."""
     with local_hub(tmp_path / "server") as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.delenv("KDKIT_HUB_TOKEN", raising=False)
@@ -58,7 +59,7 @@ def test_a_repository_is_pinned_to_its_commit(hub: LocalHub, tmp_path: Path) -> 
     assert lock_teachers(project, ["t"])["t"].dims["image"] == 9
 
 
-def test_a_revision_can_be_asked_for(hub: LocalHub, tmp_path: Path) -> None:
+def test_a_revision_can_be_given(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path, width=4))
     tagged = hub.add("org/teacher", files(tmp_path, width=6), branch="v2")
     project = stub.make_project(tmp_path / "project")
@@ -68,12 +69,12 @@ def test_a_revision_can_be_asked_for(hub: LocalHub, tmp_path: Path) -> None:
     assert by_tag.fingerprint == by_commit.fingerprint
 
 
-def test_what_is_in_the_cache_needs_no_network(hub: LocalHub, tmp_path: Path) -> None:
+def test_cached_files_need_no_network(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path) | {"pytorch_model.bin": b"never looked at"})
     online = add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
-    asked = len(hub.requests)
+    requests = len(hub.requests)
     offline = add_teacher(stub.make_project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}, offline=True)
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
     assert (offline.commit, offline.files) == (online.commit, online.files)
 
 
@@ -99,45 +100,36 @@ def test_files_come_from_the_cache_without_a_second_copy(hub: LocalHub, tmp_path
     assert artifact.stat().st_nlink == 2
 
 
-def _failing(project: Project, source: str, **options: Any) -> KdkitError:
+def _failing(
+    project: Project, source: str, id: str, code: ExitCode, *, mentions: tuple[str, ...] = (), offline: bool = False
+) -> None:
     before = stub.tree(project.root)
-    with pytest.raises(KdkitError) as caught:
-        add_teacher(project, "t", {"from": source}, **options)
+    with raises_error(id, code=code, mentions=mentions):
+        add_teacher(project, "t", {"from": source}, offline=offline)
     assert stub.tree(project.root) == before
-    return caught.value
 
 
-def test_what_the_hub_refuses_is_explained(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_hub_are_explained(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/gated", files(tmp_path), gated=True)
     hub.add("org/open", files(tmp_path))
     project = stub.make_project(tmp_path / "project")
-    gated = _failing(project, "hf:org/gated")
-    assert gated.code == ExitCode.DENIED
-    assert f"{hub.url}/org/gated" in gated.fix
-    absent = _failing(project, "hf:org/absent")
-    assert (absent.what, absent.code) == ("not found on the Hub", ExitCode.MISSING)
-    revision = _failing(project, "hf:org/open@v9")
-    assert (revision.what, revision.code) == ("no such revision", ExitCode.MISSING)
-    assert "'v9'" in revision.why
-    uncached = _failing(project, "hf:org/open", offline=True)
-    assert uncached.code == ExitCode.MISSING
-    assert "--from local:DIR" in uncached.fix
+    _failing(project, "hf:org/gated", "KD-HUB-014", ExitCode.DENIED, mentions=(f"{hub.url}/org/gated",))
+    _failing(project, "hf:org/absent", "KD-HUB-018", ExitCode.MISSING)
+    _failing(project, "hf:org/open@v9", "KD-HUB-015", ExitCode.MISSING, mentions=("'v9'",))
+    _failing(project, "hf:org/open", "KD-HUB-026", ExitCode.MISSING, mentions=("local:DIR",), offline=True)
     hub.fail(".", times=10**6, status=402, message="pay first")
-    broken = _failing(project, "hf:org/open")
-    assert (broken.what, broken.code) == ("the Hub refused", ExitCode.MISSING)
+    _failing(project, "hf:org/open", "KD-HUB-023", ExitCode.MISSING)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    unreachable = _failing(project, "hf:org/open")
-    assert (unreachable.what, unreachable.code) == ("the Hub cannot be reached", ExitCode.MISSING)
+    _failing(project, "hf:org/open", "KD-HUB-025", ExitCode.MISSING)
 
 
-def test_a_hub_that_names_files_outside_its_folder_is_not_trusted(hub: LocalHub, tmp_path: Path) -> None:
+def test_file_names_of_the_hub_must_stay_inside_the_folder(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/evil", files(tmp_path) | {"../../evil.json": b"{}"})
-    refused = _failing(stub.make_project(tmp_path / "project"), "hf:org/evil")
-    assert "not to be trusted" in refused.what
+    _failing(stub.make_project(tmp_path / "project"), "hf:org/evil", "KD-TEACH-018", ExitCode.USAGE)
     assert hub.downloads() == []
 
 
-def test_a_plan_knows_the_sizes_without_downloading(hub: LocalHub, tmp_path: Path) -> None:
+def test_a_plan_has_sizes_without_downloading(hub: LocalHub, tmp_path: Path) -> None:
     content = files(tmp_path)
     hub.add("org/teacher", content)
     planned = plan_addition(stub.make_project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
@@ -145,7 +137,7 @@ def test_a_plan_knows_the_sizes_without_downloading(hub: LocalHub, tmp_path: Pat
     assert hub.downloads() == []
 
 
-def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, tmp_path: Path) -> None:
+def test_extra_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/main", files(tmp_path))
     side = hub.add(
         "org/text", {"config.json": b"{}", "vocab.txt": b"a", "pytorch_model.bin": b"big", "m.safetensors": b""}
@@ -160,49 +152,34 @@ def test_other_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, t
     assert materialize(project.reloaded(), "t").files == facts.files
 
 
-OPEN_CLIP = b'{"model_cfg": {"text_cfg": {"hf_model_name": "org/bert", "hf_tokenizer_name": "%s"}}}'
-BERT = {
-    "config.json": b'{"model_type": "bert"}',
-    "vocab.txt": b"a",
-    "tokenizer_config.json": b"{}",
-    "model.bin": b"big",
-}
+VOCABULARY = {"vocab.txt": b"b", "config.json": b"{}"}
 
 
 @pytest.mark.parametrize(
-    ("own", "tokenizer", "expected"),
+    ("text", "also"),
     [
-        ({}, b"org/bert", {"text/config.json", "text/vocab.txt", "text/tokenizer_config.json"}),
-        (
-            {},
-            b"org/bpe",
-            {"text/config.json", "text/vocab.txt", "text/tokenizer_config.json", "merges.txt", "vocab.json"},
-        ),
-        (
-            {"vocab.txt": b"b"},
-            b"org/bpe",
-            {"text/config.json", "text/vocab.txt", "text/tokenizer_config.json", "vocab.txt"},
-        ),
-        ({"text/config.json": b"{}", "tokenizer.json": b"{}"}, b"org/bert", {"text/config.json", "tokenizer.json"}),
-        ({"config.json": b'{"model_type": "bert"}', "vocab.txt": b""}, b"org/bert", {"config.json", "vocab.txt"}),
+        ({"config.json": b"{}", "vocab.txt": b"a", "m.safetensors": b""}, {"text/config.json", "text/vocab.txt"}),
+        ({"config.json": b"{}"}, {"text/config.json", "vocab.txt"}),
     ],
+    ids=["the first companion suffices", "both companions"],
 )
-def test_an_open_clip_folder_gets_what_it_lacks_of_its_text_tower(
-    hub: LocalHub, tmp_path: Path, own: dict[str, bytes], tokenizer: bytes, expected: set[str]
+def test_companions_of_the_loader_are_fetched_and_pinned(
+    hub: LocalHub, tmp_path: Path, text: dict[str, bytes], also: set[str]
 ) -> None:
-    hub.add("org/bert", BERT)
-    hub.add("org/bpe", {"vocab.json": b"{}", "merges.txt": b"", "config.json": b"{}"})
-    own = own | files(tmp_path) | {"open_clip_config.json": OPEN_CLIP % tokenizer}
-    hub.add("org/teacher", own)
-    facts = add_teacher(stub.make_project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
-    assert set(facts.files) == expected | {"stub.json", "model.safetensors", "open_clip_config.json"}
-    assert all(source.startswith("hf:org/b") and "@" in source for source in facts.also.values())
+    hub.add("org/main", files(tmp_path))
+    hub.add("org/text", text)
+    hub.add("org/vocabulary", VOCABULARY)
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions=True))
+    facts = add_teacher(project, "t", {"from": "hf:org/main"})
+    assert set(facts.files) == {"stub.json", "model.safetensors", *also}
+    assert all(source.startswith("hf:org/") and "@" in source for source in facts.also.values())
+    hub.add("org/text", {**text, "config.json": b'{"changed": true}'})
+    hub.add("org/vocabulary", {"vocab.txt": b"changed"})
+    shutil.rmtree(project.state)
+    assert materialize(project.reloaded(), "t").files == facts.files
 
 
-def test_a_text_tower_that_cannot_be_had_says_which_file_to_bring(hub: LocalHub, tmp_path: Path) -> None:
-    content = files(tmp_path) | {"open_clip_config.json": OPEN_CLIP % b"org/bert"}
-    hub.add("org/teacher", content)
-    missing = _failing(stub.make_project(tmp_path / "project"), "hf:org/teacher")
-    assert "hf:org/bert" in missing.what
-    assert "text/config.json" in missing.fix
-    assert missing.code == ExitCode.MISSING
+def test_a_missing_companion_is_reported_with_the_file_to_provide(hub: LocalHub, tmp_path: Path) -> None:
+    hub.add("org/main", files(tmp_path))
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions=True))
+    _failing(project, "hf:org/main", "KD-TEACH-023", ExitCode.MISSING, mentions=("hf:org/text", "text/config.json"))

@@ -16,14 +16,14 @@ from tests.toys import ToyEncoder
 
 
 class Recording(ToyEncoder):
-    """Remembers which texts it was asked to encode."""
+    """Records the texts that it encodes."""
 
     def __init__(self) -> None:
         super().__init__(4, dropout=0.5)
-        self.asked: list[list[str]] = []
+        self.encoded: list[list[str]] = []
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        self.asked.append(list(texts))
+        self.encoded.append(list(texts))
         return super().encode_text(texts)
 
 
@@ -32,12 +32,12 @@ def items(source: DualEncoderSignals, texts: Sequence[str]) -> list[tuple[Tensor
     return [source.prepare(image, Sample("s", Path("s.png"), text, "domain")) for text in texts]
 
 
-def test_a_source_of_signals_is_taken_as_it_is() -> None:
+def test_a_signal_source_is_returned_unchanged() -> None:
     source = TopAnswers()
     assert as_signal_source(source) is source
 
 
-def test_each_text_is_encoded_once_until_it_is_forgotten() -> None:
+def test_text_features_are_cached() -> None:
     model = Recording()
     source = DualEncoderSignals(model, texts_kept=3)
     assert isinstance(source, SignalSource)
@@ -47,17 +47,17 @@ def test_each_text_is_encoded_once_until_it_is_forgotten() -> None:
     ]
     texts = ["a", "bb", "a", "ccc", "dddd", "bb"]
     computed = source.compute(items(source, texts))
-    assert model.asked == [["a", "bb", "ccc", "dddd"]]
+    assert model.encoded == [["a", "bb", "ccc", "dddd"]]
     assert not computed["text"].requires_grad
     torch.testing.assert_close(computed["text"], model.eval().encode_text(texts).detach())
     torch.testing.assert_close(
         computed["image"],
         model.encode_image(torch.stack([model.preprocess(Image.new("RGB", (9, 9), (10, 20, 30)))] * 6)).detach(),
     )
-    model.asked.clear()
+    model.encoded.clear()
     again = source.compute(items(source, ["dddd", "a", "ccc"]))
-    assert model.asked == [["dddd"]]  # only three are kept
+    assert model.encoded == [["dddd"]]  # only three are kept
     assert torch.equal(again["text"][1:], computed["text"][[0, 3]])
     source.forget_texts()
     source.compute(items(source, ["a"]))
-    assert model.asked[-1] == ["a"]
+    assert model.encoded[-1] == ["a"]

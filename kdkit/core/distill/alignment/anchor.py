@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROUNDS = 5
-"""CorrectionSchedule of rotate-and-average; the consensus hardly moves after three."""
+"""Rounds of rotate-and-average; the consensus hardly moves after three."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ FIT_ROWS = 10_000
 
 
 class Taught(Protocol):
-    """What is needed of a teacher here (:class:`kdkit.core.distill.loop.dataloader.TeacherTargets` has it)."""
+    """What is needed of a teacher here (:class:`kdkit.core.distill.loop.dataloader.Teaching` has it)."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""One teacher's features, of all shards: which rows there are, and reading them."""
+"""One teacher's features, over all shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import SignalSpec
-from kdkit.core.features.store.header import Header, foreign
+from kdkit.core.features.store.header import Header, damaged
 from kdkit.core.features.store.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADABLE, Shard, create_shard
 from kdkit.core.features.store.sidecar import read_scores, read_texts, write_scores
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 _UNSIGNED = np.dtype(np.uint64)
-"""Read as unsigned numbers, negative rows are beyond the end: one pass finds both kinds of wrong row."""
+"""Read as unsigned, negative rows are beyond the end, so one comparison finds both kinds of bad row."""
 _largest = np.maximum.reduce
 
 
 class Column:
-    """The features that one teacher, under one fingerprint, gave for the samples seen so far.
+    """The features of one teacher under one fingerprint.
 
-    Rows are numbered through all shards in the order in which these were made; a row's number never changes.
-    What is open is a snapshot: open the column again after an extraction.
+    Rows are numbered through all shards in order of creation; a row's number never changes. An open column is a
+    snapshot: open it again after an extraction.
 
     Raises:
-        KdkitError: when a shard is damaged or belongs elsewhere.
+        KdkitError: a shard is damaged or belongs to another column.
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
@@ -41,7 +41,7 @@ class Column:
         for shard in self.shards:
             if shard.header != header:
                 why = f"it holds '{shard.header.teacher}' {shard.header.fingerprint[:12]}"
-                raise foreign(str(shard.path), f"{why}, not '{header.teacher}' {header.fingerprint[:12]}")
+                raise damaged(str(shard.path), f"{why}, not '{header.teacher}' {header.fingerprint[:12]}")
         self._starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self._count = int(self._starts[-1])
         self._only = self.shards[0].arrays if len(self.shards) == 1 else {}
@@ -65,48 +65,48 @@ class Column:
 
     @property
     def complete(self) -> bool:
-        """Whether every block that an extraction began is committed."""
+        """Whether every block is committed."""
         return all(shard.complete for shard in self.shards)
 
     def __len__(self) -> int:
-        """Rows of all shards, present or not."""
+        """Rows of all shards, with or without features."""
         return self._count
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
         """(rows,) whether a row holds features."""
-        return self._with(PRESENT)
+        return self._rows_with(PRESENT)
 
-    def locate(self, table: SampleIndex) -> Rows:
-        """(N,) the row of each sample, -1 where it has none or its image or text has changed since.
+    def locate(self, index: SampleIndex) -> Rows:
+        """(N,) the row of each sample, -1 if it has none or if its image or text changed since.
 
-        Rows that came without ids (from a shared column) are found by the content digest alone.
+        Rows of a shared column have no ids and are found by content digest.
         """
-        return _find(table, self._row_of)
+        return _find(index, self._row_of)
 
-    def unreadable(self, table: SampleIndex) -> NDArray[np.bool_]:
-        """(N,) samples whose image, as it is now, an extraction has already failed to read."""
-        return _find(table, self._failed) >= 0
+    def unreadable(self, index: SampleIndex) -> NDArray[np.bool_]:
+        """(N,) samples whose present image could not be read by an extraction."""
+        return _find(index, self._failed) >= 0
 
     def gather(self, signal: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows of one signal, in the dtype in which they are stored.
+        """Rows of one signal, in their stored dtype.
 
         Args:
             signal: its name.
-            rows: (B,) as :meth:`locate` gives them; none may be negative.
-            out: (B, *shape) of that dtype, to be filled instead of a new array.
+            rows: (B,) from :meth:`locate`, none negative.
+            out: (B, *shape) of that dtype, filled instead of a new array.
 
         Returns:
             (B, *shape).
 
         Raises:
-            KdkitError: for a signal that the column does not have.
-            IndexError: for a row that does not exist.
+            KdkitError: the column has no such signal.
+            IndexError: a row does not exist.
         """
         if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
             raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
         if signal in self._only:
-            # "clip" is numpy's fast path: with "raise" it would copy through a buffer
+            # "clip" is numpy's fast path: "raise" copies through a buffer
             return self._only[signal].take(rows, 0, out, "clip")
         return self._gather_shards(self.spec(signal), rows, out)
 
@@ -114,7 +114,7 @@ class Column:
         """Shape and dtype of a signal.
 
         Raises:
-            KdkitError: when the column does not have it.
+            KdkitError: the column has no such signal.
         """
         for spec in self.signals:
             if spec.name == signal:
@@ -123,22 +123,22 @@ class Column:
         raise KdkitError("KD-FEAT-009", f"'{self.teacher}' has no signal '{signal}'", fix=did_you_mean(signal, known))
 
     def verify(self, deep: bool = True) -> list[str]:
-        """What is wrong with the column, in words; empty when nothing is.
+        """Problems of the column; empty if there are none.
 
-        Opening has checked structure and ids already. ``deep`` reads everything and compares the checksums.
+        Opening has checked structure and ids. ``deep`` reads everything and compares the checksums.
         """
         problems = []
         for shard in self.shards:
-            for block in shard.damaged() if deep else ():
+            for block in shard.damaged_blocks() if deep else ():
                 rows = shard.rows_of(block)
                 problems.append(f"{shard.path}: block {block} (rows {rows.start}..{rows.stop - 1}) is damaged")
         return problems
 
     def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, D) float32 features of prompts, as stored by :meth:`FeatureStore.put_texts`; not normalized.
+        """(n, D) float32 features of prompts, from :meth:`FeatureStore.put_texts`; not normalized.
 
         Raises:
-            KdkitError: naming texts that are not stored.
+            KdkitError: a text is not stored.
         """
         stored = self.texts
         missing = [text for text in dict.fromkeys(texts) if text not in stored]
@@ -158,10 +158,10 @@ class Column:
         return read_texts(self.folder)
 
     def put_scores(self, name: str, rows: Rows, values: NDArray[np.floating[Any]]) -> None:
-        """Store one number per row beside the features; rows that are not named keep theirs.
+        """Store one number per row beside the features; other rows keep theirs.
 
         Raises:
-            IndexError: for a row that does not exist.
+            IndexError: a row does not exist.
         """
         if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
             raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
@@ -170,14 +170,14 @@ class Column:
         write_scores(self.folder, name, scores)
 
     def scores(self, name: str) -> NDArray[np.float32]:
-        """(rows,) float32 as stored by :meth:`put_scores`, NaN where there is none."""
+        """(rows,) float32 from :meth:`put_scores`, NaN for rows without a score."""
         return read_scores(self.folder, name, len(self))
 
     def add_shard(self, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int = BLOCK_ROWS) -> Path:
         """Make a new, empty shard for these samples; open it with ``Shard(path, writable=True)``.
 
         Raises:
-            KdkitError: when the disk has no room.
+            KdkitError: the disk is full.
         """
         path = self.folder / f"shard-{len(self.shards):04d}.h5"
         create_shard(path, self.header, ids, digests, block_rows)
@@ -200,15 +200,15 @@ class Column:
 
     @cached_property
     def _failed(self) -> dict[tuple[str, int], int]:
-        return self._index(self._with(UNREADABLE))
+        return self._index(self._rows_with(UNREADABLE))
 
-    def _with(self, status: int) -> NDArray[np.bool_]:
+    def _rows_with(self, status: int) -> NDArray[np.bool_]:
         """(rows,) whether a row has this status in a committed block."""
         parts = [(shard.status == status) & _per_row(shard) for shard in self.shards]
         return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
     def _index(self, wanted: NDArray[np.bool_]) -> dict[tuple[str, int], int]:
-        """(id, content digest) -> row, of the rows that are wanted."""
+        """(id, content digest) -> row, for the wanted rows."""
         found = {}
         for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
@@ -222,10 +222,10 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
     return np.repeat(shard.committed.astype(bool), shard.block_rows)[: len(shard)]
 
 
-def _find(table: SampleIndex, known: Mapping[tuple[str, int], int]) -> Rows:
+def _find(index: SampleIndex, known: Mapping[tuple[str, int], int]) -> Rows:
     def row(key: tuple[str, int]) -> int:
-        own = known.get(key)
-        return known.get((NO_ID, key[1]), -1) if own is None else own
+        found = known.get(key)
+        return known.get((NO_ID, key[1]), -1) if found is None else found
 
-    keys = zip(table.ids, table.digests.tolist(), strict=True)
-    return np.fromiter(map(row, keys), dtype=np.int64, count=len(table))
+    keys = zip(index.ids, index.digests.tolist(), strict=True)
+    return np.fromiter(map(row, keys), dtype=np.int64, count=len(index))

@@ -1,4 +1,4 @@
-"""What a column is: whose features, under which fingerprint, of which shapes."""
+"""The identity of a column: teacher, fingerprint and signals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Header:
     Attributes:
         teacher: its name.
         fingerprint: hex SHA-256 of everything that the features depend on besides the data.
-        parts: what went into the fingerprint, by name (weights, preprocessing, tokenizer, ...), so that a
-            mismatch can say what differs.
+        parts: what the fingerprint covers, by name (weights, preprocessing, tokenizer, ...), so that a mismatch can
+            show what differs.
         signals: the arrays per sample.
     """
 
@@ -53,7 +53,7 @@ class Header:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            KdkitError: when it is something else, or of a newer kdkit.
+            KdkitError: the text is something else, or from a newer kdkit.
         """
         try:
             raw = json.loads(text)
@@ -63,34 +63,33 @@ class Header:
             signals = tuple(SignalSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in raw["signals"])
             header = cls(raw["teacher"], raw["fingerprint"], dict(raw["parts"]), signals)
         except (ValueError, KeyError, TypeError) as error:
-            raise foreign(where, str(error)) from error
+            raise damaged(where, str(error)) from error
         if version > FORMAT_VERSION:
             raise KdkitError(
                 "KD-FEAT-011",
-                f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
+                f"the features have format {version}; this kdkit reads formats up to {FORMAT_VERSION}",
                 where=where,
                 fix="pip install -U kdkit",
             )
         return header
 
     def differences(self, parts: Mapping[str, str]) -> str:
-        """Which parts are not as here, for an error message."""
-        told = [
+        """The parts that differ from this header's, for an error message."""
+        return "; ".join(
             f"{name} is '{_short(parts.get(name))}', was '{_short(self.parts.get(name))}'"
             for name in sorted({*parts, *self.parts})
             if parts.get(name) != self.parts.get(name)
-        ]
-        return "; ".join(told)
+        )
 
 
-def foreign(where: str, why: str) -> KdkitError:
-    """The error of a file that kdkit did not write, or that is damaged."""
+def damaged(where: str, why: str) -> KdkitError:
+    """The error for a damaged or foreign file."""
     return KdkitError(
         "KD-FEAT-012",
-        "not a feature file of kdkit, or a damaged one",
+        "damaged feature file, or a file of another program",
         where=where,
         why=why,
-        fix="move the file away and run 'kdkit features extract'",
+        fix="move the file away and run: kdkit features extract",
     )
 
 

@@ -1,14 +1,12 @@
-"""One file of a column: HDF5 to any tool, a plain memory map to us.
+"""One file of a column: an HDF5 file that is read through a memory map.
 
-All datasets are contiguous and allocated when the file is made, so that their offsets never change and HDF5's
-own metadata are never written again. Features are written at their offset and read through ``np.memmap``.
-(Writing through the map as well would turn an error of the disk into a dead process, and leaves the file in
-small pages of memory, from which it is read more slowly.)
+All datasets are contiguous and allocated when the file is made, so offsets never change and HDF5's metadata is written
+once. Features are written at their offset with ordinary writes: a disk error in a memory map would kill the process.
 
 A shard of N rows holds, besides a dataset (N, *shape) per signal:
 
 ======================  ==================================================================================
-``ids`` (N,)            sample ids, UTF-8; all empty in a shard that was shared, whose rows the digests identify
+``ids`` (N,)            sample ids, UTF-8; empty in a shared shard, whose rows are identified by digest
 ``digests`` (N,)        uint64 content digests of the samples
 ``status`` (N,)         uint8: 1 the row holds features, 2 its image is unreadable, 0 neither
 ``committed`` (blocks,) uint8, 1 where the block is complete
@@ -32,15 +30,15 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.features.store.header import Header, foreign
+from kdkit.core.features.store.header import Header, damaged
 
 BLOCK_ROWS = 512
-"""Rows that are committed together: what a kill -9 can cost, and what one checksum covers."""
+"""Rows per commit and per checksum; a kill loses at most one block."""
 ALIGNMENT = 4096
-"""Of every dataset: then rows of 1 KiB never lie on two pages of memory."""
+"""Of every dataset, so that rows of 1 KiB never span two pages of memory."""
 ABSENT, PRESENT, UNREADABLE = 0, 1, 2
 NO_ID = ""
-"""In the place of a sample's id: the row belongs to every sample of its digest."""
+"""Instead of a sample's id: the row belongs to every sample with its digest."""
 _SIGNALS, _CHECKSUM = "signals", 16
 
 
@@ -51,10 +49,10 @@ def create_shard(
     digests: NDArray[np.uint64],
     block_rows: int = BLOCK_ROWS,
 ) -> None:
-    """Make the file at full length, without features; it appears whole or not at all.
+    """Make the file atomically at full length, without features.
 
     Raises:
-        KdkitError: when the disk has no room.
+        KdkitError: the disk is full.
     """
     try:
         with new_file(path) as draft:
@@ -65,7 +63,7 @@ def create_shard(
             raise
         raise KdkitError(
             "KD-FEAT-013",
-            f"no room for the features of {len(ids)} samples ({len(ids) * header.row_bytes / 1e9:.2f} GB)",
+            f"the disk has no room for the features of {len(ids)} samples ({len(ids) * header.row_bytes / 1e9:.2f} GB)",
             where=str(path.parent),
             fix="free some space and run the command again",
             code=ExitCode.MISSING,
@@ -99,7 +97,7 @@ def _write_empty(path: Path, header: Header, ids: Sequence[str], digests: NDArra
 
 
 def _reserve(path: Path) -> None:
-    """Have the disk set all blocks aside now: writing to a hole of a full disk would kill the process."""
+    """Allocate all disk blocks now, so that later writes cannot fail for lack of space."""
     with open(path, "r+b") as handle:
         size = os.fstat(handle.fileno()).st_size
         if hasattr(os, "posix_fallocate"):
@@ -107,17 +105,17 @@ def _reserve(path: Path) -> None:
 
 
 class Shard:
-    """An open shard, mapped for reading. With ``writable`` it takes blocks, until it is closed.
+    """An open shard, mapped for reading. With ``writable``, blocks can be committed until it is closed.
 
     Attributes:
-        header: whose features.
+        header: of the column.
         ids: N sample ids.
         digests: (N,) uint64.
         arrays: signal name -> (N, *shape), the mapped file.
         status, committed: (N,) and (blocks,) uint8, mapped.
 
     Raises:
-        KdkitError: when the file is truncated, damaged in its index, or not one of ours.
+        KdkitError: the file is truncated, its index is damaged, or it is no shard.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -129,16 +127,16 @@ class Shard:
                 names = file["ids"][...]
                 self.digests: NDArray[np.uint64] = file["digests"][...]
                 expected = str(file.attrs["index_checksum"])
-                places = {s.name: _place(file[f"{_SIGNALS}/{s.name}"]) for s in self.header.signals}
-                control = {name: _place(file[name]) for name in ("status", "committed", "checksums")}
+                locations = {s.name: _location(file[f"{_SIGNALS}/{s.name}"]) for s in self.header.signals}
+                control = {name: _location(file[name]) for name in ("status", "committed", "checksums")}
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise foreign(str(path), str(error)) from error
+            raise damaged(str(path), str(error)) from error
         if _index_checksum(names, self.digests) != expected:
-            raise foreign(str(path), "the checksum of its sample ids does not match")
+            raise damaged(str(path), "the checksum of its sample ids does not match")
         self.ids: list[str] = [name.decode() for name in names.tolist()]
         self._map = np.memmap(path, np.uint8, mode="r")
-        self._offsets = {name: offset for name, (offset, _, _) in {**places, **control}.items()}
-        self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in places.items()}
+        self._offsets = {name: offset for name, (offset, _, _) in {**locations, **control}.items()}
+        self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in locations.items()}
         self.status, self.committed, self._checksums = (self._view(*at) for at in control.values())
         self._file = open(path, "r+b") if writable else None  # noqa: SIM115  # kept open; see close
 
@@ -158,43 +156,43 @@ class Shard:
         return slice(block * self.block_rows, min(len(self), (block + 1) * self.block_rows))
 
     def pending(self) -> list[int]:
-        """Blocks that are not committed, and the last one if a power failure left its commit half-written."""
+        """Blocks that are not committed, including the last one if its commit was interrupted by a power failure."""
         done = np.flatnonzero(self.committed)
-        torn = [int(done[-1])] if len(done) and not self._whole(int(done[-1])) else []
+        torn = [int(done[-1])] if len(done) and not self._is_intact(int(done[-1])) else []
         return sorted([*np.flatnonzero(self.committed == 0).tolist(), *torn])
 
     def commit(self, block: int, values: Mapping[str, NDArray[Any]], status: NDArray[np.uint8]) -> None:
-        """Write one block: the data reach the disk before the mark that says so.
+        """Write one block; the data reaches the disk before its commit mark.
 
         Args:
             block: its number.
-            values: signal name -> (rows of the block, *shape); rows that are not present must be zeros.
+            values: signal name -> (rows of the block, *shape); zeros in rows that are not present.
             status: (rows of the block,) of ``ABSENT``, ``PRESENT``, ``UNREADABLE``.
         """
         if self._file is None:
             raise ValueError(f"{self.path} is not open for writing")
         start = self.rows_of(block).start
         stored = {name: np.ascontiguousarray(values[name], array.dtype) for name, array in self.arrays.items()}
-        _put(self._file, self._offsets["committed"] + block, b"\0")
+        _write_at(self._file, self._offsets["committed"] + block, b"\0")
         for name, array in stored.items():
-            _put(self._file, self._offsets[name] + start * array[0].nbytes, array.tobytes())
-        _put(self._file, self._offsets["status"] + start, status.tobytes())
+            _write_at(self._file, self._offsets[name] + start * array[0].nbytes, array.tobytes())
+        _write_at(self._file, self._offsets["status"] + start, status.tobytes())
         os.fsync(self._file.fileno())
-        _put(self._file, self._offsets["checksums"] + block * _CHECKSUM, _checksum(stored.values(), status))
-        _put(self._file, self._offsets["committed"] + block, b"\1")
+        _write_at(self._file, self._offsets["checksums"] + block * _CHECKSUM, _checksum(stored.values(), status))
+        _write_at(self._file, self._offsets["committed"] + block, b"\1")
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """No more blocks; reading goes on."""
+        """Close for writing; the shard can still be read."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def damaged(self) -> list[int]:
-        """Committed blocks whose bytes are not what was committed."""
-        return [int(b) for b in np.flatnonzero(self.committed) if not self._whole(int(b))]
+    def damaged_blocks(self) -> list[int]:
+        """Committed blocks that do not match their checksum."""
+        return [int(b) for b in np.flatnonzero(self.committed) if not self._is_intact(int(b))]
 
-    def _whole(self, block: int) -> bool:
+    def _is_intact(self, block: int) -> bool:
         rows = self.rows_of(block)
         return bytes(self._checksums[block]) == _checksum(
             (array[rows] for array in self.arrays.values()), self.status[rows]
@@ -203,19 +201,19 @@ class Shard:
     def _view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         size = int(np.prod(shape)) * dtype.itemsize
         if offset + size > self._map.size:
-            raise foreign(str(self.path), f"truncated: {self._map.size} bytes, at least {offset + size} expected")
+            raise damaged(str(self.path), f"truncated: {self._map.size} bytes, at least {offset + size} expected")
         # asarray drops the memmap subclass, whose bookkeeping costs more than gathering a small batch
         return np.asarray(self._map[offset : offset + size]).view(dtype).reshape(shape)
 
 
-def _place(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+def _location(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ValueError(f"dataset {dataset.name} is not contiguous")
     return offset, dataset.shape, dataset.dtype
 
 
-def _put(file: BufferedRandom, offset: int, data: bytes) -> None:
+def _write_at(file: BufferedRandom, offset: int, data: bytes) -> None:
     file.seek(offset)
     file.write(data)
     file.flush()

@@ -1,4 +1,4 @@
-"""Small things beside a column's shards: features of prompts, and scores per row."""
+"""Files beside a column's shards: features of prompts, and scores per row."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.base.tensors import read_array, read_header
-from kdkit.core.features.store.header import foreign
+from kdkit.core.features.store.header import damaged
 
 _TEXTS, _KEY = "texts.safetensors", "values"
 
 
 def read_texts(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Text -> (D,) float32; empty when none are stored.
+    """Text -> (D,) float32; empty if none are stored.
 
     Raises:
-        KdkitError: when the file is damaged.
+        KdkitError: the file is damaged.
     """
     path = folder / _TEXTS
     if not path.exists():
@@ -32,27 +32,27 @@ def read_texts(folder: Path) -> dict[str, NDArray[np.float32]]:
     values, about = _read(path)
     texts = json.loads(about.get("texts", "[]"))
     if len(texts) != len(values):
-        raise foreign(str(path), f"{len(texts)} texts but {len(values)} features")
+        raise damaged(str(path), f"{len(texts)} texts but {len(values)} features")
     return dict(zip(texts, values, strict=True))
 
 
 def write_texts(folder: Path, texts: Mapping[str, NDArray[Any]]) -> None:
-    """Add to what is stored, replacing equal texts."""
+    """Add texts; equal ones are replaced."""
     merged = {**read_texts(folder), **{text: np.asarray(v, np.float32) for text, v in texts.items()}}
     if not merged:
         return
-    # ASCII, because a header's length is counted in bytes; one file, so that texts and features stay together
+    # One file, so that texts and features stay together.
     _write(folder / _TEXTS, np.stack(list(merged.values())), {"texts": json.dumps(list(merged))})
 
 
 def read_scores(folder: Path, name: str, rows: int) -> NDArray[np.float32]:
-    """(rows,) float32, NaN where nothing is stored."""
+    """(rows,) float32, NaN for rows without a score."""
     path = _score_path(folder, name)
     scores = np.full(rows, np.nan, dtype=np.float32)
     if path.exists():
         values, _ = _read(path)
         if len(values) > rows:
-            raise foreign(str(path), f"{len(values)} scores for {rows} rows")
+            raise damaged(str(path), f"{len(values)} scores for {rows} rows")
         scores[: len(values)] = values
     return scores
 
@@ -65,14 +65,17 @@ def write_scores(folder: Path, name: str, scores: NDArray[np.float32]) -> None:
 def _score_path(folder: Path, name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KdkitError(
-            "KD-FEAT-014", f"'{name}' cannot name scores", why="use lower-case letters, digits, '.', '_' and '-'"
+            "KD-FEAT-014", f"'{name}' is no name for scores", fix="use lower-case letters, digits, '.', '_' and '-'"
         )
     return folder / "scores" / f"{name}.safetensors"
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, str]]:
-    fix = "move the file away and run 'kdkit features extract'"
-    return read_array(path, _KEY, fix=fix), dict(read_header(path, fix=fix).metadata)
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.get_tensor(_KEY), dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise damaged(str(path), str(error)) from error
 
 
 def _write(path: Path, values: NDArray[np.float32], about: dict[str, str]) -> None:

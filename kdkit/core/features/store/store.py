@@ -1,8 +1,8 @@
 """The feature store: one column per teacher and fingerprint, on disk.
 
 ``features/<teacher>/<first 12 of the fingerprint>/`` holds ``column.json``, ``shard-0000.h5`` ...,
-``texts.safetensors`` and ``scores/``; ``features/<teacher>/current`` names the fingerprint that was extracted
-last. A column can be read for as long as its files are there: its teacher need not exist any more.
+``texts.safetensors`` and ``scores/``; ``features/<teacher>/current`` names the fingerprint of the last extraction. A
+column can be read without its teacher.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.store.column import Column
-from kdkit.core.features.store.header import Header, foreign
+from kdkit.core.features.store.header import Header, damaged
 from kdkit.core.features.store.sidecar import write_texts
 
 PREFIX = 12
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class FeatureStore:
-    """All columns below ``root``, which need not exist yet."""
+    """All columns below ``root``, which may not exist yet."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -46,11 +46,11 @@ class FeatureStore:
 
         Args:
             teacher: its name.
-            fingerprint: the one that is wanted; without it, the one that was extracted last.
-            parts: what went into ``fingerprint``, so that a mismatch can say what differs.
+            fingerprint: by default that of the last extraction.
+            parts: what ``fingerprint`` covers, so that a mismatch can show what differs.
 
         Raises:
-            KdkitError: when there is no such column (naming both fingerprints), or it is damaged.
+            KdkitError: there is no such column (with both fingerprints), or it is damaged.
         """
         headers = self.headers(teacher)
         if not headers:
@@ -74,33 +74,38 @@ class FeatureStore:
                 yield Column(self._folder(header), header)
 
     def create(self, header: Header) -> Column:
-        """Open the column of this header, made if it is new, and make it its teacher's current one.
+        """Open or make the column of this header, and make it its teacher's current one.
 
         Raises:
-            KdkitError: for a name that cannot be a folder's, or other signals under the same fingerprint.
+            KdkitError: the name is no folder name, or the column exists with other signals.
         """
         if not _NAME.fullmatch(header.teacher) or not re.fullmatch(r"[0-9a-f]{12,64}", header.fingerprint):
-            raise KdkitError("KD-FEAT-016", f"'{header.teacher}' ({header.fingerprint}) cannot name a column")
+            raise KdkitError(
+                "KD-FEAT-016",
+                f"'{header.teacher}' ({header.fingerprint}) is no name for a column",
+                fix="use lower-case letters, digits, '.', '_' and '-' in a teacher's name",
+            )
         folder = self._folder(header)
         path = folder / "column.json"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _write(path, header.to_json())
+            write_atomically(path, header.to_json().encode())
         elif (existing := _read_header(path)) != header:
             raise KdkitError(
                 "KD-FEAT-017",
                 f"'{header.teacher}' has another column under the same fingerprint",
                 where=str(path),
                 why=existing.differences(header.parts) or "its signals differ",
+                fix="move that folder away and run: kdkit features extract",
             )
-        _write(self.root / header.teacher / "current", header.fingerprint[:PREFIX])
+        write_atomically(self.root / header.teacher / "current", header.fingerprint[:PREFIX].encode())
         return Column(folder, header)
 
     def put_texts(self, teacher: str, fingerprint: str, texts: Mapping[str, NDArray[Any]]) -> None:
         """Store features of prompts, text -> (D,), beside a column; equal texts are replaced.
 
         Raises:
-            KdkitError: when there is no such column.
+            KdkitError: there is no such column.
         """
         write_texts(self.column(teacher, fingerprint).folder, texts)
 
@@ -118,19 +123,15 @@ def _read_header(path: Path) -> Header:
     try:
         return Header.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise foreign(str(path), str(error)) from error
+        raise damaged(str(path), str(error)) from error
 
 
 def _mismatch(header: Header, wanted: str, parts: Mapping[str, str] | None) -> KdkitError:
     return KdkitError(
         "KD-FEAT-018",
         f"the features of '{header.teacher}' have fingerprint {header.fingerprint[:PREFIX]}, "
-        f"but the teacher's is {wanted[:PREFIX]}",
-        why=(header.differences(parts) if parts is not None else "") or "the teacher has changed since",
+        f"the teacher has {wanted[:PREFIX]}",
+        why=(header.differences(parts) if parts is not None else "") or "the teacher changed since the extraction",
         fix=f"kdkit features extract {header.teacher}",
         code=ExitCode.MISSING,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, text.encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.model.student import anchored
+from kdkit.core.distill.model.build import anchored
 from kdkit.core.project.licenses import LicenseFacts, allowed
 from kdkit.core.project.lineage import InitialWeights, Lineage, TeacherRecord
 from kdkit.core.project.registry.chosen import chosen_teacher
@@ -17,7 +17,7 @@ from kdkit.core.project.registry.lock import NOT_PUBLISHED
 from kdkit.core.project.versions import Version, Versions
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
 from kdkit.core.sharing.release.redact import public_source
-from kdkit.core.teachers.card import license_seen
+from kdkit.core.teachers.license import read_license
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
@@ -85,7 +85,7 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
             if name in project.registry.teachers:
                 known = chosen_teacher(project, name).license_facts(facts.license, gated=facts.gated)
             return InitialWeights(_repository(facts.source), known)
-    seen, gated = license_seen(folder) if folder.is_dir() else (None, False)
+    seen, gated = read_license(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
     said = str(config.get("base", ""))  # by a person, of a download
     repository = snapshot["repo"].replace("--", "/", 1) if snapshot else said if _NAME.fullmatch(said) else ""

@@ -287,7 +287,7 @@ def run(name, kill_at=None, names=("one",)):
             return real(*args, **options)
         return wrapped
     os.fsync = before(os.fsync)
-    shard._put = before(shard._put)
+    shard._write_at = before(shard._write_at)
     os.replace = before(os.replace)
     shard._reserve = before(shard._reserve)
     teachers = [open_toy(teacher, seed) for seed, teacher in enumerate(names)]

@@ -74,10 +74,10 @@ def test_the_store_is_a_dictionary_of_id_and_content(
             elif code == UNREADABLE:
                 unreadable.add(key)
     column = store.column("tiny")
-    table = keyed_index(wanted)
-    located = column.locate(table)
+    index = keyed_index(wanted)
+    located = column.locate(index)
     assert [row >= 0 for row in located] == [key in reference for key in wanted]
-    assert column.unreadable(table).tolist() == [key in unreadable for key in wanted]
+    assert column.unreadable(index).tolist() == [key in unreadable for key in wanted]
     order = np.random.default_rng(seed).permutation(np.flatnonzero(located >= 0))
     order = np.concatenate([order, order[:3]])
     for spec in SIGNALS:
@@ -98,8 +98,8 @@ def test_rows_are_not_found_before_their_block_is_committed(tmp_path: Path) -> N
     values: dict[str, NDArray[Any]] = {"image": np.ones((2, 3), np.float16), "answer": np.ones((2, 2, 2), np.int32)}
     shard.commit(1, values, np.full(2, PRESENT, np.uint8))
     column = FeatureStore(tmp_path).column("tiny")
-    table = keyed_index([(name, i) for i, name in enumerate("abcde")])
-    assert column.locate(table).tolist() == [-1, -1, 2, 3, -1]
+    index = keyed_index([(name, i) for i, name in enumerate("abcde")])
+    assert column.locate(index).tolist() == [-1, -1, 2, 3, -1]
     assert not column.complete
     assert Shard(shard.path).pending() == [0, 2]
 
@@ -120,20 +120,19 @@ def test_any_hdf5_tool_reads_a_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [[-1], [0, 5], [2, -3]])
 @pytest.mark.parametrize("shard_count", [1, 2])
-def test_gathering_a_row_that_does_not_exist(tmp_path: Path, bad: list[int], shard_count: int) -> None:
+def test_missing_rows_cannot_be_gathered(tmp_path: Path, bad: list[int], shard_count: int) -> None:
     store = FeatureStore(tmp_path)
     for number, keys_ in enumerate([[("a", 0), ("b", 0), ("c", 0)], [("d", 0), ("e", 0)]][:shard_count]):
         add_rows(store, keys_, seed=number)
-    with pytest.raises(IndexError, match="rows must be in 0"):
+    with pytest.raises(IndexError, match=r"0\.\."):
         store.column("tiny").gather("image", np.array(bad))
 
 
-def test_unknown_signal(tmp_path: Path) -> None:
+def test_an_unknown_signal_is_reported_with_a_proposal(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     add_rows(store, [("a", 0)])
-    with raises_error("KD-FEAT-009", mentions=("'images'",)) as error:
+    with raises_error("KD-FEAT-009", mentions=("'images'", "'image'")):
         store.column("tiny").gather("images", np.array([0]))
-    assert error.value.fix == "did you mean 'image'?"
 
 
 def one_shard(tmp_path: Path) -> tuple[FeatureStore, Path]:
@@ -147,9 +146,8 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     store, path = one_shard(tmp_path)
     size = path.stat().st_size
     os.truncate(path, int(keep * size) if isinstance(keep, float) else keep)
-    with raises_error("KD-FEAT-012") as error:
+    with raises_error("KD-FEAT-012", where=str(path)):
         store.column("tiny")
-    assert str(path) in error.value.where
 
 
 def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
@@ -165,13 +163,11 @@ def test_a_shard_of_another_column_is_refused(tmp_path: Path) -> None:
     other = FeatureStore(tmp_path / "b")
     column = other.create(Header("tiny", "cd" * 32, {}, SIGNALS))
     shutil.copy(path, column.folder / path.name)
-    with raises_error("KD-FEAT-012") as error:
+    with raises_error("KD-FEAT-012", mentions=("abababababab", "cdcdcdcdcdcd")):
         other.column("tiny")
-    assert "abababababab" in error.value.why
-    assert "cdcdcdcdcdcd" in error.value.why
 
 
-def test_damage_is_found_and_its_block_is_named(tmp_path: Path) -> None:
+def test_verify_names_a_damaged_block(tmp_path: Path) -> None:
     store, path = one_shard(tmp_path)
     with h5py.File(path) as file:
         offset = file["signals/image"].id.get_offset()
@@ -180,30 +176,26 @@ def test_damage_is_found_and_its_block_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     assert store.column("tiny").verify(deep=False) == []
     (problem,) = store.column("tiny").verify()
-    assert problem == f"{path}: block 2 (rows 32..47) is damaged"
+    assert problem.startswith(f"{path}: block 2 (rows 32..47)")
 
 
-def test_damaged_ids_are_refused_at_once(tmp_path: Path) -> None:
+def test_damaged_ids_are_refused(tmp_path: Path) -> None:
     store, path = one_shard(tmp_path)
     data = path.read_bytes()
     assert data.count(b"sample-57") == 1
     path.write_bytes(data.replace(b"sample-57", b"sample-58"))
-    with raises_error("KD-FEAT-012") as error:
+    with raises_error("KD-FEAT-012", mentions=("checksum",)):
         store.column("tiny")
-    assert "checksum" in error.value.why
 
 
-def test_a_fingerprint_that_does_not_match_says_both_and_what_differs(tmp_path: Path) -> None:
+def test_another_fingerprint_is_reported_with_the_differing_parts(tmp_path: Path) -> None:
     store, _ = one_shard(tmp_path)
     assert store.column("tiny", "ab" * 32).fingerprint == "ab" * 32
-    with raises_error("KD-FEAT-018") as error:
+    with raises_error("KD-FEAT-018", mentions=("abababababab", "efefefefefef", "'resize 16'", "'resize 8'")):
         store.column("tiny", "ef" * 32, {"weights": "one", "preprocess": "resize 16"})
-    assert "abababababab" in error.value.what
-    assert "efefefefefef" in error.value.what
-    assert error.value.why == "preprocess is 'resize 16', was 'resize 8'"
 
 
-def test_the_column_that_was_extracted_last_is_the_current_one(tmp_path: Path) -> None:
+def test_the_column_of_the_last_extraction_is_current(tmp_path: Path) -> None:
     store, _ = one_shard(tmp_path)
     newer = Header("tiny", "01" * 32, {}, SIGNALS)
     store.create(newer)
@@ -212,19 +204,18 @@ def test_the_column_that_was_extracted_last_is_the_current_one(tmp_path: Path) -
     assert [header.fingerprint for header in store.headers("tiny")] == ["ab" * 32, "01" * 32]
 
 
-def test_no_column(tmp_path: Path) -> None:
+def test_a_missing_column_is_reported_with_a_proposal(tmp_path: Path) -> None:
     store, _ = one_shard(tmp_path)
-    with raises_error("KD-FEAT-015", mentions=("'tinny'",)) as error:
+    with raises_error("KD-FEAT-015", mentions=("'tinny'", "'tiny'")):
         store.column("tinny")
-    assert "did you mean 'tiny'?" in error.value.why
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "A"])
 def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
-    with raises_error("KD-FEAT-016", mentions=("cannot name",)):
+    with raises_error("KD-FEAT-016"):
         FeatureStore(tmp_path).create(Header(name, "ab" * 32, {}, SIGNALS))
     store, _ = one_shard(tmp_path)
-    with raises_error("KD-FEAT-014", mentions=("cannot name",)):
+    with raises_error("KD-FEAT-014"):
         store.column("tiny").put_scores(name, np.array([0]), np.array([1.0]))
 
 
@@ -252,7 +243,7 @@ def test_texts_are_kept_beside_the_column(tmp_path: Path) -> None:
     with raises_error("KD-FEAT-010", mentions=("'x'", "2")):
         column.text_features(["x", "a photo", "y", "x"])
     (column.folder / "texts.safetensors").write_bytes(b"no")
-    with raises_error("KD-BASE-040", mentions=("texts.safetensors", "kdkit features extract")):
+    with raises_error("KD-FEAT-012", mentions=("damaged",)):
         store.column("tiny").text_features(["a photo"])
 
 

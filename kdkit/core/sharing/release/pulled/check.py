@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.sharing.release.layout import KDKIT, LOCK, RECORD, REGISTRY, SAMPLES, TASK, Record
-from kdkit.core.teachers.select import PICKLES
+from kdkit.core.teachers.files import PICKLES
 
 if TYPE_CHECKING:
     from kdkit.core.sharing.hub import Downloaded

@@ -1,4 +1,4 @@
-"""What the files of a model say about its license."""
+"""The license of a model, as its files state it, and whether it allows the project's use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.project.licenses import ORDER, classify, normalize
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter
+from kdkit.core.project.licenses import ORDER, Use, allowed, classify, normalize
+from kdkit.core.project.registry.chosen import ChosenTeacher
 from kdkit.core.project.registry.lock import LicenseSeen
 
 _TEXTS: tuple[tuple[str, str], ...] = (
@@ -24,15 +27,43 @@ _TEXTS: tuple[tuple[str, str], ...] = (
 _HEAD = 20_000
 
 
-def license_seen(folder: Path) -> tuple[LicenseSeen | None, bool]:
-    """The strictest license that a model card's front matter or a license text states, and whether it is gated."""
+def require_permission(
+    chosen: ChosenTeacher, use: Use, reporter: Reporter, seen: LicenseSeen | None = None, *, gated: bool = False
+) -> None:
+    """Check that the license allows the project's use; doubts become warnings.
+
+    Args:
+        chosen: the teacher.
+        use: the use that the project declares.
+        reporter: receives the warnings.
+        seen, gated: from the files and the Hub, once they are here.
+
+    Raises:
+        KdkitError: with exit code 4, if the license forbids the use.
+    """
+    verdict = allowed(chosen.license_facts(seen, gated=gated), use)
+    if not verdict.allowed:
+        raise KdkitError(
+            "KD-TEACH-009",
+            f"distilling from '{chosen.name}' is not allowed",
+            where=chosen.where,
+            why=verdict.reason,
+            fix=verdict.fix,
+            code=ExitCode.DENIED,
+        )
+    if verdict.warning:
+        reporter.warn(f"teacher '{chosen.name}': {verdict.reason}")
+
+
+def read_license(folder: Path) -> tuple[LicenseSeen | None, bool]:
+    """The strictest license in a model card's front matter or a license text, and whether the model is gated."""
     card = _front_matter(folder / "README.md")
     found = [LicenseSeen(name=name, evidence="README.md") for name in _card_licenses(card)]
     for path in sorted(folder.iterdir()):
         if path.is_file() and re.match(r"(LICEN[CS]E|COPYING)", path.name, re.IGNORECASE):
             text = " ".join(path.read_text("utf-8", errors="replace")[:_HEAD].lower().split())
             names = (name for pattern, name in _TEXTS if re.search(pattern, text))
-            found += [LicenseSeen(name=next(names, "unknown"), evidence=path.name)]
+            found.append(LicenseSeen(name=next(names, "unknown"), evidence=path.name))
     gated = any(str(key).startswith("extra_gated") for key in card)
     return (max(found, key=_strictness) if found else None), gated
 
@@ -43,7 +74,7 @@ def _strictness(seen: LicenseSeen) -> int:
 
 
 def _card_licenses(card: dict[Any, Any]) -> list[str]:
-    """``license: other`` names the real one in ``license_name``."""
+    """The card's licenses; ``license: other`` keeps the name in ``license_name``."""
     given = card.get("license")
     names = [str(name) for name in (given if isinstance(given, list) else [given]) if name]
     if names in ([], ["other"]) and card.get("license_name"):

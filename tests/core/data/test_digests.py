@@ -1,0 +1,56 @@
+"""Content digests and their cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kdkit.core.data import load_index
+from kdkit.core.data.digests import DigestCache, file_digest
+from kdkit.core.project.project import Project
+from tests.core.data.projects import make_project, row
+from tests.core.features.small import paint
+
+
+def test_digests_follow_the_content(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [row(i) for i in range(4)])
+    before = load_index(project)
+    assert len(set(before.digests.tolist())) == 4
+    os.utime(tmp_path / "data/0.png")  # a new time, the same bytes
+    paint(tmp_path / "data/1.png", seed=99)
+    make_project(tmp_path, [row(0), row(1), row(2, text="other"), row(3, label="x", domain="mr")])
+    after = load_index(Project(tmp_path))
+    assert (before.digests == after.digests).tolist() == [True, False, False, True]
+    assert (before.image_digests == after.image_digests).tolist() == [True, False, True, True]
+
+
+def test_digests_follow_all_images_of_a_sample(tmp_path: Path) -> None:
+    paint(tmp_path / "data/more.png", seed=50)
+    paint(tmp_path / "data/other.png", seed=51)
+    rows = [row(i, extra={"images": images}) for i, images in enumerate([["more.png"], ["other.png", "more.png"], []])]
+    before = load_index(make_project(tmp_path, rows))
+    paint(tmp_path / "data/more.png", seed=52)
+    after = load_index(make_project(tmp_path, rows))
+    assert (before.digests == after.digests).tolist() == [False, False, True]
+    assert (before.image_digests == after.image_digests).all()
+
+
+def test_files_are_hashed_once_and_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [row(i) for i in range(4)])
+    first = load_index(project)
+    hashed: list[Path] = []
+
+    def counting(path: Path) -> int | str:
+        hashed.append(path)
+        return file_digest(path)
+
+    cache = DigestCache(project.state / "digests.json", counting)
+    stat = os.stat(first.samples[2].image)
+    files = [(str(first.samples[2].image), (stat.st_size, stat.st_mtime_ns))]
+    assert cache.get(files) == [first.image_digests[2]]
+    assert hashed == []
+    for content in (b"", b"{", b"[1]", b'{"a": 1}'):
+        cache.path.write_bytes(content)
+        assert cache.get(files) == [first.image_digests[2]]
+    assert len(hashed) == 4
+    assert (load_index(project).digests == first.digests).all()

@@ -1,0 +1,86 @@
+"""Selection and copying of a model's files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.teachers import add_teacher
+from kdkit.core.teachers.files import select_descriptions, select_files
+from tests.core.teachers import stub
+from tests.errors import raises_error
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        (["config.json", "model.safetensors", "pytorch_model.bin"], ["config.json", "model.safetensors"]),
+        (["config.json", "pytorch_model.bin", "training_args.bin"], ["config.json", "pytorch_model.bin"]),
+        (["BMC_CLIP_CF.pt", "README.md"], ["BMC_CLIP_CF.pt", "README.md"]),
+        (
+            ["open_clip_pytorch_model.bin", "pytorch_model.bin", "config.json"],
+            ["config.json", "open_clip_pytorch_model.bin", "pytorch_model.bin"],
+        ),
+        (["a.json", "run.py", ".gitattributes", ".git/x.json", "LICENSE", "img.png"], ["LICENSE", "a.json"]),
+        (["1_Pooling/config.json", "vocab.txt"], ["1_Pooling/config.json", "vocab.txt"]),
+    ],
+)
+def test_files_of_a_model_are_selected(present: list[str], chosen: list[str]) -> None:
+    assert select_files(present, "here") == chosen
+
+
+@pytest.mark.parametrize(
+    ("present", "id"),
+    [
+        ([], "KD-TEACH-017"),
+        (["README.md", "LICENSE"], "KD-TEACH-017"),
+        (["run.py", "model.onnx"], "KD-TEACH-017"),
+        (["a.pt", "b.pt"], "KD-TEACH-019"),
+    ],
+)
+def test_files_without_a_model_are_refused(present: list[str], id: str) -> None:
+    with raises_error(id):
+        select_files(present, "here")
+
+
+def test_descriptions_exclude_weights_and_subfolders() -> None:
+    present = ["config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin", "sub/config.json"]
+    assert select_descriptions(present, "here") == ["config.json", "vocab.txt"]
+
+
+@pytest.mark.parametrize("name", ["../a.json", "/a.json", "a/../../b.json", "a\\b.json", "a\0.json"])
+def test_names_that_lead_outside_are_refused(name: str) -> None:
+    for select in (select_files, select_descriptions):
+        with raises_error("KD-TEACH-018", where="here"):
+            select([name, "config.json"], "here")
+
+
+def test_code_and_hidden_files_are_not_copied(tmp_path: Path) -> None:
+    project = stub.make_project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    for name in ("evil.py", "pytorch_model.bin", "notes.docx", ".git/config.json", "__pycache__/x.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert set(add_teacher(project, "a", {"from": "local:a"}).files) == {"stub.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling"])
+def test_links_that_lead_outside_are_refused(tmp_path: Path, kind: str) -> None:
+    project = stub.make_project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "secrets").mkdir()
+    target = {"file": "secret.json", "folder": "secrets", "dangling": "nothing.json"}[kind]
+    os.symlink(tmp_path / target, folder / "link.json")
+    stub.refused(project, "a", {"from": "local:a"}, "KD-TEACH-003", mentions=("'link.json'",))
+
+
+def test_links_inside_the_folder_are_files(tmp_path: Path) -> None:
+    project = stub.make_project(tmp_path)
+    folder = stub.write(tmp_path / "a")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    os.symlink("weights.safetensors", folder / "model.safetensors")
+    add_teacher(project, "a", {"from": "local:a"})
+    assert not any(path.is_symlink() for path in project.artifacts.rglob("*"))

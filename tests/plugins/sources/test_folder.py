@@ -1,0 +1,82 @@
+"""Folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.errors import raises_error
+from tests.plugins.sources.files import read
+
+
+def make_tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def test_levels_name_split_domain_and_class(tmp_path: Path) -> None:
+    root = make_tree(
+        tmp_path / "set",
+        "train/brain_mr/no_tumour/b.PNG",
+        "train/brain_mr/no_tumour/a.jpg",
+        "test/ct/normal/c.png",
+        "train/notes.txt",
+    )
+    samples = read("folder", root)
+    assert [(s.id, s.split, s.domain, s.label, s.text) for s in samples] == [
+        ("test/ct/normal/c", "test", "ct", "normal", "a ct image of normal"),
+        ("train/brain_mr/no_tumour/a", "train", "brain_mr", "no_tumour", "a brain mr image of no tumour"),
+        ("train/brain_mr/no_tumour/b", "train", "brain_mr", "no_tumour", "a brain mr image of no tumour"),
+    ]
+
+
+def test_splits_by_hash_keep_groups_together(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "set", *(f"normal/p{i // 5}_{i}.png" for i in range(100)))
+    samples = read(
+        "folder",
+        root,
+        domain="ct",
+        caption="{label} {domain}",
+        split_fractions={"train": 0.5, "test": 0.5},
+        group_pattern=r"^(p\d+)_",
+        id_prefix="x/",
+    )
+    assert {s.text for s in samples} == {"normal ct"}
+    assert samples[0].id.startswith("x/normal/p0_")
+    by_group: dict[str, set[str]] = {}
+    for sample in samples:
+        by_group.setdefault(sample.extra["group"], set()).add(sample.split)
+    assert len(by_group) == 20
+    assert all(len(found) == 1 for found in by_group.values())
+    assert {s.split for s in samples} == {"train", "test"}
+    assert {s.split for s in read("folder", root, domain="ct", split="test")} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("options", "id"),
+    [
+        ({}, "KD-SRC-005"),
+        ({"split": "train"}, "KD-SRC-005"),
+        ({"domain": "ct", "split": "train", "group_pattern": "z(.)"}, "KD-SRC-007"),
+        ({"domain": "ct", "split": "train", "split_fractions": {"train": 1}}, "KD-SRC-003"),
+        ({"domain": "ct", "split": "train", "caption": "{x}"}, "KD-SRC-001"),
+    ],
+)
+def test_a_tree_of_another_shape_is_refused(tmp_path: Path, options: Mapping[str, Any], id: str) -> None:
+    root = make_tree(tmp_path / "set", "normal/a.png")
+    with raises_error(id):
+        read("folder", root, **options)
+
+
+def test_unknown_splits_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with raises_error("KD-SRC-020", mentions=("'validation'",)):
+        read("folder", make_tree(tmp_path / "set", "validation/normal/a.png"), domain="ct")
+    with raises_error("KD-SRC-004"):
+        read("folder", make_tree(tmp_path / "empty", "train/ct/normal/a.txt"))
+    with raises_error("KD-SRC-002"):
+        read("folder", tmp_path / "nothing")

@@ -1,0 +1,199 @@
+"""LLaMA-Factory's sharegpt format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.contracts import Sample
+from tests.errors import raises_error
+from tests.plugins.sources.files import read, write_records
+
+CLINKD: dict[str, Any] = {
+    "file_name": "Train_sharegpt_final.json",
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+}
+"""The entry of ClinKD's own dataset_info.json, with a relative file_name."""
+BOX = "<|object_ref_start|>liver<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
+TURNS: list[tuple[str, str]] = [("user", "<image>Where is the liver?"), ("assistant", BOX)]
+
+
+def record(*turns: tuple[str, str], images: object = ("ct_1.png",), **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": r, "content": c} for r, c in turns or TURNS], "images": images, **more}
+
+
+def sharegpt(
+    folder: Path, *records: Mapping[str, Any], entry: Mapping[str, Any] = CLINKD, **options: Any
+) -> list[Sample]:
+    info = folder / "dataset_info.json"
+    info.write_text(json.dumps({"qwen2vl_data": entry}), encoding="utf-8")
+    write_records(folder / "Train_sharegpt_final.json", *records)
+    given = {"task": "vg", "modality": "ct", "split": "train", **options}
+    return read("sharegpt", info, **{name: value for name, value in given.items() if value is not None})
+
+
+def test_the_format_of_clinkd_is_read(tmp_path: Path) -> None:
+    (sample,) = sharegpt(tmp_path, record(), boxes="qwen2-vl")
+    assert (sample.image, sample.text, sample.domain) == (tmp_path / "ct_1.png", BOX, "vg/ct")
+    assert sample.extra == {
+        "task": "vg",
+        "messages": [{"role": "user", "content": "<image>Where is the liver?"}],
+        "boxes": [(0.1, 0.2, 0.3, 0.4)],
+        "box_family": "qwen2-vl",
+    }
+    assert (sample.split, sample.label, sample.origin) == (
+        "train", None, f"{tmp_path / 'Train_sharegpt_final.json'}:2"
+    )  # fmt: skip
+
+
+def test_boxes_are_converted_everywhere(tmp_path: Path) -> None:
+    question = ("user", "<image>What is <|box_start|>(0,0),(500,500)<|box_end|>?")
+    (sample,) = sharegpt(tmp_path, record(question, ("assistant", BOX)), boxes="qwen2-vl", boxes_as="qwen-vl")
+    assert sample.text == "<ref>liver</ref><box>(100,200),(300,400)</box>"
+    assert sample.extra["messages"][0]["content"] == "<image>What is <box>(0,0),(500,500)</box>?"
+    assert sample.extra["boxes"] == [(0.1, 0.2, 0.3, 0.4)]
+
+
+def test_without_a_target_texts_stay_as_they_are(tmp_path: Path) -> None:
+    spaced = BOX.replace("),(", "), (")
+    (sample,) = sharegpt(tmp_path, record(TURNS[0], ("assistant", spaced)), boxes="qwen2-vl")
+    assert sample.text == spaced
+    question = ("user", "<image>What is <|box_start|>(0,0),(5000,500)<|box_end|>?")
+    with raises_error("KD-ANS-006"):
+        sharegpt(tmp_path, record(question, ("assistant", BOX)), boxes="qwen2-vl")
+
+
+def test_defaults_are_those_of_llama_factory(tmp_path: Path) -> None:
+    """Without tags: from, value, human, gpt, system; every turn gives a sample."""
+    entry = {"file_name": "Train_sharegpt_final.json", "formatting": "sharegpt",
+             "columns": {"messages": "conversations", "images": "pictures", "system": "prompt"}}  # fmt: skip
+    turns = [("human", "<image>One?"), ("gpt", "1"), ("human", "<image>Two?"), ("gpt", "2")]
+    talk_turns = [{"from": r, "value": c} for r, c in turns]
+    talk = {"conversations": talk_turns, "pictures": ["ct_1.png", "sub/ct_2.png"], "prompt": "Be brief."}
+    first, second = sharegpt(tmp_path, talk, entry=entry, task="mia")
+    assert (first.text, second.text) == ("1", "2")
+    assert [m["role"] for m in second.extra["messages"]] == ["system", "user", "assistant", "user"]
+    assert "images" not in first.extra
+    assert second.extra["images"] == [tmp_path / "sub" / "ct_2.png"]
+    assert (first.id[:-2], first.id[-2:], second.id[-2:]) == (second.id[:-2], "/1", "/2")
+    talk_turns.insert(0, {"from": "system", "value": "Be long."})
+    with_system, _ = sharegpt(tmp_path, talk, entry=entry, task="mia")
+    assert with_system.extra["messages"][0] == {"role": "system", "content": "Be long."}
+
+
+def test_ids_stay_when_records_move(tmp_path: Path) -> None:
+    a, b = record(), record(("user", "<image>?"), ("assistant", BOX))
+    ids = {sample.id for sample in sharegpt(tmp_path, a, b)}
+    assert {sample.id for sample in sharegpt(tmp_path, b, a)} == ids
+    assert len(ids) == 2
+    assert {sample.id for sample in sharegpt(tmp_path, a, a)} > {sharegpt(tmp_path, a)[0].id}
+    (named,) = sharegpt(tmp_path, record(name="x7"), columns={"id": "name"}, id_prefix="grit/")
+    assert named.id == "grit/x7"
+
+
+def test_columns_can_hold_task_modality_and_split(tmp_path: Path) -> None:
+    columns = {"task": "kind", "split": "fold"}
+    mixed = record(("user", "<image>?"), ("assistant", "fine"), images="MR_7_a.png", kind="mia", fold="test")
+    (sample,) = sharegpt(tmp_path, mixed, columns=columns, modality_pattern="^([^_]+)_", task=None, split=None)
+    assert (sample.domain, sample.split) == ("mia/mr", "test")
+    fractions = {"train": 0.5, "test": 0.5}
+    many = [record(("user", "<image>?"), ("assistant", str(n)), images=[f"{n % 9}.png"]) for n in range(60)]
+    samples = sharegpt(tmp_path, *many, split=None, split_fractions=fractions)
+    splits = {sample.image.name: sample.split for sample in samples}
+    assert all(splits[sample.image.name] == sample.split for sample in samples)
+    assert set(splits.values()) == {"train", "test"}
+
+
+def test_entries_and_files_can_be_chosen(tmp_path: Path) -> None:
+    sharegpt(tmp_path, record())
+    info = tmp_path / "dataset_info.json"
+    info.write_text(json.dumps({"a": CLINKD, "b": {**CLINKD, "file_name": "/elsewhere/x.json"}}), encoding="utf-8")
+    options = {"task": "vg", "modality": "ct", "split": "train"}
+    assert len(read("sharegpt", info, dataset="a", **options)) == 1
+    with raises_error("KD-SRC-057", mentions=("2",)):
+        read("sharegpt", info, **options)
+    with raises_error("KD-SRC-058", mentions=("'c'",)):
+        read("sharegpt", info, dataset="c", **options)
+    with raises_error("KD-SRC-059"):
+        read("sharegpt", info, dataset="b", **options)
+    assert len(read("sharegpt", info, dataset="b", file="Train_sharegpt_final.json", **options)) == 1
+
+
+USER, MODEL = ("user", "<image>Where?"), ("assistant", BOX)
+
+
+@pytest.mark.parametrize(
+    ("broken", "id"),
+    [
+        (record(USER, MODEL, images=[]), "KD-SRC-022"),
+        (record(USER, MODEL, images=["a.png", "b.png"]), "KD-SRC-022"),
+        (record(("user", "Where?"), MODEL), "KD-SRC-022"),
+        (record(("user", "Where?"), ("assistant", "<image>")), "KD-SRC-022"),
+        (record(USER, USER, MODEL), "KD-SRC-024"),
+        (record(USER), "KD-SRC-024"),
+        (record(MODEL, USER), "KD-SRC-024"),
+        (record(("system", "Hi"), USER, MODEL), "KD-SRC-063"),
+        (record(USER, ("function_call", "{}")), "KD-SRC-063"),
+        (record(USER, MODEL, images=["../x.png"]), "KD-SRC-036"),
+        (record(USER, MODEL, images=["/etc/passwd"]), "KD-SRC-036"),
+        (record(USER, MODEL, images=[7]), "KD-SRC-035"),
+        (record(USER, MODEL, videos=["v.mp4"]), "KD-SRC-060"),
+        ({"images": ["a.png"]}, "KD-SRC-062"),
+        (record(USER, ("assistant", "nowhere")), "KD-SRC-019"),
+        (record(USER, ("assistant", BOX.replace("300", "1300"))), "KD-ANS-006"),
+        (record(USER, ("assistant", '{"bbox_2d": [1, 2, 3, 4]}')), "KD-ANS-005"),
+    ],
+)
+def test_broken_records_are_reported_or_skipped(tmp_path: Path, broken: dict[str, Any], id: str) -> None:
+    with raises_error(id, where=f"{tmp_path / 'Train_sharegpt_final.json'}:3"):
+        sharegpt(tmp_path, record(), broken, boxes="qwen2-vl")
+    with pytest.warns(UserWarning, match="1 of 2 .*json:3: "):
+        assert len(sharegpt(tmp_path, record(), broken, boxes="qwen2-vl", skip_broken=True)) == 1
+    with raises_error(id):  # without any valid record
+        sharegpt(tmp_path, broken, boxes="qwen2-vl", skip_broken=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "id"),
+    [
+        ({"formatting": "alpaca"}, "KD-SRC-051"),
+        ({"ranking": True}, "KD-SRC-051"),
+        ({"file_name": None}, "KD-SRC-052"),
+        ({"columns": {"messages": "messages"}}, "KD-SRC-054"),
+        ({"tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user"}}, "KD-SRC-054"),
+        ({"tags": "chatml"}, "KD-SRC-053"),
+    ],
+)
+def test_unsupported_entries_are_refused(tmp_path: Path, change: dict[str, Any], id: str) -> None:
+    entry = {name: value for name, value in {**CLINKD, **change}.items() if value is not None}
+    with raises_error(id):
+        sharegpt(tmp_path, record(), entry=entry)
+
+
+@pytest.mark.parametrize(
+    ("options", "id"),
+    [
+        ({"task": "grounding"}, "KD-SRC-025"),
+        ({"task": None}, "KD-SRC-065"),
+        ({"modality": None}, "KD-SRC-065"),
+        ({"modality": None, "modality_pattern": "^x_"}, "KD-SRC-066"),
+        ({"modality": None, "modality_pattern": "^(x)?ct"}, "KD-SRC-066"),
+        ({"modality": None, "modality_pattern": "(["}, "KD-SRC-056"),
+        ({"split": None}, "KD-SRC-021"),
+        ({"split_fractions": {"train": 1.0}}, "KD-SRC-021"),
+        ({"split": "val"}, "KD-SRC-020"),
+        ({"columns": {"label": "x"}}, "KD-SRC-055"),
+        ({"boxes": "yolo"}, "KD-SRC-018"),
+        ({"boxes": "qwen2.5-vl"}, "KD-SRC-018"),
+        ({"boxes_as": "qwen-vl"}, "KD-SRC-017"),
+    ],
+)
+def test_invalid_options_are_refused(tmp_path: Path, options: dict[str, Any], id: str) -> None:
+    with raises_error(id):
+        sharegpt(tmp_path, record(), **options)
