@@ -1,11 +1,10 @@
-"""A self-contained demonstration world: procedural images, captions, questions, tiny specialists and students."""
+"""The demo without downloads: procedural images, captions and questions, tiny teachers and students."""
 
 from __future__ import annotations
 
 from kdkit.core.contracts import SourceSpec, StudentSpec, TeacherSpec
 from kdkit.core.contracts.hookspecs import hookimpl
-from kdkit.plugins.demo.answerers import ANSWERERS, TASKS, Answerer
-from kdkit.plugins.demo.teachers import SPECIALISTS, Specialist
+from kdkit.plugins.demo.teachers import ANSWERERS, SPECIALISTS, TASKS, Answerer, Specialist
 
 STAND_IN = (
     "A stand-in for a real specialist: a network of 0.1 million parameters, trained on procedural pictures by "
@@ -64,7 +63,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
         StudentSpec(
             name="demo-answerer",
             summary="the demo's student that answers questions: Qwen2-VL's architecture, 0.3 million parameters",
-            factory="kdkit.plugins.demo.answerers:create_answerer",
+            factory="kdkit.plugins.demo.student:create_answerer",
             loader="kdkit.plugins.students.clinkd.create:load_student",
             task="answers",
             publisher="kdkit.plugins.students.clinkd.publish:publish",

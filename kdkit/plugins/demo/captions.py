@@ -1,4 +1,4 @@
-"""The words of the demo world: captions for training, prompts for zero-shot classification, and the word list."""
+"""Captions of the demo's pictures, and the list of their words."""
 
 from __future__ import annotations
 
@@ -20,18 +20,12 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "endoscopy": ("endoscopy image", "endoscopic view"),
     "oct": ("oct scan", "optical coherence tomography image"),
 }
-"""What a picture of each domain is called."""
-
-PROMPTS: tuple[str, ...] = (
+"""Names of a picture of each domain."""
+_CAPTIONS: tuple[str, ...] = (
     "{noun} showing {label}",
     "{noun} of a patient with {label}",
     "{label} on {noun}",
     "findings are {label}",
-)
-"""The prompt ensemble, with {noun} and {label} to fill in."""
-
-_CAPTIONS: tuple[str, ...] = (
-    *PROMPTS,
     "the {noun} confirms {label}",
     "this {noun} demonstrates {label}",
     "{label} is seen on this {noun}",
@@ -46,23 +40,23 @@ _GENERIC: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CaptionMix:
-    """How captions err: the share that names only the modality, and the share that names a wrong finding."""
+    """Shares of captions that name only the modality (``generic``) or a wrong finding."""
 
     generic: float = 0.5
     wrong: float = 0.1
 
 
 def write_captions(domain: str, label: str, rng: np.random.Generator, count: int, mix: CaptionMix) -> list[str]:
-    """``count`` captions for pictures of ``label``; the shares in ``mix`` of them name a wrong finding, or none."""
+    """``count`` captions for pictures of ``label``."""
     return [_write_caption(domain, label, rng, mix) for _ in range(count)]
 
 
 def _write_caption(domain: str, label: str, rng: np.random.Generator, mix: CaptionMix) -> str:
-    fate = rng.random()
+    draw = rng.random()
     noun = _pick(NOUNS[domain], rng)
-    if fate < mix.generic:
+    if draw < mix.generic:
         return _pick(_GENERIC, rng).format(noun=noun)
-    if fate < mix.generic + mix.wrong:
+    if draw < mix.generic + mix.wrong:
         label = _pick(tuple(other for other in FINDINGS[domain] if other != label), rng)
     return _pick(_CAPTIONS, rng).format(noun=noun, label=label)
 
@@ -71,19 +65,8 @@ def _pick(choices: tuple[str, ...], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def prompt_templates(domain: str) -> tuple[str, ...]:
-    """The prompt ensemble of a domain: templates that still hold ``{label}``."""
-    return tuple(dict.fromkeys(prompt.replace("{noun}", noun) for prompt in PROMPTS for noun in NOUNS[domain]))
-
-
-def class_prompts(domain: str) -> dict[str, list[str]]:
-    """Every prompt of every finding of a domain; a class embedding is the mean over its prompts."""
-    templates = prompt_templates(domain)
-    return {label: [template.format(label=label) for template in templates] for label in FINDINGS[domain]}
-
-
 def all_texts() -> Iterator[str]:
-    """Every text that this world can produce: captions and prompts, all domains and findings."""
+    """Every possible caption of all domains and findings."""
     for domain in DOMAINS:
         for noun in NOUNS[domain]:
             yield from (text.format(noun=noun) for text in _GENERIC)
@@ -91,5 +74,5 @@ def all_texts() -> Iterator[str]:
 
 
 def word_list() -> list[str]:
-    """All words in use, sorted: the vocabulary of the demo's tokenizers."""
+    """Sorted vocabulary of the tokenizers of the dual encoders."""
     return sorted({word for text in all_texts() for word in text.split()})

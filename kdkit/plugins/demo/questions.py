@@ -1,25 +1,22 @@
-"""Questions of the four ClinKD tasks about made-up pictures, and their answers."""
+"""Questions of the four ClinKD tasks about procedural pictures, and answers: samples of ``procedural-questions``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kdkit.plugins.answers.boxes.codec import Box, BoxCodec
-from kdkit.plugins.demo.answerers import TASKS
 from kdkit.plugins.demo.captions import NOUNS
-from kdkit.plugins.demo.dataset import MANIFEST, SPLITS, new_folder
+from kdkit.plugins.demo.dataset import SPLITS
 from kdkit.plugins.demo.images import DOMAINS, PLACED, render_placed
+from kdkit.plugins.demo.teachers import TASKS
 
 STEP = 50
-"""Corners are written to this precision, in the 0 to 1000 of Qwen2-VL: each number is one token."""
+"""Precision of written corners, in Qwen2-VL's units of 0 to 1000: each number is one token."""
 MODALITIES: tuple[str, ...] = tuple(PLACED)
 
 _QUESTIONS = {
@@ -36,25 +33,25 @@ _ANSWERS = {
 }
 _SIZES = ("small", "medium", "large")
 _AREAS = (0.055, 0.14)
-"""Shares of the picture from which a finding is medium, and large."""
+"""Least shares of the picture that a medium and a large finding cover."""
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "center", "right")
 
 
 @dataclass(frozen=True)
-class Slips:
-    """How often whoever labeled the training split erred: the shares of answers with another finding, and of
-    boxes (and what is said of their place and size) that are shifted by up to 15 % of the picture."""
+class LabelNoise:
+    """Errors in the training split: shares of answers with another finding, and of boxes (with the words for their
+    place and size) that are shifted by up to 15 % of the picture."""
 
     finding: float = 0.15
     box: float = 0.3
 
 
-NO_SLIPS = Slips(0.0, 0.0)
+NO_NOISE = LabelNoise(0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One picture, a question about it and the answer; ``box`` is that of the question or the answer, if any."""
+class Question:
+    """A question about the picture with index ``picture``, and its answer; ``finding`` is the true finding."""
 
     id: str
     picture: int
@@ -62,23 +59,22 @@ class Asked:
     question: str
     answer: str
     finding: str
-    split: str
 
 
 def draw_questions(
-    modality: str, split: str, *, seed: int, count: int, slips: Slips | None = None
-) -> tuple[NDArray[np.uint8], list[Asked]]:
+    modality: str, split: str, *, seed: int, count: int, noise: LabelNoise | None = None
+) -> tuple[NDArray[np.uint8], list[Question]]:
     """``count`` pictures (count, SIZE, SIZE, 3) of one split, findings in turn, and four questions about each.
 
     Args:
-        slips: instead of the usual ones, which are none but in the training split.
+        noise: replaces the default, which is none except in the training split.
 
     Raises:
-        ValueError: for a modality without findings that have a place.
+        ValueError: a modality without localized findings.
     """
     if modality not in PLACED:
-        raise ValueError(f"no questions about {modality!r}; there are some about {', '.join(MODALITIES)}")
-    slips = slips or (Slips() if split == "train" else NO_SLIPS)
+        raise ValueError(f"no questions about {modality!r}; choose from {', '.join(MODALITIES)}")
+    noise = noise or (LabelNoise() if split == "train" else NO_NOISE)
     findings = PLACED[modality]
     share = -(-count // len(findings))
     key = [seed, DOMAINS.index(modality), SPLITS.index(split)]
@@ -87,51 +83,50 @@ def draw_questions(
         for number, finding in enumerate(findings)
     ]
     rng = np.random.default_rng([*key, 99])
-    pictures, asked = [], list[Asked]()
+    pictures, questions = [], list[Question]()
     for index in range(count):
         kind, place = index % len(findings), index // len(findings)
         pictures.append(drawn[kind][0][place])
         name = f"{modality}-{split}-{seed}-{index:05d}"
-        asked += _ask(name, index, modality, split, findings[kind], drawn[kind][1][place], slips, rng)
-    return np.stack(pictures) if pictures else np.empty((0, 1, 1, 3), np.uint8), asked
+        questions += _make_questions(name, index, modality, findings[kind], drawn[kind][1][place], noise, rng)
+    return np.stack(pictures) if pictures else np.empty((0, 1, 1, 3), np.uint8), questions
 
 
-def _ask(
+def _make_questions(
     name: str,
     picture: int,
     modality: str,
-    split: str,
     finding: str,
     box: NDArray[np.float64],
-    slips: Slips,
+    noise: LabelNoise,
     rng: np.random.Generator,
-) -> Iterator[Asked]:
-    """The four questions about one picture; each answer errs on its own."""
+) -> Iterator[Question]:
+    """The four questions about one picture; errors of their answers are independent."""
     for task in TASKS:
         others = [other for other in PLACED[modality] if other != finding]
-        said = str(rng.choice(others)) if rng.random() < slips.finding else finding
-        shifted = box + rng.uniform(-0.15, 0.15, 4) if rng.random() < slips.box else box
-        asks = finding if task == "vg" else said
+        named = str(rng.choice(others)) if rng.random() < noise.finding else finding
+        shifted = box + rng.uniform(-0.15, 0.15, 4) if rng.random() < noise.box else box
+        shown = finding if task == "vg" else named
         corners = box if task in ("roc", "rc") else shifted
-        words = {"finding": asks, "box": write_box(corners), "noun": NOUNS[modality][0]} | _where(shifted)
+        words = {"finding": shown, "box": write_box(corners), "noun": NOUNS[modality][0]} | _describe(shifted)
         question, answer = _QUESTIONS[task].format(**words), _ANSWERS[task].format(**words)
-        yield Asked(f"{name}-{task}", picture, task, question, answer, finding, split)
+        yield Question(f"{name}-{task}", picture, task, question, answer, finding)
 
 
 def write_box(corners: Sequence[float] | NDArray[np.float64]) -> str:
     """A box (x1, y1, x2, y2 in fractions) as Qwen2-VL writes it, to the precision of :data:`STEP`."""
     cells = 1000 // STEP
     x1, y1, x2, y2 = (int(value) for value in np.clip(np.rint(np.asarray(corners) * cells), 0, cells))
-    (x1, x2), (y1, y2) = _apart(x1, x2, cells), _apart(y1, y2, cells)
+    (x1, x2), (y1, y2) = _with_area(x1, x2, cells), _with_area(y1, y2, cells)
     return BoxCodec("qwen2-vl").emit([Box(x1 / cells, y1 / cells, x2 / cells, y2 / cells)])
 
 
-def _apart(low: int, high: int, most: int) -> tuple[int, int]:
+def _with_area(low: int, high: int, most: int) -> tuple[int, int]:
     low, high = min(low, high), max(low, high)
     return (low, high) if low < high else (min(low, most - 1), min(low, most - 1) + 1)
 
 
-def _where(box: NDArray[np.float64]) -> dict[str, str]:
+def _describe(box: NDArray[np.float64]) -> dict[str, str]:
     """Size and place in words."""
     area = abs((box[2] - box[0]) * (box[3] - box[1]))
     column, row = (min(2, max(0, int(3 * (box[k] + box[k + 2]) / 2))) for k in (0, 1))
@@ -141,7 +136,7 @@ def _where(box: NDArray[np.float64]) -> dict[str, str]:
 
 
 def question_words() -> list[str]:
-    """Every word and number of this world, sorted: one token each for the demo's models."""
+    """Sorted vocabulary of the answering models: every word and number is one token."""
     words = {word for text in (*_QUESTIONS.values(), *_ANSWERS.values()) for word in text.split() if "{" not in word}
     words |= {word for nouns in NOUNS.values() for word in nouns[0].split()}
     words |= {word for findings in PLACED.values() for finding in findings for word in finding.split()}
@@ -150,37 +145,23 @@ def question_words() -> list[str]:
     return sorted({part for word in words for part in (word.rstrip("?."), word[len(word.rstrip("?.")) :]) if part})
 
 
-def write_questions(
-    folder: Path, *, seed: int, train: int, calibration: int, test: int, domains: Sequence[str] | None = None
-) -> None:
-    """Write pictures and ``samples.jsonl``: ``train`` + ``calibration`` + ``test`` pictures of each of ``domains``
-    (all modalities by default), each with four questions, into a new ``folder`` that appears complete or not at all.
+def question_rows(
+    modality: str, split: str, *, seed: int, count: int
+) -> Iterator[tuple[dict[str, Any], NDArray[np.uint8]]]:
+    """Rows of the manifest, four for each picture, with their pictures; ``image`` is relative to its folder.
 
     Raises:
-        FileExistsError: for an existing folder; ValueError: for a modality without findings that have a place.
+        ValueError: see :func:`draw_questions`.
     """
-    sizes = {"train": train, "calibration": calibration, "test": test}
-    with new_folder(folder) as draft, (draft / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
-        for modality in MODALITIES if domains is None else domains:
-            images = draft / "images" / modality
-            images.mkdir(parents=True)
-            for split, count in sizes.items():
-                pictures, asked = draw_questions(modality, split, seed=seed, count=count)
-                names = [f"{modality}-{split}-{seed}-{number:05d}.png" for number in range(count)]
-                for name, picture in zip(names, pictures, strict=True):
-                    Image.fromarray(picture).save(images / name, compress_level=1)
-                rows = (_row(question, modality, names[question.picture]) for question in asked)
-                lines.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _row(asked: Asked, modality: str, name: str) -> dict[str, Any]:
-    """A line of the manifest."""
-    messages = [{"role": "user", "content": f"<image>{asked.question}"}]
-    return {
-        "id": asked.id,
-        "image": f"images/{modality}/{name}",
-        "text": asked.answer,
-        "domain": f"{asked.task}/{modality}",
-        "split": asked.split,
-        "extra": {"task": asked.task, "messages": messages, "box_family": "qwen2-vl"},
-    }
+    pictures, questions = draw_questions(modality, split, seed=seed, count=count)
+    for question in questions:
+        messages = [{"role": "user", "content": f"<image>{question.question}"}]
+        row = {
+            "id": question.id,
+            "image": f"images/{modality}/{modality}-{split}-{seed}-{question.picture:05d}.png",
+            "text": question.answer,
+            "domain": f"{question.task}/{modality}",
+            "split": split,
+            "extra": {"task": question.task, "messages": messages, "box_family": "qwen2-vl"},
+        }
+        yield row, pictures[question.picture]

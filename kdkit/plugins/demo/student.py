@@ -1,4 +1,4 @@
-"""The demo's student and the shape that all its models share: small open_clip dual encoders without BatchNorm."""
+"""The students of the demo, and the architectures that they share with its teachers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from typing import Any
 
 from kdkit.plugins.demo.canvas import SIZE
 from kdkit.plugins.demo.captions import word_list
+from kdkit.plugins.demo.questions import question_words
 from kdkit.plugins.loaders.word_tokenizer import word_vocabulary
 
 CONTEXT_LENGTH = 16
-"""Tokens in a text, with its begin and end; longer texts are cut."""
-
+"""Tokens of a text, with begin and end; longer texts are cut."""
 PREPROCESS_CONFIG: dict[str, Any] = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.25, 0.25, 0.25],
     "interpolation": "bicubic",
     "resize_mode": "squash",
 }
-"""The ``preprocess_cfg`` of every demo model."""
+"""The ``preprocess_cfg`` of the dual encoders."""
+SIDE = 84
+"""Side of a picture in pixels as the answering models see it: 3 x 3 image tokens."""
+INPUTS: Mapping[str, Any] = {
+    "max_tokens": 64,
+    "max_answer": 16,
+    "min_pixels": SIDE * SIDE,
+    "max_pixels": 112 * 112,  # for pictures that are not square
+    "system": "",
+}
+"""Input settings of the answering models."""
 
 
 def model_config(embed_dim: int) -> dict[str, Any]:
@@ -42,20 +52,41 @@ def model_config(embed_dim: int) -> dict[str, Any]:
     return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
 
 
-STUDENT_CONFIG: dict[str, Any] = model_config(128)
-"""The ``model_cfg`` of the demo's student."""
-
-
 def create_student(
     model_cfg: Mapping[str, Any] | None = None,
     preprocess_cfg: Mapping[str, Any] | None = None,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Factory of the student family ``demo-student``: an untrained ``OpenClipStudent``; all has defaults."""
+    """Factory of the family ``demo-student``: an untrained ``OpenClipStudent``; every argument has a default."""
     from kdkit.plugins.students.open_clip import create_student as create
 
     return create(
-        model_cfg=model_cfg or STUDENT_CONFIG,
+        model_cfg=model_cfg or model_config(128),
         preprocess_cfg=preprocess_cfg or PREPROCESS_CONFIG,
         tokenizer=tokenizer or {"words": list(word_list())},
     )
+
+
+def model_sizes(hidden: int, layers: int, vision_hidden: int) -> dict[str, Any]:
+    """``sizes`` of a ``clinkd`` student: a small Qwen2-VL whose vocabulary has one token per word of the demo."""
+    return {
+        "hidden": hidden,
+        "layers": layers,
+        "heads": 4,
+        "kv_heads": 2,
+        "vision_hidden": vision_hidden,
+        "vision_layers": 2,
+        "vision_heads": 4,
+        "words": question_words(),
+    }
+
+
+def create_answerer(**config: Any) -> Any:
+    """Factory of the family ``demo-answerer``: a ``clinkd`` student with 0.3 million random weights, all trained;
+    ``config`` is that of ``clinkd``, with defaults for everything."""
+    from kdkit.plugins.students.clinkd.create import create_student as create
+
+    defaults: dict[str, Any] = {"freeze_vision": False, **INPUTS}
+    if config.get("init") is None:
+        defaults["sizes"] = model_sizes(hidden=64, layers=3, vision_hidden=48)
+    return create(**{**defaults, **config})

@@ -1,4 +1,4 @@
-"""The five specialists of the demo world: who they are and where their weights lie. No torch here."""
+"""The teachers of the demo. Light: imports no library."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""The folder of the shipped teachers, one subfolder each, ready for ``open_clip``'s ``local-dir:`` scheme."""
+"""Folders of the shipped teachers, one per name: open_clip models and Qwen2-VL models."""
+TASKS: tuple[str, ...] = ("vg", "roc", "rc", "mia")
+"""The four tasks of ClinKD; see docs/reference/answers.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Specialist:
-    """A teacher that has seen pictures of ``domains`` only; its features have ``embed_dim`` numbers.
+    """A dual encoder that was trained on ``domains``, with features of ``embed_dim`` numbers.
 
-    ``steps`` is how long it was trained: some specialists are better than others.
+    ``steps`` is the length of its training, so some specialists are better than others.
     """
 
     name: str
@@ -30,17 +32,24 @@ SPECIALISTS: tuple[Specialist, ...] = (
     Specialist("point", ("ct", "xray", "ultrasound"), 64, 104, steps=800),
     Specialist("surface", ("fundus", "dermoscopy", "endoscopy"), 96, 105, steps=800),
 )
-"""They overlap: six domains have a second, less trained teacher; mri, histology and oct have only one."""
+"""Six domains have two teachers, one of them trained less; mri, histology and oct have one."""
 
 
-def find_specialist(name: str) -> Specialist:
-    """The specialist of that name."""
-    for specialist in SPECIALISTS:
-        if specialist.name == name:
-            return specialist
-    raise ValueError(f"no demo teacher {name!r}; there are {', '.join(one.name for one in SPECIALISTS)}")
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """A teacher that was trained on questions about ``modalities`` for ``steps`` batches.
+
+    Training started from the weights of the teacher ``start``, as specialists of one family do, or from random ones.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    seed: int
+    steps: int
+    start: str = ""
 
 
-def teacher_folder(name: str) -> Path:
-    """Where the shipped weights of a specialist lie."""
-    return WEIGHTS / find_specialist(name).name
+ANSWERERS: tuple[Answerer, ...] = (
+    Answerer("reader", ("mri", "dermoscopy", "xray"), 201, 1300),
+    Answerer("scanner", ("ct",), 202, 500, start="reader"),
+)
