@@ -1,14 +1,14 @@
-"""``kdkit demo``: the whole way, through the public commands, on made-up pictures and without a download."""
+"""``kdkit demo``: a whole project through the public commands, on procedural pictures and without a download."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kdkit.cli import console
+from kdkit.cli.demo_steps import Steps, heading
 from kdkit.core.base.errors import KdkitError
 
 FIRST_TEACHERS = ("demo-radio", "demo-tissue", "demo-point", "demo-surface")
@@ -62,6 +62,7 @@ def _pictures(kind: str, dual_encoder: int, clinkd: int) -> Any:
 
 
 def demo(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(metavar="[clinkd]", help="'clinkd': a student that answers questions about images.")
     ] = "",
@@ -76,100 +77,60 @@ def demo(
     'kdkit demo clinkd' does it with teachers and a student that answer: baseline, Pseudo-KD, RoPE variants, selective
     generation side by side, then a second teacher with a new modality.
     """
-    if what != "clinkd":
-        if folder:
-            raise KdkitError(
-                "KD-CLI-002", f"there is no demo '{what}'", fix="'kdkit demo [DIR]' or 'kdkit demo clinkd [DIR]'"
-            )
-        dual_encoder_demo(what or "kdkit-demo", seed, train or 1200, calibration or 200, test or 300)
-        return
-    from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
+    if what == "clinkd":
+        from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
 
-    folder = folder or "kdkit-demo-clinkd"
-    refuse_existing(folder)
-    clinkd_demo(folder, Sizes(seed, train or 300, calibration or 40, test or 60))
-
-
-def refuse_existing(folder: str) -> None:
-    if Path(folder).exists():
+        steps = Steps.in_new_folder(folder or "kdkit-demo-clinkd", context)
+        clinkd_demo(steps, Sizes(seed, train or 300, calibration or 40, test or 60))
+    elif folder:
         raise KdkitError(
-            "KD-CLI-003",
-            f"'{folder}' exists already",
-            fix="name another folder: 'kdkit demo DIR'; or remove it to start again",
+            "KD-CLI-002", f"there is no demo '{what}'", fix="'kdkit demo [DIR]' or 'kdkit demo clinkd [DIR]'"
         )
+    else:
+        steps = Steps.in_new_folder(what or "kdkit-demo", context)
+        dual_encoder_demo(steps, seed, train or 1200, calibration or 200, test or 300)
 
 
-def dual_encoder_demo(folder: str, seed: int, train: int, calibration: int, test: int) -> None:
-    """The demo of dual encoders, into a new folder."""
-    refuse_existing(folder)
-    root = Path(folder)
-    begun = time.monotonic()
+def dual_encoder_demo(steps: Steps, seed: int, train: int, calibration: int, test: int) -> None:
+    start = time.monotonic()
     console.say(BANNER)
     sizes = {"seed": seed, "train": train, "calibration": calibration, "test": test}
-    root.mkdir(parents=True)
-    registry = REGISTRY.format(domains=", ".join(FIRST_DOMAINS), **sizes)
-    (root / "registry.yaml").write_text(registry, encoding="utf-8")
-    console.say(f"\nwrote {root / 'registry.yaml'}")
-    first_version(root, seed)
-    one_more_teacher(root, seed, MORE_DATA.format(domain=NEW_DOMAIN, **sizes))
-    use_it(root)
-    summary(root, time.monotonic() - begun)
+    steps.write_registry(REGISTRY.format(domains=", ".join(FIRST_DOMAINS), **sizes))
+    first_version(steps, seed)
+    increment(steps, seed, MORE_DATA.format(domain=NEW_DOMAIN, **sizes))
+    heading("Evaluation on the test split, which no step has read before")
+    steps.run("evaluate")
+    heading("Export: a folder for stock open_clip")
+    steps.run("export", "--to", str(steps.root / "student"))
+    summary(steps, time.monotonic() - start)
 
 
-def first_version(root: Path, seed: int) -> None:
-    """Look at the data, choose four teachers, make the first version."""
+def first_version(steps: Steps, seed: int) -> None:
     heading("Data: eight imaging modalities, four to five findings each")
-    call(root, "data", "check")
+    steps.run("data", "check")
     heading("Teachers: four specialists, each knows two or three modalities")
     for name in FIRST_TEACHERS:
-        call(root, "add-teacher", name)
-    call(root, "features", "extract")
-    heading("Trust: who may teach what, measured on the calibration split")
-    call(root, "trust")
+        steps.run("add-teacher", name)
+    steps.run("features", "extract")
+    heading("Trust: how well each teacher knows each domain, measured on the calibration split")
+    steps.run("trust")
     heading("The first version of the student")
-    call(root, "distill", "--seed", str(seed))
+    steps.run("distill", "--seed", str(seed))
 
 
-def one_more_teacher(root: Path, seed: int, data: str) -> None:
-    """A new specialist is published; it brings a domain that nobody knew."""
+def increment(steps: Steps, seed: int, data: str) -> None:
     heading(f"A fifth specialist appears, and with it a new modality: {NEW_DOMAIN}")
-    path = root / "registry.yaml"
-    text = path.read_text(encoding="utf-8")
-    place = text.index("prompts:")
-    path.write_text(text[:place].rstrip() + "\n" + data + "\n" + text[place:], encoding="utf-8")
-    console.say(f"added to {path}:\n{data.rstrip()}")
-    call(root, "add-teacher", LAST_TEACHER)
-    call(root, "distill", "--incremental", "--seed", str(seed), allowed=(0, 1))
-    call(root, "versions")
+    steps.add_data(data, before="prompts:")
+    steps.run("add-teacher", LAST_TEACHER)
+    steps.run("distill", "--incremental", "--seed", str(seed), allowed=(0, 1))
+    steps.run("versions")
 
 
-def use_it(root: Path) -> None:
-    """Report on the test split, which nothing has looked at until now; export."""
-    heading("Evaluation on the test split, which nothing has looked at until now")
-    call(root, "evaluate")
-    heading("Export: a folder for stock open_clip")
-    call(root, "export", "--to", str(root / "student"))
-
-
-def heading(text: str) -> None:
-    console.say(f"\n== {text}")
-
-
-def call(root: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
-    """Run a public command in this process (importing torch anew for each would double the demo's time)."""
-    from kdkit.cli.main import app
-
-    console.say(f"\n$ kdkit {' '.join(arguments)}")
-    code = app([*arguments, "--project", str(root)], prog_name="kdkit", standalone_mode=False)
-    if isinstance(code, int) and code not in allowed:
-        raise typer.Exit(code)
-
-
-def summary(root: Path, seconds: float) -> None:
-    """What happened, honestly, and what to do next."""
+def summary(steps: Steps, seconds: float) -> None:
+    """Print the result, whether good or bad, and what to do next."""
     from kdkit.core.evaluation.scores import Evaluation
 
-    reports = sorted(root.glob("reports/*.json"), key=lambda path: path.stat().st_mtime)
+    reports = sorted(steps.root.glob("reports/*.json"), key=lambda path: path.stat().st_mtime)
     evaluation = Evaluation.load(reports[-1])
     student = evaluation.of_role("student")[0]
     best = max(evaluation.of_role("teacher"), key=lambda teacher: teacher.means["accuracy"])
@@ -183,7 +144,7 @@ def summary(root: Path, seconds: float) -> None:
         f"{best.means['auc']:.3f});\n"
         f"  {100 * ratio['accuracy']:.1f} % of the accuracy and {100 * ratio['auc']:.1f} % of the AUC of the oracle "
         "that asks the best teacher of each domain.\n"
-        f"  Look at the picture in {root / 'reports'} and the student in {root / 'student'}.\n\n"
+        f"  Look at the picture in {steps.root / 'reports'} and the student in {steps.root / 'student'}.\n\n"
         "Next, on your own data:\n"
         "  kdkit init my-project          then name your images in registry.yaml (docs/data.md)\n"
         "  kdkit add-teacher biomedclip   'kdkit teachers --available' lists more\n"

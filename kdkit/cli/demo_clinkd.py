@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import random
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.cli import console
-from kdkit.cli.demo import call, heading
+from kdkit.cli.demo_steps import Steps, heading
 
 if TYPE_CHECKING:
+    from kdkit.core.contracts import Sample
     from kdkit.core.evaluation.scores import ModelScores
 
 OLD, NEW = ("mri", "dermoscopy", "xray"), "ct"
@@ -22,7 +23,7 @@ TASKS = ("vg", "roc", "rc", "mia")
 FIRST_TEACHER, SECOND_TEACHER = "demo-reader", "demo-scanner"
 RERANKERS = {"demo-radio": ("mri", "xray"), "demo-tissue": ("dermoscopy",)}
 FIGURES = "figures.json"
-"""In the project: method -> domain -> accuracy on the test split, and the same for the increment."""
+"""In the project: method -> domain -> accuracy on the test split, and the same for increments."""
 VARIANTS = ("mcg-rope", "clinkd-repo")
 
 BANNER = """\
@@ -77,42 +78,31 @@ class Sizes:
     epochs: float = 4.0
 
 
-def clinkd_demo(folder: str, sizes: Sizes) -> None:
-    """Everything, into a new folder."""
-    begun, root = time.monotonic(), Path(folder)
+def clinkd_demo(steps: Steps, sizes: Sizes) -> None:
+    start = time.monotonic()
     console.say(BANNER)
-    write_project(root, sizes)
-    console.say(f"\nwrote {root / 'registry.yaml'}")
+    steps.write_registry(REGISTRY.format(domains=", ".join(OLD), **vars(sizes)))
+    write_recipe(steps.root / "pseudo-kd.yaml", "clinkd", INCREMENT)
+    write_recipe(steps.root / "answers.yaml", "sft", INCREMENT)
+    write_recipe(steps.root / "plain.yaml", "sft", PLAIN)
     heading(f"Data: {', '.join(OLD)}; four questions about each picture")
-    call(root, "data", "check")
+    steps.run("data", "check")
     heading("A teacher that answers: its next-token distributions are stored once")
-    call(root, "add-teacher", FIRST_TEACHER)
-    call(root, "features", "extract")
-    call(root, "trust")
-    methods = side_by_side(root, sizes.seed)
-    increments = one_more_teacher(root, sizes)
-    heading(
-        "Selective generation (SASG): of five drawn answers, the one that a dual encoder finds nearest to the image"
-    )
-    methods["Pseudo-KD, SASG of 5"] = selective(root, "v2")
+    steps.run("add-teacher", FIRST_TEACHER)
+    steps.run("features", "extract")
+    steps.run("trust")
+    methods = compare_methods(steps, sizes.seed)
+    increments = compare_increments(steps, sizes)
+    heading("Selective generation (SASG): of five sampled answers, a dual encoder chooses the nearest to the image")
+    methods["Pseudo-KD, SASG of 5"] = score_best_of_five(steps, "v2")
     figures = json.dumps({"methods": methods, "increments": increments}, indent=1)
-    (root / FIGURES).write_text(figures + "\n", encoding="utf-8")
-    heading(f"Done in {time.monotonic() - begun:.0f} s")
+    (steps.root / FIGURES).write_text(figures + "\n", encoding="utf-8")
+    heading(f"Done in {time.monotonic() - start:.0f} s")
     summary(methods, increments)
 
 
-def write_project(root: Path, sizes: Sizes) -> None:
-    """``registry.yaml`` and the recipes."""
-    root.mkdir(parents=True)
-    text = REGISTRY.format(domains=", ".join(OLD), **vars(sizes))
-    (root / "registry.yaml").write_text(text, encoding="utf-8")
-    write_recipe(root / "pseudo-kd.yaml", "clinkd", INCREMENT)
-    write_recipe(root / "answers.yaml", "sft", INCREMENT)
-    write_recipe(root / "plain.yaml", "sft", PLAIN)
-
-
 def write_recipe(path: Path, base: str, increment: Mapping[str, Any]) -> None:
-    """A built-in recipe with another ``increment``, and a warm-up, which a student that starts from nothing needs."""
+    """A built-in recipe with another ``increment`` and a warm-up, which an untrained student needs."""
     from ruamel.yaml import YAML
 
     from kdkit.core.plugin_system.discovery import load_catalogue
@@ -126,133 +116,103 @@ def write_recipe(path: Path, base: str, increment: Mapping[str, Any]) -> None:
         YAML().dump(recipe, handle)
 
 
-def side_by_side(root: Path, seed: int) -> dict[str, Mapping[str, float]]:
-    """The baseline, Pseudo-KD and the RoPE variants, each a version from scratch; v2 is current in the end."""
+def compare_methods(steps: Steps, seed: int) -> dict[str, Mapping[str, float]]:
+    """Method -> domain -> accuracy: the baseline, Pseudo-KD and the RoPE variants, each from scratch; v2 is current."""
     heading("The baseline: the answers alone, no teacher")
-    call(root, "distill", "--recipe", "./answers.yaml", "--seed", str(seed))
+    steps.run("distill", "--recipe", "./answers.yaml", "--seed", str(seed))
     heading("Pseudo-KD: the answers and the teacher's distributions")
-    call(root, "distill", "--seed", str(seed))
-    registry = root / "registry.yaml"
+    steps.run("distill", "--seed", str(seed))
+    registry = steps.root / "registry.yaml"
     before = registry.read_text(encoding="utf-8")
     for variant in VARIANTS:
         heading(f"Pseudo-KD with the RoPE variant {variant}")
         registry.write_text(before.replace("rope: mrope", f"rope: {variant}"), "utf-8")
-        call(root, "distill", "--seed", str(seed))
+        steps.run("distill", "--seed", str(seed))
     registry.write_text(before, encoding="utf-8")
-    call(root, "rollback", "v2")
-    heading("The test split, which nothing has looked at until now")
-    found: dict[str, Mapping[str, float]] = {}
+    steps.run("rollback", "v2")
+    heading("Evaluation on the test split, which no step has read before")
     names = ["answers alone", "Pseudo-KD", *(f"Pseudo-KD, {variant}" for variant in VARIANTS)]
-    for number, name in enumerate(names, start=1):
-        models = scores(root, f"v{number}", "--alone")
-        if number == 1:
-            found["chance"] = swapped(root, seed)
-            found[f"teacher {FIRST_TEACHER}"] = accuracies(models[FIRST_TEACHER])
-        found[name] = accuracies(models[f"v{number}"])
-    return found
+    models = [evaluate(steps, f"v{number}", "--alone") for number in range(1, len(names) + 1)]
+    found: dict[str, Mapping[str, float]] = {"chance": score_swapped_answers(steps, seed)}
+    found[f"teacher {FIRST_TEACHER}"] = accuracies(models[0][FIRST_TEACHER])
+    return found | {name: accuracies(models[n][f"v{n + 1}"]) for n, name in enumerate(names)}
 
 
-def one_more_teacher(root: Path, sizes: Sizes) -> Mapping[str, Mapping[str, float]]:
-    """A new specialist with its modality: added with retention, and by plain fine-tuning."""
+def compare_increments(steps: Steps, sizes: Sizes) -> Mapping[str, Mapping[str, float]]:
+    """Strategy -> domain -> accuracy: a second teacher and its modality, added with retention and by fine-tuning."""
     heading(f"A second teacher appears, and with it a new modality: {NEW}")
-    path = root / "registry.yaml"
-    more = MORE_DATA.format(domain=NEW, **vars(sizes))
-    path.write_text(path.read_text(encoding="utf-8").replace("\noptimizer:", f"{more}\noptimizer:"), "utf-8")
-    console.say(f"added to {path}:\n{more.rstrip()}")
-    call(root, "add-teacher", SECOND_TEACHER)
+    steps.add_data(MORE_DATA.format(domain=NEW, **vars(sizes)), before="optimizer:")
+    steps.run("add-teacher", SECOND_TEACHER)
     heading(f"First, to compare with: plain fine-tuning on {NEW} alone. The guard should refuse it")
-    call(root, "distill", "--incremental", "--recipe", "./plain.yaml", "--seed", str(sizes.seed), allowed=(0, 1))
-    call(root, "rollback", "v2")
+    steps.run("distill", "--incremental", "--recipe", "./plain.yaml", "--seed", str(sizes.seed), allowed=(0, 1))
+    steps.run("rollback", "v2")
     heading("Then the increment: both teachers, and old samples replayed beside the new ones")
-    call(root, "distill", "--incremental", "--seed", str(sizes.seed), allowed=(0, 1))
-    call(root, "versions")
-    plain, kept = f"v{3 + len(VARIANTS)}", f"v{4 + len(VARIANTS)}"
-    models = {**scores(root, plain), **scores(root, kept)}
-    found = {name: accuracies(models[name]) for name in ("v2", kept, plain)}
+    steps.run("distill", "--incremental", "--seed", str(sizes.seed), allowed=(0, 1))
+    steps.run("versions")
+    plain, retained = f"v{3 + len(VARIANTS)}", f"v{4 + len(VARIANTS)}"
+    models = {**evaluate(steps, plain), **evaluate(steps, retained)}
     return {
         f"teacher {SECOND_TEACHER}": accuracies(models[SECOND_TEACHER]),
-        "before": found["v2"],
-        "increment with retention": found[kept],
-        "plain fine-tuning": found[plain],
+        "before": accuracies(models["v2"]),
+        "increment with retention": accuracies(models[retained]),
+        "plain fine-tuning": accuracies(models[plain]),
     }
 
 
-def scores(root: Path, version: str, *options: str) -> dict[str, ModelScores]:
+def evaluate(steps: Steps, version: str, *options: str) -> dict[str, ModelScores]:
     """Models by name, from ``kdkit evaluate --json``."""
     from kdkit.core.evaluation.scores import Evaluation
 
-    report = json.loads(silent_call(root, "evaluate", version, *options, "--json"))
-    return {model.name: model for model in Evaluation.load(root / report["file"]).models}
-
-
-def silent_call(root: Path, *arguments: str) -> str:
-    """Standard output of a command, which is not shown."""
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        call(root, *arguments)
-    return out.getvalue()
+    report = json.loads(steps.capture("evaluate", version, *options, "--json"))
+    return {model.name: model for model in Evaluation.load(steps.root / report["file"]).models}
 
 
 def accuracies(model: ModelScores) -> dict[str, float]:
-    """Domain -> accuracy."""
     return {domain: score.metrics["accuracy"] for domain, score in model.domains.items()}
 
 
-def swapped(root: Path, seed: int) -> dict[str, float]:
-    """What can be scored without looking: every question gets the right answer to another one of its domain."""
-    import random
-
+def score_swapped_answers(steps: Steps, seed: int) -> dict[str, float]:
+    """Chance level: every question gets the correct answer to another question of its domain."""
     from kdkit.core.data.load import load_index
 
-    table = load_index(console.project(str(root)))
-    groups: dict[str, list[Any]] = {}
-    for sample in table.samples:
+    groups = defaultdict[str, list["Sample"]](list)
+    for sample in load_index(console.project(str(steps.root))).samples:
         if sample.split == "test":
-            groups.setdefault(sample.domain, []).append(sample)
+            groups[sample.domain].append(sample)
     answers, draw = dict[str, str](), random.Random(seed)
     for group in groups.values():
         texts = draw.sample([sample.text for sample in group], len(group))
         answers |= {sample.id: text for sample, text in zip(group, texts, strict=True)}
-    return judged(root, answers)
+    return score_answers(steps, answers)
 
 
-def selective(root: Path, version: str) -> dict[str, float]:
+def score_best_of_five(steps: Steps, version: str) -> dict[str, float]:
     """Accuracy of the answers that dual encoders choose, each for the modalities that it knows."""
     chosen: dict[str, str] = {}
     for teacher, modalities in RERANKERS.items():
-        call(root, "add-teacher", teacher)
+        steps.run("add-teacher", teacher)
         domains = [word for m in modalities for task in TASKS for word in ("--domain", f"{task}/{m}")]
         options = ["--version", version, "--samples", "5", "--rerank", teacher, "--max-new", "16", *domains]
-        rows = json.loads(silent_call(root, "answer", *options, "--json"))
+        rows = json.loads(steps.capture("answer", *options, "--json"))
         chosen |= {row["id"]: row["text"] for row in rows}
-    return judged(root, chosen)
+    return score_answers(steps, chosen)
 
 
-def judged(root: Path, answers: Mapping[str, str]) -> dict[str, float]:
-    """Domain -> accuracy of given answers, by the project's own task."""
+def score_answers(steps: Steps, answers: Mapping[str, str]) -> dict[str, float]:
+    """Domain -> accuracy of given answers, by the project's evaluation task."""
     from kdkit.core.data.load import load_index
+    from kdkit.core.evaluation.answers import GivenAnswers
     from kdkit.core.evaluation.evaluator import make_evaluator
 
-    project = console.project(str(root))
-    table = load_index(project)
-    samples = [sample for sample in table.samples if sample.id in answers]
-    found = make_evaluator(project.registry, project.catalogue, table).task.evaluate(Given(answers), samples)
+    project = console.project(str(steps.root))
+    index = load_index(project)
+    samples = [sample for sample in index.samples if sample.id in answers]
+    found = make_evaluator(project.registry, project.catalogue, index).task.evaluate(GivenAnswers(answers), samples)
     return {score.domain: score.metrics["accuracy"] for score in found}
 
 
-class Given:
-    """Answers that are there already, as the task reads them."""
-
-    name = "given"
-
-    def __init__(self, answers: Mapping[str, str]) -> None:
-        self._answers = answers
-
-    def answer(self, samples: Any) -> list[str]:
-        return [self._answers[sample.id] for sample in samples]
-
-
 def mean_over(found: Mapping[str, float], task: str, modalities: tuple[str, ...]) -> float:
-    """Of one task over modalities, in percent."""
+    """Mean accuracy of one task over modalities, in percent."""
     return 100 * sum(found[f"{task}/{modality}"] for modality in modalities) / len(modalities)
 
 

@@ -18,6 +18,7 @@ from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.contracts import EvaluationTask, ModelAnswers, Reporter, Sample, Student, StudentSpec, TaskSpec
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, Corrector, with_coordinates
+from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.trust.answers import HEADLINE
 
 if TYPE_CHECKING:
@@ -192,19 +193,7 @@ def scoring_task(project: Project, options: Mapping[str, Any]) -> EvaluationTask
 def score(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, float]:
     """Sample id -> how near its answer is to its text, in [0, 1]; without samples that the task cannot score."""
     found: dict[str, float] = {}
-    for scored in task.evaluate(_Given(answers), samples):
+    for scored in task.evaluate(GivenAnswers(answers), samples):
         values = scored.outcomes.get(SIMILARITY, scored.outcomes[HEADLINE])
         found |= zip(scored.ids, np.asarray(values, dtype=np.float64).tolist(), strict=True)
     return found
-
-
-class _Given:
-    """A ``contracts.ModelAnswers`` of answers that are there already."""
-
-    name = "given"
-
-    def __init__(self, answers: Mapping[str, str]) -> None:
-        self._answers = answers
-
-    def answer(self, samples: Sequence[Sample]) -> list[str]:
-        return [self._answers[sample.id] for sample in samples]
