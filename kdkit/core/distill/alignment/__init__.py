@@ -1,1 +1,1 @@
-"""Fitted maps between feature spaces: the common anchor, fitting on it, and judging the result."""
+"""Maps from teachers' feature spaces to a common one: fitting and comparison."""

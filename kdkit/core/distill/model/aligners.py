@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from kdkit.core.distill.alignment.shared import FIT_ROWS, fit_aligners, subsample
+from kdkit.core.distill.alignment.fit import FIT_ROWS, fit_aligners, subsample
 from kdkit.core.distill.loop.dataloader import Teaching
 from kdkit.core.distill.loop.sampler import Indices
 from kdkit.core.distill.model.projection import PREVIOUS, module_key

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import LossSpec, Reporter, Student
-from kdkit.core.distill.alignment.shared import subsample
+from kdkit.core.distill.alignment.fit import subsample
 from kdkit.core.distill.loop.dataloader import StudentInputs, Teaching
 from kdkit.core.distill.loop.sampler import Indices
 from kdkit.core.distill.model.aligners import aligners_of
