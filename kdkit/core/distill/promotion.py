@@ -28,7 +28,7 @@ from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.guard import Verdict, apply_guard
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
-from kdkit.core.features.extract.advice import who_adds
+from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import (
     CorrectionRecord,
@@ -163,7 +163,13 @@ def evaluate_student(
     live = evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))
     trust = survey.trust if teachers else None
     return compare_models(
-        evaluator.task, [live], views, samples, trust=trust, advice=partial(who_adds, project), reporter=reporter
+        evaluator.task,
+        [live],
+        views,
+        samples,
+        trust=trust,
+        advice=partial(extraction_hint, project.registry, project.lock),
+        reporter=reporter,
     )
 
 

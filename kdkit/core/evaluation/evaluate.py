@@ -20,7 +20,7 @@ from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.advice import who_adds
+from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluate_version(
     for column in columns.values():
         skipped |= column.unreadable(table) & table.may_skip
     samples = _labeled_samples(evaluator, table, split, skipped)
-    advice = partial(who_adds, project)
+    advice = partial(extraction_hint, project.registry, project.lock)
     trust = None
     if teachers:
         trust = measure_trust(evaluator, store, lock, teachers, advice=advice, reporter=reporter)

@@ -24,7 +24,7 @@ from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.run import Options, Prepared, distill, make_feed
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.answers import asked, read_answers
+from kdkit.core.features.extract.answers import read_answers, rows_to_answer
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features.extract.missing import count_missing, extract_missing
 from kdkit.core.plugin_system.catalogue import Entry, Family
@@ -151,7 +151,7 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     column = FeatureStore(project.features).column("vlm")
     path = column.folder / "answers.jsonl"
     whole, answers = path.read_bytes(), read_answers(column.folder)
-    assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in asked(table))
+    assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in rows_to_answer(table))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
     assert count_missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3

@@ -310,12 +310,12 @@ def test_adding_the_teacher_sends_one_request_and_it_cannot_be_live(
     project = folder(tmp_path / "p", running, served)
     assert len(running.requests) == 1
     assert set(Lock.load(project.lock_path).teacher("remote").signals) == {"tokens", "topk_ids", "topk", "tail"}
-    assert live_devices(project) == {}
+    assert live_devices(project.registry, project.lock) == {}
     path = project.registry_path
     text = path.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    signals: live")
     path.write_text(text, encoding="utf-8")
     with raises_error("KD-FEAT-006"):
-        live_devices(Project(project.root))
+        live_devices(project.reloaded().registry, project.reloaded().lock)
 
 
 def test_edited_answers_get_no_row(running: LocalEndpoint, served: Served, tmp_path: Path) -> None:

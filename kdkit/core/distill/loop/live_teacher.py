@@ -155,7 +155,7 @@ def open_live(project: Project, teachers: Sequence[str], *, device: str, reporte
     """
     from kdkit.core.teachers import open_teacher
 
-    names = [name for name in live_devices(project) if name in teachers]
+    names = [name for name in live_devices(project.registry, project.lock) if name in teachers]
     for name in names:
         where = _device(project, name, device)
         parked = ", parked on the CPU between uses" if project.registry.teachers[name].parked else ""

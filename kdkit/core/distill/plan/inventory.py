@@ -137,7 +137,7 @@ def survey(
         warn_about_gaps,
     )
     from kdkit.core.features import FeatureStore
-    from kdkit.core.features.extract.advice import who_adds
+    from kdkit.core.features.extract.missing import extraction_hint
 
     registry = project.registry
     if not signals_read(recipe, project.catalogue):
@@ -156,7 +156,7 @@ def survey(
     before = partial(require_teachable_table, project, recipe, parent, table, reporter)
     columns = complete_columns(project, table, teachers, live=opened, before=before, device=device, reporter=reporter)
     evaluator = make_evaluator(registry, project.catalogue, table)
-    lock, advice = project.lock, partial(who_adds, project)
+    lock, advice = project.lock, partial(extraction_hint, project.registry, project.lock)
     trust = measure_trust(evaluator, store, lock, teachers, advice=advice, reporter=reporter)
     chosen = registry.trust or recipe.trust
     policy = project.catalogue.make("policy", chosen.policy, **chosen.options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import IMAGE_MARK, Answering, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
-from kdkit.core.features.extract.answers import tells_texts
+from kdkit.core.features.extract.answers import answers_texts
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -108,7 +108,7 @@ def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
             fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
         )
     locked = project.lock.teacher(name)
-    if not tells_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
+    if not answers_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
         raise KdkitError(
             "KD-LABEL-004", f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md"
         )

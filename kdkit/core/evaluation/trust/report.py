@@ -25,7 +25,7 @@ from kdkit.core.evaluation.trust.weights import (
     teachers_without_domain,
 )
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.advice import who_adds
+from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -180,7 +180,9 @@ def report_trust(
     teachers = [name for name in registry.teachers if name in known]
     for name in registry.teachers:
         if name not in known:
-            reporter.warn(f"teacher '{name}' has no features yet; {who_adds(project, name)}")
+            reporter.warn(
+                f"teacher '{name}' has no features yet; {extraction_hint(project.registry, project.lock, name)}"
+            )
     if not teachers:
         first = "" if registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
         raise KdkitError(
@@ -190,7 +192,10 @@ def report_trust(
             fix=f"{first}run 'kdkit features extract'",
             code=ExitCode.MISSING,
         )
-    evaluator, advice = make_evaluator(registry, catalogue, table), partial(who_adds, project)
+    evaluator, advice = (
+        make_evaluator(registry, catalogue, table),
+        partial(extraction_hint, project.registry, project.lock),
+    )
     measured = measure_trust(evaluator, store, project.lock, teachers, advice=advice, reporter=reporter)
     name, chosen = _chosen_policy(project, policy, options or {})
     others = [

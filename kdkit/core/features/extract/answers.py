@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.jsonl"
 TOKENS = "tokens"
-"""The signal by which a generating teacher is known: the token ids of a sample's answer. One without any signal only
-answers: an endpoint."""
+"""Token ids of a sample's answer: the signal of every generating teacher, except one without signals (an endpoint)."""
 BATCH = 16
 
 
-def tells_texts(signals: Sequence[SignalSpec]) -> bool:
-    """Whether a column of these signals is a generating teacher's: then texts about the samples can be read from it.
-
-    Its numbers are token ids along the data's own answers, and beside it lie the teacher's.
-    """
+def answers_texts(signals: Sequence[SignalSpec]) -> bool:
+    """Whether a column with these signals is a generating teacher's, from which texts about the samples can be read."""
     return not signals or any(spec.name == TOKENS for spec in signals)
 
 
@@ -78,45 +74,44 @@ def read_answers(folder: Path) -> dict[SampleKey, str]:
     return {key: str(value["answer"]) for key, value in journal.read().items()}
 
 
-def answers_of(folder: Path, table: SampleIndex) -> list[str | None]:
-    """The answer to each sample of the table, None where there is none."""
+def answers_of(folder: Path, index: SampleIndex) -> list[str | None]:
+    """The answer to each sample, None if there is none."""
     known = read_answers(folder)
-    keys = zip(table.ids, table.digests.tolist(), strict=True)
+    keys = zip(index.ids, index.digests.tolist(), strict=True)
     return [known.get(key) for key in keys]
 
 
-def asked(table: SampleIndex) -> list[int]:
-    """Samples that a generating teacher answers: those of the calibration and test splits that have a reference."""
-    return [row for row, sample in enumerate(table.samples) if sample.split != "train" and sample.text]
+def rows_to_answer(index: SampleIndex) -> list[int]:
+    """Calibration and test samples with a reference, which every generating teacher answers."""
+    return [row for row, sample in enumerate(index.samples) if sample.split != "train" and sample.text]
 
 
-def unanswered(column: Column, table: SampleIndex) -> int:
-    """How many of these a column lacks the answer to; 0 for a teacher that does not answer."""
-    if not tells_texts(column.signals):
+def count_unanswered(column: Column, index: SampleIndex) -> int:
+    """Count the samples of :func:`rows_to_answer` without an answer; 0 for a teacher that does not answer."""
+    if not answers_texts(column.signals):
         return 0
-    found = answers_of(column.folder, table)
-    return sum(found[row] is None for row in asked(table))
+    found = answers_of(column.folder, index)
+    return sum(found[row] is None for row in rows_to_answer(index))
 
 
-def ask(teacher: OpenTeacher, folder: Path, table: SampleIndex, rows: Sequence[int], reporter: Reporter) -> int:
-    """Let a teacher answer the samples ``rows`` of the table that it has not answered yet, greedily.
+def answer_missing(
+    teacher: OpenTeacher, folder: Path, index: SampleIndex, rows: Sequence[int], reporter: Reporter
+) -> int:
+    """Let a teacher answer the samples ``rows`` that have no answer yet, greedily; returns their number.
 
-    May be stopped at any moment and goes on where it was. A teacher that does not answer is not asked.
-
-    Returns:
-        How many were asked.
+    May be interrupted at any time; a later call resumes. Does nothing for a teacher that does not answer.
     """
     if not isinstance(teacher.model, Answering):
         return 0
     journal = answer_journal(folder / ANSWERS, Decoding())
     known = journal.read()
-    keys = {row: (table.ids[row], int(table.digests[row])) for row in rows}
-    todo = [(key, table.samples[row]) for row, key in keys.items() if key not in known]
+    keys = {row: (index.ids[row], int(index.digests[row])) for row in rows}
+    todo = [(key, index.samples[row]) for row, key in keys.items() if key not in known]
     append_answers(teacher.model, journal, todo, Decoding(), reporter, f"{teacher.name}: answering")
     return len(todo)
 
 
 def greedy(model: Answering, samples: Sequence[Sample]) -> list[str]:
-    """The model's answer to each sample by greedy decoding."""
+    """The model's answer to each sample, with greedy decoding."""
     images = [open_image(sample) for sample in samples]
     return [answers[0].text for answers in model.answer(images, samples, Decoding())]

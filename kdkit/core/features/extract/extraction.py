@@ -20,7 +20,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.load import name_some
-from kdkit.core.features.extract.answers import ask, asked
+from kdkit.core.features.extract.answers import answer_missing, rows_to_answer
 from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
 from kdkit.core.features.extract.refusals import require_accepted
@@ -115,7 +115,10 @@ def extract(
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
         _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
-    answers = [ask(t, c.folder, index, asked(index), reporter) for t, c in zip(teachers, columns, strict=True)]
+    answers = [
+        answer_missing(t, c.folder, index, rows_to_answer(index), reporter)
+        for t, c in zip(teachers, columns, strict=True)
+    ]
     columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
     _report_unreadable(columns, index, reporter)

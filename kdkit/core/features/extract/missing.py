@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import TEXT, Reporter, Silent
 from kdkit.core.data.prompts import all_prompts, prompt_sets
-from kdkit.core.features.extract.answers import unanswered
+from kdkit.core.features.extract.answers import count_unanswered
 from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.selection import live_devices, storable
 from kdkit.core.features.store.column import Column
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.extract.extraction import Extracted
     from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.lock import Lock
+    from kdkit.core.project.registry.schema import Registry
 
 
 def extract_missing(
@@ -38,8 +40,9 @@ def extract_missing(
         KdkitError: a teacher is not in the registry or not locked; errors of
             :func:`kdkit.core.teachers.open_teacher` and :func:`kdkit.core.features.extract.extraction.extract`.
     """
-    keys = _locked_fingerprints(project, teachers)
-    live = {name: own or device for name, own in live_devices(project).items() if name in keys}
+    keys = _locked_fingerprints(project.registry, project.lock, teachers)
+    own = live_devices(project.registry, project.lock)
+    live = {name: own[name] or device for name in own if name in keys}
     if live:
         (reporter or Silent()).say(
             f"{', '.join(live)}: live; training samples are computed during training, not stored"
@@ -83,7 +86,7 @@ def count_missing(
         return max(1, int(storable(index, live=live).sum()) + len(prompts))
     column = store.column(teacher, fingerprint)
     texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
-    return count_missing_rows(column, index, live=live) + texts + unanswered(column, index)
+    return count_missing_rows(column, index, live=live) + texts + count_unanswered(column, index)
 
 
 def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int:
@@ -94,18 +97,24 @@ def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int
     return int(((column.locate(index) < 0) & wanted).sum())
 
 
-def _locked_fingerprints(project: Project, teachers: Sequence[str]) -> dict[str, str]:
+def extraction_hint(registry: Registry, lock: Lock, teacher: str) -> str:
+    """How missing features of ``teacher`` can be added, for messages: ``... adds them``."""
+    locked = lock.teachers.get(teacher)
+    if teacher in registry.teachers and not (locked and locked.held_by_author):
+        return f"'kdkit features extract {teacher}' adds them"
+    return "only an author with its files adds them"
 
-    chosen = tuple(project.registry.teachers)
+
+def _locked_fingerprints(registry: Registry, lock: Lock, teachers: Sequence[str]) -> dict[str, str]:
+    chosen = tuple(registry.teachers)
     unknown = [name for name in teachers if name not in chosen]
     if unknown or not chosen:
         raise KdkitError(
             "KD-FEAT-008",
             f"no teacher '{unknown[0]}' in the registry" if unknown else "the registry has no teacher",
-            where=str(project.registry_path),
+            where="registry.yaml",
             why=did_you_mean(unknown[0], chosen) if unknown else "",
             fix=f"kdkit add-teacher {unknown[0] if unknown else 'NAME'}",
             code=ExitCode.USAGE,
         )
-    lock = project.lock
     return {name: lock.teacher(name).fingerprint for name in teachers or chosen}

@@ -13,7 +13,8 @@ from kdkit.core.features.extract.endpoint_answers import only_own_answers
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
-    from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.lock import Lock
+    from kdkit.core.project.registry.schema import Registry
 
 
 def storable(index: SampleIndex, *, live: bool) -> NDArray[np.bool_]:
@@ -21,13 +22,12 @@ def storable(index: SampleIndex, *, live: bool) -> NDArray[np.bool_]:
     return ~index.unanswered & (not live or index.split_index != SPLITS.index("train"))
 
 
-def live_devices(project: Project) -> dict[str, str | None]:
+def live_devices(registry: Registry, lock: Lock) -> dict[str, str | None]:
     """Live teacher of the registry -> the device in its entry, if any.
 
     Raises:
         KdkitError: a live teacher gives no signals, or only of its own answers.
     """
-    lock, registry = project.lock, project.registry
     for name in registry.live:
         if name not in lock.teachers:
             continue
@@ -37,7 +37,7 @@ def live_devices(project: Project) -> dict[str, str | None]:
                 "KD-FEAT-006",
                 f"teacher '{name}' cannot be live: it gives "
                 + ("answers but no signals" if silent else "signals of its own answers only"),
-                where=str(project.registry_path),
+                where="registry.yaml",
                 fix="remove 'signals: live' from its entry, and let it label data with 'kdkit pseudo-label'",
             )
     return {name: registry.teachers[name].device for name in registry.live}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.features.extract.answers import asked, tells_texts, unanswered
+from kdkit.core.features.extract.answers import answers_texts, count_unanswered, rows_to_answer
 from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.missing import count_missing_rows
 from kdkit.core.features.extract.selection import storable
@@ -107,8 +107,8 @@ def _status(column: Column, index: SampleIndex | None, *, current: bool, live: b
     unreadable = lacking = 0
     answers: tuple[int, int] | None = None
     if index is not None:
-        if tells_texts(column.signals):
-            answers = len(asked(index)) - unanswered(column, index), len(asked(index))
+        if answers_texts(column.signals):
+            answers = len(rows_to_answer(index)) - count_unanswered(column, index), len(rows_to_answer(index))
         here, counted = (
             column.locate(index) >= 0,
             (storable(index, live=live) | (not live)) & has_signals(column, index),

@@ -169,14 +169,14 @@ def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
     Nor one from which texts can be read: captions never go in.
     """
     from kdkit.core.features import FeatureStore
-    from kdkit.core.features.extract.answers import tells_texts
+    from kdkit.core.features.extract.answers import answers_texts
 
     store, lock = FeatureStore(project.features), project.lock
     for teacher in store.teachers:
         column = _column_in_use(store, lock, teacher)
         if column is None:
             continue
-        if tells_texts(column.signals):
+        if answers_texts(column.signals):
             reporter.warn(f"features of '{teacher}' are left out: the texts of your data can be read from them")
             continue
         pointer = project.features / teacher / "current"

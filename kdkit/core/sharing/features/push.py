@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.features.extract.answers import tells_texts
+from kdkit.core.features.extract.answers import answers_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
@@ -87,7 +87,7 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(project.registry.teachers)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
     columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
-    if telling := [column.teacher for column in columns if tells_texts(column.signals)]:
+    if telling := [column.teacher for column in columns if answers_texts(column.signals)]:
         others = " ".join(name for name in names if name not in telling)
         raise KdkitError(
             "KD-SHARE-009",
