@@ -1,4 +1,4 @@
-"""How good models are, side by side, and what an increment cost. Light: numpy alone, no torch."""
+"""Evaluation: scores of models, comparison, retention and reports. Imports no torch."""
 
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics

@@ -1,4 +1,4 @@
-"""A model's answers for evaluation: from the store (a teacher), or generated now (the student)."""
+"""Answers of a model for evaluation: stored (a teacher), or generated (the student)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StoredAnswers:
-    """A teacher's answers, as stored beside its column; the teacher itself need not exist any more."""
+    """A teacher's answers, stored beside its column; the teacher itself may be gone."""
 
     def __init__(self, name: str, column: Column, table: SampleIndex) -> None:
         self._name = name
@@ -26,7 +26,7 @@ class StoredAnswers:
         return self._name
 
     def covered(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Those of domains of which every sample was answered."""
+        """Samples of the domains in which all samples are answered."""
         lacking = {sample.domain for sample in samples if self._answers.get(sample.id) is None}
         return [sample for sample in samples if sample.domain not in lacking]
 
@@ -34,7 +34,7 @@ class StoredAnswers:
         """One text per sample.
 
         Raises:
-            KdkitError: when a sample was not answered.
+            KdkitError: a sample without an answer.
         """
         found = [self._answers.get(sample.id) for sample in samples]
         absent = [sample.id for sample, answer in zip(samples, found, strict=True) if answer is None]
@@ -48,13 +48,12 @@ class StoredAnswers:
 
 
 class StudentAnswers:
-    """A live model that answers greedily, in evaluation mode.
+    """A model that answers greedily, in evaluation mode.
 
     Args:
         name: in the evaluation.
-        student: an ``nn.Module`` too; moved to ``device``, and left in the mode that it was in.
-        device: where it runs.
-        progress: called after every batch with the number of its samples.
+        student: an ``nn.Module`` too; moved to ``device``; its mode is restored.
+        progress: called after every batch with its number of samples.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class StudentAnswers:
         """One text per sample.
 
         Raises:
-            KdkitError: when an image cannot be read, or a sample cannot be asked about.
+            KdkitError: an unreadable image, or an error of the model.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""How a student's accuracy develops over increments: the standard figures of continual learning.
+"""Standard metrics of continual learning, from accuracy over increments.
 
 ``R[i, d]`` is the accuracy after increment i on domain d, shape (I, D), in [0, 1] or NaN where not measured
 (left out of every mean). ``learned[d]`` is the increment that first taught domain d; ``len(R)`` for one not
@@ -50,10 +50,15 @@ class ContinualMetrics:
 
 
 def compute_continual_metrics(accuracy: Array, learned: Sequence[int]) -> ContinualMetrics:
-    """The figures of an accuracy matrix (I, D), I >= 1.
+    """Metrics of an accuracy matrix (I, D), I >= 1.
 
     Raises:
-        ValueError: when shapes do not fit.
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> metrics = compute_continual_metrics([[0.9, 0.3], [0.8, 0.9]], learned=[0, 1])
+        >>> round(metrics.backward_transfer, 3), metrics.transfer
+        (-0.1, 0.3)
     """
     matrix, first = np.asarray(accuracy, dtype=np.float64), np.asarray(learned, dtype=np.int64)
     if matrix.ndim != 2 or len(matrix) == 0 or first.shape != (matrix.shape[1],):

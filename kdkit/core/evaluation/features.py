@@ -1,4 +1,4 @@
-"""A model's features for evaluation: from the store (a teacher), or computed now (the student)."""
+"""Features of a model for evaluation: stored (a teacher), or computed (the student)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TEXT_BATCH = 256
 
 
 class StoredFeatures:
-    """A teacher, from its column of the feature store; the teacher itself need not exist any more.
+    """A teacher's column of the feature store; the teacher itself may be gone.
 
     Args:
         name: in the evaluation.
         column: of the store.
-        table: to which the samples that will be asked for belong.
-        prompts: those that will be asked for, so that :meth:`covered` can tell which are missing.
+        table: index of the samples.
+        prompts: the prompts of the evaluation, for :meth:`covered`.
     """
 
     def __init__(self, name: str, column: Column, table: SampleIndex, prompts: Prompts | None = None) -> None:
@@ -45,10 +45,9 @@ class StoredFeatures:
         return self._name
 
     def covered(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Those of domains of which the column has every sample and every prompt.
+        """Samples of the domains whose samples and prompts are all in the column.
 
-        A domain is compared on all of its samples or on none: a teacher that is gone cannot be asked about
-        new samples, and its accuracy on the old ones alone would stand beside others' on all.
+        A domain is compared on all of its samples or not at all: accuracies on different samples are not comparable.
         """
         lacking = {sample.domain for sample in samples if self._place.get(sample.id, -1) < 0}
         for domain, classes in self._prompts.items():
@@ -60,7 +59,7 @@ class StoredFeatures:
         """(N, D) float32, unit rows.
 
         Raises:
-            KdkitError: when a sample is not extracted, or a feature is NaN.
+            KdkitError: a sample that is not extracted, or a NaN feature.
         """
         places = np.array([self._place.get(sample.id, -1) for sample in samples], dtype=np.int64)
         if (places < 0).any():
@@ -80,14 +79,13 @@ class StoredFeatures:
 
 
 class StudentFeatures:
-    """A live dual encoder, in evaluation mode and without gradients.
+    """A dual encoder in evaluation mode, without gradients.
 
     Args:
         name: in the evaluation.
-        student: an ``nn.Module`` too; moved to ``device``, and left in the mode that it was in.
-        device: where it runs.
+        student: an ``nn.Module`` too; moved to ``device``; its mode is restored.
         batch: images at a time.
-        progress: called after every batch with the number of its images.
+        progress: called after every batch with its number of images.
     """
 
     def __init__(
@@ -110,7 +108,7 @@ class StudentFeatures:
         """(N, D) float32, unit rows. Decoding and preprocessing run in threads, one batch ahead.
 
         Raises:
-            KdkitError: when an image cannot be read, or a feature is NaN.
+            KdkitError: an unreadable image, or a NaN feature.
         """
         rows: list[Array] = []
         with self._evaluating():
@@ -144,7 +142,7 @@ class StudentFeatures:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode on the device, without gradients; training mode comes back afterwards."""
+        """Evaluation mode on the device, without gradients; restores training mode."""
         import torch
 
         module: Any = self._student

@@ -46,7 +46,7 @@ def apply_guard(retention: Retention, guard: GuardEntry) -> Verdict:
     ``test: point`` decides by the point estimate alone.
     """
     over = [retention.domains[domain] for domain in retention.over_tolerance]
-    point = guard.judge == "estimate"
+    point = guard.test == "point"
     failed = tuple(change for change in over if point or change.significant)
     mean_failed = retention.mean < -guard.tolerance and (point or retention.high < 0)
     return Verdict(failed, tuple(change for change in over if change not in failed), bool(mean_failed))

@@ -1,7 +1,7 @@
-"""Metrics and their bootstrap intervals: numpy alone, every formula with its source.
+"""Metrics and their bootstrap intervals, with numpy alone. Public: evaluation tasks of plugins may use them.
 
-Public for evaluation tasks of third parties. Shapes: N samples, C classes, R bootstrap resamples. A metric
-takes ``counts`` (N, R): how often each sample is drawn in each resample; all ones is the plain metric.
+Shapes: N samples, C classes, R bootstrap resamples. A metric takes ``counts`` (N, R), the number of times that each
+sample is drawn in each resample; all ones is the plain metric.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ RESAMPLES = 1000
 SEED = 42
 LEVEL = 0.95
 _CHUNK = 1_000_000
-"""Elements of one block of resample counts: keeps a bootstrap of any size within a few megabytes."""
+"""Elements of one block of resample counts: a few megabytes, whatever the size of the bootstrap."""
 
 
 def accuracy(outcomes: Array, counts: Array | None = None) -> Floats:
-    """Mean of per-sample outcomes (N,) under ``counts`` (N, R) -> (R,); with no counts, R = 1."""
+    """Mean of per-sample outcomes (N,) under ``counts`` (N, R) -> (R,); without counts, R = 1.
+
+    Example:
+        >>> accuracy(np.array([1, 0, 1, 1]))
+        array([0.75])
+    """
     counts = _once(outcomes) if counts is None else counts
     return np.asarray(np.asarray(outcomes, dtype=np.float64) @ counts / counts.sum(axis=0), dtype=np.float64)
 
@@ -57,8 +62,8 @@ def class_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
 def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> Floats:
     """Mean over classes of :func:`class_auc` -> (R,): macro one-vs-rest AUC (Provost and Domingos, 2000).
 
-    Classes for which it is undefined are left out; NaN when none is left. For C > 2 the value depends on how
-    the scores of one sample are normalized over classes, hence on the scale of the softmax: record it.
+    Undefined classes are excluded; NaN if all are. For C > 2 the value depends on the normalization of scores over
+    classes, hence on the scale of the softmax: record it.
     """
     per_class = class_auc(labels, scores, counts)
     defined = ~np.isnan(per_class).any(axis=1)
@@ -69,8 +74,7 @@ def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
 
 def _mann_whitney(positive: Floats, negative: Floats, times_positive: Array, times_negative: Array) -> Floats:
     order = np.argsort(negative, kind="stable")
-    # below[k] = how many draws the k lowest negatives make up; a tie lies between its first and last rank.
-    # float32 holds these whole numbers exactly up to 2^24 and is twice as fast.
+    # below[k]: draws of the k lowest negatives. float32 is exact up to 2^24 and twice as fast.
     below = np.zeros((len(negative) + 1, times_negative.shape[1]), dtype=np.float32)
     np.cumsum(times_negative[order], axis=0, out=below[1:])
     ranked = negative[order]
@@ -89,9 +93,9 @@ def _once(samples: Array) -> Array:
 def resample_counts(labels: Integers, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
     """Blocks (N, r) of a stratified bootstrap, ``resamples`` columns in all.
 
-    Every class is drawn with replacement as often as it occurs (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, section 8.4), so no resample lacks a class. The same labels and seed give the same
-    resamples for every model: differences between models are paired.
+    Each class is drawn with replacement as often as it occurs (Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993, section 8.4), so no resample lacks a class. Equal labels and seeds give equal resamples for every model:
+    differences between models are paired.
     """
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
@@ -145,8 +149,8 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Mean of ``after - before`` over the same samples, with its bootstrap interval.
 
-    The mean of a resample depends only on how often each distinct difference is drawn, which is multinomial:
-    the bootstrap is drawn from that, exactly and at any N.
+    The mean of a resample depends only on the multinomial counts of the distinct differences. The bootstrap draws these
+    counts, exactly and for any N.
 
     Args:
         before, after: (N,) outcomes of two models on the same samples, in the same order; N >= 1.
@@ -166,7 +170,7 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Weighted mean of independent estimates with an interval made from theirs.
 
-    ``L = sum c x - sqrt(sum c^2 (x - l)^2)``, and so for U: MOVER (Zou and Donner, Statistics in Medicine 27,
+    ``L = sum c x - sqrt(sum c^2 (x - l)^2)``, likewise U: MOVER (Zou and Donner, Statistics in Medicine 27,
     2008), which needs no normality and keeps the asymmetry of the parts. ``weights`` default to 1 / number.
 
     Returns:

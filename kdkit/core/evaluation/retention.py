@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
@@ -54,18 +55,8 @@ class Retention:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
-        teachers = {name: {**item, "domains": tuple(item["domains"])} for name, item in data["teachers"].items()}
-        return cls(
-            domains={domain: DomainChange(**change) for domain, change in data["domains"].items()},
-            teachers={name: TeacherRetention(**item) for name, item in teachers.items()},
-            over_tolerance=tuple(data["over_tolerance"]),
-            new_domains=tuple(data["new_domains"]),
-            not_compared=tuple(data["not_compared"]),
-            mean=null_to_nan(data["mean"]),
-            low=null_to_nan(data["low"]),
-            high=null_to_nan(data["high"]),
-            metric=data["metric"],
-        )
+        bounds = {name: null_to_nan(data[name]) for name in ("mean", "low", "high")}
+        return TypeAdapter(cls).validate_python({**data, **bounds})
 
 
 def measure_retention(

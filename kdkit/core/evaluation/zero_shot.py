@@ -1,4 +1,4 @@
-"""Zero-shot classification: images against prompts. What trust is measured by, and the ``zero-shot`` task."""
+"""Zero-shot classification: images against prompts, for trust and for the ``zero-shot`` task."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ Prompts = Mapping[str, Mapping[str, Sequence[str]]]
 """Domain -> class -> its prompts."""
 
 LOGIT_SCALE = 100.0
-"""Softmax scale of every reported probability: where CLIP clips its own (Radford et al. 2021, 2.5)."""
+"""Softmax scale of every reported probability: the maximum of CLIP's own (Radford et al. 2021, 2.5)."""
 
 
 def unit_rows(features: Array, *, what: str, where: str = "") -> Array:
     """(N, D) of any float type -> (N, D) float32 with rows of length 1.
 
     Raises:
-        KdkitError: when a row is NaN, infinite or zero, naming ``what`` and how many.
+        KdkitError: rows that are NaN, infinite or zero, naming ``what`` and how many.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0]]), what="image features").round(1).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
     """
     rows = np.asarray(features, dtype=np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -49,7 +53,7 @@ def class_embeddings(
     Args:
         prompts: class -> at least one prompt; the order of classes is kept.
         encode: P texts -> (P, D); rows need not be unit.
-        where: whose they are, for error messages.
+        where: the model, for error messages.
     """
     texts = list(dict.fromkeys(text for group in prompts.values() for text in group))
     row = {text: number for number, text in enumerate(texts)}
@@ -67,8 +71,8 @@ def class_probabilities(image: Array, classes: Array, scale: float = LOGIT_SCALE
 def class_log_odds(image: Array, classes: Array, scale: float = LOGIT_SCALE) -> Array:
     """``log(p / (1 - p))`` of :func:`class_probabilities`, (N, C) float64.
 
-    Ranks samples exactly as the probability does, and goes on where a probability rounds to 1 and would make
-    ties (at scale 100 from a cosine margin of .36 on); so AUC is computed from this.
+    Same ranking as the probabilities, without the ties that arise where probabilities round to 1 (at scale 100 from a
+    cosine margin of .36 on). AUC is computed from it.
     """
     logits = _shifted_logits(image, classes, scale)
     odds = np.exp(logits)
@@ -76,8 +80,7 @@ def class_log_odds(image: Array, classes: Array, scale: float = LOGIT_SCALE) -> 
     others = odds.copy()
     np.put_along_axis(others, best, 0.0, axis=1)
     rest = others.sum(axis=1, keepdims=True)
-    # 1 - p of the best class is the sum of the others: no cancellation. Elsewhere the best class's 1 is in
-    # the sum.
+    # 1 - p of the best class is the sum of the others, without cancellation.
     against = rest + 1.0 - odds
     np.put_along_axis(against, best, rest, axis=1)
     with np.errstate(divide="ignore"):

@@ -1,7 +1,6 @@
-"""What one domain's answers are worth: per sample, and over all of them, for each task.
+"""Grading of one domain's answers, for each task: outcomes per sample and metrics over all.
 
-Shapes: N samples, R bootstrap resamples. A metric maps ``counts`` (N, R), how often each sample is drawn, to (R,);
-its plain value is that of counts that are all 1.
+Shapes: N samples, R bootstrap resamples. A metric maps ``counts`` (N, R), the number of draws of each sample, to (R,).
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ from kdkit.plugins.answers.text.tokens import words_of
 
 Array = np.ndarray[Any, Any]
 HEADLINE = "accuracy"
-"""What trust, retention and the guard look at."""
+"""The metric of trust, retention and the guard."""
 SIMILARITY = "similarity"
-"""What corrections look at, where the headline is a hit or a miss."""
+"""The metric of corrections, for tasks with a binary headline."""
 
 _BETWEEN_LINES = re.compile(r"\n(.*?)\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What grading needs besides the texts.
+    """Settings of the graders.
 
     Attributes:
-        meteor: which METEOR.
-        spice: None where there is none; then it is not reported, and nothing takes its name.
-        overlap: of a box that counts as found.
+        meteor: the METEOR to report.
+        spice: None: SPICE is not reported.
+        overlap: IoU above which a box is found.
     """
 
     meteor: Meteor = field(default_factory=MeteorLite)
@@ -59,10 +58,10 @@ class Graded:
     """The scores of N answers.
 
     Attributes:
-        outcomes: metric -> (N,) in [0, 1], of which it is the mean; ``accuracy`` is the first.
-        others: metric -> function of counts, where it is no mean over samples.
-        strata: (N,) classes within which resamples are drawn.
-        notes: what a reader must know.
+        outcomes: metric that is a mean over samples -> (N,) in [0, 1]; ``accuracy`` is the first.
+        others: any other metric -> function of counts.
+        strata: (N,) classes of the stratified bootstrap.
+        notes: for readers of the score.
     """
 
     outcomes: Mapping[str, Array]
@@ -73,7 +72,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, cleaned, beside its reference; ``raw`` is the answer as it came."""
+    """One answer, cleaned, with its reference; ``raw`` is the answer before cleaning."""
 
     answer: str
     reference: str
@@ -86,8 +85,8 @@ class Reply:
 
 
 def grade_boxes(replies: Sequence[Reply], tools: Tools) -> Graded:
-    """Visual grounding; every reference has a box. ``accuracy``: a sample's share of boxes found, published rule;
-    ``similarity``: how well its boxes and the reference's lie on one another, one to one."""
+    """Visual grounding; every reference has a box. ``accuracy``: share of boxes found, by the published rule;
+    ``similarity``: overlap of the boxes with the reference's, one to one."""
     hits = [score_boxes(_with_boxes(reply), reply.reference, tools.overlap) for reply in replies]
     targets, found, published, strict, overlap, alike = (
         np.array([getattr(hit, name) for hit in hits], dtype=np.float64)
@@ -102,7 +101,7 @@ def grade_boxes(replies: Sequence[Reply], tools: Tools) -> Graded:
     return Graded({HEADLINE: published / targets, SIMILARITY: alike}, others, _one_stratum(replies))
 
 
-def grade_names(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG001  # all graders take tools
+def grade_names(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG001  # uniform signature
     """Referring object classification. ``accuracy`` is recall by the published rule."""
     published = _numbers(names_published(r.answer, r.reference) for r in replies)
     strict = _numbers(names_strictly(r.answer, r.reference) for r in replies)
@@ -110,7 +109,7 @@ def grade_names(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG0
 
 
 def grade_captions(replies: Sequence[Reply], tools: Tools) -> Graded:
-    """Referring captioning. ``accuracy`` is SPICE where it was asked for, else ROUGE-L, and a note says which."""
+    """Referring captioning. ``accuracy`` is SPICE if configured, else ROUGE-L; a note names it."""
     outcomes, others, _ = _texts(replies, tools)
     if tools.spice is not None:
         spice = tools.spice.scores([r.answer for r in replies], [r.reference for r in replies])
@@ -122,13 +121,13 @@ def grade_captions(replies: Sequence[Reply], tools: Tools) -> Graded:
 
 
 def grade_descriptions(replies: Sequence[Reply], tools: Tools) -> Graded:
-    """Medical image analysis. ``accuracy`` is the mean over samples of the six of mBMR, each of the sample alone."""
+    """Medical image analysis. ``accuracy`` is the mean of the six metrics of mBMR on the sample alone."""
     outcomes, others, single = _texts(replies, tools)
     notes = (f"accuracy is BLEU-1 to 4, {tools.meteor.name} and ROUGE-L of single answers",)
     return Graded({HEADLINE: single, **outcomes}, others, _one_stratum(replies), notes)
 
 
-def grade_questions(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG001  # all graders take tools
+def grade_questions(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: ARG001  # uniform signature
     """Visual question answering. ``accuracy``: an open answer's token recall, or whether a closed one is right."""
     closed = np.array([is_closed(r.reference, r.answer_type) for r in replies])
     scores = [recall_and_f1(r.answer, r.reference) for r in replies]
@@ -143,19 +142,21 @@ def grade_questions(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: 
         legacy = np.array([legacy_recall(r.answer, r.reference) for r in replies])
         others["open_recall_legacy"] = share(legacy * is_open, is_open)
     if closed.any():
-        told = [closed_legacy(r.answer, r.reference) if c else None for r, c in zip(replies, closed, strict=True)]
+        legacy_closed = [
+            closed_legacy(r.answer, r.reference) if c else None for r, c in zip(replies, closed, strict=True)
+        ]
         others["closed_accuracy"] = share(right * closed, closed.astype(np.float64))
         others["closed_accuracy_legacy"] = share(
-            _numbers(value is True for value in told), _numbers(value is not None for value in told)
+            _numbers(value is True for value in legacy_closed), _numbers(value is not None for value in legacy_closed)
         )
     return Graded({HEADLINE: np.where(closed, right, recall)}, others, closed.astype(np.int64))
 
 
 def clean(answer: str) -> str:
-    """An answer without end tokens, as BiRD's ``extract_information`` cleans it (ShawnHuang497/BiRD at b588ecb).
+    """An answer without end tokens, as by BiRD's ``extract_information`` (ShawnHuang497/BiRD at b588ecb).
 
-    Everything from ``.<|im_end|>`` on is cut, a full stop stays; where at least two lines end, what is between the
-    first two line breaks is the answer; then white space around it goes.
+    It cuts everything after the full stop of ``.<|im_end|>``, keeps the text between the first two line breaks if there
+    are two, and strips white space.
     """
     head, cut, _ = answer.partition(".<|im_end|>")
     answer = (head + "." if cut else answer).replace("<|im_end|>\n", "")
@@ -185,9 +186,9 @@ def share(part: Array, whole: Array) -> Metric:
 
 
 def _texts(replies: Sequence[Reply], tools: Tools) -> tuple[dict[str, Array], dict[str, Metric], Array]:
-    """Outcomes, other metrics, and (N,) the mean of the six of mBMR for every answer alone.
+    """Outcomes, other metrics, and (N,) the mean of the six metrics of mBMR on each answer alone.
 
-    BLEU and METEOR are the corpus's, ROUGE-L and CIDEr are means; mBMR is what BiRD's tables call so.
+    BLEU and METEOR are corpus metrics, ROUGE-L and CIDEr are means; mBMR is as in BiRD's tables.
     """
     answers = [words_of(reply.answer) for reply in replies]
     references = [words_of(reply.reference) for reply in replies]
@@ -215,7 +216,7 @@ def _texts(replies: Sequence[Reply], tools: Tools) -> tuple[dict[str, Array], di
 
 
 def _with_boxes(reply: Reply) -> str:
-    """JSON over several lines would not survive the cleaning."""
+    """The raw answer if it has JSON boxes: cleaning would cut JSON of several lines."""
     return reply.raw if '"bbox_2d"' in reply.raw else reply.answer
 
 

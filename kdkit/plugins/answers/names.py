@@ -1,4 +1,4 @@
-"""The tasks of answers that kdkit can score; ``Sample.extra["task"]`` says which one a sample is of."""
+"""The tasks of answers that kdkit scores; ``Sample.extra["task"]`` names a sample's task."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ TASKS = {
     "mia": "medical image analysis: a free description",
     "vqa": "visual question answering: a short answer, open or closed",
 }
-"""Name -> what it asks."""
+"""Name -> description."""

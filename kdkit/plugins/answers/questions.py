@@ -17,14 +17,14 @@ def plain_words(text: str) -> list[str]:
 
 
 def normal_words(text: str) -> list[str]:
-    """:func:`plain_words` without articles and with digits for numbers up to ten, as VQA scoring has it."""
+    """:func:`plain_words` without articles and with digits for numbers up to ten, as in VQA scoring."""
     return [_NUMBERS.get(word, word) for word in plain_words(text) if word not in _ARTICLES]
 
 
 def names_published(answer: str, reference: str) -> bool:
-    """ROC as published (BiRD's ``eval_RO``): every word of the reference is somewhere in the answer's letters.
+    """ROC as published (BiRD's ``eval_RO``): every word of the reference is a substring of the answer.
 
-    ``lung`` is found in ``prolungation`` and the order of words does not matter.
+    ``lung`` is found in ``prolungation``, and the order of words does not matter.
     """
     answer = answer.lower()
     return all(word in answer for word in reference.lower().split(" "))
@@ -43,23 +43,23 @@ def contains(words: list[str], wanted: list[str]) -> bool:
 
 def recall_and_f1(answer: str, reference: str) -> tuple[float, float]:
     """Share of the reference's words that the answer has (each as often as it occurs), and F1 with its precision."""
-    said, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
-    shared = (said & wanted).total()
+    answered, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    shared = (answered & wanted).total()
     if not shared:
         return 0.0, 0.0
-    return shared / wanted.total(), 2 * shared / (said.total() + wanted.total())
+    return shared / wanted.total(), 2 * shared / (answered.total() + wanted.total())
 
 
 def legacy_recall(answer: str, reference: str) -> float:
-    """Recall as LLaVA-Med's ``calculate_f1score`` has it: a shared word counts as often as the *answer* says it."""
-    said, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
-    shared = sum(count for word, count in said.items() if word in wanted)
-    missed = sum(count for word, count in wanted.items() if word not in said)
+    """Recall as in LLaVA-Med's ``calculate_f1score``: a shared word counts as often as the *answer* has it."""
+    answered, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    shared = sum(count for word, count in answered.items() if word in wanted)
+    missed = sum(count for word, count in wanted.items() if word not in answered)
     return shared / (shared + missed) if shared else 0.0
 
 
 def exact(answer: str, reference: str) -> bool:
-    """The same words in the same order, none more."""
+    """The same words in the same order."""
     return normal_words(answer) == normal_words(reference)
 
 
@@ -72,19 +72,19 @@ def is_closed(reference: str, answer_type: str | None) -> bool:
 
 def closed_right(answer: str, reference: str) -> bool:
     """A closed question: the first *yes* or *no* of the answer is the reference; another choice occurs in it whole."""
-    said, wanted = normal_words(answer), normal_words(reference)
+    answered, wanted = normal_words(answer), normal_words(reference)
     if wanted in (["yes"], ["no"]):
-        return next((word for word in said if word in ("yes", "no")), None) == wanted[0]
-    return contains(said, wanted)
+        return next((word for word in answered if word in ("yes", "no")), None) == wanted[0]
+    return contains(answered, wanted)
 
 
 def closed_legacy(answer: str, reference: str) -> bool | None:
-    """As LLaVA-Med's ``run_eval.py``; None where it forgets the answer, which makes its denominator too small.
+    """As LLaVA-Med's ``run_eval.py``; None for answers that it does not count, which makes its denominator too small.
 
-    It looks for letters, so ``no`` is found in ``normal``; with *yes* or *no* in it, an answer that does not have
-    the reference is not counted at all.
+    It searches substrings, so ``no`` is found in ``normal``. An answer with *yes* or *no* but without the reference is
+    not counted.
     """
-    said, wanted = " ".join(normal_words(answer)), " ".join(normal_words(reference))
-    if "yes" in said or "no" in said:
-        return True if wanted in said else None
+    answered, wanted = " ".join(normal_words(answer)), " ".join(normal_words(reference))
+    if "yes" in answered or "no" in answered:
+        return True if wanted in answered else None
     return False

@@ -1,4 +1,4 @@
-"""From scores per domain to the tables of papers: a row per task, a column per modality, and two means."""
+"""Summaries as in papers: per task, the scores of its modalities and two means."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class TaskSummary:
     """One task over its modalities.
 
     Attributes:
-        task: what the domains have before the slash.
-        modalities: those present, with their scores; papers leave out others too, whatever their scripts print.
-        macro: metric -> mean over the modalities that have it; what papers report.
-        micro: metric -> mean over samples, of the metrics that have an outcome per sample.
+        task: the part of the domains before the slash.
+        modalities: modality -> score.
+        macro: metric -> mean over the modalities that have it, as papers report.
+        micro: metric with outcomes per sample -> mean over samples.
     """
 
     task: str

@@ -26,12 +26,12 @@ class Answers:
 
     Args:
         meteor: ``lite`` (plain Python, reported as ``meteor_lite`` and ``mbmr_lite``) or ``jar`` (METEOR 1.5).
-        corenlp: folder with CoreNLP 3.6.0; empty: SPICE is reported as unavailable.
-        overlap: what a box must exceed to be found.
+        corenlp: folder with CoreNLP 3.6.0; empty: SPICE is unavailable.
+        overlap: IoU that a box must exceed to be found.
         resamples, seed, level: of the bootstrap.
 
     Raises:
-        KdkitError: a METEOR or a SPICE that was asked for and cannot run.
+        KdkitError: a configured METEOR or SPICE that cannot run.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Answers:
         self.tools = Tools(make_meteor(meteor), Spice(Path(corenlp)) if corenlp else None, overlap)
         self.resamples, self.seed, self.level = resamples, seed, level
 
-    def evaluate(self, view: ModelAnswers, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+    def evaluate(self, model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with samples of a known task, in the order in which domains first occur.
 
-        A sample's task is ``extra["task"]``, or what its domain has before the slash; its text is the reference.
-        Grounding questions whose reference has no box are not scored, as published.
+        A sample's task is ``extra["task"]``, or the part of its domain before the slash; its text is the reference.
+        Grounding questions without a box in the reference are not scored, as published.
 
         Raises:
-            KdkitError: a view without answers, or with too few; a domain with samples of several tasks.
+            KdkitError: a model without answers, or with too few; a domain with samples of several tasks.
         """
         by_domain: dict[str, list[Sample]] = {}
         for sample in samples:
@@ -62,9 +62,8 @@ class Answers:
                 by_domain.setdefault(sample.domain, []).append(sample)
         if not by_domain:
             return []
-        asked = [sample for group in by_domain.values() for sample in group]
-        said = iter(_answers(view, asked))
-        return [self._score(domain, group, list(islice(said, len(group)))) for domain, group in by_domain.items()]
+        answers = iter(_answers(model, [sample for group in by_domain.values() for sample in group]))
+        return [self._score(domain, group, list(islice(answers, len(group)))) for domain, group in by_domain.items()]
 
     def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
         tasks = sorted({task_of(sample) for sample in samples})
@@ -109,25 +108,29 @@ def _scored(sample: Sample) -> bool:
     return task in GRADERS and bool(sample.text.strip()) and (task != "vg" or bool(written_boxes(sample.text)))
 
 
-def _answers(view: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
-    if not hasattr(view, "answer"):
+def _answers(model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
+    if not hasattr(model, "answer"):
         raise KdkitError(
             "KD-ANS-013",
-            f"'{view.name}' gives no answers, so the task 'answers' cannot score it",
+            f"'{model.name}' gives no answers, so the task 'answers' cannot score it",
             fix="models with image and text features are scored by the task 'zero-shot'",
         )
-    answers = view.answer(samples)
+    answers = model.answer(samples)
     if len(answers) != len(samples):
-        raise KdkitError("KD-ANS-014", f"'{view.name}' gave {len(answers)} answers to {len(samples)} questions")
+        raise KdkitError(
+            "KD-ANS-014",
+            f"'{model.name}' gave {len(answers)} answers to {len(samples)} questions",
+            fix="correct the plugin of the model: answer() returns one text per sample",
+        )
     return answers
 
 
 def _values(graded: Graded, counts: Array) -> Array:
-    """(N, R) -> (R, metrics) in [0, 1], beyond which rounding may lead."""
+    """(N, R) -> (R, metrics), clipped to [0, 1] against rounding."""
     columns = [accuracy(outcome, counts) for outcome in graded.outcomes.values()]
     return np.clip(np.stack([*columns, *(metric(counts) for metric in graded.others.values())], axis=1), 0.0, 1.0)
 
 
 def _around(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Bounds that rounding has not put on the wrong side of the value."""
+    """Bounds that include the value despite rounding."""
     return min(bounds[0], float(value)), max(bounds[1], float(value))

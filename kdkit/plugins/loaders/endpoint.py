@@ -150,7 +150,7 @@ class EndpointTeacher:
         while len(found) < decoding.answers:
             found += await client.post(self._body(request.messages, decoding, len(found)), parse)
         return [
-            replace(answer, text=self._boxes.said(request.sample, answer.text, request.sizes))
+            replace(answer, text=self._boxes.from_model(request.sample, answer.text, request.sizes))
             for answer in found[: decoding.answers]
         ]
 

@@ -83,7 +83,7 @@ class Settings(BaseModel):
             "model": self.model,
             "question": _digest(self.question),
             "system": _digest(self.system),
-            "boxes": OwnBoxes(self.boxes).told(self.min_pixels, self.max_pixels, unit),
+            "boxes": OwnBoxes(self.boxes).identity(self.min_pixels, self.max_pixels, unit),
         }
         if self.revision:
             identity["revision"] = self.revision

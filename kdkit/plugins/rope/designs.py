@@ -15,6 +15,7 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 
 Grid = tuple[int, int, int]
+FIX = "pass the grids of the processor that made the image tokens, in the order of the images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def spans(modality: Tensor, grids: Sequence[Grid]) -> Iterator[Span]:
                     "KD-ROPE-005",
                     f"an image of {grid[0]} x {grid[1]} x {grid[2]} tokens has text between them",
                     why=f"the run of image tokens at {place} ends before {stop}",
+                    fix=FIX,
                 )
             yield Span(place, stop, grid)
             place = stop
@@ -59,16 +61,19 @@ def spans(modality: Tensor, grids: Sequence[Grid]) -> Iterator[Span]:
 def _check(kinds: Sequence[int], grids: Sequence[Grid]) -> None:
     wrong = [grid for grid in grids if min(grid) < 1]
     if wrong:
-        raise KdkitError("KD-ROPE-006", f"not the grid of an image: {wrong[0]}", why="each side has at least one token")
+        raise KdkitError(
+            "KD-ROPE-006", f"not the grid of an image: {wrong[0]}", why="each side has at least one token", fix=FIX
+        )
     unknown = set(kinds) - {0, 1}
     if unknown:
-        raise KdkitError("KD-ROPE-007", f"a token is text (0) or image (1), not {sorted(unknown)[0]}")
+        raise KdkitError("KD-ROPE-007", f"the modality of a token is {sorted(unknown)[0]}", fix="0 is text, 1 is image")
     expected, found = sum(t * h * w for t, h, w in grids), sum(kinds)
     if expected != found:
         raise KdkitError(
             "KD-ROPE-008",
             f"{len(grids)} images have {expected} tokens, the sequence has {found} image tokens",
             why=f"grids (t, h, w): {grids}",
+            fix=FIX,
         )
 
 

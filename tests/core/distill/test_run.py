@@ -185,12 +185,12 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
 
 
 @pytest.mark.parametrize(
-    ("mean", "high", "judged", "promoted"),
-    [(-3.0, -0.5, "interval", False), (-3.0, 0.5, "interval", True), (-3.0, 0.5, "estimate", False)],
+    ("mean", "high", "test", "promoted"),
+    [(-3.0, -0.5, "bootstrap", False), (-3.0, 0.5, "bootstrap", True), (-3.0, 0.5, "point", False)],
 )
-def test_many_small_losses_break_the_guard_together(mean: float, high: float, judged: str, promoted: bool) -> None:
+def test_many_small_losses_break_the_guard_together(mean: float, high: float, test: str, promoted: bool) -> None:
     lost = Retention({}, {}, (), (), (), mean, -6.0, high, "accuracy")
-    assert apply_guard(lost, GuardEntry.model_validate({"judge": judged})).promoted is promoted
+    assert apply_guard(lost, GuardEntry.model_validate({"test": test})).promoted is promoted
 
 
 def test_new_samples_alone_are_an_increment(folder: Path) -> None:

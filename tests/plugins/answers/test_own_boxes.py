@@ -33,7 +33,7 @@ def test_there_and_back(own: str, wanted: list[Box], family: str, size: tuple[in
     before = sample(f"It is {BoxCodec(family).emit(wanted)} here.", family)
     model = OwnBoxes(own)
     written = model.answer(before, [size])
-    back = model.said(before, written, [size])
+    back = model.from_model(before, written, [size])
     assert (back.startswith("It is "), back.endswith(" here.")) == (True, True)
     found = BoxCodec(family).parse(back)
     units = {"thousand": (1000, 1000), "fractions": (10_000, 10_000), "pixels": size}
@@ -53,10 +53,10 @@ def test_what_a_model_is_asked_and_told() -> None:
     first = '[{"bbox_2d": [56, 70, 280, 210], "label": "liver"}]'
     second = '[{"bbox_2d": [28, 140, 140, 420], "label": "liver"}]'
     assert message == {"role": "user", "content": f"<image>Here {first} and <image>there {second}?"}
-    assert OwnBoxes("qwen2.5-vl").said(asked, second, [wide, tall]) == BOX
+    assert OwnBoxes("qwen2.5-vl").from_model(asked, second, [wide, tall]) == BOX
     chosen = sample(BOX, box_image=0)
     assert OwnBoxes("qwen2.5-vl").answer(chosen, [wide, tall]) == first
-    assert OwnBoxes("qwen2.5-vl").said(chosen, first, [wide, tall]) == BOX
+    assert OwnBoxes("qwen2.5-vl").from_model(chosen, first, [wide, tall]) == BOX
 
 
 def test_what_is_left_alone() -> None:
@@ -65,7 +65,7 @@ def test_what_is_left_alone() -> None:
         model = OwnBoxes(own)
         assert model.question(told, [(56, 56)]) is told
         assert model.answer(told, [(56, 56)]) == BOX
-        assert model.said(told, '[{"bbox_2d": [1, 2, 3, 4]}]', [(56, 56)]) == '[{"bbox_2d": [1, 2, 3, 4]}]'
+        assert model.from_model(told, '[{"bbox_2d": [1, 2, 3, 4]}]', [(56, 56)]) == '[{"bbox_2d": [1, 2, 3, 4]}]'
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_left_alone() -> None:
     ],
 )
 def test_nonsense_of_a_model_is_not_refused(said: str, read: str) -> None:
-    assert OwnBoxes("qwen2.5-vl").said(sample(), said, [(280, 280)]) == read
+    assert OwnBoxes("qwen2.5-vl").from_model(sample(), said, [(280, 280)]) == read
 
 
 def test_what_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One picture of an evaluation: domains, means, and what was kept over versions.
+"""One picture of an evaluation: domains, means, and retention over versions.
 
 Colors are Okabe and Ito's (distinguishable with any color vision); every series also has its own marker.
 """
@@ -52,7 +52,7 @@ def draw(report: EvaluationReport, path: Path) -> str:
 
 
 def describe_picture(report: EvaluationReport) -> str:
-    """What the picture shows, in words."""
+    """Alternative text of the picture."""
     evaluation, student = report.evaluation, report.evaluation.model(report.version)
     parts = [
         f"Accuracy of {student.name} on {len(evaluation.domains)} domains of the {evaluation.split} split: "
@@ -64,7 +64,7 @@ def describe_picture(report: EvaluationReport) -> str:
         best = max(teachers, key=lambda teacher: teacher.means["accuracy"])
         parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means['accuracy']:.1f} %.")
     ratio = evaluation.ratios.get(student.name, {})
-    if "accuracy" in ratio:  # not where the oracle has none
+    if "accuracy" in ratio:  # absent if the oracle has none
         parts.append(f"The student reaches {100 * ratio['accuracy']:.1f} % of the oracle's mean accuracy.")
     if report.retention is not None and report.retention.worst is not None:
         worst = report.retention.worst
@@ -78,7 +78,7 @@ def describe_picture(report: EvaluationReport) -> str:
 def _figure(report: EvaluationReport) -> Figure:
     rows, models = len(report.evaluation.domains), len(_ranked(report))
     kept = report.retention if report.retention and report.retention.domains else None
-    increment = kept is not None  # with something to compare: a pulled student may know none of the domains here
+    increment = kept is not None  # a pulled student may know none of these domains
     means, curve = 0.8 + 0.3 * models, 3.2
     height = max(3.4, 1.8 + 0.44 * rows, 0.9 + means + (curve if increment else 0.0))
     figure = Figure(figsize=(13.5 if increment else 12.0, height), layout=_layout())
@@ -150,7 +150,7 @@ def _changes(axes: Axes, report: EvaluationReport, kept: Retention) -> None:
     axes.margins(x=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.annotate(
-        "dashed: may lose no more", (0.5, 0), xytext=(0, -30), xycoords="axes fraction", textcoords="offset points",
+        "dashed: tolerance", (0.5, 0), xytext=(0, -30), xycoords="axes fraction", textcoords="offset points",
         ha="center", fontsize=8.5, color=FAINT,
     )  # fmt: skip
     _stripes(axes, _rows(report))

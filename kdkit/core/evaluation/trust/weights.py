@@ -1,4 +1,4 @@
-"""From a trust table to weights, and what must be said about the result."""
+"""Weights that a policy gives to a trust table, and the gaps that they leave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Array = np.ndarray[Any, Any]
 class DomainWithoutTeacher:
     """A domain that no teacher may teach.
 
-    ``best`` is None where nothing was measured; ``limited``: the registry's ``domains`` keep it out.
+    Attributes:
+        best: the teacher with the highest accuracy; None without a measurement.
+        accuracy, lower, upper: of the best teacher; ``chance``: accuracy of guessing.
+        limited: the registry's ``domains`` exclude the best teacher.
     """
 
     domain: str
@@ -31,35 +34,44 @@ class DomainWithoutTeacher:
     limited: bool = False
 
     @property
+    def beats_guessing(self) -> bool:
+        """Whether the best teacher is significantly better than guessing."""
+        return self.lower > self.chance
+
+    @property
     def message(self) -> str:
-        """What is wrong and what would change it."""
+        """The problem and its remedy."""
         return f"domain '{self.domain}': no teacher may teach it; {self.reason}"
 
     @property
     def reason(self) -> str:
-        """Why, and what would change it."""
+        """The cause and its remedy."""
         if self.best is None:
-            return "trust could not be measured there: label or answer some calibration samples"
+            return "trust is not measured there: label or answer some calibration samples"
         bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
         score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
-        if self.lower <= self.chance:
+        if not self.beats_guessing:
             return (
-                f"the best is {score}, not clearly better than guessing: "
-                "add a teacher that knows this domain, or more calibration samples"
+                f"the best is {score}, not significantly better than guessing: "
+                "add a teacher of this domain, or more calibration samples"
             )
         if self.limited:
             return f"{score} is limited to other domains in registry.yaml: change its 'domains', or add a teacher"
-        # Rounded down, so that the named threshold does admit it.
-        value, lower = math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100
+        value, lower = self.admitting_thresholds
         return (
             f"the best is {score}. Policy 'threshold' with value {value:g} would admit it "
             f"({lower:g} on the lower bound), as would fallback: best, or policy 'top-k'"
         )
 
+    @property
+    def admitting_thresholds(self) -> tuple[float, float]:
+        """Values of the policy ``threshold``, on the estimate and on the lower bound, that admit the best teacher."""
+        return math.floor(self.accuracy * 100) / 100, math.floor(self.lower * 100) / 100  # rounded down
+
 
 @dataclass(frozen=True)
 class TeacherWithoutDomain:
-    """A teacher that may teach nowhere; ``limited``: the registry has ``domains`` for it."""
+    """A teacher that may teach no domain; ``limited``: the registry has ``domains`` for it."""
 
     teacher: str
     best_domain: str | None
@@ -68,10 +80,10 @@ class TeacherWithoutDomain:
 
     @property
     def message(self) -> str:
-        """What is wrong and what would change it."""
-        head = f"teacher '{self.teacher}' passes the trust policy in no domain and will teach nothing"
+        """The problem and its remedy."""
+        head = f"teacher '{self.teacher}' passes the trust policy in no domain and teaches nothing"
         if self.best_domain is None:
-            return f"{head}: it was measured in none{' that the registry lets it teach' if self.limited else ''}"
+            return f"{head}: it is not measured in any{' that the registry allows' if self.limited else ''}"
         return f"{head}; its best is {self.accuracy:.2f} in '{self.best_domain}'"
 
 
@@ -81,20 +93,20 @@ def policy_weights(
     """(T, M) float64 weights in [0, 1] that ``policy`` gives; 0 means: may not teach there.
 
     Args:
-        limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy sees
-            NaN elsewhere, so it chooses among those who may.
+        limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy gets NaN
+            elsewhere.
 
     Raises:
-        KdkitError: when the policy returns anything but finite weights in [0, 1] of that shape.
+        KdkitError: a policy that returns anything but weights in [0, 1] of that shape.
     """
     allowed = _allowed(table, limits)
-    seen = replace(
+    limited = replace(
         table,
         accuracy=np.where(allowed, table.accuracy, np.nan),
         lower=np.where(allowed, table.lower, np.nan),
         upper=np.where(allowed, table.upper, np.nan),
     )
-    weights = np.asarray(policy(seen), dtype=np.float64)
+    weights = np.asarray(policy(limited), dtype=np.float64)
     problem = ""
     if weights.shape != table.accuracy.shape:
         problem = f"weights of shape {weights.shape} for a table of {table.accuracy.shape}"
@@ -112,7 +124,7 @@ def policy_weights(
 
 
 def _allowed(table: TrustTable, limits: Mapping[str, Sequence[str]] | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(T, M) whether the registry lets a teacher teach a domain, whatever its trust."""
+    """(T, M) whether the registry allows a teacher in a domain."""
     rows = [
         [domain in (limits or {}).get(teacher, table.domains) for domain in table.domains] for teacher in table.teachers
     ]
@@ -164,7 +176,7 @@ def teachers_without_domain(
 def warn_about_gaps(
     uncovered: Sequence[DomainWithoutTeacher], idle: Sequence[TeacherWithoutDomain], reporter: Reporter
 ) -> None:
-    """Say loudly which domains and teachers are left out; all domains in one warning."""
+    """Warn about domains without a teacher, all in one warning, and about teachers without a domain."""
     if len(uncovered) == 1:
         reporter.warn(uncovered[0].message)
     elif uncovered:

@@ -130,8 +130,8 @@ class GuardEntry(Part):
     """How much a domain may lose in an increment before promotion is refused, in points of accuracy."""
 
     tolerance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    judge: Literal["interval", "estimate"] = "interval"
-    """``interval``: only a loss that is no matter of chance counts; ``estimate``: the point estimate decides."""
+    test: Literal["bootstrap", "point"] = "bootstrap"
+    """``bootstrap``: a loss counts if its interval lies below 0; ``point``: the point estimate decides."""
     domains: Annotated[dict[str, Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_empty_if_null)] = {}
 
 

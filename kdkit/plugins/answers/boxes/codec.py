@@ -1,9 +1,9 @@
-"""Every family writes boxes in its own way and its own units: from any to fractions of the image, and back.
+"""Boxes in the notation and units of each model family, to and from fractions of the image.
 
-Canonical boxes are fractions of width and height in [0, 1], top left corner first. Families scale each axis apart:
+Canonical boxes are fractions of width and height in [0, 1], top left corner first. Families scale each axis separately:
 
 ========== ======================================================================== ==========================
-family     how a box is written                                                     units
+family     notation                                                                 units
 ========== ======================================================================== ==========================
 qwen-vl    ``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``                           0 to 1000
 qwen2-vl   ``<|object_ref_start|>`` ... ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` 0 to 1000
@@ -30,6 +30,7 @@ FAMILIES = {
     "json": ("box", "fractions"),
 }
 """Family -> (notation, units)."""
+FIX = "correct the box, or declare the family that wrote it (box_family)"
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class BoxCodec:
 
     Args:
         family: one of :data:`FAMILIES`.
-        size: (width, height) in pixels of the image as the model sees it, after its processor resized it; needed by
-            ``qwen2.5-vl`` and refused elsewhere, where it means nothing.
+        size: (width, height) in pixels of the image as the model sees it, after its processor resized it; for
+            ``qwen2.5-vl`` alone.
 
     Raises:
-        KdkitError: an unknown family, or a size that is missing, not positive, or of no use.
+        KdkitError: an unknown family; a size that is missing, not positive, or not needed.
     """
 
     def __init__(self, family: str, size: tuple[int, int] | None = None) -> None:
@@ -73,7 +74,9 @@ class BoxCodec:
                 fix="size=(width, height) is for 'qwen2.5-vl', whose boxes are pixels",
             )
         if size is not None and min(size) < 1:
-            raise KdkitError("KD-ANS-003", f"an image of {size[0]} x {size[1]} pixels has no boxes")
+            raise KdkitError(
+                "KD-ANS-003", f"the image size is {size[0]} x {size[1]}", fix="give positive numbers of pixels"
+            )
         self.family, self.size = family, size
         self._notation = NOTATIONS[notation]
         self._scale = {"thousand": (1000.0, 1000.0), "fractions": (1.0, 1.0)}.get(units) or (
@@ -83,18 +86,18 @@ class BoxCodec:
         self._decimals = 4 if units == "fractions" else 0
 
     def parse(self, text: str, where: str = "") -> list[Box]:
-        """The boxes of a text, in their order; a text without any gives none.
+        """The boxes of a text, in order.
 
         Args:
-            where: whose text it is, for error messages.
+            where: origin of the text, for error messages.
 
         Raises:
-            KdkitError: boxes that another family writes, that lie outside of the image, or have no area.
+            KdkitError: boxes of another family, outside of the image, or without area.
         """
         return [box for piece in self._pieces(text, where) for box in self._boxes(piece, where)]
 
     def emit(self, boxes: Sequence[Box]) -> str:
-        """The boxes as this family writes them; each corner is at most half a unit from where it was.
+        """The boxes in this family's notation; corners move by at most half a unit.
 
         Raises:
             KdkitError: a box outside of the image, without area, or too thin for the units.
@@ -104,12 +107,13 @@ class BoxCodec:
             _check(box, f"{box.corners}", "fractions lie in 0 to 1", "")
             x1, y1, x2, y2 = numbers = self._numbers(box)
             if x1 == x2 or y1 == y2:
-                raise KdkitError("KD-ANS-004", f"the box {box.corners} is thinner than a unit of '{self.family}'")
+                what = f"the box {box.corners} is thinner than a unit of '{self.family}'"
+                raise KdkitError("KD-ANS-004", what, fix="use a family of finer units, such as json")
             written.append(Written(numbers, box.label))
         return self._notation.write(written)
 
     def reencode(self, text: str, to: BoxCodec, where: str = "") -> str:
-        """``text`` with its boxes as ``to`` writes them, everything else as it is.
+        """``text`` with its boxes in the notation of ``to``.
 
         Raises:
             KdkitError: as :meth:`parse`.
@@ -120,11 +124,10 @@ class BoxCodec:
             last = piece.end
         return made + text[last:]
 
-    def reencode_said(self, text: str, to: BoxCodec) -> str:
-        """As :meth:`reencode`, of what a model said: nothing is refused.
+    def reencode_leniently(self, text: str, to: BoxCodec) -> str:
+        """Like :meth:`reencode` for a model's output, without errors.
 
-        Boxes outside of the image, turned around or without area are converted like any others, so that they are as
-        wrong as before; what cannot be read stays as it is.
+        Boxes outside of the image, inverted or without area are converted like any other; malformed boxes stay.
         """
         made, last = "", 0
         for piece in self._notation.read(text):
@@ -150,7 +153,7 @@ class BoxCodec:
                 f"'{stray.text}' is not a box of '{self.family}'",
                 where=where,
                 why=own if self.family in owners else f"boxes here are written {whose}",
-                fix="name the family that wrote them; BoxCodec(...).reencode(text, to) translates",
+                fix="declare the family that wrote them; BoxCodec(...).reencode(text, to) converts",
             )
         return pieces
 
@@ -178,11 +181,12 @@ def _fractions(written: Written, scale: tuple[float, float]) -> Box:
 
 def _check(box: Box, shown: str, why: str, where: str) -> None:
     if not all(math.isfinite(value) and 0 <= value <= 1 for value in box.corners):
-        raise KdkitError("KD-ANS-006", f"the box {shown} is outside of the image", where=where, why=why)
+        raise KdkitError("KD-ANS-006", f"the box {shown} is outside of the image", where=where, why=why, fix=FIX)
     if box.x1 >= box.x2 or box.y1 >= box.y2:
         raise KdkitError(
             "KD-ANS-007",
             f"the box {shown} has no area",
             where=where,
             why="the top left corner comes first, the bottom right second",
+            fix=FIX,
         )

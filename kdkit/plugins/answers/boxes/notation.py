@@ -1,4 +1,4 @@
-"""How boxes stand in a text: tags, tokens or JSON, with numbers in whatever units."""
+"""Notations of boxes in text: tags, tokens or JSON, with numbers in any units."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Stray:
-    """A box that a notation did not take: its text, and the notation that would."""
+    """A box in another notation: its text, and that notation."""
 
     text: str
     notation: str

@@ -1,8 +1,8 @@
-"""A model's own coordinates: texts as the data has them, written for a model, and read again.
+"""Conversion of samples' boxes to a model's own coordinates, and back.
 
-A sample whose texts hold boxes says in ``extra["box_family"]`` which family wrote them (:data:`FAMILIES` of the
-codec); one that does not say it has no boxes, only text. Where a family's units are pixels of the resized image, a box
-is of the last image that is shown before it, or of the one whose number, from 0, is ``extra["box_image"]``.
+``extra["box_family"]`` of a sample names the family of its boxes (:data:`FAMILIES` of the codec); without it, texts are
+not converted. For families in pixels of the resized image, a box refers to the last image before it, or to the image
+number ``extra["box_image"]``, from 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class OwnBoxes:
         family: one of the codec's, or :data:`AS_IS`.
 
     Raises:
-        KdkitError: another one.
+        KdkitError: an unknown family.
     """
 
     family: str
@@ -45,16 +45,16 @@ class OwnBoxes:
         """Whether its units depend on how images are resized."""
         return self.family != AS_IS and FAMILIES[self.family][1] == "pixels"
 
-    def told(self, least: int, most: int, unit: int) -> str:
-        """What decides how the same box is written, for a model's identity: the family, and where its units are pixels
-        how images are resized, between two numbers of pixels to multiples of ``unit``."""
+    def identity(self, least: int, most: int, unit: int) -> str:
+        """Everything that determines how boxes are written, for the model's identity.
+
+        The family; for units of pixels also the resizing: ``least`` to ``most`` pixels, sides in multiples of ``unit``.
+        """
         limits = f" of images of {least} to {most} pixels, sides by {unit}"
         return self.family + limits * self.pixels
 
     def question(self, sample: Sample, sizes: Sequence[Size]) -> Sample:
-        """The sample with its messages in the model's coordinates.
-
-        Nothing in them is refused: they may hold what a model said, and sources check them.
+        """The sample with its messages in the model's coordinates, converted without errors.
 
         Args:
             sizes: of the sample's images as the model sees them.
@@ -67,7 +67,7 @@ class OwnBoxes:
             parts = []
             for number, part in enumerate(str(message.get("content")).split(IMAGE_MARK)):
                 shown += number > 0
-                parts.append(given.reencode_said(part, self._codec(sample, sizes, shown)))
+                parts.append(given.reencode_leniently(part, self._codec(sample, sizes, shown)))
             messages.append({**message, "content": IMAGE_MARK.join(parts)} if "content" in message else message)
         return replace(sample, extra={**sample.extra, "messages": messages})
 
@@ -75,7 +75,7 @@ class OwnBoxes:
         """The sample's text in the model's coordinates.
 
         Raises:
-            KdkitError: naming the sample, for boxes of another family than the sample says, or outside of the image.
+            KdkitError: naming the sample: boxes of another family than declared, or outside of the image.
         """
         given = _family_of(sample, self.family)
         if given is None:
@@ -89,15 +89,15 @@ class OwnBoxes:
             what = f"sample '{sample.id}': {error.what}"
             raise KdkitError("KD-ANS-009", what, where=sample.origin, why=error.why, fix=error.fix) from error
 
-    def said(self, sample: Sample, text: str, sizes: Sequence[Size]) -> str:
-        """What the model said about the sample, in the sample's coordinates; nothing is refused."""
+    def from_model(self, sample: Sample, text: str, sizes: Sequence[Size]) -> str:
+        """The model's output about the sample, in the sample's coordinates, converted without errors."""
         given = _family_of(sample, self.family)
         if given is None or given.family == self.family:
             return text
-        return self._codec(sample, sizes, len(sizes)).reencode_said(text, given)
+        return self._codec(sample, sizes, len(sizes)).reencode_leniently(text, given)
 
     def _codec(self, sample: Sample, sizes: Sequence[Size], shown: int) -> BoxCodec:
-        """Its codec after ``shown`` of the images."""
+        """The model's codec after ``shown`` of the images."""
         if not self.pixels:
             return BoxCodec(self.family)
         number = sample.extra.get(BOX_IMAGE, max(shown - 1, 0))
@@ -106,16 +106,17 @@ class OwnBoxes:
                 "KD-ANS-010",
                 f"sample '{sample.id}': {BOX_IMAGE} is {number!r}",
                 where=sample.origin,
-                why=f"{len(sizes)} images",
+                why=f"the sample has {len(sizes)} images",
+                fix=f"set {BOX_IMAGE} to the number of an image, from 0",
             )
         return BoxCodec(self.family, sizes[number])
 
 
 def declared(value: object, where: str) -> BoxCodec:
-    """The codec of the family that a sample says its texts are of.
+    """The codec of a sample's declared family.
 
     Raises:
-        KdkitError: no family, or one whose units depend on the model that sees the image.
+        KdkitError: an unknown family, or one whose units depend on the model.
     """
     known = tuple(name for name, (_, units) in FAMILIES.items() if units != "pixels")
     if value not in known:
@@ -123,14 +124,14 @@ def declared(value: object, where: str) -> BoxCodec:
             "KD-ANS-011",
             f"{BOX_FAMILY} is {value!r}",
             where=where,
-            why=f"boxes of samples are written as by {', '.join(known)}",
+            why=f"boxes of samples are in the notation of {', '.join(known)}",
             fix=did_you_mean(str(value), known),
         )
     return BoxCodec(str(value))
 
 
 def _family_of(sample: Sample, own: str) -> BoxCodec | None:
-    """None where there is nothing to translate."""
+    """None if there is nothing to convert."""
     value = sample.extra.get(BOX_FAMILY)
     if value is None or own == AS_IS:
         return None

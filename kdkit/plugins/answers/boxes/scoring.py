@@ -1,4 +1,4 @@
-"""Recall at an overlap of one half: by the published rule, and one to one."""
+"""Recall of boxes at an overlap of one half: by the published rule, and one to one."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class Hits:
 
     Attributes:
         targets: boxes of the reference; ``found``: boxes of the answer.
-        published: targets that any box of the answer hits: one box may serve several targets, and further boxes
-            cost nothing.
-        strict: hits when every box serves one target at most.
+        published: targets that any box of the answer hits; one box may hit several targets.
+        strict: hits if every box hits one target at most.
         overlap: sum over targets of the best overlap with a box of the answer.
-        alike: overlap summed over the best pairs, each box in one pair at most, divided by the number of boxes of the
-            reference or of the answer, whichever has more: 1 where both have the same boxes. In [0, 1].
+        alike: overlap summed over the best one-to-one pairs, divided by the larger number of boxes: in [0, 1], 1 for
+            equal boxes.
     """
 
     targets: int
@@ -41,13 +40,15 @@ class Hits:
 
 
 def written_boxes(text: str) -> list[Corners | None]:
-    """The boxes of a text in their order, whatever family wrote them, in the units of the text.
+    """The boxes of a text in order, in any family's notation, in the units of the text.
 
-    ``<box>`` and ``<|box_start|>`` tags, else ``"bbox_2d"`` in JSON, else bare ``(1,2),(3,4)`` of whole numbers, as
-    the published script falls back. None for one that is there and makes no sense: it hits nothing.
+    ``<box>`` and ``<|box_start|>`` tags, else ``"bbox_2d"`` in JSON, else bare ``(1,2),(3,4)`` of whole numbers, like
+    the published script. None for a malformed box, which hits nothing.
     """
     closed = max(text.rfind(tag) + len(tag) for tag in ("</box>", "box_end>", "box_end|>"))
-    inside = [first or second for first, second in _TAGGED.findall(text[:closed])]  # a babble of <box> takes no time
+    inside = [
+        first or second for first, second in _TAGGED.findall(text[:closed])
+    ]  # keeps repeated <box> linear in time
     inside = inside or _BBOX_2D.findall(text) or _BARE.findall(text)
     return [_corners(item) for item in inside]
 
@@ -69,7 +70,7 @@ def score_boxes(answer: str, reference: str, threshold: float = THRESHOLD) -> Hi
 
 
 def overlap(first: Corners | None, second: Corners | None) -> float:
-    """Intersection over union, in [0, 1]; 0 for boxes without area, turned around, or with NaN."""
+    """Intersection over union, in [0, 1]; 0 for boxes without area, inverted, or with NaN."""
     if first is None or second is None or not (_area(first) > 0 and _area(second) > 0):
         return 0.0
     width = min(first[2], second[2]) - max(first[0], second[0])
@@ -84,7 +85,7 @@ def _area(box: Corners) -> float:
 
 
 def _corners(text: str) -> Corners | None:
-    """Numbers apart by commas, brackets ignored; the first four, as the published script takes them."""
+    """The first four numbers, separated by commas, brackets ignored, as in the published script."""
     try:
         numbers = [float(part) for part in text.replace("(", "").replace(")", "").split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""METEOR: the reference implementation in Java where it is there, or the named ``meteor-lite``."""
+"""METEOR: the reference implementation in Java, or ``meteor-lite`` in Python."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 Array = np.ndarray[Any, Any]
 JAR = "meteor-1.5.jar"
 COLUMNS = 23
-"""Numbers per sample that the jar prints: lengths, function words, matches of four kinds, chunks, matched words."""
+"""Columns of the jar's output: lengths, function words, matches of four kinds, chunks, matched words."""
 
 
 _PORTER = snowballstemmer.stemmer("porter")
 
 
 class Meteor(Protocol):
-    """One METEOR: statistics that add up over samples, and a score from any sum of them."""
+    """A METEOR variant: additive statistics per sample, and a score from any sum of them."""
 
     @property
     def name(self) -> str:
-        """Says which one it is; stands in reports."""
+        """The variant, for reports."""
 
     def counts(self, answers: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Array:
         """N lists of words each -> (N, S)."""
@@ -44,7 +44,7 @@ def make_meteor(which: str) -> Meteor:
     """``jar`` or ``lite``.
 
     Raises:
-        KdkitError: an unknown name, or no Java or no pycocoevalcap for ``jar``: nothing is replaced silently.
+        KdkitError: an unknown name; ``jar`` without Java or pycocoevalcap.
     """
     if which == "lite":
         return MeteorLite()
@@ -56,7 +56,7 @@ def make_meteor(which: str) -> Meteor:
             "KD-ANS-016",
             "METEOR's jar cannot run here",
             why="no 'java' command" if jar else "pycocoevalcap, which has the jar, is not installed",
-            fix="install Java and 'pip install --no-deps pycocoevalcap', or choose meteor: lite, which is reported so",
+            fix="install Java and 'pip install --no-deps pycocoevalcap', or choose meteor: lite",
             code=ExitCode.MISSING,
         )
     return MeteorJar(jar)
@@ -107,11 +107,12 @@ class MeteorJar:
                 "METEOR's jar failed",
                 where=str(self.jar),
                 why=(done.stderr or done.stdout).strip()[-300:],
+                fix="check that 'java -jar' runs this file, or choose meteor: lite",
                 code=ExitCode.MISSING,
             )
         found = np.array(rows, dtype=np.float64)
         perfect = (found[:, 20] == 1) & (found[:, 21:23] == found[:, 0:2]).all(axis=1)
-        found[perfect, 20] = 0  # equal sentences have no fragmentation: so the jar adds samples up
+        found[perfect, 20] = 0  # as the jar does: equal sentences have no fragmentation
         return found
 
     def score(self, counts: Array) -> Array:
@@ -132,7 +133,7 @@ class MeteorJar:
 class MeteorLite:
     """METEOR of 2007 (Lavie and Agarwal, WMT 2007) with exact and stem matches alone: alpha 0.9, beta 3, gamma 0.5.
 
-    No synonyms and no paraphrases, so its figures are not those of METEOR 1.5 and are never called so.
+    Without synonyms and paraphrases, so its figures differ from METEOR 1.5 and have another name.
     """
 
     name = "meteor-lite"

@@ -1,4 +1,4 @@
-"""SPICE (Anderson et al., ECCV 2016): only by its own implementation, with a CoreNLP that the user has."""
+"""SPICE (Anderson et al., ECCV 2016) by its own implementation, with the user's CoreNLP."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAIN = "edu.anu.spice.SpiceScorer"
 
 
 class Spice:
-    """Runs SPICE's jar, out of an installed pycocoevalcap, with the CoreNLP of a folder. Nothing is downloaded.
+    """Runs SPICE's jar of an installed pycocoevalcap with the CoreNLP of a folder. Nothing is downloaded.
 
     Args:
         corenlp: folder that holds ``stanford-corenlp-3.6.0.jar`` and its models.
         memory: of the Java process.
 
     Raises:
-        KdkitError: saying which part is missing.
+        KdkitError: a missing part.
     """
 
     def __init__(self, corenlp: Path, memory: str = "8G") -> None:
@@ -52,7 +52,7 @@ class Spice:
         self._command = ["java", f"-Xmx{memory}", "-cp", os.pathsep.join(map(str, jars)), MAIN]
 
     def scores(self, answers: Sequence[str], references: Sequence[str]) -> np.ndarray[Any, Any]:
-        """(N,) F-scores in [0, 1] of N answers against one reference each; 0 where SPICE gives none.
+        """(N,) F-scores in [0, 1] of N answers against one reference each; 0 if SPICE gives none.
 
         Raises:
             KdkitError: when the jar fails.
@@ -68,7 +68,11 @@ class Spice:
             done = subprocess.run(command, cwd=name, capture_output=True, text=True, check=False)
             if done.returncode or not found.is_file():
                 raise KdkitError(
-                    "KD-ANS-019", "SPICE's jar failed", why=done.stderr.strip()[-300:], code=ExitCode.MISSING
+                    "KD-ANS-019",
+                    "SPICE's jar failed",
+                    why=done.stderr.strip()[-300:],
+                    fix="check the CoreNLP folder and the Java version (8), or remove the option corenlp",
+                    code=ExitCode.MISSING,
                 )
             scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(found.read_text("utf-8"))}
         return np.nan_to_num(np.array([scored[number] for number in range(len(rows))], dtype=np.float64))

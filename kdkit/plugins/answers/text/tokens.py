@@ -1,4 +1,4 @@
-"""From text to words, as the captioning metrics have them.
+"""Tokenizer of the captioning metrics.
 
 The rules follow the Penn Treebank tokenizer that pycocoevalcap calls (Stanford's ``PTBTokenizer``, in Java), without
 Java: lower case, contractions split (``doesn't`` -> ``does n't``), hyphenated words and numbers kept whole, brackets
@@ -12,7 +12,7 @@ import re
 PUNCTUATION = frozenset(("''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 """What pycocoevalcap removes after tokenizing."""
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-"""They stay: pycocoevalcap's list has them in upper case, its tokenizer writes them in lower case."""
+"""Not removed: pycocoevalcap's list has them in upper case, its tokenizer writes lower case."""
 
 _ABBREVIATION = r"(?:[a-z]\.){2,}|(?:dr|mr|mrs|ms|prof|vs|st|jr|sr)\.|(?:fig|no)\.(?=\s*\d)"
 _NUMBER = r"\d+\.\d+-\d+|[-+]?\d+(?:[.,:/]\d+)+|[-+]?\.\d+|[-+]?\d+(?![\w-])"

@@ -86,7 +86,7 @@ class ClinkdStudent(nn.Module):
             "preprocessing": str(preparation.images),
             "rope": str(self.settings.rope),
             "vision_rope": str(self.settings.vision_rope or "the model's own"),
-            "boxes": preparation.boxes.told(images.min_pixels, images.max_pixels, images.unit),
+            "boxes": preparation.boxes.identity(images.min_pixels, images.max_pixels, images.unit),
         }
 
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
@@ -147,9 +147,9 @@ class ClinkdStudent(nn.Module):
                 found = generate(self.base, self.preparation, prompts, decoding or Decoding())
         finally:
             self.train(mode)
-        said = self.preparation.boxes.said
+        convert = self.preparation.boxes.from_model
         return [
-            [replace(answer, text=said(sample, answer.text, prompt.sizes)) for answer in answers]
+            [replace(answer, text=convert(sample, answer.text, prompt.sizes)) for answer in answers]
             for sample, prompt, answers in zip(samples, prompts, found, strict=True)
         ]
 

@@ -1,4 +1,4 @@
-"""From a policy to weights, and what is said about gaps."""
+"""Weights of policies, and the gaps that they leave."""
 
 from __future__ import annotations
 
@@ -64,76 +64,62 @@ def test_a_policy_that_breaks_its_contract_is_named(answer: np.ndarray[Any, Any]
     assert caught.value.code is ExitCode.PLUGIN
 
 
-def test_an_uncovered_domain_says_what_would_change_it() -> None:
+def test_a_domain_without_teacher_names_thresholds_that_admit_one() -> None:
     found = table([[95, 86, 20], [92, 60, 10]])
     ct_only = policy_weights(found, Threshold())
     oct_, skin = domains_without_teacher(found, ct_only)
     assert (oct_.domain, oct_.best, oct_.accuracy) == ("oct", "t0", 0.86)
-    assert oct_.message == (
-        "domain 'oct': no teacher may teach it; the best is t0 with 0.86 (0.78-0.91, chance 0.25). "
-        "Policy 'threshold' with value 0.86 would admit it (0.77 on the lower bound), "
-        "as would fallback: best, or policy 'top-k'"
-    )
-    assert "not clearly better than guessing: add a teacher that knows this domain" in skin.message
+    assert oct_.admitting_thresholds == (0.86, 0.77)
+    assert all(word in oct_.message for word in ("'oct'", "0.86", "0.77", "'top-k'"))
+    assert (oct_.beats_guessing, skin.beats_guessing) == (True, False)
 
 
 @pytest.mark.parametrize("correct", range(44, 100, 7))
 @pytest.mark.parametrize("on", ["estimate", "lower"])
-def test_the_named_threshold_does_admit(correct: int, on: str) -> None:
+def test_the_named_threshold_admits_the_best_teacher(correct: int, on: str) -> None:
     found = table([[correct]], count=113)
     (gap,) = domains_without_teacher(found, np.zeros((1, 1)))
-    words = gap.message.replace("(", " ").split()
-    value = float(words[words.index("value") + 1]) if on == "estimate" else float(words[words.index("on") - 1])
+    value = gap.admitting_thresholds[on == "lower"]
     assert policy_weights(found, Threshold(value=value, on=on)).tolist() == [[1]]
 
 
-def test_where_only_the_registry_stands_in_the_way_that_is_said() -> None:
+def test_a_teacher_that_the_registry_excludes_is_named() -> None:
     found, limits = table([[95, 96, 20]]), {"t0": ["ct"]}
     weights = policy_weights(found, Threshold(), limits=limits)
     oct_, skin = domains_without_teacher(found, weights, limits)
-    assert oct_.message == (
-        "domain 'oct': no teacher may teach it; t0 with 0.96 (0.90-0.98, chance 0.25) is limited to other domains "
-        "in registry.yaml: change its 'domains', or add a teacher"
-    )
-    assert "not clearly better than guessing" in skin.message
+    assert (oct_.best, oct_.limited, skin.beats_guessing) == ("t0", True, False)
+    assert "'domains'" in oct_.message
     nowhere = {"t0": ["dermoscopy"]}
     (idle,) = teachers_without_domain(found, policy_weights(found, Threshold(), limits=nowhere), nowhere)
-    assert idle.message.endswith("it was measured in none that the registry lets it teach")
+    assert (idle.best_domain, idle.limited) == (None, True)
 
 
-def test_an_unmeasured_domain_is_uncovered() -> None:
+def test_an_unmeasured_domain_has_no_teacher() -> None:
     found = table([[95, NAN]])
     (gap,) = domains_without_teacher(found, policy_weights(found, Threshold()))
     assert (gap.domain, gap.best) == ("oct", None)
-    assert "could not be measured" in gap.message
 
 
 def test_a_teacher_that_passes_nowhere_is_named_with_its_best() -> None:
     found = table([[95, 96], [NAN, 70], [NAN, NAN]])
     idle = teachers_without_domain(found, policy_weights(found, Threshold()))
-    assert [item.message for item in idle] == [
-        "teacher 't1' passes the trust policy in no domain and will teach nothing; its best is 0.70 in 'oct'",
-        "teacher 't2' passes the trust policy in no domain and will teach nothing: it was measured in none",
-    ]
+    assert [(item.teacher, item.best_domain) for item in idle] == [("t1", "oct"), ("t2", None)]
+    assert idle[0].accuracy == 0.7
 
 
-def test_all_gaps_are_warned_of() -> None:
+def test_all_gaps_are_reported() -> None:
     found, reporter = table([[95, 50], [40, 50]]), Warned([])
     weights = policy_weights(found, Threshold())
     gaps, idle = domains_without_teacher(found, weights), teachers_without_domain(found, weights)
     warn_about_gaps(gaps, idle, reporter)
     assert reporter.warnings == [gaps[0].message, idle[0].message]
-    assert reporter.warnings[0].startswith("domain 'oct': no teacher may teach it; the best is t0 with 0.50")
-    assert reporter.warnings[1].startswith("teacher 't1' passes")
 
 
-def test_many_uncovered_domains_are_one_warning() -> None:
+def test_many_domains_without_teacher_are_one_warning() -> None:
     found, reporter = table([[NAN, 50, NAN]]), Warned([])
     warn_about_gaps(domains_without_teacher(found, np.zeros((1, 3))), (), reporter)
     (warning,) = reporter.warnings
-    assert warning.splitlines() == [
-        "domains 'ct', 'oct', 'skin': no teacher may teach them",
-        "  ct, skin: trust could not be measured there: label or answer some calibration samples",
-        "  oct: the best is t0 with 0.50 (0.40-0.60, chance 0.25). Policy 'threshold' with value 0.5 would admit it "
-        "(0.4 on the lower bound), as would fallback: best, or policy 'top-k'",
-    ]
+    named, unmeasured, measured = warning.splitlines()
+    assert all(domain in named for domain in ("'ct'", "'oct'", "'skin'"))
+    assert unmeasured.startswith("  ct, skin: ")
+    assert measured.startswith("  oct: ")
