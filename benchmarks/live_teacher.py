@@ -28,10 +28,10 @@ from PIL import Image
 from torch import nn
 
 from kdkit.core.contracts import Silent, Student
-from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.build import build
-from kdkit.core.distill.run import Options, make_feed, prepare
+from kdkit.core.distill.run import Options, make_dataloader, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
@@ -144,9 +144,16 @@ def steps_of(root: Path, *, live: bool, steps: int) -> Iterator[float]:
     prepared = prepare(project, Options(cpu=True), Silent())
     plan = prepared.plan
     assert [teacher.live for teacher in plan.teachers] == [live]
-    made = build(project, plan, prepared.survey, None, Silent())
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=steps + SAMPLES, seed=0)
-    feed = make_feed(prepared, made, Accelerator(cpu=True), schedule)
+    made = build(
+        plan,
+        prepared.inventory,
+        prepared.student,
+        prepared.catalogue,
+        scratch=project.state / "previous-version",
+        reporter=Silent(),
+    )
+    schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=steps + SAMPLES, seed=0)
+    feed = make_dataloader(plan, made, Accelerator(cpu=True), schedule)
     made.task.train()
     return timed_steps(made.task, feed, make_optimizer(made.task, plan.settings))
 

@@ -17,6 +17,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import kdkit
 from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
@@ -52,6 +53,9 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for page in ("index", "reference/commands", "reference/errors", "reference/python", "explanation/architecture"):
         assert (tmp_path / "html" / f"{page}.html").is_file()
+    reference = (tmp_path / "html/reference/python.html").read_text(encoding="utf-8")
+    documented = set(re.findall(r'class="sig sig-object py" id="[\w.]*?(\w+)"', reference))
+    assert {*kdkit.__all__} - documented == {"__version__", "hookimpl"}
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -79,14 +83,15 @@ def test_an_error_site_is_read_from_the_source(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "module.py").write_text(
-        "def load(path, kind):\n"
+        "def load(path, kind, known):\n"
         "    reason = f'{kind} expected'\n"
-        "    raise KdkitError('KD-AB-001', f\"'{path.name}' is \" 'wrong', why=reason, fix='a' if kind else 'b',\n"
+        "    raise KdkitError('KD-AB-001', f\"'{path.name}' has {len(known)} {', '.join(sorted(known))}\" ' lines',\n"
+        "                     why=reason, fix='a' if kind else did_you_mean(kind, known),\n"
         "                     code=ExitCode.MISSING if kind else ExitCode.DENIED)\n"
     )
     (site,) = errors.error_sites(package)
-    assert (site.id, site.message, site.line) == ("KD-AB-001", "'{path.name}' is wrong", 3)
-    assert (site.cause, site.remedy, site.codes) == ("{kind} expected", "a / b", (3, 4))
+    assert (site.id, site.message, site.line) == ("KD-AB-001", "'{name}' has {count} {known} lines", 3)
+    assert (site.cause, site.remedy, site.codes) == ("{kind} expected", "a / did you mean '{name}'?", (3, 4))
 
 
 # ------------------------------------------------------------------------------------ plugins

@@ -141,25 +141,73 @@ def _codes(node: ast.expr) -> Iterator[int]:
 
 
 def _text(node: ast.expr, scope: ast.AST, depth: int = 0) -> str:
-    """A string expression as people read it, with ``{expression}`` where it is not literal."""
+    """A string expression for the page: ``{name}`` where it is not literal, `` / `` between alternatives."""
     match node:
         case ast.Constant(value=str(value)):
             return value
         case ast.JoinedStr(values=parts):
             return "".join(_text(part, scope, depth) for part in parts)
         case ast.FormattedValue(value=value):
-            return f"{{{ast.unparse(value)}}}"
+            return _part(value)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _text(left, scope, depth) + _text(right, scope, depth)
         case ast.IfExp(body=body, orelse=orelse):
-            return " / ".join(filter(None, (_text(body, scope, depth), _text(orelse, scope, depth))))
+            return _either(_text(body, scope, depth), _text(orelse, scope, depth))
         case ast.BoolOp(values=values):
-            return " / ".join(filter(None, (_text(value, scope, depth) for value in values)))
+            return _either(*(_text(value, scope, depth) for value in values))
         case ast.Name(id=name) if depth < 2:
             values = _assigned(name, scope)
             if values:
-                return " / ".join(dict.fromkeys(_text(value, scope, depth + 1) for value in values))
-    return f"{{{ast.unparse(node)}}}"
+                return _either(*(_text(value, scope, depth + 1) for value in values))
+    return _part(node)
+
+
+def _either(*texts: str) -> str:
+    return " / ".join(dict.fromkeys(filter(None, texts)))
+
+
+def _part(node: ast.expr) -> str:
+    """A value within a message: ``{name}``, or the literals among which the code chooses."""
+    match node:
+        case ast.IfExp(body=ast.Constant(value=str(first)), orelse=ast.Constant(value=str(second))):
+            return f"{first}/{second}" if first and second else f"({first or second})"
+        case ast.BinOp(left=ast.Constant(value=str(plural)), op=ast.Mult()):
+            return f"({plural})"
+        case ast.Call(func=ast.Name(id="did_you_mean")):
+            return "did you mean '{name}'?"
+    return f"{{{_name(node)}}}"
+
+
+def _name(node: ast.AST) -> str:
+    """A short name for an expression: ``paths`` for ``', '.join(sorted(self.paths))``, ``count`` for ``len(...)``."""
+    match node:
+        case ast.Name(id=name):
+            return name.strip("_").lower()
+        case ast.Attribute(value=ast.Call(func=ast.Name(id="type")), attr="__name__"):
+            return "type"
+        case ast.Attribute(value=value, attr=name):
+            return _name(value) if name in {"what", "why", "fix", "args"} else name.strip("_")
+        case ast.Subscript(slice=ast.Constant(value=str(key))):
+            return key
+        case ast.Subscript(value=value):
+            return _name(value)
+        case ast.Call(func=ast.Name(id="len" | "sum")):
+            return "count"
+        case ast.Call(
+            func=ast.Name(id="str" | "int" | "name_some" | "sorted" | "repr" | "min" | "max"), args=[value, *_]
+        ):
+            return _name(value)
+        case ast.Call(func=ast.Attribute(attr="join"), args=[value, *_]):
+            return _name(value)
+        case ast.Call(func=ast.Attribute(value=value, attr="strip" | "splitlines" | "get" | "split")):
+            return _name(value)
+        case ast.Call(func=function):
+            return _name(function)
+        case ast.GeneratorExp(elt=value) | ast.ListComp(elt=value) | ast.BinOp(left=value) | ast.IfExp(body=value):
+            return _name(value)
+        case ast.BoolOp(values=[value, *_]) | ast.JoinedStr(values=[ast.FormattedValue(value=value), *_]):
+            return _name(value)
+    return "value"
 
 
 def _assigned(name: str, scope: ast.AST) -> list[ast.expr]:

@@ -35,15 +35,15 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "task": ("EvaluationTask", "ModelFeatures", "DomainScore"),
     "recipe": (),
 }
-"""What of ``kdkit.core.contracts`` a family's objects do, take and give."""
+"""Names of ``kdkit.core.contracts`` that describe the objects of a family."""
 MORE: dict[Family, str] = {
     "loader": "`factory` reads the folder only, without network and without pickle. A teacher is a `DualEncoder` (one "
     "vector per image and text) or a `SignalSource` (any named arrays per sample).",
     "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
     "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
     "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
-    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). One whose factory takes `prompts` is given "
-    "the project's.",
+    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities). A factory with an argument `prompts` gets "
+    "those of the project.",
     "recipe": "[Recipes](../recipes.md) describes the file.",
 }
 
@@ -102,8 +102,8 @@ def page(hook: str) -> str:
     lines += [
         "## Example",
         "",
-        f"What `kdkit new-plugin mine --kind {family}` writes; {contract} checks it, as `kdkit plugins verify "
-        "kdkit-mine` does ([Test a plugin](../../howto/test-plugin.md)).",
+        f"`kdkit new-plugin mine --kind {family}` writes this. {contract} checks it, and so does `kdkit plugins verify "
+        "kdkit-mine` ([Test a plugin](../../howto/test-plugin.md)).",
         "",
         *_example(family),
     ]
@@ -114,7 +114,7 @@ def _fields(kind: type[Any]) -> Iterator[str]:
     documented = {name: text for owner in reversed(kind.__mro__) for name, text in _comments(owner).items()}
     for field in dataclasses.fields(kind):
         if field.name not in documented:
-            raise ValueError(f"{kind.__name__}.{field.name} says nothing about itself")
+            raise ValueError(f"{kind.__name__}.{field.name} has no docstring")
         default = "required" if _default(field) is dataclasses.MISSING else f"`{_default(field)!r}`"
         text = _prose(documented[field.name]).replace("|", "\\|")
         yield f"| `{field.name}` | `{_escaped(str(field.type))}` | {default} | {text} |"
@@ -131,7 +131,7 @@ def _escaped(text: str) -> str:
 
 
 def _part(name: str) -> Iterator[str]:
-    """A protocol with its methods, or a data class or an alias with what is said about it."""
+    """A protocol with its methods, or a data class or an alias with its docstring."""
     found: Any = getattr(contracts, name)
     if not inspect.isclass(found):
         yield f"{_prose(_comments(protocols)[name])}"
@@ -149,18 +149,18 @@ def _part(name: str) -> Iterator[str]:
                 continue
             function = value.fget if isinstance(value, property) else value
             assert function is not None
-            yield f"- `{_call(member, function, isinstance(value, property))}`" + _said(function)
+            yield f"- `{_call(member, function, isinstance(value, property))}`" + _docstring(function)
 
 
 def _call(name: str, function: Any, is_property: bool) -> str:
-    told = inspect.signature(function)
+    whole = inspect.signature(function)
     if is_property:
-        return f"{name}: {told.return_annotation}"
-    own = told.replace(parameters=list(told.parameters.values())[1:])
-    return f"{name}{own}".replace("'", "")
+        return f"{name}: {whole.return_annotation}"
+    without_self = whole.replace(parameters=list(whole.parameters.values())[1:])
+    return f"{name}{without_self}".replace("'", "")
 
 
-def _said(function: Any) -> str:
+def _docstring(function: Any) -> str:
     text = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
     return f": {_prose(text)}" if text else ""
 
@@ -192,8 +192,8 @@ def _comments(owner: type[Any] | ModuleType) -> dict[str, str]:
         target = statement.target if isinstance(statement, ast.AnnAssign) else None
         if isinstance(statement, ast.Assign):
             target = statement.targets[0] if isinstance(statement.targets[0], ast.Name) else None
-        said = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
-        if isinstance(target, ast.Name) and said:
+        documented = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
+        if isinstance(target, ast.Name) and documented:
             assert isinstance(follower, ast.Expr)
             assert isinstance(follower.value, ast.Constant)
             comments[target.id] = " ".join(str(follower.value.value).split())

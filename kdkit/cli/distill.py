@@ -10,9 +10,8 @@ from kdkit.cli import console
 from kdkit.core.base.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.correction.schedule import Rounds
     from kdkit.core.distill.cost_estimate import Estimate
-    from kdkit.core.distill.plan.plan import Plan
+    from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.project.lineage import CorrectionRecord
 
@@ -99,16 +98,18 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
         "",
         f"{plan.fresh} samples bring something new; {plan.replayed} are replayed beside them.",
     ]
-    if plan.uncovered:
-        lines.append(f"No teacher may teach: {', '.join(plan.uncovered)}")
-    if plan.left_out:
-        lines.append(f"{plan.left_out} samples are left out: nobody speaks of them.")
-    if plan.unguarded:
-        lines.append(f"{plan.parent} knows, and no teacher repeats here: {', '.join(plan.unguarded)}")
+    if plan.domains_without_teacher:
+        lines.append(f"No teacher covers: {', '.join(plan.domains_without_teacher)}")
+    if plan.skipped_samples:
+        lines.append(f"{plan.skipped_samples} training samples skipped: no teacher covers them.")
+    if plan.domains_without_rehearsal:
+        lines.append(f"{plan.parent} knows, but no teacher rehearses: {', '.join(plan.domains_without_rehearsal)}")
     if plan.parent and plan.previous.weight:
-        lines.append(f"{plan.parent} speaks for itself: {plan.previous.loss}, weight {plan.previous.weight:g}")
-    if plan.rounds is not None:
-        lines.append(_rounds_text(plan.rounds))
+        lines.append(
+            f"{plan.parent} is used as an extra teacher ({plan.previous.loss}, weight {plan.previous.weight:g})"
+        )
+    if plan.correction is not None:
+        lines.append(_rounds_text(plan.correction))
     settings = plan.settings
     return "\n".join(
         [
@@ -120,7 +121,7 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     )
 
 
-def _rounds_text(rounds: Rounds) -> str:
+def _rounds_text(rounds: CorrectionSchedule) -> str:
     if not rounds.steps:
         return "The run ends before the first correction."
     shown = ", ".join(map(str, rounds.steps[:8])) + (" ..." if len(rounds.steps) > 8 else "")

@@ -1,4 +1,4 @@
-"""The conformance kit: contract classes for the authors of plugins (docs/testing-plugins.md).
+"""The conformance kit: contract classes for the authors of plugins (docs/howto/test-plugin.md).
 
 Subclass the contract of a family in a test module and name the entry; pytest then runs its checks::
 

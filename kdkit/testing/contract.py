@@ -1,4 +1,4 @@
-"""What every contract class shares: which entry it checks, how that is made, and where examples may be written."""
+"""Base of the contract classes: the entry under test, how to make it, a scratch folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def once(method: Callable[[Any], T]) -> Callable[[Any], T]:
     """
 
     @wraps(method)
-    def remembered(self: Any) -> T:
+    def cached(self: Any) -> T:
         kind = type(self)
         if "_made" not in vars(kind):
             kind._made = {}
@@ -42,11 +42,11 @@ def once(method: Callable[[Any], T]) -> Callable[[Any], T]:
             raise found
         return found
 
-    return remembered
+    return cached
 
 
 def skip(why: str) -> SkipTest:
-    """To be raised by a check that cannot be made here; pytest and ``kdkit plugins verify`` both know it."""
+    """An exception for checks that cannot run here; pytest and ``kdkit plugins verify`` both report it as skipped."""
     return SkipTest(why)
 
 
@@ -69,14 +69,14 @@ class Contract:
 
     @property
     def entry(self) -> Entry:
-        """What is checked."""
+        """The entry under test."""
         return self.catalogue.get(self.family, self.name)
 
     def make(self, **options: Any) -> Any:
         """A new object from the factory, with :attr:`options` and ``options``.
 
         Raises:
-            SkipTest: the factory asks for options, and :attr:`options` is empty.
+            SkipTest: the factory requires options, and :attr:`options` is empty.
         """
         try:
             return self.catalogue.make(self.family, self.name, **{**self.options, **options})
@@ -106,8 +106,8 @@ def _base(contract: Contract) -> str:
     return next(kind.__name__ for kind in type(contract).__mro__ if kind.__module__.startswith("kdkit.testing."))
 
 
-def complaint(action: Callable[[], object], wanted: str, named: str) -> KdkitError:
-    """The error with which ``action`` complains, as it should, about ``named``."""
+def expected_error(action: Callable[[], object], wanted: str, named: str) -> KdkitError:
+    """The :class:`KdkitError` that ``action`` must raise; it must mention ``named``."""
     try:
         action()
     except KdkitError as error:
@@ -116,6 +116,5 @@ def complaint(action: Callable[[], object], wanted: str, named: str) -> KdkitErr
         raise AssertionError(f"expected {wanted}, got {type(error).__name__}: {error}") from error
     else:
         raise AssertionError(f"expected {wanted}, got none")
-    said = f"{found.headline} {found.why}"
-    assert named in said, f"expected {wanted} that names {named}, got: {found.headline}"
+    assert named in f"{found.headline} {found.why}", f"expected {wanted} that names {named}, got: {found.headline}"
     return found

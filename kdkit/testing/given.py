@@ -16,16 +16,22 @@ MODULE = "kdkit_verified_tests"
 
 
 def contracts_of(path: Path) -> list[type[Any]]:
-    """The classes of a test module that say what they check, as pytest would collect them.
+    """The named contract classes of a test module, as pytest would collect them.
 
     Raises:
         KdkitError: no such file, one that cannot be imported, or one without contract classes.
     """
     if not path.is_file():
-        raise KdkitError("KD-TEST-001", "no such file of tests", where=str(path), code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-TEST-001",
+            "test file not found",
+            where=str(path),
+            fix="check the path after --tests",
+            code=ExitCode.MISSING,
+        )
     spec = spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
-        raise KdkitError("KD-TEST-002", "this is no Python file", where=str(path))
+        raise KdkitError("KD-TEST-002", "not a Python file", where=str(path), fix="name a file that ends in .py")
     module = module_from_spec(spec)
     sys.modules[MODULE] = module
     sys.path.insert(0, str(path.resolve().parent))  # as pytest does
@@ -33,7 +39,11 @@ def contracts_of(path: Path) -> list[type[Any]]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise KdkitError(
-            "KD-TEST-003", "this file of tests cannot be imported", where=str(path), why=one_line(error)
+            "KD-TEST-003",
+            "cannot import the test file",
+            where=str(path),
+            why=one_line(error),
+            fix="run it with pytest first",
         ) from error
     finally:
         sys.path.pop(0)
@@ -46,8 +56,8 @@ def contracts_of(path: Path) -> list[type[Any]]:
     if not named:
         raise KdkitError(
             "KD-TEST-004",
-            "this file has no contract class with a name",
+            "no contract class with a name in the test file",
             where=str(path),
-            fix="see docs/testing-plugins.md",
+            fix="subclass a contract of kdkit.testing and set name",
         )
     return named

@@ -61,11 +61,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all checks of a plugin.
+    """Results of all checks of a plugin.
 
     Attributes:
         plugin, version: the distribution.
-        broken: a plugin of it cannot be loaded; its specs could not be checked.
+        broken: a plugin of the distribution did not load; its specs were not checked.
         checks: those of the distribution first, then by entry.
     """
 
@@ -89,15 +89,15 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
 
     Args:
         name: a distribution, or an entry point of one.
-        tests: a Python file with the author's contract classes, whose examples and options are then used.
-        reporter: told about progress.
+        tests: a Python file with the author's contract classes; their examples and options are used.
+        reporter: shows progress.
 
     Raises:
-        KdkitError: no such plugin, one that was not to be loaded, a file of tests that cannot be imported.
+        KdkitError: no such plugin, a disabled plugin, a test file that cannot be imported.
     """
     if not __debug__:
         raise KdkitError(
-            "KD-TEST-005", "checks are assertions, which Python leaves out with -O", fix="unset PYTHONOPTIMIZE"
+            "KD-TEST-005", "the checks are assertions, and Python runs with -O", fix="unset PYTHONOPTIMIZE"
         )
     for found in installed():
         if normal(name) in (found.distribution, normal(found.point.name)):
@@ -134,9 +134,9 @@ def _records(catalogue: Catalogue, name: str) -> list[PluginRecord]:
     if any(record.status == "disabled" for record in found):
         raise KdkitError(
             "KD-TEST-008",
-            f"the plugin '{name}' was not loaded",
-            why="--no-plugins, KDKIT_NO_PLUGINS or KDKIT_PLUGINS leaves it out",
-            fix="leave these out to check it",
+            f"plugin '{name}' is disabled",
+            why="--no-plugins, KDKIT_NO_PLUGINS or KDKIT_PLUGINS excludes it",
+            fix="unset these to check it",
         )
     return found
 

@@ -45,7 +45,7 @@ def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
 def test_the_life_of_a_student(toy: Cli) -> None:
     planned = toy("distill", "--dry-run", "--json")
     plan = planned.json
-    assert (plan["parent"], plan["steps"], plan["uncovered"]) == (None, 40, ["xray"])
+    assert (plan["parent"], plan["steps"], plan["domains_without_teacher"]) == (None, 40, ["xray"])
     assert plan["estimate"]["seconds"] > 0
     assert "'xray'" in planned.stderr
     assert not (toy.folder / "versions").exists()

@@ -315,7 +315,7 @@ def spoil_unknown_field(folder: Path) -> None:
     [
         (spoil_config, "not an open_clip model"),
         (spoil_no_weights, "no weights"),
-        (spoil_truncated, "do not fit"),
+        (spoil_truncated, "damaged"),
         (spoil_missing_key, "do not fit"),
         (spoil_extra_key, "do not fit"),
         (spoil_tokenizer, "the tokenizer"),

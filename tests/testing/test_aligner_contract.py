@@ -103,7 +103,7 @@ MISTAKES = [
     (MovesSeed, "test_deterministic", "fitting moves torch's global seed"),
     (Centered, "test_rows_are_independent", "a row alone and in a batch"),
     (HiddenState, "test_state_round_trip", "encoded after a state round trip"),
-    (InPlace, "test_inputs_are_left_alone", "the features 'image' were changed in place"),
+    (InPlace, "test_inputs_unchanged", "the features 'image' were changed in place"),
     (NeedsGradients, "test_no_gradient", "does not require grad"),
     (Rounded, "test_bf16", "in bf16: expected the same within 0.05"),
 ]

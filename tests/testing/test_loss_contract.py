@@ -162,7 +162,7 @@ MISTAKES = [
     (Drawn, "test_scalar", "value, computed again: expected the same"),
     (Detached, "test_gradient_reaches_student", "expected a gradient at the student, got none or 0"),
     (IdleParameter, "test_gradient_reaches_student", "no gradient at the parameter 'scale'"),
-    (InPlace, "test_inputs_are_left_alone", "was changed in place"),
+    (InPlace, "test_inputs_unchanged", "was changed in place"),
     (Unweighted, "test_rows_without_weight", "value after rows of weight 0 changed"),
     (Neighbors, "test_rows_without_weight", "value after rows of weight 0 changed"),
     (ByZero, "test_no_weight_at_all", "all weights 0: expected 0, got nan"),
@@ -171,8 +171,8 @@ MISTAKES = [
     (NeedsBoth, "test_other_signals", "KeyError: 'image'"),
     (Distance, "test_other_tokens", "expected 'tokens' among its signals"),
     (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
-    (Hasty, "test_shares_add_up", "totals: processes would wait for ever"),
-    (HalfGradient, "test_gradcheck", "not that of finite differences"),
+    (Hasty, "test_shares_add_up", "totals: processes would deadlock"),
+    (HalfGradient, "test_gradcheck", "gradcheck failed"),
     (HiddenState, "test_state_round_trip", "value after a state round trip"),
 ]
 
@@ -202,7 +202,7 @@ def test_every_check_of_the_contract_has_a_mistake_that_it_finds() -> None:
 def test_unknown_signals_need_a_batch_of_the_author() -> None:
     checks = found_by(LossContract, HERE + "Distance", spec={"signals": ("heat",)})
     assert {check.status for check in checks} == {"skipped"}
-    assert checks[0].message == "no example of the signals heat; override batch() of LossContract"
+    assert "batch() of LossContract" in checks[0].message
 
 
 def test_a_loss_without_teachers_has_no_rows_of_theirs() -> None:

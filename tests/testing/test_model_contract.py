@@ -213,12 +213,14 @@ def test_a_mistake_is_found(loader: Callable[..., Any], check: str, message: str
 
 def test_marks_are_files_of_the_example() -> None:
     found = failed(found_by(Example, HERE + "right", spec={"marks": ("config.json",)}))
-    assert found == {"test_marks": "the example has no 'config.json', by which it would be recognized"}
+    assert set(found) == {"test_marks"}
+    assert "'config.json'" in found["test_marks"]
 
 
 def test_model_types_have_that_of_the_example() -> None:
     found = failed(found_by(Example, HERE + "right", spec={"marks": (), "model_types": ("clip",)}))
-    assert found == {"test_marks": "the example's config.json has model_type None: not in model_types"}
+    assert set(found) == {"test_marks"}
+    assert "model_type None" in found["test_marks"]
 
 
 def test_every_check_finds_a_mistake() -> None:
@@ -228,7 +230,8 @@ def test_every_check_finds_a_mistake() -> None:
 def test_when_it_does_not_load_the_other_checks_say_so() -> None:
     found = found_by(Example, HERE + "Online")
     assert set(failed(found)) == {"test_loads", "test_empty_folder"}
-    assert {c.message for c in found if c.status == "skipped"} == {"model() failed in a check before"}
+    (reason,) = {c.message for c in found if c.status == "skipped"}
+    assert "model() failed" in reason
 
 
 # ------------------------------------------------------------------------------- the facts of a teacher
@@ -267,7 +270,7 @@ def test_facts_that_are_not_the_models_are_found() -> None:
     wanted = {"image_dim": "the model gives", "image_size": "preprocess gives (3, 48, 48)"}
     for fact, message in wanted.items():
         found = failed(found_by(TeacherContract, spec={**DEMO, fact: 9999}))
-        assert f"the catalogue says {fact} 9999, {message}" in found["test_facts_fit_model"]
+        assert f"{fact} 9999, {message}" in found["test_facts_fit_model"]
 
 
 def test_of_a_teacher_on_the_hub_the_facts_are_checked() -> None:
@@ -275,7 +278,8 @@ def test_of_a_teacher_on_the_hub_the_facts_are_checked() -> None:
     assert failed(found) == {}
     assert {c.name for c in found if c.status == "passed"} == {"test_source_and_loader", "test_license", "test_sizes"}
     (reason,) = {c.message for c in found if c.status == "skipped"}
-    assert reason.startswith("its files are fetched from hf:someone/model; override folder()")
+    assert "hf:someone/model" in reason
+    assert "folder()" in reason
 
 
 def test_a_copy_of_what_is_on_the_hub_can_be_given() -> None:

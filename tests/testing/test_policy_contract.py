@@ -78,7 +78,7 @@ MISTAKES = [
     (NoTeachers, "test_shape", "zero-size array"),
     (PassesNan, "test_range", "expected finite weights"),
     (Percent, "test_range", "expected weights in [0, 1], got 0 to 100"),
-    (Generous, "test_unmeasured", "expected 0 where the accuracy is NaN"),
+    (Generous, "test_unmeasured", "expected weight 0 where the accuracy is NaN"),
     (FirstWins, "test_order_does_not_matter", "Not equal to tolerance"),
     (InPlace, "test_deterministic", "the policy changed the table"),
     (Drawn, "test_deterministic", "two calls on the same table gave different weights"),

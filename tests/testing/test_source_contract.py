@@ -121,7 +121,7 @@ def test_a_mistake_is_found(source: Callable[..., Any], check: str, message: str
 def test_without_an_example_it_says_how_to_give_one() -> None:
     found = found_by(SourceContract, HERE + "lines")
     assert {check.status for check in found} == {"skipped"}
-    assert {check.message for check in found} == {"a source needs an example; override location() of SourceContract"}
+    assert all("location() of SourceContract" in check.message for check in found)
 
 
 def test_a_source_of_folders_brings_its_own_damaged_example() -> None:
@@ -130,10 +130,7 @@ def test_a_source_of_folders_brings_its_own_damaged_example() -> None:
             return super().location().parent
 
     found = {check.name: check.message for check in found_by(Folder, HERE + "lines_of_folder")}
-    assert (
-        found["test_damaged_example"]
-        == "a source of folders needs a damaged example; override damaged() of SourceContract"
-    )
+    assert "damaged() of SourceContract" in found["test_damaged_example"]
 
 
 def lines_of_folder(location: Path) -> Iterator[Sample]:

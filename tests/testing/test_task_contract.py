@@ -93,9 +93,7 @@ def test_a_task_that_is_right_passes() -> None:
 
 def test_a_task_that_reads_answers_needs_an_example() -> None:
     found = found_by(TaskContract, HERE + "Nearest", spec={"reads": "answers"})
-    assert {(check.status, check.message.partition(";")[0]) for check in found} == {
-        ("skipped", "a task that reads answers needs an example")
-    }
+    assert {check.status for check in found} == {"skipped"}
 
 
 @pytest.mark.parametrize(("task", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))

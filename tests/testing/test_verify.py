@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.testing import PluginContract, checks
 from kdkit.testing.verify import CONTRACTS, Report, verify_plugin
@@ -147,7 +147,8 @@ def test_a_plugin_that_ends_the_process_in_a_check_fails_it(install: Install) ->
 def test_what_a_plugin_lacks_is_said_whole(install: Install) -> None:
     install("kdkit-bad", policy("kdkit_bad", factory="kdkit_gone:Half"))
     found = problems(verify_plugin("kdkit-bad"))["policy kdkit-bad:half: test_shape"]
-    assert "cannot import what a plugin declares; ModuleNotFoundError: No module named 'kdkit_gone'" in found
+    assert "ModuleNotFoundError" in found
+    assert "'kdkit_gone'" in found
 
 
 def test_what_a_plugin_prints_does_not_reach_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,24 +183,23 @@ def test_the_classes_of_the_author_take_the_place_of_the_plain_ones(install: Ins
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [(None, "no such file"), ("import nothing_like_this", "cannot be imported"), ("x = 1", "no contract class")],
+    ("text", "error"),
+    [(None, "KD-TEST-001"), ("import nothing_like_this", "KD-TEST-003"), ("x = 1", "KD-TEST-004")],
 )
-def test_a_file_of_tests_that_is_none(text: str | None, message: str, install: Install, tmp_path: Path) -> None:
+def test_unusable_test_file(text: str | None, error: str, install: Install, tmp_path: Path) -> None:
     install("kdkit-good", policy("kdkit_good"))
     tests = tmp_path / "test_it.py"
     if text is not None:
         tests.write_text(text)
-    with pytest.raises(KdkitError, match=message):
+    with raises_error(error, where=str(tests)):
         verify_plugin("kdkit-good", tests=tests)
 
 
 def test_a_name_that_nothing_or_too_much_has(install: Install) -> None:
     install("kdkit-one", policy("kdkit_one"), entry_points="[kdkit]\nsame = kdkit_one\n")
     install("kdkit-two", policy("kdkit_two"), entry_points="[kdkit]\nsame = kdkit_two\n")
-    with raises_error("KD-TEST-007", mentions=("'same'",)) as several:
+    with raises_error("KD-TEST-007", mentions=("'same'", "kdkit-one, kdkit-two")):
         verify_plugin("same")
-    assert several.value.fix == "name one: kdkit-one, kdkit-two"
     with raises_error("KD-TEST-006", mentions=("'kdkit-three'",)) as none:
         verify_plugin("kdkit-three")
     assert none.value.code == ExitCode.MISSING

@@ -1,4 +1,4 @@
-"""``distill --dry-run``: the plan, and what it will cost by a measurement of a few real steps."""
+"""``distill --dry-run``: the plan, and its cost measured on a few real steps."""
 
 from __future__ import annotations
 
@@ -13,139 +13,149 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.distill.loop.accelerator import accelerate, part
-from kdkit.core.distill.loop.sampler import BatchSchedule
-from kdkit.core.distill.plan.plan import Plan
-from kdkit.core.distill.run import Options, Prepared, make_feed, prepare
+from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.plan.types import Plan
+from kdkit.core.distill.run import Options, Prepared, make_dataloader, prepare
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from kdkit.core.distill.model.build import Build
     from kdkit.core.project.project import Project
 
-PROBE_STEPS = 4
-"""The first step of a run is slow (threads, caches) and is not counted."""
-PROBE_ANSWERS = 16
-"""One of them is asked for beforehand."""
+TRIAL_STEPS = 4
+"""The first step of a run is slow (threads, caches) and not counted."""
+TRIAL_ANSWERS = 16
+"""The first answer is not counted either."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Attributes:
-    seconds: of training, from ``PROBE_STEPS`` steps on this machine; decoding every image once is included
-        as far as those steps show it.
-    memory: bytes of parameters (live teachers' too), gradients, optimizer state and kept student inputs; activations
-        come on top.
-    disk: bytes of the version and its checkpoints.
-    free: bytes free on the project's disk.
-    correcting: seconds of the student's answers in all rounds of correction, from a few answers of the student as it
-        starts: one that has not learnt yet where to end takes longest. A corrector's time comes on top.
-    remembering: seconds in which the previous version is asked what it knows, from the samples of those steps.
+    """Cost of a run on this machine.
+
+    Attributes:
+        seconds: of training, from ``TRIAL_STEPS`` steps, which include decoding as far as they show it.
+        memory: bytes of parameters (with live teachers), gradients, optimizer state and cached inputs; activations
+            come on top.
+        disk: bytes of the version and its checkpoints.
+        free: bytes free on the project's disk.
+        correction_seconds: of the student's answers in all rounds of correction, from a few answers of the untrained
+            student, which are the longest. A corrector's time comes on top.
+        previous_seconds: of the previous version's targets, from the samples of the trial steps.
     """
 
     seconds: float
     memory: int
     disk: int
     free: int
-    correcting: float = 0.0
-    remembering: float = 0.0
+    correction_seconds: float = 0.0
+    previous_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
         """One line for people."""
-        training = f"about {self.seconds:.0f} s of training on this machine (measured on {PROBE_STEPS} steps)"
-        answers = f"{self.correcting:.0f} s of answers to be corrected at most, " if self.correcting else ""
-        asking = f"{self.remembering:.0f} s of the previous version's signals, " if self.remembering else ""
+        training = f"about {self.seconds:.0f} s of training on this machine (measured on {TRIAL_STEPS} steps)"
+        answers = f"at most {self.correction_seconds:.0f} s of answers to correct, " if self.correction_seconds else ""
+        targets = f"{self.previous_seconds:.0f} s of the previous version's targets, " if self.previous_seconds else ""
         return (
-            f"{training}, {answers}{asking}{self.memory / 2**20:.0f} MiB of memory besides activations, "
+            f"{training}, {answers}{targets}{self.memory / 2**20:.0f} MiB of memory besides activations, "
             f"{self.disk / 2**20:.0f} MiB on disk ({self.free / 2**30:.1f} GiB free)"
         )
 
 
 def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
-    """Plan as :func:`kdkit.core.distill.run.distill` would, measure a few steps on a copy, write no version.
+    """Plan as :func:`kdkit.core.distill.run.distill` does, measure a few steps, and write no version.
 
-    Features that are missing are extracted, since trust, and so the plan, cannot be known without them.
+    Missing features are extracted, because trust and the plan depend on them.
     """
-    accelerator = accelerate(options.precision, cpu=options.cpu)
-    talk = reporter if accelerator.is_main_process else Silent()
+    accelerator = make_accelerator(options.precision, cpu=options.cpu)
+    reporter = reporter if accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
-        prepared = prepare(project, options, talk, str(accelerator.device))
-    return prepared.plan, _measure(project, prepared, accelerator)
+        prepared = prepare(project, options, reporter, str(accelerator.device))
+    return prepared.plan, _measure(project.state, prepared, accelerator)
 
 
-def _measure(project: Project, prepared: Prepared, accelerator: Any) -> Estimate:
+def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
     from kdkit.core.distill.loop.checkpoint import Checkpoints
     from kdkit.core.distill.loop.train import train
     from kdkit.core.distill.model.build import build
-    from kdkit.core.distill.model.previous_version import LABEL, forget, remembered
+    from kdkit.core.distill.model.previous_version import FOLDER, LABEL
 
-    plan = prepared.plan
-    few = min(PROBE_STEPS, plan.settings.steps)
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
-    shown = np.unique(np.concatenate([schedule[step] for step in range(few)]))
-    asking = _Clock(LABEL)
-    made = build(project, plan, prepared.survey, prepared.parent, asking, accelerator.device, shown=shown)
-    feed = make_feed(prepared, made, accelerator, schedule)
-    settings = dataclasses.replace(plan.settings, steps=few, ema=None)
-    stepping = _Clock("distil")
-    with tempfile.TemporaryDirectory() as scratch:
+    plan, inventory = prepared.plan, prepared.inventory
+    few = min(TRIAL_STEPS, plan.settings.steps)
+    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
+    shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
+    targets_timer, steps_timer = _Timer(LABEL), _Timer("distil")
+    made = build(
+        plan,
+        inventory,
+        prepared.student,
+        prepared.catalogue,
+        parent=prepared.parent,
+        scratch=state / FOLDER,
+        reporter=targets_timer,
+        device=accelerator.device,
+        shown=shown,
+    )
+    with tempfile.TemporaryDirectory() as folder:
         train(
             made.task,
-            feed,
-            settings,
+            make_dataloader(plan, made, accelerator, sampler),
+            dataclasses.replace(plan.settings, steps=few, ema=None),
             accelerator=accelerator,
-            checkpoints=Checkpoints(Path(scratch)),
-            reporter=stepping,
+            checkpoints=Checkpoints(Path(folder)),
+            reporter=steps_timer,
         )
     made.inputs.close()
-    teachers = sum(teacher.nbytes for teacher in prepared.survey.live.values())
-    prepared.survey.close()
+    teacher_bytes = sum(teacher.nbytes for teacher in inventory.live.values())
+    inventory.close()
     if accelerator.is_main_process:
-        forget(project)
-    part(accelerator)
+        shutil.rmtree(state / FOLDER, ignore_errors=True)
+    end_process_group(accelerator)
     parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
     return Estimate(
-        seconds=stepping.each() * plan.settings.steps,
-        memory=4 * parameters + teachers + made.inputs.expected_bytes(prepared.survey.samples("train")),
+        seconds=steps_timer.mean() * plan.settings.steps,
+        memory=4 * parameters + teacher_bytes + made.inputs.expected_bytes(inventory.rows("train")),
         disk=parameters * (1 + 2 * 3),
-        free=shutil.disk_usage(project.root).free,
-        correcting=_correcting(prepared, made, accelerator),
-        remembering=asking.each() * len(remembered(plan)) / int(accelerator.num_processes),
+        free=shutil.disk_usage(state.parent).free,
+        correction_seconds=_correction_seconds(prepared, made, accelerator),
+        previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
     )
 
 
-def _correcting(prepared: Prepared, made: Build, accelerator: Any) -> float:
-    """Seconds of all answers that the run's rounds ask for, shared by its processes."""
+def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerator) -> float:
+    """Time of all answers in the run's rounds, shared by its processes."""
     from kdkit.core.evaluation.answers import StudentAnswers
 
-    rounds = prepared.plan.rounds
+    rounds = prepared.plan.correction
     if rounds is None or not rounds.steps:
         return 0.0
     student: Any = made.task.student
-    samples = [prepared.survey.table.samples[row] for row in rounds.chosen(0)[:PROBE_ANSWERS]]
+    samples = [prepared.inventory.index.samples[row] for row in rounds.chosen(0)[:TRIAL_ANSWERS]]
     view = StudentAnswers("student", student, device=str(accelerator.device))
     view.answer(samples[:1])
     begun = time.monotonic()
     view.answer(samples)
-    each = (time.monotonic() - begun) / len(samples)
-    return each * rounds.asked * len(rounds.steps) / int(accelerator.num_processes)
+    mean = (time.monotonic() - begun) / len(samples)
+    return mean * rounds.asked * len(rounds.steps) / int(accelerator.num_processes)
 
 
-class _Clock(Silent):
-    """Notes when how much was done of what has this label."""
+class _Timer(Silent):
+    """A reporter that records when the progress with one label was made."""
 
     def __init__(self, label: str) -> None:
-        self._label, self._told = label, list[tuple[float, int]]()
+        self._label, self._points = label, list[tuple[float, int]]()
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
         if label == self._label:
-            self._told.append((time.monotonic(), done))
+            self._points.append((time.monotonic(), done))
 
-    def each(self) -> float:
-        """Seconds a piece, between the first report and the last; 0 where there are not two."""
-        if len(self._told) < 2:
+    def mean(self) -> float:
+        """Seconds per item between the first and the last report; 0 without two reports."""
+        if len(self._points) < 2:
             return 0.0
-        (begun, before), (ended, after) = self._told[0], self._told[-1]
+        (begun, before), (ended, after) = self._points[0], self._points[-1]
         return (ended - begun) / (after - before)

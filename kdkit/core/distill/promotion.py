@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 import kdkit
 from kdkit.core.base.jsonl import write_rows
@@ -21,8 +22,8 @@ from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
 from kdkit.core.distill.model.build import TASK_FILE
 from kdkit.core.distill.model.task import DistillTask
-from kdkit.core.distill.plan.inventory import Survey
-from kdkit.core.distill.plan.plan import Plan, PlannedTeacher
+from kdkit.core.distill.plan.inventory import TeachingInventory
+from kdkit.core.distill.plan.types import Plan, PlannedTeacher
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.guard import Verdict, apply_guard
@@ -73,17 +74,17 @@ class Outcome:
     verdict: Verdict | None
 
 
-def interpolate(student: nn.Module, previous: nn.Module, kept: float) -> None:
+def interpolate(student: nn.Module, previous: Sequence[Tensor], kept: float) -> None:
     """Weights := (1 - kept) previous + kept trained, in place (WiSE-FT, arXiv 2109.01903, eq. 1)."""
     with torch.no_grad():
-        for mine, theirs in zip(student.parameters(), previous.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine), 1 - kept)
+        for trained, before in zip(student.parameters(), previous, strict=True):
+            trained.lerp_(before.to(trained), 1 - kept)
 
 
-def finish(
+def promote(
     project: Project,
     plan: Plan,
-    survey: Survey,
+    inventory: TeachingInventory,
     task: DistillTask,
     parent: Version | None,
     progress: Progress,
@@ -99,10 +100,10 @@ def finish(
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
     reporter.say("evaluating on the calibration split")
-    evaluation = evaluate_student(project, survey, task.student, reporter)
+    evaluation = evaluate_student(project, inventory, task.student, reporter)
     kept, verdict = None, None
     if parent is not None:
-        before = _before(project, survey, parent, evaluation, reporter)
+        before = _before(project, inventory, parent, evaluation, reporter)
         guard = project.registry.guard
         kept = measure_retention(
             before,
@@ -116,12 +117,12 @@ def finish(
     versions = Versions(project)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
     lineage = replace(
-        _lineage(project, plan, survey, task, parent, progress, name, machine, _scores(evaluation)),
+        _lineage(project, plan, inventory, task, parent, progress, name, machine, _scores(evaluation)),
         retention=None if kept is None else _retention(kept, verdict),
         correction=None if corrections is None else _correction(project, plan, corrections),
     )
     with versions.writing(name, refused=refused) as folder:
-        _write(folder, task, lineage, evaluation, _known(plan, survey, parent))
+        _write(folder, task, lineage, evaluation, _known(plan, inventory, parent))
         if corrections is not None:
             write_rows(folder / CORRECTIONS, corrections.rows)
     if not refused:
@@ -129,7 +130,9 @@ def finish(
     return Outcome(versions.get(name), evaluation, kept, verdict)
 
 
-def _before(project: Project, survey: Survey, parent: Version, after: Evaluation, reporter: Reporter) -> Evaluation:
+def _before(
+    project: Project, inventory: TeachingInventory, parent: Version, after: Evaluation, reporter: Reporter
+) -> Evaluation:
     """How the parent did on the samples of ``after``.
 
     What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing
@@ -142,7 +145,7 @@ def _before(project: Project, survey: Survey, parent: Version, after: Evaluation
             return before
     reporter.say(f"evaluating {parent.name} on the same calibration samples")
     student = cast(nn.Module, load_student(parent, project.catalogue))
-    return evaluate_student(project, survey, student, reporter, teachers=False)
+    return evaluate_student(project, inventory, student, reporter, teachers=False)
 
 
 def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
@@ -152,16 +155,16 @@ def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
 
 
 def evaluate_student(
-    project: Project, survey: Survey, student: nn.Module, reporter: Reporter, *, teachers: bool = True
+    project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
     """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
-    evaluator = make_evaluator(project.registry, project.catalogue, survey.table)
-    readable = np.intersect1d(evaluator.rows("calibration"), survey.samples("calibration"))
-    samples = [survey.table.samples[row] for row in readable]
-    asked = survey.teachers if teachers else ()
-    views = [evaluator.teacher(name, survey.columns[name]) for name in asked]
+    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
+    readable = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
+    samples = [inventory.index.samples[row] for row in readable]
+    asked = inventory.teachers if teachers else ()
+    views = [evaluator.teacher(name, inventory.columns[name]) for name in asked]
     live = evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))
-    trust = survey.trust if teachers else None
+    trust = inventory.trust if teachers else None
     return compare_models(
         evaluator.task,
         [live],
@@ -178,10 +181,10 @@ def known_domains(version: Version) -> set[str]:
     return set(version.lineage.data.known)
 
 
-def _taught_domains(plan: Plan, survey: Survey) -> set[str]:
+def _taught_domains(plan: Plan, inventory: TeachingInventory) -> set[str]:
     """Domains of the run's samples; those that no teacher may teach only where a loss needs no teacher."""
-    present = {survey.table.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
-    return present if survey.alone else present - set(plan.uncovered)
+    present = {inventory.index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
+    return present if inventory.learns_alone else present - set(plan.domains_without_teacher)
 
 
 def _write(
@@ -200,9 +203,9 @@ def _write(
     lineage.save(folder / LINEAGE)
 
 
-def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any, Any]:
+def _known(plan: Plan, inventory: TeachingInventory, parent: Version | None) -> np.ndarray[Any, Any]:
     """(N,) uint64, sorted: digests of all training samples that this version and its parents were taught."""
-    taught = np.concatenate([survey.table.digests[pool.indices] for pool in plan.pools])
+    taught = np.concatenate([inventory.index.digests[pool.indices] for pool in plan.pools])
     if parent is not None:
         taught = np.concatenate([taught, parent.known_samples()])
     return np.unique(taught)
@@ -211,7 +214,7 @@ def _known(plan: Plan, survey: Survey, parent: Version | None) -> np.ndarray[Any
 def _lineage(
     project: Project,
     plan: Plan,
-    survey: Survey,
+    inventory: TeachingInventory,
     task: DistillTask,
     parent: Version | None,
     progress: Progress,
@@ -226,9 +229,9 @@ def _lineage(
         parent=None if parent is None else parent.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         student=StudentRecord(entry.family, entry.config, dict(cast(Student, task.student).identity())),
-        teachers=_teachers(project, plan, survey, parent, name),
+        teachers=_teachers(project, plan, inventory, parent, name),
         recipe=plan.recipe.model_copy(update={"trust": trust}),
-        data=_data(project, plan, survey, parent),
+        data=_data(project, plan, inventory, parent),
         training=TrainingRecord(
             steps=plan.settings.steps,
             batch_size=plan.batch_size,
@@ -251,23 +254,23 @@ def _lineage(
     )
 
 
-def _data(project: Project, plan: Plan, survey: Survey, parent: Version | None) -> DataRecord:
+def _data(project: Project, plan: Plan, inventory: TeachingInventory, parent: Version | None) -> DataRecord:
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     inherited = known_domains(parent) if parent else set()
     return DataRecord(
-        samples={survey.table.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-        known=tuple(sorted(_taught_domains(plan, survey) | inherited)),
+        samples={inventory.index.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+        known=tuple(sorted(_taught_domains(plan, inventory) | inherited)),
         fresh=plan.fresh,
         replayed=plan.replayed,
-        skipped_samples=plan.left_out,
-        domains_without_teacher=plan.uncovered,
-        domains_without_rehearsal=plan.unguarded,
+        skipped_samples=plan.skipped_samples,
+        domains_without_teacher=plan.domains_without_teacher,
+        domains_without_rehearsal=plan.domains_without_rehearsal,
         licenses=tuple(sorted({entry.license for entry in project.registry.data if entry.license})),
     )
 
 
 def _teachers(
-    project: Project, plan: Plan, survey: Survey, parent: Version | None, name: str
+    project: Project, plan: Plan, inventory: TeachingInventory, parent: Version | None, name: str
 ) -> tuple[TeacherRecord, ...]:
     """Teachers of this run, then those that only earlier versions learned from."""
     inherited = {} if parent is None else {teacher.name: teacher for teacher in parent.lineage.teachers}
@@ -277,15 +280,15 @@ def _teachers(
         known = lock.teacher(teacher.name)
         license = chosen_teacher(project, teacher.name).license_facts(known.license, gated=known.gated)
         since = name if teacher.new else inherited[teacher.name].since
-        rows.append(_teacher(known, license, survey, teacher, since))
-    gone = [replace(old, inherited=True) for key, old in inherited.items() if key not in survey.teachers]
+        rows.append(_teacher(known, license, inventory, teacher, since))
+    gone = [replace(old, inherited=True) for key, old in inherited.items() if key not in inventory.teachers]
     return (*rows, *gone)
 
 
 def _teacher(
-    facts: LockedTeacher, license: LicenseFacts, survey: Survey, teacher: PlannedTeacher, since: str
+    facts: LockedTeacher, license: LicenseFacts, inventory: TeachingInventory, teacher: PlannedTeacher, since: str
 ) -> TeacherRecord:
-    trust = survey.trust
+    trust = inventory.trust
     row = trust.teachers.index(teacher.name)
     return TeacherRecord(
         name=teacher.name,
@@ -306,17 +309,17 @@ def _teacher(
 
 
 def _correction(project: Project, plan: Plan, made: Corrections) -> CorrectionRecord:
-    assert plan.rounds is not None
+    assert plan.correction is not None
     record = CorrectionRecord(
-        corrector=plan.rounds.corrector,
+        corrector=plan.correction.corrector,
         file=CORRECTIONS,
         corrected=len(made.rows),
         rounds=tuple(CorrectionRound(**part) for part in made.rounds),
     )
-    if not plan.rounds.fingerprint:
+    if not plan.correction.fingerprint:
         return record
-    known = project.lock.teacher(plan.rounds.corrector)
-    license = chosen_teacher(project, plan.rounds.corrector).license_facts(known.license, gated=known.gated)
+    known = project.lock.teacher(plan.correction.corrector)
+    license = chosen_teacher(project, plan.correction.corrector).license_facts(known.license, gated=known.gated)
     return replace(record, fingerprint=known.fingerprint, license_facts=license)
 
 

@@ -1,49 +1,57 @@
-"""``kdkit distill``, for notebooks and the command line alike."""
+"""``kdkit distill`` from a project to a version, for the command line and for Python."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.distill.correction.schedule import with_rounds
-from kdkit.core.distill.loop.accelerator import accelerate, part
-from kdkit.core.distill.loop.sampler import BatchSchedule
-from kdkit.core.distill.plan.inventory import Survey, survey
-from kdkit.core.distill.plan.plan import Plan, make_plan
+from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
+from kdkit.core.distill.correction.schedule import add_correction
+from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.plan.checks import require_same_tokens, require_teachable, token_losses
+from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
+from kdkit.core.distill.plan.plan import make_plan
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.pins import pin_names
-from kdkit.core.project.versions import Version, Versions, load_student
+from kdkit.core.project.versions import Version, Versions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from accelerate import Accelerator
 
-    from kdkit.core.distill.correction.loader import CorrectedFeed, Corrections
+    from kdkit.core.data import SampleIndex
+    from kdkit.core.distill.correction.loader import CorrectedDataLoader, Corrections, Part
     from kdkit.core.distill.loop.checkpoint import Progress
-    from kdkit.core.distill.loop.dataloader import Feed, Schedule
-    from kdkit.core.distill.loop.sampler import Indices
+    from kdkit.core.distill.loop.dataloader import DistillDataLoader, StepSampler
     from kdkit.core.distill.model.build import Build
     from kdkit.core.distill.promotion import Outcome
+    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
+    from kdkit.core.project.recipe import Recipe
+    from kdkit.core.project.registry.schema import Registry
+    from kdkit.core.teachers import OpenTeacher
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; none of it changes the result, except the seed, the recipe and, in its rounding, the precision.
+    """How to run. Only seed, recipe and (in its rounding) precision change the result.
 
     Attributes:
         incremental: start from the current version and teach what is new.
         recipe: name or path; None for the registry's.
-        restart: forget a run of the same plan that was interrupted.
+        restart: discard an interrupted run of the same plan.
         precision: one of :data:`~kdkit.core.distill.loop.accelerator.PRECISIONS`.
-        cpu: stay on the CPU even where there is a GPU.
+        cpu: use the CPU even if there is a GPU.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -58,119 +66,161 @@ class Options:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan and what it was made from."""
+    """A plan, and what it was made from.
+
+    Attributes:
+        parent: the version that an increment starts from.
+        student: builds the run's student, once.
+    """
 
     plan: Plan
-    survey: Survey
+    inventory: TeachingInventory
     parent: Version | None
-
-
-def prepare(project: Project, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:
-    """Extract what is missing, measure trust, make the plan. Trains nothing.
-
-    Raises:
-        KdkitError: ``--incremental`` without a version or with nothing new; and whatever is wrong with the
-            registry, the data or a teacher.
-    """
-    registry = project.registry
-    recipe = load_recipe(options.recipe or registry.recipe, project.catalogue, project.root)
-    recipe = recipe.with_optimizer(registry.optimizer)
-    parent = Versions(project).current() if options.incremental else None
-    if options.incremental and parent is None:
-        raise KdkitError(
-            "KD-DIST-037",
-            "--incremental needs a version to start from, and there is none",
-            where=str(project.versions),
-            fix="run 'kdkit distill' first; it makes v1",
-            code=ExitCode.USAGE,
-        )
-    current = Versions(project).current()
-    if parent is None and current is not None:
-        reporter.warn(
-            f"this makes a new student from scratch; it is not compared with {current.name} ('kdkit rollback "
-            f"{current.name}' goes back). --incremental would continue {current.name}"
-        )
-    found = survey(project, recipe, parent=parent, device=device, reporter=reporter)
-    student = registry.student.model_dump(mode="json")
-    plan = make_plan(recipe, found, parent, student, seed=options.seed)
-    plan = with_rounds(project, plan, found.table, reporter)
-    if parent is not None and plan.unguarded:
-        _warn_of_unguarded(plan, parent, reporter)
-    return Prepared(plan, found, parent)
-
-
-def _warn_of_unguarded(plan: Plan, parent: Version, reporter: Reporter) -> None:
-    """Say which domains of ``parent`` nobody teaches any more, and what is done about it."""
-    here = [domain for domain in plan.unguarded if domain in plan.uncovered]
-    absent = [domain for domain in plan.unguarded if domain not in plan.uncovered]
-    advice = ""
-    if not plan.previous.weight:
-        given = bool(plan.recipe.increment.without_replay.weight)
-        how = "what the recipe has as 'without_replay'" if given else "{weight: 1.0}"
-        advice = f"set 'increment.previous' of the recipe to {how}, and the previous version speaks for them"
-    if here and advice:
-        reporter.warn(
-            f"{parent.name} knows {', '.join(here)}, where no teacher may teach any more, and will forget: {advice}"
-        )
-    if absent:
-        reporter.warn(
-            f"{parent.name} knows {', '.join(absent)}, of which there are no training samples here; what it forgets of "
-            "that can only be measured on labeled calibration samples; "
-            + (advice or "the previous version speaks for itself on the samples that are here, which protects in part")
-        )
+    student: StudentBuilder
+    catalogue: Catalogue
 
 
 def distill(project: Project, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
     """Make the first version, or an increment; continue an interrupted run of the same plan.
 
-    Under ``torchrun`` or ``accelerate launch`` every process calls this; the main one extracts, evaluates and
-    writes, and only it returns an outcome.
+    With ``torchrun`` or ``accelerate launch`` every process calls this. The main process extracts, evaluates and
+    writes, and only there the result is not None.
 
     Raises:
         KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.loop.train.train`.
     """
-    accelerator = accelerate(options.precision, cpu=options.cpu)
-    talk = reporter if reporter is not None and accelerator.is_main_process else Silent()
+    accelerator = make_accelerator(options.precision, cpu=options.cpu)
+    reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with accelerator.main_process_first():
-        prepared = prepare(project, options, talk, str(accelerator.device))
-    return train_and_finish(project, prepared, options, accelerator, talk)
+        prepared = prepare(project, options, reporter, str(accelerator.device))
+    return train_and_promote(project, prepared, options, accelerator, reporter)
 
 
-def train_and_finish(
+def prepare(project: Project, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:
+    """Extract what is missing, measure trust and make the plan, without training.
+
+    Raises:
+        KdkitError: ``--incremental`` without a version or with nothing new; errors of the registry, the data or a
+            teacher.
+    """
+    registry, catalogue = project.registry, project.catalogue
+    recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
+    parent = _parent(Versions(project), reporter, incremental=options.incremental)
+    student = StudentBuilder.of(project, parent, options.seed)
+
+    def before_extraction(index: SampleIndex, teachers: Sequence[OpenTeacher]) -> None:
+        _check_answers(registry, catalogue, recipe, student, index, teachers, reporter)
+
+    inventory = take_inventory(project, recipe, before_extraction, device=device, reporter=reporter)
+    entry = registry.student.model_dump(mode="json")
+    plan = make_plan(recipe, inventory, parent, entry, seed=options.seed)
+    plan = add_correction(project, plan, inventory.index, reporter)
+    if parent is not None and plan.domains_without_rehearsal:
+        _warn_of_forgetting(plan, parent, reporter)
+    return Prepared(plan, inventory, parent, student, catalogue)
+
+
+def _parent(versions: Versions, reporter: Reporter, *, incremental: bool) -> Version | None:
+    current = versions.current()
+    if incremental and current is None:
+        raise KdkitError(
+            "KD-DIST-037",
+            "--incremental needs a version to start from, and there is none",
+            where=str(versions.root),
+            fix="run 'kdkit distill' first; it makes v1",
+            code=ExitCode.USAGE,
+        )
+    if not incremental and current is not None:
+        reporter.warn(
+            f"this makes a new student from scratch and does not compare it with {current.name}; --incremental "
+            f"continues {current.name}, 'kdkit rollback {current.name}' returns to it"
+        )
+    return current if incremental else None
+
+
+def _check_answers(
+    registry: Registry,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    student: StudentBuilder,
+    index: SampleIndex,
+    teachers: Sequence[OpenTeacher],
+    reporter: Reporter,
+) -> None:
+    """Check the training answers against a generating student and its teachers, before these compute signals."""
+    family = catalogue.spec(StudentSpec, registry.student.family)
+    if catalogue.spec(TaskSpec, family.task).reads != "answers":
+        return
+    train = index.select(split="train")
+    answered = [index.samples[row] for row in train[~index.unanswered[train]]]
+    require_teachable(student.student, answered)
+    losses = token_losses(recipe, catalogue)
+    require_same_tokens(student.student, teachers, answered, domain_limits(registry), losses, reporter)
+
+
+def _warn_of_forgetting(plan: Plan, parent: Version, reporter: Reporter) -> None:
+    here = [domain for domain in plan.domains_without_rehearsal if domain in plan.domains_without_teacher]
+    absent = [domain for domain in plan.domains_without_rehearsal if domain not in here]
+    advice = ""
+    if not plan.previous.weight:
+        has_weight = bool(plan.recipe.increment.without_replay.weight)
+        value = "the recipe's 'without_replay'" if has_weight else "{weight: 1.0}"
+        advice = f"set 'increment.previous' of the recipe to {value} to use {parent.name} as a teacher"
+    if here and advice:
+        reporter.warn(f"{parent.name} knows {', '.join(here)}, but no teacher covers them now: {advice}")
+    if absent:
+        reporter.warn(
+            f"{parent.name} knows {', '.join(absent)}, but there are no training samples of them here; forgetting can "
+            "be measured only on labeled calibration samples; "
+            + (advice or f"{parent.name} as a teacher of the other samples protects them in part")
+        )
+
+
+def train_and_promote(
     project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
     from kdkit.core.distill.model.build import build
-    from kdkit.core.distill.model.previous_version import forget
-    from kdkit.core.distill.promotion import finish, interpolate
+    from kdkit.core.distill.model.previous_version import FOLDER
+    from kdkit.core.distill.promotion import interpolate, promote
 
     plan, parent = prepared.plan, prepared.parent
-    run_folder = project.runs / f"{plan.digest[:16]}-{options.precision}"
-    if options.restart and accelerator.is_main_process:
-        shutil.rmtree(run_folder, ignore_errors=True)
+    run_folder, scratch = project.runs / f"{plan.digest[:16]}-{options.precision}", project.state / FOLDER
     if accelerator.is_main_process:
+        if options.restart:
+            shutil.rmtree(run_folder, ignore_errors=True)
         pin_names(project, options.recipe)
     accelerator.wait_for_everyone()
     begun = time.monotonic()
-    made = build(project, plan, prepared.survey, parent, reporter, accelerator.device)
+    made = build(
+        plan,
+        prepared.inventory,
+        prepared.student,
+        prepared.catalogue,
+        parent=parent,
+        scratch=scratch,
+        reporter=reporter,
+        device=accelerator.device,
+    )
     machine = _machine(accelerator, options, time.monotonic() - begun)
+    kept = plan.recipe.increment.interpolate if parent is not None else 1.0
+    start = [x.detach().cpu().clone() for x in made.task.student.parameters()] if kept < 1 else []
     try:
         progress, corrections = _train(project, prepared, made, options, accelerator, run_folder, reporter)
     finally:
         made.inputs.close()
-        prepared.survey.close()
+        prepared.inventory.close()
         if accelerator.is_main_process:
-            forget(project)
-    part(accelerator)
+            shutil.rmtree(scratch, ignore_errors=True)
+    end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
-    if parent is not None and plan.recipe.increment.interpolate < 1:
-        before: Any = load_student(parent, project.catalogue)
-        interpolate(made.task.student, before, plan.recipe.increment.interpolate)
-    outcome = finish(
+    if kept < 1:
+        interpolate(made.task.student, start, kept)
+    outcome = promote(
         project,
         plan,
-        prepared.survey,
+        prepared.inventory,
         made.task,
         parent,
         progress,
@@ -191,16 +241,16 @@ def _train(
     folder: Path,
     reporter: Reporter,
 ) -> tuple[Progress, Corrections | None]:
-    """The steps of the plan, with its rounds of correction if it has any."""
+    """All steps of the plan, with its rounds of correction if it has any."""
     from kdkit.core.distill.loop.checkpoint import Checkpoints
     from kdkit.core.distill.loop.train import train
 
     plan, settings = prepared.plan, prepared.plan.settings
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
-    corrected = corrected_feed(project, prepared, made, accelerator, schedule, folder, reporter)
+    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
+    corrected = make_corrected_dataloader(project, prepared, made, accelerator, sampler, folder, reporter)
     progress = train(
         made.task,
-        corrected or make_feed(prepared, made, accelerator, schedule),
+        corrected or make_dataloader(plan, made, accelerator, sampler),
         dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
         accelerator=accelerator,
         checkpoints=Checkpoints(folder),
@@ -211,70 +261,62 @@ def _train(
 
 def _machine(accelerator: Accelerator, options: Options, building: float) -> Machine:
     """For the lineage; ``building`` in seconds."""
-    device = str(accelerator.device)
-    return Machine(accelerator.num_processes, device, options.precision, round(building, 3))
+    return Machine(accelerator.num_processes, str(accelerator.device), options.precision, round(building, 3))
 
 
-def corrected_feed(
+def make_corrected_dataloader(
     project: Project,
     prepared: Prepared,
     made: Build,
     accelerator: Accelerator,
-    schedule: BatchSchedule,
+    sampler: BatchSampler,
     folder: Path,
     reporter: Reporter,
-) -> CorrectedFeed | None:
-    """The batches of a run whose recipe corrects the student meanwhile; None for any other."""
-    from kdkit.core.distill.correction.loader import CorrectedFeed, Part
+) -> CorrectedDataLoader | None:
+    """The batches of a run with rounds of correction; None for any other."""
+    from kdkit.core.distill.correction.loader import CorrectedDataLoader
 
-    def feed_of(part: Part) -> Feed:
-        taught = dataclasses.replace(made, teachings=part.teachings)
-        return make_feed(prepared, taught, accelerator, part.schedule, part.domain)
+    def dataloader_of(part: Part) -> DistillDataLoader:
+        changed = dataclasses.replace(made, targets=part.targets, domain=part.domain)
+        return make_dataloader(prepared.plan, changed, accelerator, part.sampler)
 
-    plan, table = prepared.plan, prepared.survey.table
-    if plan.rounds is None:
+    if prepared.plan.correction is None:
         return None
-    return CorrectedFeed(
+    return CorrectedDataLoader(
         project,
-        plan,
-        table,
+        prepared.plan,
+        prepared.inventory.index,
         made,
-        schedule,
-        feed_of,
+        sampler,
+        dataloader_of,
         accelerator=accelerator,
         folder=folder,
         reporter=reporter,
     )
 
 
-def make_feed(
-    prepared: Prepared, made: Build, accelerator: Accelerator, schedule: Schedule, domain: Indices | None = None
-) -> Feed:
-    """The batches of ``schedule`` for this process.
-
-    Args:
-        domain: of every sample that the schedule may name; None for those of the table.
+def make_dataloader(plan: Plan, made: Build, accelerator: Accelerator, sampler: StepSampler) -> DistillDataLoader:
+    """The batches of ``sampler`` for this process.
 
     Raises:
-        KdkitError: when a batch cannot be shared evenly by the processes.
+        KdkitError: a batch that the processes cannot share evenly.
     """
-    from kdkit.core.distill.loop.dataloader import Feed
+    from kdkit.core.distill.loop.dataloader import DistillDataLoader
 
-    plan = prepared.plan
     if plan.batch_size % accelerator.num_processes:
         raise KdkitError(
             "KD-DIST-038",
-            f"a batch of {plan.batch_size} cannot be shared by {accelerator.num_processes} processes",
+            f"{accelerator.num_processes} processes cannot share a batch of {plan.batch_size} evenly",
             fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
         )
-    return Feed(
-        schedule,
+    return DistillDataLoader(
+        sampler,
         made.inputs,
-        made.teachings,
-        prepared.survey.table.domain_index if domain is None else domain,
+        made.targets,
+        made.domain,
         one_teacher=plan.recipe.teachers_per_sample == "one",
         seed=plan.settings.seed,
-        own=made.task.own,
+        local_teachers=made.task.local_teachers,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )

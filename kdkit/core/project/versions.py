@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.tensors import read_array
 from kdkit.core.contracts import Student, StudentSpec
 from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
 from kdkit.core.project.project import Project
@@ -65,10 +66,8 @@ class Version:
 
     def known_samples(self) -> np.ndarray[Any, Any]:
         """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
-        from safetensors.numpy import load_file
-
-        digests: np.ndarray[Any, Any] = load_file(self.folder / "samples.safetensors")["digests"]
-        return digests.view("uint64")
+        fix = f"restore {self.folder.name} from a copy, or go back to another version: kdkit rollback"
+        return read_array(self.folder / "samples.safetensors", "digests", fix=fix).view("uint64")
 
 
 class Versions:

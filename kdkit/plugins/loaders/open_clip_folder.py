@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from open_clip import create_model, get_model_config, list_models
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.tensors import read_header, read_tensors
 from kdkit.plugins.loaders.tokenizer_files import read_tokenizer_files
 
 CONFIG = "open_clip_config.json"
@@ -138,7 +138,7 @@ def build_model(
                 )
         except pickle.UnpicklingError as error:
             raise _pickled_code(weights or stage) from error
-        except (RuntimeError, TypeError, ValueError, KeyError, AssertionError, SafetensorError) as error:
+        except (RuntimeError, TypeError, ValueError, KeyError, AssertionError) as error:
             raise _does_not_fit(where, weights, error) from error
     return model.eval()
 
@@ -169,12 +169,11 @@ def _stage_weights(weights: Path, stage: Path) -> None:
         # open_clip itself reads this kind with weights_only=True, unwraps it and drops position ids of BERT.
         os.symlink(weights.resolve(), stage / "open_clip_pytorch_model.bin")
         return
-    with safe_open(weights, framework="pt") as header:
-        stale = {key for key in header.keys() if key.endswith("embeddings.position_ids")}  # noqa: SIM118
+    stale = {key for key in read_header(weights).shapes if key.endswith("embeddings.position_ids")}
     if not stale:
         os.symlink(weights.resolve(), stage / WEIGHTS)
         return
-    tensors = {key: value for key, value in load_file(weights).items() if key not in stale}
+    tensors = {key: value for key, value in read_tensors(weights).items() if key not in stale}
     save_file(tensors, stage / WEIGHTS)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
 
@@ -107,6 +107,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
+    require_readable(folder)
     try:
         with torch.random.fork_rng(devices=[]), without_bars():
             model, info = AutoModel.from_pretrained(
@@ -122,7 +123,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
             fix="ask the authors for safetensors",
             code=ExitCode.DENIED,
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise _not_a_model(folder, str(error).splitlines()[0] if str(error) else repr(error)) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise _not_a_model(folder, f"{type(model).__name__} has no image and text features")

@@ -86,7 +86,7 @@ class AlignerContract(Contract):
         assert_near("encoded after a state round trip", loaded.encode("image", x), z, 1e-6)
         assert_near("decoded after a state round trip", loaded.decode("image", z), aligner.decode("image", z), 1e-6)
 
-    def test_inputs_are_left_alone(self) -> None:
+    def test_inputs_unchanged(self) -> None:
         """Fitting and encoding change neither the features nor the anchor."""
         x, anchor = self.features(12, 1), self.features(8, 2)
         aligner = self.make(in_dim=12, out_dim=8)

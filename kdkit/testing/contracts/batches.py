@@ -1,4 +1,4 @@
-"""Small batches that losses are checked on: what a student and its teachers give, some rows without weight."""
+"""Small example batches for losses: outputs of a student and two teachers, some rows without weight."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Drawn:
 
 
 def example_batch(signals: Sequence[str], dtype: torch.dtype) -> LossInput | None:
-    """Seven samples of three domains and two teachers with ``signals``; None for signals of which we know nothing.
+    """Seven samples of three domains and two teachers with ``signals``; None for unknown signals.
 
     The student's outputs want gradients, the targets do not, as in training.
     """
@@ -78,12 +78,12 @@ def _token_view(drawn: Drawn, name: str) -> TeacherView:
     rest = log_p.scatter(-1, top.indices, -torch.inf)
     tail = torch.stack([(rest / temperature).logsumexp(-1) for temperature in (0.5, 1.0, 2.0)], dim=-1)
     tokens = _answers()
-    spoken = ((weight > 0)[:, None] & (tokens >= 0))[..., None]
+    covered = ((weight > 0)[:, None] & (tokens >= 0))[..., None]
     target = {
         "tokens": torch.where(weight[:, None] > 0, tokens, 0).to(torch.int32),
-        "topk_ids": torch.where(spoken, top.indices, 0).to(torch.int32),
-        "topk": torch.where(spoken, top.values, 0),
-        "tail": torch.where(spoken, tail, 0),
+        "topk_ids": torch.where(covered, top.indices, 0).to(torch.int32),
+        "topk": torch.where(covered, top.values, 0),
+        "tail": torch.where(covered, tail, 0),
     }
     return TeacherView(name, weight, target, {})
 
@@ -91,10 +91,10 @@ def _token_view(drawn: Drawn, name: str) -> TeacherView:
 def _states_view(drawn: Drawn, name: str, width: int) -> TeacherView:
     """The states at an answer's tokens, and the student's through this teacher's heads."""
     weight, tokens = drawn.weight(name), _answers()
-    spoken = ((weight > 0)[:, None] & (tokens >= 0))[..., None]
+    covered = ((weight > 0)[:, None] & (tokens >= 0))[..., None]
     target = {
         "tokens": torch.where(weight[:, None] > 0, tokens, 0).to(torch.int32),
-        "answer_hidden": torch.where(spoken, drawn.rows(SIZE, max(LENGTHS), width), 0),
+        "answer_hidden": torch.where(covered, drawn.rows(SIZE, max(LENGTHS), width), 0),
     }
     return TeacherView(name, weight, target, {"answer_hidden": drawn.rows(SIZE, max(LENGTHS), width).requires_grad_()})
 

@@ -1,4 +1,4 @@
-"""What every loader promises: a teacher from a folder alone, and a clear error from a wrong one."""
+"""Checks of a loader: a teacher from a folder alone, a clear error from a wrong one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdkit.core.contracts import LoaderSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import Family
 from kdkit.core.teachers.recognize import CONFIG
 from kdkit.core.teachers.source import parse_source, source_folder
-from kdkit.testing.contract import complaint, skip
+from kdkit.testing.contract import expected_error, skip
 from kdkit.testing.contracts.model import ModelContract
 
 
@@ -35,13 +35,13 @@ class LoaderContract(ModelContract):
         spec, config = self.catalogue.spec(LoaderSpec, self.name), self.folder() / CONFIG
         for mark in spec.marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
-            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', by which it would be recognized"
+            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', the file that identifies the format"
         if spec.model_types and not spec.marks:
-            said = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
-            assert said in spec.model_types, f"the example's {CONFIG} has model_type {said!r}: not in model_types"
+            found = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+            assert found in spec.model_types, f"the example's {CONFIG} has model_type {found!r}: not in model_types"
 
     def test_empty_folder(self) -> None:
-        """An empty folder is an error for people that names the folder."""
+        """An empty folder raises a KdkitError that names the folder."""
         empty = self.scratch() / "empty"
         empty.mkdir(exist_ok=True)
-        complaint(lambda: self._opened(empty), "KdkitError with where=", str(empty))
+        expected_error(lambda: self._opened(empty), "KdkitError with where=", str(empty))

@@ -1,4 +1,4 @@
-"""What every loss promises: a scalar that teaches the student, from the rows that have weight alone."""
+"""Checks of a loss: a scalar with a gradient, computed from rows with weight only."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LossContract(Contract):
             if parameter.requires_grad:
                 assert parameter.grad is not None, f"no gradient at the parameter '{name}': training would stop there"
 
-    def test_inputs_are_left_alone(self) -> None:
+    def test_inputs_unchanged(self) -> None:
         """Targets and weights are neither changed nor made to want gradients."""
         loss, batch = self.make(), self.batch()
         kept = {name: x.clone() for name, x in _given(batch).items()}
@@ -95,7 +95,7 @@ class LossContract(Contract):
             _backward(value)
 
     def test_other_signals(self) -> None:
-        """Signals that only other losses of a recipe read change nothing; a teacher that lacks some is no error."""
+        """Signals that only other losses read change nothing; a teacher without some signals is accepted."""
         self._needs_teachers()
         loss, batch = self.make(), self.batch()
         first, last = batch.teachers[0], batch.teachers[-1]
@@ -110,11 +110,11 @@ class LossContract(Contract):
             assert value.isfinite(), f"{what}: expected a finite value, got {value.item()}"
 
     def test_other_tokens(self) -> None:
-        """A teacher that splits answers otherwise is refused where the spec says ``same_tokens``, and nowhere else."""
+        """Other tokens than the student's raise a KdkitError if and only if the spec says ``same_tokens``."""
         spec, batch = self.catalogue.spec(LossSpec, self.name), self.batch()
         if "tokens" not in spec.signals:
             assert not spec.same_tokens, "expected 'tokens' among its signals, since the spec says same_tokens"
-            return  # it does not see them
+            return  # the loss reads no tokens
         others = [{**view.target, "tokens": view.target["tokens"] + 1} for view in batch.teachers]
         views = tuple(replace(view, target=target) for view, target in zip(batch.teachers, others, strict=True))
         try:
@@ -128,15 +128,13 @@ class LossContract(Contract):
         """Values of two shares of a batch add up to its own, where the spec says ``per_sample``."""
         batch, size = self.batch(), len(self.batch().domain)
         if not self.catalogue.spec(LossSpec, self.name).per_sample:
-            return  # it promises nothing
+            return  # not a per-sample loss
         shares = [_share(batch, slice(0, size // 2)), _share(batch, slice(size // 2, size))]
         asked: list[list[Tensor]] = [[], []]
         for share, numbers in zip(shares, asked, strict=True):
             self.make()(replace(share, total=partial(_noted, numbers)))
         counts = [len(numbers) for numbers in asked]
-        assert counts[0] == counts[1], (
-            f"shares ask for {counts[0]} and {counts[1]} totals: processes would wait for ever"
-        )
+        assert counts[0] == counts[1], f"shares ask for {counts[0]} and {counts[1]} totals: processes would deadlock"
         totals = [torch.stack(parts).sum() for parts in zip(*asked, strict=True)]
         values = [self.make()(replace(share, total=partial(_given_back, iter(totals)))) for share in shares]
         advice = "divide by batch.total(...) of what is counted, not by what this share has"
@@ -153,8 +151,7 @@ class LossContract(Contract):
         try:
             torch.autograd.gradcheck(value, rows, fast_mode=True)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:300]
-            raise AssertionError(f"the gradient is not that of finite differences: {said}") from None
+            raise AssertionError(f"gradcheck failed: {' '.join(str(error).split())[:300]}") from None
 
     def test_state_round_trip(self) -> None:
         """``state_dict`` loads into a new object, which then gives the same value."""

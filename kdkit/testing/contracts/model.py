@@ -21,7 +21,7 @@ from kdkit.testing.tensors import assert_all_near, assert_finite, difference
 
 THREADS = 4
 LARGEST = 65504
-"""Of float16, in which the feature store keeps signals."""
+"""Largest float16 number; the feature store keeps signals as float16."""
 NEAR = 0.1
 """How far bf16 may be from float32, as a share of the largest entry."""
 Listing = Mapping[str, tuple[int, int]]

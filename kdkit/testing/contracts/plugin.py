@@ -1,4 +1,4 @@
-"""What every distribution promises: a light, quick plugin module whose specs lead to something."""
+"""Checks of a distribution: its plugin modules are light and quick, and their specs resolve."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class PluginContract:
         return load_catalogue()
 
     def records(self) -> list[PluginRecord]:
-        """What became of each plugin of the distribution."""
+        """The load record of each plugin of the distribution."""
         found = [record for record in self.catalogue.records if record.distribution == normal(self.name)]
         known = sorted({record.distribution for record in self.catalogue.records})
         assert found, f"no plugin of '{self.name}' is installed (installed: {', '.join(known)}); run 'pip install -e .'"
         return found
 
     def loaded(self) -> list[PluginRecord]:
-        """Those that work, which the other checks are about."""
+        """The plugins that loaded; the other checks run on these."""
         found = [record for record in self.records() if record.status == "ok"]
         if not found:
             raise skip("it does not load")
@@ -148,8 +148,8 @@ class PluginContract:
             timeout=300,
             check=False,
         )
-        said = done.stderr.strip().splitlines()
-        assert done.returncode == 0, f"the plugin cannot be imported: {said[-1] if said else 'no message'}"
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 0, f"the plugin cannot be imported: {lines[-1] if lines else 'no message'}"
         measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         return measured
 

@@ -25,7 +25,7 @@ class TrustPolicyContract(Contract):
     unmeasured: ClassVar[bool] = False
 
     def table(self) -> TrustTable:
-        """Five teachers, good, bad, tied and unmeasured; four domains, one of which nobody was measured on."""
+        """Five teachers, good, bad, tied and unmeasured; four domains, one of them without measurements."""
         nan = np.nan
         accuracy = np.array(
             [
@@ -59,7 +59,7 @@ class TrustPolicyContract(Contract):
         """Where a teacher was not measured its weight is 0 (unless ``unmeasured`` says that it need not be)."""
         table = self.table()
         taught = self._weights(table)[np.isnan(table.accuracy)].any()
-        assert self.unmeasured or not taught, "expected 0 where the accuracy is NaN; nobody knows what it would teach"
+        assert self.unmeasured or not taught, "expected weight 0 where the accuracy is NaN"
 
     def test_order_does_not_matter(self) -> None:
         """Teachers and domains in another order get the same weights."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import RopeVariant
 from kdkit.core.plugin_system.catalogue import Family
-from kdkit.testing.contract import Contract, complaint, skip
+from kdkit.testing.contract import Contract, expected_error, skip
 from kdkit.testing.tensors import assert_near
 
 Grids = list[tuple[int, int, int]]
@@ -78,7 +78,7 @@ class RopeContract(Contract):
         """Image tokens that are not those of the grids are an error."""
         modality, grids = self.sequence()
         wrong = [*grids[:-1], (1, 9, 9)]
-        complaint(lambda: self._positions(modality, wrong), "KdkitError for grids that do not fit", "")
+        expected_error(lambda: self._positions(modality, wrong), "KdkitError for grids that do not fit", "")
 
     def test_frequencies(self) -> None:
         """Frequencies are float32, finite, (axes, F) or (axes, heads, F); a language tower's add up to 1-D RoPE's."""

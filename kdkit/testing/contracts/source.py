@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from kdkit.core.contracts import SPLITS, Sample
 from kdkit.core.plugin_system.catalogue import Family
-from kdkit.testing.contract import Contract, complaint, once, skip
+from kdkit.testing.contract import Contract, expected_error, once, skip
 
 
 class SourceContract(Contract):
@@ -80,7 +80,7 @@ class SourceContract(Contract):
     def _must_complain(self, location: Path) -> str:
         """Where the error says that it is."""
         wanted = "KdkitError with where='file:line'"
-        return complaint(lambda: list(self._open(location)), wanted, str(location)).where
+        return expected_error(lambda: list(self._open(location)), wanted, str(location)).where
 
     @once
     def _location(self) -> Path:

@@ -112,7 +112,7 @@ class StudentContract(Contract):
             assert torch.equal(second[name], x), f"'{name}' differs; draw weights from torch's global generator"
 
     def test_config(self) -> None:
-        """``config`` is JSON, from which the factory makes the same architecture again."""
+        """``config`` is JSON; the factory makes the same architecture from it."""
         config = dict(self.student().config)
         try:
             again = json.loads(json.dumps(config))

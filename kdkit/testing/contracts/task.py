@@ -64,7 +64,7 @@ class TaskContract(Contract):
         """A model that is often right.
 
         Raises:
-            SkipTest: the task reads answers, whose form only its author knows.
+            SkipTest: the task reads answers; override ``view`` with an example.
         """
         if self.entry.spec.reads == "answers":
             raise skip("a task that reads answers needs an example; override view() and samples() of TaskContract")

@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 
 from kdkit.cli.console import Lines
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.correction.loader import CorrectedFeed
-from kdkit.core.distill.loop.accelerator import accelerate
-from kdkit.core.distill.loop.dataloader import Batch
-from kdkit.core.distill.loop.sampler import BatchSchedule
-from kdkit.core.distill.model.build import Build, build
+from kdkit.core.distill.correction.loader import CorrectedDataLoader
+from kdkit.core.distill.loop.accelerator import make_accelerator
+from kdkit.core.distill.loop.dataloader import DistillBatch
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, Prepared, corrected_feed, distill, make_feed, prepare
+from kdkit.core.distill.run import Options, Prepared, distill, make_corrected_dataloader, make_dataloader, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply
+from tests.core.distill.building import build_prepared
 from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it", "It"]
@@ -138,19 +139,19 @@ class Course:
     def __init__(self, root: Path, folder: Path, at: Any = None) -> None:
         project, options = Project(root), Options(cpu=True)
         self.prepared: Prepared = prepare(project, options, Silent())
-        self.built: Build = build(project, self.prepared.plan, self.prepared.survey, None, Silent())
-        place, plan = at or accelerate(options.precision, cpu=options.cpu), self.prepared.plan
+        self.built: Build = build_prepared(project, self.prepared)
+        place, plan = at or make_accelerator(options.precision, cpu=options.cpu), self.prepared.plan
         self.steps = plan.settings.steps
-        schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
-        self.plain = make_feed(self.prepared, self.built, place, schedule)
-        made = corrected_feed(project, self.prepared, self.built, place, schedule, folder, Silent())
+        schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
+        self.plain = make_dataloader(self.prepared.plan, self.built, place, schedule)
+        made = make_corrected_dataloader(project, self.prepared, self.built, place, schedule, folder, Silent())
         assert made is not None
-        self.feed: CorrectedFeed = made
+        self.feed: CorrectedDataLoader = made
 
-    def batches(self, start: int = 0) -> dict[int, Batch]:
-        return dict(self.feed.run(start))
+    def batches(self, start: int = 0) -> dict[int, DistillBatch]:
+        return dict(self.feed.batches(start))
 
-    def answers(self, batch: Batch) -> list[str]:
+    def answers(self, batch: DistillBatch) -> list[str]:
         """The texts that the student is taught."""
         tokens = self.built.task.student.preparation.tokens  # type: ignore[union-attr]
         return [tokens.decode([t for t in row.tolist() if t >= 0]) for row in batch.inputs["answer_ids"]]  # type: ignore

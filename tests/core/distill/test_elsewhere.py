@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from kdkit.cli.distill import outcome_text
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import to_text
 from kdkit.core.project.versions import Versions
+from tests.core.distill.building import build_prepared
 from tests.toy_project import RECIPE, make_project, open_project
 
 
@@ -97,15 +97,13 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     root = elsewhere(authors, tmp_path / "p", ("ct", "xray"), RECIPE.replace("replay: 0.5", stand_in))
     heard = Heard()
     known = prepare(open_project(root), Options(incremental=True), heard).plan
-    assert (known.unguarded, known.replayed, known.previous.weight) == (("ct", "mri"), 36, 0)
-    assert any("v1 knows mri, of which there are no training samples here" in line for line in heard.lines)
-    assert any("v1 knows ct, where no teacher may teach any more, and will forget" in line for line in heard.lines)
+    assert (known.domains_without_rehearsal, known.replayed, known.previous.weight) == (("ct", "mri"), 36, 0)
+    assert [any(f"v1 knows {domain}," in line for line in heard.lines) for domain in ("ct", "mri")] == [True, True]
     other_pictures(root)
     heard = Heard()
     plan = prepare(open_project(root), Options(incremental=True), heard).plan
-    assert (plan.unguarded, plan.replayed, plan.previous.weight) == (("ct", "mri"), 0, 3.0)
-    assert any("the previous version speaks for itself on the samples that are here" in line for line in heard.lines)
-    assert not any("will forget" in line for line in heard.lines)
+    assert (plan.domains_without_rehearsal, plan.replayed, plan.previous.weight) == (("ct", "mri"), 0, 3.0)
+    assert [any(f"v1 knows {domain}," in line for line in heard.lines) for domain in ("ct", "mri")] == [False, True]
     outcome = run(root, incremental=True)
     assert "@previous/fd" in outcome.version.lineage.training.log[-1]
     assert outcome.version.lineage.training.previous is not None
@@ -137,13 +135,13 @@ def test_heads_that_the_parent_lost_are_fitted_again(authors: Path, tmp_path: Pa
     project = open_project(root)
     prepared = prepare(project, Options(incremental=True), Silent())
     assert prepared.plan.new_teachers == ()
-    made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent())
-    student, indices = made.task.student, prepared.survey.samples("train")
-    (teaching,) = (t for t in made.teachings if t.name == "radio")
+    made = build_prepared(project, prepared)
+    student, indices = made.task.student, prepared.inventory.rows("train")
+    (teaching,) = (t for t in made.targets if t.name == "radio")
     with torch.no_grad():
         out = student(made.inputs.batch(indices))
         target = torch.from_numpy(teaching.gather("image", teaching.rows[indices]).astype(np.float32))
-        head: Any = made.task.bridges["@radio"]
+        head: Any = made.task.projections["@radio"]
         fit = torch.cosine_similarity(head.heads["image"](out["image"]), target).mean()
     assert fit > 0.8, "an orthogonal start would have a cosine about 0"
 
@@ -157,10 +155,10 @@ def test_in_a_shared_space_a_new_teacher_comes_to_the_student(authors: Path, tmp
     root = elsewhere(base, tmp_path / "p", ("xray",), recipe)
     project = open_project(root)
     prepared = prepare(project, Options(incremental=True), Silent())
-    made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent())
-    indices = prepared.survey.samples("train")
-    (teaching,) = (t for t in made.teachings if t.name == "xr")
-    aligner: Any = made.task.bridges["@xr"]
+    made = build_prepared(project, prepared)
+    indices = prepared.inventory.rows("train")
+    (teaching,) = (t for t in made.targets if t.name == "xr")
+    aligner: Any = made.task.projections["@xr"]
     with torch.no_grad():
         out = made.task.student(made.inputs.batch(indices))
         target = torch.from_numpy(teaching.gather("text", teaching.rows[indices]).astype(np.float32))

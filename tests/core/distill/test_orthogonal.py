@@ -17,17 +17,17 @@ from torch.nn import functional as F
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.model.projection import Bridge, OrthogonalHead, fit_heads, make_heads
-from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.model.projection import OrthogonalHead, TeacherProjection, fit_heads, make_heads
+from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, Prepared, distill, make_feed
+from kdkit.core.distill.run import Options, distill, make_dataloader
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher
+from tests.core.distill.building import build_plan
 from tests.core.distill.speaking import STUDENT
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.test_distilling import survey_of
@@ -69,10 +69,12 @@ def test_a_student_wider_than_its_teacher_is_refused() -> None:
 
 
 def fitted(student: Tensor, target: Tensor) -> Tensor:
-    bridge = Bridge(make_heads({"x": student.shape[-1]}, {"x": target.shape[-1]}, shared_towers=False, orthogonal=True))
-    fit_heads(bridge, {"x": student}, {"x": target})
-    assert bridge.heads is not None
-    return cast(OrthogonalHead, bridge.heads["x"]).projection.detach()
+    projection = TeacherProjection(
+        make_heads({"x": student.shape[-1]}, {"x": target.shape[-1]}, shared_towers=False, orthogonal=True)
+    )
+    fit_heads(projection, {"x": student}, {"x": target})
+    assert projection.heads is not None
+    return cast(OrthogonalHead, projection.heads["x"]).projection.detach()
 
 
 def test_fitted_heads_are_the_best_orthogonal_map() -> None:
@@ -118,7 +120,7 @@ def test_versions_and_increments(tmp_path: Path) -> None:
     registry.write_text(entries.replace("width: 12", "width: 8"), encoding="utf-8")
     assert distill(open_project(root), Options(cpu=True)) is not None
     before = head_tensors(root, "v1")
-    assert list(before) == ["bridges.@radio.heads.image.weight", "bridges.@radio.heads.text.weight"]
+    assert list(before) == ["projections.@radio.heads.image.weight", "projections.@radio.heads.text.weight"]
     train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
     add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
     other = Path(shutil.copytree(root, tmp_path / "other"))
@@ -157,7 +159,7 @@ def speaking(root: Path) -> Project:
     return open_project(root)
 
 
-def taught_by(project: Project, *, hidden: bool) -> Survey:
+def taught_by(project: Project, *, hidden: bool) -> TeachingInventory:
     """By a wider model, which gives its states or does not."""
     sizes = {**CONFIG["sizes"], "hidden": 48}
     teacher = GeneratingTeacher(make(**{**CONFIG, "sizes": sizes}, seed=3), k=4, hidden=hidden)
@@ -170,17 +172,17 @@ def taught_by(project: Project, *, hidden: bool) -> Survey:
 @pytest.mark.parametrize("normalize", ["unit", "standardize"])
 def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, normalize: str) -> None:
     project = speaking(tmp_path / "p")
-    survey = taught_by(project, hidden=True)
+    inventory = taught_by(project, hidden=True)
     recipe = SPEAKING.model_copy(update={"targets": SPEAKING.targets.model_copy(update={"normalize": normalize})})
-    plan = make_plan(recipe, survey, None, {}, seed=0)
+    plan = make_plan(recipe, inventory, None, {}, seed=0)
     run, results = tmp_path / "run", list[tuple[dict[str, Tensor], Any]]()
     for _ in range(2):
-        made = build(project, plan, survey, None, Silent())
+        made = build_plan(project, plan, inventory, None, Silent())
         accelerator = Accelerator(cpu=True)
-        schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
+        schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(
             made.task,
-            make_feed(Prepared(plan, survey, None), made, accelerator, schedule),
+            make_dataloader(plan, made, accelerator, schedule),
             replace(plan.settings, checkpoint_seconds=0),
             accelerator=accelerator,
             checkpoints=Checkpoints(run),
@@ -207,11 +209,11 @@ def test_what_cannot_be_compared_is_told_of(tmp_path: Path) -> None:
             heard.append(text)
 
     project = speaking(tmp_path / "without")
-    survey = taught_by(project, hidden=False)
-    build(project, make_plan(SPEAKING, survey, None, {}, seed=0), survey, None, Heard()).inputs.close()
+    inventory = taught_by(project, hidden=False)
+    build_plan(project, make_plan(SPEAKING, inventory, None, {}, seed=0), inventory, None, Heard()).inputs.close()
     assert heard == ["the loss 'answer-vkd' reads answer_hidden, which no teacher gives"]
     project = speaking(tmp_path / "shared")
-    survey = taught_by(project, hidden=True)
-    plan = make_plan(SPEAKING.model_copy(update={"space": "shared", "heads": "linear"}), survey, None, {}, seed=0)
+    inventory = taught_by(project, hidden=True)
+    plan = make_plan(SPEAKING.model_copy(update={"space": "shared", "heads": "linear"}), inventory, None, {}, seed=0)
     with raises_error("KD-DIST-020", where="recipe states"):
-        build(project, plan, survey, None, Silent())
+        build_plan(project, plan, inventory, None, Silent())

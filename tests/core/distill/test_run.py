@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.model.build import build
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.guard import apply_guard
@@ -29,6 +28,7 @@ from kdkit.core.project.registry.schema import GuardEntry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from tests.conftest import clean_environment
+from tests.core.distill.building import build_prepared
 from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 
@@ -142,16 +142,16 @@ def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -
     assert any("'radio' cannot be opened any more" in line for line in heard.warnings)
 
 
-def test_a_known_domain_without_a_teacher_is_said_and_the_previous_version_keeps_it(with_xray: Path) -> None:
+def test_previous_version_keeps_a_known_domain_without_a_teacher(with_xray: Path) -> None:
     registry = with_xray / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("license: mit", "license: mit\n    domains: [ct]", 1)
     registry.write_text(text.replace("tolerance: 10", "tolerance: 10, domains: {mrj: 2.0}"), encoding="utf-8")
     heard = Heard()
     plan = prepare(open_project(with_xray), Options(incremental=True), heard).plan
-    assert plan.uncovered == ("mri",)
-    assert any("is limited to other domains in registry.yaml" in line for line in heard.warnings)
-    assert any("v1 knows mri, where no teacher may teach any more, and will forget" in line for line in heard.warnings)
-    assert "registry.yaml, guard.domains: no sample has the domain 'mrj'; did you mean 'mri'?" in heard.warnings
+    assert plan.domains_without_teacher == ("mri",)
+    assert plan.domains_without_rehearsal == ("mri",)
+    assert any("v1 knows mri" in line and "increment.previous" in line for line in heard.warnings)
+    assert any("guard.domains" in line and "'mrj'" in line for line in heard.warnings)
     recipe(with_xray, ("replay: 0.5", "replay: 0.5, previous: {weight: 1.0}"))
     outcome = run(open_project(with_xray), incremental=True)
     assert outcome.retention is not None
@@ -261,11 +261,11 @@ def test_target_normalization_is_fitted_on_training_samples_alone(folder: Path) 
     recipe(folder, ("space: heads", "space: heads\ntargets: {normalize: standardize}"))
     project = open_project(folder)
     prepared = prepare(project, Options(), Silent())
-    made = build(project, prepared.plan, prepared.survey, None, Silent())
-    table, teaching = prepared.survey.table, made.teachings[0]
+    made = build_prepared(project, prepared)
+    table, teaching = prepared.inventory.index, made.targets[0]
     train = table.select(split="train", domains=["ct", "mri"])
     expected = teaching.gather("image", teaching.rows[train]).astype(np.float64).mean(axis=0)
-    mean = made.task.get_buffer("bridges.@radio.norms.image.mean").numpy()
+    mean = made.task.get_buffer("projections.@radio.norms.image.mean").numpy()
     np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
 
 

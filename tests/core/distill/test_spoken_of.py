@@ -10,7 +10,7 @@ import pytest
 from kdkit.cli.distill import plan_text
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import Estimate
-from kdkit.core.distill.plan.plan import Plan
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
 from tests.errors import raises_error
@@ -39,18 +39,16 @@ def plan_of(root: Path, *, incremental: bool = False) -> Plan:
 
 
 def domains(root: Path, plan: Plan, pool: int) -> set[str]:
-    table = prepare(open_project(root), Options(), Silent()).survey.table
+    table = prepare(open_project(root), Options(), Silent()).inventory.index
     return {table.samples[row].domain for row in plan.pools[pool].indices}
 
 
 def test_they_take_no_place_in_a_first_run(root: Path) -> None:
     plan = plan_of(root)
-    assert (plan.fresh, plan.left_out, plan.uncovered) == (2 * DOMAIN, DOMAIN, ("xray",))
+    assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (2 * DOMAIN, DOMAIN, ("xray",))
     assert plan.settings.steps == 13 * 2 * DOMAIN // 24, "an epoch is one of the samples that are taught"
     assert domains(root, plan, 0) == {"ct", "mri"}
-    shown = plan_text(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0))
-    assert "72 samples bring something new" in shown
-    assert "36 samples are left out: nobody speaks of them." in shown
+    assert f"{DOMAIN} training samples skipped" in plan_text(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0))
 
 
 def test_a_loss_that_needs_no_teacher_speaks_of_all(root: Path) -> None:
@@ -58,7 +56,7 @@ def test_a_loss_that_needs_no_teacher_speaks_of_all(root: Path) -> None:
         root, "  - {name: crd, weight: 1.0}\n", "  - {name: crd, weight: 1.0}\n  - {name: clip, weight: 0.1}\n"
     )
     plan = plan_of(root)
-    assert (plan.fresh, plan.left_out, plan.uncovered) == (3 * DOMAIN, 0, ("xray",))
+    assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (3 * DOMAIN, 0, ("xray",))
 
 
 def test_they_are_new_when_a_teacher_for_them_comes(root: Path) -> None:
@@ -72,7 +70,7 @@ def test_they_are_new_when_a_teacher_for_them_comes(root: Path) -> None:
     train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
     add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
     plan = plan_of(root, incremental=True)
-    assert (plan.fresh, plan.replayed, plan.left_out) == (DOMAIN, 2 * DOMAIN, 0)
+    assert (plan.fresh, plan.replayed, plan.skipped_samples) == (DOMAIN, 2 * DOMAIN, 0)
     assert domains(root, plan, 1) == {"xray"}
 
 
@@ -83,12 +81,12 @@ def test_the_previous_version_speaks_of_all_where_nothing_is_rehearsed(root: Pat
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     more = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "ct"]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]), encoding="utf-8")
-    assert plan_of(root, incremental=True).left_out == DOMAIN
+    assert plan_of(root, incremental=True).skipped_samples == DOMAIN
     speaks = "previous: {weight: 1.0, loss: crd}"
     write_recipe(root, "replay: 0.5", f"replay: 0.5, {speaks}")
-    assert plan_of(root, incremental=True).left_out == DOMAIN
+    assert plan_of(root, incremental=True).skipped_samples == DOMAIN
     write_recipe(root, "replay: 0.5", "replay: 0.0")
-    assert plan_of(root, incremental=True).left_out == DOMAIN
+    assert plan_of(root, incremental=True).skipped_samples == DOMAIN
     write_recipe(root, "replay: 0.5", f"replay: 0.0, {speaks}")
     plan = plan_of(root, incremental=True)
-    assert (plan.left_out, plan.fresh) == (0, 2 * DOMAIN)
+    assert (plan.skipped_samples, plan.fresh) == (0, 2 * DOMAIN)

@@ -12,7 +12,8 @@ import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import dry_run
-from kdkit.core.distill.plan.plan import Plan, make_plan
+from kdkit.core.distill.plan.plan import make_plan
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
@@ -91,7 +92,7 @@ def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:
     assert "add-teacher" not in caught.value.fix
     add_xray(folder)
     made = plan(folder, incremental=True)
-    assert (made.fresh, made.replayed, made.unguarded, made.uncovered) == (36, 72, (), ())
+    assert (made.fresh, made.replayed, made.domains_without_rehearsal, made.domains_without_teacher) == (36, 72, (), ())
     outcome = run(open_project(folder), incremental=True)
     assert outcome.retention is not None
     assert outcome.retention.new_domains == ("xray",)
@@ -104,7 +105,7 @@ def test_a_known_domain_without_samples_here_is_unguarded(folder: Path) -> None:
     kept = [line for line in manifest.read_text(encoding="utf-8").splitlines(True) if '"domain": "ct"' in line]
     manifest.write_text("".join(kept), encoding="utf-8")
     add_xray(folder)
-    assert plan(folder, incremental=True).unguarded == ("mri",)
+    assert plan(folder, incremental=True).domains_without_rehearsal == ("mri",)
 
 
 def test_distillation_goes_on_from_it_and_back(folder: Path) -> None:
@@ -127,9 +128,9 @@ def test_samples_without_a_caption_teach_nothing(folder: Path) -> None:
     found = prepare(open_project(folder), Options(recipe="./captions.yaml"), Silent())
 
     def told(domains: tuple[str, ...]) -> Plan:
-        samples = (s if s.domain in domains else replace(s, text="") for s in found.survey.table.samples)
-        survey = replace(found.survey, table=replace(found.survey.table, samples=tuple(samples)))
-        return make_plan(found.plan.recipe, survey, None, {}, seed=0)
+        samples = (s if s.domain in domains else replace(s, text="") for s in found.inventory.index.samples)
+        inventory = replace(found.inventory, index=replace(found.inventory.index, samples=tuple(samples)))
+        return make_plan(found.plan.recipe, inventory, None, {}, seed=0)
 
     assert told(("ct", "mri")).fresh == 72
     assert told(("ct",)).fresh == 36

@@ -90,6 +90,15 @@ def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> No
     assert versions.rollback("v1").name == "v1"
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80" * 64, None])
+def test_damaged_samples_are_one_error(versions: Versions, content: bytes | None) -> None:
+    make(versions, "v1")
+    path = versions.root / "v1" / "samples.safetensors"
+    path.unlink(missing_ok=True) if content is None else path.write_bytes(content)
+    with raises_error("KD-BASE-040", where=str(path), mentions=("v1", "kdkit rollback"), code=ExitCode.MISSING):
+        versions.get().known_samples()
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', '{"format": 2}', None])
 def test_a_damaged_lineage_is_one_error(versions: Versions, text: str | None) -> None:
     make(versions, "v1")

@@ -15,8 +15,7 @@ from torch import Tensor
 from kdkit.core.contracts import TOP_LOGPROBS, Answer, Decoding, LossInput, Sample, Silent, TeacherView
 from kdkit.core.contracts.token_signals import compress, tail_of
 from kdkit.core.data import load_index
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.plan.inventory import survey
+from kdkit.core.distill.plan.inventory import take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.pseudo_labels.label import pseudo_label
 from kdkit.core.features import FeatureStore
@@ -35,6 +34,7 @@ from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogit
 from kdkit.plugins.losses.tokens.signals import at_temperature
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
+from tests.core.distill.building import build_plan
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 
@@ -283,17 +283,17 @@ def test_pseudo_labels_teach_with_their_log_probabilities(
     project = with_labels(project)
     asked = len(running.requests)
     recipe = load_recipe("./served.yaml", project.catalogue, project.root)
-    found = survey(project, recipe, device="cpu", reporter=Silent())
+    found = take_inventory(project, recipe, lambda *_: None, device="cpu", reporter=Silent())
     assert len(running.requests) == asked, "the signals came with the answers"
-    (status,) = column_statuses(project, found.table)
+    (status,) = column_statuses(project, found.index)
     assert (status.rows, status.complete, status.domains) == (2, True, {"vqa/ct": (2, 2)})
     plan = make_plan(recipe, found, None, {}, seed=0)
-    made = build(project, plan, found, None, Silent())
-    (teaching,) = made.teachings
-    rows = found.samples("train")
-    stored = teaching.targets(rows, teaching.weight[rows])
+    made = build_plan(project, plan, found, None, Silent())
+    (teaching,) = made.targets
+    rows = found.rows("train")
+    stored = teaching.load(rows, teaching.weight[rows])
     exact = GeneratingTeacher(served.model, k=K)
-    model = exact.compute([exact.prepare(IMAGE, found.table.samples[row]) for row in rows])
+    model = exact.compute([exact.prepare(IMAGE, found.index.samples[row]) for row in rows])
     assert torch.equal(stored["tokens"], model["tokens"]), "of the answer, in the student's own tokens"
     assert stored["topk"].shape == model["topk"].shape
     batch = made.inputs.batch(rows)

@@ -1,6 +1,6 @@
 """Reflective correction inside a run: between two parts of it the student answers, and what it got wrong is fed back.
 
-A round (see :class:`~kdkit.core.distill.correction.schedule.Rounds`) is kept in the run's folder, a line per answer,
+A round (see :class:`~kdkit.core.distill.plan.types.CorrectionSchedule`) is kept in the run's folder, a line per answer,
 and that file is the truth: a run that goes on reads it, asks only what is missing, and never asks what was before its
 checkpoint.
 From a round on, a sample whose latest answer was wrong is in the data twice: as it is, with what the teachers said of
@@ -21,10 +21,11 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Reporter, Sample, Silent
-from kdkit.core.distill.correction.schedule import Rounds
-from kdkit.core.distill.loop.dataloader import Batch, Feed, Schedule, Teaching
-from kdkit.core.distill.loop.sampler import BatchSchedule, Indices, Pool
-from kdkit.core.distill.loop.train import stops_at_once
+from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader, StepSampler
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.train import interrupts_immediately
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import CorrectionSchedule, Indices, Plan, SamplePool
 from kdkit.core.distill.pseudo_labels.corrector import corrector_of
 from kdkit.core.distill.pseudo_labels.review import Reviewed, Reviewer, Rules, read_reviews, review, scoring_task
 from kdkit.core.evaluation.answers import StudentAnswers
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from kdkit.core.data import SampleIndex
     from kdkit.core.distill.model.build import Build
-    from kdkit.core.distill.plan.plan import Plan
     from kdkit.core.project.project import Project
 
 FOLDER = "corrections"
@@ -46,22 +46,22 @@ class Part:
     """What the steps of one part of a run are made of.
 
     Attributes:
-        teachings: rows and weights reach beyond the table where samples were added.
+        targets: rows and weights reach beyond the table where samples were added.
         domain: of the samples, likewise.
     """
 
-    schedule: Schedule
-    teachings: tuple[Teaching, ...]
+    sampler: StepSampler
+    targets: tuple[TeacherTargets, ...]
     domain: Indices
 
 
-class CorrectedFeed:
+class CorrectedDataLoader:
     """The batches of a run that is corrected; fulfils ``train.Batches``.
 
     Args:
         plan: has ``rounds``.
         whole: the schedule of the run without corrections.
-        feed_of: makes the batches of a part, for this process.
+        dataloader_of: makes the batches of a part, for this process.
         folder: of the run.
     """
 
@@ -71,25 +71,25 @@ class CorrectedFeed:
         plan: Plan,
         table: SampleIndex,
         build: Build,
-        whole: BatchSchedule,
-        feed_of: Callable[[Part], Feed],
+        whole: BatchSampler,
+        dataloader_of: Callable[[Part], DistillDataLoader],
         *,
         accelerator: Accelerator,
         folder: Path,
         reporter: Reporter,
     ) -> None:
         self._project, self._plan, self._table, self._build = project, plan, table, build
-        self._whole, self._feed_of, self._accelerator = whole, feed_of, accelerator
+        self._whole, self._feed_of, self._accelerator = whole, dataloader_of, accelerator
         self._folder, self._reporter = folder / FOLDER, reporter
-        assert plan.rounds is not None
-        self._rounds: Rounds = plan.rounds
-        self._corrector = corrector_of(project, plan.rounds.corrector, str(accelerator.device), Silent())
+        assert plan.correction is not None
+        self._rounds: CorrectionSchedule = plan.correction
+        self._corrector = corrector_of(project, plan.correction.corrector, str(accelerator.device), Silent())
 
     @property
     def pauses(self) -> frozenset[int]:
         return frozenset(self._rounds.steps)
 
-    def run(self, start: int) -> Iterator[tuple[int, Batch]]:
+    def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
         """As ``train.Batches``; a round that is not complete is reviewed when the run comes to it.
 
         Raises:
@@ -100,7 +100,7 @@ class CorrectedFeed:
             if number:
                 self._update(wrong, self._reviewed(number - 1, here=start <= begin))
             if start < end:
-                yield from self._feed_of(self._part(number, begin, end, wrong)).run(max(start, begin))
+                yield from self._feed_of(self._part(number, begin, end, wrong)).batches(max(start, begin))
 
     def made(self) -> Corrections:
         """What the finished run corrected."""
@@ -138,7 +138,7 @@ class CorrectedFeed:
         reviewer = self._reviewer()
         path = self._round(number) / f"answers-{place.process_index}.jsonl"
         label = f"correction {number + 1} of {len(self._rounds.steps)}"
-        with stops_at_once(), place.autocast():
+        with interrupts_immediately(), place.autocast():
             review(reviewer, Journal(path), pairs, known, self._reporter, label)
 
     def _dismiss(self, *, last: bool) -> None:
@@ -184,9 +184,9 @@ class CorrectedFeed:
 
     def _part(self, number: int, begin: int, end: int, wrong: Mapping[int, str]) -> Part:
         """Steps ``begin`` to ``end``, with the corrected samples among the others."""
-        domain, teachings = self._table.domain_index, self._build.teachings
+        domain, targets = self._table.domain_index, self._build.targets
         if not wrong:
-            return Part(_Steps(self._whole, 0, end), teachings, domain)
+            return Part(_Steps(self._whole, 0, end), targets, domain)
         source = np.array(sorted(wrong), dtype=np.int64)
         samples = self._table.samples
         same = np.array([samples[row].text == wrong[row] for row in source])
@@ -194,20 +194,20 @@ class CorrectedFeed:
         first = self._build.inputs.add([replace(samples[row], text=wrong[row]) for row in added.tolist()])
         index = source.copy()
         index[~same] = first + np.arange(len(added))
-        schedule = BatchSchedule(
+        schedule = BatchSampler(
             [_with(pool, source, index) for pool in self._plan.pools],
             batch_size=self._plan.batch_size,
             steps=end - begin,
             seed=_seed(self._plan.settings.seed, number),
         )
-        longer = tuple(_silent_about(teaching, len(added)) for teaching in teachings)
+        longer = tuple(_silent_about(teacher, len(added)) for teacher in targets)
         return Part(_Steps(schedule, begin, end), longer, np.concatenate([domain, domain[added]]))
 
 
 class _Steps:
     """Steps ``begin`` to ``end`` of a run, whose batches a schedule counts from 0."""
 
-    def __init__(self, schedule: BatchSchedule, begin: int, end: int) -> None:
+    def __init__(self, schedule: BatchSampler, begin: int, end: int) -> None:
         self._schedule, self._begin, self._end = schedule, begin, end
 
     def __len__(self) -> int:
@@ -217,7 +217,7 @@ class _Steps:
         return self._schedule[step - self._begin]
 
 
-def _with(pool: Pool, source: Indices, index: Indices) -> Pool:
+def _with(pool: SamplePool, source: Indices, index: Indices) -> SamplePool:
     """The pool with the corrected of its samples beside them: ``source`` are their rows, ascending, ``index`` what is
     shown."""
     place = np.searchsorted(source, pool.indices)
@@ -230,12 +230,12 @@ def _with(pool: Pool, source: Indices, index: Indices) -> Pool:
     )
 
 
-def _silent_about(teaching: Teaching, added: int) -> Teaching:
+def _silent_about(teacher: TeacherTargets, added: int) -> TeacherTargets:
     """A teacher that says nothing about samples that were added: what it said belongs to the original's tokens."""
     return replace(
-        teaching,
-        rows=np.concatenate([teaching.rows, np.full(added, -1, dtype=np.int64)]),
-        weight=np.concatenate([teaching.weight, np.zeros(added, dtype=np.float32)]),
+        teacher,
+        rows=np.concatenate([teacher.rows, np.full(added, -1, dtype=np.int64)]),
+        weight=np.concatenate([teacher.weight, np.zeros(added, dtype=np.float32)]),
     )
 
 
@@ -257,7 +257,9 @@ class Corrections:
     rounds: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(cls, rounds: Rounds, table: SampleIndex, reviews: Sequence[Mapping[int, Reviewed]]) -> Corrections:
+    def of(
+        cls, rounds: CorrectionSchedule, table: SampleIndex, reviews: Sequence[Mapping[int, Reviewed]]
+    ) -> Corrections:
         """``reviews``: table row -> review, of each round."""
         told = [(number, row, found) for number, part in enumerate(reviews) for row, found in sorted(part.items())]
         rows = tuple(_row(rounds, number, table.samples[row], found) for number, row, found in told if found.wrong)
@@ -266,7 +268,7 @@ class Corrections:
         return cls(rows, tuple({**place, **count} for place, count in zip(places, counts, strict=True)))
 
 
-def _row(rounds: Rounds, number: int, sample: Sample, found: Reviewed) -> dict[str, Any]:
+def _row(rounds: CorrectionSchedule, number: int, sample: Sample, found: Reviewed) -> dict[str, Any]:
     return {
         "sample": sample.id,
         "domain": sample.domain,

@@ -5,61 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossSpec, Reporter
-from kdkit.core.distill.loop.sampler import Indices, Pool
+from kdkit.core.distill.plan.types import CorrectionSchedule, Indices, Plan, SamplePool
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_corrector
 from kdkit.core.distill.pseudo_labels.review import correctable, scoring_task
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
-    from kdkit.core.distill.plan.plan import Plan
     from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import CorrectionPart
 
 
-@dataclass(frozen=True, eq=False)
-class Rounds:
-    """The corrections of a run. In a round the student answers, and from then on is taught what it got wrong as well.
-
-    Attributes:
-        steps: after so many optimizer steps each round is, ascending; none is after the last step.
-        epoch: steps of one epoch, a broken number.
-        samples: rows of the table that rounds draw from; ``asked`` of them each time.
-        corrector: who rewrites, and its fingerprint; empty for the reference.
-        seed: of drawing.
-    """
-
-    steps: tuple[int, ...]
-    epoch: float
-    samples: Indices
-    asked: int
-    corrector: str
-    fingerprint: str
-    seed: int
-
-    def chosen(self, number: int) -> Indices:
-        """(asked,) table rows of round ``number``, ascending."""
-        if self.asked == len(self.samples):
-            return self.samples
-        drawn = np.random.default_rng([self.seed, 5, number]).permutation(self.samples)[: self.asked]
-        return np.sort(drawn)
-
-    def epoch_of(self, number: int) -> float:
-        """How many epochs the run is old at a round."""
-        return round(self.steps[number] / self.epoch, 3)
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``--dry-run --json`` prints."""
-        return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
-
-
-def with_rounds(project: Project, plan: Plan, table: SampleIndex, reporter: Reporter) -> Plan:
+def add_correction(project: Project, plan: Plan, table: SampleIndex, reporter: Reporter) -> Plan:
     """The plan with the corrections that its recipe asks for; the corrector's state is part of the digest.
 
     Raises:
@@ -80,7 +43,7 @@ def with_rounds(project: Project, plan: Plan, table: SampleIndex, reporter: Repo
             why="they all compare with teachers, and what teachers said belongs to the texts of the data",
             fix="add a loss that reads texts alone (answer-ce), or take the reference as corrector",
         )
-    rounds = plan_rounds(
+    rounds = make_correction_schedule(
         part,
         plan.pools,
         table,
@@ -92,19 +55,19 @@ def with_rounds(project: Project, plan: Plan, table: SampleIndex, reporter: Repo
     if not rounds.steps:
         reporter.warn(f"the run of {plan.settings.steps} steps ends before the first correction: nothing is corrected")
     digest = hashlib.sha256(f"{plan.digest} {rounds.fingerprint}".encode()).hexdigest()
-    return replace(plan, rounds=rounds, digest=digest)
+    return replace(plan, correction=rounds, digest=digest)
 
 
-def plan_rounds(
+def make_correction_schedule(
     part: CorrectionPart,
-    pools: Sequence[Pool],
+    pools: Sequence[SamplePool],
     table: SampleIndex,
     *,
     batch_size: int,
     steps: int,
     seed: int,
     fingerprint: str = "",
-) -> Rounds:
+) -> CorrectionSchedule:
     """The rounds of a run over ``pools``; an epoch is as many steps as show as many samples as there are.
 
     Raises:
@@ -118,7 +81,7 @@ def plan_rounds(
     every = epoch * (part.every or 1.0)
     regular = (max(1, round(number * every)) for number in range(1, math.ceil(steps / every) + 1))
     asked = math.ceil(part.share * len(samples))
-    return Rounds(
+    return CorrectionSchedule(
         steps=tuple(sorted({step for step in part.steps or regular if step < steps})),
         epoch=epoch,
         samples=samples,

@@ -1,4 +1,4 @@
-"""A process's place in a run: device, precision, one process or many. What a launcher asks for is done or refused."""
+"""The Accelerator of a run: device, precision, processes. Launcher settings that a run cannot follow are errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PRECISIONS = ("no", "bf16")
-"""Of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in the checkpoints.)"""
+"""Precision of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in checkpoints.)"""
 _SHARDED = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -20,16 +20,16 @@ _SHARDED = {
 }
 
 
-def accelerate(precision: str, *, cpu: bool) -> Accelerator:
-    """Bring the processes of a run together.
+def make_accelerator(precision: str, *, cpu: bool) -> Accelerator:
+    """Set up device, precision and process group.
 
     Args:
         precision: one of :data:`PRECISIONS`.
-        cpu: stay on the CPU even where there is a GPU.
+        cpu: use the CPU even if there is a GPU.
 
     Raises:
-        KdkitError: for another precision; for settings of ``accelerate launch`` that a run cannot follow; for
-            processes that accelerate cannot bring together on this machine's accelerator (Apple's).
+        KdkitError: an unknown precision; settings of ``accelerate launch`` that a run cannot follow; several
+            processes on an accelerator that accelerate does not distribute over (Apple's).
     """
     if precision not in PRECISIONS:
         raise KdkitError(
@@ -38,59 +38,59 @@ def accelerate(precision: str, *, cpu: bool) -> Accelerator:
             where="--precision",
             fix=did_you_mean(precision, PRECISIONS),
         )
-    _refuse_what_cannot_be_followed(precision)
+    _check_launcher_settings(precision)
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    from kdkit.core.distill.loop.distributed import PATIENCE, world_size
+    from kdkit.core.distill.loop.distributed import TIMEOUT, get_world_size
 
-    # A batch need not use every parameter (a teacher absent from it, a loss without a logit scale).
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    patient = InitProcessGroupKwargs(timeout=PATIENCE)
-    # Where there is no accelerator, accelerate takes each of several processes for the only one, unless it is told.
+    # A batch may leave parameters unused (an absent teacher, a loss without logit scale).
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
+    timeout = InitProcessGroupKwargs(timeout=TIMEOUT)
+    # Without a GPU, accelerate forms no process group unless cpu is set.
     cpu = cpu or not torch.accelerator.is_available()
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[unused, patient])
-    if accelerator.num_processes != world_size():
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[kwargs, timeout])
+    if accelerator.num_processes != get_world_size():
         raise KdkitError(
             "KD-DIST-011",
-            f"{world_size()} processes cannot share a batch on '{accelerator.device.type}'",
+            f"{get_world_size()} processes cannot share a batch on '{accelerator.device.type}'",
             fix="add --cpu",
         )
     return accelerator
 
 
-def _refuse_what_cannot_be_followed(precision: str) -> None:
-    """Settings that accelerate reads from its launcher and that would otherwise change the run, or be forgotten."""
+def _check_launcher_settings(precision: str) -> None:
+    """Refuse settings of accelerate's launcher that would change the run or be ignored."""
     for variable, name in _SHARDED.items():
         if os.environ.get(variable, "").lower() in ("true", "1"):
             raise KdkitError(
                 "KD-DIST-012",
-                f"a run cannot be shared by {name}",
+                f"{name} is not supported",
                 where=variable,
-                why="each process holds the whole student; only batches are shared",
-                fix="launch it with plain data parallelism (torchrun, or accelerate's multi-GPU); LoRA, gradient "
+                why="each process holds the whole student; only batches are sharded",
+                fix="use plain data parallelism (torchrun, or accelerate's multi-GPU); LoRA, gradient "
                 "checkpointing and --precision bf16 save memory",
             )
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed not in ("no", precision):
         raise KdkitError(
             "KD-DIST-013",
-            f"mixed precision '{mixed}' is asked of accelerate and --precision {precision} of kdkit",
+            f"accelerate has mixed precision '{mixed}', kdkit has --precision {precision}",
             where="ACCELERATE_MIXED_PRECISION",
-            fix="--precision bf16" if mixed == "bf16" else "leave it at no, or bf16 in both places",
+            fix="add --precision bf16" if mixed == "bf16" else "set both to no, or both to bf16",
         )
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         raise KdkitError(
             "KD-DIST-014",
-            "gradients are not accumulated over steps",
+            "gradient accumulation is not supported",
             where="ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
             why="losses between samples (clip, icl, crd) need their whole batch at once",
-            fix="leave it at 1, and choose optimizer.batch_size in the recipe",
+            fix="set it to 1, and choose optimizer.batch_size in the recipe",
         )
 
 
-def part(accelerator: Accelerator) -> None:
-    """End the collaboration of the processes: the main one goes on alone, however long that takes."""
+def end_process_group(accelerator: Accelerator) -> None:
+    """End the process group; the main process continues alone, for any time."""
     accelerator.wait_for_everyone()
-    accelerator.end_training()  # a process that ends with its group alive may abort, and torchrun then ends all
+    accelerator.end_training()  # a process that exits with its group alive may abort, and torchrun then ends all

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: safetensors and JSON, written whole or not at all.
+"""Checkpoints of a run: safetensors and JSON, written atomically.
 
-Nothing random needs to be saved: batches are a function of (seed, step) and the generators are seeded anew
-at every step. Restoring the parameters and the optimizer therefore continues bit for bit (on a CPU).
+No random state is saved: batches are a function of (seed, step), and the loop seeds torch at every step. Restoring
+parameters and optimizer therefore continues bit for bit (on a CPU).
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import read_tensors
+from kdkit.core.contracts import Reporter, Silent
 
 KEEP = 2
+"""Checkpoints in a run's folder: a damaged newest one leaves the one before."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """Steps done, seconds of training, and the loss curve so far."""
 
     step: int
     seconds: float
@@ -48,59 +52,76 @@ class Checkpoints:
         progress: Progress,
         average: nn.Module | None = None,
     ) -> None:
-        """Write a checkpoint (and the moving average of the weights, if there is one); keep the newest two."""
+        """Write a checkpoint, with the moving average of the weights if there is one; keep the newest two."""
         with new_folder(self.folder / f"step-{progress.step:08d}", replace=True) as draft:
-            self._fill(draft, task, optimizer, progress, average)
+            save_file(changing_tensors(task), draft / "task.safetensors")
+            save_file(_flatten(optimizer), draft / "optimizer.safetensors")
+            if average is not None:
+                save_file(changing_tensors(average), draft / "average.safetensors")
+            body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
+            (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
 
-    @staticmethod
-    def _fill(
-        draft: Path,
+    def restore(
+        self,
         task: nn.Module,
         optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        average: nn.Module | None,
-    ) -> None:
-        save_file(changing_tensors(task), draft / "task.safetensors")
-        save_file(_flatten(optimizer), draft / "optimizer.safetensors")
-        if average is not None:
-            save_file(changing_tensors(average), draft / "average.safetensors")
-        body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
-        (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
-
-    def restore(
-        self, task: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+        average: nn.Module | None = None,
+        reporter: Reporter | None = None,
     ) -> Progress | None:
-        """Load the newest checkpoint into what is given; None when there is none.
+        """Load the newest checkpoint that can be read; None if there is none.
 
         Raises:
-            KdkitError: when the checkpoint is of another task.
+            KdkitError: no checkpoint can be read, or it belongs to another task.
         """
-        found = self._all()
-        if not found:
-            return None
-        newest = found[-1]
-        try:
-            load_task_tensors(task, load_file(newest / "task.safetensors"))
-            _unflatten(optimizer, load_file(newest / "optimizer.safetensors"))
-            if average is not None:
-                load_task_tensors(average, load_file(newest / "average.safetensors"))
-            body = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise KdkitError(
-                "KD-DIST-015",
-                "this checkpoint cannot be continued",
-                where=str(newest),
-                why=str(error).splitlines()[0],
-                fix="start again with 'kdkit distill --restart'",
-                code=ExitCode.MISSING,
-            ) from None
-        return Progress(**body)
+        folders = self._all()[::-1]
+        for folder, before in zip_longest(folders, folders[1:]):
+            try:
+                task_state, optimizer_state, average_state, progress = _read(folder, average=average is not None)
+            except (KdkitError, OSError, ValueError, TypeError) as error:
+                if before is None:
+                    raise _unusable(folder, error) from None
+                (reporter or Silent()).warn(f"{folder} is damaged ({_reason(error)}); continuing from {before.name}")
+                continue
+            try:
+                load_task_tensors(task, task_state)
+                _unflatten(optimizer, optimizer_state)
+                if average is not None:
+                    load_task_tensors(average, average_state)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise _unusable(folder, error) from None
+            return progress
+        return None
+
+
+def _read(folder: Path, *, average: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Progress]:
+    """Everything of one checkpoint, before anything is changed by it."""
+    return (
+        read_tensors(folder / "task.safetensors"),
+        read_tensors(folder / "optimizer.safetensors"),
+        read_tensors(folder / "average.safetensors") if average else {},
+        Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
+    )
+
+
+def _unusable(folder: Path, error: Exception) -> KdkitError:
+    return KdkitError(
+        "KD-DIST-015",
+        "this checkpoint cannot be continued",
+        where=str(folder),
+        why=_reason(error),
+        fix="start again with 'kdkit distill --restart'",
+        code=ExitCode.MISSING,
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def task_tensors(task: nn.Module) -> dict[str, Tensor]:
-    """The state dict as safetensors takes it: contiguous, on the CPU, tensors under several names once each."""
+    """The state dict for safetensors: contiguous, on the CPU, shared tensors once."""
     out: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in task.state_dict(keep_vars=True).items():
@@ -111,8 +132,8 @@ def task_tensors(task: nn.Module) -> dict[str, Tensor]:
 
 
 def changing_tensors(task: nn.Module) -> dict[str, Tensor]:
-    """:func:`task_tensors` without the student's frozen weights, which are where it was made from (under adapters,
-    nearly all of it)."""
+    """:func:`task_tensors` without the student's frozen weights, which its source files hold (with adapters, nearly
+    all weights)."""
     frozen = _frozen(task)
     return {name: x for name, x in task_tensors(task).items() if name not in frozen}
 
@@ -123,7 +144,7 @@ def _frozen(task: nn.Module) -> set[str]:
 
 
 def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of :func:`task_tensors` and :func:`changing_tensors`. Raises RuntimeError when names or shapes differ."""
+    """Inverse of :func:`task_tensors` and :func:`changing_tensors`. Raises RuntimeError if names or shapes differ."""
     state = task.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     aliases = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}

@@ -1,97 +1,59 @@
-"""Batches for the task: student inputs (decoded, prepared, kept in memory while they fit) and teacher rows."""
+"""Batches for the task: prepared student inputs and the teachers' targets.
+
+This is not torch's ``DataLoader``, for three reasons. Batches must be a pure function of (seed, step), so a resumed run
+continues bit for bit without a saved state. Targets are gathered for a whole batch at once from memory-mapped columns
+or from live teachers on a device, which worker processes cannot share. Decoded inputs stay in memory, so after the
+first epoch a worker would only copy tensors. One thread prepares the next batch during the current step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import Sample, SignalSpec, Student
+from kdkit.core.contracts import Sample, Student
 from kdkit.core.data.images import decoding_threads, open_image
-from kdkit.core.distill.loop.sampler import Indices
-from kdkit.core.distill.model.projection import PREVIOUS
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import PREVIOUS, Floats, Indices
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 GIB = 2**30
-VISIT_STEPS = 8
-"""Steps for which a parked teacher computes at a time: its weights are moved once for all of them."""
+PREFETCH_STEPS = 8
+"""Steps that an offloaded teacher computes at a time, so that its weights move once for all of them."""
 
 
-@dataclass(frozen=True)
-class Teaching:
-    """What one teacher may teach in this run.
+class InputCache:
+    """Student inputs, kept in memory up to ``budget`` bytes.
 
-    Attributes:
-        name: the teacher, or ``@previous``.
-        widths: signals that are compared with a student output of the same name -> width of a row.
-        rows: (N,) row of each table sample in the teacher's column, -1 where it has none.
-        weight: (N,) float32 trust; 0 where it has no row or may not teach.
-        gather: (signal, rows) -> (len(rows), *shape).
-        raw: other signals that a loss reads, which reach it as they are stored.
-        visit: makes ready what ``gather`` gives for the rows of several batches; None where it need not be.
-        places: signals of ``widths`` that have a row for each token of an answer -> how many tokens.
-        together: the processes of a run share the work of ``gather``, so all must ask for the same rows.
+    A sample within the budget is decoded once per run, others each time. There is no augmentation, because the
+    teachers' features belong to the plain image.
     """
 
-    name: str
-    widths: Mapping[str, int]
-    rows: Indices
-    weight: Floats
-    gather: Callable[[str, Indices], np.ndarray[Any, Any]]
-    raw: tuple[SignalSpec, ...] = ()
-    visit: Callable[[Sequence[Indices]], None] | None = None
-    places: Mapping[str, int] = field(default_factory=dict)
-    together: bool = False
-
-    def wanted(self, indices: Indices, weight: Floats) -> Indices:
-        """Rows of the samples that are taught."""
-        return self.rows[indices[weight > 0]]
-
-    def targets(self, indices: Indices, weight: Floats) -> dict[str, Tensor]:
-        """Signal -> (B, width) or (B, places, width) float32, raw ones (B, *shape); zeros where ``weight`` is 0."""
-        taught = np.flatnonzero(weight > 0)
-        out: dict[str, Tensor] = {}
-        layouts: dict[str, tuple[tuple[int, ...], str]] = {s: (self._shape(s), "float32") for s in self.widths}
-        layouts |= {spec.name: (spec.shape, spec.dtype) for spec in self.raw}
-        for signal, (shape, dtype) in layouts.items():
-            full = np.zeros((len(indices), *shape), dtype=dtype)
-            if len(taught):
-                full[taught] = self.gather(signal, self.wanted(indices, weight))
-            out[signal] = torch.from_numpy(full)
-        return out
-
-    def _shape(self, signal: str) -> tuple[int, ...]:
-        width = self.widths[signal]
-        return (self.places[signal], width) if signal in self.places else (width,)
-
-
-class StudentInputs:
-    """Prepared inputs of samples. No augmentation: the teachers' features are of the plain image.
-
-    Inputs are kept in memory while they fit in ``budget`` bytes (each sample is then decoded once a run) and
-    are decoded again every time beyond it.
-    """
-
-    def __init__(self, student: Student, table: SampleIndex, *, budget: int = 2 * GIB) -> None:
-        self._student, self._table = student, table
-        self._budget = self._room = budget
-        self._kept: dict[int, Mapping[str, Tensor]] = {}
+    def __init__(self, student: Student, index: SampleIndex, *, budget: int = 2 * GIB) -> None:
+        self._student, self._index = student, index
+        self._budget = self._free = budget
+        self._rows: dict[int, Mapping[str, Tensor]] = {}
         self._added: tuple[Sample, ...] = ()
         self._pool = ThreadPoolExecutor(decoding_threads())
 
+    @property
+    def samples(self) -> int:
+        """Samples of the index."""
+        return len(self._index)
+
     def add(self, samples: Sequence[Sample]) -> int:
-        """Samples beside those of the table, in the place of any that were added before; the index of the first."""
-        first = len(self._table)
-        for index in [index for index in self._kept if index >= first]:
-            self._room += _size(self._kept.pop(index))
+        """Number ``samples`` after those of the index, instead of any added before; returns the first number."""
+        first = len(self._index)
+        for number in [number for number in self._rows if number >= first]:
+            self._free += _nbytes(self._rows.pop(number))
         self._added = tuple(samples)
         return first
 
@@ -101,32 +63,40 @@ class StudentInputs:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def expected_bytes(self, indices: Indices) -> int:
-        """What keeping the inputs of ``indices`` takes, at most the budget."""
-        return min(self._budget, _size(self._row(int(indices[0]))) * len(indices))
+        """Memory for the inputs of ``indices``, at most the budget."""
+        return min(self._budget, _nbytes(self._row(int(indices[0]))) * len(indices))
 
-    def _row(self, index: int) -> Mapping[str, Tensor]:
-        row = self._kept.get(index)
+    def _row(self, number: int) -> Mapping[str, Tensor]:
+        row = self._rows.get(number)
         if row is None:
-            first = len(self._table)
-            sample = self._table.samples[index] if index < first else self._added[index - first]
+            first = len(self._index)
+            sample = self._index.samples[number] if number < first else self._added[number - first]
             row = self._student.prepare(open_image(sample), sample)
-            size = _size(row)
-            if self._room >= size:
-                self._room -= size
-                self._kept[index] = row
+            size = _nbytes(row)
+            if self._free >= size:
+                self._free -= size
+                self._rows[number] = row
         return row
 
     def close(self) -> None:
+        """Stop the decoding threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _size(row: Mapping[str, Tensor]) -> int:
+def _nbytes(row: Mapping[str, Tensor]) -> int:
     return sum(x.numel() * x.element_size() for x in row.values())
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What :class:`~kdkit.core.distill.model.task.DistillTask` takes."""
+class DistillBatch:
+    """Arguments of :meth:`kdkit.core.distill.model.task.DistillTask.forward`.
+
+    Attributes:
+        inputs: this rank's shard of the student inputs.
+        targets: teacher -> signal -> rows of the global batch; of local teachers, of this rank's shard.
+        weights: teacher -> (B,) of the global batch.
+        domain: (B,) of the global batch.
+    """
 
     inputs: dict[str, Tensor]
     targets: dict[str, dict[str, Tensor]]
@@ -147,8 +117,8 @@ class Batch:
         }
 
 
-class Schedule(Protocol):
-    """The samples of every step: those of a whole run, or of a part of it."""
+class StepSampler(Protocol):
+    """The samples of every step, such as :class:`~kdkit.core.distill.loop.sampler.BatchSampler`."""
 
     def __len__(self) -> int:
         """One more than the last step."""
@@ -156,59 +126,101 @@ class Schedule(Protocol):
     def __getitem__(self, step: int) -> Indices: ...
 
 
-class Feed:
-    """The batch of any step; the next one is made while the current one is used.
+class DistillDataLoader:
+    """Makes the batch of any step, one step ahead of the loop.
 
     Args:
-        one_teacher: each sample is taught by one of its teachers, drawn uniformly (MMKD-CLIP's released code). The
-            previous version is none of them: it speaks of all that it knows, or nobody would keep what is not drawn.
-        own: teachers of which a process needs the rows of its share alone (``DistillTask.own``).
-        rank, world: this process prepares its share of the student inputs; other teachers' rows are of the whole batch.
+        sampler: step -> (B,) sample numbers.
+        inputs: of the student.
+        targets: of all teachers.
+        domain: domain of every sample that the sampler may name.
+        one_teacher: each sample draws one of its teachers uniformly (MMKD-CLIP's released code). The previous version
+            is always active; otherwise samples that are not drawn would be forgotten.
+        seed: of these draws.
+        local_teachers: teachers of which a rank needs the rows of its shard alone (``DistillTask.local_teachers``).
+        rank, world: this process and the number of processes that share each batch.
+
+    Example:
+        >>> from tests.core.distill.samples import image_index, linear_student
+        >>> features = np.eye(4, dtype=np.float32)
+        >>> radio = TeacherTargets(
+        ...     "radio", {"image": 4}, np.arange(4), np.ones(4, dtype=np.float32), lambda signal, rows: features[rows]
+        ... )
+        >>> loader = DistillDataLoader(
+        ...     sampler=[np.array([0, 1]), np.array([2, 3])],
+        ...     inputs=InputCache(linear_student(), image_index(4)),
+        ...     targets=[radio],
+        ...     domain=np.zeros(4, dtype=np.int64),
+        ...     one_teacher=False,
+        ...     seed=0,
+        ... )
+        >>> for step, batch in loader.batches(start=1):
+        ...     print(step, batch.targets["radio"]["image"].argmax(1).tolist(), tuple(batch.inputs["pixels"].shape))
+        1 [2, 3] (2, 3, 8, 8)
     """
 
     pauses: frozenset[int] = frozenset()
-    """Steps before which something happens that takes long."""
+    """Steps before which something slow happens."""
 
     def __init__(
         self,
-        schedule: Schedule,
-        inputs: StudentInputs,
-        teachings: Sequence[Teaching],
+        sampler: StepSampler,
+        inputs: InputCache,
+        targets: Sequence[TeacherTargets],
         domain: Indices,
         *,
         one_teacher: bool,
         seed: int,
-        own: Collection[str] = (),
+        local_teachers: Collection[str] = (),
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._schedule, self._inputs, self._teachings, self._domain = schedule, inputs, teachings, domain
-        self._drawn = [t.name for t in teachings if t.name != PREVIOUS] if one_teacher else []
-        self._seed, self._own, self._rank, self._world = seed, own, rank, world
+        self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
+        self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
+        self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
 
-    def make(self, step: int) -> Batch:
+    def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
+        """(step, batch) from ``start`` to the last step.
+
+        Offloaded teachers compute here, between two steps, for the next ``PREFETCH_STEPS`` steps.
+        """
+        offloaded = [teacher for teacher in self._targets if teacher.prefetch is not None]
+        length = PREFETCH_STEPS if offloaded else max(1, len(self._sampler) - start)
+        with ThreadPoolExecutor(1) as thread:
+            for first in range(start, len(self._sampler), length):
+                steps = range(first, min(first + length, len(self._sampler)))
+                for teacher in offloaded:
+                    self._prefetch(teacher, steps)
+                upcoming = thread.submit(self.make, steps.start)
+                for step in steps:
+                    batch = upcoming.result()
+                    if step + 1 in steps:
+                        upcoming = thread.submit(self.make, step + 1)
+                    yield step, batch
+
+    def make(self, step: int) -> DistillBatch:
         """The batch of ``step``: a pure function of the run's seed and the step."""
-        indices = self._schedule[step]
+        indices = self._sampler[step]
         weights = self._weights(indices, step)
         share = len(indices) // self._world
-        mine = slice(self._rank * share, (self._rank + 1) * share)
-        return Batch(
-            inputs=self._inputs.batch(indices[mine]),
-            targets={t.name: self._targets(t, indices, weights[t.name], mine) for t in self._teachings},
+        shard = slice(self._rank * share, (self._rank + 1) * share)
+        return DistillBatch(
+            inputs=self._inputs.batch(indices[shard]),
+            targets={t.name: self._load(t, indices, weights[t.name], shard) for t in self._targets},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
         )
 
-    def _targets(self, teaching: Teaching, indices: Indices, weight: Floats, mine: slice) -> dict[str, Tensor]:
-        """Rows of the whole batch, or where this process needs no others, of its share."""
-        if teaching.name not in self._own:
-            return teaching.targets(indices, weight)
-        if teaching.together:
-            return {signal: x[mine] for signal, x in teaching.targets(indices, weight).items()}
-        return teaching.targets(indices[mine], weight[mine])
+    def _load(self, teacher: TeacherTargets, indices: Indices, weight: Floats, shard: slice) -> dict[str, Tensor]:
+        """Rows of the global batch, or of the shard for a local teacher."""
+        if teacher.name not in self._local_teachers:
+            return teacher.load(indices, weight)
+        if teacher.sharded_gather:  # a collective call: every rank requests the rows of the global batch
+            return {signal: x[shard] for signal, x in teacher.load(indices, weight).items()}
+        return teacher.load(indices[shard], weight[shard])
 
     def _weights(self, indices: Indices, step: int) -> dict[str, Floats]:
-        weights = {t.name: t.weight[indices] for t in self._teachings}
+        weights = {teacher.name: teacher.weight[indices] for teacher in self._targets}
         if not self._drawn:
             return weights
         able = np.stack([weights[name] > 0 for name in self._drawn])
@@ -217,29 +229,7 @@ class Feed:
         only = {name: np.where(chosen == n, weights[name], np.float32(0)) for n, name in enumerate(self._drawn)}
         return {**weights, **only}
 
-    def run(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from ``start`` to the end of the schedule, one batch ahead of the caller.
-
-        Visits to parked teachers happen here, while the caller waits: no step is under way then.
-        """
-        parked = [t for t in self._teachings if t.visit is not None]
-        length = VISIT_STEPS if parked else max(1, len(self._schedule) - start)
-        with ThreadPoolExecutor(1) as ahead:
-            for first in range(start, len(self._schedule), length):
-                steps = range(first, min(first + length, len(self._schedule)))
-                for teaching in parked:
-                    self._visit(teaching, steps)
-                yield from self._one_ahead(ahead, steps)
-
-    def _visit(self, teaching: Teaching, steps: range) -> None:
-        assert teaching.visit is not None
-        chosen = [(self._schedule[step], step) for step in steps]
-        teaching.visit([teaching.wanted(rows, self._weights(rows, step)[teaching.name]) for rows, step in chosen])
-
-    def _one_ahead(self, ahead: ThreadPoolExecutor, steps: range) -> Iterator[tuple[int, Batch]]:
-        coming = ahead.submit(self.make, steps.start)
-        for step in steps:
-            batch = coming.result()
-            if step + 1 in steps:
-                coming = ahead.submit(self.make, step + 1)
-            yield step, batch
+    def _prefetch(self, teacher: TeacherTargets, steps: range) -> None:
+        assert teacher.prefetch is not None
+        batches = [(self._sampler[step], step) for step in steps]
+        teacher.prefetch([teacher.rows_of(rows, self._weights(rows, step)[teacher.name]) for rows, step in batches])

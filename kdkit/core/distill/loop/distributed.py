@@ -1,4 +1,4 @@
-"""One batch on several processes: which rows a loss sees, and what makes the gradients those of one process."""
+"""One batch on several processes (ranks): what each of them sees, and gradients equal to those of one process."""
 
 from __future__ import annotations
 
@@ -9,87 +9,86 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-PATIENCE = timedelta(days=7)
-"""How long processes wait for one that extracts or corrects; one that fails ends them all before, by its launcher."""
+TIMEOUT = timedelta(days=7)
+"""How long ranks wait for one that extracts or corrects. If a rank fails, its launcher ends the others."""
 
 
-def world_size() -> int:
-    """Processes that share a batch."""
+def get_world_size() -> int:
+    """The number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def own_rank() -> int:
-    """Number of this process among them; 0 for the main one."""
-    return dist.get_rank() if world_size() > 1 else 0
+def get_rank() -> int:
+    """This process's rank; 0 is the main process."""
+    return dist.get_rank() if get_world_size() > 1 else 0
 
 
-def meet() -> None:
-    """Wait until every process is here."""
-    if world_size() > 1:
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if get_world_size() > 1:
         dist.barrier()
 
 
-def whole_batch(x: Tensor) -> Tensor:
-    """A student's output as the losses see it: float32 (ids stay integers), rows of all processes.
+def gather_outputs(x: Tensor) -> Tensor:
+    """A student's output for the global batch, in float32 (ids stay integers).
 
-    A parameter of the student has no rows of samples and is the same everywhere: it is handed on as it is. Each
-    process then has the gradient of the whole loss with respect to it, and their average is just that.
+    Parameters and scalars have no rows and are equal on all ranks, so they pass unchanged. Every rank then has the
+    gradient of the whole loss with respect to them, and so does the average over ranks.
     """
     if isinstance(x, nn.Parameter):
         return x
-    return gather_batch(as_seen(x)) if x.ndim else as_seen(x)
+    return all_gather_rows(to_float32(x)) if x.ndim else to_float32(x)
 
 
-def as_seen(x: Tensor) -> Tensor:
-    """A student's output in float32, of this process alone; ids stay integers, parameters what they are."""
+def to_float32(x: Tensor) -> Tensor:
+    """A student's output in float32; integers and parameters pass unchanged."""
     return x.float() if x.is_floating_point() and not isinstance(x, nn.Parameter) else x
 
 
-def all_rows(x: Tensor) -> Tensor:
-    """(B, ...) as it is: the losses see the whole batch."""
+def identity(x: Tensor) -> Tensor:
+    """``x`` itself: the counterpart of :func:`local_shard` and :func:`all_reduce_sum` for the global batch."""
     return x
 
 
-def own_rows(x: Tensor) -> Tensor:
-    """(B, ...) of the whole batch -> (b, ...), those of this process's share."""
-    share = len(x) // world_size()
-    return x[own_rank() * share :][:share]
+def local_shard(x: Tensor) -> Tensor:
+    """(B, ...) of the global batch -> (b, ...) of this rank."""
+    share = len(x) // get_world_size()
+    return x[get_rank() * share :][:share]
 
 
-def over_processes(x: Tensor) -> Tensor:
-    """The sum of a number over processes, without gradient; all of them must ask."""
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """The sum over ranks, without gradient; a collective call."""
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
 
 
-def of_all(share: Tensor) -> Tensor:
-    """The value of all processes' shares; its gradient is this one's, times the world size.
+def scale_for_ddp(share: Tensor) -> Tensor:
+    """The sum of all ranks' shares as value, with the gradient of this rank's share times the world size.
 
-    Which the average over processes undoes: the parameters' gradients are then the sum of the shares'.
+    DistributedDataParallel averages gradients over ranks, which makes them the sum of the shares' gradients.
     """
-    scaled = share * world_size()
-    return over_processes(share) + (scaled - scaled.detach())
+    scaled = share * get_world_size()
+    return all_reduce_sum(share) + (scaled - scaled.detach())
 
 
-def gather_batch(x: Tensor) -> Tensor:
-    """(b, ...) of every process -> (world * b, ...), in rank order; the identity for one process.
+def all_gather_rows(x: Tensor) -> Tensor:
+    """(b, ...) of every rank -> (world * b, ...), in rank order; the identity for one process.
 
-    Every process computes the same loss of the whole batch. The backward pass gives each process the gradient
-    of its own rows times the world size, which the average over processes in DistributedDataParallel undoes:
-    the parameters' gradients are exactly those of one process with the whole batch.
+    Every rank computes the same loss of the global batch. The backward pass gives each rank the gradient of its own
+    rows times the world size, and the average of DistributedDataParallel divides by it: the parameters' gradients are
+    exactly those of one process with the global batch.
     """
-    if world_size() == 1:
+    if get_world_size() == 1:
         return x
-    return cast(Tensor, _Gather.apply(x))
+    return cast(Tensor, _AllGather.apply(x))
 
 
-class _Gather(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        world, ctx.rank, ctx.rows = dist.get_world_size(), dist.get_rank(), x.shape[0]
-        ctx.world = world
-        parts = [torch.empty_like(x) for _ in range(world)]
+        ctx.world, ctx.rank, ctx.rows = dist.get_world_size(), dist.get_rank(), x.shape[0]
+        parts = [torch.empty_like(x) for _ in range(ctx.world)]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 

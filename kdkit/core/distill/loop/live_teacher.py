@@ -1,4 +1,4 @@
-"""A teacher that is asked about each batch while training: the rows that its column would hold, and none stored."""
+"""A teacher that computes its signals during training: the rows that its column would hold, without storing them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
-from kdkit.core.distill.loop.distributed import PATIENCE
-from kdkit.core.distill.loop.sampler import Indices
+from kdkit.core.distill.loop.distributed import TIMEOUT, get_rank, get_world_size
+from kdkit.core.distill.plan.types import Indices
 from kdkit.core.features.extract.encode import Encoder
 from kdkit.core.features.extract.extraction import LIVE_FIX, usable_device
 from kdkit.core.features.extract.prefetch import prefetch
@@ -24,44 +24,43 @@ from kdkit.core.features.extract.selection import live_devices
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.schema import Registry
     from kdkit.core.teachers import OpenTeacher
 
 Array = np.ndarray[Any, Any]
 MICRO_BATCH = 16
-"""Samples per forward pass of a live teacher: its activations lie beside the student's."""
+"""Samples per forward pass: a live teacher's activations share the device with the student's."""
 
 
 class LiveTeacher:
-    """Rows of one teacher, computed when they are asked for.
+    """Rows of one teacher, computed on request.
 
-    What was asked for last is remembered, so that the signals of a batch, asked for one by one, cost one pass. A row
-    depends on nothing but the rows that are asked for together with it, so a run that goes on after a kill gets
-    those of an uninterrupted one. (In the last bit, a teacher's numbers may depend on the batch that they are computed
-    in, here as in an extraction with another batch size.)
+    The last request is cached, so the signals of a batch, requested one by one, cost one forward pass. A row depends
+    only on the rows of the same request, so a resumed run gets those of an uninterrupted one. (The last bit may depend
+    on the batch, here as in an extraction with another batch size.)
 
-    No random numbers are drawn: a teacher is in evaluation mode, and one whose rows differ between two passes was
-    refused when it was locked.
+    It draws no random numbers: a teacher is in eval mode, and locking refuses one whose rows differ between two passes.
 
     Args:
-        opened: in evaluation mode, without gradients.
-        table: row numbers are those of its samples.
-        skipped: (N,) unreadable images that are left out.
-        device: where it computes.
-        parked: its weights are on ``device`` while it computes, and on the CPU otherwise.
+        opened: in eval mode, without gradients.
+        index: row numbers are those of its samples.
+        unreadable: (N,) unreadable images to skip.
+        device: for its computations.
+        offload: keep its weights on the CPU except while it computes.
     """
 
     def __init__(
-        self, opened: OpenTeacher, table: SampleIndex, skipped: Array, *, device: torch.device, parked: bool = False
+        self, opened: OpenTeacher, index: SampleIndex, unreadable: Array, *, device: torch.device, offload: bool = False
     ) -> None:
         self.name, self.signals = opened.name, opened.signals.signals
-        self.parked, self._device, self._table = parked, device, table
-        has = (table.split_index == SPLITS.index("train")) & ~table.unanswered & ~skipped
-        self.rows: Indices = np.where(has, np.arange(len(table)), -1)
+        self.offload, self._device, self._index = offload, device, index
+        has = (index.split_index == SPLITS.index("train")) & ~index.unanswered & ~unreadable
+        self.rows: Indices = np.where(has, np.arange(len(index)), -1)
         self._model = opened.model if isinstance(opened.model, nn.Module) else None
         if self._model is not None:
             self._model.to("cpu")
         self._encode: Encoder | None = Encoder(opened.signals, opened.name, self.signals)
-        self._known: dict[bytes, Mapping[str, Array]] = {}
+        self._cached: dict[bytes, Mapping[str, Array]] = {}
         self._group: Any = None
 
     @property
@@ -69,97 +68,97 @@ class LiveTeacher:
         """Bytes of its parameters."""
         return sum(p.numel() * p.element_size() for p in self._model.parameters()) if self._model is not None else 0
 
-    def join(self) -> None:
-        """From now on each process of the run computes its share of the rows; all must call this at the same point.
+    def join_process_group(self) -> None:
+        """From now on each rank computes a shard of every request; a collective call.
 
-        The shares are exchanged on the CPU, apart from the gradients, in whatever thread asks for rows.
+        Shards are exchanged on the CPU in a group of their own, because the loader's thread requests rows.
         """
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        if get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     def gather(self, signal: str, rows: Indices) -> Array:
-        """(len(rows), *shape) as :meth:`kdkit.core.features.Column.gather`; rows are numbers of table samples.
+        """(len(rows), *shape) as :meth:`kdkit.core.features.Column.gather`; rows are numbers of index samples.
 
         Raises:
-            KdkitError: an image that cannot be read; what the teacher gives is not what its column would take.
+            KdkitError: an unreadable image; a signal that its column would refuse.
         """
         key = rows.tobytes()
-        if key not in self._known:
-            self.visit([rows])
-        return self._known[key][signal]
+        if key not in self._cached:
+            self.prefetch([rows])
+        return self._cached[key][signal]
 
-    def visit(self, batches: Sequence[Indices]) -> None:
-        """Compute several batches while the weights are on the device, and forget all others."""
-        self._known = {}
-        with self._at_work():
+    def prefetch(self, batches: Sequence[Indices]) -> None:
+        """Compute several requests while the weights are on the device; drops all cached ones."""
+        self._cached = {}
+        with self._on_device():
             for rows in batches:
-                self._known[rows.tobytes()] = self._shared(rows)
+                self._cached[rows.tobytes()] = self._shared(rows)
 
     def close(self) -> None:
-        """Let go of the model; nothing can be asked afterwards."""
-        self._model, self._encode, self._known = None, None, {}
+        """Release the model; no rows can be requested afterwards."""
+        self._model, self._encode, self._cached = None, None, {}
 
     def _shared(self, rows: Indices) -> dict[str, Array]:
         if self._group is None:
             return self._compute(rows)
-        world, rank = dist.get_world_size(), dist.get_rank()
+        world, rank = get_world_size(), get_rank()
         share = -(-len(rows) // world)
         mine = self._compute(rows[rank * share : (rank + 1) * share])
-        return _exchange(mine, self.signals, share, world, self._group, len(rows))
+        return _all_gather(mine, self.signals, share, world, self._group, len(rows))
 
     def _compute(self, rows: Indices) -> dict[str, Array]:
         encode = self._encode
-        assert encode is not None, "it was closed"
+        assert encode is not None, "the teacher was closed"
         encode.begin()
-        samples = [self._table.samples[row] for row in rows]
+        samples = [self._index.samples[row] for row in rows]
         parts: list[dict[str, Array]] = []
         work = [(sample, [encode.source.prepare]) for sample in samples]
         with closing(prefetch(work, min(4, os.cpu_count() or 1), ahead=2 * MICRO_BATCH)) as prepared:
             for start in range(0, len(samples), MICRO_BATCH):
                 part = samples[start : start + MICRO_BATCH]
-                items = [_readable(next(prepared)) for _ in part]
+                items = [_require_readable(next(prepared)) for _ in part]
                 parts.append(encode(items, [sample.id for sample in part]))
         empty = {spec.name: np.zeros((0, *spec.shape), spec.dtype) for spec in self.signals}
         return {name: np.concatenate([none, *(part[name] for part in parts)]) for name, none in empty.items()}
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """The model is on its device; a parked one goes back, by taking up its CPU tensors, which nothing changed."""
+    def _on_device(self) -> Iterator[None]:
+        """The model on its device; an offloaded one returns to its unchanged CPU tensors afterwards."""
         if self._model is None:
             yield
             return
-        if not self.parked:
+        if not self.offload:
             self._model.to(self._device)
             yield
             return
         tensors = [*self._model.parameters(), *self._model.buffers()]
-        at_home = [x.data for x in tensors]
+        on_cpu = [x.data for x in tensors]
         try:
             for x in tensors:
                 x.data = x.data.to(self._device)
             yield
         finally:
-            for x, home in zip(tensors, at_home, strict=True):
-                x.data = home
+            for x, data in zip(tensors, on_cpu, strict=True):
+                x.data = data
 
 
 def open_live(project: Project, teachers: Sequence[str], *, device: str, reporter: Reporter) -> dict[str, OpenTeacher]:
-    """Those of ``teachers`` that are live, opened.
+    """Open those of ``teachers`` that are live.
 
     Args:
-        device: where the student is trained.
+        device: of the student.
 
     Raises:
-        KdkitError: a device that cannot be used, a teacher that only answers or whose files cannot be had, and what
-            opening raises.
+        KdkitError: a device that cannot be used, a teacher without signals or without its files, and what opening
+            raises.
     """
     from kdkit.core.teachers import open_teacher
 
     names = [name for name in live_devices(project.registry, project.lock) if name in teachers]
     for name in names:
-        where = _device(project, name, device)
-        parked = ", parked on the CPU between uses" if project.registry.teachers[name].parked else ""
-        reporter.say(f"{name}: live on {where}{parked}")
+        where = _device(project.registry, name, device)
+        offload = ", offloaded to the CPU between uses" if project.registry.teachers[name].offload else ""
+        reporter.say(f"{name}: live on {where}{offload}")
     opened = {}
     for name in names:
         try:
@@ -172,52 +171,51 @@ def open_live(project: Project, teachers: Sequence[str], *, device: str, reporte
                 f"teacher '{name}' is live and cannot be opened: {error.what}",
                 where=error.where,
                 why=error.why,
-                fix="bring it back, or take 'signals: live' out of its entry: it then teaches what its column holds",
+                fix="restore its files, or remove 'signals: live' from its entry: its column then teaches",
                 code=error.code,
             ) from error
     return opened
 
 
 def live_teachers(
-    project: Project,
+    registry: Registry,
     opened: Mapping[str, OpenTeacher],
-    table: SampleIndex,
-    skipped: Array | None,
+    index: SampleIndex,
+    unreadable: Array | None,
     *,
     device: str,
 ) -> dict[str, LiveTeacher]:
-    """Teachers of :func:`open_live`, ready to be asked about the table's training samples but those ``skipped``."""
-    left_out = np.zeros(len(table), dtype=bool) if skipped is None else skipped
+    """The teachers of :func:`open_live`, ready for the index's training samples except ``unreadable`` ones."""
+    skip = np.zeros(len(index), dtype=bool) if unreadable is None else unreadable
     return {
         name: LiveTeacher(
             teacher,
-            table,
-            left_out,
-            device=_device(project, name, device),
-            parked=project.registry.teachers[name].parked,
+            index,
+            skip,
+            device=_device(registry, name, device),
+            offload=registry.teachers[name].offload,
         )
         for name, teacher in opened.items()
     }
 
 
-def _device(project: Project, name: str, usual: str) -> torch.device:
-    wanted = project.registry.teachers[name].device
-    return usable_device(wanted or usual, LIVE_FIX.format(name))
+def _device(registry: Registry, name: str, default: str) -> torch.device:
+    return usable_device(registry.teachers[name].device or default, LIVE_FIX.format(name))
 
 
-def _readable(item: Any) -> Any:
+def _require_readable(item: Any) -> Any:
     if isinstance(item, KdkitError):
         raise item
     return item[0]
 
 
-def _exchange(
+def _all_gather(
     mine: Mapping[str, Array], specs: Sequence[SignalSpec], share: int, world: int, group: Any, total: int
 ) -> dict[str, Array]:
-    """The rows of all processes in rank order: (total, *shape) per signal.
+    """The rows of all ranks in rank order: (total, *shape) per signal.
 
     Args:
-        mine: this process's, at most ``share``.
+        mine: this rank's rows, at most ``share``.
     """
     widths = [int(np.prod(spec.shape)) for spec in specs]
     sizes = [width * np.dtype(spec.dtype).itemsize for width, spec in zip(widths, specs, strict=True)]

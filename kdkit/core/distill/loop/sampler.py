@@ -1,44 +1,28 @@
-"""Which samples make the batch of a step: a pure function of (seed, step), so that resuming needs no state."""
+"""The samples of every batch: a pure function of (seed, step), so resuming needs no state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+from kdkit.core.distill.plan.types import Indices, SamplePool
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Samples from which a share of every batch is drawn.
-
-    Attributes:
-        indices: rows of the sample table.
-        domain: domain of each of them, same length.
-        share: fraction of the batch in (0, 1].
-        domain_power: domains are drawn with probability proportional to (their size) ** domain_power:
-            1 keeps the data's proportions, 0 makes all domains equal.
-        domains_per_batch: how many domains one batch mixes; None for all.
-    """
-
-    indices: Indices
-    domain: Indices
-    share: float = 1.0
-    domain_power: float = 1.0
-    domains_per_batch: int | None = None
-
-
-class BatchSchedule:
+class BatchSampler:
     """The batches of a run.
 
-    Every domain of a pool is an endless stream of its own permutations; a step takes the next ones. How many
-    it takes from each domain is drawn beforehand for all steps, so any step's batch can be asked for alone.
+    Every domain of a pool is an endless stream of its own permutations; a step takes the next samples. How many it
+    takes from each domain is drawn in advance for all steps, so the batch of any step can be computed alone.
+
+    Example:
+        >>> pool = SamplePool(indices=np.arange(6), domain=np.array([0, 0, 0, 0, 1, 1]))
+        >>> sampler = BatchSampler([pool], batch_size=3, steps=4, seed=0)
+        >>> len(sampler), sampler[2].tolist() == sampler[2].tolist(), len(sampler[2])
+        (4, True, 3)
     """
 
-    def __init__(self, pools: Sequence[Pool], *, batch_size: int, steps: int, seed: int) -> None:
+    def __init__(self, pools: Sequence[SamplePool], *, batch_size: int, steps: int, seed: int) -> None:
         self.batch_size, self.steps = batch_size, steps
         sizes = split_batch([pool.share for pool in pools], batch_size)
         self._streams = [
@@ -51,14 +35,19 @@ class BatchSchedule:
         return self.steps
 
     def __getitem__(self, step: int) -> Indices:
-        """(batch_size,) rows of the sample table."""
+        """(batch_size,) rows of the sample index."""
         if not 0 <= step < self.steps:
             raise IndexError(step)
         return np.concatenate([stream.take(step) for stream in self._streams])
 
 
 def split_batch(shares: Sequence[float], batch_size: int) -> list[int]:
-    """Whole numbers that sum to ``batch_size``, as near to the shares as can be (largest remainder)."""
+    """Whole numbers that sum to ``batch_size``, as near to the shares as possible (largest remainder).
+
+    Example:
+        >>> split_batch([0.5, 0.25, 0.25], 10)
+        [5, 3, 2]
+    """
     exact = np.asarray(shares, dtype=float) / sum(shares) * batch_size
     sizes = np.floor(exact).astype(int)
     for place in np.argsort(-(exact - sizes), kind="stable")[: batch_size - sizes.sum()]:
@@ -67,7 +56,7 @@ def split_batch(shares: Sequence[float], batch_size: int) -> list[int]:
 
 
 class _PoolStream:
-    def __init__(self, pool: Pool, size: int, steps: int, *, seed: int, number: int) -> None:
+    def __init__(self, pool: SamplePool, size: int, steps: int, *, seed: int, number: int) -> None:
         self._seed, self._number = seed, number
         domains = np.unique(pool.domain)
         self._members = [pool.indices[pool.domain == domain] for domain in domains]
@@ -76,7 +65,7 @@ class _PoolStream:
         self._starts = self._ends - counts
         self._permutations: dict[tuple[int, int], Indices] = {}
 
-    def _draw_counts(self, pool: Pool, size: int, steps: int) -> Indices:
+    def _draw_counts(self, pool: SamplePool, size: int, steps: int) -> Indices:
         """(steps, domains): how many samples each step takes from each domain."""
         mass = np.array([len(members) for members in self._members], dtype=float) ** pool.domain_power
         rng = np.random.default_rng([self._seed, self._number, 0])
@@ -105,7 +94,7 @@ class _PoolStream:
     def _permutation(self, domain: int, epoch: int) -> Indices:
         key = (domain, epoch)
         if key not in self._permutations:
-            # Only the current epoch and its neighbor are ever needed again.
+            # Later steps need only the current epoch and its neighbors.
             self._permutations = {k: v for k, v in self._permutations.items() if k[0] != domain or k[1] >= epoch - 1}
             rng = np.random.default_rng([self._seed, self._number, 1, domain, epoch])
             self._permutations[key] = rng.permutation(self._members[domain])

@@ -1,4 +1,4 @@
-"""The loop: batches in, a trained task out. It knows the key ``loss`` and nothing else of distillation."""
+"""The training loop. It reads the key ``loss`` of a task's output and knows nothing else of distillation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,50 +16,115 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
-from kdkit.core.distill.loop.dataloader import Batch
+from kdkit.core.distill.plan.types import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LOG_POINTS = 100
-"""How many points of the loss curve a run keeps."""
+"""Points of the loss curve that a run keeps."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; all of it follows from the recipe and the plan.
+class Batch(Protocol):
+    """Something that can be moved to a device as keyword arguments of the task."""
 
-    Attributes:
-        steps: optimizer steps.
-        lr: peak learning rate.
-        warmup: fraction of the steps with a linear rise.
-        schedule: ``cosine`` to zero, or ``constant``.
-        clip_norm: global gradient norm, or None.
-        ema: decay of an exponential moving average of the weights, which is what is kept; or None.
-        checkpoint_seconds: time between checkpoints.
+    def to(self, device: torch.device) -> Mapping[str, Any]: ...
+
+
+class Batches(Protocol):
+    """Batches of a run, such as :class:`~kdkit.core.distill.loop.dataloader.DistillDataLoader`."""
+
+    @property
+    def pauses(self) -> frozenset[int]:
+        """Steps before which something slow happens; a checkpoint is written first."""
+
+    def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from ``start`` to the last step, each requested after the step before it."""
+
+
+def train(
+    task: nn.Module,
+    loader: Batches,
+    settings: TrainSettings,
+    *,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+) -> Progress:
+    """Train ``task`` in place, from its newest checkpoint if there is one.
+
+    An interrupted run ends with the same weights as an uninterrupted one (bit for bit on a CPU), and any number of
+    processes gives the same result up to rounding.
+
+    Raises:
+        KdkitError: the loss is not a number; names the terms.
+        KeyboardInterrupt: after a checkpoint, when the user interrupts the run.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from types import SimpleNamespace
+        >>> from accelerate import Accelerator
+        >>> from kdkit.core.contracts import Silent
+        >>> class Task(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.x = nn.Parameter(torch.ones(2, 2))
+        ...     def forward(self, target):
+        ...         return {"loss": (self.x - target).square().sum()}
+        >>> class Loader:
+        ...     pauses = frozenset()
+        ...     def batches(self, start):
+        ...         for step in range(start, 200):
+        ...             yield step, SimpleNamespace(to=lambda device: {"target": torch.zeros(2, 2)})
+        >>> settings = TrainSettings(
+        ...     steps=200, lr=0.1, weight_decay=0.0, betas=(0.9, 0.98), warmup=0.05, schedule="cosine",
+        ...     clip_norm=None, seed=0,
+        ... )
+        >>> task, folder = Task(), tempfile.TemporaryDirectory()
+        >>> progress = train(
+        ...     task, Loader(), settings,
+        ...     accelerator=Accelerator(cpu=True), checkpoints=Checkpoints(Path(folder.name)), reporter=Silent(),
+        ... )
+        >>> progress.step, bool(task.x.abs().max() < 0.01)
+        (200, True)
     """
-
-    steps: int
-    lr: float
-    weight_decay: float
-    betas: tuple[float, float]
-    warmup: float
-    schedule: str
-    clip_norm: float | None
-    seed: int
-    ema: float | None = None
-    checkpoint_seconds: float = 60.0
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """The rate of ``step`` (0-based): linear warm-up, then constant or half a cosine to zero."""
-    rise = settings.warmup * settings.steps
-    if step < rise:
-        return settings.lr * (step + 1) / (rise + 1)
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - rise) / max(1.0, settings.steps - rise)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    optimizer: Any
+    model, optimizer = accelerator.prepare(task, make_optimizer(task, settings))
+    average = _moving_average(task, settings.ema)
+    reached = checkpoints.restore(task, optimizer, average, reporter) or Progress(0, 0.0, [])
+    if reached.step:
+        reporter.say(f"continuing at step {reached.step} of {settings.steps}")
+    model.train()
+    clock = _Clock(reached, settings.checkpoint_seconds)
+    log = list(reached.log)
+    with _interruption() as interruption:
+        for step, batch in loader.batches(reached.step):
+            torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step)
+            parts = model(**batch.to(accelerator.device))
+            accelerator.backward(parts["loss"])
+            if settings.clip_norm:
+                accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            due = clock.due() or interruption.requested or step + 1 in loader.pauses
+            if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
+                _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(task)
+            if _is_logged(step, settings.steps):
+                log.append(_log_point(step, parts))
+                reporter.progress("distil", step + 1, settings.steps, _format_point(log[-1]))
+            if due and accelerator.is_main_process:
+                checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
+                clock.restart()
+            if interruption.requested:
+                raise KeyboardInterrupt
+    if average is not None:
+        task.load_state_dict(average.module.state_dict())
+    return Progress(settings.steps, clock.seconds(), log)
 
 
 def make_optimizer(task: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -73,74 +137,27 @@ def make_optimizer(task: nn.Module, settings: TrainSettings) -> torch.optim.Adam
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas)
 
 
-class Batches(Protocol):
-    """Batches of a run: :class:`~kdkit.core.distill.loop.dataloader.Feed`, or one that corrects the student."""
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The rate of ``step`` (0-based): linear warm-up, then constant or half a cosine to zero.
 
-    @property
-    def pauses(self) -> frozenset[int]:
-        """Steps before which something happens that takes long; a checkpoint is written first."""
-
-    def run(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from ``start`` to the last step. A batch is asked for when the step before it is done."""
-
-
-def train(
-    task: nn.Module,
-    feed: Batches,
-    settings: TrainSettings,
-    *,
-    accelerator: Accelerator,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-) -> Progress:
-    """Train ``task`` in place, from its newest checkpoint on if it has one.
-
-    The result is the same whether or not the run was interrupted (bit for bit on a CPU), and the same to
-    rounding for any number of processes.
-
-    Raises:
-        KdkitError: when the loss is not a number, naming the terms.
-        KeyboardInterrupt: after a checkpoint, when the user asked to stop.
+    Example:
+        >>> settings = TrainSettings(
+        ...     steps=100, lr=1.0, weight_decay=0.0, betas=(0.9, 0.98), warmup=0.1, schedule="cosine",
+        ...     clip_norm=None, seed=0,
+        ... )
+        >>> [round(learning_rate(settings, step), 2) for step in (0, 10, 55, 99)]
+        [0.09, 1.0, 0.5, 0.0]
     """
-    optimizer: Any
-    model, optimizer = accelerator.prepare(task, make_optimizer(task, settings))
-    average = _average(task, settings.ema)
-    reached = checkpoints.restore(task, optimizer, average) or Progress(0, 0.0, [])
-    if reached.step:
-        reporter.say(f"continuing at step {reached.step} of {settings.steps}")
-    model.train()
-    clock = _Clock(reached, settings.checkpoint_seconds)
-    log = list(reached.log)
-    with _stop_request() as stop:
-        for step, batch in feed.run(reached.step):
-            torch.manual_seed(_mix(settings.seed, step, accelerator.process_index))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            parts = model(**batch.to(accelerator.device))
-            accelerator.backward(parts["loss"])
-            if settings.clip_norm:
-                accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            due = clock.due() or stop.asked or step + 1 in feed.pauses
-            if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
-                _check_finite(parts, step)  # reading the loss waits for the device, so not at every step there
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update_parameters(task)
-            if _is_logged(step, settings.steps):
-                log.append(_point(step, parts))
-                reporter.progress("distil", step + 1, settings.steps, _in_words(log[-1]))
-            if due and accelerator.is_main_process:
-                checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
-                clock.saved()
-            if stop.asked:
-                raise KeyboardInterrupt
-    if average is not None:
-        task.load_state_dict(average.module.state_dict())
-    return Progress(settings.steps, clock.seconds(), log)
+    rise = settings.warmup * settings.steps
+    if step < rise:
+        return settings.lr * (step + 1) / (rise + 1)
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - rise) / max(1.0, settings.steps - rise)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _average(task: nn.Module, decay: float | None) -> AveragedModel | None:
+def _moving_average(task: nn.Module, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
     return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # torch's
@@ -151,16 +168,15 @@ def _is_logged(step: int, steps: int) -> bool:
     return step % every == 0 or step == steps - 1
 
 
-def _point(step: int, parts: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of the loss curve."""
+def _log_point(step: int, parts: Mapping[str, Tensor]) -> dict[str, float]:
     return {"step": float(step), **{name: float(value.detach()) for name, value in parts.items()}}
 
 
-def _in_words(point: Mapping[str, float]) -> str:
+def _format_point(point: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name != "step")
 
 
-def _mix(seed: int, step: int, rank: int) -> int:
+def _step_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step) * 1009 + rank
 
 
@@ -177,7 +193,7 @@ def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
 
 
 class _Clock:
-    """Seconds of training, over interruptions; and when a checkpoint is due."""
+    """Seconds of training including earlier attempts, and when a checkpoint is due."""
 
     def __init__(self, reached: Progress, every: float) -> None:
         self._before, self._every = reached.seconds, every
@@ -189,44 +205,41 @@ class _Clock:
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._every
 
-    def saved(self) -> None:
+    def restart(self) -> None:
         self._last = time.monotonic()
 
 
-class _Stop:
-    asked = False
+class _Interruption:
+    requested = False
 
 
 @contextmanager
-def stops_at_once() -> Iterator[None]:
-    """Ctrl-C ends at once what is done here, which keeps what it has itself, instead of after the next step."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _stop_request() -> Iterator[_Stop]:
-    """The first Ctrl-C asks to stop after the step (a checkpoint is written); the second one stops at once."""
-    stop = _Stop()
+def _interruption() -> Iterator[_Interruption]:
+    """The first Ctrl-C stops the run after the step, with a checkpoint; the second one raises immediately."""
+    interruption = _Interruption()
 
     def on_interrupt(*_: object) -> None:
-        if stop.asked:
+        if interruption.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        interruption.requested = True
 
+    with _sigint_handler(on_interrupt):
+        yield interruption
+
+
+def interrupts_immediately() -> Any:
+    """Context in which Ctrl-C raises immediately instead of after the step; its block saves its own progress."""
+    return _sigint_handler(signal.default_int_handler)
+
+
+@contextmanager
+def _sigint_handler(handler: Any) -> Iterator[None]:
     try:
-        before = signal.signal(signal.SIGINT, on_interrupt)
-    except ValueError:  # not in the main thread: a notebook's or a server's business
-        yield stop
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread: a notebook or a server handles signals
+        yield
         return
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

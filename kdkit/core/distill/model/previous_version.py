@@ -1,11 +1,11 @@
-"""The previous version as one more teacher: what it says of the samples that it knows, before it is trained on."""
+"""The previous version as one more teacher: its targets for the samples that it knows, before it is trained further."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,90 +15,72 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, LossSpec, Reporter, Student
 from kdkit.core.contracts.token_signals import EMBEDDING, HIDDEN, NAMED, TOKENS, token_signals, token_specs
-from kdkit.core.distill.loop.dataloader import StudentInputs, Teaching
-from kdkit.core.distill.loop.sampler import Indices
-from kdkit.core.distill.model.projection import PREVIOUS
-from kdkit.core.distill.model.sharded_rows import make_together
-from kdkit.core.distill.plan.plan import Plan
+from kdkit.core.distill.loop.dataloader import InputCache
+from kdkit.core.distill.model.sharded_rows import compute_sharded_rows
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.discovery import Catalogue
-    from kdkit.core.project.project import Project
+    from kdkit.core.plugin_system.catalogue import Catalogue
 
 ROWS = 256
-"""Samples of a dual encoder at a time."""
+"""Samples per forward pass of a dual encoder."""
 ANSWERS = 16
-"""Samples of a generating student at a time: each is hundreds of tokens."""
-FOLDER = "remembered"
-"""Below the project's state, while a run lasts: 25 KB a sample of 64 answer tokens."""
-LABEL = "remembering the previous version"
+"""Samples per forward pass of a generating student: each has hundreds of tokens."""
+FOLDER = "previous-version"
+"""Below ``.kdkit``, while a run lasts: 25 KB per sample of 64 answer tokens."""
+LABEL = "targets of the previous version"
 
 
-def remembered(plan: Plan) -> Indices:
-    """The samples of which the previous version speaks: the replayed ones.
-
-    Without replay the new ones instead (LwF, arXiv 1606.09282), which are all there is.
-    """
-    pools = plan.pools[:-1] or plan.pools
-    return cast(Indices, np.unique(np.concatenate([pool.indices for pool in pools])))
-
-
-def remember(
-    project: Project,
+def previous_version_targets(
     student: nn.Module,
-    inputs: StudentInputs,
+    inputs: InputCache,
     plan: Plan,
-    total: int,
+    catalogue: Catalogue,
+    folder: Path,
     reporter: Reporter,
     shown: Indices | None = None,
-) -> Teaching:
-    """The student as it is now, as a teacher of the :func:`remembered` samples.
+) -> TeacherTargets:
+    """The student as it is now, as a teacher of :attr:`Plan.rehearsed`.
 
-    A dual encoder teaches its outputs; a student that answers its next-token distributions, as a column would hold
-    them. Of several processes each asks it about a share of the samples; the rows are on disk, for all, until
-    :func:`forget`.
+    A dual encoder teaches its outputs; a generating student its next-token distributions, as a column stores them.
+    Each rank computes a share of the rows; all of them read the files in ``folder``, which the caller removes.
 
     Args:
-        total: samples of the table.
-        shown: it is asked about no others.
+        shown: compute rows of these samples only.
 
     Raises:
-        KdkitError: a loss that reads something else, or a student that gives neither; no room on the disk.
+        KdkitError: a loss that reads other signals; a student without them; a full disk.
     """
     answers = isinstance(student, Answering)
     given = [spec.name for spec in token_specs(1, 1)] if answers else list(cast(Student, student).outputs)
-    _require_fitting(plan.previous.loss, given, project.catalogue, answers=answers)
-    used = remembered(plan)
+    _require_fitting_loss(plan.previous.loss, given, catalogue, answers=answers)
+    taught = plan.rehearsed
     if shown is not None:
-        used = np.union1d(np.intersect1d(used, shown), used[:1])  # a row at least, which tells the shapes
-    rows = np.full(total, -1, dtype=np.int64)
-    rows[used] = np.arange(len(used))
+        taught = np.union1d(np.intersect1d(taught, shown), taught[:1])  # at least one row, for the shapes
+    rows = np.full(inputs.samples, -1, dtype=np.int64)
+    rows[taught] = np.arange(len(taught))
     weight = (rows >= 0).astype(np.float32)
-    with _asked(student):
-        kept = make_together(
-            project.state / FOLDER,
-            used,
-            partial(_next_tokens if answers else _features, student, inputs),
+    with _inference(student):
+        stored = compute_sharded_rows(
+            folder,
+            taught,
+            partial(_token_signals if answers else _features, student, inputs),
             size=ANSWERS if answers else ROWS,
             progress=partial(reporter.progress, LABEL),
         )
     if answers:
-        return Teaching(PREVIOUS, {}, rows, weight, kept.gather, token_specs(*kept.shape("topk")))
-    return Teaching(PREVIOUS, {name: kept.shape(name)[-1] for name in given}, rows, weight, kept.gather)
-
-
-def forget(project: Project) -> None:
-    """Remove what was remembered: nobody reads it any more."""
-    shutil.rmtree(project.state / FOLDER, ignore_errors=True)
+        return TeacherTargets(PREVIOUS, {}, rows, weight, stored.gather, token_specs(*stored.shape("topk")))
+    return TeacherTargets(PREVIOUS, {name: stored.shape(name)[-1] for name in given}, rows, weight, stored.gather)
 
 
 def student_features(
-    student: nn.Module, inputs: StudentInputs, indices: Indices, reporter: Reporter, label: str
+    student: nn.Module, inputs: InputCache, indices: Indices, reporter: Reporter, label: str
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Output name -> (len(indices), D), of answers (len(indices), A, D), float32 of the student in eval mode."""
+    """Output name -> (len(indices), D), for answers (len(indices), A, D), float32 of the student in eval mode."""
     parts = list[dict[str, np.ndarray[Any, Any]]]()
     step = ANSWERS if isinstance(student, Answering) else ROWS
-    with _asked(student):
+    with _inference(student):
         for start in range(0, len(indices), step):
             parts.append(_features(student, inputs, indices[start : start + step]))
             reporter.progress(label, min(start + step, len(indices)), len(indices))
@@ -106,8 +88,8 @@ def student_features(
 
 
 @contextmanager
-def _asked(student: nn.Module) -> Iterator[None]:
-    """The student in eval mode and without gradients, and then in the mode that it was in."""
+def _inference(student: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; restores the student's mode."""
     mode = student.training
     student.eval()
     with torch.no_grad():
@@ -115,12 +97,12 @@ def _asked(student: nn.Module) -> Iterator[None]:
     student.train(mode)
 
 
-def _features(student: nn.Module, inputs: StudentInputs, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
+def _features(student: nn.Module, inputs: InputCache, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
     outputs = _outputs(student, inputs, indices)
     return {name: outputs[name].float().cpu().numpy() for name in cast(Student, student).outputs}
 
 
-def _next_tokens(student: nn.Module, inputs: StudentInputs, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
+def _token_signals(student: nn.Module, inputs: InputCache, indices: Indices) -> dict[str, np.ndarray[Any, Any]]:
     """Signal -> (len(indices), *shape) as :mod:`kdkit.core.contracts.token_signals` stores them."""
     outputs = _outputs(student, inputs, indices)
     if lacking := [name for name in (HIDDEN, TOKENS, EMBEDDING) if name not in outputs]:
@@ -128,32 +110,31 @@ def _next_tokens(student: nn.Module, inputs: StudentInputs, indices: Indices) ->
             "KD-DIST-023",
             "the previous version of this student cannot be its teacher",
             where="increment.previous",
-            why=f"a student that answers is compared by its next tokens, and it gives no {', '.join(lacking)}",
-            fix="leave it out; what the project still has is replayed from the store",
+            why=f"a generating student is compared by its next tokens, and it gives no {', '.join(lacking)}",
+            fix="remove 'previous' from the recipe's 'increment'; stored targets are still replayed",
         )
-    made = token_signals(outputs, min(NAMED, len(outputs[EMBEDDING])))
-    specs = token_specs(*made["topk"].shape[1:])
-    return {spec.name: made[spec.name].numpy().astype(spec.dtype, copy=False) for spec in specs}
+    signals = token_signals(outputs, min(NAMED, len(outputs[EMBEDDING])))
+    specs = token_specs(*signals["topk"].shape[1:])
+    return {spec.name: signals[spec.name].numpy().astype(spec.dtype, copy=False) for spec in specs}
 
 
-def _outputs(student: nn.Module, inputs: StudentInputs, indices: Indices) -> Mapping[str, Tensor]:
+def _outputs(student: nn.Module, inputs: InputCache, indices: Indices) -> Mapping[str, Tensor]:
     device = next(student.parameters()).device
     batch = {name: x.to(device) for name, x in inputs.batch(indices).items()}
     return cast(Student, student)(batch)
 
 
-def _require_fitting(loss: str, given: Sequence[str], catalogue: Catalogue, *, answers: bool) -> None:
-    """A loss that finds nothing in the previous version would silently be 0."""
+def _require_fitting_loss(loss: str, given: Sequence[str], catalogue: Catalogue, *, answers: bool) -> None:
+    """A loss that finds no signal of the previous version would silently be 0."""
     read = catalogue.spec(LossSpec, loss).signals
     if read and set(read) <= set(given):
         return
-    specs = catalogue.specs(LossSpec)
-    fitting = [spec.name for spec in specs if spec.signals and set(spec.signals) <= set(given)]
+    fitting = [spec.name for spec in catalogue.specs(LossSpec) if spec.signals and set(spec.signals) <= set(given)]
     raise KdkitError(
         "KD-DIST-024",
         f"the loss '{loss}' cannot compare the student with its previous version",
         where="increment.previous",
         why=f"it reads {', '.join(read) or 'no teacher'}; "
-        f"{'a student that answers' if answers else 'this student'} gives {', '.join(given)}",
-        fix=f"choose one of {', '.join(fitting)}" if fitting else "leave it out",
+        f"{'a generating student' if answers else 'this student'} gives {', '.join(given)}",
+        fix=f"choose one of {', '.join(fitting)}" if fitting else "remove 'previous' from the recipe's 'increment'",
     )

@@ -1,4 +1,4 @@
-"""Rows that the processes of a run make together, each its share, and that all of them read from disk."""
+"""Rows that the ranks of a run compute together, each a share, and that all ranks read from disk."""
 
 from __future__ import annotations
 
@@ -12,76 +12,75 @@ from numpy.lib import format as npy
 
 from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.loop.distributed import meet, own_rank, world_size
-from kdkit.core.distill.loop.sampler import Indices
+from kdkit.core.distill.loop.distributed import barrier, get_rank, get_world_size
+from kdkit.core.distill.plan.types import Indices
 
 Array = np.ndarray[Any, Any]
 Rows = Mapping[str, Array]
 """Signal -> (n, *shape)."""
 
 
-class RowFiles:
-    """What :func:`make_together` made; row ``n`` is that of the n-th index.
+class ShardedRows:
+    """The result of :func:`compute_sharded_rows`; row ``n`` belongs to the n-th index.
 
     Args:
-        paths: a file per process that made any, of records with a field per signal.
-        size: rows of one group; groups were dealt to the processes one by one.
+        paths: a file per rank that computed any, of records with a field per signal.
+        size: rows per group; groups were dealt to the ranks in turn.
     """
 
     def __init__(self, paths: Sequence[Path], size: int, world: int) -> None:
         self._size, self._world = size, world
-        # Mapped: on one machine, memory holds them once.
-        self._parts: list[Array] = [np.load(_seen(path), mmap_mode="r") for path in paths]
+        # Memory-mapped: the ranks of one machine share the pages.
+        self._parts: list[Array] = [np.load(_require_visible(path), mmap_mode="r") for path in paths]
 
     def shape(self, signal: str) -> tuple[int, ...]:
-        """Of one row."""
+        """The shape of one row."""
         return tuple(self._parts[0].dtype[signal].shape)
 
     def gather(self, signal: str, rows: Indices) -> Array:
         """(len(rows), *shape)."""
         group, within = np.divmod(rows, self._size)
-        maker, place = group % self._world, group // self._world * self._size + within
+        rank, place = group % self._world, group // self._world * self._size + within
         out = np.empty((len(rows), *self.shape(signal)), self._parts[0].dtype[signal].base)
         for number, part in enumerate(self._parts):
-            here = maker == number
+            here = rank == number
             out[here] = part[signal][place[here]]
         return out
 
 
-def make_together(
+def compute_sharded_rows(
     folder: Path,
     indices: Indices,
     rows_of: Callable[[Indices], Rows],
     *,
     size: int,
     progress: Callable[[int, int], None],
-) -> RowFiles:
-    """The rows of ``indices``, made in groups of ``size`` whatever the number of processes, so that they are the same.
+) -> ShardedRows:
+    """The rows of ``indices``, in groups of ``size`` for any number of ranks, so that the values are the same.
 
-    All processes must call it at the same point.
+    All ranks must call it at the same point.
 
     Args:
-        folder: what is in it goes; a place that every process sees.
-        rows_of: the rows of a group.
-        progress: called before the first group and after each with how many of this process's rows are made, and how
-            many there are.
+        folder: visible to every rank; its content is deleted.
+        rows_of: computes the rows of a group.
+        progress: called before the first group and after each with (rows done, all rows) of this rank.
 
     Raises:
-        KdkitError: no room on the disk, or no permission; processes that do not see each other's files.
+        KdkitError: a full or read-only disk; ranks that do not see each other's files.
     """
     with disk_errors(str(folder)):
-        if own_rank() == 0:
+        if get_rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        meet()
+        barrier()
         groups = [indices[start : start + size] for start in range(0, len(indices), size)]
-        mine = groups[own_rank() :: world_size()]
+        mine = groups[get_rank() :: get_world_size()]
         if mine:
-            with open(_file(_seen(folder), own_rank()), "wb") as file:
+            with open(_file(_require_visible(folder), get_rank()), "wb") as file:
                 _write(file, mine, rows_of, progress)
-        meet()
-        makers = range(min(world_size(), len(groups)))
-        return RowFiles([_file(folder, rank) for rank in makers], size, world_size())
+        barrier()
+        writers = range(min(get_world_size(), len(groups)))
+        return ShardedRows([_file(folder, rank) for rank in writers], size, get_world_size())
 
 
 def _write(
@@ -102,7 +101,7 @@ def _write(
         progress(done, total)
 
 
-def _seen(path: Path) -> Path:
+def _require_visible(path: Path) -> Path:
     if path.exists():
         return path
     raise KdkitError(

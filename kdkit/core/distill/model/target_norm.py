@@ -1,4 +1,4 @@
-"""Target normalization: teachers' features differ in length and spread, and a squared distance notices.
+"""Target normalization: teachers' features differ in length and spread, which a squared distance depends on.
 
 PHI-S (PHI Standardization, arXiv 2410.01680, section 3.3) rotates the features so that all dimensions have
 the same variance, then divides by one number: balanced like standardization, yet it keeps distances.
@@ -21,8 +21,8 @@ Array = np.ndarray[Any, Any]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 STD_FLOOR = 1e-3
-"""Standard deviations below this share of their root mean square are raised to it: a (nearly) constant
-dimension says nothing and must not be blown up."""
+"""Standard deviations below this share of their root mean square are raised to it; a (nearly) constant
+dimension must not be amplified."""
 
 
 class TargetNorm(nn.Module):
@@ -36,8 +36,8 @@ class TargetNorm(nn.Module):
                      ``phi = sqrt(mean lambda)``; ``H`` from :func:`equalizer`
     ===============  ==========================================================================
 
-    The last two are fitted. They treat each signal on its own, so that products *between* an image and a text
-    target no longer mean similarity: use them with ``fd`` alone, not with ``icl`` or ``crd``.
+    The last two are fitted, per signal, so products *between* image and text targets no longer measure similarity:
+    use them with ``fd`` alone, not with ``icl`` or ``crd``.
 
     Args:
         dim: width D of the signal.
@@ -56,14 +56,14 @@ class TargetNorm(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether there is anything to fit."""
+        """Whether the norm has parameters to fit."""
         return self.kind in ("standardize", "phi-s")
 
     def fit(self, mean: Float64, covariance: Float64) -> None:
-        """Set the buffers from :meth:`Moments.found` of the teacher's features (``full`` for ``phi-s``).
+        """Set the buffers from the :class:`Moments` of the teacher's features (``full`` for ``phi-s``).
 
         Raises:
-            KdkitError: features that are all the same.
+            KdkitError: features without variance.
         """
         variance = covariance.diagonal() if self.kind == "phi-s" else covariance
         phi = float(np.sqrt(variance.mean()))
@@ -96,13 +96,13 @@ class TargetNorm(nn.Module):
 
 
 def fit_norms(norms: Mapping[str, TargetNorm], chunks: Iterable[Mapping[str, Array]]) -> None:
-    """Fit the norms of a teacher's signals in one pass over its features, which are not looked at if none is fitted.
+    """Fit the norms of a teacher's signals in one pass over its features; no pass if there is nothing to fit.
 
     Args:
         chunks: signal -> (n, D); together the teacher's features of the training samples.
 
     Raises:
-        KdkitError: NaN or infinite features, fewer than two rows, or rows that are all the same.
+        KdkitError: NaN or infinite features, fewer than two rows, or features without variance.
     """
     moments = {signal: Moments(norm.dim, full=norm.kind == "phi-s") for signal, norm in norms.items() if norm.fitted}
     if not moments:
@@ -111,7 +111,7 @@ def fit_norms(norms: Mapping[str, TargetNorm], chunks: Iterable[Mapping[str, Arr
         for signal, seen in moments.items():
             seen.add(chunk[signal])
     for signal, seen in moments.items():
-        norms[signal].fit(*seen.found())
+        norms[signal].fit(*seen.compute())
 
 
 class Moments:
@@ -136,7 +136,7 @@ class Moments:
         """
         x = np.asarray(chunk, dtype=np.float64)
         if not np.isfinite(x).all():
-            raise KdkitError("KD-DIST-028", "NaN or infinite features", fix="'kdkit features verify' says where")
+            raise KdkitError("KD-DIST-028", "NaN or infinite features", fix="'kdkit features verify' names the samples")
         if not len(x):
             return
         own, total = x.mean(axis=0), self._count + len(x)
@@ -145,23 +145,32 @@ class Moments:
         self._mean = self._mean + step * len(x) / total
         self._count = total
 
-    def found(self) -> tuple[Float64, Float64]:
+    def compute(self) -> tuple[Float64, Float64]:
         """Mean (D,), and covariance or variances.
 
         Raises:
             KdkitError: fewer than two rows.
         """
         if self._count < 2:
-            raise KdkitError("KD-DIST-029", f"target normalization needs at least two samples, there are {self._count}")
+            raise KdkitError(
+                "KD-DIST-029",
+                f"target normalization needs at least two samples, there are {self._count}",
+                fix="add training samples, or use 'targets: {normalize: unit}' in the recipe",
+            )
         return self._mean, self._scatter / (self._count - 1)
 
 
 def equalizer(variances: Float64) -> Float64:
     """An orthogonal H (D, D) such that H diag(variances) H' has equal diagonal entries.
 
-    Where D is a power of two, the normalized Hadamard matrix (Sylvester), as in PHI-S: it does it for any
-    variances. A Hadamard matrix does not exist for most other widths, so there D - 1 plane rotations do it
-    for these variances (the constructive proof of the Schur-Horn theorem); the result has the same property.
+    For D a power of two, the normalized Hadamard matrix (Sylvester), as in PHI-S, which works for any variances. Most
+    other widths have no Hadamard matrix; there D - 1 plane rotations give the same property for these variances (the
+    constructive proof of the Schur-Horn theorem).
+
+    Example:
+        >>> h = equalizer(np.array([4.0, 1.0, 1.0]))
+        >>> np.round((h @ np.diag([4.0, 1.0, 1.0]) @ h.T).diagonal(), 6)
+        array([2., 2., 2.])
     """
     dim = len(variances)
     if dim & (dim - 1) == 0:
@@ -177,7 +186,7 @@ def equalizer(variances: Float64) -> Float64:
         spread = diagonal[high] - diagonal[low]
         if spread <= 0:
             break
-        # Turn the two axes until 'high' has exactly the mean; open axes stay uncorrelated with one another.
+        # Rotate the two axes until 'high' has exactly the mean; open axes stay uncorrelated.
         sine = np.sqrt(np.clip((diagonal[high] - mean) / spread, 0.0, 1.0))
         cosine = np.sqrt(1 - sine**2)
         above, below = rotation[high].copy(), rotation[low].copy()

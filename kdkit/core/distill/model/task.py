@@ -1,8 +1,14 @@
-"""The whole of a distillation as one ``nn.Module``: student, bridges, losses. The loop knows nothing of it."""
+"""A distillation as one ``nn.Module``: student, projections and losses in, a dict with ``loss`` out.
+
+With several processes (ranks), each prepares inputs for its shard of the batch. Most losses compare samples with one
+another and need the global batch: the student's outputs are gathered, and every rank computes the same loss. A
+``per_sample`` loss is a sum over samples, so each rank computes it on its shard alone. Both give the gradients of a
+single process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,34 +18,37 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Loss, LossInput, Student, TeacherView
 from kdkit.core.distill.loop.distributed import (
-    all_rows,
-    as_seen,
-    of_all,
-    over_processes,
-    own_rows,
-    whole_batch,
-    world_size,
+    all_reduce_sum,
+    gather_outputs,
+    get_world_size,
+    identity,
+    local_shard,
+    scale_for_ddp,
+    to_float32,
 )
-from kdkit.core.distill.model.projection import PREVIOUS, Bridge, module_key
+from kdkit.core.distill.model.projection import TeacherProjection, module_key
+from kdkit.core.distill.plan.types import PREVIOUS
 
 
 class Outputs(dict[str, Tensor]):
-    """What the student gave; a loss that looks for anything else is of another kind of student."""
+    """The student's outputs; a missing one is an error that says what to do."""
 
     def __missing__(self, name: str) -> Tensor:
         raise KdkitError(
             "KD-DIST-030",
             f"a loss of the recipe needs the output '{name}', which the student does not give",
             why=f"the student gives {', '.join(sorted(self))}",
-            fix="name a recipe for such students: 'kdkit recipes'",
+            fix="choose a recipe for such students: 'kdkit recipes'",
         )
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the sum: ``weight * loss(...)``, over the teachers or over the previous version.
+    """One term of the total: ``weight * loss(...)``.
 
-    ``per_sample``: the loss is a sum over samples, of which each process computes its own.
+    Attributes:
+        previous: it compares with the previous version instead of the teachers.
+        per_sample: the loss is a sum over samples, so each rank can compute its shard alone.
     """
 
     name: str
@@ -48,36 +57,65 @@ class Term:
     previous: bool = False
     per_sample: bool = False
 
+    @property
+    def sharded(self) -> bool:
+        """Whether ranks compute this term on their shards."""
+        return self.per_sample and get_world_size() > 1
+
 
 class DistillTask(nn.Module):
-    """``forward`` returns a dict whose ``loss`` is the only contract with the loop; the rest is for the log.
+    """Student, projections and losses; every trainable parameter of a run is a parameter of this module.
 
-    Every trainable parameter (student, heads, losses) is a parameter of this module, hence in the optimizer
-    and in the checkpoint.
+    ``forward`` returns a dict: ``loss`` for the loop, everything else for the log.
 
     Args:
-        student: fulfils :class:`~kdkit.core.contracts.Student`.
-        bridges: teacher name -> bridge; ``@previous`` for the previous version.
+        student: fulfills :class:`~kdkit.core.contracts.Student`.
+        projections: teacher name -> projection; ``@previous`` for the previous version.
         terms: the losses.
-        pull: weight of the squared distance to the student's parameters at construction (L2 pull, as in
-            ZSCL, arXiv 2303.06628, eq. 5); 0 for none.
+        pull: weight of the squared distance to the student's initial parameters (L2 pull, as in ZSCL, arXiv
+            2303.06628, eq. 5); 0 for none.
+
+    Example:
+        >>> class Mse(nn.Module):
+        ...     def forward(self, batch):
+        ...         (teacher,) = batch.teachers
+        ...         return (teacher.student["image"] - teacher.target["image"]).square().mean()
+        >>> class Encoder(nn.Linear):
+        ...     def forward(self, inputs):
+        ...         return {"image": super().forward(inputs["pixels"])}
+        >>> task = DistillTask(Encoder(3, 2), {"radio": TeacherProjection()}, [Term("mse", 2.0, Mse())])
+        >>> parts = task(
+        ...     inputs={"pixels": torch.ones(4, 3)},
+        ...     targets={"radio": {"image": torch.zeros(4, 2)}},
+        ...     weights={"radio": torch.ones(4)},
+        ...     domain=torch.zeros(4, dtype=torch.int64),
+        ... )
+        >>> sorted(parts)
+        ['loss', 'mse']
+        >>> bool(parts["loss"] == 2 * parts["mse"])
+        True
     """
 
     def __init__(
-        self, student: nn.Module, bridges: Mapping[str, Bridge], terms: Sequence[Term], *, pull: float = 0.0
+        self,
+        student: nn.Module,
+        projections: Mapping[str, TeacherProjection],
+        terms: Sequence[Term],
+        *,
+        pull: float = 0.0,
     ) -> None:
         super().__init__()
         self.student = student
-        self.teachers = tuple(bridges)
-        self.bridges = nn.ModuleDict({module_key(name): bridge for name, bridge in bridges.items()})
+        self.teachers = tuple(projections)
+        self.projections = nn.ModuleDict({module_key(name): module for name, module in projections.items()})
         self.losses = nn.ModuleList([term.loss for term in terms])
         self.terms = tuple(terms)
-        self.own = frozenset(name for name in self.teachers if self._is_own(name))
-        """Teachers that only losses read of which each process computes its own share: it needs their rows alone."""
+        self.local_teachers = frozenset(name for name in self.teachers if self._needs_local_rows(name))
+        """Teachers that only ``per_sample`` losses read: a rank loads the rows of its shard alone."""
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
-                # Not persistent: it is the parent version, which is on disk.
+                # Not persistent: the parent version on disk has the same values.
                 self.register_buffer(f"_start_{number}", parameter.detach().clone(), persistent=False)
 
     def forward(
@@ -87,74 +125,59 @@ class DistillTask(nn.Module):
         weights: Mapping[str, Tensor],
         domain: Tensor,
     ) -> dict[str, Tensor]:
-        """One step's losses.
+        """Compute one step's losses.
 
         Args:
-            inputs: this process's share of the batch, as the student prepared it.
-            targets: teacher -> signal -> (B, D) of the *whole* batch, zeros where absent; of teachers in
-                :attr:`own` (b, D), this process's share.
-            weights: teacher -> (B,) of the whole batch.
-            domain: (B,) of the whole batch.
+            inputs: this rank's shard of the batch, as the student prepared it.
+            targets: teacher -> signal -> (B, D) of the *global* batch, zeros where absent; for
+                :attr:`local_teachers` (b, D) of this rank's shard.
+            weights: teacher -> (B,) of the global batch.
+            domain: (B,) of the global batch.
         """
         outputs = cast(Student, self.student)(inputs)
-        # Losses are computed in float32 whatever the precision of the student's forward.
+        # Losses are computed in float32 for every precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            return self._sum(self._seen(outputs, targets, weights, domain))
+            loss_inputs = self._loss_inputs(outputs, targets, weights, domain)
+            values: list[Tensor] = []
+            log: dict[str, Tensor] = {}
+            for term in self.terms:
+                value = cast(Loss, term.loss)(loss_inputs[term.sharded, term.previous])
+                value = scale_for_ddp(value) if term.sharded else value
+                values.append(term.weight * value)
+                log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()
+            total = torch.stack(values).sum()
+            if self.pull:
+                distance = self._distance()
+                total = total + self.pull * distance
+                log["pull"] = distance.detach()
+        return {"loss": total, **log}
 
-    @staticmethod
-    def _apart(term: Term) -> bool:
-        return term.per_sample and world_size() > 1
-
-    def _is_own(self, teacher: str) -> bool:
-        return all(term.per_sample for term in self.terms if term.previous == (teacher == PREVIOUS))
-
-    def _seen(
+    def _loss_inputs(
         self,
         outputs: Mapping[str, Tensor],
         targets: Mapping[str, Mapping[str, Tensor]],
         weights: Mapping[str, Tensor],
         domain: Tensor,
     ) -> dict[tuple[bool, bool], LossInput]:
-        """(of this process alone, of the previous version instead of the teachers) -> what such losses see."""
-        seen: dict[tuple[bool, bool], LossInput] = {}
-        for own in sorted({self._apart(term) for term in self.terms}):
-            rows, total = (own_rows, over_processes) if own else (all_rows, all_rows)
-            student = Outputs({name: as_seen(x) if own else whole_batch(x) for name, x in outputs.items()})
-            for previous in sorted({term.previous for term in self.terms if self._apart(term) == own}):
-                views = tuple(
-                    self._view(name, student, targets[name], weights[name], rows)
-                    for name in self.teachers
-                    if (name == PREVIOUS) == previous
-                )
-                seen[own, previous] = LossInput(student, views, rows(domain), total)
-        return seen
+        """(sharded, previous) of a term -> its input: the global batch, or, for sharded terms, this rank's shard."""
+        loss_inputs: dict[tuple[bool, bool], LossInput] = {}
+        for sharded in sorted({term.sharded for term in self.terms}):
+            rows, total = (local_shard, all_reduce_sum) if sharded else (identity, identity)
+            collect = to_float32 if sharded else gather_outputs
+            student = Outputs({name: collect(x) for name, x in outputs.items()})
+            for previous in sorted({term.previous for term in self.terms if term.sharded == sharded}):
+                views: list[TeacherView] = []
+                for name in self.teachers:
+                    if (name == PREVIOUS) == previous:
+                        local = name in self.local_teachers
+                        target = {signal: y if local else rows(y) for signal, y in targets[name].items()}
+                        projection = self.projections[module_key(name)]
+                        views.append(cast(TeacherView, projection(name, student, target, rows(weights[name]))))
+                loss_inputs[sharded, previous] = LossInput(student, tuple(views), rows(domain), total)
+        return loss_inputs
 
-    def _view(
-        self,
-        name: str,
-        student: Mapping[str, Tensor],
-        target: Mapping[str, Tensor],
-        weight: Tensor,
-        rows: Callable[[Tensor], Tensor],
-    ) -> TeacherView:
-        here = target if name in self.own else {signal: rows(y) for signal, y in target.items()}
-        return cast(TeacherView, self.bridges[module_key(name)](name, student, here, rows(weight)))
-
-    def _sum(self, seen: Mapping[tuple[bool, bool], LossInput]) -> dict[str, Tensor]:
-        log: dict[str, Tensor] = {}
-        values: list[Tensor] = []
-        for term in self.terms:
-            own = self._apart(term)
-            value = cast(Loss, term.loss)(seen[own, term.previous])
-            value = of_all(value) if own else value
-            values.append(term.weight * value)
-            log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()
-        total = torch.stack(values).sum()
-        if self.pull:
-            distance = self._distance()
-            total = total + self.pull * distance
-            log["pull"] = distance.detach()
-        return {"loss": total, **log}
+    def _needs_local_rows(self, teacher: str) -> bool:
+        return all(term.per_sample for term in self.terms if term.previous == (teacher == PREVIOUS))
 
     def _distance(self) -> Tensor:
         parts = [

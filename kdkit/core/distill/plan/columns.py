@@ -1,4 +1,4 @@
-"""Columns of the chosen teachers, complete where that is possible; a teacher that is gone keeps what it gave."""
+"""The teachers' columns of a run: missing rows are extracted; a teacher whose files are gone keeps its stored rows."""
 
 from __future__ import annotations
 
@@ -21,50 +21,49 @@ if TYPE_CHECKING:
 
 def complete_columns(
     project: Project,
-    table: SampleIndex,
+    store: FeatureStore,
+    index: SampleIndex,
     teachers: Sequence[str],
     *,
-    live: Mapping[str, OpenTeacher] | None = None,
-    before: Callable[[Sequence[OpenTeacher]], None] = lambda _: None,
+    live: Mapping[str, OpenTeacher],
+    before: Callable[[Sequence[OpenTeacher]], None],
     device: str,
     reporter: Reporter,
 ) -> dict[str, Column]:
-    """Teacher -> column; what is missing is extracted first, each image decoded once for all teachers.
+    """Teacher -> column, after an extraction that decodes each image once for all teachers.
 
-    Columns of ``live`` teachers need no training samples; ``before`` is called with those who are going to be asked,
-    if anybody is.
+    A teacher whose files are gone teaches what its column holds; that is a warning.
 
-    A teacher whose files cannot be had any more, but whose column exists, teaches what the column holds: that
-    is said as a warning.
+    Args:
+        live: teachers whose columns need no training samples.
+        before: called with the teachers that an extraction needs, before it starts.
 
     Raises:
         KdkitError: a teacher that is not locked, whose license forbids the project's use, or whose registry entry
             changed since it was locked; what opening and extracting raise.
     """
-    store = FeatureStore(project.features)
     lock = project.lock
     for name in teachers:
-        _admit(project, name, lock, reporter)
-    keys = {name: lock.teacher(name).fingerprint for name in teachers}
-    prompts = all_prompts(prompt_sets(project.registry, table))
-    live = live or {}
-    counts = {name: count_missing(store, name, keys[name], table, prompts, live=name in live) for name in teachers}
-    opened = [
-        teacher
-        for name, count in counts.items()
-        if count and (teacher := live.get(name) or _open(project, store, name, keys[name], count, reporter)) is not None
-    ]
+        _require_permission(project, name, lock, reporter)
+    fingerprints = {name: lock.teacher(name).fingerprint for name in teachers}
+    prompts = all_prompts(prompt_sets(project.registry, index))
+    opened: list[OpenTeacher] = []
+    for name, fingerprint in fingerprints.items():
+        count = count_missing(store, name, fingerprint, index, prompts, live=name in live)
+        if count:
+            teacher = live.get(name) or _open(project, store, name, fingerprint, count, reporter)
+            opened += [teacher] if teacher is not None else []
     if opened:
         from kdkit.core.features.extract.extraction import extract
 
         before(opened)
-        own = {name: project.registry.teachers[name].device or device for name in live}
-        extract(store, opened, table, prompts=prompts, live=own, device=device, reporter=reporter)
-    return {name: store.column(name, keys[name]) for name in teachers}
+        devices = {name: project.registry.teachers[name].device or device for name in live}
+        extract(store, opened, index, prompts=prompts, live=devices, device=device, reporter=reporter)
+    return {name: store.column(name, fingerprint) for name, fingerprint in fingerprints.items()}
 
 
-def _admit(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
-    """Cached features need the same permission, and the same registry entry, as a teacher that is opened."""
+def _require_permission(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
+    """Cached features need the same permission, and the same registry entry, as an opened teacher."""
     from kdkit.core.teachers.license import require_permission
     from kdkit.core.teachers.open import require_same_choice
 
@@ -74,18 +73,18 @@ def _admit(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
 
 
 def _open(
-    project: Project, store: FeatureStore, name: str, fingerprint: str, lacking: int, reporter: Reporter
+    project: Project, store: FeatureStore, name: str, fingerprint: str, missing: int, reporter: Reporter
 ) -> OpenTeacher | None:
     from kdkit.core.teachers import open_teacher
 
     try:
         return open_teacher(project, name, reporter=reporter)
     except KdkitError as error:
-        known = any(header.fingerprint == fingerprint for header in store.headers(name))
-        if error.code is not ExitCode.MISSING or not known:
+        stored = any(header.fingerprint == fingerprint for header in store.headers(name))
+        if error.code is not ExitCode.MISSING or not stored:
             raise
         reporter.warn(
-            f"teacher '{name}' cannot be opened any more ({error.headline}): {lacking} new samples and prompts go "
-            "without it; it still teaches what its column holds"
+            f"teacher '{name}' cannot be opened any more ({error.headline}): it teaches the samples of its column, "
+            f"without {missing} new samples and prompts"
         )
         return None

@@ -1,4 +1,4 @@
-"""What a run will do, decided before anything is trained: who is new, what is replayed, how long."""
+"""The plan of a run, made before anything is trained: which teachers are new, which samples are replayed, how long."""
 
 from __future__ import annotations
 
@@ -6,109 +6,47 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.correction.schedule import Rounds
-from kdkit.core.distill.loop.sampler import Indices, Pool
-from kdkit.core.distill.loop.train import TrainSettings
-from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, Survey
+from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, TeachingInventory
+from kdkit.core.distill.plan.types import Indices, Mask, Plan, PlannedTeacher, SamplePool, TrainSettings
 from kdkit.core.project.recipe import PreviousPart, Recipe
 from kdkit.core.project.versions import Version
 
-
-@dataclass(frozen=True)
-class PlannedTeacher:
-    """One teacher's part.
-
-    Attributes:
-        admitted: domain -> trust weight.
-        samples: training samples that it may teach.
-        new: the current version has not learnt from it (in this state of its weights and preprocessing).
-        live: it is asked while training.
-    """
-
-    name: str
-    fingerprint: str
-    admitted: Mapping[str, float]
-    samples: int
-    new: bool
-    live: bool = False
+Taught = Mapping[str, Mask]
+"""Teacher -> (n,) which of n training samples it may teach."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A run.
-
-    Attributes:
-        parent: the version that an increment starts from; None for a run from scratch.
-        teachers: in the order of the registry.
-        uncovered: domains of the training split that no teacher may teach; none where the recipe reads no teacher.
-        unguarded: domains that the parent knows and no teacher may teach here, whether they are in the training
-            split or not: what it knows of them nobody repeats. Without teachers, those without a training sample.
-        previous: how the parent itself takes part; without weight, not at all.
-        pools: where batches are drawn from.
-        fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
-        left_out: training samples that nobody speaks of: no teacher may teach them, and no loss needs none.
-        digest: of everything that decides the result; a run in progress is continued only under the same one.
-        rounds: when the run is corrected; None for never.
-    """
-
-    recipe: Recipe
-    parent: str | None
-    teachers: tuple[PlannedTeacher, ...]
-    uncovered: tuple[str, ...]
-    unguarded: tuple[str, ...]
-    previous: PreviousPart
-    pools: tuple[Pool, ...]
-    fresh: int
-    replayed: int
-    left_out: int
-    batch_size: int
-    settings: TrainSettings
-    digest: str
-    rounds: Rounds | None = None
-
-    @property
-    def new_teachers(self) -> tuple[str, ...]:
-        return tuple(teacher.name for teacher in self.teachers if teacher.new)
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``--dry-run --json`` prints."""
-        return {
-            "recipe": self.recipe.name,
-            "parent": self.parent,
-            "teachers": [asdict(teacher) for teacher in self.teachers],
-            "uncovered": list(self.uncovered),
-            "unguarded": list(self.unguarded),
-            "previous": self.previous.model_dump(mode="json"),
-            "fresh_samples": self.fresh,
-            "replayed_samples": self.replayed,
-            "left_out_samples": self.left_out,
-            "batch_size": self.batch_size,
-            "steps": self.settings.steps,
-            "lr": self.settings.lr,
-            "seed": self.settings.seed,
-            "digest": self.digest,
-            "correction": None if self.rounds is None else self.rounds.to_json(),
-        }
-
-
-def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: Mapping[str, Any], *, seed: int) -> Plan:
+def make_plan(
+    recipe: Recipe, inventory: TeachingInventory, parent: Version | None, student: Mapping[str, Any], *, seed: int
+) -> Plan:
     """Plan a run from scratch (``parent`` None) or an increment on ``parent``.
 
     Args:
+        recipe: with the registry's changes to its optimizer.
+        inventory: samples, columns and trust.
         student: the registry's student entry as data; part of the digest.
 
     Raises:
-        KdkitError: when nothing may be taught, or an increment would bring nothing new.
+        KdkitError: no teacher may teach a training sample, or an increment would bring nothing new.
+
+    Example:
+        A recipe whose loss reads captions alone, and four training samples of which one has no caption:
+
+        >>> from tests.core.distill.samples import captioned_inventory, caption_recipe
+        >>> inventory = captioned_inventory(["a cat", "a dog", "", "a cow"])
+        >>> plan = make_plan(caption_recipe(batch_size=2, epochs=4), inventory, None, {}, seed=0)
+        >>> plan.fresh, plan.batch_size, plan.settings.steps
+        (3, 2, 6)
+        >>> plan.pools[0].indices
+        array([0, 1, 3])
     """
-    train = _training_samples(survey)
-    known = {} if parent is None else {t.name: t.fingerprint for t in parent.lineage.teachers}
-    teachers, taught = _teachers(survey, train, known)
+    train = _training_samples(inventory)
+    teachers = _planned_teachers(inventory, train, parent)
     if teachers and not any(teacher.samples for teacher in teachers):
         raise KdkitError(
             "KD-DIST-033",
@@ -116,39 +54,40 @@ def make_plan(recipe: Recipe, survey: Survey, parent: Version | None, student: M
             fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
             code=ExitCode.FOUND,
         )
-    present = [survey.table.domains[i] for i in np.unique(survey.table.domain_index[train])]
+    present = [inventory.index.domains[i] for i in np.unique(inventory.index.domain_index[train])]
     covered = {domain for teacher in teachers for domain in teacher.admitted} if teachers else set(present)
-    taught_here = covered & set(present)
-    unguarded = () if parent is None else tuple(sorted(set(parent.lineage.data.known) - taught_here))
-    spoken = _spoken_of(recipe, survey, train, taught, parent, unguarded)
-    train, taught, left_out = train[spoken], {name: rows[spoken] for name, rows in taught.items()}, int((~spoken).sum())
-    pools = _pools(recipe, survey, train, taught, teachers, parent, left_out)
+    known = set() if parent is None else set(parent.lineage.data.known)
+    unrehearsed = tuple(sorted(known - (covered & set(present))))
+    taught = {name: inventory.taught(name)[train] for name in inventory.teachers}
+    usable = _usable(recipe, inventory, train, taught, parent, unrehearsed)
+    train, taught, skipped = train[usable], {name: rows[usable] for name, rows in taught.items()}, int((~usable).sum())
+    pools = _pools(recipe, inventory, train, taught, teachers, parent, skipped)
     batch_size = min(recipe.optimizer.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
         parent=None if parent is None else parent.name,
         teachers=teachers,
-        uncovered=tuple(domain for domain in present if domain not in covered),
-        unguarded=unguarded,
-        previous=_previous(recipe, replays=len(pools) > 1, unguarded=unguarded),
+        domains_without_teacher=tuple(domain for domain in present if domain not in covered),
+        domains_without_rehearsal=unrehearsed,
+        previous=_previous(recipe, replays=len(pools) > 1, unrehearsed=unrehearsed),
         pools=pools,
         fresh=len(pools[-1].indices),
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
-        left_out=left_out,
+        skipped_samples=skipped,
         batch_size=batch_size,
         settings=_settings(recipe, len(train), batch_size, increment=parent is not None, seed=seed),
         digest="",
     )
-    return replace(plan, digest=_digest(plan, survey, parent, student))
+    return replace(plan, digest=_digest(plan, inventory, parent, student))
 
 
-def _training_samples(survey: Survey) -> Indices:
-    """Table rows that a run can use; without teachers, those that have a text to learn."""
-    train = survey.samples("train")
-    if survey.teachers:
+def _training_samples(inventory: TeachingInventory) -> Indices:
+    """Rows that a run can use; without teachers, those with a text to learn."""
+    train = inventory.rows("train")
+    if inventory.teachers:
         return train
-    told: Indices = np.array([row for row in train if survey.table.samples[row].text], dtype=np.int64)
-    if not len(told):
+    texts: Indices = np.array([row for row in train if inventory.index.samples[row].text], dtype=np.int64)
+    if not len(texts):
         raise KdkitError(
             "KD-DIST-034",
             "no training sample has an answer or a caption",
@@ -156,121 +95,108 @@ def _training_samples(survey: Survey) -> Indices:
             fix="'kdkit data check' counts the samples; 'kdkit pseudo-label' lets a teacher answer open questions",
             code=ExitCode.FOUND,
         )
-    return told
+    return texts
 
 
-def _teachers(
-    survey: Survey, train: Indices, known: Mapping[str, str]
-) -> tuple[tuple[PlannedTeacher, ...], dict[str, np.ndarray[Any, Any]]]:
-    taught = {name: survey.taught(name)[train] for name in survey.teachers}
-    planned = tuple(
+def _planned_teachers(
+    inventory: TeachingInventory, train: Indices, parent: Version | None
+) -> tuple[PlannedTeacher, ...]:
+    known = {} if parent is None else {t.name: t.fingerprint for t in parent.lineage.teachers}
+    fingerprints = {name: inventory.columns[name].fingerprint for name in inventory.teachers}
+    return tuple(
         PlannedTeacher(
             name=name,
-            fingerprint=survey.columns[name].fingerprint,
-            admitted=survey.admitted(name),
-            samples=int(taught[name].sum()),
-            new=known.get(name) != survey.columns[name].fingerprint,
-            live=name in survey.live,
+            fingerprint=fingerprint,
+            admitted=inventory.admitted(name),
+            samples=int(inventory.taught(name)[train].sum()),
+            new=known.get(name) != fingerprint,
+            live=name in inventory.live,
         )
-        for name in survey.teachers
+        for name, fingerprint in fingerprints.items()
     )
-    return planned, taught
 
 
-def _spoken_of(
+def _usable(
     recipe: Recipe,
-    survey: Survey,
+    inventory: TeachingInventory,
     train: Indices,
-    taught: Mapping[str, np.ndarray[Any, Any]],
+    taught: Taught,
     parent: Version | None,
-    unguarded: Sequence[str],
-) -> np.ndarray[Any, Any]:
-    """(N,) training samples of which somebody speaks: a teacher, a loss that needs none, or the previous version.
+    unrehearsed: Sequence[str],
+) -> Mask:
+    """(n,) training samples from which a teacher, a loss without teachers or the previous version can teach.
 
-    Others would only take places in batches, and count as known when a teacher for them comes. What the parent has
-    seen stays, to be rehearsed; where nothing is rehearsed the previous version, if it takes part, speaks of all.
+    Others would waste places in batches, and would count as known when a teacher for them is added. Samples that the
+    parent has seen stay, for rehearsal. Without rehearsal the previous version, if it takes part, covers all samples.
     """
-    if survey.alone or not taught:
+    if inventory.learns_alone or not taught:
         return np.ones(len(train), dtype=bool)
-    able: np.ndarray[Any, Any] = np.logical_or.reduce(list(taught.values()))
+    covered: Mask = np.logical_or.reduce(list(taught.values()))
     if parent is None:
-        return able
-    seen = np.isin(survey.table.digests[train], parent.known_samples())
+        return covered
+    seen = np.isin(inventory.index.digests[train], parent.known_samples())
     rehearses = bool(recipe.increment.replay) and seen.any()
-    if not rehearses and _previous(recipe, replays=False, unguarded=unguarded).weight:
+    if not rehearses and _previous(recipe, replays=False, unrehearsed=unrehearsed).weight:
         return np.ones(len(train), dtype=bool)
-    return able | seen
+    return covered | seen
 
 
 def _pools(
     recipe: Recipe,
-    survey: Survey,
+    inventory: TeachingInventory,
     train: Indices,
-    taught: Mapping[str, np.ndarray[Any, Any]],
-    teachers: tuple[PlannedTeacher, ...],
+    taught: Taught,
+    teachers: Sequence[PlannedTeacher],
     parent: Version | None,
-    left_out: int,
-) -> tuple[Pool, ...]:
-    """Replayed samples first, those that bring something new last.
+    skipped: int,
+) -> tuple[SamplePool, ...]:
+    """Replayed samples first, fresh ones last.
 
-    Fresh are samples that the version has not seen; without any, those that a new teacher may teach. (What a
-    new teacher says about samples that are known reaches the student in the replay pool as well.) No fresh
-    sample is shown more than ``increment.oversample`` times as often as a run from scratch would show it.
+    Fresh are samples that the parent has not seen; if there are none, those that a new teacher may teach. (A new
+    teacher's signals for known samples also reach the student through the replay pool.) No fresh sample is shown more
+    than ``increment.oversample`` times as often as in a run from scratch.
     """
+
+    def pool(chosen: Mask, share: float) -> SamplePool:
+        indices = train[chosen]
+        domain = inventory.index.domain_index[indices]
+        return SamplePool(indices, domain, share, recipe.sampling.domain_power, recipe.sampling.domains_per_batch)
+
     if parent is None:
-        return (_pool(recipe, survey, train, np.ones(len(train), dtype=bool), 1.0),)
-    unseen = ~np.isin(survey.table.digests[train], parent.known_samples())
-    newly = np.zeros(len(train), dtype=bool)
+        return (pool(np.ones(len(train), dtype=bool), 1.0),)
+    unseen = ~np.isin(inventory.index.digests[train], parent.known_samples())
+    newly_taught = np.zeros(len(train), dtype=bool)
     for teacher in teachers:
         if teacher.new:
-            newly |= taught[teacher.name]
-    fresh = unseen if unseen.any() else newly
+            newly_taught |= taught[teacher.name]
+    fresh = unseen if unseen.any() else newly_taught
     if not fresh.any():
-        raise _nothing_new(parent, teachers, left_out)
+        raise _nothing_new(parent, teachers, skipped)
     if not recipe.increment.replay or unseen.all():
-        return (_pool(recipe, survey, train, unseen | newly, 1.0),)
+        return (pool(unseen | newly_taught, 1.0),)
     share = min(1 - recipe.increment.replay, recipe.increment.oversample * fresh.mean() / recipe.increment.steps)
-    return (
-        _pool(recipe, survey, train, ~unseen, 1 - share),
-        _pool(recipe, survey, train, fresh, share),
-    )
+    return (pool(~unseen, 1 - share), pool(fresh, share))
 
 
-def _pool(recipe: Recipe, survey: Survey, train: Indices, chosen: np.ndarray[Any, Any], share: float) -> Pool:
-    indices = train[chosen]
-    return Pool(
-        indices=indices,
-        domain=survey.table.domain_index[indices],
-        share=share,
-        domain_power=recipe.sampling.domain_power,
-        domains_per_batch=recipe.sampling.domains_per_batch,
-    )
-
-
-def _previous(recipe: Recipe, *, replays: bool, unguarded: Sequence[str]) -> PreviousPart:
-    """The recipe's ``previous``, or what stands in for a replay that is not possible here."""
+def _previous(recipe: Recipe, *, replays: bool, unrehearsed: Sequence[str]) -> PreviousPart:
+    """The recipe's ``previous``, or its ``without_replay`` where samples that need rehearsal are not here."""
     increment = recipe.increment
-    stand_in = bool(increment.replay and unguarded) and not replays
-    return increment.without_replay if stand_in and not increment.previous.weight else increment.previous
+    replay_impossible = bool(increment.replay and unrehearsed) and not replays
+    return increment.without_replay if replay_impossible and not increment.previous.weight else increment.previous
 
 
-def _nothing_new(parent: Version, teachers: tuple[PlannedTeacher, ...], left_out: int) -> KdkitError:
+def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: int) -> KdkitError:
     idle = [teacher.name for teacher in teachers if teacher.new]
-    why = f"{parent.name} has learnt from every teacher and every training sample of the registry"
+    why = f"{parent.name} has learned from every teacher and every training sample of the registry"
     fix = "'kdkit add-teacher NAME' or add data; 'kdkit trust' shows what the policy admits"
-    if left_out:
-        why = f"no teacher may teach any of the {left_out} training samples that it has not seen"
+    if skipped:
+        why = f"no teacher may teach any of the {skipped} training samples that it has not seen"
     if not teachers:
         why = f"the recipe reads no teacher, and {parent.name} has seen every training sample"
         fix = "add data, or name a recipe that reads teachers: 'kdkit recipes'"
     if idle:
         why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
-    return KdkitError(
-        "KD-DIST-035",
-        f"there is nothing new since {parent.name}",
-        why=why,
-        fix=fix,
-    )
+    return KdkitError("KD-DIST-035", f"there is nothing new since {parent.name}", why=why, fix=fix)
 
 
 def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool, seed: int) -> TrainSettings:
@@ -292,14 +218,14 @@ def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool,
     )
 
 
-def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides the result; where and how fast it runs does not."""
+def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, student: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that decides the result; device and speed do not."""
     text = json.dumps(
         {
             "recipe": plan.recipe.model_dump(mode="json"),
             "parent": None if parent is None else [parent.name, parent.lineage.created],
             "student": student,
-            "domains": list(survey.table.domains),
+            "domains": list(inventory.index.domains),
             "teachers": [[t.name, t.fingerprint, dict(t.admitted)] for t in plan.teachers],
             "batch_size": plan.batch_size,
             "steps": plan.settings.steps,
@@ -309,6 +235,6 @@ def _digest(plan: Plan, survey: Survey, parent: Version | None, student: Mapping
     )
     digest = hashlib.sha256(text.encode())
     for pool in plan.pools:
-        digest.update(survey.table.digests[pool.indices].tobytes())
+        digest.update(inventory.index.digests[pool.indices].tobytes())
         digest.update(pool.domain.tobytes())
     return digest.hexdigest()

@@ -264,14 +264,14 @@ def _mark_unlearnable(
     project: Project, answered: Sequence[tuple[Sample, TeacherAnswer]], faults: list[str | None], reporter: Reporter
 ) -> None:
     """Find those of the other answers that the project's student could not be taught: one would stop a whole run."""
-    from kdkit.core.distill.model.build import make_student
+    from kdkit.core.distill.model.student import StudentBuilder
     from kdkit.core.distill.pseudo_labels.review import can_learn
 
     good = [number for number, fault in enumerate(faults) if fault is None]
     if not good:
         return
     current = Versions(project).current()
-    student: Any = load_student(current, project.catalogue) if current else make_student(project, None)
+    student: Any = load_student(current, project.catalogue) if current else StudentBuilder.of(project).student
     with ThreadPoolExecutor(4) as pool:
         texts = [replace(sample, text=said.text) for sample, said in (answered[number] for number in good)]
         for done, able in enumerate(pool.map(partial(can_learn, student), texts), start=1):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_array, read_header
 from kdkit.core.features.store.header import damaged
 
 _TEXTS, _KEY = "texts.safetensors", "values"
@@ -71,11 +71,8 @@ def _score_path(folder: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, str]]:
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.get_tensor(_KEY), dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise damaged(str(path), str(error)) from error
+    fix = "move the file away and run 'kdkit features extract'"
+    return read_array(path, _KEY, fix=fix), dict(read_header(path, fix=fix).metadata)
 
 
 def _write(path: Path, values: NDArray[np.float32], about: dict[str, str]) -> None:

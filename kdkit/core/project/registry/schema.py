@@ -72,13 +72,13 @@ class TeacherEntry(Part):
     """``live``: it is asked about each batch while training; of training samples nothing is stored."""
     device: str | None = None
     """Of a live teacher: ``cpu``, ``cuda:1`` ...; by default where the student is trained."""
-    parked: bool = False
+    offload: bool = False
     """A live teacher's weights are on its device only while it computes, and the student's step waits for that."""
 
     @model_validator(mode="after")
     def _device_of_live_ones(self) -> Self:
-        if self.signals == "stored" and (self.device is not None or self.parked):
-            raise ValueError("'device' and 'parked' are for 'signals: live'")
+        if self.signals == "stored" and (self.device is not None or self.offload):
+            raise ValueError("'device' and 'offload' are for 'signals: live'")
         return self
 
 

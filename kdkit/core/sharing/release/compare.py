@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import DualEncoder
 
 TOLERANCE = 1e-5
@@ -97,7 +97,7 @@ def compare_with_stock(
         if folder is not None:
             put_into_cache(scratch, repo, folder)
         errors, environment = run_check(_CHECK, scratch, where)
-        theirs = load_file(scratch / "features.safetensors")
+        theirs = read_tensors(scratch / "features.safetensors")
     differences = {}
     for library in lines:
         if library in errors:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Decoding, Published, Sample
 from kdkit.core.sharing.release.compare import cannot_load, fixed_pictures, put_into_cache, run_check, save_pictures
 
@@ -91,7 +91,7 @@ def compare_answers(
         if repo != str(folder):
             put_into_cache(scratch, repo, folder)
         errors, environment = run_check(_CHECK, scratch, where)
-        theirs = load_file(scratch / "answers.safetensors")
+        theirs = read_tensors(scratch / "answers.safetensors")
     if errors:
         raise cannot_load(published.library, where, errors["lines"])
     # torch's maximum, which is NaN where one of them is.

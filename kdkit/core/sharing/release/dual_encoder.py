@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_header
 from kdkit.core.contracts import DualEncoder, Reporter
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES
 from kdkit.core.project.versions import Version, load_student
@@ -203,13 +203,10 @@ def card_lines(name: str, folder: Path, files: StudentFiles | None = None) -> di
 
 def _summary(folder: Path) -> str:
     """One line about the size of the model in ``folder``."""
-    from safetensors import safe_open
-
     model = _read(folder / CONFIG)["model_cfg"]
     side, length = model["vision_cfg"].get("image_size", 224), model["text_cfg"].get("context_length", 77)
     pixels = "x".join(map(str, side)) if isinstance(side, list) else f"{side}x{side}"
-    with safe_open(folder / WEIGHTS, framework="np") as weights:
-        count = sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    count = read_header(folder / WEIGHTS).parameters
     return (
         f"Images of {pixels} pixels and texts of up to {length} tokens become vectors of {model['embed_dim']} numbers; "
         f"{count:,} parameters."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.model.build import anchored
+from kdkit.core.distill.model.student import anchored
 from kdkit.core.project.licenses import LicenseFacts, allowed
 from kdkit.core.project.lineage import InitialWeights, Lineage, TeacherRecord
 from kdkit.core.project.registry.chosen import chosen_teacher

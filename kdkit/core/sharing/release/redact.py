@@ -76,7 +76,7 @@ def _public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _public_entry(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A teacher's entry; whether it is asked live, and where, is a matter of each machine and changes no result."""
-    own = ("signals", "device", "parked")
+    own = ("signals", "device", "offload")
     public: dict[str, Any] = without_paths({key: value for key, value in fields.items() if key not in own})
     if "from" in public:
         public["from"] = public_source(public["from"])

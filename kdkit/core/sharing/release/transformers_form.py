@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from kdkit.core.base.tensors import read_tensors
 from kdkit.core.sharing.release.layout import (
     CONFIG,
     MODEL_CONFIG,
@@ -74,7 +75,7 @@ def write_transformers_form(folder: Path) -> None:
     from transformers import AutoTokenizer
 
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    tensors = dict(_renamed(load_file(folder / WEIGHTS)))
+    tensors = dict(_renamed(read_tensors(folder / WEIGHTS)))
     save_file(tensors, folder / TRANSFORMERS_WEIGHTS, metadata={"format": "pt"})
     if not config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
         _write_bpe_tokenizer(folder, context_length=config["model_cfg"]["text_cfg"].get("context_length", 77))

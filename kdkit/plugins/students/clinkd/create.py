@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_images, read_tokens, read_turns
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -89,6 +90,7 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     network = read_network(weights, settings.dtype)
     if settings.lora is not None:
         peft = _peft()
+        require_readable(folder)
         with _quiet():
             network = peft.PeftModel.from_pretrained(network, folder, is_trainable=True)
     return _assemble(folder, network, settings, origin, saved=True).eval()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -111,11 +112,10 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
 
 def read_turns(turns: VisionTurns, folder: Path) -> None:
     """Load what :func:`save` wrote of the vision tower's frequencies."""
-    from safetensors.torch import load_file
-
+    tensors = read_tensors(folder / TURNS)
     try:
-        turns.load_state_dict(load_file(folder / TURNS))
-    except (OSError, ValueError, RuntimeError) as error:
+        turns.load_state_dict(tensors)
+    except RuntimeError as error:
         raise KdkitError(
             "KD-STUD-019",
             "the learnt frequencies cannot be read",

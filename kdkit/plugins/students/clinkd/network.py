@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.bars import without_bars
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
@@ -140,6 +141,7 @@ def read_network(folder: Path, dtype: str) -> Any:
             where=str(folder),
             why=f"the student clinkd takes {' and '.join(CLASSES)}",
         )
+    require_readable(folder)
     model_class = getattr(transformers, CLASSES[config.model_type][1])
     with torch.random.fork_rng(devices=[]), without_bars():
         try:

@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_header
 from kdkit.core.contracts import PinnedBase, Published
 from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
@@ -217,13 +217,7 @@ def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged:
 
 
 def _summary(to: Path, settings: Settings, images: ImageSettings, base: PinnedBase | None) -> str:
-    from safetensors import safe_open
-
-    count = 0
-    for path in to.glob("*.safetensors"):
-        if path.name != TURNS:
-            with safe_open(path, framework="np") as weights:
-                count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    count = sum(read_header(path).parameters for path in to.glob("*.safetensors") if path.name != TURNS)
     size = f"{count:,} parameters"
     if base is not None:
         size = f"{count:,} parameters of adapters (LoRA) for {base.repository} at commit `{base.commit[:12]}`"

@@ -11,8 +11,8 @@ import pytest
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Silent
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.distill.correction.schedule import Rounds, plan_rounds
-from kdkit.core.distill.loop.sampler import Pool
+from kdkit.core.distill.correction.schedule import make_correction_schedule
+from kdkit.core.distill.plan.types import CorrectionSchedule, SamplePool
 from kdkit.core.distill.run import Options, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import CorrectionPart
@@ -32,11 +32,11 @@ def table(count: int) -> SampleIndex:
     return SampleIndex(samples, digests, digests, np.zeros(count, dtype=np.bool_))
 
 
-def rounds(count: int = 20, seed: int = 0, **part: Any) -> Rounds:
+def rounds(count: int = 20, seed: int = 0, **part: Any) -> CorrectionSchedule:
     indices = np.arange(count)
-    pools = [Pool(indices, np.zeros(count, dtype=np.int64)), Pool(indices[:5], np.zeros(5, dtype=np.int64))]
+    pools = [SamplePool(indices, np.zeros(count, dtype=np.int64)), SamplePool(indices[:5], np.zeros(5, dtype=np.int64))]
     given = CorrectionPart.model_validate(part)
-    return plan_rounds(given, pools, table(count), batch_size=4, steps=30, seed=seed)
+    return make_correction_schedule(given, pools, table(count), batch_size=4, steps=30, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_is_refused_before_anything_is_trained(tmp_path: Path, part: dict[s
 def test_words_that_no_loss_would_learn_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "p"
     make_project(root, {"corrector": "first"}, train=8)
-    assert prepare(Project(root), Options(), Silent()).plan.rounds is not None
+    assert prepare(Project(root), Options(), Silent()).plan.correction is not None
     recipe = (root / "corrected.yaml").read_text(encoding="utf-8").replace("{name: answer-ce}, ", "")
     (root / "corrected.yaml").write_text(recipe, encoding="utf-8")
     with raises_error("KD-DIST-008", where="correction.corrector"):

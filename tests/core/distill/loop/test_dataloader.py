@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.core.distill.loop.dataloader import Batch, Feed, StudentInputs, Teaching
-from kdkit.core.distill.loop.sampler import BatchSchedule, Indices, Pool
-from kdkit.core.distill.model.projection import PREVIOUS
+from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader, InputCache
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import PREVIOUS, Indices, SamplePool
 from tests.core.features.small import index_of, picture_samples
 from tests.toys import ToyEncoder
 
@@ -27,27 +28,39 @@ class Asked:
     def __init__(self, folder: Path, *, together: bool = False) -> None:
         self.rows: dict[str, list[int]] = {}
         self.table = index_of(picture_samples(folder, COUNT), folder)
-        self.inputs = StudentInputs(ToyEncoder(), self.table)
+        self.inputs = InputCache(ToyEncoder(), self.table)
         self.teachings = [self.teaching(name, np.ones(COUNT), together) for name in ("a", "b")]
         self.teachings.append(self.teaching(PREVIOUS, np.arange(COUNT) < KNOWN, together=False))
 
-    def teaching(self, name: str, weight: Any, together: bool) -> Teaching:
+    def teaching(self, name: str, weight: Any, together: bool) -> TeacherTargets:
         def gather(signal: str, rows: Indices) -> np.ndarray[Any, Any]:
             assert signal == "image"
             self.rows.setdefault(name, []).extend(rows.tolist())
             return np.stack([rows + 1.0] * 3, axis=1)
 
-        return Teaching(name, {"image": 3}, np.arange(COUNT), weight.astype(np.float32), gather, together=together)
-
-    def batches(self, *, one: bool = False, own: Collection[str] = (), rank: int = 0, world: int = 1) -> list[Batch]:
-        self.rows.clear()
-        pool = Pool(np.arange(COUNT), self.table.domain_index)
-        schedule = BatchSchedule([pool], batch_size=BATCH, steps=STEPS, seed=3)
-        domain = self.table.domain_index
-        feed = Feed(
-            schedule, self.inputs, self.teachings, domain, one_teacher=one, seed=3, own=own, rank=rank, world=world
+        return TeacherTargets(
+            name, {"image": 3}, np.arange(COUNT), weight.astype(np.float32), gather, sharded_gather=together
         )
-        return [batch for _, batch in feed.run(0)]
+
+    def batches(
+        self, *, one: bool = False, own: Collection[str] = (), rank: int = 0, world: int = 1
+    ) -> list[DistillBatch]:
+        self.rows.clear()
+        pool = SamplePool(np.arange(COUNT), self.table.domain_index)
+        schedule = BatchSampler([pool], batch_size=BATCH, steps=STEPS, seed=3)
+        domain = self.table.domain_index
+        feed = DistillDataLoader(
+            schedule,
+            self.inputs,
+            self.teachings,
+            domain,
+            one_teacher=one,
+            seed=3,
+            local_teachers=own,
+            rank=rank,
+            world=world,
+        )
+        return [batch for _, batch in feed.batches(0)]
 
 
 def test_one_teacher_is_drawn_for_each_sample_and_the_previous_version_speaks_beside_it(tmp_path: Path) -> None:

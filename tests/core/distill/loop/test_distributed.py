@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput
 from kdkit.core.contracts.token_signals import HIDDEN, compress
-from kdkit.core.distill.model.projection import PREVIOUS, Bridge, make_heads
+from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
+from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
 from kdkit.plugins.losses.vkd import AnswerOrthogonalDistillation
 
@@ -67,7 +68,7 @@ def make_task() -> DistillTask:
         Term("spread", 0.3, Spread()),
     ]
     heads = make_heads({HIDDEN: WIDTH}, {HIDDEN: WIDTH + 2}, shared_towers=False, orthogonal=True)
-    return DistillTask(Teller(), {"teacher": Bridge(heads), PREVIOUS: Bridge()}, terms)
+    return DistillTask(Teller(), {"teacher": TeacherProjection(heads), PREVIOUS: TeacherProjection()}, terms)
 
 
 def make_batch(lengths: tuple[int, ...]) -> dict[str, Any]:
@@ -101,11 +102,11 @@ def step(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _worker(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=WORLD)
     torch.set_num_threads(1)
     model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
     share, found = BATCH // WORLD, []
-    assert model.module.own == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
+    assert model.module.local_teachers == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
     for lengths in LENGTHS:
         batch = make_batch(lengths)
         for part in (batch["inputs"], batch["targets"][PREVIOUS]):

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.distill.loop.dataloader import Feed, StudentInputs, Teaching
+from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache
 from kdkit.core.distill.loop.live_teacher import MICRO_BATCH, LiveTeacher
-from kdkit.core.distill.loop.sampler import BatchSchedule, Pool
-from kdkit.core.distill.model.build import taught_rows
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.model.build import target_chunks
 from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import SamplePool
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.recipe import Normalize
@@ -105,11 +107,11 @@ def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_p
 
 
 def test_a_parked_teacher_is_on_its_device_only_while_it_computes(tmp_path: Path) -> None:
-    live, source, _, _ = watched(tmp_path, device=torch.device("cpu:0"), parked=True)  # other memory than "cpu"
+    live, source, _, _ = watched(tmp_path, device=torch.device("cpu:0"), offload=True)  # other memory than "cpu"
     before = {name: x.clone() for name, x in source.state_dict().items()}
     home = {x.data_ptr() for x in (*source.parameters(), *source.buffers())}
     batches = [np.arange(5), np.arange(5, 9), np.arange(0)]
-    live.visit(batches)
+    live.prefetch(batches)
     assert len(source.places) == len(home) == 3
     assert not source.places & home
     assert {x.data_ptr() for x in (*source.parameters(), *source.buffers())} == home
@@ -123,13 +125,13 @@ def test_teachers_are_asked_about_what_they_teach_alone(tmp_path: Path) -> None:
     teachers = [watched(tmp_path / str(n)) for n in range(2)]
     table = teachers[0][2]
     teachings = [
-        Teaching(str(n), {"image": 5}, live.rows, np.ones(40, np.float32), live.gather, (source.signals[1],))
+        TeacherTargets(str(n), {"image": 5}, live.rows, np.ones(40, np.float32), live.gather, (source.signals[1],))
         for n, (live, source, _, _) in enumerate(teachers)
     ]
-    schedule = BatchSchedule([Pool(np.arange(40), table.domain_index)], batch_size=20, steps=3, seed=0)
-    inputs = StudentInputs(ToyEncoder(), table)
-    feed = Feed(schedule, inputs, teachings, table.domain_index, one_teacher=True, seed=0)
-    batches = [batch for _, batch in feed.run(0)]
+    schedule = BatchSampler([SamplePool(np.arange(40), table.domain_index)], batch_size=20, steps=3, seed=0)
+    inputs = InputCache(ToyEncoder(), table)
+    feed = DistillDataLoader(schedule, inputs, teachings, table.domain_index, one_teacher=True, seed=0)
+    batches = [batch for _, batch in feed.batches(0)]
     inputs.close()
     assert [sum(sum(source.asked) for _, source, _, _ in teachers)] == [3 * 20]
     for batch in batches:
@@ -145,9 +147,9 @@ def test_targets_are_fitted_in_one_pass_for_all_signals(
 ) -> None:
     monkeypatch.setattr("kdkit.core.distill.model.build.ROWS", 16)
     live, source, _, _ = watched(tmp_path)
-    teaching = Teaching("t", {"image": 5, "ids": 2}, live.rows, np.ones(40, np.float32), live.gather)
+    teaching = TeacherTargets("t", {"image": 5, "ids": 2}, live.rows, np.ones(40, np.float32), live.gather)
     norms = {signal: TargetNorm(width, kind) for signal, width in teaching.widths.items()}
-    fit_norms(norms, taught_rows(teaching, np.arange(40)))
+    fit_norms(norms, target_chunks(teaching, np.arange(40)))
     assert sum(source.asked) == asked
     if asked:
         for signal, norm in norms.items():
@@ -156,10 +158,10 @@ def test_targets_are_fitted_in_one_pass_for_all_signals(
 
 
 def _worker(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=world)
     torch.set_num_threads(1)
     live, source, _, _ = watched(Path(folder) / str(rank))
-    live.join()
+    live.join_process_group()
     rows = np.arange(7)
     found = {name: live.gather(name, rows).tolist() for name in ("image", "ids")}
     empty = live.gather("image", rows[:1]).shape

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.core.distill.loop.sampler import BatchSchedule, Pool, split_batch
+from kdkit.core.distill.loop.sampler import BatchSampler, split_batch
+from kdkit.core.distill.plan.types import SamplePool
 
 
-def pool(sizes: list[int], offset: int = 0, **options: object) -> Pool:
+def pool(sizes: list[int], offset: int = 0, **options: object) -> SamplePool:
     domain = np.repeat(np.arange(len(sizes)), sizes)
-    return Pool(offset + np.arange(len(domain)), domain, **options)  # type: ignore[arg-type]
+    return SamplePool(offset + np.arange(len(domain)), domain, **options)  # type: ignore[arg-type]
 
 
 @given(shares=st.lists(st.floats(0.01, 1), min_size=1, max_size=5), batch=st.integers(1, 200))
@@ -30,8 +31,8 @@ def test_split_batch_sums_and_stays_near(shares: list[float], batch: int) -> Non
     power=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_any_step_can_be_asked_for_alone(sizes: list[int], batch: int, seed: int, power: float) -> None:
-    def schedule() -> BatchSchedule:
-        return BatchSchedule([pool(sizes, domain_power=power)], batch_size=batch, steps=12, seed=seed)
+    def schedule() -> BatchSampler:
+        return BatchSampler([pool(sizes, domain_power=power)], batch_size=batch, steps=12, seed=seed)
 
     in_order = [row.tolist() for row in map(schedule().__getitem__, range(12))]
     backwards = schedule()
@@ -40,7 +41,7 @@ def test_any_step_can_be_asked_for_alone(sizes: list[int], batch: int, seed: int
 
 
 def test_a_domain_repeats_no_sample_before_all_were_seen() -> None:
-    schedule = BatchSchedule([pool([7, 13])], batch_size=10, steps=40, seed=3)
+    schedule = BatchSampler([pool([7, 13])], batch_size=10, steps=40, seed=3)
     seen = np.concatenate([schedule[step] for step in range(40)])
     for members in (range(7), range(7, 20)):
         stream = seen[np.isin(seen, list(members))]
@@ -50,23 +51,23 @@ def test_a_domain_repeats_no_sample_before_all_were_seen() -> None:
 
 
 def test_domain_power_zero_makes_domains_equal() -> None:
-    schedule = BatchSchedule([pool([10, 1000], domain_power=0.0)], batch_size=50, steps=200, seed=0)
+    schedule = BatchSampler([pool([10, 1000], domain_power=0.0)], batch_size=50, steps=200, seed=0)
     small = np.mean([(schedule[step] < 10).mean() for step in range(200)])
     assert small == pytest.approx(0.5, abs=0.02)
 
 
 def test_domains_per_batch_bounds_the_mixture() -> None:
-    schedule = BatchSchedule([pool([20, 20, 20, 20], domains_per_batch=2)], batch_size=10, steps=30, seed=0)
+    schedule = BatchSampler([pool([20, 20, 20, 20], domains_per_batch=2)], batch_size=10, steps=30, seed=0)
     counts = {len(np.unique(schedule[step] // 20)) for step in range(30)}
     assert counts == {2}
 
 
 def test_shares_of_two_pools() -> None:
     pools = [pool([30], share=0.75), pool([30], offset=100, share=0.25)]
-    schedule = BatchSchedule(pools, batch_size=16, steps=5, seed=0)
+    schedule = BatchSampler(pools, batch_size=16, steps=5, seed=0)
     assert all((schedule[step] >= 100).sum() == 4 for step in range(5))
 
 
 def test_a_pool_without_a_place_in_the_batch_is_left_out() -> None:
-    schedule = BatchSchedule([pool([5], share=1.0), pool([5], offset=50, share=1e-9)], batch_size=4, steps=3, seed=0)
+    schedule = BatchSampler([pool([5], share=1.0), pool([5], offset=50, share=1e-9)], batch_size=4, steps=3, seed=0)
     assert all((schedule[step] < 50).all() for step in range(3))

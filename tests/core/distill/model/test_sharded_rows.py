@@ -11,7 +11,7 @@ import numpy as np
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kdkit.core.distill.model.sharded_rows import RowFiles, make_together
+from kdkit.core.distill.model.sharded_rows import ShardedRows, compute_sharded_rows
 from tests.errors import raises_error
 
 SIZE, COUNT, WORLD = 4, 22, 2
@@ -34,9 +34,9 @@ class Maker:
         self.told.append((done, total))
 
 
-def made(folder: Path, count: int = COUNT) -> tuple[RowFiles, Maker]:
+def made(folder: Path, count: int = COUNT) -> tuple[ShardedRows, Maker]:
     maker = Maker()
-    return make_together(folder, np.arange(count) * 10, maker.rows, size=SIZE, progress=maker.progress), maker
+    return compute_sharded_rows(folder, np.arange(count) * 10, maker.rows, size=SIZE, progress=maker.progress), maker
 
 
 def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
@@ -56,12 +56,12 @@ def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
 def test_processes_need_a_common_disk(tmp_path: Path) -> None:
     made(tmp_path / "rows")
     with raises_error("KD-DIST-026") as caught:
-        RowFiles([tmp_path / "rows" / "rows-0.npy", tmp_path / "rows" / "rows-1.npy"], SIZE, WORLD)
+        ShardedRows([tmp_path / "rows" / "rows-0.npy", tmp_path / "rows" / "rows-1.npy"], SIZE, WORLD)
     assert caught.value.where.endswith("rows-1.npy")
 
 
 def _worker(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=WORLD)
     found = {}
     for count in (COUNT, SIZE):
         files, maker = made(Path(folder) / "rows", count)

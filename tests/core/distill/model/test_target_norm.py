@@ -96,7 +96,7 @@ def test_chunks_do_not_matter(cuts: list[int], full: bool) -> None:
     moments = Moments(5, full=full)
     for chunk in np.split(x, sorted(cuts)):
         moments.add(chunk)
-    mean, scatter = moments.found()
+    mean, scatter = moments.compute()
     assert np.allclose(mean, x.mean(0), rtol=1e-12)
     wanted = np.cov(x.T) if full else x.var(0, ddof=1)
     assert np.allclose(scatter, wanted, rtol=1e-7)

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
-from kdkit.core.distill.loop.train import TrainSettings, learning_rate, make_optimizer
-from kdkit.core.distill.model.projection import PREVIOUS, Bridge, make_heads
+from kdkit.core.distill.loop.train import learning_rate, make_optimizer
+from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
+from kdkit.core.distill.plan.types import PREVIOUS, TrainSettings
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
 from tests.errors import raises_error
 from tests.toys import LETTERS, SIDE, ToyEncoder
@@ -69,14 +70,16 @@ class Contrast(nn.Module):
 def make_task(pull: float = 0.0) -> DistillTask:
     torch.manual_seed(0)
     student = Speaker(width=6)
-    bridges = {
-        "a.b": Bridge(make_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
-        "values": Bridge(make_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
-        "rigid": Bridge(make_heads(student.outputs, {"image": 7, "text": 7}, shared_towers=False, orthogonal=True)),
-        PREVIOUS: Bridge(),
+    projections = {
+        "a.b": TeacherProjection(make_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=True)),
+        "values": TeacherProjection(make_heads(student.outputs, {"image": 4, "text": 4}, shared_towers=False)),
+        "rigid": TeacherProjection(
+            make_heads(student.outputs, {"image": 7, "text": 7}, shared_towers=False, orthogonal=True)
+        ),
+        PREVIOUS: TeacherProjection(),
     }
     terms = [Term("contrast", 1.0, Contrast()), Term("keep", 0.5, Contrast(), previous=True)]
-    return DistillTask(student, bridges, terms, pull=pull)
+    return DistillTask(student, projections, terms, pull=pull)
 
 
 def make_batch(size: int = 8) -> dict[str, dict[str, Tensor] | dict[str, dict[str, Tensor]] | Tensor]:
@@ -115,8 +118,8 @@ def test_every_trainable_parameter_is_in_the_optimizer_and_in_the_checkpoint() -
 
 
 def test_shared_heads_are_one_and_separate_heads_two() -> None:
-    heads = make_task().bridges
-    shared, separate = (cast(Bridge, heads[key]).heads for key in ("@a:b", "@values"))
+    heads = make_task().projections
+    shared, separate = (cast(TeacherProjection, heads[key]).heads for key in ("@a:b", "@values"))
     assert shared is not None
     assert separate is not None
     assert shared["image"] is shared["text"]
@@ -165,7 +168,7 @@ def test_pull_is_the_squared_distance_to_the_start() -> None:
 
 
 def _worker(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=world)
     torch.set_num_threads(1)
     model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
     batch = make_batch()
@@ -205,13 +208,13 @@ def test_fitted_heads_are_the_ridge_regression() -> None:
     generator = torch.Generator().manual_seed(3)
     student = {s: torch.randn(50, 6, generator=generator) for s in ("image", "text")}
     target = {s: torch.randn(50, 9, generator=generator) for s in ("image", "text")}
-    bridge = Bridge(make_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
-    fit_heads(bridge, student, target)
+    projection = TeacherProjection(make_heads({"image": 6, "text": 6}, {"image": 9, "text": 9}, shared_towers=True))
+    fit_heads(projection, student, target)
     x = torch.cat([F.normalize(student[s], dim=-1) for s in ("image", "text")]).double().numpy()
     y = torch.cat([target[s] for s in ("image", "text")]).double().numpy()
     expected = Ridge(alpha=RIDGE * (x.T @ x).diagonal().mean(), fit_intercept=False).fit(x, y).coef_
-    assert bridge.heads is not None
-    fitted = cast(nn.Linear, bridge.heads["text"]).weight.detach()
+    assert projection.heads is not None
+    fitted = cast(nn.Linear, projection.heads["text"]).weight.detach()
     torch.testing.assert_close(fitted.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
 
 

@@ -115,10 +115,10 @@ class Local(Rewrites, nn.Module):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         Rewrites.__init__(self, {"a": "left"})
-        self.places: list[str] = []
+        self.token_lengths: list[str] = []
 
     def to(self, device: str) -> Local:  # type: ignore[override]
-        self.places.append(device)
+        self.token_lengths.append(device)
         return self
 
 

@@ -243,7 +243,7 @@ def test_texts_are_kept_beside_the_column(tmp_path: Path) -> None:
     with raises_error("KD-FEAT-010", mentions=("'x'", "2")):
         column.text_features(["x", "a photo", "y", "x"])
     (column.folder / "texts.safetensors").write_bytes(b"no")
-    with raises_error("KD-FEAT-012", mentions=("damaged",)):
+    with raises_error("KD-BASE-040", mentions=("texts.safetensors", "kdkit features extract")):
         store.column("tiny").text_features(["a photo"])
 
 

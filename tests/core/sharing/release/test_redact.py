@@ -51,7 +51,7 @@ use: commercial
 student: {family: open_clip, config: {init: models/start, tokenizer: {folder: words}, model_cfg: {a: ./b}}}
 teachers:
   one: {from: "local:secret/one", loader: open_clip, license: mit, options: {head: /home/ann/head.bin}}
-  two: {signals: live, device: "cuda:1", parked: true}
+  two: {signals: live, device: "cuda:1", offload: true}
 data:
   - {source: jsonl, path: /data/hospital/ann.jsonl, license: cc-by-4.0}
 prompts: {default: ["a {domain} image of {label}."]}

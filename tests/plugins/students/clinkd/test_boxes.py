@@ -15,8 +15,7 @@ import torch
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Sample, Silent, TrustTable
 from kdkit.core.data import load_index
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
@@ -26,6 +25,7 @@ from kdkit.core.teachers import OpenTeacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.core.distill.building import build_plan
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make, picture
 
@@ -142,13 +142,13 @@ def folder(root: Path, **options: Any) -> Project:
     return Project(root)
 
 
-def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> Survey:
+def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[Any, Any]) -> TeachingInventory:
     table, parts = load_index(project), dict(teacher.identity())
     fingerprint = hashlib.sha256(parts["boxes"].encode()).hexdigest()
     store = FeatureStore(project.features)
     extract(store, [OpenTeacher("t", teacher, teacher, fingerprint, parts)], table)
     trust = TrustTable(("t",), table.domains, weight, weight, weight, np.full(2, 6), np.zeros(2))
-    return Survey(table, store, {"t": store.column("t", fingerprint)}, trust, weight)
+    return TeachingInventory(table, store, {"t": store.column("t", fingerprint)}, trust, weight)
 
 
 def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
@@ -158,12 +158,12 @@ def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:
 
     def built(weight: np.ndarray[Any, Any], project: Project = project, **options: Any) -> None:
         teacher = load_generating(tmp_path / "teacher", k=4, **options)
-        survey = taught_by(project, teacher, weight)
-        assert [sample.extra["boxes"] != [] for sample in survey.table.samples] == [True, True, False]
-        plan = make_plan(recipe, survey, None, {}, seed=0)
-        made = build(project, plan, survey, None, Silent())
+        inventory = taught_by(project, teacher, weight)
+        assert [sample.extra["boxes"] != [] for sample in inventory.index.samples] == [True, True, False]
+        plan = make_plan(recipe, inventory, None, {}, seed=0)
+        made = build_plan(project, plan, inventory, None, Silent())
         batch = {name: x for name, x in made.inputs.batch(np.arange(3)).items() if name == "answer_ids"}
-        stored = made.teachings[0].targets(np.arange(3), np.ones(3, np.float32))["tokens"]
+        stored = made.targets[0].load(np.arange(3), np.ones(3, np.float32))["tokens"]
         rows = slice(2, 3) if not weight[0].all() else slice(3)
         assert torch.equal(batch["answer_ids"][rows], stored[rows, : LARGE["max_answer"]].long())
 

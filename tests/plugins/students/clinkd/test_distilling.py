@@ -19,20 +19,20 @@ from torch.nn import functional as F
 from kdkit.core.contracts import LossInput, Sample, SignalSpec, Silent, TrustTable
 from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.sampler import BatchSchedule
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.model.build import build
-from kdkit.core.distill.model.projection import Bridge
+from kdkit.core.distill.model.projection import TeacherProjection
 from kdkit.core.distill.model.task import DistillTask, Term
-from kdkit.core.distill.plan.inventory import Survey
+from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Prepared, make_feed
+from kdkit.core.distill.run import make_dataloader
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers import OpenTeacher
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
+from tests.core.distill.building import build_plan
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 from tests.toy_project import make_project, open_project
 
@@ -62,7 +62,7 @@ class AnswerLoss(nn.Module):
 
 def make_task() -> DistillTask:
     student = make(rope="mcg-rope", vision_rope="rope-mixed", freeze_vision=False).train()
-    return DistillTask(student, {"teacher": Bridge()}, [Term("answers", 1.0, AnswerLoss())])
+    return DistillTask(student, {"teacher": TeacherProjection()}, [Term("answers", 1.0, AnswerLoss())])
 
 
 def make_batch(task: DistillTask) -> dict[str, Any]:
@@ -116,12 +116,12 @@ class Speaker:
         return {"tokens": inputs["answer_ids"], "topk_ids": top.indices, "topk": top.values, "tail": tail}
 
 
-def survey_of(project: Project, teacher: Speaker) -> Survey:
+def survey_of(project: Project, teacher: Speaker) -> TeachingInventory:
     table, one = load_index(project), np.ones((1, 1))
     store = FeatureStore(project.features)
     extract(store, [OpenTeacher("t", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     trust = TrustTable(("t",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
-    return Survey(table, store, {"t": store.column("t")}, trust, one)
+    return TeachingInventory(table, store, {"t": store.column("t")}, trust, one)
 
 
 def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:
@@ -133,16 +133,16 @@ def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:
     text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", family)
     registry.write_text(text, encoding="utf-8")
     project = open_project(tmp_path / "project")
-    survey = survey_of(project, Speaker(make(**config, seed=3)))
-    plan = make_plan(RECIPE, survey, None, {}, seed=0)
+    inventory = survey_of(project, Speaker(make(**config, seed=3)))
+    plan = make_plan(RECIPE, inventory, None, {}, seed=0)
     logs = []
     for _ in range(2):
-        made = build(project, plan, survey, None, Silent())
+        made = build_plan(project, plan, inventory, None, Silent())
         accelerator = Accelerator(cpu=True)
-        schedule = BatchSchedule(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
+        schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(
             made.task,
-            make_feed(Prepared(plan, survey, None), made, accelerator, schedule),
+            make_dataloader(plan, made, accelerator, schedule),
             replace(plan.settings, checkpoint_seconds=0),
             accelerator=accelerator,
             checkpoints=Checkpoints(tmp_path / "run"),

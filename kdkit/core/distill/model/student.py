@@ -1,0 +1,101 @@
+"""The student of a run: a new one of the registry's family, or the parent version's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.project.registry.load import placed
+from kdkit.core.project.versions import Version, load_student
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.schema import StudentEntry
+
+
+class StudentBuilder:
+    """Builds a run's student when it is first needed, and only once.
+
+    Args:
+        entry: the registry's student.
+        registry_path: for messages; paths in the config are relative to its folder.
+        parent: the version that an increment starts from; None for a new student.
+        seed: of a new student's weights.
+    """
+
+    def __init__(
+        self, entry: StudentEntry, catalogue: Catalogue, registry_path: Path, parent: Version | None, seed: int
+    ) -> None:
+        self._entry, self._catalogue, self._registry_path = entry, catalogue, registry_path
+        self._parent, self._seed = parent, seed
+
+    @classmethod
+    def of(cls, project: Project, parent: Version | None = None, seed: int = 0) -> StudentBuilder:
+        """The builder for a project."""
+        return cls(project.registry.student, project.catalogue, project.registry_path, parent, seed)
+
+    @property
+    def student(self) -> nn.Module:
+        """The student, in training mode on the CPU until somebody moves it.
+
+        Raises:
+            KdkitError: the registry's student is not the parent's; what the family raises.
+        """
+        return self._built[0]
+
+    def restore_generator(self) -> None:
+        """Set torch's generator to its state right after the student was built.
+
+        Heads and losses that are created next then get the same weights, whatever ran in between.
+        """
+        torch.set_rng_state(self._built[1])
+
+    @cached_property
+    def _built(self) -> tuple[nn.Module, torch.Tensor]:
+        torch.manual_seed(self._seed)
+        student = self._new() if self._parent is None else self._continued(self._parent)
+        return student, torch.get_rng_state()
+
+    def _new(self) -> nn.Module:
+        with placed(self._registry_path, "student"):
+            config = anchored(self._entry.config, self._registry_path.parent)
+            return cast(nn.Module, self._catalogue.make("student", self._entry.family, **config))
+
+    def _continued(self, parent: Version) -> nn.Module:
+        written = {"family": self._entry.family, "config": self._entry.config}
+        record = parent.lineage.student
+        made_from = {"family": record.family, "config": record.config}
+        if written != made_from:
+            raise KdkitError(
+                "KD-DIST-018",
+                f"the student in registry.yaml is not the one that {parent.name} was made from",
+                where=str(self._registry_path),
+                why=f"{parent.name} has {made_from}, the registry says {written}",
+                fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
+            )
+        return cast(nn.Module, load_student(parent, self._catalogue)).train()
+
+
+def anchored(value: Any, root: Path) -> Any:
+    """A copy in which every string that starts with ``./`` or ``../`` is a path below ``root``.
+
+    A student's config names files of the project this way, whatever the family calls them.
+
+    Example:
+        >>> anchored({"init": "./weights", "arch": "ViT-B-16"}, Path("/project"))
+        {'init': '/project/weights', 'arch': 'ViT-B-16'}
+    """
+    if isinstance(value, Mapping):
+        return {key: anchored(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [anchored(item, root) for item in value]
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str(root / value)
+    return value

@@ -1,0 +1,192 @@
+"""What a run is made of, decided before it starts: frozen values without behavior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.project.recipe import PreviousPart, Recipe
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+PREVIOUS = "@previous"
+"""Name of the student's previous version where it takes part as a teacher; no teacher can have it."""
+
+
+@dataclass(frozen=True)
+class SamplePool:
+    """Samples from which a share of every batch is drawn.
+
+    Attributes:
+        indices: rows of the sample index.
+        domain: domain of each of them, same length.
+        share: fraction of the batch in (0, 1].
+        domain_power: domains are drawn with probability proportional to (their size) ** domain_power:
+            1 keeps the data's proportions, 0 makes all domains equal.
+        domains_per_batch: how many domains one batch mixes; None for all.
+    """
+
+    indices: Indices
+    domain: Indices
+    share: float = 1.0
+    domain_power: float = 1.0
+    domains_per_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; all of it follows from the recipe and the plan.
+
+    Attributes:
+        steps: optimizer steps.
+        lr: peak learning rate.
+        warmup: fraction of the steps with a linear rise.
+        schedule: ``cosine`` to zero, or ``constant``.
+        clip_norm: global gradient norm, or None.
+        ema: decay of an exponential moving average of the weights, which the run then keeps; or None.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    steps: int
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup: float
+    schedule: str
+    clip_norm: float | None
+    seed: int
+    ema: float | None = None
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectionSchedule:
+    """The correction rounds of a run: the student answers, and is then also taught what it got wrong.
+
+    Attributes:
+        steps: a round follows each of these optimizer steps; ascending, none after the last step.
+        epoch: steps of one epoch; may be fractional.
+        samples: rows of the sample index that rounds draw from; ``asked`` of them each time.
+        corrector: the teacher that rewrites, or ``reference``.
+        fingerprint: of that teacher; empty for the reference.
+        seed: of the draws.
+    """
+
+    steps: tuple[int, ...]
+    epoch: float
+    samples: Indices
+    asked: int
+    corrector: str
+    fingerprint: str
+    seed: int
+
+    def chosen(self, number: int) -> Indices:
+        """(asked,) rows of round ``number``, ascending."""
+        if self.asked == len(self.samples):
+            return self.samples
+        drawn = np.random.default_rng([self.seed, 5, number]).permutation(self.samples)[: self.asked]
+        return np.sort(drawn)
+
+    def epoch_of(self, number: int) -> float:
+        """Epochs before round ``number``."""
+        return round(self.steps[number] / self.epoch, 3)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of ``--dry-run --json``."""
+        return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
+
+
+@dataclass(frozen=True)
+class PlannedTeacher:
+    """One teacher's part in a run.
+
+    Attributes:
+        admitted: domain -> trust weight.
+        samples: training samples that it may teach.
+        new: the parent version has not learned from it (in this state of its weights and preprocessing).
+        live: it computes its signals during training.
+    """
+
+    name: str
+    fingerprint: str
+    admitted: Mapping[str, float]
+    samples: int
+    new: bool
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        parent: the version that an increment starts from; None for a run from scratch.
+        teachers: in the order of the registry.
+        domains_without_teacher: domains of the training split that no teacher may teach; none if the recipe reads no
+            teacher.
+        domains_without_rehearsal: domains that the parent knows and that no teacher rehearses here, in the training
+            split or not. Without teachers, those without a training sample.
+        previous: how the parent itself takes part; with weight 0, not at all.
+        pools: where batches are drawn from; the last one holds the fresh samples.
+        fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
+        skipped_samples: training samples that no teacher covers and that no loss can use without one.
+        digest: of everything that decides the result; an interrupted run continues only under the same one.
+        correction: rounds of correction; None without them.
+    """
+
+    recipe: Recipe
+    parent: str | None
+    teachers: tuple[PlannedTeacher, ...]
+    domains_without_teacher: tuple[str, ...]
+    domains_without_rehearsal: tuple[str, ...]
+    previous: PreviousPart
+    pools: tuple[SamplePool, ...]
+    fresh: int
+    replayed: int
+    skipped_samples: int
+    batch_size: int
+    settings: TrainSettings
+    digest: str
+    correction: CorrectionSchedule | None = None
+
+    @property
+    def new_teachers(self) -> tuple[str, ...]:
+        return tuple(teacher.name for teacher in self.teachers if teacher.new)
+
+    @property
+    def samples(self) -> Indices:
+        """Rows of the sample index that batches are drawn from, ascending."""
+        return np.unique(np.concatenate([pool.indices for pool in self.pools]))
+
+    @property
+    def rehearsed(self) -> Indices:
+        """Rows that the previous version teaches: the replayed ones, ascending.
+
+        Without replay the new ones instead (LwF, arXiv 1606.09282): there are no others.
+        """
+        return np.unique(np.concatenate([pool.indices for pool in self.pools[:-1] or self.pools]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of ``--dry-run --json``."""
+        return {
+            "recipe": self.recipe.name,
+            "parent": self.parent,
+            "teachers": [asdict(teacher) for teacher in self.teachers],
+            "domains_without_teacher": list(self.domains_without_teacher),
+            "domains_without_rehearsal": list(self.domains_without_rehearsal),
+            "previous": self.previous.model_dump(mode="json"),
+            "fresh_samples": self.fresh,
+            "replayed_samples": self.replayed,
+            "skipped_samples": self.skipped_samples,
+            "batch_size": self.batch_size,
+            "steps": self.settings.steps,
+            "lr": self.settings.lr,
+            "seed": self.settings.seed,
+            "digest": self.digest,
+            "correction": None if self.correction is None else self.correction.to_json(),
+        }
