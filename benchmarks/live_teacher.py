@@ -31,7 +31,7 @@ from kdkit.core.contracts import Silent, Student
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.build import build
-from kdkit.core.distill.run import Options, make_dataloader, prepare
+from kdkit.core.distill.run import Options, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 
@@ -153,7 +153,7 @@ def steps_of(root: Path, *, live: bool, steps: int) -> Iterator[float]:
         reporter=Silent(),
     )
     schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=steps + SAMPLES, seed=0)
-    feed = make_dataloader(plan, made, Accelerator(cpu=True), schedule)
+    feed = made.dataloader(plan, schedule, Accelerator(cpu=True))
     made.task.train()
     return timed_steps(made.task, feed, make_optimizer(made.task, plan.settings))
 

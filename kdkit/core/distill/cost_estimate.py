@@ -16,7 +16,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, Prepared, make_dataloader, prepare
+from kdkit.core.distill.run import Options, Prepared, prepare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -103,7 +103,7 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
     with tempfile.TemporaryDirectory() as folder:
         train(
             made.task,
-            make_dataloader(plan, made, accelerator, sampler),
+            made.dataloader(plan, sampler, accelerator),
             dataclasses.replace(plan.settings, steps=few, ema=None),
             accelerator=accelerator,
             checkpoints=Checkpoints(Path(folder)),

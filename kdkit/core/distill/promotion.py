@@ -1,4 +1,4 @@
-"""After training: what is kept, how it scores, whether it may be promoted, and the version it becomes."""
+"""After training: evaluate the student, apply the promotion guard, and write the version with its lineage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
 from kdkit.core.distill.model.build import TASK_FILE
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory
-from kdkit.core.distill.plan.types import Plan, PlannedTeacher
+from kdkit.core.distill.plan.types import Plan
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.guard import Verdict, apply_guard
@@ -47,7 +46,6 @@ from kdkit.core.project.lineage import (
     TrustScore,
 )
 from kdkit.core.project.registry.chosen import chosen_teacher
-from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.versions import CORRECTIONS, LINEAGE, Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -60,10 +58,10 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
-        version: the new version, promoted or kept aside.
+        version: the new version, promoted or a refused candidate.
         evaluation: on the calibration split, student and teachers.
         retention, verdict: against the parent; None for the first version.
     """
@@ -81,166 +79,150 @@ def interpolate(student: nn.Module, previous: Sequence[Tensor], kept: float) -> 
             trained.lerp_(before.to(trained), 1 - kept)
 
 
-def promote(
-    project: Project,
-    plan: Plan,
-    inventory: TeachingInventory,
-    task: DistillTask,
-    parent: Version | None,
-    progress: Progress,
-    *,
-    machine: Machine,
-    corrections: Corrections | None = None,
-    reporter: Reporter,
-) -> Outcome:
-    """Evaluate the trained student on the calibration split, judge it against ``parent``, write the version.
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run after its last step.
 
-    ``machine`` goes into the lineage; the corrections of the run become a file of the version.
+    Attributes:
+        parent: the version that an increment started from.
+        corrections: of its rounds of correction, if it had any.
+    """
+
+    plan: Plan
+    inventory: TeachingInventory
+    parent: Version | None
+    task: DistillTask
+    progress: Progress
+    machine: Machine
+    corrections: Corrections | None = None
+
+    @property
+    def known_domains(self) -> set[str]:
+        """Domains that the student was taught, in this run or before."""
+        index, plan = self.inventory.index, self.plan
+        taught = {index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
+        if not self.inventory.learns_alone:
+            taught -= set(plan.domains_without_teacher)
+        return taught | (set(self.parent.lineage.data.known) if self.parent else set())
+
+    @property
+    def known_samples(self) -> np.ndarray[Any, Any]:
+        """(N,) uint64, sorted: digests of all training samples that the student was taught, in this run or before."""
+        taught = self.inventory.index.digests[self.plan.samples]
+        return np.unique(np.concatenate([taught, self.parent.known_samples()]) if self.parent else taught)
+
+
+def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
+    """Evaluate the student on the calibration split, compare it with the parent, and write the version.
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
     reporter.say("evaluating on the calibration split")
-    evaluation = evaluate_student(project, inventory, task.student, reporter)
+    evaluation = _evaluate(project, run.inventory, run.task.student, reporter)
     kept, verdict = None, None
-    if parent is not None:
-        before = _before(project, inventory, parent, evaluation, reporter)
+    if run.parent is not None:
         guard = project.registry.guard
         kept = measure_retention(
-            before,
+            _parent_evaluation(project, run.inventory, run.parent, evaluation, reporter),
             evaluation,
             tolerance=guard.tolerance,
             tolerances=guard.domains,
-            trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
-            domains=sorted(known_domains(parent)),
+            trusted={teacher.name: tuple(teacher.admitted) for teacher in run.plan.teachers},
+            domains=sorted(run.parent.lineage.data.known),
         )
         verdict = apply_guard(kept, guard)
     versions = Versions(project)
     name, refused = versions.next_name(), verdict is not None and not verdict.promoted
     lineage = replace(
-        _lineage(project, plan, inventory, task, parent, progress, name, machine, _scores(evaluation)),
+        _lineage(project, run, name, evaluation),
         retention=None if kept is None else _retention(kept, verdict),
-        correction=None if corrections is None else _correction(project, plan, corrections),
+        correction=None if run.corrections is None else _correction(project, run.plan, run.corrections),
     )
     with versions.writing(name, refused=refused) as folder:
-        _write(folder, task, lineage, evaluation, _known(plan, inventory, parent))
-        if corrections is not None:
-            write_rows(folder / CORRECTIONS, corrections.rows)
+        student = run.task.student.to("cpu").eval()
+        cast(Student, student).save(folder / "student")
+        rest = {name: x for name, x in task_tensors(run.task).items() if not name.startswith("student.")}
+        save_file(rest, folder / TASK_FILE)
+        save_arrays({"digests": run.known_samples.view(np.int64)}, folder / "samples.safetensors")
+        evaluation.save(folder / EVALUATION_FILE)
+        lineage.save(folder / LINEAGE)
+        if run.corrections is not None:
+            write_rows(folder / CORRECTIONS, run.corrections.rows)
     if not refused:
         versions.make_current(name)
     return Outcome(versions.get(name), evaluation, kept, verdict)
 
 
-def _before(
+def _parent_evaluation(
     project: Project, inventory: TeachingInventory, parent: Version, after: Evaluation, reporter: Reporter
 ) -> Evaluation:
-    """How the parent did on the samples of ``after``.
+    """The parent's saved evaluation if it has the samples of ``after``, or else a new one.
 
-    What is saved with it counts where it was scored on these very samples. A version that was pulled has nothing
-    saved, and the data of a project may have changed since: then the parent answers again.
+    A pulled version has no saved evaluation, and the data of a project may change.
     """
     path = parent.folder / EVALUATION_FILE
     if path.is_file():
         before = Evaluation.load(path)
-        if all(_samples(before, domain) == _samples(after, domain) for domain in known_domains(parent)):
+        if all(_sample_ids(before, domain) == _sample_ids(after, domain) for domain in parent.lineage.data.known):
             return before
     reporter.say(f"evaluating {parent.name} on the same calibration samples")
     student = cast(nn.Module, load_student(parent, project.catalogue))
-    return evaluate_student(project, inventory, student, reporter, teachers=False)
+    return _evaluate(project, inventory, student, reporter, teachers=False)
 
 
-def _samples(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
-    """Ids of the samples on which the student was scored; empty where it was not."""
+def _sample_ids(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
     score = evaluation.model(STUDENT).domains.get(domain)
     return () if score is None else score.ids
 
 
-def evaluate_student(
+def _evaluate(
     project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
-    """The student, and every teacher unless they are not wanted, on the calibration samples that can be judged."""
+    """Scores of the student, and of the teachers unless switched off, on the labeled calibration samples."""
     evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
     readable = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
-    samples = [inventory.index.samples[row] for row in readable]
-    asked = inventory.teachers if teachers else ()
-    views = [evaluator.teacher(name, inventory.columns[name]) for name in asked]
-    live = evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))
-    trust = inventory.trust if teachers else None
     return compare_models(
         evaluator.task,
-        [live],
-        views,
-        samples,
-        trust=trust,
+        [evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))],
+        [evaluator.teacher(name, inventory.columns[name]) for name in inventory.teachers] if teachers else [],
+        [inventory.index.samples[row] for row in readable],
+        trust=inventory.trust if teachers else None,
         advice=partial(extraction_hint, project.registry, project.lock),
         reporter=reporter,
     )
 
 
-def known_domains(version: Version) -> set[str]:
-    """Domains that the version, or one that it comes from, was taught."""
-    return set(version.lineage.data.known)
-
-
-def _taught_domains(plan: Plan, inventory: TeachingInventory) -> set[str]:
-    """Domains of the run's samples; those that no teacher may teach only where a loss needs no teacher."""
-    present = {inventory.index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
-    return present if inventory.learns_alone else present - set(plan.domains_without_teacher)
-
-
-def _write(
-    folder: Path,
-    task: DistillTask,
-    lineage: Lineage,
-    evaluation: Evaluation,
-    known: np.ndarray[Any, Any],
-) -> None:
-    student = task.student.to("cpu").eval()
-    cast(Student, student).save(folder / "student")
-    rest = {name: x for name, x in task_tensors(task).items() if not name.startswith("student.")}
-    save_file(rest, folder / TASK_FILE)
-    save_arrays({"digests": known.view(np.int64)}, folder / "samples.safetensors")
-    evaluation.save(folder / EVALUATION_FILE)
-    lineage.save(folder / LINEAGE)
-
-
-def _known(plan: Plan, inventory: TeachingInventory, parent: Version | None) -> np.ndarray[Any, Any]:
-    """(N,) uint64, sorted: digests of all training samples that this version and its parents were taught."""
-    taught = np.concatenate([inventory.index.digests[pool.indices] for pool in plan.pools])
-    if parent is not None:
-        taught = np.concatenate([taught, parent.known_samples()])
-    return np.unique(taught)
-
-
-def _lineage(
-    project: Project,
-    plan: Plan,
-    inventory: TeachingInventory,
-    task: DistillTask,
-    parent: Version | None,
-    progress: Progress,
-    name: str,
-    machine: Machine,
-    scores: Scores,
-) -> Lineage:
-    entry = project.registry.student
-    trust = project.registry.trust or plan.recipe.trust  # as it was, not as the recipe would have it
+def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluation) -> Lineage:
+    registry, plan = project.registry, run.plan
+    student, scores = registry.student, evaluation.model(STUDENT)
+    trust = registry.trust or plan.recipe.trust  # the policy of this run, which the registry may override
+    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     return Lineage(
         version=name,
-        parent=None if parent is None else parent.name,
+        parent=plan.parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        student=StudentRecord(entry.family, entry.config, dict(cast(Student, task.student).identity())),
-        teachers=_teachers(project, plan, inventory, parent, name),
+        student=StudentRecord(student.family, student.config, dict(cast(Student, run.task.student).identity())),
+        teachers=_teachers(project, run, name),
         recipe=plan.recipe.model_copy(update={"trust": trust}),
-        data=_data(project, plan, inventory, parent),
+        data=DataRecord(
+            samples={run.inventory.index.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
+            known=tuple(sorted(run.known_domains)),
+            fresh=plan.fresh,
+            replayed=plan.replayed,
+            skipped_samples=plan.skipped_samples,
+            domains_without_teacher=plan.domains_without_teacher,
+            domains_without_rehearsal=plan.domains_without_rehearsal,
+            licenses=tuple(sorted({entry.license for entry in registry.data if entry.license})),
+        ),
         training=TrainingRecord(
             steps=plan.settings.steps,
             batch_size=plan.batch_size,
             lr=plan.settings.lr,
             seed=plan.settings.seed,
-            previous=None if parent is None else plan.previous,
-            seconds=round(progress.seconds, 3),
-            machine=machine,
-            log=tuple(progress.log),
+            previous=None if plan.parent is None else plan.previous,
+            seconds=round(run.progress.seconds, 3),
+            machine=run.machine,
+            log=tuple(run.progress.log),
             digest=plan.digest,
         ),
         environment=Environment(
@@ -250,87 +232,61 @@ def _lineage(
             platform=platform.platform(),
             plugins={r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
         ),
-        scores=scores,
+        scores=Scores(
+            evaluation.split,
+            dict(scores.means),
+            {domain: dict(score.metrics) for domain, score in scores.domains.items()},
+        ),
     )
 
 
-def _data(project: Project, plan: Plan, inventory: TeachingInventory, parent: Version | None) -> DataRecord:
-    domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
-    inherited = known_domains(parent) if parent else set()
-    return DataRecord(
-        samples={inventory.index.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
-        known=tuple(sorted(_taught_domains(plan, inventory) | inherited)),
-        fresh=plan.fresh,
-        replayed=plan.replayed,
-        skipped_samples=plan.skipped_samples,
-        domains_without_teacher=plan.domains_without_teacher,
-        domains_without_rehearsal=plan.domains_without_rehearsal,
-        licenses=tuple(sorted({entry.license for entry in project.registry.data if entry.license})),
-    )
-
-
-def _teachers(
-    project: Project, plan: Plan, inventory: TeachingInventory, parent: Version | None, name: str
-) -> tuple[TeacherRecord, ...]:
+def _teachers(project: Project, run: TrainedRun, name: str) -> tuple[TeacherRecord, ...]:
     """Teachers of this run, then those that only earlier versions learned from."""
-    inherited = {} if parent is None else {teacher.name: teacher for teacher in parent.lineage.teachers}
-    lock = project.lock
-    rows = []
-    for teacher in plan.teachers:
-        known = lock.teacher(teacher.name)
-        license = chosen_teacher(project, teacher.name).license_facts(known.license, gated=known.gated)
-        since = name if teacher.new else inherited[teacher.name].since
-        rows.append(_teacher(known, license, inventory, teacher, since))
-    gone = [replace(old, inherited=True) for key, old in inherited.items() if key not in inventory.teachers]
-    return (*rows, *gone)
+    inherited = {} if run.parent is None else {teacher.name: teacher for teacher in run.parent.lineage.teachers}
+    trust, records = run.inventory.trust, list[TeacherRecord]()
+    for row, teacher in enumerate(run.plan.teachers):
+        facts = project.lock.teacher(teacher.name)
+        scores = np.stack([trust.accuracy[row], trust.lower[row], trust.upper[row]], axis=1)
+        record = TeacherRecord(
+            name=teacher.name,
+            fingerprint=teacher.fingerprint,
+            source=facts.source,
+            commit=facts.commit,
+            provider=facts.provider,
+            license_facts=_license_facts(project, teacher.name),
+            domains=dict(teacher.admitted),
+            samples=teacher.samples,
+            signals="live" if teacher.live else "stored",
+            trust={d: TrustScore(*map(_number, values)) for d, values in zip(trust.domains, scores, strict=True)},
+            since=name if teacher.new else inherited[teacher.name].since,
+        )
+        records.append(record)
+    gone = [replace(old, inherited=True) for key, old in inherited.items() if key not in run.inventory.teachers]
+    return (*records, *gone)
 
 
-def _teacher(
-    facts: LockedTeacher, license: LicenseFacts, inventory: TeachingInventory, teacher: PlannedTeacher, since: str
-) -> TeacherRecord:
-    trust = inventory.trust
-    row = trust.teachers.index(teacher.name)
-    return TeacherRecord(
-        name=teacher.name,
-        fingerprint=teacher.fingerprint,
-        source=facts.source,
-        commit=facts.commit,
-        provider=facts.provider,
-        license_facts=license,
-        domains=dict(teacher.admitted),
-        samples=teacher.samples,
-        signals="live" if teacher.live else "stored",
-        trust={
-            domain: TrustScore(*(_number(scores[row, m]) for scores in (trust.accuracy, trust.lower, trust.upper)))
-            for m, domain in enumerate(trust.domains)
-        },
-        since=since,
-    )
+def _license_facts(project: Project, teacher: str) -> LicenseFacts:
+    locked = project.lock.teacher(teacher)
+    return chosen_teacher(project, teacher).license_facts(locked.license, gated=locked.gated)
 
 
-def _correction(project: Project, plan: Plan, made: Corrections) -> CorrectionRecord:
+def _correction(project: Project, plan: Plan, corrections: Corrections) -> CorrectionRecord:
     assert plan.correction is not None
+    corrector = plan.correction.corrector
     record = CorrectionRecord(
-        corrector=plan.correction.corrector,
+        corrector=corrector,
         file=CORRECTIONS,
-        corrected=len(made.rows),
-        rounds=tuple(CorrectionRound(**part) for part in made.rounds),
+        corrected=len(corrections.rows),
+        rounds=tuple(CorrectionRound(**counts) for counts in corrections.rounds),
     )
     if not plan.correction.fingerprint:
         return record
-    known = project.lock.teacher(plan.correction.corrector)
-    license = chosen_teacher(project, plan.correction.corrector).license_facts(known.license, gated=known.gated)
-    return replace(record, fingerprint=known.fingerprint, license_facts=license)
+    fingerprint = project.lock.teacher(corrector).fingerprint
+    return replace(record, fingerprint=fingerprint, license_facts=_license_facts(project, corrector))
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
-
-
-def _scores(evaluation: Evaluation) -> Scores:
-    student = evaluation.model(STUDENT)
-    domains = {domain: dict(score.metrics) for domain, score in student.domains.items()}
-    return Scores(evaluation.split, dict(student.means), domains)
 
 
 def _retention(kept: Retention, verdict: Verdict | None) -> RetentionRecord:

@@ -25,15 +25,10 @@ from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import Version, Versions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from accelerate import Accelerator
 
     from kdkit.core.data import SampleIndex
-    from kdkit.core.distill.correction.loader import CorrectedDataLoader, Corrections, Part
-    from kdkit.core.distill.loop.checkpoint import Progress
-    from kdkit.core.distill.loop.dataloader import DistillDataLoader, StepSampler
-    from kdkit.core.distill.model.build import Build
+    from kdkit.core.distill.loop.train import Batches
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
@@ -180,11 +175,14 @@ def train_and_promote(
     project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
+    from kdkit.core.distill.correction.loader import CorrectedDataLoader
+    from kdkit.core.distill.loop.checkpoint import Checkpoints
+    from kdkit.core.distill.loop.train import train
     from kdkit.core.distill.model.build import build
     from kdkit.core.distill.model.previous_version import FOLDER
-    from kdkit.core.distill.promotion import interpolate, promote
+    from kdkit.core.distill.promotion import TrainedRun, interpolate, promote
 
-    plan, parent = prepared.plan, prepared.parent
+    plan, inventory, parent = prepared.plan, prepared.inventory, prepared.parent
     run_folder, scratch = project.runs / f"{plan.digest[:16]}-{options.precision}", project.state / FOLDER
     if accelerator.is_main_process:
         if options.restart:
@@ -194,7 +192,7 @@ def train_and_promote(
     begun = time.monotonic()
     made = build(
         plan,
-        prepared.inventory,
+        inventory,
         prepared.student,
         prepared.catalogue,
         parent=parent,
@@ -202,14 +200,33 @@ def train_and_promote(
         reporter=reporter,
         device=accelerator.device,
     )
-    machine = _machine(accelerator, options, time.monotonic() - begun)
+    machine = Machine(
+        processes=accelerator.num_processes,
+        device=str(accelerator.device),
+        precision=options.precision,
+        building_seconds=round(time.monotonic() - begun, 3),
+    )
     kept = plan.recipe.increment.interpolate if parent is not None else 1.0
     start = [x.detach().cpu().clone() for x in made.task.student.parameters()] if kept < 1 else []
+    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
+    loader: Batches = made.dataloader(plan, sampler, accelerator)
+    if plan.correction is not None:
+        loader = CorrectedDataLoader(
+            project, plan, inventory.index, made, sampler, accelerator=accelerator, folder=run_folder, reporter=reporter
+        )
     try:
-        progress, corrections = _train(project, prepared, made, options, accelerator, run_folder, reporter)
+        progress = train(
+            made.task,
+            loader,
+            dataclasses.replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
+            accelerator=accelerator,
+            checkpoints=Checkpoints(run_folder),
+            reporter=reporter,
+        )
+        corrections = loader.made() if isinstance(loader, CorrectedDataLoader) else None
     finally:
         made.inputs.close()
-        prepared.inventory.close()
+        inventory.close()
         if accelerator.is_main_process:
             shutil.rmtree(scratch, ignore_errors=True)
     end_process_group(accelerator)
@@ -217,106 +234,7 @@ def train_and_promote(
         return None
     if kept < 1:
         interpolate(made.task.student, start, kept)
-    outcome = promote(
-        project,
-        plan,
-        prepared.inventory,
-        made.task,
-        parent,
-        progress,
-        machine=machine,
-        corrections=corrections,
-        reporter=reporter,
-    )
+    run = TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)
+    outcome = promote(project, run, reporter)
     shutil.rmtree(run_folder, ignore_errors=True)
     return outcome
-
-
-def _train(
-    project: Project,
-    prepared: Prepared,
-    made: Build,
-    options: Options,
-    accelerator: Accelerator,
-    folder: Path,
-    reporter: Reporter,
-) -> tuple[Progress, Corrections | None]:
-    """All steps of the plan, with its rounds of correction if it has any."""
-    from kdkit.core.distill.loop.checkpoint import Checkpoints
-    from kdkit.core.distill.loop.train import train
-
-    plan, settings = prepared.plan, prepared.plan.settings
-    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=settings.steps, seed=settings.seed)
-    corrected = make_corrected_dataloader(project, prepared, made, accelerator, sampler, folder, reporter)
-    progress = train(
-        made.task,
-        corrected or make_dataloader(plan, made, accelerator, sampler),
-        dataclasses.replace(settings, checkpoint_seconds=options.checkpoint_seconds),
-        accelerator=accelerator,
-        checkpoints=Checkpoints(folder),
-        reporter=reporter,
-    )
-    return progress, corrected.made() if corrected else None
-
-
-def _machine(accelerator: Accelerator, options: Options, building: float) -> Machine:
-    """For the lineage; ``building`` in seconds."""
-    return Machine(accelerator.num_processes, str(accelerator.device), options.precision, round(building, 3))
-
-
-def make_corrected_dataloader(
-    project: Project,
-    prepared: Prepared,
-    made: Build,
-    accelerator: Accelerator,
-    sampler: BatchSampler,
-    folder: Path,
-    reporter: Reporter,
-) -> CorrectedDataLoader | None:
-    """The batches of a run with rounds of correction; None for any other."""
-    from kdkit.core.distill.correction.loader import CorrectedDataLoader
-
-    def dataloader_of(part: Part) -> DistillDataLoader:
-        changed = dataclasses.replace(made, targets=part.targets, domain=part.domain)
-        return make_dataloader(prepared.plan, changed, accelerator, part.sampler)
-
-    if prepared.plan.correction is None:
-        return None
-    return CorrectedDataLoader(
-        project,
-        prepared.plan,
-        prepared.inventory.index,
-        made,
-        sampler,
-        dataloader_of,
-        accelerator=accelerator,
-        folder=folder,
-        reporter=reporter,
-    )
-
-
-def make_dataloader(plan: Plan, made: Build, accelerator: Accelerator, sampler: StepSampler) -> DistillDataLoader:
-    """The batches of ``sampler`` for this process.
-
-    Raises:
-        KdkitError: a batch that the processes cannot share evenly.
-    """
-    from kdkit.core.distill.loop.dataloader import DistillDataLoader
-
-    if plan.batch_size % accelerator.num_processes:
-        raise KdkitError(
-            "KD-DIST-038",
-            f"{accelerator.num_processes} processes cannot share a batch of {plan.batch_size} evenly",
-            fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
-        )
-    return DistillDataLoader(
-        sampler,
-        made.inputs,
-        made.targets,
-        made.domain,
-        one_teacher=plan.recipe.teachers_per_sample == "one",
-        seed=plan.settings.seed,
-        local_teachers=made.task.local_teachers,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )

@@ -20,7 +20,7 @@ from kdkit.core.distill.loop.dataloader import DistillBatch
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, Prepared, distill, make_corrected_dataloader, make_dataloader, prepare
+from kdkit.core.distill.run import Options, Prepared, distill, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply
@@ -143,10 +143,17 @@ class Course:
         place, plan = at or make_accelerator(options.precision, cpu=options.cpu), self.prepared.plan
         self.steps = plan.settings.steps
         schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
-        self.plain = make_dataloader(self.prepared.plan, self.built, place, schedule)
-        made = make_corrected_dataloader(project, self.prepared, self.built, place, schedule, folder, Silent())
-        assert made is not None
-        self.feed: CorrectedDataLoader = made
+        self.plain = self.built.dataloader(self.prepared.plan, schedule, place)
+        self.feed = CorrectedDataLoader(
+            project,
+            plan,
+            self.prepared.inventory.index,
+            self.built,
+            schedule,
+            accelerator=place,
+            folder=folder,
+            reporter=Silent(),
+        )
 
     def batches(self, start: int = 0) -> dict[int, DistillBatch]:
         return dict(self.feed.batches(start))

@@ -20,7 +20,7 @@ from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, distill, make_dataloader
+from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import read_answers, rows_to_answer
@@ -100,7 +100,7 @@ def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None
     assert [spec.name for spec in made.targets[0].raw] == ["answer", "answer_ids"]
     accelerator = Accelerator(cpu=True)
     schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
-    feed = make_dataloader(plan, made, accelerator, schedule)
+    feed = made.dataloader(plan, schedule, accelerator)
     targets = feed.make(0).targets["vlm"]
     assert (targets["answer"].dtype, targets["answer_ids"].dtype) == (torch.float16, torch.int32)
     progress = train(

@@ -25,7 +25,7 @@ from kdkit.core.distill.loop.dataloader import PREFETCH_STEPS
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill, make_dataloader, prepare
+from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
@@ -204,7 +204,7 @@ def curve(root: Path) -> list[dict[str, float]]:
     made = build_prepared(project, prepared)
     accelerator, plan = Accelerator(cpu=True), prepared.plan
     schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
-    feed = make_dataloader(prepared.plan, made, accelerator, schedule)
+    feed = made.dataloader(prepared.plan, schedule, accelerator)
     checkpoints = Checkpoints(root / "run")
     progress = train(
         made.task, feed, plan.settings, accelerator=accelerator, checkpoints=checkpoints, reporter=Silent()

@@ -22,7 +22,7 @@ from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.projection import OrthogonalHead, TeacherProjection, fit_heads, make_heads
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, distill, make_dataloader
+from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
@@ -182,7 +182,7 @@ def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, n
         schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(
             made.task,
-            make_dataloader(plan, made, accelerator, schedule),
+            made.dataloader(plan, schedule, accelerator),
             replace(plan.settings, checkpoint_seconds=0),
             accelerator=accelerator,
             checkpoints=Checkpoints(run),

@@ -10,7 +10,7 @@ other tokens. Each process reviews its share, and reads those of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Reporter, Sample, Silent
-from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader, StepSampler
+from kdkit.core.distill.loop.dataloader import DistillBatch, StepSampler
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import interrupts_immediately
 from kdkit.core.distill.plan.targets import TeacherTargets
@@ -41,27 +41,12 @@ FOLDER = "corrections"
 """Inside a run's folder: ``round-1/answers-0.jsonl`` and so on, a file for each process."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """What the steps of one part of a run are made of.
-
-    Attributes:
-        targets: rows and weights reach beyond the table where samples were added.
-        domain: of the samples, likewise.
-    """
-
-    sampler: StepSampler
-    targets: tuple[TeacherTargets, ...]
-    domain: Indices
-
-
 class CorrectedDataLoader:
     """The batches of a run that is corrected; fulfils ``train.Batches``.
 
     Args:
         plan: has ``rounds``.
         whole: the schedule of the run without corrections.
-        dataloader_of: makes the batches of a part, for this process.
         folder: of the run.
     """
 
@@ -72,14 +57,13 @@ class CorrectedDataLoader:
         table: SampleIndex,
         build: Build,
         whole: BatchSampler,
-        dataloader_of: Callable[[Part], DistillDataLoader],
         *,
         accelerator: Accelerator,
         folder: Path,
         reporter: Reporter,
     ) -> None:
         self._project, self._plan, self._table, self._build = project, plan, table, build
-        self._whole, self._feed_of, self._accelerator = whole, dataloader_of, accelerator
+        self._whole, self._accelerator = whole, accelerator
         self._folder, self._reporter = folder / FOLDER, reporter
         assert plan.correction is not None
         self._rounds: CorrectionSchedule = plan.correction
@@ -100,7 +84,8 @@ class CorrectedDataLoader:
             if number:
                 self._update(wrong, self._reviewed(number - 1, here=start <= begin))
             if start < end:
-                yield from self._feed_of(self._part(number, begin, end, wrong)).batches(max(start, begin))
+                build, sampler = self._part(number, begin, end, wrong)
+                yield from build.dataloader(self._plan, sampler, self._accelerator).batches(max(start, begin))
 
     def made(self) -> Corrections:
         """What the finished run corrected."""
@@ -182,11 +167,10 @@ class CorrectedDataLoader:
             if found.text is not None:
                 wrong[row] = found.text
 
-    def _part(self, number: int, begin: int, end: int, wrong: Mapping[int, str]) -> Part:
+    def _part(self, number: int, begin: int, end: int, wrong: Mapping[int, str]) -> tuple[Build, StepSampler]:
         """Steps ``begin`` to ``end``, with the corrected samples among the others."""
-        domain, targets = self._table.domain_index, self._build.targets
         if not wrong:
-            return Part(_Steps(self._whole, 0, end), targets, domain)
+            return self._build, _Steps(self._whole, 0, end)
         source = np.array(sorted(wrong), dtype=np.int64)
         samples = self._table.samples
         same = np.array([samples[row].text == wrong[row] for row in source])
@@ -200,8 +184,9 @@ class CorrectedDataLoader:
             steps=end - begin,
             seed=_seed(self._plan.settings.seed, number),
         )
-        longer = tuple(_silent_about(teacher, len(added)) for teacher in targets)
-        return Part(_Steps(schedule, begin, end), longer, np.concatenate([domain, domain[added]]))
+        longer = tuple(_silent_about(teacher, len(added)) for teacher in self._build.targets)
+        domain = np.concatenate([self._build.domain, self._build.domain[added]])
+        return replace(self._build, targets=longer, domain=domain), _Steps(schedule, begin, end)
 
 
 class _Steps:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import SPLITS, Reporter, SignalSpec
+from kdkit.core.contracts import SPLITS, Reporter
 from kdkit.core.distill.loop.distributed import TIMEOUT, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.features.extract.encode import Encoder
@@ -101,10 +101,9 @@ class LiveTeacher:
     def _shared(self, rows: Indices) -> dict[str, Array]:
         if self._group is None:
             return self._compute(rows)
-        world, rank = get_world_size(), get_rank()
-        share = -(-len(rows) // world)
-        mine = self._compute(rows[rank * share : (rank + 1) * share])
-        return _all_gather(mine, self.signals, share, world, self._group, len(rows))
+        shards: list[Any] = [None] * get_world_size()
+        dist.all_gather_object(shards, self._compute(np.array_split(rows, len(shards))[get_rank()]), group=self._group)
+        return {spec.name: np.concatenate([shard[spec.name] for shard in shards]) for spec in self.signals}
 
     def _compute(self, rows: Indices) -> dict[str, Array]:
         encode = self._encode
@@ -207,27 +206,3 @@ def _require_readable(item: Any) -> Any:
     if isinstance(item, KdkitError):
         raise item
     return item[0]
-
-
-def _all_gather(
-    mine: Mapping[str, Array], specs: Sequence[SignalSpec], share: int, world: int, group: Any, total: int
-) -> dict[str, Array]:
-    """The rows of all ranks in rank order: (total, *shape) per signal.
-
-    Args:
-        mine: this rank's rows, at most ``share``.
-    """
-    widths = [int(np.prod(spec.shape)) for spec in specs]
-    sizes = [width * np.dtype(spec.dtype).itemsize for width, spec in zip(widths, specs, strict=True)]
-    packed = np.zeros((share, sum(sizes)), dtype=np.uint8)
-    here = len(mine[specs[0].name])
-    flat = [mine[spec.name].reshape(here, width).view(np.uint8) for width, spec in zip(widths, specs, strict=True)]
-    packed[:here] = np.concatenate(flat, axis=1)
-    parts = [torch.empty(packed.shape, dtype=torch.uint8) for _ in range(world)]
-    dist.all_gather(parts, torch.from_numpy(packed), group=group)
-    whole = np.concatenate([part.numpy() for part in parts])[:total]
-    columns = np.split(whole, np.cumsum(sizes)[:-1], axis=1)
-    return {
-        spec.name: np.ascontiguousarray(column).view(spec.dtype).reshape(total, *spec.shape)
-        for spec, column in zip(specs, columns, strict=True)
-    }

@@ -15,7 +15,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
-from kdkit.core.distill.loop.dataloader import InputCache
+from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache, StepSampler
 from kdkit.core.distill.model.aligners import make_aligners
 from kdkit.core.distill.model.previous_version import previous_version_targets, student_features
 from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, make_heads, module_key
@@ -35,6 +35,8 @@ from kdkit.core.project.recipe import Recipe, signals_read
 from kdkit.core.project.versions import Version
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from kdkit.core.plugin_system.catalogue import Catalogue
 
 ROWS = 4096
@@ -59,6 +61,30 @@ class Build:
     inputs: InputCache
     targets: tuple[TeacherTargets, ...]
     domain: Indices
+
+    def dataloader(self, plan: Plan, sampler: StepSampler, accelerator: Accelerator) -> DistillDataLoader:
+        """The batches of ``sampler`` for this rank.
+
+        Raises:
+            KdkitError: a batch that the ranks cannot share evenly.
+        """
+        if plan.batch_size % accelerator.num_processes:
+            raise KdkitError(
+                "KD-DIST-038",
+                f"{accelerator.num_processes} processes cannot share a batch of {plan.batch_size} evenly",
+                fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
+            )
+        return DistillDataLoader(
+            sampler,
+            self.inputs,
+            self.targets,
+            self.domain,
+            one_teacher=plan.recipe.teachers_per_sample == "one",
+            seed=plan.settings.seed,
+            local_teachers=self.task.local_teachers,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
 
 
 def build(

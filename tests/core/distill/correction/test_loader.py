@@ -202,8 +202,8 @@ def test_the_reference_as_corrector_shows_what_was_wrong_twice_as_often(tmp_path
     batches = course.batches()
     wrong = {row["sample"] for row in course.feed.made().rows if row["step"] == EPOCH}
     assert len(wrong) == 12
-    part = course.feed._part(1, 6, 12, {0: "left", 1: "right"})  # two wrong ones, by hand
-    counts = np.bincount(np.concatenate([part.sampler[step] for step in range(6, 12)]), minlength=24)
+    _, sampler = course.feed._part(1, 6, 12, {0: "left", 1: "right"})  # two wrong ones, by hand
+    counts = np.bincount(np.concatenate([sampler[step] for step in range(6, 12)]), minlength=24)
     assert counts.sum() == 24
     assert counts[2:].max() == 1
     assert {int(counts[0]), int(counts[1])} <= {1, 2}

@@ -25,7 +25,6 @@ from kdkit.core.distill.model.projection import TeacherProjection
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import make_dataloader
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
@@ -142,7 +141,7 @@ def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:
         schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
         progress = train(
             made.task,
-            make_dataloader(plan, made, accelerator, schedule),
+            made.dataloader(plan, schedule, accelerator),
             replace(plan.settings, checkpoint_seconds=0),
             accelerator=accelerator,
             checkpoints=Checkpoints(tmp_path / "run"),
