@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from pydantic import BaseModel
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -21,8 +22,19 @@ import kdkit
 from docs.generate import errors, generate, hooks, written_by_hand
 from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import hookspecs, specs
-from kdkit.core.plugin_system.discovery import HOOKS
+from kdkit.core.plugin_system.discovery import HOOKS, load_catalogue
+from kdkit.core.project.recipe import CorrectionPart, IncrementPart, Recipe, recipe_file
+from kdkit.core.project.registry.load import check_registry
+from kdkit.core.project.registry.schema import (
+    DataEntry,
+    GuardEntry,
+    OptimizerEntry,
+    Registry,
+    StudentEntry,
+    TeacherEntry,
+)
 
 ROOT = Path(__file__).parents[1]
 CLI = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
@@ -133,6 +145,46 @@ def test_a_hook_page_follows_signature_and_spec(monkeypatch: pytest.MonkeyPatch)
         patch.setitem(cast(dict[str, Any], HOOKS), hook, (family, LossSpec))
         assert "| `weight` | `float` | `1.0` | Of the loss. |" in hooks.page(hook)
     assert hooks.page(hook) == before
+
+
+# --------------------------------------------------------------------------------- YAML
+
+
+def yaml_blocks() -> list[tuple[str, str]]:
+    """(page, text) of every YAML example."""
+    pages = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    return [
+        (name, text) for name, page in pages.items() for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    ]
+
+
+@pytest.mark.parametrize(("page", "text"), yaml_blocks())
+def test_a_yaml_example_is_understood(page: str, text: str) -> None:
+    """Completed to a whole file, it is a valid registry or a valid recipe."""
+    catalogue = load_catalogue()
+    keys = {key.split(":")[0] for key in text.splitlines() if re.match(r"\w", key)}
+    if keys <= {*Registry.model_fields}:
+        check_registry(text if "version" in keys else f"version: 1\n{text}", page)
+    else:
+        assert keys <= {*Recipe.model_fields}, page
+        rest = recipe_file("kdkit", catalogue).text
+        for key in keys:
+            rest = re.sub(rf"^{key}:.*\n(?:(?:[ -].*|#.*)?\n)*", "", rest, flags=re.M)
+        read_model(Recipe, rest + text, page)
+
+
+def test_every_key_is_on_the_schema_page(generated: dict[str, str]) -> None:
+    page = generated["reference/schema.md"]
+    for model in (Registry, TeacherEntry, GuardEntry, Recipe, IncrementPart, CorrectionPart):
+        for name, field in model.model_fields.items():
+            assert f"| `{field.alias or name}` |" in page, f"{model.__name__}.{name}"
+
+
+@pytest.mark.parametrize("model", [Registry, TeacherEntry, GuardEntry, DataEntry, StudentEntry, OptimizerEntry])
+def test_every_key_of_the_registry_is_explained(model: type[BaseModel]) -> None:
+    page = (ROOT / "docs/reference/registry.md").read_text(encoding="utf-8")
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    assert [name for name in names if not re.search(rf"`(?:\w+\.)?{name}[`.]", page)] == []
 
 
 # --------------------------------------------------------------------------------- command line

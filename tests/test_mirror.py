@@ -10,9 +10,7 @@ ELSEWHERE = {
     "local_hub": "the Hub emulator, which the wheel does not hold",
 }
 """Folders of tests that mirror no folder of kdkit -> why."""
-OTHERWISE: dict[str, str] = {
-    "plugins/loaders/test_encoders.py": "what holds for the encoders of every loader",
-}
+OTHERWISE: dict[str, str] = {}
 """Test files that mirror no file of kdkit -> why."""
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from docs.generate import checks, commands, errors, hooks, rooms
+from docs.generate import checks, commands, errors, hooks, rooms, schema
 
 FOLDER = Path(__file__).parents[1]
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands.page,
     "reference/errors.md": errors.page,
+    "reference/schema.md": schema.page,
     "reference/plugin-checks.md": checks.page,
     "reference/hooks/index.md": hooks.index,
     **{f"reference/hooks/{hook}.md": partial(hooks.page, hook) for hook in hooks.HOOKS},

@@ -71,7 +71,7 @@ def index() -> str:
     """The list of all hooks."""
     rows = []
     for hook in HOOKS:
-        content = _prose(inspect.getdoc(getattr(hookspecs, hook)) or "").partition(". ")[0].rstrip(".")
+        content = prose(inspect.getdoc(getattr(hookspecs, hook)) or "").partition(". ")[0].rstrip(".")
         rows.append(f"| [`{hook}`]({hook}.md) | `{signature(hook).partition(' -> ')[2]}` | {content} |")
     return "\n".join([INTRODUCTION, *rows, "", "```{toctree}", ":hidden:", "", *HOOKS, "```", ""])
 
@@ -88,7 +88,7 @@ def page(hook: str) -> str:
         "",
         f"## `{kind.__name__}`",
         "",
-        _prose(inspect.getdoc(kind) or ""),
+        prose(inspect.getdoc(kind) or ""),
         "",
         *([MORE[family], ""] if family in MORE else []),
         "| field | type | default | |",
@@ -111,13 +111,13 @@ def page(hook: str) -> str:
 
 
 def _fields(kind: type[Any]) -> Iterator[str]:
-    documented = {name: text for owner in reversed(kind.__mro__) for name, text in _comments(owner).items()}
+    documented = {name: text for owner in reversed(kind.__mro__) for name, text in comments(owner).items()}
     for field in dataclasses.fields(kind):
         if field.name not in documented:
             raise ValueError(f"{kind.__name__}.{field.name} has no docstring")
         default = "required" if _default(field) is dataclasses.MISSING else f"`{_default(field)!r}`"
-        text = _prose(documented[field.name]).replace("|", "\\|")
-        yield f"| `{field.name}` | `{_escaped(str(field.type))}` | {default} | {text} |"
+        text = prose(documented[field.name]).replace("|", "\\|")
+        yield f"| `{field.name}` | `{escaped(str(field.type))}` | {default} | {text} |"
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -126,7 +126,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
@@ -134,12 +134,12 @@ def _part(name: str) -> Iterator[str]:
     """A protocol with its methods, or a data class or an alias with its docstring."""
     found: Any = getattr(contracts, name)
     if not inspect.isclass(found):
-        yield f"{_prose(_comments(protocols)[name])}"
+        yield f"{prose(comments(protocols)[name])}"
         return
     if dataclasses.is_dataclass(found):
         yield f"`{name}({', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(found))})`"
         yield ""
-    yield _prose(inspect.getdoc(found) or "")
+    yield prose(inspect.getdoc(found) or "")
     if dataclasses.is_dataclass(found):
         return
     yield ""
@@ -162,10 +162,10 @@ def _call(name: str, function: Any, is_property: bool) -> str:
 
 def _docstring(function: Any) -> str:
     text = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
-    return f": {_prose(text)}" if text else ""
+    return f": {prose(text)}" if text else ""
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """A docstring as Markdown: single backquotes, and a list where it lists attributes."""
     text = re.sub(r":(?:meth|class|func|data|mod):`([^`]*)`", r"`\1`", text).replace("``", "`")
     head, marker, attributes = text.partition("\nAttributes:\n")
@@ -179,7 +179,7 @@ def _prose(text: str) -> str:
 
 
 @cache
-def _comments(owner: type[Any] | ModuleType) -> dict[str, str]:
+def comments(owner: type[Any] | ModuleType) -> dict[str, str]:
     """Name -> the string that stands under its assignment, in a class or a module."""
     if owner is object:
         return {}

@@ -1,4 +1,4 @@
-"""Teachers of transformers: CLIP, SigLIP and other dual encoders, without remote code."""
+"""Teachers of transformers: CLIP, SigLIP and others with ``get_image_features``; no remote code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
-from kdkit.plugins.loaders.hugging_face import digest_files, read_tokenizer_files, without_bars
+from kdkit.plugins.loaders.bars import without_bars
+from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -35,7 +36,7 @@ class TransformersEncoder(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text, including special ones: the limit of both the positions and the tokenizer."""
+        """Tokens of a text, special ones included: what both the positions and the tokenizer allow."""
         positions = getattr(self._text_config, "max_position_embeddings", None)
         lengths = [int(n) for n in (positions, self._tokenizer.model_max_length) if n]
         return min(lengths)
@@ -49,7 +50,7 @@ class TransformersEncoder(nn.Module):
         return int(width)
 
     def identity(self) -> Mapping[str, str]:
-        """Everything that determines the features, except the weights."""
+        """What changes the features besides the weights."""
         settings = json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
         return {
             "preprocessing": f"{type(self._image_processor).__name__} {settings}",
@@ -72,9 +73,9 @@ class TransformersEncoder(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> (B, D) float32, not normalized.
 
-        Texts are padded to the context length, as SigLIP was trained; for CLIP it changes nothing.
+        Every text is padded to the context length: SigLIP was trained so, and for CLIP it changes nothing.
         """
-        with self._lock:  # truncation and padding are set on the shared tokenizer
+        with self._lock:  # truncation and padding are set on the one shared tokenizer
             tokens = self._tokenizer(
                 list(texts),
                 padding="max_length",
@@ -88,7 +89,7 @@ class TransformersEncoder(nn.Module):
 
 
 def _pooled(output: Any) -> Tensor:
-    """The features: transformers 4 returns them, 5 returns an output with ``pooler_output``."""
+    """transformers 4 returns the features, 5 an output object whose ``pooler_output`` they are."""
     features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return features.float()
 
@@ -101,7 +102,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        KdkitError: the folder is another model, or its weights are incomplete or a pickle with code.
+        KdkitError: when the folder is no such model, or its weights are incomplete or a pickle with code.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -117,9 +118,9 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     except pickle.UnpicklingError as error:
         raise KdkitError(
             "KD-LOAD-030",
-            "these weights are a pickle that contains code",
+            "these weights are a pickle that contains code; refused",
             where=str(folder),
-            fix="ask the authors for .safetensors",
+            fix="ask the authors for safetensors",
             code=ExitCode.DENIED,
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -139,6 +140,6 @@ def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> Kdk
         "this folder is not a dual encoder of transformers",
         where=str(folder),
         why=why,
-        fix="check the folder, or choose another loader: --loader LOADER",
+        fix="check the folder, or choose another loader",
         code=code,
     )

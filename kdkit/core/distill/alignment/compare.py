@@ -162,7 +162,7 @@ def _dual(column: Column, table: SampleIndex) -> StoredFeatures:
             "KD-DIST-003",
             f"teacher '{column.teacher}' has no image or text features to align",
             why="its signals: " + ", ".join(signal.name for signal in column.signals),
-            fix="align a dual encoder; 'kdkit features status' shows the signals of each teacher",
+            fix="align a dual encoder; 'kdkit features' shows the signals of each teacher",
         )
     rows = np.where(table.split_index == SPLITS.index("train"), column.locate(table), -1)
     return StoredFeatures(column.teacher, widths, rows, partial(_gather, column))
