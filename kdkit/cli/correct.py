@@ -11,7 +11,7 @@ from kdkit.cli import console
 from kdkit.cli.trust import named_option
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.pseudo_labels.correct import Corrected
+    from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
 
 
 def register(app: typer.Typer) -> None:
@@ -46,17 +46,18 @@ def correct(
     project, reporter = console.project(folder), console.reporter()
     options = dict(named_option(text) for text in option or ())
 
-    from kdkit.core.distill.pseudo_labels.correct import Wrong
-    from kdkit.core.distill.pseudo_labels.correct import correct as write_corrections
+    from kdkit.core.distill.pseudo_labels.correct import CorrectionRequest, write_corrections
 
-    wanted = Wrong(threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit)
+    request = CorrectionRequest(
+        threshold, accept, options, corrector=corrector, domains=tuple(domain or ()), limit=limit
+    )
     console.resumable()
     with project.exclusive("kdkit correct"):
-        done = write_corrections(project, to, wanted, version=version, device=device, reporter=reporter)
+        done = write_corrections(project, to, request, version=version, device=device, reporter=reporter)
     console.emit(done.to_json(), json=json, text=lambda: _text(done))
 
 
-def _text(done: Corrected) -> str:
+def _text(done: CorrectionReport) -> str:
     from kdkit.core.distill.pseudo_labels.manifest import data_entry
 
     rows = [("training samples asked about", done.answered), ("- before this call", done.known)]

@@ -10,7 +10,7 @@ import typer
 from kdkit.cli import console
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.pseudo_labels.label import Labeled
+    from kdkit.core.distill.pseudo_labels.label import LabelReport
 
 
 def register(app: typer.Typer) -> None:
@@ -38,21 +38,20 @@ def pseudo_label(
     """
     project, reporter = console.project(folder), console.reporter()
 
-    from kdkit.core.distill.pseudo_labels.label import Wanted, why_none
-    from kdkit.core.distill.pseudo_labels.label import pseudo_label as label
+    from kdkit.core.distill.pseudo_labels.label import LabelRequest, no_labels_error, write_pseudo_labels
 
-    wanted = Wanted(tuple(domain or ()), min_confidence, limit)
+    request = LabelRequest(tuple(domain or ()), min_confidence, limit)
     console.resumable()
     with project.exclusive("kdkit pseudo-label"):
-        done = label(project, teacher, to, wanted, dry_run=dry_run, device=device, reporter=reporter)
+        done = write_pseudo_labels(project, teacher, to, request, dry_run=dry_run, device=device, reporter=reporter)
     console.emit({**done.to_json(), "dry_run": dry_run}, json=json, text=lambda: _text(done, dry_run))
     for name, count in done.not_trusted.items():
         reporter.warn(f"domain '{name}': {count} questions stay open, the trust policy does not admit {teacher} there")
     if not done.kept and not dry_run:
-        raise why_none(done)
+        raise no_labels_error(done)
 
 
-def _text(done: Labeled, dry_run: bool) -> str:
+def _text(done: LabelReport, dry_run: bool) -> str:
     from kdkit.core.distill.pseudo_labels.manifest import data_entry
 
     rows = [("questions without an answer", done.unanswered)]
@@ -62,7 +61,7 @@ def _text(done: Labeled, dry_run: bool) -> str:
         left = done.unanswered - sum(done.not_trusted.values()) - done.over_limit - done.known
         rows += [("answered before", done.known), ("would be asked", left)]
         return console.table((done.teacher, "questions"), rows, "lr")
-    rows += [("asked now", done.asked), ("answered before", done.known), ("- empty answers", done.empty)]
+    rows += [("answered now", done.answered), ("answered before", done.known), ("- empty answers", done.empty)]
     rows += [("- not confident enough", done.unsure), ("- of unknown confidence", done.unknown)]
     rows += [("- that the student cannot learn", done.unlearnable)]
     rows += [(f"pseudo-labels in {name}", count) for name, count in done.kept.items()] or [("pseudo-labels", 0)]

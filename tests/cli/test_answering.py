@@ -101,7 +101,7 @@ def test_labels_survive_a_kill_and_become_data(scene: Scene) -> None:
     assert done.code == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["known"] >= 16
-    assert (found["asked"] + found["known"], found["unsure"], found["kept"]) == (27, 9, {"ct": 18})
+    assert (found["answered"] + found["known"], found["unsure"], found["kept"]) == (27, 9, {"ct": 18})
     assert "domain 'mri': 27 questions stay open" in done.stderr
     assert len(scene.labels.read_text(encoding="utf-8").splitlines()) == 18
 

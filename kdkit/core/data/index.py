@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.base.journal import SampleKey
 from kdkit.core.contracts import SPLITS, Sample, Split
 
 
@@ -35,6 +36,10 @@ class SampleIndex:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         return tuple(sample.id for sample in self.samples)
+
+    def keyed(self, rows: Iterable[int]) -> list[tuple[SampleKey, Sample]]:
+        """The samples of ``rows`` with their journal keys."""
+        return [((self.ids[row], int(self.digests[row])), self.samples[row]) for row in rows]
 
     @cached_property
     def domains(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from kdkit.core.contracts.token_signals import compress, tail_of
 from kdkit.core.data import load_index
 from kdkit.core.distill.plan.inventory import take_inventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.pseudo_labels.label import pseudo_label
+from kdkit.core.distill.pseudo_labels.label import write_pseudo_labels
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.selection import live_devices
@@ -267,7 +267,7 @@ def folder(root: Path, endpoint: LocalEndpoint, served: Served) -> Project:
 
 
 def with_labels(project: Project) -> Project:
-    done = pseudo_label(project, "remote", project.root / "labels.jsonl")
+    done = write_pseudo_labels(project, "remote", project.root / "labels.jsonl")
     assert done.kept == {"vqa/ct": 2}
     path = project.registry_path
     entry = f"data:\n  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"

@@ -19,15 +19,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.journal import Journal, SampleKey
+from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.distill.loop.dataloader import DistillBatch, StepSampler
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import interrupts_immediately
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import CorrectionSchedule, Indices, Plan, SamplePool
-from kdkit.core.distill.pseudo_labels.corrector import corrector_of
-from kdkit.core.distill.pseudo_labels.review import Reviewed, Reviewer, Rules, read_reviews, review, scoring_task
+from kdkit.core.distill.pseudo_labels.corrector import make_corrector
+from kdkit.core.distill.pseudo_labels.review import (
+    Review,
+    Reviewer,
+    ReviewRules,
+    make_scoring_task,
+    read_reviews,
+    review,
+)
 from kdkit.core.evaluation.answers import StudentAnswers
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ class CorrectedDataLoader:
         self._folder, self._reporter = folder / FOLDER, reporter
         assert plan.correction is not None
         self._rounds: CorrectionSchedule = plan.correction
-        self._corrector = corrector_of(project, plan.correction.corrector, str(accelerator.device), Silent())
+        self._corrector = make_corrector(project, plan.correction.corrector, str(accelerator.device), Silent())
 
     @property
     def pauses(self) -> frozenset[int]:
@@ -94,7 +101,7 @@ class CorrectedDataLoader:
 
     # ------------------------------------------------------------------------------ the review of a round
 
-    def _reviewed(self, number: int, *, here: bool) -> Mapping[int, Reviewed]:
+    def _reviewed(self, number: int, *, here: bool) -> Mapping[int, Review]:
         """A complete round. ``here``: the student is as it was trained to be at this round, and may be asked."""
         if here:
             self._review(number)
@@ -116,7 +123,7 @@ class CorrectedDataLoader:
     def _review(self, number: int) -> None:
         place = self._accelerator
         mine = self._rounds.chosen(number)[place.process_index :: place.num_processes]
-        pairs = [(self._key(row), self._table.samples[row]) for row in mine]
+        pairs = self._table.keyed(mine)
         known = read_reviews(self._files(number))
         if all(key in known for key, _ in pairs):
             return
@@ -129,7 +136,7 @@ class CorrectedDataLoader:
     def _dismiss(self, *, last: bool) -> None:
         """Training needs the corrector's place on the device."""
         if self._corrector is not None:
-            self._corrector.close() if last else self._corrector.park()
+            self._corrector.close() if last else self._corrector.offload()
 
     def _reviewer(self) -> Reviewer:
         part = self._plan.recipe.correction
@@ -137,16 +144,17 @@ class CorrectedDataLoader:
         student: Any = self._build.task.student
         return Reviewer(
             StudentAnswers("student", student, device=str(self._accelerator.device)),
-            scoring_task(self._project, part.options),
-            Rules(part.threshold, part.accept),
+            make_scoring_task(self._project.registry.student, self._project.catalogue, part.options),
+            ReviewRules(part.threshold, part.accept),
             self._corrector,
             student,
         )
 
-    def _read(self, number: int) -> dict[int, Reviewed]:
+    def _read(self, number: int) -> dict[int, Review]:
         found = read_reviews(self._files(number))
         rows = self._rounds.chosen(number).tolist()
-        return {row: found[key] for row in rows if (key := self._key(row)) in found}
+        keys = (key for key, _ in self._table.keyed(rows))
+        return {row: found[key] for row, key in zip(rows, keys, strict=True) if key in found}
 
     def _round(self, number: int) -> Path:
         return self._folder / f"round-{number + 1}"
@@ -154,13 +162,10 @@ class CorrectedDataLoader:
     def _files(self, number: int) -> list[Path]:
         return sorted(self._round(number).glob("answers-*.jsonl"))
 
-    def _key(self, row: int) -> SampleKey:
-        return self._table.ids[row], int(self._table.digests[row])
-
     # ------------------------------------------------------------------------------ what follows from it
 
     @staticmethod
-    def _update(wrong: dict[int, str], reviewed: Mapping[int, Reviewed]) -> None:
+    def _update(wrong: dict[int, str], reviewed: Mapping[int, Review]) -> None:
         """A sample's latest answer counts; one that was not asked about this time keeps its earlier one."""
         for row, found in reviewed.items():
             wrong.pop(row, None)
@@ -242,9 +247,7 @@ class Corrections:
     rounds: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(
-        cls, rounds: CorrectionSchedule, table: SampleIndex, reviews: Sequence[Mapping[int, Reviewed]]
-    ) -> Corrections:
+    def of(cls, rounds: CorrectionSchedule, table: SampleIndex, reviews: Sequence[Mapping[int, Review]]) -> Corrections:
         """``reviews``: table row -> review, of each round."""
         told = [(number, row, found) for number, part in enumerate(reviews) for row, found in sorted(part.items())]
         rows = tuple(_row(rounds, number, table.samples[row], found) for number, row, found in told if found.wrong)
@@ -253,7 +256,7 @@ class Corrections:
         return cls(rows, tuple({**place, **count} for place, count in zip(places, counts, strict=True)))
 
 
-def _row(rounds: CorrectionSchedule, number: int, sample: Sample, found: Reviewed) -> dict[str, Any]:
+def _row(rounds: CorrectionSchedule, number: int, sample: Sample, found: Review) -> dict[str, Any]:
     return {
         "sample": sample.id,
         "domain": sample.domain,
@@ -266,7 +269,7 @@ def _row(rounds: CorrectionSchedule, number: int, sample: Sample, found: Reviewe
     }
 
 
-def _counts(found: Sequence[Reviewed]) -> dict[str, int]:
+def _counts(found: Sequence[Review]) -> dict[str, int]:
     return {
         "answered": len(found),
         "unscored": sum(review.score is None for review in found),

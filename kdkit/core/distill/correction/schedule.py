@@ -14,7 +14,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossSpec, Reporter
 from kdkit.core.distill.plan.types import CorrectionSchedule, Indices, Plan, SamplePool
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_corrector
-from kdkit.core.distill.pseudo_labels.review import correctable, scoring_task
+from kdkit.core.distill.pseudo_labels.review import is_correctable, make_scoring_task
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
@@ -32,8 +32,8 @@ def add_correction(project: Project, plan: Plan, table: SampleIndex, reporter: R
     part = plan.recipe.correction
     if part is None:
         return plan
-    scoring_task(project, part.options)
-    locked = locked_corrector(project, part.corrector)
+    make_scoring_task(project.registry.student, project.catalogue, part.options)
+    locked = locked_corrector(project.registry, project.lock, part.corrector)
     specs = [project.catalogue.spec(LossSpec, loss.name) for loss in plan.recipe.losses]
     if part.corrector != REFERENCE and all(spec.signals for spec in specs):
         raise KdkitError(
@@ -74,7 +74,7 @@ def make_correction_schedule(
         KdkitError: when no sample has an answer to be compared with.
     """
     used = np.unique(np.concatenate([pool.indices for pool in pools]))
-    samples: Indices = np.array([row for row in used if correctable(table.samples[row])], dtype=np.int64)
+    samples: Indices = np.array([row for row in used if is_correctable(table.samples[row])], dtype=np.int64)
     if not len(samples):
         raise KdkitError("KD-DIST-009", "there is no training sample with an answer", where="correction")
     epoch = len(used) / batch_size

@@ -1,13 +1,12 @@
-"""Reflective correction between two runs: a version answers what it was taught; what it gets wrong becomes data."""
+"""Reflective correction between two runs: a version's wrong answers to training samples become data, corrected."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,16 @@ from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
-from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, corrector_of, locked_corrector
-from kdkit.core.distill.pseudo_labels.manifest import (
-    count_domains,
-    image_root,
-    manifest_row,
-)
+from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_corrector, make_corrector
+from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains
 from kdkit.core.distill.pseudo_labels.review import (
-    Reviewed,
+    Review,
     Reviewer,
-    Rules,
-    correctable,
+    ReviewRules,
+    is_correctable,
+    make_scoring_task,
     read_reviews,
     review,
-    scoring_task,
 )
 from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.project.versions import Version, Versions, load_student
@@ -38,17 +33,15 @@ if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
-Pairs = Sequence[tuple[SampleKey, Sample]]
-
 
 @dataclass(frozen=True)
-class Wrong(Rules):
-    """Which answers are corrected, and how; see :class:`~kdkit.core.distill.pseudo_labels.review.Rules`.
+class CorrectionRequest(ReviewRules):
+    """Which samples are reviewed, and how; see :class:`~kdkit.core.distill.pseudo_labels.review.ReviewRules`.
 
     Attributes:
-        corrector: a teacher of the registry that rewrites, or ``reference``, which is taken as it is.
-        domains: only these; empty for all.
-        limit: samples that are asked about, at most.
+        corrector: a teacher of the registry that rewrites the reference, or ``reference``.
+        domains: empty for all.
+        limit: samples, at most.
     """
 
     corrector: str = REFERENCE
@@ -58,19 +51,19 @@ class Wrong(Rules):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
-            raise KdkitError("KD-LABEL-001", "at least one sample", where="limit")
+            raise KdkitError("KD-LABEL-001", "must be at least 1", where="limit", fix="leave --limit out for no limit")
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """What came of it.
+class CorrectionReport:
+    """Counts of samples.
 
     Attributes:
-        version: who answered; ``file``: the manifest, relative to the project; ``image_root``: relative to it.
-        answered: samples that were asked about; ``known``: of them, before this call.
+        version: the one that answered.
+        file, image_root: see :class:`~kdkit.core.distill.pseudo_labels.manifest.Manifest`.
+        answered: reviewed samples; ``known``: of them, before this call.
         unscored: those that the task cannot score.
-        rewritten: by the corrector; ``refused``: its texts that do not keep meaning or coordinates, for which the
-            reference stands.
+        rewritten: with a text of the corrector; ``refused``: with the reference, because its text was rejected.
         wrong: domain -> rows of the manifest.
     """
 
@@ -88,83 +81,83 @@ class Corrected:
         return asdict(self)
 
 
-def correct(
+def write_corrections(
     project: Project,
     to: Path,
-    wanted: Wrong | None = None,
+    request: CorrectionRequest | None = None,
     *,
     version: str | None = None,
     device: str = "cpu",
     reporter: Reporter | None = None,
-) -> Corrected:
-    """Write a manifest of the training samples that a version (by default the current one) answers badly.
+) -> CorrectionReport:
+    """Write a manifest of the training samples that a version (default: the current one) answers wrongly.
 
-    Each row has the corrected answer as text and in ``extra.correction`` the ``version``, its ``answer`` and ``score``,
-    the ``corrector`` and the ``sample``. Where no answer is wrong, nothing is written. Rows of
-    such manifests are not asked about again. May be stopped at any moment, and goes on where it was when it is called
-    again alike; the manifest is written whole at the end.
+    Each row has the correction as text and its origin in ``extra.correction``. Rows of such manifests are not reviewed
+    again. If no answer is wrong, nothing is written. An interrupted call resumes when it is repeated with the same
+    arguments; the manifest is written in one step at the end.
 
     Raises:
-        KdkitError: ``to`` holds something else; a student that does not answer, no sample with an answer, a corrector
-            that does not answer; what answering and correcting raise.
+        KdkitError: ``to`` is another file; a student or corrector that does not answer; no sample with an answer; an
+            error of a model.
     """
-    reporter, wanted = reporter or Silent(), wanted or Wrong()
+    reporter, request = reporter or Silent(), request or CorrectionRequest()
     require_replaceable(to, lambda row: "correction" in row["extra"])
-    table = load_index(project, reporter)
-    task = scoring_task(project, wanted.options)
-    pairs = _taught(table, wanted)
+    index = load_index(project, reporter)
+    task = make_scoring_task(project.registry.student, project.catalogue, request.options)
+    pairs = _correctable(index, request)
     found = Versions(project).get(version)
-    path = project.state / "corrections" / _name(project, found, wanted, pairs) / "answers.jsonl"
+    path = project.state / "corrections" / _digest(project, found, request, pairs) / "answers.jsonl"
     known = read_reviews([path])
     if any(key not in known for key, _ in pairs):
         student: Any = load_student(found, project.catalogue)
-        view = StudentAnswers(found.name, student, device=device)
-        corrector = corrector_of(project, wanted.corrector, device, reporter)
-        reviewer = Reviewer(view, task, wanted, corrector, student)
+        corrector = make_corrector(project, request.corrector, device, reporter)
+        answers = StudentAnswers(found.name, student, device=device)
+        reviewer = Reviewer(answers, task, request, corrector, student)
         review(reviewer, Journal(path), pairs, known, reporter, f"{found.name} answers")
     reviews = read_reviews([path])
-    made = _write(project, table, to, found.name, [(sample, reviews[key]) for key, sample in pairs])
-    shutil.rmtree(path.parent)
-    return replace(made, known=sum(key in known for key, _ in pairs))
-
-
-def _write(
-    project: Project, table: SampleIndex, to: Path, version: str, reviewed: Sequence[tuple[Sample, Reviewed]]
-) -> Corrected:
-    root = image_root(project, table)
-    wrong = [(sample, found) for sample, found in reviewed if found.wrong]
+    reviewed = [(sample, reviews[key]) for key, sample in pairs]
+    wrong = [(sample, one) for sample, one in reviewed if one.wrong]
+    manifest = Manifest(to, project.root, index.samples)
     if wrong:
-        write_rows(to, [_row(sample, found, version, root) for sample, found in wrong])
-    return Corrected(
-        version=version,
-        file=os.path.relpath(to.resolve(), project.root.resolve()),
-        image_root=os.path.relpath(root, to.resolve().parent),
+        write_rows(to, (_row(manifest, sample, one, found.name) for sample, one in wrong))
+    shutil.rmtree(path.parent)
+    return CorrectionReport(
+        version=found.name,
+        file=manifest.file,
+        image_root=manifest.image_root,
         answered=len(reviewed),
-        known=0,
-        unscored=sum(found.score is None for _, found in reviewed),
-        rewritten=sum(found.rewritten for _, found in reviewed),
-        refused=sum(found.refused for _, found in reviewed),
-        wrong=count_domains([sample for sample, _ in wrong]),
+        known=sum(key in known for key, _ in pairs),
+        unscored=sum(one.score is None for _, one in reviewed),
+        rewritten=sum(one.rewritten for _, one in reviewed),
+        refused=sum(one.refused for _, one in reviewed),
+        wrong=count_domains(sample for sample, _ in wrong),
     )
 
 
-def _row(sample: Sample, found: Reviewed, version: str, root: Path) -> dict[str, Any]:
-    about = {"version": version, "sample": sample.id, "answer": found.answer, "score": found.score}
-    extra = {"correction": {**about, "corrector": found.corrector}}
-    return manifest_row(sample, f"{sample.id}#{version}", str(found.text), extra, root)
+def _row(manifest: Manifest, sample: Sample, found: Review, version: str) -> dict[str, Any]:
+    origin = {"version": version, "sample": sample.id, "answer": found.answer, "score": found.score}
+    extra = {"correction": {**origin, "corrector": found.corrector}}
+    return manifest.row(sample, version, str(found.text), extra)
 
 
-def _taught(table: SampleIndex, wanted: Wrong) -> Pairs:
-    rows = table.select(split="train", domains=wanted.domains or None)
-    chosen = [row for row in rows if correctable(table.samples[row])][: wanted.limit]
+def _correctable(index: SampleIndex, request: CorrectionRequest) -> list[tuple[SampleKey, Sample]]:
+    rows = index.select(split="train", domains=request.domains or None)
+    chosen = [row for row in rows if is_correctable(index.samples[row])][: request.limit]
     if not chosen:
-        raise KdkitError("KD-LABEL-002", "there is no training sample with an answer", code=ExitCode.FOUND)
-    return [((table.ids[row], int(table.digests[row])), table.samples[row]) for row in chosen]
+        raise KdkitError(
+            "KD-LABEL-002",
+            "no training sample has an answer",
+            fix="add answers ('text') to the data, or pseudo-labels: kdkit pseudo-label",
+            code=ExitCode.FOUND,
+        )
+    return index.keyed(chosen)
 
 
-def _name(project: Project, version: Version, wanted: Wrong, pairs: Pairs) -> str:
-    """Of everything that decides the reviews."""
-    locked = locked_corrector(project, wanted.corrector)
-    rules = {**asdict(wanted), "corrector": locked.fingerprint if locked else REFERENCE}
-    about = [version.name, version.lineage.created, rules, [key for key, _ in pairs]]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(
+    project: Project, version: Version, request: CorrectionRequest, pairs: Sequence[tuple[SampleKey, Sample]]
+) -> str:
+    """Of everything that determines the reviews."""
+    locked = locked_corrector(project.registry, project.lock, request.corrector)
+    rules = {**asdict(request), "corrector": locked.fingerprint if locked else REFERENCE}
+    parts = [version.name, version.lineage.created, rules, [key for key, _ in pairs]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Who rewrites what the student got wrong: a model that knows the right answer and says it in its own words."""
+"""Correctors: teachers that rephrase the reference after a wrong answer of the student."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from kdkit.core.features.extract.answers import answers_texts
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
-    from kdkit.core.project.registry.lock import LockedTeacher
+    from kdkit.core.project.registry.lock import Lock, LockedTeacher
+    from kdkit.core.project.registry.schema import Registry
 
 REFERENCE = "reference"
-"""The corrector that writes the sample's own text."""
-ASK = (
+"""Stands for no corrector: the sample's own text is the correction."""
+PROMPT = (
     "Your answer is wrong. The right answer is: {reference}\n"
     "Write the right answer again, in your own words. Keep its meaning and its names, and its coordinates as they are. "
     "Write nothing else."
 )
 _TOKEN = re.compile(r"<\|\w+\|>")
-"""Special tokens, which a bad answer may hold and no prompt may, but for those of the reference: a box's."""
-NEAR = 0.005
-"""Of the image, or of 1000 units."""
+"""Special tokens; those of a wrong answer are not sent, except the reference's own (of boxes)."""
+TOLERANCE = 0.005
+"""Of coordinates, as a share of the image."""
 _NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 _COORDINATES = re.compile(rf"{_NUMBER}(?:\s*[,;()\[\]][\s,;()\[\]]*{_NUMBER}){{3,}}")
 
 
 class Corrector:
-    """A model of the registry, opened when it is first needed.
+    """A teacher that is loaded on first use.
 
     Args:
         name: in the registry.
-        load: makes the model.
-        device: where it rewrites, if it is a model of this machine.
+        load: returns the model.
+        device: for a local model.
     """
 
     def __init__(self, name: str, load: Callable[[], Answering], device: str = "cpu") -> None:
@@ -45,41 +46,41 @@ class Corrector:
         self._model: Answering | None = None
 
     def rewrite(self, wrong: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, str]:
-        """Sample id -> the right answer in the corrector's words, as it came.
+        """Sample id -> the corrector's text, unchecked.
 
         Raises:
-            KdkitError: what the model raises: a server that does not answer after all tries, a sample that it refuses.
+            KdkitError: an error of the model.
         """
         if self._model is None:
             self._model = self._load()
         self._move(self._device)
-        asked = [_reproached(sample, answers[sample.id]) for sample in wrong]
-        found = self._model.answer([open_image(sample) for sample in asked], asked)
-        return {sample.id: said[0].text.strip() for sample, said in zip(wrong, found, strict=True)}
+        prompts = [_correction_prompt(sample, answers[sample.id]) for sample in wrong]
+        found = self._model.answer([open_image(sample) for sample in prompts], prompts)
+        return {sample.id: texts[0].text.strip() for sample, texts in zip(wrong, found, strict=True)}
 
-    def park(self) -> None:
-        """Leave the device to others: until the next question its weights are on the CPU."""
+    def offload(self) -> None:
+        """Move a local model to the CPU until it is used again."""
         self._move("cpu")
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = None
 
     def _move(self, device: str) -> None:
         from torch import nn
 
         model: object = self._model
-        if isinstance(model, nn.Module):  # not one behind a server
+        if isinstance(model, nn.Module):
             model.to(device)
 
 
-def corrector_of(project: Project, name: str, device: str, reporter: Reporter) -> Corrector | None:
-    """The corrector of that name; None for :data:`REFERENCE`.
+def make_corrector(project: Project, name: str, device: str, reporter: Reporter) -> Corrector | None:
+    """The corrector with this name; None for :data:`REFERENCE`.
 
     Raises:
         KdkitError: see :func:`locked_corrector`.
     """
-    if locked_corrector(project, name) is None:
+    if locked_corrector(project.registry, project.lock, name) is None:
         return None
 
     def load() -> Answering:
@@ -90,36 +91,37 @@ def corrector_of(project: Project, name: str, device: str, reporter: Reporter) -
     return Corrector(name, load, device)
 
 
-def locked_corrector(project: Project, name: str) -> LockedTeacher | None:
-    """What ``registry.lock`` knows of a corrector, without opening it; None for :data:`REFERENCE`.
+def locked_corrector(registry: Registry, lock: Lock, name: str) -> LockedTeacher | None:
+    """The lock's entry of a corrector; None for :data:`REFERENCE`.
 
     Raises:
-        KdkitError: a teacher that is not in the registry or not locked, or that does not answer.
+        KdkitError: a teacher that is not in the registry, not locked or does not answer.
     """
-
     if name == REFERENCE:
         return None
-    known = tuple(project.registry.teachers)
+    known = tuple(registry.teachers)
     if name not in known:
         raise KdkitError(
             "KD-LABEL-003",
-            f"no teacher '{name}' in the registry to correct the student",
-            where=str(project.registry_path),
-            fix=f"'{REFERENCE}' takes the reference as it is; else {did_you_mean(name, known)}",
+            f"corrector '{name}' is no teacher of the registry",
+            where="registry.yaml",
+            fix=f"{did_you_mean(name, known)}; '{REFERENCE}' uses the reference unchanged",
         )
-    locked = project.lock.teacher(name)
+    locked = lock.teacher(name)
     if not answers_texts([SignalSpec(signal, fact.shape) for signal, fact in locked.signals.items()]):
         raise KdkitError(
-            "KD-LABEL-004", f"teacher '{name}' does not answer, so it cannot correct", fix="docs/pseudo-labels.md"
+            "KD-LABEL-004",
+            f"teacher '{name}' does not answer, so it cannot correct",
+            fix=f"use a generating teacher, or '{REFERENCE}'",
         )
     return locked
 
 
 def with_coordinates(text: str, reference: str) -> str | None:
-    """The text with the reference's coordinates in the place of its own; None where it has others, more or fewer.
+    """The text with its coordinates replaced by the reference's, or None if they do not match one to one.
 
-    Coordinates are four or more numbers with nothing but commas and brackets between them. Those of the text may
-    differ by :data:`NEAR`: a corrector that has coordinates of its own (pixels) rounds when it reads and writes.
+    Coordinates are four or more numbers separated only by commas and brackets. They may differ by :data:`TOLERANCE`,
+    because models with other units round them.
     """
     left = [re.findall(_NUMBER, row) for row in _COORDINATES.findall(reference)]
     parts, end = list[str](), 0
@@ -135,7 +137,7 @@ def with_coordinates(text: str, reference: str) -> str | None:
 
 
 def _nearest(numbers: Sequence[str], rows: Sequence[list[str]]) -> list[str] | None:
-    """The row that differs least, none of its numbers by more than :data:`NEAR`."""
+    """The closest row of the same length, if no number differs by more than :data:`TOLERANCE`."""
     given = [float(number) for number in numbers]
     scale = 1.0 if max(map(abs, given)) <= 1 else 1000.0
     distances = [
@@ -144,14 +146,13 @@ def _nearest(numbers: Sequence[str], rows: Sequence[list[str]]) -> list[str] | N
         if len(row) == len(given)
     ]
     distance, place = min(distances, default=(scale, 0))
-    return rows[place] if distance <= NEAR * scale else None
+    return rows[place] if distance <= TOLERANCE * scale else None
 
 
-def _reproached(sample: Sample, answer: str) -> Sample:
-    """The sample's conversation, the student's answer in it, and what is asked of the corrector."""
+def _correction_prompt(sample: Sample, answer: str) -> Sample:
+    """The sample's conversation with the student's answer and the request to correct it."""
     before = sample.extra.get("messages") or [{"role": "user", "content": IMAGE_MARK}]
     plain = _TOKEN.sub(lambda token: token[0] if token[0] in sample.text else " ", answer.replace(IMAGE_MARK, " "))
-    said = plain.strip() or "(nothing)"
-    asked = {"role": "user", "content": ASK.format(reference=sample.text.replace(IMAGE_MARK, " "))}
-    messages = [*before, {"role": "assistant", "content": said}, asked]
+    request = {"role": "user", "content": PROMPT.format(reference=sample.text.replace(IMAGE_MARK, " "))}
+    messages = [*before, {"role": "assistant", "content": plain.strip() or "(nothing)"}, request]
     return replace(sample, text="", extra={**sample.extra, "messages": messages})

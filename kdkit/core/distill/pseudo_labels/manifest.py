@@ -1,55 +1,62 @@
-"""Rows of a manifest that is made of a project's samples: source ``jsonl`` reads them again."""
+"""Manifests about a project's own samples with other texts; the source ``jsonl`` reads them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdkit.core.contracts import Sample
 
-if TYPE_CHECKING:
-    from kdkit.core.data.index import SampleIndex
-    from kdkit.core.project.project import Project
 
-
-def image_root(project: Project, table: SampleIndex) -> Path:
-    """The folder that all images of the project are below: the project itself, if it can be."""
-    root = project.root.resolve()
-    folders = [os.path.realpath(sample.image.parent) for sample in table.samples]
-    folders += [os.path.realpath(Path(p).parent) for s in table.samples for p in s.extra.get("images", ())]
-    return Path(os.path.commonpath([root, *folders]))
-
-
-def manifest_row(sample: Sample, id: str, text: str, about: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The sample with another text.
+class Manifest:
+    """A manifest of samples.
 
     Args:
-        id: of the row.
-        text: its answer.
-        about: added to the sample's ``extra``.
-        root: a folder that its images are below.
+        path: of the JSON Lines file.
+        project: the project's folder.
+        samples: all samples of the project.
+
+    Attributes:
+        file: relative to the project.
+        image_root: relative to the file: a folder that all images are below, the project itself if possible.
     """
 
-    def below(path: Path | str) -> str:
-        """The folder may lead through a link; the file's own name stays."""
+    def __init__(self, path: Path, project: Path, samples: Sequence[Sample]) -> None:
+        project = project.resolve()
+        folders = [os.path.realpath(sample.image.parent) for sample in samples]
+        folders += [os.path.realpath(Path(p).parent) for s in samples for p in s.extra.get("images", ())]
+        self._root = Path(os.path.commonpath([project, *folders]))
+        self.file = os.path.relpath(path.resolve(), project)
+        self.image_root = os.path.relpath(self._root, path.resolve().parent)
+
+    def row(self, sample: Sample, suffix: str, text: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The sample with the id ``ID#suffix``, another text and more ``extra``."""
+        extra = {**sample.extra, **extra}
+        if "images" in extra:
+            extra["images"] = [self._relative(path) for path in extra["images"]]
+        row = {
+            "id": f"{sample.id}#{suffix}",
+            "image": self._relative(sample.image),
+            "text": text,
+            "domain": sample.domain,
+            "split": sample.split,
+        }
+        return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
+
+    def _relative(self, path: Path | str) -> str:
+        """Links in the folder are resolved; the file keeps its name."""
         path = Path(path)
-        return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, root)
-
-    extra = {**sample.extra, **about}
-    if "images" in extra:
-        extra["images"] = [below(path) for path in extra["images"]]
-    row = {"id": id, "image": below(sample.image), "text": text, "domain": sample.domain, "split": sample.split}
-    return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
+        return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, self._root)
 
 
-def data_entry(file: str, root: str) -> str:
+def data_entry(file: str, image_root: str) -> str:
     """The line of ``registry.yaml``, under ``data``, that reads a manifest."""
-    return f"- {{source: jsonl, path: {file}, options: {{image_root: {root}}}}}"
+    return f"- {{source: jsonl, path: {file}, options: {{image_root: {image_root}}}}}"
 
 
-def count_domains(samples: Sequence[Sample]) -> dict[str, int]:
-    """Domain -> how many of the samples, sorted."""
-    domains = [sample.domain for sample in samples]
-    return {domain: domains.count(domain) for domain in sorted(set(domains))}
+def count_domains(samples: Iterable[Sample]) -> dict[str, int]:
+    """Domain -> number of samples, sorted."""
+    return dict(sorted(Counter(sample.domain for sample in samples).items()))

@@ -22,23 +22,24 @@ from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.trust.answers import HEADLINE
 
 if TYPE_CHECKING:
-    from kdkit.core.project.project import Project
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.registry.schema import StudentEntry
 
 THRESHOLD = 0.8
-"""Of the paper."""
+"""Default of ClinKD."""
 SIMILARITY = "similarity"
-"""The outcome that decides, where a task has it: its headline may be a hit or a miss."""
+"""Outcome of a task that is used as score in place of the headline, which may be 0 or 1 only."""
 GROUP = 16
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What is wrong, and which corrections are right.
+class ReviewRules:
+    """Which answers are wrong, and which corrections are accepted.
 
     Attributes:
-        threshold: answers of a lower score are wrong; in (0, 1].
-        accept: the least score of a corrector's text against the reference; None: the threshold.
-        options: of the project's evaluation task, which scores them.
+        threshold: answers with a lower score are wrong; in (0, 1].
+        accept: least score of a corrector's text against the reference; None for the threshold.
+        options: of the project's evaluation task, which gives the scores.
     """
 
     threshold: float = THRESHOLD
@@ -48,7 +49,9 @@ class Rules:
     def __post_init__(self) -> None:
         for name, value in (("threshold", self.threshold), ("accept", self.least)):
             if not 0 < value <= 1:
-                raise KdkitError("KD-LABEL-013", f"{name} is in (0, 1]", where=name)
+                raise KdkitError(
+                    "KD-LABEL-013", f"{name} is in (0, 1], not {value:g}", where=name, fix=f"--{name} {THRESHOLD}"
+                )
 
     @property
     def least(self) -> float:
@@ -56,15 +59,15 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Reviewed:
+class Review:
     """One answer of the student.
 
     Attributes:
-        answer: what it said.
-        score: in [0, 1]; None where the task cannot score the sample, which is then right.
-        text: what it should have said; None where it was right.
-        corrector: whose words ``text`` is: ``reference`` or a teacher.
-        refused: a corrector's words were not taken, and the reference stands.
+        answer: its text.
+        score: in [0, 1]; None if the task cannot score the sample, whose answer then counts as right.
+        text: the correction; None for a right answer.
+        corrector: the source of ``text``: ``reference`` or a teacher.
+        refused: the corrector's text was rejected, so ``text`` is the reference.
     """
 
     answer: str
@@ -79,60 +82,58 @@ class Reviewed:
 
     @property
     def rewritten(self) -> bool:
-        """In a corrector's own words."""
+        """Whether ``text`` is a teacher's."""
         return self.corrector not in (None, REFERENCE)
 
 
 @dataclass(frozen=True)
 class Reviewer:
-    """Who answers, who judges, who corrects.
+    """Scores a student's answers and corrects wrong ones.
 
     Attributes:
-        view: the student.
-        task: its headline, or its outcome ``similarity`` where it has one, is the score.
-        corrector: None takes the reference.
-        student: what the corrector's texts are tried on.
+        answers: of the student.
+        task: gives the scores.
+        corrector: None for the reference.
+        student: must accept a corrector's text.
     """
 
-    view: ModelAnswers
+    answers: ModelAnswers
     task: EvaluationTask
-    rules: Rules
+    rules: ReviewRules
     corrector: Corrector | None
     student: Student
 
-    def review(self, samples: Sequence[Sample]) -> list[Reviewed]:
-        """The student's answers to a group of samples, corrected."""
-        answers = dict(zip([s.id for s in samples], self.view.answer(samples), strict=True))
-        scores = score(self.task, samples, answers)
+    def review(self, samples: Sequence[Sample]) -> list[Review]:
+        """Reviews of a group of samples, in their order."""
+        answers = dict(zip([s.id for s in samples], self.answers.answer(samples), strict=True))
+        scores = score_answers(self.task, samples, answers)
         wrong = [sample for sample in samples if scores.get(sample.id, 1.0) < self.rules.threshold]
-        told = self._told(wrong, answers)
-        ids = {sample.id for sample in wrong}
-        return [
-            self._corrected(sample, answers[sample.id], scores[sample.id], told.get(sample.id))
-            if sample.id in ids
-            else Reviewed(answers[sample.id], scores.get(sample.id))
-            for sample in samples
-        ]
+        reviews = {sample.id: Review(answers[sample.id], scores.get(sample.id)) for sample in samples}
+        corrector = self.corrector
+        corrections = self._accepted_corrections(corrector, wrong, answers) if corrector and wrong else {}
+        for sample in wrong:
+            found, text = reviews[sample.id], corrections.get(sample.id)
+            if corrector and text is not None:
+                reviews[sample.id] = replace(found, text=text, corrector=corrector.name)
+            else:
+                refused = corrector is not None
+                reviews[sample.id] = replace(found, text=sample.text, corrector=REFERENCE, refused=refused)
+        return [reviews[sample.id] for sample in samples]
 
-    def _told(self, wrong: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, str]:
-        """Those texts of the corrector that keep meaning and coordinates."""
-        if self.corrector is None or not wrong:
-            return {}
-        said = self.corrector.rewrite(wrong, answers)
-        told = {sample.id: with_coordinates(said[sample.id], sample.text) or "" for sample in wrong}
-        good = score(self.task, wrong, told)
+    def _accepted_corrections(
+        self, corrector: Corrector, wrong: Sequence[Sample], answers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Texts of the corrector that keep the meaning and the coordinates of the reference, by sample id."""
+        raw = corrector.rewrite(wrong, answers)
+        texts = {sample.id: with_coordinates(raw[sample.id], sample.text) or "" for sample in wrong}
+        scores = score_answers(self.task, wrong, texts)
         return {
-            sample.id: told[sample.id]
+            sample.id: text
             for sample in wrong
-            if told[sample.id]
-            and good.get(sample.id, 0.0) >= self.rules.least
-            and can_learn(self.student, replace(sample, text=told[sample.id]))
+            if (text := texts[sample.id])
+            and scores.get(sample.id, 0.0) >= self.rules.least
+            and can_learn(self.student, replace(sample, text=text))
         }
-
-    def _corrected(self, sample: Sample, answer: str, value: float, told: str | None) -> Reviewed:
-        if told is not None and self.corrector is not None:
-            return Reviewed(answer, value, told, self.corrector.name)
-        return Reviewed(answer, value, sample.text, REFERENCE, refused=self.corrector is not None)
 
 
 def review(
@@ -156,13 +157,13 @@ def review(
         reporter.progress(label, start + len(group), len(pairs))
 
 
-def read_reviews(paths: Iterable[Path]) -> dict[SampleKey, Reviewed]:
+def read_reviews(paths: Iterable[Path]) -> dict[SampleKey, Review]:
     """Reviews of all these journals."""
-    return {key: Reviewed(**value) for path in paths for key, value in Journal(path).read().items()}
+    return {key: Review(**value) for path in paths for key, value in Journal(path).read().items()}
 
 
 def can_learn(student: Student, sample: Sample) -> bool:
-    """Whether the student could be taught a sample: its text is not too long, and breaks nothing."""
+    """Whether the student accepts a sample for training."""
     try:
         student.prepare(open_image(sample), sample)
     except KdkitError:
@@ -170,28 +171,27 @@ def can_learn(student: Student, sample: Sample) -> bool:
     return True
 
 
-def correctable(sample: Sample) -> bool:
-    """Whether the student is asked about a sample: it has an answer, which is no correction itself."""
+def is_correctable(sample: Sample) -> bool:
+    """Whether a sample has a reference that is no correction itself."""
     return bool(sample.text) and "correction" not in sample.extra
 
 
-def scoring_task(project: Project, options: Mapping[str, Any]) -> EvaluationTask:
-    """The evaluation task of the project's student, with these options.
+def make_scoring_task(student: StudentEntry, catalogue: Catalogue, options: Mapping[str, Any]) -> EvaluationTask:
+    """The evaluation task of the registry's student, with these options.
 
     Raises:
-        KdkitError: a student that does not answer; an option that the task does not have.
+        KdkitError: a student that does not answer; an unknown option.
     """
-    catalogue = project.catalogue
-    family = catalogue.spec(StudentSpec, project.registry.student.family)
+    family = catalogue.spec(StudentSpec, student.family)
     if catalogue.spec(TaskSpec, family.task).reads != "answers":
         raise KdkitError(
-            "KD-LABEL-014", "only students that answer can be corrected", fix="dual encoders: 'kdkit evaluate'"
+            "KD-LABEL-014", "only students that answer can be corrected", fix="evaluate dual encoders: kdkit evaluate"
         )
     return cast(EvaluationTask, catalogue.make("task", family.task, **options))
 
 
-def score(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, float]:
-    """Sample id -> how near its answer is to its text, in [0, 1]; without samples that the task cannot score."""
+def score_answers(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, float]:
+    """Sample id -> score of its answer against its text, in [0, 1]; samples that the task cannot score are left out."""
     found: dict[str, float] = {}
     for scored in task.evaluate(GivenAnswers(answers), samples):
         values = scored.outcomes.get(SIMILARITY, scored.outcomes[HEADLINE])

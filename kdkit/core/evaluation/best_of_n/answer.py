@@ -96,7 +96,7 @@ def answer_samples(
         model = open_answering(project, str(request.teacher), device, reporter=reporter)
     else:
         model = _open_student(version, project.catalogue, device)
-    samples = [((index.ids[row], int(index.digests[row])), index.samples[row]) for row in rows]
+    samples = index.keyed(rows)
     name = _journal_name(request, version, project.lock, decoding, [key for key, _ in samples])
     journal = Journal(project.state / "answers" / f"{name}.jsonl")
     with disk_errors(str(project.state)):

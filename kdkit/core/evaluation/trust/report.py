@@ -29,6 +29,7 @@ from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import load_recipe
 
 if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import Registry
@@ -163,19 +164,22 @@ def report_trust(
     policy: str | None = None,
     options: Mapping[str, Any] | None = None,
     *,
+    index: SampleIndex | None = None,
     reporter: Reporter | None = None,
 ) -> TrustReport:
     """Measure trust where it is not measured yet, and apply all policies.
 
     Args:
         policy, options: override those of the registry or its recipe; ``options`` alone change the project's policy.
+        index: the project's samples, if they are loaded already.
 
     Raises:
         KdkitError: no teacher with features; an unknown policy or option.
     """
     reporter = reporter or Silent()
     registry, catalogue = project.registry, project.catalogue
-    table, store = load_index(project, reporter), FeatureStore(project.features)
+    table = load_index(project, reporter) if index is None else index
+    store = FeatureStore(project.features)
     known = {*store.teachers, *load_measurements(trust_file(store.root))}
     teachers = [name for name in registry.teachers if name in known]
     for name in registry.teachers:

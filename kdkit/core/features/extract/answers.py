@@ -105,8 +105,7 @@ def answer_missing(
         return 0
     journal = answer_journal(folder / ANSWERS, Decoding())
     known = journal.read()
-    keys = {row: (index.ids[row], int(index.digests[row])) for row in rows}
-    todo = [(key, index.samples[row]) for row, key in keys.items() if key not in known]
+    todo = [(key, sample) for key, sample in index.keyed(rows) if key not in known]
     append_answers(teacher.model, journal, todo, Decoding(), reporter, f"{teacher.name}: answering")
     return len(todo)
 

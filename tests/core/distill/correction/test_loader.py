@@ -20,7 +20,7 @@ from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.cost_estimate import dry_run
-from kdkit.core.distill.pseudo_labels.review import Reviewed
+from kdkit.core.distill.pseudo_labels.review import Review
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_answering
@@ -212,9 +212,9 @@ def test_the_reference_as_corrector_shows_what_was_wrong_twice_as_often(tmp_path
 
 def test_a_samples_latest_answer_counts() -> None:
     wrong: dict[int, str] = {}
-    bad, good = Reviewed("x", 0.1, "left", "reference"), Reviewed("left", 1.0)
+    bad, good = Review("x", 0.1, "left", "reference"), Review("left", 1.0)
     CorrectedDataLoader._update(wrong, {1: bad, 2: bad, 3: good})
-    CorrectedDataLoader._update(wrong, {2: good, 4: Reviewed("x", None)})
+    CorrectedDataLoader._update(wrong, {2: good, 4: Review("x", None)})
     assert wrong == {1: "left"}
 
 

@@ -1,4 +1,4 @@
-"""When rounds of correction are, by hand, and what cannot be corrected."""
+"""The schedule of correction rounds, and invalid corrections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.correction.schedule import make_correction_schedule
@@ -50,13 +49,13 @@ def rounds(count: int = 20, seed: int = 0, **part: Any) -> CorrectionSchedule:
         ({"steps": [12, 3, 3, 30, 99]}, (3, 12)),
     ],
 )
-def test_when(part: dict[str, Any], steps: tuple[int, ...]) -> None:
+def test_rounds_follow_the_configured_steps(part: dict[str, Any], steps: tuple[int, ...]) -> None:
     found = rounds(**part)
     assert found.steps == steps
     assert [found.epoch_of(number) for number in range(len(steps))] == [round(step / 5, 3) for step in steps]
 
 
-def test_who_is_asked() -> None:
+def test_rounds_draw_reproducible_samples() -> None:
     assert rounds().chosen(0).tolist() == list(range(2, 20))
     half = rounds(share=0.5)
     assert half.asked == 9
@@ -70,7 +69,7 @@ def test_who_is_asked() -> None:
         rounds(count=2)
 
 
-def test_what_a_plan_says_and_what_its_digest_depends_on(tmp_path: Path) -> None:
+def test_the_plan_digest_depends_on_the_correction(tmp_path: Path) -> None:
     root = tmp_path / "p"
     digests = set()
     make_project(root, {"share": 0.5})
@@ -85,23 +84,24 @@ def test_what_a_plan_says_and_what_its_digest_depends_on(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("part", "words"),
+    ("part", "id", "mentions"),
     [
-        ({"corrector": "frist"}, "no teacher 'frist' in the registry to correct"),
-        ({"options": {"overlapp": 0.8}}, "no option 'overlapp'"),
-        ({"every": 1, "steps": [1]}, "give one of 'every' and 'steps'"),
-        ({"threshold": 0}, "greater than 0"),
+        ({"corrector": "frist"}, "KD-LABEL-003", ["'frist'", "'first'"]),
+        ({"options": {"overlapp": 0.8}}, "KD-PLUG-005", ["'overlapp'"]),
+        ({"every": 1, "steps": [1]}, "KD-BASE-007", ["'every'", "'steps'"]),
+        ({"threshold": 0}, "KD-BASE-007", ["threshold"]),
     ],
 )
-def test_what_is_refused_before_anything_is_trained(tmp_path: Path, part: dict[str, Any], words: str) -> None:
+def test_invalid_corrections_are_errors_before_training(
+    tmp_path: Path, part: dict[str, Any], id: str, mentions: list[str]
+) -> None:
     root = tmp_path / "p"
     make_project(root, part, train=8)
-    with pytest.raises(KdkitError) as caught:
+    with raises_error(id, mentions=mentions):
         prepare(Project(root), Options(), Silent())
-    assert words in str(caught.value) + caught.value.why
 
 
-def test_words_that_no_loss_would_learn_are_refused(tmp_path: Path) -> None:
+def test_a_corrector_needs_a_loss_that_learns_from_texts(tmp_path: Path) -> None:
     root = tmp_path / "p"
     make_project(root, {"corrector": "first"}, train=8)
     assert prepare(Project(root), Options(), Silent()).plan.correction is not None
@@ -111,7 +111,7 @@ def test_words_that_no_loss_would_learn_are_refused(tmp_path: Path) -> None:
         prepare(Project(root), Options(), Silent())
 
 
-def test_a_dual_encoder_cannot_be_corrected(tmp_path: Path) -> None:
+def test_dual_encoders_cannot_be_corrected(tmp_path: Path) -> None:
     root = tmp_path / "p"
     make_dual_encoder_project(root, teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=4)
     with open(root / "toy.yaml", "a", encoding="utf-8") as file:

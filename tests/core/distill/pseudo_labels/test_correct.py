@@ -1,4 +1,4 @@
-"""Reflective correction of a toy student: what it gets wrong comes back corrected, and is data."""
+"""Reflective correction of a toy student: a manifest of its wrong answers, corrected."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from kdkit.core.contracts import Sample
 from kdkit.core.data import load_index
-from kdkit.core.distill.pseudo_labels.correct import Wrong, correct
-from kdkit.core.distill.pseudo_labels.review import score
+from kdkit.core.distill.pseudo_labels.correct import CorrectionRequest, write_corrections
+from kdkit.core.distill.pseudo_labels.review import score_answers
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
@@ -32,7 +32,7 @@ def endpoint() -> Iterator[LocalEndpoint]:
 
 @pytest.fixture
 def project(tmp_path: Path, endpoint: LocalEndpoint) -> Project:
-    """A student that has hardly learnt anything."""
+    """A student with little training."""
     root = tmp_path / "p"
     example.make(root, endpoint, example.Oracle(), extracted=False)
     (root / "toy.yaml").write_text(
@@ -49,9 +49,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_what_is_wrong_comes_back_with_the_reference(project: Project) -> None:
+def test_wrong_answers_get_the_reference(project: Project) -> None:
     to = project.root / "wrong.jsonl"
-    done = correct(project, to, Wrong(threshold=1.0))
+    done = write_corrections(project, to, CorrectionRequest(threshold=1.0))
     assert (done.version, done.answered, done.unscored, done.rewritten, done.refused) == ("v1", 60, 0, 0, 0)
     found = rows(to)
     assert 0 < len(found) == sum(done.wrong.values())
@@ -60,19 +60,19 @@ def test_what_is_wrong_comes_back_with_the_reference(project: Project) -> None:
         about = row["extra"]["correction"]
         source = samples[about["sample"]]
         assert (row["id"], row["text"], about["corrector"]) == (f"{source.id}#v1", source.text, "reference")
-        assert about["score"] == score(ToyAnswers(), [source], {source.id: about["answer"]})[source.id] < 1.0
+        assert about["score"] == score_answers(ToyAnswers(), [source], {source.id: about["answer"]})[source.id] < 1.0
     registry = project.registry_path
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
     registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "prompts:"), encoding="utf-8")
     again = reopened(project.root)
     assert sum("correction" in sample.extra for sample in load_index(again).samples) == len(found)
-    assert correct(again, to, Wrong(threshold=1.0)).answered == 60
+    assert write_corrections(again, to, CorrectionRequest(threshold=1.0)).answered == 60
     before = to.read_bytes()
-    assert correct(again, to, Wrong(threshold=1e-9)).wrong == {}
+    assert write_corrections(again, to, CorrectionRequest(threshold=1e-9)).wrong == {}
     assert to.read_bytes() == before  # a data entry without rows would be an error
 
 
-def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(project: Project, endpoint: LocalEndpoint) -> None:
+def test_correctors_may_rephrase_but_not_change_the_meaning(project: Project, endpoint: LocalEndpoint) -> None:
     def rewrite(body: Any) -> list[tuple[str, list[float]]]:
         right = body["messages"][-1]["content"].partition("is: ")[2].partition("\n")[0]
         return [(told(answer_tokens(right)) if "ct" in right else "rubbish", [])]
@@ -80,7 +80,7 @@ def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(project: Project,
     endpoint.answer = rewrite
     endpoint.requests.clear()
     to = project.root / "wrong.jsonl"
-    done = correct(project, to, Wrong(threshold=1.0, corrector="remote"))
+    done = write_corrections(project, to, CorrectionRequest(threshold=1.0, corrector="remote"))
     assert (done.rewritten, done.refused) == (done.wrong["ct"], done.wrong["mri"])
     for row in rows(to):
         about = row["extra"]["correction"]
@@ -91,14 +91,14 @@ def test_a_corrector_may_say_it_in_other_words_but_not_wrongly(project: Project,
     assert [message["role"] for message in asked["messages"]] == ["user", "assistant", "user"]
 
 
-def test_what_is_refused(project: Project) -> None:
+def test_invalid_requests(project: Project) -> None:
     to = project.root / "wrong.jsonl"
     with raises_error("KD-LABEL-013", where="threshold", mentions=("0", "1")):
-        Wrong(threshold=0.0)
+        CorrectionRequest(threshold=0.0)
     with raises_error("KD-PLUG-005", mentions=("'overlap'",)):
-        correct(project, to, Wrong(options={"overlap": 0.8}))
+        write_corrections(project, to, CorrectionRequest(options={"overlap": 0.8}))
     with raises_error("KD-DATA-013", mentions=("'xray'",)):
-        correct(project, to, Wrong(domains=("xray",)))
+        write_corrections(project, to, CorrectionRequest(domains=("xray",)))
     with raises_error("KD-BASE-031"):
-        correct(project, project.registry_path)
+        write_corrections(project, project.registry_path)
     assert not to.exists()

@@ -1,8 +1,9 @@
-"""Pseudo-labels of a teacher behind an endpoint: who may answer, what is kept, and that they are data again."""
+"""Pseudo-labels of a teacher behind an endpoint: trust, filters, provenance, and use as data."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
-from kdkit.core.distill.pseudo_labels.label import Labeled, Wanted, pseudo_label, why_none
+from kdkit.core.distill.pseudo_labels.label import LabelReport, LabelRequest, no_labels_error, write_pseudo_labels
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
@@ -35,8 +36,10 @@ class Scene:
     oracle: Oracle
     to: Path
 
-    def label(self, dry_run: bool = False, **wanted: Any) -> Labeled:
-        return pseudo_label(reopened(self.project.root), "remote", self.to, Wanted(**wanted), dry_run=dry_run)
+    def label(self, dry_run: bool = False, **wanted: Any) -> LabelReport:
+        return write_pseudo_labels(
+            reopened(self.project.root), "remote", self.to, LabelRequest(**wanted), dry_run=dry_run
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.to.read_text(encoding="utf-8").splitlines()]
@@ -51,14 +54,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         )
 
 
-def test_a_teacher_that_only_answers_has_a_complete_column(scene: Scene) -> None:
+def test_a_teacher_without_signals_has_a_complete_column(scene: Scene) -> None:
     (status,) = column_statuses(scene.project, load_index(scene.project))
     assert (status.signals, status.rows, status.complete) == ({}, 0, True)
     assert extract_missing(reopened(scene.project.root), load_index(scene.project)) == ()
     assert scene.oracle.open == 0
 
 
-def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> None:
+def test_missing_answers_are_counted_and_requested(scene: Scene) -> None:
     table = load_index(scene.project)
     path = FeatureStore(scene.project.features).column("remote").folder / "answers.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -72,14 +75,14 @@ def test_answers_that_a_column_lacks_are_counted_and_asked_for(scene: Scene) -> 
     assert (status.answers, status.complete) == ((count, count), True)
 
 
-def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None:
+def test_labels_of_trusted_domains_have_provenance_and_pass_filters(scene: Scene) -> None:
     planned = scene.label(dry_run=True)
-    assert (planned.unanswered, planned.not_trusted, planned.asked, planned.kept) == (18, {"mri": 9}, 0, {})
+    assert (planned.unanswered, planned.not_trusted, planned.answered, planned.kept) == (18, {"mri": 9}, 0, {})
     assert scene.oracle.open == 0
     assert not scene.to.exists()
 
     done = scene.label(min_confidence=0.5)
-    assert (done.asked, done.known, done.unsure, done.empty, done.unknown, done.over_limit) == (9, 0, 3, 0, 0, 0)
+    assert (done.answered, done.known, done.unsure, done.empty, done.unknown, done.over_limit) == (9, 0, 3, 0, 0, 0)
     assert (done.kept, done.not_trusted) == ({"ct": 6}, {"mri": 9})
     rows = scene.rows()
     assert len(rows) == 6
@@ -90,39 +93,42 @@ def test_trusted_domains_alone_with_provenance_and_filters(scene: Scene) -> None
     assert about["trust"]["weight"] == 1.0
     assert all(row["extra"]["pseudo"]["confidence"] == pytest.approx(0.9) for row in rows)
 
-    again = scene.label()  # another filter asks nobody again
-    assert (again.asked, again.known, again.kept) == (0, 9, {"ct": 9})
+    again = scene.label()  # another filter sends no request
+    assert (again.answered, again.known, again.kept) == (0, 9, {"ct": 9})
     assert scene.oracle.open == 9
     limited = scene.label(limit=2, domains=("ct",))
     assert (limited.over_limit, limited.kept) == (7, {"ct": 2})
 
 
-def test_where_no_answer_passes_an_earlier_manifest_stays(scene: Scene) -> None:
+def test_an_earlier_manifest_stays_if_no_answer_passes(scene: Scene) -> None:
     scene.label()
     before = scene.to.read_bytes()
     none = scene.label(min_confidence=0.95)
     assert (none.kept, none.unsure, scene.to.read_bytes()) == ({}, 9, before)
-    error = why_none(none)
-    assert error.why == (
-        "of 18 questions: 9 in domains that the trust policy does not admit it to, 9 not confident enough"
-    )
-    assert (error.fix, error.code) == ("lower --min-confidence", ExitCode.FOUND)
-    nobody = why_none(scene.label(domains=("mri",)))
-    assert (nobody.why.partition(": ")[0], nobody.fix) == ("of 9 questions", "kdkit trust")
+    error = no_labels_error(none)
+    assert (error.id, error.code) == ("KD-LABEL-007", ExitCode.FOUND)
+    assert re.findall(r"\d+", error.why) == ["18", "9", "9"]
+    assert "--min-confidence" in error.fix
+    untrusted = no_labels_error(scene.label(domains=("mri",)))
+    assert (re.findall(r"\d+", untrusted.why), untrusted.fix) == (["9", "9"], "kdkit trust")
 
 
-def test_what_is_not_a_manifest_of_ours_is_not_replaced(scene: Scene) -> None:
+def test_other_files_are_not_replaced(scene: Scene) -> None:
     root = scene.project.root
-    for name, why in (("images", "folder"), ("registry.yaml", "not made by"), ("images/open.jsonl", "not made by")):
+    for name, id in (
+        ("images", "KD-BASE-030"),
+        ("registry.yaml", "KD-BASE-031"),
+        ("images/open.jsonl", "KD-BASE-031"),
+    ):
         before = (root / name).read_bytes() if (root / name).is_file() else b""
         scene.to = root / name
-        with pytest.raises(KdkitError, match=why):
+        with raises_error(id, where=str(root / name)):
             scene.label()
         assert scene.to.is_dir() or scene.to.read_bytes() == before
     assert scene.oracle.open == 0
 
 
-def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) -> None:
+def test_the_manifest_is_data_and_its_questions_stay_open(scene: Scene) -> None:
     done = scene.label()
     registry = scene.project.registry_path
     entry = f"  - {{source: jsonl, path: {done.file}, options: {{image_root: {done.image_root}}}}}\n"
@@ -140,11 +146,11 @@ def test_the_manifest_is_data_and_questions_alone_teach_nothing(scene: Scene) ->
         assert sample.extra["messages"] == source.extra["messages"]
     assert int(table.unanswered.sum()) == 18
     assert not any(table.unanswered[row] for row, sample in enumerate(table.samples) if sample.text)
-    assert scene.label().unanswered == 18  # what was answered is no question, and the file may be data already
+    assert scene.label().unanswered == 18  # the manifest may be data already
 
 
-def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene) -> None:
-    """Models write boxes that are none. A manifest with one is refused, and a run with a long answer stops."""
+def test_answers_that_the_student_refuses_are_no_pseudo_labels(scene: Scene) -> None:
+    """Invalid boxes and long answers would stop a training run."""
     root = scene.project.root
     registry, path = scene.project.registry_path, root / "images" / "open.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -165,7 +171,7 @@ def test_answers_that_the_student_cannot_learn_are_no_pseudo_labels(scene: Scene
     assert {s.text for s in load_index(reopened(root)).samples if "pseudo" in s.extra} == {said[2]}
 
 
-def test_it_goes_on_after_a_kill(scene: Scene) -> None:
+def test_labeling_resumes_after_a_kill(scene: Scene) -> None:
     scene.label()
     whole = scene.rows()
     path = next(scene.project.features.glob("remote/*/pseudo-labels.jsonl"))
@@ -173,45 +179,45 @@ def test_it_goes_on_after_a_kill(scene: Scene) -> None:
     path.write_bytes(b"".join(lines[:5]) + lines[5][:20])
     scene.to.unlink()
     done = scene.label()
-    assert (done.asked, done.known) == (5, 4)
+    assert (done.answered, done.known) == (5, 4)
     assert scene.rows() == whole
 
 
-def test_another_state_of_the_teacher_or_of_a_sample_is_asked_again(scene: Scene) -> None:
+def test_changed_samples_are_answered_again(scene: Scene) -> None:
     scene.label()
     questions = scene.project.root / "images" / "open.jsonl"
     lines = questions.read_text(encoding="utf-8").splitlines(keepends=True)
     assert '"ct"' in lines[0]
     questions.write_text("".join([lines[0].replace("What is it?", "What is this?"), *lines[1:]]), encoding="utf-8")
     done = scene.label()
-    assert (done.asked, done.known) == (1, 8)
+    assert (done.answered, done.known) == (1, 8)
 
 
-def test_a_server_that_tells_no_probabilities(scene: Scene) -> None:
+def test_servers_without_probabilities(scene: Scene) -> None:
     oracle = scene.oracle
     scene.endpoint.answer = lambda body: [(text, []) for text, _ in oracle(body)]
     done = scene.label(min_confidence=0.5)
     assert (done.unknown, done.kept) == (9, {})
-    assert why_none(done).fix == "leave --min-confidence out: the model tells none"
+    assert "--min-confidence" in no_labels_error(done).fix
     assert scene.label().kept == {"ct": 9}
     assert {row["extra"]["pseudo"]["confidence"] for row in scene.rows()} == {None}
 
 
-def test_what_is_refused(scene: Scene) -> None:
+def test_invalid_requests(scene: Scene) -> None:
     with raises_error("KD-LABEL-008", mentions=("'remot'",)) as caught:
-        pseudo_label(scene.project, "remot", scene.to, reporter=Silent())
+        write_pseudo_labels(scene.project, "remot", scene.to, reporter=Silent())
     assert "did you mean 'remote'" in caught.value.fix
     with raises_error("KD-DATA-013", mentions=("'xray'",)):
         scene.label(domains=("xray",))
     with raises_error("KD-LABEL-005", where="min_confidence", mentions=("0", "1")):
         scene.label(min_confidence=1.5)
     scene.endpoint.faults += [401] * 20
-    with raises_error("KD-LOAD-006", mentions=("refuses",)):
+    with raises_error("KD-LOAD-006", mentions=("401",)):
         scene.label()
     assert not scene.to.exists()
 
 
-def test_other_teachers_teach_by_signals_and_open_questions_are_left_out(scene: Scene) -> None:
+def test_a_teacher_without_signals_teaches_only_through_labels(scene: Scene) -> None:
     root = scene.project.root
     (root / "toy.yaml").write_text(
         "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"

@@ -1,4 +1,4 @@
-"""The rules of a review, by hand: what is wrong, what a corrector must keep, and what is left after a kill."""
+"""Reviews of answers: scores, accepted corrections, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Answer, Decoding, Sample, Silent
 from kdkit.core.distill.pseudo_labels.corrector import Corrector, with_coordinates
-from kdkit.core.distill.pseudo_labels.review import Reviewed, Reviewer, Rules, read_reviews, review, score
+from kdkit.core.distill.pseudo_labels.review import Review, Reviewer, ReviewRules, read_reviews, review, score_answers
 from kdkit.plugins.answers.task import Answers
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import PICTURES
@@ -24,8 +24,7 @@ FAR = "<box>(0,0),(100,75)</box>"
 
 
 class Says:
-    """A model that answers by a table of sample ids, and can be taught anything but ``unteachable``; ``asked`` are the
-    groups that came."""
+    """A model with fixed answers by sample id, which accepts any text but ``unteachable``; ``asked`` are the groups."""
 
     name = "says"
 
@@ -44,7 +43,7 @@ class Says:
 
 
 class Rewrites:
-    """A corrector's model; ``seen`` are the samples that it got."""
+    """A corrector's model; ``seen`` are its samples."""
 
     def __init__(self, answers: Mapping[str, str]) -> None:
         self.answers = answers
@@ -71,29 +70,32 @@ def sample(id_: str, text: str, picture: Path, domain: str = "vg/ct") -> Sample:
 
 def reviewer(says: Says, rewrites: Rewrites | None = None, **rules: Any) -> Reviewer:
     corrector = None if rewrites is None else Corrector("big", lambda: rewrites)
-    return Reviewer(says, Answers(resamples=10), Rules(**rules), corrector, says)  # type: ignore[arg-type]
+    return Reviewer(says, Answers(resamples=10), ReviewRules(**rules), corrector, says)  # type: ignore[arg-type]
 
 
-def test_boxes_are_judged_by_their_overlap_and_not_by_a_hit(picture: Path) -> None:
+def test_boxes_are_scored_by_overlap(picture: Path) -> None:
     samples = [sample(name, BOX, picture) for name in "abcde"] + [sample("f", "nowhere", picture)]
     says = {"a": BOX, "b": NEAR, "c": FAR, "d": BOX + BOX, "e": "no lesion", "f": BOX}
     found = reviewer(Says(says)).review(samples)
     assert [part.score for part in found] == [1, pytest.approx(0.85), pytest.approx(0.75), 0.5, 0, None]
     assert [part.wrong for part in found] == [False, False, True, True, True, False]
-    assert found[2] == Reviewed(FAR, found[2].score, BOX, "reference")
+    assert found[2] == Review(FAR, found[2].score, BOX, "reference")
     hits = Answers(resamples=10).evaluate(Says(says), samples)
     assert hits[0].outcomes["accuracy"].tolist() == [1, 1, 1, 1, 0]  # what a 0/1 hit at 0.5 would have passed
 
 
-def test_a_task_without_a_similarity_is_judged_by_its_headline(picture: Path) -> None:
+def test_tasks_without_similarity_score_by_their_headline(picture: Path) -> None:
     samples = [sample(name, "left lung", picture, "vqa/ct") for name in "ab"]
-    assert score(Answers(resamples=10), samples, {"a": "the left one", "b": "lung, left"}) == {"a": 0.5, "b": 1.0}
+    assert score_answers(Answers(resamples=10), samples, {"a": "the left one", "b": "lung, left"}) == {
+        "a": 0.5,
+        "b": 1.0,
+    }
     (half, whole) = reviewer(Says({"a": "the left one", "b": "lung, left"}), threshold=0.5).review(samples)
     assert not half.wrong  # the threshold itself is right
     assert not whole.wrong
 
 
-def test_a_correctors_words_need_meaning_coordinates_and_a_student_that_takes_them(picture: Path) -> None:
+def test_accepted_corrections_keep_meaning_and_coordinates_and_can_be_learned(picture: Path) -> None:
     samples = [sample(name, BOX, picture) for name in "abcd"] + [sample("e", "left lung", picture, "vqa/ct")]
     model = Rewrites(
         {"a": f"It is at {BOX}.", "b": NEAR, "c": "", "d": f"unteachable {BOX}", "e": "The lung on the left."}
@@ -110,34 +112,34 @@ def test_a_correctors_words_need_meaning_coordinates_and_a_student_that_takes_th
 
 
 class Local(Rewrites, nn.Module):
-    """One of this machine, which notes where it is asked to be."""
+    """A local model that records its devices."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
         Rewrites.__init__(self, {"a": "left"})
-        self.token_lengths: list[str] = []
+        self.devices: list[str] = []
 
     def to(self, device: str) -> Local:  # type: ignore[override]
-        self.token_lengths.append(device)
+        self.devices.append(device)
         return self
 
 
-def test_a_corrector_is_opened_once_and_on_its_device_while_it_is_asked(picture: Path) -> None:
+def test_correctors_are_loaded_once_and_are_on_their_device_while_in_use(picture: Path) -> None:
     opened: list[Local] = []
     corrector = Corrector("big", lambda: opened.append(Local()) or opened[-1], "cuda:3")  # type: ignore[func-returns-value]
-    corrector.park()
+    corrector.offload()
     assert not opened
     for _ in range(2):
         assert corrector.rewrite([sample("a", "left", picture)], {"a": "right"}) == {"a": "left"}
-        corrector.park()
-    assert [model.places for model in opened] == [["cuda:3", "cpu"] * 2]
+        corrector.offload()
+    assert [model.devices for model in opened] == [["cuda:3", "cpu"] * 2]
     corrector.close()
     corrector.rewrite([sample("a", "left", picture)], {"a": "right"})
     assert len(opened) == 2
 
 
-def test_a_corrector_reads_boxes_in_the_answer_as_in_the_reference(picture: Path) -> None:
-    """In prompts, coordinates are translated by what is around them: special tokens in some families."""
+def test_prompts_keep_the_box_tokens_of_the_reference(picture: Path) -> None:
+    """In prompts, the tokens around coordinates determine how they are converted."""
     box, wrong = (f"<|box_start|>(0,0),(100,{y})<|box_end|>" for y in (100, 20))
     model = Rewrites({"a": box, "b": "left"})
     says = Says({"a": f"<|im_end|>{wrong}<image>", "b": f"right {wrong}"})
@@ -146,13 +148,13 @@ def test_a_corrector_reads_boxes_in_the_answer_as_in_the_reference(picture: Path
     assert [asked.extra["messages"][1]["content"] for asked in model.seen] == [wrong, "right  (0,0),(100,20)"]
 
 
-def test_accept_is_a_threshold_of_its_own(picture: Path) -> None:
+def test_accept_is_a_separate_threshold(picture: Path) -> None:
     samples = [sample("a", "left lung", picture, "vqa/ct")]
     half = Rewrites({"a": "on the left"})
     assert reviewer(Says({"a": ""}), half).review(samples)[0].refused
     assert reviewer(Says({"a": ""}), half, accept=0.5).review(samples)[0].text == "on the left"
     with raises_error("KD-LABEL-013", where="accept", mentions=("0", "1")):
-        Rules(accept=0.0)
+        ReviewRules(accept=0.0)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +179,11 @@ def test_accept_is_a_threshold_of_its_own(picture: Path) -> None:
         ("[1, 2, 3]", "[1, 2, 3, 4]", None),
     ],
 )
-def test_coordinates_are_the_references_or_none(text: str, reference: str, wanted: str | None) -> None:
+def test_coordinates_become_the_references_or_are_rejected(text: str, reference: str, wanted: str | None) -> None:
     assert with_coordinates(text, reference) == wanted
 
 
-def test_it_goes_on_with_the_group_that_a_kill_cut_off(picture: Path, tmp_path: Path) -> None:
+def test_reviews_resume_with_the_interrupted_group(picture: Path, tmp_path: Path) -> None:
     pairs: list[tuple[SampleKey, Sample]] = [((f"s{n}", n), sample(f"s{n}", BOX, picture)) for n in range(40)]
     says = Says({f"s{n}": BOX if n % 2 else FAR for n in range(40)})
     path = tmp_path / "run" / "answers-0.jsonl"
