@@ -1,4 +1,4 @@
-"""Built-in loaders: how a materialized folder becomes a teacher. Light: declares, imports no library."""
+"""Built-in loaders, which make teachers from folders; only declared here, imported when used."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ DUAL_ENCODERS = (
     "tipsv2",
     "vision-text-dual-encoder",
 )
-"""The model types of transformers 5.23 that have ``get_image_features`` and ``get_text_features`` and read whole
-images and texts."""
+"""Model types of transformers 5.23 with ``get_image_features`` and ``get_text_features`` of whole images and texts."""
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL models as teachers: their next-token distributions along a sample's answer, and answers."""
+"""Qwen2-VL and Qwen2.5-VL as teachers: next-token distributions along a sample's answer, and answers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from kdkit.plugins.students.clinkd.student import ClinkdStudent
 class GeneratingTeacher(nn.Module):
     """Fulfils ``contracts.SignalSource`` and ``contracts.Answering``.
 
-    Per sample, A = ``max_answer`` places: ``tokens`` (A,), the ids of its answer and -100 after the end; ``topk_ids``
-    and ``topk`` (A, k), the likeliest tokens and their log probabilities; ``tail`` (A, 3), the log mass of all others
-    at the temperatures 0.5, 1 and 2. That is 4 + 6 k + 6 bytes a token: 394 for k = 64.
+    Signals per sample, with A = ``max_answer``: ``tokens`` (A,), the ids of its answer, then -100; ``topk_ids`` and
+    ``topk`` (A, k), the most likely tokens and their log-probabilities; ``tail`` (A, 3), the log mass of all others at
+    the temperatures 0.5, 1 and 2. A token takes 4 + 6 k + 6 bytes: 394 for k = 64.
 
-    With ``hidden``, also ``answer_hidden`` (A, H), the states that predict these tokens, zeros after the end: 2 H bytes
-    a token, 7 KB for Qwen2-VL-7B.
+    With ``hidden``, also ``answer_hidden`` (A, H), the states that predict these tokens, then zeros: 2 H bytes per
+    token, 7 KB for Qwen2-VL-7B.
 
     Args:
-        model: reads prompts and images as the student of this family does.
-        k: how many tokens are named.
-        hidden: whether states are given.
+        model: reads prompts and images.
+        k: tokens of the top-k.
+        hidden: whether to give the states.
     """
 
     def __init__(self, model: ClinkdStudent, *, k: int, hidden: bool = False) -> None:
@@ -89,21 +89,21 @@ def load_generating(
 
     Args:
         folder: with ``config.json``, weights, tokenizer and, for a published model, its image settings.
-        k: likeliest tokens that are named per answer token, at least 1.
-        hidden: give the states at the answer's tokens too, for ``answer-vkd``; they are large.
-        max_answer, max_tokens: answer, and prompt with image and answer, at most; by default those that a saved student
-            was made with, else 64 and 2048.
-        settings: others of a ``clinkd`` student's config that change what the model sees (``question``, ``system``,
+        k: most likely tokens to store per answer token, at least 1.
+        hidden: also give the states at the answer's tokens, for ``answer-vkd``; they are large.
+        max_answer, max_tokens: limits of the answer, and of prompt with image and answer; by default those of a saved
+            student, else 64 and 2048.
+        settings: other settings of a ``clinkd`` student that change the model's input (``question``, ``system``,
             ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``, ``boxes``).
 
     Raises:
-        KdkitError: k below 1; as the student's factory.
+        KdkitError: k is below 1; errors of the student's factory.
     """
     if k < 1:
-        raise KdkitError("KD-LOAD-019", "k must be at least 1", where="options.k")
+        raise KdkitError("KD-LOAD-019", "k must be at least 1", where="options.k", fix="remove it for the default")
     saved = (folder / SAVED).is_file()
-    for name, given, usual in (("max_answer", max_answer, 64), ("max_tokens", max_tokens, 2048)):
+    for name, given, default in (("max_answer", max_answer, 64), ("max_tokens", max_tokens, 2048)):
         if given is not None or not saved:
-            settings[name] = usual if given is None else given
+            settings[name] = default if given is None else given
     model = create_student(init=str(folder), **settings)
     return GeneratingTeacher(model.eval(), k=k, hidden=hidden)

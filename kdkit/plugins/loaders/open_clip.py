@@ -1,27 +1,31 @@
-"""Teachers that open_clip builds: a dual encoder from a materialized folder."""
+"""Teachers of open_clip: dual encoders from a materialized folder."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from open_clip.model import get_input_dtype
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer, default_bpe
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import KdkitError
+from kdkit.plugins.loaders.hugging_face import digest_files
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
-from kdkit.plugins.loaders.text_tokenizer import TextTokenizer
 
 
 class OpenClipEncoder(nn.Module):
     """An open_clip model with its own preprocessing and tokenizer; fulfils ``contracts.DualEncoder``.
 
-    Move it with ``.to(device)``; inputs follow. ``encode_*`` keep no graph and expect eval mode, in which
-    :func:`load_open_clip` returns it.
+    Move it with ``.to(device)``; inputs follow. ``encode_*`` need eval mode, as :func:`load_open_clip` returns it, and
+    keep no graph.
     """
 
     def __init__(self, parts: OpenClipParts, model: nn.Module, *, precision: str = "fp32") -> None:
@@ -41,7 +45,7 @@ class OpenClipEncoder(nn.Module):
         return int(self.parts.model_cfg["embed_dim"])
 
     def identity(self) -> Mapping[str, str]:
-        """What changes the features besides the weights."""
+        """Everything that determines the features, except the weights."""
         precision = str(self._input_dtype).removeprefix("torch.")
         return {
             "preprocessing": "open_clip " + json.dumps(self.preprocess_cfg, sort_keys=True),
@@ -76,24 +80,94 @@ class OpenClipEncoder(nn.Module):
         return features
 
 
+class TextTokenizer:
+    """open_clip's tokenizer of a model, for use in several threads.
+
+    Copies share the tokenizer, which has no state; a pickle contains its files.
+
+    Raises:
+        KdkitError: the files are no tokenizer.
+    """
+
+    def __init__(self, parts: OpenClipParts) -> None:
+        self._parts = parts
+        self.context_length = int(parts.text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH))
+        self._tokenize: Callable[[list[str]], Tensor] = _stock_tokenizer(parts, self.context_length)
+        self._lock = Lock()  # transformers sets truncation and padding on the shared tokenizer
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> (B, context_length) int64 token ids, truncated and padded."""
+        with self._lock:
+            return self._tokenize(list(texts))
+
+    def __len__(self) -> int:
+        """Number of token ids, including special ones."""
+        inner = getattr(self._tokenize, "tokenizer", None)
+        return len(inner) if inner is not None else int(self._tokenize.vocab_size)  # type: ignore[attr-defined]
+
+    def identity(self) -> str:
+        """Digest of everything that determines the ids: files, special handling, context length."""
+        files = self._parts.tokenizer_files or {"bpe": Path(default_bpe()).read_bytes()}
+        handling = {key: self._parts.text_cfg.get(key) for key in ("tokenizer_mode", "tokenizer_kwargs")}
+        digest = digest_files({**files, "handling": json.dumps(handling, sort_keys=True).encode()})
+        return f"{digest} context {self.context_length}"
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> TextTokenizer:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (TextTokenizer, (self._parts,))
+
+
+def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[list[str]], Tensor]:
+    options = dict(parts.text_cfg.get("tokenizer_kwargs") or {})
+    if not parts.tokenizer_files:
+        simple: Callable[[list[str]], Tensor] = SimpleTokenizer(context_length=context_length, **options)
+        return simple
+    files = dict(parts.tokenizer_files)
+    declared = json.loads(files.get("tokenizer_config.json", b"{}"))
+    if parts.text_config is not None and "tokenizer_class" not in declared:
+        # Old repositories do not name the tokenizer class; transformers then uses the model type.
+        files["config.json"] = json.dumps({"model_type": parts.text_config["model_type"]}).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        try:
+            tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
+                folder,
+                context_length=context_length,
+                tokenizer_mode=parts.text_cfg.get("tokenizer_mode"),
+                **{**options, "trust_remote_code": False, "local_files_only": True},
+            )
+        except Exception as error:  # transformers raises any error for a damaged file
+            raise KdkitError(
+                "KD-LOAD-029",
+                "damaged tokenizer files",
+                where=", ".join(sorted(files)),
+                why=str(error),
+                fix="fetch the tokenizer again",
+            ) from error
+    return tokenizer
+
+
 def load_open_clip(
     folder: Path, *, precision: str = "fp32", weights: str | None = None, arch: str | None = None
 ) -> OpenClipEncoder:
     """A frozen teacher from a folder, offline and strictly.
 
     Args:
-        folder: ``open_clip_config.json``, weights and tokenizer files; a Hugging Face text tower's config in
-            ``text/``.
+        folder: with ``open_clip_config.json``, weights and tokenizer files, and ``text/`` for the config of a Hugging
+            Face text tower.
         precision: open_clip's name of a precision; features are float32 in any case.
-        weights: the weights' file name, where it is not one of the usual.
+        weights: the weights' file name, if it is not one of the usual.
         arch: a built-in open_clip architecture, for a folder that holds only weights.
 
     Raises:
-        KdkitError: when the folder is incomplete, or its weights do not fit exactly.
+        KdkitError: the folder is incomplete, or its weights do not fit exactly.
     """
     folder = Path(folder)
     parts = read_parts(folder, arch=arch)
-    with torch.random.fork_rng(devices=[]):  # building draws random weights; loading must not move the seed
+    with torch.random.fork_rng(devices=[]):  # building draws random weights
         model = build_model(parts, find_weights(folder, weights), precision=precision, where=str(folder))
     encoder = OpenClipEncoder(parts, model, precision=precision)
     return encoder.requires_grad_(False).eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.contracts import Companion
-from kdkit.plugins.loaders.tokenizer_files import TOKENIZER_FILES, VOCABULARIES
+from kdkit.plugins.loaders.hugging_face import TOKENIZER_FILES, VOCABULARIES
 
 
 def find_companions(folder: Path) -> Iterator[Companion]:

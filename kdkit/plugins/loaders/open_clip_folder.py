@@ -1,8 +1,8 @@
-"""An open_clip folder, read and built without network: what describes the model, and its weights.
+"""An open_clip folder, read and built without network.
 
-Stock open_clip asks the Hub for the text tower's config even when it loads a local folder, starts with
-random weights when it finds none, and falls back from safetensors to pickle. Here the text tower's config
-comes from the folder (``text/config.json``, or ``config.json`` beside the weights), and weights are required.
+Stock open_clip fetches the text tower's config from the Hub even for a local folder, uses random weights if it finds
+none, and falls back from safetensors to pickle. Here the config comes from the folder (``text/config.json``, or
+``config.json`` beside the weights), and weights are required.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_header, read_tensors
-from kdkit.plugins.loaders.tokenizer_files import read_tokenizer_files
+from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -46,7 +46,7 @@ class OpenClipParts:
     Attributes:
         model_cfg: open_clip's ``model_cfg``.
         preprocess_cfg: open_clip's ``preprocess_cfg``; may be incomplete, open_clip has defaults.
-        text_config: the Hugging Face text tower's ``config.json``, where there is such a tower.
+        text_config: ``config.json`` of a Hugging Face text tower, if there is one.
         tokenizer_files: file name -> content; empty for open_clip's own BPE tokenizer.
     """
 
@@ -66,7 +66,7 @@ def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
     """Read a folder; ``arch`` names a built-in open_clip architecture for a folder that holds only weights.
 
     Raises:
-        KdkitError: when the folder has no usable config, or lacks the text tower's config or the tokenizer.
+        KdkitError: the folder has no valid config, or lacks the text tower's config or the tokenizer.
     """
     if arch is not None and not (folder / CONFIG).is_file():
         config: Mapping[str, Any] = {"model_cfg": builtin_model_cfg(arch)}
@@ -79,6 +79,7 @@ def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
             "not an open_clip model",
             where=str(folder / CONFIG),
             why="it has no 'model_cfg' with embed_dim, vision_cfg and text_cfg",
+            fix="choose another loader: --loader LOADER",
         )
     text_cfg = model_cfg["text_cfg"]
     files: dict[str, bytes] = {}
@@ -103,22 +104,22 @@ def builtin_model_cfg(arch: str) -> dict[str, Any]:
 def build_model(
     parts: OpenClipParts, weights: Path | None = None, *, precision: str = "fp32", where: str = "model_cfg"
 ) -> nn.Module:
-    """The model, in eval mode and on the CPU; random where ``weights`` is None, else loaded strictly.
+    """The model, in eval mode and on the CPU; with random weights if ``weights`` is None, else loaded strictly.
 
     Args:
         parts: what to build.
         weights: a safetensors file, or one that ``torch.load(weights_only=True)`` reads.
         precision: ``fp32``, ``bf16``, ``fp16``, ``pure_bf16`` or ``pure_fp16``, as open_clip means them.
-        where: what an error message names.
+        where: for messages.
 
     Raises:
-        KdkitError: when open_clip cannot build it, or the weights do not fit exactly.
+        KdkitError: open_clip cannot build it, or the weights do not fit exactly.
     """
     with tempfile.TemporaryDirectory() as name:
         stage = Path(name)
         model_cfg = deepcopy(dict(parts.model_cfg))
         if parts.text_config is not None:
-            # Remote code is never run: without auto_map transformers uses its own class for the model type.
+            # Without auto_map, transformers uses its own class instead of remote code.
             text_config = {key: value for key, value in parts.text_config.items() if key != "auto_map"}
             (stage / "text").mkdir()
             (stage / "text" / "config.json").write_text(json.dumps(text_config), encoding="utf-8")
@@ -147,11 +148,11 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
     """The weights file of ``folder``: ``name``, or the first of the known names, safetensors before pickle.
 
     Raises:
-        KdkitError: when there is none; a model is never used with random weights.
+        KdkitError: there is none.
     """
     for candidate in (name,) if name else (WEIGHTS, *OTHER_WEIGHTS):
         path = folder / candidate
-        if path.name == candidate and path.is_file():  # a bare name: nothing outside the folder is read
+        if path.name == candidate and path.is_file():  # a bare name, so that nothing outside the folder is read
             return path
     raise KdkitError(
         "KD-LOAD-022",
@@ -164,9 +165,9 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
 
 
 def _stage_weights(weights: Path, stage: Path) -> None:
-    """Put the weights where open_clip finds them, without position ids that transformers has dropped."""
+    """Link the weights to where open_clip finds them, without position ids that transformers no longer has."""
     if weights.suffix != ".safetensors":
-        # open_clip itself reads this kind with weights_only=True, unwraps it and drops position ids of BERT.
+        # open_clip reads pickles with weights_only=True, unwraps them and drops position ids of BERT.
         os.symlink(weights.resolve(), stage / "open_clip_pytorch_model.bin")
         return
     stale = {key for key in read_header(weights).shapes if key.endswith("embeddings.position_ids")}
@@ -181,7 +182,7 @@ def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str,
     from open_clip.hf_configs import arch_dict
 
     for name in TEXT_CONFIG:
-        # A config.json beside the weights may also be that of a whole CLIPModel: only a text tower's counts.
+        # A config.json beside the weights may also be that of a whole CLIPModel.
         if (folder / name).is_file():
             config = _read_json(folder / name)
             if config.get("model_type") in arch_dict:
@@ -195,7 +196,7 @@ def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
         f"{what} '{source}' is not in this folder",
         where=str(folder),
         why="models are loaded from complete folders only, never from the network",
-        fix=f"put it there as {name}, or add the teacher again so that all its files are fetched",
+        fix=f"put it there as {name}, or add the teacher again to fetch all its files",
         code=ExitCode.MISSING,
     )
 
@@ -213,19 +214,20 @@ def _read_json(path: Path) -> Mapping[str, Any]:
             code=ExitCode.MISSING,
         ) from None
     except (OSError, ValueError) as error:
-        raise KdkitError("KD-LOAD-025", "not readable as JSON", where=str(path), why=str(error)) from error
+        fix = "fetch the file again"
+        raise KdkitError("KD-LOAD-025", "not valid JSON", where=str(path), why=str(error), fix=fix) from error
     if not isinstance(data, dict):
-        raise KdkitError("KD-LOAD-026", "not a JSON object", where=str(path))
+        raise KdkitError("KD-LOAD-026", "not a JSON object", where=str(path), fix="fetch the file again")
     return data
 
 
 def _pickled_code(weights: Path) -> KdkitError:
     return KdkitError(
         "KD-LOAD-027",
-        "these weights are a pickle that contains code; refused",
+        "these weights are a pickle that contains code",
         where=str(weights),
         why="reading them would run that code",
-        fix="ask the authors for safetensors, or convert the file on a machine that you can afford to lose",
+        fix="ask the authors for .safetensors, or convert the file in a disposable sandbox",
         code=ExitCode.DENIED,
     )
 
@@ -233,12 +235,13 @@ def _pickled_code(weights: Path) -> KdkitError:
 def _does_not_fit(where: str, weights: Path | None, error: Exception) -> KdkitError:
     what = "open_clip cannot build this model" if weights is None else "the weights do not fit the model"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return KdkitError("KD-LOAD-028", what, where=str(weights or where), why=" ".join(lines)[:600])
+    fix = "check that weights and config belong together"
+    return KdkitError("KD-LOAD-028", what, where=str(weights or where), why=" ".join(lines)[:600], fix=fix)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip warns about random weights through the root logger; we ask for them, or require real ones."""
+    """Hide open_clip's warning about random weights, which are intended here."""
     root = logging.getLogger()
     silent = logging.NullHandler()
 

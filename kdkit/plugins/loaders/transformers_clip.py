@@ -1,4 +1,4 @@
-"""Teachers of transformers: CLIP, SigLIP and others with ``get_image_features``; no remote code."""
+"""Teachers of transformers: CLIP, SigLIP and other dual encoders, without remote code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
-from kdkit.plugins.loaders.bars import without_bars
-from kdkit.plugins.loaders.tokenizer_files import digest_files, read_tokenizer_files
+from kdkit.plugins.loaders.hugging_face import digest_files, read_tokenizer_files, without_bars
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -36,7 +35,7 @@ class TransformersEncoder(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text, special ones included: what both the positions and the tokenizer allow."""
+        """Tokens of a text, including special ones: the limit of both the positions and the tokenizer."""
         positions = getattr(self._text_config, "max_position_embeddings", None)
         lengths = [int(n) for n in (positions, self._tokenizer.model_max_length) if n]
         return min(lengths)
@@ -50,7 +49,7 @@ class TransformersEncoder(nn.Module):
         return int(width)
 
     def identity(self) -> Mapping[str, str]:
-        """What changes the features besides the weights."""
+        """Everything that determines the features, except the weights."""
         settings = json.dumps(self._image_processor.to_dict(), sort_keys=True, default=str)
         return {
             "preprocessing": f"{type(self._image_processor).__name__} {settings}",
@@ -73,9 +72,9 @@ class TransformersEncoder(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> (B, D) float32, not normalized.
 
-        Every text is padded to the context length: SigLIP was trained so, and for CLIP it changes nothing.
+        Texts are padded to the context length, as SigLIP was trained; for CLIP it changes nothing.
         """
-        with self._lock:  # truncation and padding are set on the one shared tokenizer
+        with self._lock:  # truncation and padding are set on the shared tokenizer
             tokens = self._tokenizer(
                 list(texts),
                 padding="max_length",
@@ -89,7 +88,7 @@ class TransformersEncoder(nn.Module):
 
 
 def _pooled(output: Any) -> Tensor:
-    """transformers 4 returns the features, 5 an output object whose ``pooler_output`` they are."""
+    """The features: transformers 4 returns them, 5 returns an output with ``pooler_output``."""
     features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return features.float()
 
@@ -102,7 +101,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        KdkitError: when the folder is no such model, or its weights are incomplete or a pickle with code.
+        KdkitError: the folder is another model, or its weights are incomplete or a pickle with code.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -118,9 +117,9 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     except pickle.UnpicklingError as error:
         raise KdkitError(
             "KD-LOAD-030",
-            "these weights are a pickle that contains code; refused",
+            "these weights are a pickle that contains code",
             where=str(folder),
-            fix="ask the authors for safetensors",
+            fix="ask the authors for .safetensors",
             code=ExitCode.DENIED,
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -140,6 +139,6 @@ def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> Kdk
         "this folder is not a dual encoder of transformers",
         where=str(folder),
         why=why,
-        fix="check the folder, or choose another loader",
+        fix="check the folder, or choose another loader: --loader LOADER",
         code=code,
     )

@@ -1,4 +1,4 @@
-"""A word-level tokenizer made from a list of words: small, exact, and written as ordinary tokenizer files."""
+"""A word-level tokenizer from a list of words, written as ordinary tokenizer files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def word_vocabulary(words: Sequence[str]) -> dict[str, int]:
 def word_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
     """File name -> content of a tokenizer that ``AutoTokenizer.from_pretrained`` reads.
 
-    Text is lowercased and cut into runs of word characters and runs of punctuation; a word that is not in
-    ``words`` becomes the unknown token. Every text is framed by a start and an end token.
+    Text is lowercased and split into runs of word characters and of punctuation. A word that is not in ``words``
+    becomes the unknown token. A start and an end token enclose every text.
 
     Raises:
-        KdkitError: when a word can never be met: it is empty, not lowercase, repeated, or cut into several.
+        KdkitError: a word is empty, not lowercase, repeated, or would be split.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -47,7 +47,8 @@ def word_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
                 "KD-LOAD-032",
                 f"the tokenizer cannot use the word {word!r}",
                 where="tokenizer.words",
-                why="each word must be lowercase, unbroken (no spaces or hyphens) and listed once",
+                why="each word must be lowercase, without spaces or hyphens, and listed once",
+                fix="correct or remove the word",
             )
         seen.add(word)
     vocabulary = word_vocabulary(words)
@@ -65,7 +66,7 @@ def word_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
 
 
 def words_of(files: Mapping[str, bytes]) -> list[str] | None:
-    """The words from which :func:`word_tokenizer_files` makes exactly ``files``; None for other files."""
+    """The words for which :func:`word_tokenizer_files` gives exactly ``files``; None for other files."""
     try:
         vocabulary: dict[str, int] = json.loads(files["tokenizer.json"])["model"]["vocab"]
         words = sorted(vocabulary, key=lambda word: vocabulary[word])[len(_FRONT) : -1]

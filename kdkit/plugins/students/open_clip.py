@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Sample
+from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
 from kdkit.plugins.loaders.open_clip import OpenClipEncoder
 from kdkit.plugins.loaders.open_clip_folder import (
     CONFIG,
@@ -27,7 +28,6 @@ from kdkit.plugins.loaders.open_clip_folder import (
     find_weights,
     read_parts,
 )
-from kdkit.plugins.loaders.tokenizer_files import read_tokenizer_files
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of
 
 _MAX_LOG_SCALE = math.log(100)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
-from kdkit.plugins.loaders.bars import without_bars
+from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base

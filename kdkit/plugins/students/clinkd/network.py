@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import require_readable
-from kdkit.plugins.loaders.bars import without_bars
+from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
 

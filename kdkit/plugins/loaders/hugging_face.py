@@ -1,9 +1,10 @@
-"""Files of a Hugging Face tokenizer, and their digest."""
+"""Hugging Face tokenizers as files, and the progress bars of transformers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 VOCABULARIES = (
@@ -17,13 +18,27 @@ TOKENIZER_FILES = (
 
 
 def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
-    """Name -> content of the tokenizer files in ``folder``; empty when it has none."""
+    """Name -> content of the tokenizer files in ``folder``; empty if it has none."""
     return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def digest_files(files: Mapping[str, bytes]) -> str:
-    """``sha256:...`` over names and contents, whatever their order."""
+    """``sha256:...`` over names and contents, in any order."""
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     return f"sha256:{digest.hexdigest()}"
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide transformers' progress bars, which would mix with kdkit's."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
