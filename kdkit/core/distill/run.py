@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
+from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.sampler import BatchSampler
@@ -27,7 +28,6 @@ from kdkit.core.project.versions import Version, Versions
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from kdkit.core.data import SampleIndex
     from kdkit.core.distill.loop.train import Batches
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -103,13 +103,15 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     parent = _parent(Versions(project), reporter, incremental=options.incremental)
     student = StudentBuilder.of(project, parent, options.seed)
 
-    def before_extraction(index: SampleIndex, teachers: Sequence[OpenTeacher]) -> None:
+    index = load_index(project, reporter)
+
+    def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
         _check_answers(registry, catalogue, recipe, student, index, teachers, reporter)
 
-    inventory = take_inventory(project, recipe, before_extraction, device=device, reporter=reporter)
+    inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
     entry = registry.student.model_dump(mode="json")
     plan = make_plan(recipe, inventory, parent, entry, seed=options.seed)
-    plan = add_correction(project, plan, inventory.index, reporter)
+    plan = add_correction(project, plan, index, reporter)
     if parent is not None and plan.domains_without_rehearsal:
         _warn_of_forgetting(plan, parent, reporter)
     return Prepared(plan, inventory, parent, student, catalogue)

@@ -89,7 +89,7 @@ def look(project: Project) -> TeachingInventory:
     extract(store, [OpenTeacher("vlm", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     one = np.ones((1, 1))
     trust = TrustTable(("vlm",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
-    return TeachingInventory(table, store, {"vlm": store.column("vlm")}, trust, one)
+    return TeachingInventory(table, {"vlm": store.column("vlm")}, trust, one)
 
 
 def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None:

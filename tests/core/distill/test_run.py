@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,23 @@ from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
+from kdkit.core.distill import promotion
+from kdkit.core.distill import run as run_module
+from kdkit.core.distill.model import student
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.guard import apply_guard
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.project.project import Project
+from kdkit.core.project.registry import load
+from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import GuardEntry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from tests.conftest import clean_environment
 from tests.core.distill.building import build_prepared
 from tests.errors import raises_error
-from tests.toy_project import RECIPE, make_project, open_project, train_teacher
+from tests.toy_project import RECIPE, make_project, open_project, toy_catalogue, train_teacher
 
 ALL = ("ct", "mri", "xray")
 REPOSITORY = Path(__file__).parents[3]
@@ -341,6 +348,49 @@ def test_a_changed_teacher_is_a_new_teacher(folder: Path) -> None:
     lock_teachers(open_project(folder), ["radio"])
     plan = prepare(open_project(folder), Options(incremental=True), Silent()).plan
     assert plan.new_teachers == ("radio",)
+
+
+def test_files_are_read_and_the_student_is_built_once(with_xray: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(with_xray, ("replay: 0.5", "replay: 0.5, interpolate: 0.25, previous: {weight: 1.0}"))
+    project, calls = Project(with_xray).with_catalogue(toy_catalogue()), Counter[str]()
+    for owner, name in (
+        (load, "load_registry"),
+        (Lock, "load"),
+        (run_module, "load_index"),
+        (student, "load_student"),
+        (promotion, "load_student"),
+    ):
+        monkeypatch.setattr(owner, name, partial(_counted, calls, f"{owner.__name__}.{name}", getattr(owner, name)))
+    run(project, incremental=True)
+    names = ("registry.load.load_registry", "Lock.load", "run.load_index", "student.load_student")
+    assert [sum(n for call, n in calls.items() if call.endswith(name)) for name in names] == [1, 1, 1, 1]
+    assert sum(calls.values()) == len(names)
+
+
+def _counted(calls: Counter[str], name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    calls[name] += 1
+    return function(*args, **options)
+
+
+class Stopped(Silent):
+    """A reporter that stops a run after a step."""
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        if label == "distil" and done == 30:
+            raise InterruptedError
+
+
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) -> None:
+    with pytest.raises(InterruptedError):
+        distill(open_project(folder), Options(cpu=True, seed=3, checkpoint_seconds=0.0), reporter=Stopped())
+    newest = max((folder / ".kdkit" / "runs").glob("*/step-*"))
+    (newest / "task.safetensors").write_bytes(b"damaged")
+    heard = Heard()
+    resumed = distill(open_project(folder), Options(cpu=True, seed=3), reporter=heard)
+    assert resumed is not None
+    assert any(newest.name in line for line in heard.warnings)
+    whole = run(open_project(folder), seed=3)
+    assert_equal(weights(folder, resumed.version.name), weights(folder, whole.version.name))
 
 
 # ------------------------------------------------------------------------ processes of their own

@@ -283,7 +283,7 @@ def test_pseudo_labels_teach_with_their_log_probabilities(
     project = with_labels(project)
     asked = len(running.requests)
     recipe = load_recipe("./served.yaml", project.catalogue, project.root)
-    found = take_inventory(project, recipe, lambda *_: None, device="cpu", reporter=Silent())
+    found = take_inventory(project, recipe, load_index(project), lambda _: None, device="cpu", reporter=Silent())
     assert len(running.requests) == asked, "the signals came with the answers"
     (status,) = column_statuses(project, found.index)
     assert (status.rows, status.complete, status.domains) == (2, True, {"vqa/ct": (2, 2)})

@@ -141,14 +141,15 @@ class DistillDataLoader:
         rank, world: this process and the number of processes that share each batch.
 
     Example:
-        >>> from tests.core.distill.samples import image_index, linear_student
+        >>> from types import SimpleNamespace
+        >>> inputs = SimpleNamespace(batch=lambda samples: {"pixels": torch.ones(len(samples), 3, 8, 8)})
         >>> features = np.eye(4, dtype=np.float32)
         >>> radio = TeacherTargets(
         ...     "radio", {"image": 4}, np.arange(4), np.ones(4, dtype=np.float32), lambda signal, rows: features[rows]
         ... )
         >>> loader = DistillDataLoader(
         ...     sampler=[np.array([0, 1]), np.array([2, 3])],
-        ...     inputs=InputCache(linear_student(), image_index(4)),
+        ...     inputs=inputs,
         ...     targets=[radio],
         ...     domain=np.zeros(4, dtype=np.int64),
         ...     one_teacher=False,

@@ -12,19 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import SPLITS, Reporter
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import SPLITS
 from kdkit.core.distill.loop.distributed import TIMEOUT, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.features.extract.encode import Encoder
-from kdkit.core.features.extract.extraction import LIVE_FIX, usable_device
 from kdkit.core.features.extract.prefetch import prefetch
-from kdkit.core.features.extract.selection import live_devices
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
-    from kdkit.core.project.project import Project
-    from kdkit.core.project.registry.schema import Registry
     from kdkit.core.teachers import OpenTeacher
 
 Array = np.ndarray[Any, Any]
@@ -50,11 +46,19 @@ class LiveTeacher:
     """
 
     def __init__(
-        self, opened: OpenTeacher, index: SampleIndex, unreadable: Array, *, device: torch.device, offload: bool = False
+        self,
+        opened: OpenTeacher,
+        index: SampleIndex,
+        unreadable: Array | None,
+        *,
+        device: torch.device,
+        offload: bool = False,
     ) -> None:
         self.name, self.signals = opened.name, opened.signals.signals
         self.offload, self._device, self._index = offload, device, index
-        has = (index.split_index == SPLITS.index("train")) & ~index.unanswered & ~unreadable
+        has = (index.split_index == SPLITS.index("train")) & ~index.unanswered
+        if unreadable is not None:
+            has &= ~unreadable
         self.rows: Indices = np.where(has, np.arange(len(index)), -1)
         self._model = opened.model if isinstance(opened.model, nn.Module) else None
         if self._model is not None:
@@ -139,67 +143,6 @@ class LiveTeacher:
         finally:
             for x, data in zip(tensors, on_cpu, strict=True):
                 x.data = data
-
-
-def open_live(project: Project, teachers: Sequence[str], *, device: str, reporter: Reporter) -> dict[str, OpenTeacher]:
-    """Open those of ``teachers`` that are live.
-
-    Args:
-        device: of the student.
-
-    Raises:
-        KdkitError: a device that cannot be used, a teacher without signals or without its files, and what opening
-            raises.
-    """
-    from kdkit.core.teachers import open_teacher
-
-    names = [name for name in live_devices(project.registry, project.lock) if name in teachers]
-    for name in names:
-        where = _device(project.registry, name, device)
-        offload = ", offloaded to the CPU between uses" if project.registry.teachers[name].offload else ""
-        reporter.say(f"{name}: live on {where}{offload}")
-    opened = {}
-    for name in names:
-        try:
-            opened[name] = open_teacher(project, name, reporter=reporter)
-        except KdkitError as error:
-            if error.code is not ExitCode.MISSING:
-                raise
-            raise KdkitError(
-                "KD-DIST-016",
-                f"teacher '{name}' is live and cannot be opened: {error.what}",
-                where=error.where,
-                why=error.why,
-                fix="restore its files, or remove 'signals: live' from its entry: its column then teaches",
-                code=error.code,
-            ) from error
-    return opened
-
-
-def live_teachers(
-    registry: Registry,
-    opened: Mapping[str, OpenTeacher],
-    index: SampleIndex,
-    unreadable: Array | None,
-    *,
-    device: str,
-) -> dict[str, LiveTeacher]:
-    """The teachers of :func:`open_live`, ready for the index's training samples except ``unreadable`` ones."""
-    skip = np.zeros(len(index), dtype=bool) if unreadable is None else unreadable
-    return {
-        name: LiveTeacher(
-            teacher,
-            index,
-            skip,
-            device=_device(registry, name, device),
-            offload=registry.teachers[name].offload,
-        )
-        for name, teacher in opened.items()
-    }
-
-
-def _device(registry: Registry, name: str, default: str) -> torch.device:
-    return usable_device(registry.teachers[name].device or default, LIVE_FIX.format(name))
 
 
 def _require_readable(item: Any) -> Any:

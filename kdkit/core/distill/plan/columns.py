@@ -9,14 +9,20 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
 from kdkit.core.features.extract.missing import count_missing
+from kdkit.core.features.extract.selection import live_devices
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
+from kdkit.core.teachers import OpenTeacher, open_teacher
+from kdkit.core.teachers.open import require_same_choice
 
 if TYPE_CHECKING:
+    import torch
+
     from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
-    from kdkit.core.teachers import OpenTeacher
+    from kdkit.core.project.registry.schema import Registry
 
 
 def complete_columns(
@@ -54,8 +60,6 @@ def complete_columns(
             teacher = live.get(name) or _open(project, store, name, fingerprint, count, reporter)
             opened += [teacher] if teacher is not None else []
     if opened:
-        from kdkit.core.features.extract.extraction import extract
-
         before(opened)
         devices = {name: project.registry.teachers[name].device or device for name in live}
         extract(store, opened, index, prompts=prompts, live=devices, device=device, reporter=reporter)
@@ -65,7 +69,6 @@ def complete_columns(
 def _require_permission(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:
     """Cached features need the same permission, and the same registry entry, as an opened teacher."""
     from kdkit.core.teachers.license import require_permission
-    from kdkit.core.teachers.open import require_same_choice
 
     chosen, locked = chosen_teacher(project, name), lock.teacher(name)
     require_same_choice(chosen, locked)
@@ -75,8 +78,6 @@ def _require_permission(project: Project, name: str, lock: Lock, reporter: Repor
 def _open(
     project: Project, store: FeatureStore, name: str, fingerprint: str, missing: int, reporter: Reporter
 ) -> OpenTeacher | None:
-    from kdkit.core.teachers import open_teacher
-
     try:
         return open_teacher(project, name, reporter=reporter)
     except KdkitError as error:
@@ -88,3 +89,41 @@ def _open(
             f"without {missing} new samples and prompts"
         )
         return None
+
+
+def open_live(project: Project, teachers: Sequence[str], *, device: str, reporter: Reporter) -> dict[str, OpenTeacher]:
+    """Open those of ``teachers`` that are live.
+
+    Args:
+        device: of the student.
+
+    Raises:
+        KdkitError: a device that cannot be used, a teacher without signals or without its files, and what opening
+            raises.
+    """
+    names = [name for name in live_devices(project.registry, project.lock) if name in teachers]
+    for name in names:
+        where = live_device(project.registry, name, device)
+        offload = ", offloaded to the CPU between uses" if project.registry.teachers[name].offload else ""
+        reporter.say(f"{name}: live on {where}{offload}")
+    opened = {}
+    for name in names:
+        try:
+            opened[name] = open_teacher(project, name, reporter=reporter)
+        except KdkitError as error:
+            if error.code is not ExitCode.MISSING:
+                raise
+            raise KdkitError(
+                "KD-DIST-016",
+                f"teacher '{name}' is live and cannot be opened: {error.what}",
+                where=error.where,
+                why=error.why,
+                fix="restore its files, or remove 'signals: live' from its entry: its column then teaches",
+                code=error.code,
+            ) from error
+    return opened
+
+
+def live_device(registry: Registry, name: str, default: str) -> torch.device:
+    """The device of a live teacher: that of its entry, or ``default``."""
+    return usable_device(registry.teachers[name].device or default, LIVE_FIX.format(name))

@@ -11,29 +11,38 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Split, TrustTable
+from kdkit.core.data.check import find_skipped
+from kdkit.core.data.index import SampleIndex
+from kdkit.core.distill.loop.live_teacher import LiveTeacher
+from kdkit.core.distill.plan.columns import complete_columns, live_device, open_live
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import Floats, Indices, Mask
+from kdkit.core.evaluation.evaluator import make_evaluator
+from kdkit.core.evaluation.trust import (
+    domains_without_teacher,
+    measure_trust,
+    policy_weights,
+    teachers_without_domain,
+    warn_about_gaps,
+)
+from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
+from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
-from kdkit.core.project.registry.lock import Lock
 
 if TYPE_CHECKING:
-    from kdkit.core.data import SampleIndex
-    from kdkit.core.distill.loop.live_teacher import LiveTeacher
-    from kdkit.core.features import Column, FeatureStore
     from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.lock import Lock
     from kdkit.core.project.registry.schema import Registry
     from kdkit.core.teachers import OpenTeacher
-
 
 WITHOUT_TEACHERS = "recipes 'sft' (answers) and 'captions' learn from the samples alone"
 """For messages: what a project without teachers can do."""
 
-BeforeExtraction = Callable[["SampleIndex", "Sequence[OpenTeacher]"], None]
-
 
 @dataclass(frozen=True)
 class TeachingInventory:
-    """Everything that a plan is made from. Without teachers, the recipe's losses read none.
+    """Everything that a plan is made from.
 
     Attributes:
         index: all samples.
@@ -46,13 +55,18 @@ class TeachingInventory:
     """
 
     index: SampleIndex
-    store: FeatureStore
     columns: Mapping[str, Column]
     trust: TrustTable
     weights: np.ndarray[Any, Any]
     unreadable: Mask | None = None
     live: Mapping[str, LiveTeacher] = field(default_factory=dict)
     learns_alone: bool = True
+
+    @classmethod
+    def without_teachers(cls, index: SampleIndex, unreadable: Mask | None = None) -> TeachingInventory:
+        """The samples alone, for recipes whose losses read no teacher."""
+        trust = make_trust_table({}, (), index.domains, LEVEL)
+        return cls(index, {}, trust, trust.accuracy, unreadable)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -116,7 +130,13 @@ class TeachingInventory:
 
 
 def take_inventory(
-    project: Project, recipe: Recipe, before_extraction: BeforeExtraction, *, device: str, reporter: Reporter
+    project: Project,
+    recipe: Recipe,
+    index: SampleIndex,
+    before_extraction: Callable[[Sequence[OpenTeacher]], None],
+    *,
+    device: str,
+    reporter: Reporter,
 ) -> TeachingInventory:
     """Bring every column up to date (extracting what is missing), measure trust, apply the policy.
 
@@ -127,28 +147,15 @@ def take_inventory(
         before_extraction: called with the teachers that an extraction needs, before it starts.
 
     Raises:
-        KdkitError: no data; no teacher although a loss reads one; what ``before_extraction``, extraction and trust
-            raise.
+        KdkitError: no teacher although a loss reads one; what ``before_extraction``, extraction and trust raise.
     """
-    from kdkit.core.data import load_index
-    from kdkit.core.data.check import find_skipped
-    from kdkit.core.distill.loop.live_teacher import live_teachers, open_live
-    from kdkit.core.distill.plan.columns import complete_columns
-    from kdkit.core.evaluation.evaluator import make_evaluator
-    from kdkit.core.evaluation.trust import (
-        domains_without_teacher,
-        measure_trust,
-        policy_weights,
-        teachers_without_domain,
-        warn_about_gaps,
-    )
-    from kdkit.core.features import FeatureStore
-    from kdkit.core.features.extract.missing import extraction_hint
-
-    registry = project.registry
-    if not signals_read(recipe, project.catalogue):
-        return _without_teachers(project, recipe, reporter)
-    teachers = _teachers_with_signals(registry, project.lock, recipe, reporter)
+    registry, lock, catalogue = project.registry, project.lock, project.catalogue
+    if not signals_read(recipe, catalogue):
+        if idle := [name for name in registry.teachers if name != _corrector(recipe)]:
+            reporter.say(f"recipe {recipe.name} reads no teacher; not used: {', '.join(idle)}")
+        _warn_of_unknown_domains(registry, index, reporter)
+        return TeachingInventory.without_teachers(index, find_skipped(index, project.state, reporter))
+    teachers = _teachers_with_signals(registry, lock, recipe, reporter)
     if not teachers:
         raise KdkitError(
             "KD-DIST-032",
@@ -156,54 +163,36 @@ def take_inventory(
             where=str(project.registry_path),
             fix=f"'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them; {WITHOUT_TEACHERS}",
         )
-    index = load_index(project, reporter)
     store = FeatureStore(project.features)
     opened = open_live(project, teachers, device=device, reporter=reporter)
     columns = complete_columns(
-        project,
-        store,
-        index,
-        teachers,
-        live=opened,
-        before=lambda missing: before_extraction(index, missing),
-        device=device,
-        reporter=reporter,
+        project, store, index, teachers, live=opened, before=before_extraction, device=device, reporter=reporter
     )
-    evaluator = make_evaluator(registry, project.catalogue, index)
-    advice = partial(extraction_hint, project.registry, project.lock)
-    trust = measure_trust(evaluator, store, project.lock, teachers, advice=advice, reporter=reporter)
-    chosen = registry.trust or recipe.trust
-    policy = project.catalogue.make("policy", chosen.policy, **chosen.options)
-    limits = domain_limits(registry)
-    weights = policy_weights(trust, policy, limits=limits)
+    evaluator, hint = make_evaluator(registry, catalogue, index), partial(extraction_hint, registry, lock)
+    trust = measure_trust(evaluator, store, lock, teachers, advice=hint, reporter=reporter)
+    policy, limits = registry.trust or recipe.trust, domain_limits(registry)
+    weights = policy_weights(trust, catalogue.make("policy", policy.policy, **policy.options), limits=limits)
     present = {sample.domain for sample in index.samples if sample.split == "train"}
     gaps = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in present]
     warn_about_gaps(gaps, teachers_without_domain(trust, weights, limits), reporter)
     _warn_of_unknown_domains(registry, index, reporter)
     unreadable = find_skipped(index, project.state, reporter) if opened else None
-    live = live_teachers(registry, opened, index, unreadable, device=device)
-    alone = learns_alone(recipe, project.catalogue)
-    return TeachingInventory(index, store, columns, trust, weights, unreadable, live, alone)
+    live = {
+        name: LiveTeacher(
+            teacher,
+            index,
+            unreadable,
+            device=live_device(registry, name, device),
+            offload=registry.teachers[name].offload,
+        )
+        for name, teacher in opened.items()
+    }
+    return TeachingInventory(index, columns, trust, weights, unreadable, live, learns_alone(recipe, catalogue))
 
 
 def domain_limits(registry: Registry) -> dict[str, Sequence[str]]:
     """Teacher -> the domains that the registry allows it, for those with a limit."""
     return {name: entry.domains for name, entry in registry.teachers.items() if entry.domains is not None}
-
-
-def _without_teachers(project: Project, recipe: Recipe, reporter: Reporter) -> TeachingInventory:
-    from kdkit.core.data import load_index
-    from kdkit.core.data.check import find_skipped
-    from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
-    from kdkit.core.features import FeatureStore
-
-    if idle := [name for name in project.registry.teachers if name != _corrector(recipe)]:
-        reporter.say(f"recipe {recipe.name} reads no teacher; not used: {', '.join(idle)}")
-    index = load_index(project, reporter)
-    _warn_of_unknown_domains(project.registry, index, reporter)
-    no_trust = make_trust_table({}, (), index.domains, LEVEL)
-    unreadable = find_skipped(index, project.state, reporter)
-    return TeachingInventory(index, FeatureStore(project.features), {}, no_trust, no_trust.accuracy, unreadable)
 
 
 def _teachers_with_signals(registry: Registry, lock: Lock, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:

@@ -35,15 +35,21 @@ def make_plan(
         KdkitError: no teacher may teach a training sample, or an increment would bring nothing new.
 
     Example:
-        A recipe whose loss reads captions alone, and four training samples of which one has no caption:
+        A recipe that learns from captions alone, and four training samples of which one has no caption:
 
-        >>> from tests.core.distill.samples import captioned_inventory, caption_recipe
-        >>> inventory = captioned_inventory(["a cat", "a dog", "", "a cow"])
-        >>> plan = make_plan(caption_recipe(batch_size=2, epochs=4), inventory, None, {}, seed=0)
-        >>> plan.fresh, plan.batch_size, plan.settings.steps
-        (3, 2, 6)
-        >>> plan.pools[0].indices
-        array([0, 1, 3])
+        >>> from pathlib import Path
+        >>> from kdkit.core.contracts import Sample
+        >>> from kdkit.core.data import SampleIndex
+        >>> texts, digests = ["a cat", "a dog", "", "a cow"], np.arange(4, dtype=np.uint64)
+        >>> samples = tuple(Sample(str(n), Path("x.png"), text, "pets") for n, text in enumerate(texts))
+        >>> index = SampleIndex(samples, digests, digests, np.zeros(4, dtype=bool))
+        >>> recipe = Recipe.model_validate({
+        ...     "name": "captions", "summary": "captions alone", "losses": [{"name": "clip"}],
+        ...     "trust": {"policy": "all"}, "optimizer": {"lr": 0.01, "batch_size": 2, "epochs": 4},
+        ... })
+        >>> plan = make_plan(recipe, TeachingInventory.without_teachers(index), None, {}, seed=0)
+        >>> plan.pools[0].indices.tolist(), plan.fresh, plan.settings.steps
+        ([0, 1, 3], 3, 6)
     """
     train = _training_samples(inventory)
     teachers = _planned_teachers(inventory, train, parent)

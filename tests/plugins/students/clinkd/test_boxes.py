@@ -148,7 +148,7 @@ def taught_by(project: Project, teacher: GeneratingTeacher, weight: np.ndarray[A
     store = FeatureStore(project.features)
     extract(store, [OpenTeacher("t", teacher, teacher, fingerprint, parts)], table)
     trust = TrustTable(("t",), table.domains, weight, weight, weight, np.full(2, 6), np.zeros(2))
-    return TeachingInventory(table, store, {"t": store.column("t", fingerprint)}, trust, weight)
+    return TeachingInventory(table, {"t": store.column("t", fingerprint)}, trust, weight)
 
 
 def test_stored_tokens_of_other_coordinates_are_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def survey_of(project: Project, teacher: Speaker) -> TeachingInventory:
     store = FeatureStore(project.features)
     extract(store, [OpenTeacher("t", teacher, teacher, "f" * 64, {"weights": "0"})], table)
     trust = TrustTable(("t",), table.domains, one, one, one, np.array([6]), np.array([0.0]))
-    return TeachingInventory(table, store, {"t": store.column("t")}, trust, one)
+    return TeachingInventory(table, {"t": store.column("t")}, trust, one)
 
 
 def test_the_engine_trains_it_and_continues_it(tmp_path: Path) -> None:

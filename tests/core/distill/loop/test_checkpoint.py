@@ -1,0 +1,89 @@
+"""Checkpoints: what they hold, and what happens to a damaged one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
+from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.model.task import DistillTask
+from tests.core.distill.model.test_task import SETTINGS, make_task
+from tests.errors import raises_error
+from tests.toys import ToyEncoder
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    """Checkpoints whose parameters all equal the step."""
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        task = make_task()
+        for parameter in task.parameters():
+            nn.init.constant_(parameter, float(step))
+        checkpoints.save(task, make_optimizer(task, SETTINGS), Progress(step, 1.0, []))
+    return checkpoints
+
+
+@pytest.mark.parametrize("file", ["task.safetensors", "optimizer.safetensors", "progress.json"])
+@pytest.mark.parametrize("content", [b"", b"\x80" * 64, None], ids=["empty", "garbage", "missing"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    checkpoints, task, heard = saved(tmp_path, 3, 5), make_task(), Heard()
+    path = tmp_path / "step-00000005" / file
+    path.unlink() if content is None else path.write_bytes(content)
+    progress = checkpoints.restore(task, make_optimizer(task, SETTINGS), reporter=heard)
+    assert progress == Progress(3, 1.0, [])
+    assert {float(x) for p in task.parameters() for x in p.detach().flatten()} == {3.0}
+    assert len(heard.warnings) == 1
+    assert all(name in heard.warnings[0] for name in ("step-00000005", "step-00000003"))
+
+
+def test_without_a_readable_checkpoint_the_remedy_is_a_restart(tmp_path: Path) -> None:
+    checkpoints, task = saved(tmp_path, 3, 5), make_task()
+    for path in tmp_path.rglob("task.safetensors"):
+        path.write_bytes(b"")
+    with raises_error("KD-DIST-015", where=str(tmp_path / "step-00000003"), code=ExitCode.MISSING) as caught:
+        checkpoints.restore(task, make_optimizer(task, SETTINGS), reporter=Heard())
+    assert "--restart" in caught.value.fix
+
+
+def test_a_checkpoint_with_foreign_tensors_is_refused() -> None:
+    saved = {**task_tensors(make_task()), "student.unknown": torch.zeros(1)}
+    with pytest.raises(RuntimeError, match="unexpected"):
+        load_task_tensors(make_task(), saved)
+
+
+def test_frozen_weights_are_not_in_checkpoints_and_stay_as_they_are(tmp_path: Path) -> None:
+    def frozen_task(seed: int) -> DistillTask:
+        task = make_task(pull=0.1)
+        student = cast(ToyEncoder, task.student)
+        student.image_tower.requires_grad_(False)
+        torch.manual_seed(seed)
+        for parameter in task.parameters():
+            nn.init.normal_(parameter)
+        return task
+
+    task, other = frozen_task(1), frozen_task(2)
+    before = {name: x.clone() for name, x in other.state_dict().items()}
+    Checkpoints(tmp_path).save(task, make_optimizer(task, SETTINGS), Progress(3, 1.0, []))
+    (file,) = tmp_path.rglob("task.safetensors")
+    assert not [name for name in load_file(file) if "image_tower" in name]
+    assert Checkpoints(tmp_path).restore(other, make_optimizer(other, SETTINGS)) == Progress(3, 1.0, [])
+    for name, x in other.state_dict().items():
+        assert torch.equal(x, before[name] if "image_tower" in name else task.state_dict()[name]), name

@@ -1,0 +1,27 @@
+"""The examples in docstrings run, and the files that explain a training step have some."""
+
+from __future__ import annotations
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+EXPLAINED = [
+    "kdkit.core.distill.plan.plan",
+    "kdkit.core.distill.plan.targets",
+    "kdkit.core.distill.model.projection",
+    "kdkit.core.distill.model.student",
+    "kdkit.core.distill.model.target_norm",
+    "kdkit.core.distill.model.task",
+    "kdkit.core.distill.loop.dataloader",
+    "kdkit.core.distill.loop.sampler",
+    "kdkit.core.distill.loop.train",
+]
+
+
+@pytest.mark.parametrize("module", EXPLAINED)
+def test_examples_run(module: str) -> None:
+    found = doctest.testmod(import_module(module))
+    assert found.attempted
+    assert not found.failed
