@@ -73,7 +73,7 @@ PUBLIC = {
     "kdkit.core.evaluation.zero_shot",
     "kdkit.core.contracts.token_signals",
 }
-"""What a plugin, built in or not, may import of kdkit: docs/plugins.md names them."""
+"""What a plugin, built in or not, may import of kdkit: docs/howto/write-plugin.md names them."""
 
 
 @dataclass(frozen=True)

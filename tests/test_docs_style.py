@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import PAGES as PAGES_MADE
 from docs.generate import written_by_hand
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +119,15 @@ def test_paths_of_the_checkout_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     paths = re.findall(r"(?<![\w./-])(?:kdkit|tests|benchmarks|docs|examples)/[\w./-]*\w", text)
     assert [path for path in paths if path not in ELSEWHERE and not (ROOT / path).exists()] == []
+
+
+def test_pages_named_in_the_source_exist() -> None:
+    known = {path.relative_to(ROOT).as_posix() for path in written_by_hand()} | {f"docs/{name}" for name in PAGES_MADE}
+    wrong = []
+    for path in (path for kind in ("*.py", "*.yaml", "*.tmpl") for path in (ROOT / "kdkit").rglob(kind)):
+        named = re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+        wrong += [f"{path}: {name}" for name in named if name not in known]
+    assert wrong == []
 
 
 @cache

@@ -146,7 +146,7 @@ def summary(steps: Steps, seconds: float) -> None:
         "that asks the best teacher of each domain.\n"
         f"  Look at the picture in {steps.root / 'reports'} and the student in {steps.root / 'student'}.\n\n"
         "Next, on your own data:\n"
-        "  kdkit init my-project          then name your images in registry.yaml (docs/data.md)\n"
+        "  kdkit init my-project          then name your images in registry.yaml (docs/howto/data.md)\n"
         "  kdkit add-teacher biomedclip   'kdkit teachers --available' lists more\n"
         "  kdkit distill                  and, when the next specialist appears: kdkit distill --incremental"
     )

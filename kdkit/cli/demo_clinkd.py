@@ -63,7 +63,7 @@ MORE_DATA = """\
 LENGTH = {"steps": 0.8, "lr_factor": 0.5}
 INCREMENT = {"replay": 0.3, "oversample": 2.0, **LENGTH}
 """Replaces that of the recipes, which is made for students that start from a pretrained model. New samples are 0.62 of
-a batch (docs/benchmarks.md compares others): twice as many as would be seen as often as in a run from scratch."""
+a batch (docs/explanation/benchmarks.md compares others): each is shown twice as often as in a run from scratch."""
 PLAIN = {"replay": 0.0, **LENGTH, "without_replay": {"weight": 0.0}}
 
 
@@ -242,9 +242,7 @@ def summary(methods: Mapping[str, Mapping[str, float]], increments: Mapping[str,
         f"\nOld modalities: {old[0]:+.1f} points with retention, {old[1]:+.1f} by plain fine-tuning. "
         f"{NEW}: {new[0]:+.1f} and {new[1]:+.1f}."
     )
-    console.say(
-        "One seed, few questions: differences of a few points between methods mean nothing (docs/benchmarks.md)."
-    )
+    console.say("One seed, few questions: differences of a few points mean nothing (docs/explanation/benchmarks.md).")
 
 
 def average(found: Mapping[str, float], modalities: tuple[str, ...]) -> float:

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process returns. Documented in docs/cli.md; tests rely on the numbers."""
+    """What the process returns. Documented in docs/reference/cli.md; tests rely on the numbers."""
 
     OK = 0
     FOUND = 1
@@ -27,8 +27,8 @@ class KdkitError(Exception):
     """Says what went wrong, where, why, and what to do about it.
 
     Args:
-        id: stable name of this error, such as ``KD-REG-012``: one per place that raises. docs/errors.md lists ours; a
-            plugin's own begin with the plugin's name (``ACME-001``).
+        id: stable name of this error, such as ``KD-REG-012``: one per place that raises. The reference of the
+            documentation lists ours; a plugin's own begin with the plugin's name (``ACME-001``).
         what: the problem in one sentence, naming the thing (no trailing full stop).
         where: ``file:line`` or the name of the object.
         why: the reason, when it is not obvious from ``what``.

@@ -161,4 +161,4 @@ class RecipeSpec(Spec):
     """A named recipe: a YAML file inside a package, ``"package.module:file.yaml"``."""
 
     resource: str
-    """The file; what it may say is in docs/recipes.md."""
+    """The file; what it may say is in docs/reference/recipes.md."""

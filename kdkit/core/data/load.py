@@ -118,7 +118,7 @@ def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
             "KD-DATA-007",
             "the registry has no data",
             where=str(project.registry_path),
-            fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/data.md",
+            fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/howto/data.md",
         )
     parts = []
     for number, entry in enumerate(entries):

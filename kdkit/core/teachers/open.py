@@ -86,7 +86,7 @@ def open_answering(project: Project, name: str, device: str, *, reporter: Report
         raise KdkitError(
             "KD-TEACH-005",
             f"teacher '{name}' does not answer questions",
-            fix="choose a generating teacher: docs/models.md",
+            fix="choose a generating teacher: docs/reference/models.md",
         )
     return model.to(device) if isinstance(model, nn.Module) else model
 

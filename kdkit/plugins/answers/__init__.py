@@ -1,4 +1,4 @@
-"""Answers of generating models: metrics, boxes, and the evaluation task ``answers``. See docs/answers.md."""
+"""Answers of generating models: metrics, boxes, and the evaluation task ``answers``. See docs/reference/answers.md."""
 
 from __future__ import annotations
 

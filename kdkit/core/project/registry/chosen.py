@@ -57,7 +57,7 @@ class ChosenTeacher:
                 f"teacher '{self.name}' needs an architecture of its own",
                 where=self.where,
                 why=self.unavailable,
-                fix="install or write a plugin with a loader for it (docs/registry.md), then --loader LOADER",
+                fix="install or write a plugin with a loader for it (docs/reference/registry.md), then --loader LOADER",
                 code=ExitCode.MISSING,
             )
 

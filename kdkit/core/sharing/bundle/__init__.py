@@ -1,8 +1,8 @@
 """A project as one archive, for places without network: :func:`pack` here, :func:`unpack` there.
 
 A bundle is an uncompressed tar of plain files, the first of which, the manifest, has the size and sha256 of every
-other one. Uncompressed, because weights and features hardly become smaller (docs/offline.md has the figures), and so
-that the manifest's sizes bound what unpacking can write. No image and no caption is ever in it.
+other one. Uncompressed, because weights and features hardly become smaller (docs/reference/bundle.md has the figures),
+and so that the manifest's sizes bound what unpacking can write. No image and no caption is ever in it.
 """
 
 from kdkit.core.sharing.bundle.contents import PARTS, Item, collect

@@ -107,7 +107,7 @@ def _project(project: Project) -> list[Item]:
 
 
 def _paths_in(value: Any) -> Iterator[str]:
-    """The files of the project that a student's config names: see ``registry.yaml`` in docs/registry.md."""
+    """The files of the project that a student's config names: see ``registry.yaml`` in docs/reference/registry.md."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -227,7 +227,7 @@ def _wheels(folder: Path) -> list[Item]:
             "KD-BUNDLE-004",
             "no wheels here",
             where=str(folder),
-            fix="pip download --only-binary=:all: --dest DIR -r requirements.txt; see docs/offline.md",
+            fix="pip download --only-binary=:all: --dest DIR -r requirements.txt; see docs/howto/offline.md",
             code=ExitCode.MISSING,
         )
     return [Item(f"wheels/{path.name}", path, path.stat().st_size) for path in found]

@@ -67,7 +67,7 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
             "there is something already",
             where=str(to),
             why="a bundle becomes a new folder: it never changes a project",
-            fix="choose another --to; docs/offline.md says how a teacher comes from there into a project",
+            fix="choose another --to; docs/howto/offline.md says how a teacher comes from there into a project",
             code=ExitCode.FOUND,
         )
     if not to.parent.is_dir():

@@ -56,7 +56,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything but the weights; see docs/clinkd.md.
+    """Everything but the weights; see docs/reference/clinkd-student.md.
 
     Attributes:
         rope: variant of the language tower; ``vision_rope``: of the vision tower, None for the model's own.

@@ -154,7 +154,7 @@ class ClinkdStudent(nn.Module):
         ]
 
     def save(self, folder: Path) -> None:
-        """Write what stock transformers loads (or, with ``lora``, PEFT), and ``clinkd.json``; see docs/clinkd.md."""
+        """Write what stock transformers loads (with ``lora``: PEFT), and ``clinkd.json``."""
         from kdkit.plugins.students.clinkd.folder import save
 
         save(self, Path(folder))

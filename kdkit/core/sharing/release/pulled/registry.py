@@ -129,7 +129,7 @@ def _known(facts: LockedTeacher | None) -> list[str]:
 _HEAD = """\
 # Pulled from {repository} at {commit}: version {version} of its student.
 # You own this file: kdkit adds and removes teachers below and leaves every other byte alone. Add your data and teachers
-# ("kdkit add-teacher NAME"), then: kdkit distill --incremental. Every key is explained in docs/registry.md.
+# ("kdkit add-teacher NAME"), then: kdkit distill --incremental. Every key is explained in docs/reference/registry.md.
 """
 _WITH_USE = ("# What the student is for: research or commercial. The licenses of its teachers are judged by this.",)
 _WITH_STUDENT = ("# The student as it was made. An increment needs this entry unchanged.",)
@@ -146,7 +146,7 @@ _HIDDEN_ANSWERING = (
 )
 _HELD_BY_FEATURES = ("Its files are not published: it teaches what its features hold.",)
 _DATA = (
-    "# Your images and texts (docs/data.md); 'kdkit data check' looks at them. The author's are not published.",
+    "# Your images and texts (docs/howto/data.md); 'kdkit data check' looks at them. The author's are not published.",
     "data:",
     "#  - source: folder",
     "#    path: images",
