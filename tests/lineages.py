@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from kdkit.core.project.lineage import LINEAGE_FORMAT, Lineage
+from kdkit.core.project.lineage import EarlierHistory, Lineage
+from kdkit.core.project.manifest import write_manifest
+from kdkit.core.project.versions import HISTORY, LINEAGE
 
 
 def lineage(name: str = "v1", parent: str | None = None, **more: Any) -> Lineage:
@@ -15,6 +18,15 @@ def lineage(name: str = "v1", parent: str | None = None, **more: Any) -> Lineage
         before = plain.get(key)
         plain[key] = {**before, **value} if isinstance(before, Mapping) and isinstance(value, Mapping) else value
     return Lineage.from_json(plain)
+
+
+def write_version(folder: Path, own: Lineage, earlier: EarlierHistory | None = None) -> None:
+    """Write the records of a version beside what ``folder`` holds; last, its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LINEAGE).write_bytes(own.to_bytes())
+    if earlier is not None:
+        (folder / HISTORY).write_bytes(earlier.to_bytes())
+    write_manifest(folder)
 
 
 def teacher(
@@ -77,7 +89,7 @@ def _change(domain: str, points: float, low: float = -0.5, high: float = 4.5) ->
 def _plain(name: str, parent: str | None) -> dict[str, Any]:
     losses = [{"name": "fd", "weight": 1.0, "options": {}}, {"name": "crd", "weight": 0.5, "options": {}}]
     return {
-        "format": LINEAGE_FORMAT,
+        "format": Lineage.FORMAT,
         "version": name,
         "parent": parent,
         "created": "2026-03-01T12:00:00+00:00",

@@ -105,7 +105,7 @@ def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None
     both = toy.python(*launch, "-m", "kdkit", "distill", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
     assert both.code == 0, both.stderr[-3000:]
     assert both.json["version"] == "v2"  # one process prints
-    assert toy("versions", "show").json["training"]["processes"] == 2
+    assert toy("versions", "show").json["training"]["machine"]["processes"] == 2
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from kdkit.cli.push import _text
 from kdkit.core.project.lineage import EarlierHistory, Origin
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.versions import HISTORY
 from kdkit.core.sharing.hub import Uploaded, connect, plan_upload
 from kdkit.core.sharing.release.layout import README, RECORD, Record
@@ -39,7 +40,8 @@ def test_a_pulled_student_is_pushed_with_its_whole_history(kdkit_cli: Cli, hub: 
     first = lineage("v1", teachers=[bio], created="2026-01-01T00:00:00+00:00", published_under="cc-by-nc-4.0")
     lay_out(root, make_open_clip_folder, "v2", parent="v1", teachers=[{**bio, "inherited": True}])
     origin = Origin("lab/first", "c" * 40, "v1", hub.url)
-    (root / "versions" / "v2" / HISTORY).write_text(json.dumps(EarlierHistory(origin, (first,)).to_json()))
+    (root / "versions" / "v2" / HISTORY).write_bytes(EarlierHistory(origin, (first,)).to_bytes())
+    write_manifest(root / "versions" / "v2")
 
     environment = hub.environment() | {"HF_TOKEN": "hf_not_for_this_host"}
     outcome = kdkit_cli("push", "lab/second", "--json", env=environment)

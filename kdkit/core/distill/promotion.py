@@ -19,7 +19,6 @@ import kdkit
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
-from kdkit.core.distill.model.build import TASK_FILE
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
@@ -46,13 +45,12 @@ from kdkit.core.project.lineage import (
     TrustScore,
 )
 from kdkit.core.project.registry.chosen import chosen_teacher
-from kdkit.core.project.versions import CORRECTIONS, LINEAGE, Version, Versions, load_student
+from kdkit.core.project.versions import CORRECTIONS, EVALUATION, LINEAGE, SAMPLES, TASK, Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.distill.correction.loader import Corrections
     from kdkit.core.project.project import Project
 
-EVALUATION_FILE = "evaluation.json"
 STUDENT = "student"
 
 
@@ -142,10 +140,10 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
         student = run.task.student.to("cpu").eval()
         cast(Student, student).save(folder / "student")
         rest = {name: x for name, x in task_tensors(run.task).items() if not name.startswith("student.")}
-        save_file(rest, folder / TASK_FILE)
-        save_arrays({"digests": run.known_samples.view(np.int64)}, folder / "samples.safetensors")
-        evaluation.save(folder / EVALUATION_FILE)
-        lineage.save(folder / LINEAGE)
+        save_file(rest, folder / TASK)
+        save_arrays({"digests": run.known_samples.view(np.int64)}, folder / SAMPLES)
+        evaluation.save(folder / EVALUATION)
+        (folder / LINEAGE).write_bytes(lineage.to_bytes())
         if run.corrections is not None:
             write_rows(folder / CORRECTIONS, run.corrections.rows)
     if not refused:
@@ -160,9 +158,8 @@ def _parent_evaluation(
 
     A pulled version has no saved evaluation, and the data of a project may change.
     """
-    path = parent.folder / EVALUATION_FILE
-    if path.is_file():
-        before = Evaluation.load(path)
+    if EVALUATION in parent.manifest.files:
+        before = Evaluation.load(parent.file(EVALUATION))
         if all(_sample_ids(before, domain) == _sample_ids(after, domain) for domain in parent.lineage.data.known):
             return before
     reporter.say(f"evaluating {parent.name} on the same calibration samples")

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import PlainSerializer, PlainValidator
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.recipe import PreviousPart, Recipe
 
-LINEAGE_FORMAT = 2
 HUB = "https://huggingface.co"
 """Address of the default Hub."""
 
 
-class _Strict:
-    """Unknown keys in the JSON are errors."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
 @dataclass(frozen=True)
-class TrustScore(_Strict):
+class TrustScore(JsonRecord):
     """A teacher's accuracy on a domain, with its interval; None: not measured."""
 
     accuracy: float | None
@@ -36,7 +28,7 @@ class TrustScore(_Strict):
 
 
 @dataclass(frozen=True)
-class TeacherRecord(_Strict):
+class TeacherRecord(JsonRecord):
     """A teacher that the version, or one of its ancestors, learned from.
 
     Attributes:
@@ -62,7 +54,7 @@ class TeacherRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class InitialWeights(_Strict):
+class InitialWeights(JsonRecord):
     """Weights that the first version started from.
 
     Attributes:
@@ -75,7 +67,7 @@ class InitialWeights(_Strict):
 
 
 @dataclass(frozen=True)
-class StudentRecord(_Strict):
+class StudentRecord(JsonRecord):
     """The student: ``family`` and ``config`` of the registry, its ``identity()``, and where its weights started.
 
     ``start`` is set in published lineages only.
@@ -88,7 +80,7 @@ class StudentRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class DataRecord(_Strict):
+class DataRecord(JsonRecord):
     """Training data.
 
     Attributes:
@@ -112,7 +104,7 @@ class DataRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class Machine(_Strict):
+class Machine(JsonRecord):
     """Where the run was trained; ``building_seconds`` is the time before the first step."""
 
     processes: int
@@ -122,7 +114,7 @@ class Machine(_Strict):
 
 
 @dataclass(frozen=True)
-class TrainingRecord(_Strict):
+class TrainingRecord(JsonRecord):
     """Settings and course of the run; ``previous`` is None for a run from scratch."""
 
     steps: int
@@ -137,7 +129,7 @@ class TrainingRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class Environment(_Strict):
+class Environment(JsonRecord):
     """Versions of the software; ``plugins`` maps distribution -> version."""
 
     kdkit: str
@@ -148,7 +140,7 @@ class Environment(_Strict):
 
 
 @dataclass(frozen=True)
-class Scores(_Strict):
+class Scores(JsonRecord):
     """Metrics of the version: means over domains, and per domain."""
 
     split: str
@@ -157,7 +149,7 @@ class Scores(_Strict):
 
 
 @dataclass(frozen=True)
-class DomainChange(_Strict):
+class DomainChange(JsonRecord):
     """One domain before and after an increment, on the samples that both scored.
 
     Attributes:
@@ -181,7 +173,7 @@ class DomainChange(_Strict):
 
 
 @dataclass(frozen=True)
-class TeacherRetention(_Strict):
+class TeacherRetention(JsonRecord):
     """How much of a teacher the student holds, where that teacher is trusted.
 
     Attributes:
@@ -199,7 +191,7 @@ class TeacherRetention(_Strict):
 
 
 @dataclass(frozen=True)
-class GuardRecord(_Strict):
+class GuardRecord(JsonRecord):
     """Verdict of the promotion guard; ``failed`` and ``uncertain`` name domains."""
 
     promoted: bool
@@ -209,7 +201,7 @@ class GuardRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class RetentionRecord(_Strict):
+class RetentionRecord(JsonRecord):
     """The comparison with the parent; ``mean``, ``low`` and ``high`` are None without a common domain."""
 
     domains: Mapping[str, DomainChange]
@@ -230,7 +222,7 @@ class RetentionRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class CorrectionRound(_Strict):
+class CorrectionRound(JsonRecord):
     """Counts of one round of correction."""
 
     step: int
@@ -243,7 +235,7 @@ class CorrectionRound(_Strict):
 
 
 @dataclass(frozen=True)
-class CorrectionRecord(_Strict):
+class CorrectionRecord(JsonRecord):
     """Answers that were corrected during training.
 
     Attributes:
@@ -262,7 +254,7 @@ class CorrectionRecord(_Strict):
 
 
 @dataclass(frozen=True)
-class Lineage(_Strict):
+class Lineage(JsonRecord):
     """Everything that a version comes from.
 
     Attributes:
@@ -274,6 +266,8 @@ class Lineage(_Strict):
         correction: None where nothing was corrected.
         published_under: license of the release; set in published lineages only.
     """
+
+    FORMAT: ClassVar[int] = 2
 
     version: str
     parent: str | None
@@ -299,27 +293,6 @@ class Lineage(_Strict):
         """The guard's verdict, where there was one."""
         return None if self.retention is None else self.retention.guard
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; the inverse of :meth:`from_json`."""
-        return {"format": LINEAGE_FORMAT, **_adapter().dump_python(self, mode="json")}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Lineage:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: anything else, or another format.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError("not a mapping")
-        if data.get("format") != LINEAGE_FORMAT:
-            raise ValueError(f"format {data.get('format')!r}; this kdkit reads {LINEAGE_FORMAT}")
-        return _adapter().validate_python({key: value for key, value in data.items() if key != "format"})
-
-    def save(self, path: Path) -> None:
-        """Write ``path``."""
-        path.write_text(json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
     @classmethod
     def load(cls, path: Path) -> Lineage:
         """Read ``path``.
@@ -328,13 +301,17 @@ class Lineage(_Strict):
             KdkitError: a missing or damaged file, or another format.
         """
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from None
+            raise damaged_record(path, error) from None
+
+
+History = tuple[Annotated[Lineage, PlainValidator(Lineage.from_json), PlainSerializer(Lineage.to_json)], ...]
+"""Lineages inside another record, each with its format."""
 
 
 @dataclass(frozen=True)
-class Origin(_Strict):
+class Origin(JsonRecord):
     """The release that a project was pulled from; ``endpoint`` is the address of its Hub."""
 
     repository: str
@@ -344,21 +321,16 @@ class Origin(_Strict):
 
 
 @dataclass(frozen=True)
-class EarlierHistory:
+class EarlierHistory(JsonRecord):
     """Lineages of ancestors that are not in the project: of a version that was pulled, or bundled alone.
 
     Attributes:
         origin: None for a version that never was on a Hub.
-        lineages: of all ancestors, oldest first.
+        history: lineages of all ancestors, oldest first.
     """
 
     origin: Origin | None
-    lineages: tuple[Lineage, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        origin = None if self.origin is None else vars(self.origin).copy()
-        return {"origin": origin, "history": [lineage.to_json() for lineage in self.lineages]}
+    history: History
 
     @classmethod
     def load(cls, path: Path) -> EarlierHistory:
@@ -368,14 +340,13 @@ class EarlierHistory:
             KdkitError: a missing or damaged file.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            origin = None if data["origin"] is None else Origin(**data["origin"])
-            return cls(origin, tuple(map(Lineage.from_json, data["history"])))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unreadable(path, error) from None
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise damaged_record(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> KdkitError:
+def damaged_record(path: Path, error: Exception) -> KdkitError:
+    """The error for a record of a version that cannot be read."""
     return KdkitError(
         "KD-PROJ-005",
         f"{path.name} of version {path.parent.name} is missing or damaged",
@@ -384,8 +355,3 @@ def _unreadable(path: Path, error: Exception) -> KdkitError:
         fix="restore it from a backup or pull the version again; another version: kdkit rollback VERSION",
         code=ExitCode.MISSING,
     )
-
-
-@cache
-def _adapter() -> TypeAdapter[Lineage]:
-    return TypeAdapter(Lineage)

@@ -1,7 +1,7 @@
 """The student's history: promoted versions, candidates kept aside, and the lineage inside each.
 
 ``versions/vN/`` holds ``student/`` (what stock libraries load), ``task.safetensors`` (heads, aligners, losses),
-``samples.safetensors`` (digests of what it was taught), ``lineage.json`` and ``evaluation.json``.
+``samples.safetensors`` (digests of what it was taught), ``lineage.json``, ``evaluation.json`` and ``manifest.json``.
 ``versions/current`` names the current one. A candidate that the guard refused lies in ``versions/candidates/vN/``.
 """
 
@@ -21,6 +21,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_array
 from kdkit.core.contracts import Student, StudentSpec
 from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
+from kdkit.core.project.manifest import MANIFEST, Manifest, write_manifest
 from kdkit.core.project.project import Project
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
     from kdkit.core.plugin_system.catalogue import Catalogue
 
+EVALUATION = "evaluation.json"
 LINEAGE = "lineage.json"
+SAMPLES = "samples.safetensors"
+TASK = "task.safetensors"
 CANDIDATES = "candidates"
 CORRECTIONS = "corrections.jsonl"
 """Of a version that was corrected while it was trained: a row per correction."""
@@ -48,6 +52,23 @@ class Version:
     def student_folder(self) -> Path:
         return self.folder / "student"
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Size and hash of every file."""
+        return Manifest.load(self.folder)
+
+    def file(self, name: str) -> Path:
+        """The path of a file, checked against the manifest.
+
+        Raises:
+            KdkitError: it is missing or was changed.
+        """
+        return self.manifest.checked(self.folder, name)
+
+    def check(self) -> None:
+        """Raises: KdkitError when a file is missing or was changed."""
+        self.manifest.check(self.folder)
+
     @property
     def refused(self) -> bool:
         """True for a candidate that the guard kept aside."""
@@ -56,18 +77,16 @@ class Version:
     @cached_property
     def lineage(self) -> Lineage:
         """Where its knowledge comes from."""
-        return Lineage.load(self.folder / LINEAGE)
+        return Lineage.load(self.file(LINEAGE))
 
     @cached_property
     def earlier(self) -> EarlierHistory | None:
         """Of a version that was pulled, or bundled without its ancestors: their lineages."""
-        path = self.folder / HISTORY
-        return EarlierHistory.load(path) if path.is_file() else None
+        return EarlierHistory.load(self.file(HISTORY)) if HISTORY in self.manifest.files else None
 
     def known_samples(self) -> np.ndarray[Any, Any]:
         """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
-        fix = f"restore {self.folder.name} from a copy, or go back to another version: kdkit rollback"
-        return read_array(self.folder / "samples.safetensors", "digests", fix=fix).view("uint64")
+        return read_array(self.file(SAMPLES), "digests").view("uint64")
 
 
 class Versions:
@@ -88,7 +107,7 @@ class Versions:
     def _in(folder: Path) -> tuple[str, ...]:
         if not folder.is_dir():
             return ()
-        found = [p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / LINEAGE).is_file()]
+        found = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and _is_version(path)]
         return tuple(sorted(found, key=lambda name: int(name[1:])))
 
     def current(self) -> Version | None:
@@ -147,7 +166,7 @@ class Versions:
         chain = self.ancestry(version)
         start = max((number for number, item in enumerate(chain) if item.earlier), default=0)
         before = chain[start].earlier
-        return (*(before.lineages if before else ()), *(item.lineage for item in chain[start:]))
+        return (*(before.history if before else ()), *(item.lineage for item in chain[start:]))
 
     def origin(self, version: Version) -> Origin | None:
         """The release that the project was pulled from, if the version comes from it."""
@@ -162,9 +181,10 @@ class Versions:
 
     @contextmanager
     def writing(self, name: str, *, refused: bool) -> Iterator[Path]:
-        """A folder to fill; it appears under its name only when the block ends without an error."""
+        """A folder to fill; it gets its manifest and its name when the block ends without an error."""
         with new_folder((self.root / CANDIDATES if refused else self.root) / name) as draft:
             yield draft
+            write_manifest(draft)
 
     def make_current(self, name: str) -> None:
         """Point ``current`` at a promoted version; instant and atomic."""
@@ -207,15 +227,24 @@ class Versions:
         return self.get(name)
 
 
+def _is_version(folder: Path) -> bool:
+    """False for what is left of a version that was deleted in part."""
+    return any((folder / name).is_file() for name in (LINEAGE, MANIFEST))
+
+
 def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:
     """The student of a version (or of a version's folder), in eval mode, on the CPU.
 
     ``catalogue`` knows the student's family; by default that of the project that the version lies in, which keeps
     names to the plugins that they were pinned to; elsewhere everything that is installed.
+
+    Raises:
+        KdkitError: a file of the version is missing or was changed.
     """
     from kdkit.core.plugin_system.discovery import resolve
 
     version = where if isinstance(where, Version) else Version(Path(where).name, Path(where))
+    version.check()
     catalogue = catalogue or Project.catalogue_at(version.folder)
     student: Any = resolve(catalogue.spec(StudentSpec, version.lineage.student.family).loader)(version.student_folder)
     student.eval()

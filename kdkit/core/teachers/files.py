@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
 DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
@@ -134,12 +134,6 @@ def copy_file(name: str, source: Path, into: Path, *, link: bool) -> None:
         else:
             return
     shutil.copy2(origin, target)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def describe_files(folder: Path) -> dict[str, FileFact]:

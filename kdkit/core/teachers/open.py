@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.contracts import SETTINGS, Answering, LoaderSpec, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.project.registry.lock import FileFact, LockedTeacher
 from kdkit.core.teachers.fetch import Materialized, fetch
-from kdkit.core.teachers.files import is_license_or_card, require_same_files, sha256_of
+from kdkit.core.teachers.files import is_license_or_card, require_same_files
 from kdkit.core.teachers.license import require_permission
 from kdkit.core.teachers.probe import freeze, identity_of
 from kdkit.core.teachers.source import parse_source, source_folder

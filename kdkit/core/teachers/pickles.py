@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.project.registry.lock import MadeFrom
-from kdkit.core.teachers.files import PICKLES, sha256_of
+from kdkit.core.teachers.files import PICKLES
 
 _NESTED = ("state_dict", "model_state_dict")
 

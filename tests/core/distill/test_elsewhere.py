@@ -18,6 +18,7 @@ from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import to_text
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.versions import Versions
 from tests.core.distill.building import build_prepared
 from tests.toy_project import RECIPE, make_project, open_project
@@ -57,6 +58,7 @@ def elsewhere(authors: Path, root: Path, domains: tuple[str, ...], recipe: str =
     (root / "toy.yaml").write_text(recipe, encoding="utf-8")
     shutil.copytree(authors / "versions", root / "versions")
     (root / "versions" / "v1" / "evaluation.json").unlink()
+    write_manifest(root / "versions" / "v1")
     registry = root / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("guard: {tolerance: 10}", "guard: {tolerance: 100}")
     registry.write_text(text, encoding="utf-8")
@@ -131,6 +133,7 @@ def test_heads_that_the_parent_lost_are_fitted_again(authors: Path, tmp_path: Pa
     version = root / "versions" / "v1"
     whole = load_file(version / "task.safetensors")
     save_file({name: x for name, x in whole.items() if "@radio" not in name}, version / "task.safetensors")
+    write_manifest(version)
     other_pictures(root)
     project = open_project(root)
     prepared = prepare(project, Options(incremental=True), Silent())

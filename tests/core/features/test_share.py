@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.project import Project
-from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.lock import FileFact, Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
 from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
@@ -113,16 +112,17 @@ def test_licenses_decide_who_may_share(facts: LicenseFacts, public: bool, licens
     assert caught.value.code == ExitCode.DENIED
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"format": "kdkit-shared-features", "format_version": 9}'])
-def test_records_of_others_are_refused(text: str) -> None:
-    with pytest.raises(KdkitError):
-        FeaturesRecord.from_json(text, "alice/x")
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"format": 9}', '{"format": 2}'])
+def test_other_records_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "record").write_text(text)
+    with raises_error("KD-SHARE-001", where="alice/x", code=ExitCode.MISSING):
+        FeaturesRecord.load(tmp_path / "record", "alice/x")
 
 
 def test_a_record_comes_back() -> None:
     column = SharedColumn(FINGERPRINT, {"a": "b"}, "hf:a/b", "c" * 40, "mit", {"image": "3 float16"}, 2, 1, {"ct": 2})
-    record = FeaturesRecord("1.0", {"radio": column}, {"README.md": {"size": 1, "sha256": "0" * 64}})
-    assert FeaturesRecord.from_json(json.dumps(record.to_json()), "x") == record
+    record = FeaturesRecord("1.0", {"radio": column}, {"README.md": FileFact(size=1, sha256="0" * 64)})
+    assert FeaturesRecord.from_bytes(record.to_bytes()) == record
 
 
 # ------------------------------------------------------------------------------------- the Hub

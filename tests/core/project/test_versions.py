@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from kdkit.core.base.errors import ExitCode
+from kdkit.core.project.manifest import MANIFEST, Manifest, write_manifest
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import LINEAGE, Versions
+from kdkit.core.project.versions import LINEAGE, SAMPLES, TASK, Versions, load_student
 from tests.errors import raises_error
 from tests.lineages import lineage
 
@@ -20,7 +23,7 @@ def versions(tmp_path: Path) -> Versions:
 
 def make(versions: Versions, name: str, parent: str | None = None, *, refused: bool = False) -> None:
     with versions.writing(name, refused=refused) as folder:
-        lineage(name, parent).save(folder / LINEAGE)
+        (folder / LINEAGE).write_bytes(lineage(name, parent).to_bytes())
     if not refused:
         versions.make_current(name)
 
@@ -90,20 +93,49 @@ def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> No
     assert versions.rollback("v1").name == "v1"
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80" * 64, None])
-def test_damaged_samples_are_one_error(versions: Versions, content: bytes | None) -> None:
-    make(versions, "v1")
-    path = versions.root / "v1" / "samples.safetensors"
-    path.unlink(missing_ok=True) if content is None else path.write_bytes(content)
-    with raises_error("KD-BASE-040", where=str(path), mentions=("v1", "kdkit rollback"), code=ExitCode.MISSING):
-        versions.get().known_samples()
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', '{"format": 2}', None])
-def test_a_damaged_lineage_is_one_error(versions: Versions, text: str | None) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', '{"format": 2}'])
+def test_a_damaged_lineage_is_one_error(versions: Versions, text: str) -> None:
     make(versions, "v1")
     version, path = versions.get(), versions.root / "v1" / LINEAGE
-    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    write_manifest(path.parent)
     with raises_error("KD-PROJ-005", where=str(path), mentions=(LINEAGE, "v1")) as caught:
         _ = version.lineage
     assert caught.value.code == ExitCode.MISSING
+
+
+@pytest.mark.parametrize("name", ["student/weights", TASK, SAMPLES, LINEAGE])
+def test_a_changed_byte_is_found(versions: Versions, name: str) -> None:
+    with versions.writing("v1", refused=False) as folder:
+        (folder / "student").mkdir()
+        for file in ("student/weights", TASK, SAMPLES):
+            (folder / file).write_bytes(b"0123456789")
+        (folder / LINEAGE).write_bytes(lineage("v1").to_bytes())
+    path = versions.root / "v1" / name
+    versions.get("v1").check()
+    content, stat = path.read_bytes(), path.stat()
+    path.write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    for read in (
+        versions.get("v1").check,
+        lambda: versions.get("v1").file(name),
+        lambda: load_student(path.parents[name.count("/")]),
+    ):
+        with raises_error("KD-PROJ-014", where=str(path), mentions=(name, "v1"), code=ExitCode.FOUND):
+            read()
+    path.unlink()
+    with raises_error("KD-PROJ-014", where=str(path), mentions=("missing",)):
+        versions.get("v1").check()
+
+
+def test_a_version_without_its_manifest_is_one_error(versions: Versions) -> None:
+    make(versions, "v1")
+    (versions.root / "v1" / MANIFEST).unlink()
+    with raises_error("KD-PROJ-005", where=str(versions.root / "v1" / MANIFEST)):
+        versions.get("v1").check()
+
+
+def test_a_manifest_names_only_files_of_the_version(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps({"format": 1, "files": {"../x": {"size": 1, "sha256": "0" * 64}}}))
+    with raises_error("KD-PROJ-005", mentions=("../x",)):
+        Manifest.load(tmp_path)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.teachers import add_teacher, open_teacher
-from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.pickles import convert_pickles
 from tests.core.teachers import stub
 from tests.errors import raises_error

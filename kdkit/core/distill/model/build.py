@@ -32,7 +32,7 @@ from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
 from kdkit.core.project.recipe import Recipe, signals_read
-from kdkit.core.project.versions import Version
+from kdkit.core.project.versions import TASK, Version
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,8 +43,6 @@ ROWS = 4096
 """Rows read from the store at a time to fit something on them."""
 FIT_ROWS, FIT_ANSWERS = 2048, 256
 """Samples on which a new teacher's heads are fitted; answers have a row per token, so fewer of them."""
-TASK_FILE = "task.safetensors"
-"""File of a version: the task without the student (heads, aligners, norms, parameters of losses)."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +275,7 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
 
     Tensors of a teacher that changed since start anew; so does everything if the recipe's space is another one.
     """
-    path = parent.folder / TASK_FILE
-    saved = read_tensors(path, fix=f"restore {parent.name} from a copy, or go back to another version: kdkit rollback")
+    saved = read_tensors(parent.file(TASK))
     before, now = parent.lineage.recipe, plan.recipe
     parts = ("heads", "space", "shared_towers", "aligner", "targets")
     if any(getattr(before, part) != getattr(now, part) for part in parts):

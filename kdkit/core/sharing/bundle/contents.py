@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.project.lineage import EarlierHistory
+from kdkit.core.project.manifest import MANIFEST, Manifest
+from kdkit.core.project.registry.lock import FileFact
+from kdkit.core.project.versions import CORRECTIONS, HISTORY, Version, Versions
 from kdkit.core.sharing.bundle.manifest import REQUIREMENTS
 from kdkit.core.sharing.bundle.needs import plugin_pins, without_wheel
 from kdkit.core.teachers.files import list_folder
@@ -18,7 +22,6 @@ if TYPE_CHECKING:
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.lock import Lock, LockedTeacher
-    from kdkit.core.project.versions import Version, Versions
 
 PARTS = ("teachers", "features", "versions")
 """What ``--with`` can name. ``registry.yaml``, the lock, the recipe and the requirements are always inside."""
@@ -195,29 +198,27 @@ def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | No
 
 def _versions(project: Project, everything: bool) -> Iterator[Item]:
     """Without what was corrected: texts of the samples."""
-    from kdkit.core.project.versions import CORRECTIONS, Versions
-
     versions = Versions(project)
     current = versions.current()
     if current is None:
         return
     yield _file(project, versions.root / "current")
     for name in versions.names() if everything else (current.name,):
-        yield from (item for item in _folder(project, versions.root / name) if not item.path.endswith(CORRECTIONS))
-    if not everything:
-        yield from _history(project, versions, current)
+        yield from _version(project, versions, versions.get(name), alone=not everything)
 
 
-def _history(project: Project, versions: Versions, version: Version) -> Iterator[Item]:
-    """The lineages of the ancestors, which stay behind; a version that was pulled has them already."""
-    from kdkit.core.project.lineage import EarlierHistory
-    from kdkit.core.project.versions import HISTORY
-
-    lineages = versions.history(version)[:-1]
-    if lineages and not version.earlier:
-        body = EarlierHistory(versions.origin(version), lineages).to_json()
-        content = (json.dumps(body, indent=1) + "\n").encode()
-        yield Item((version.folder / HISTORY).relative_to(project.root).as_posix(), content, len(content))
+def _version(project: Project, versions: Versions, version: Version, *, alone: bool) -> Iterator[Item]:
+    """The files of its manifest without the corrections; ``alone``: with the lineages of its ancestors instead."""
+    files = {name: fact for name, fact in version.manifest.files.items() if name != CORRECTIONS}
+    prefix = version.folder.relative_to(project.root).as_posix()
+    for name, fact in files.items():
+        yield Item(f"{prefix}/{name}", version.folder / name, fact.size, fact.sha256)
+    if alone and not version.earlier and (lineages := versions.history(version)[:-1]):
+        history = EarlierHistory(versions.origin(version), lineages).to_bytes()
+        files[HISTORY] = FileFact(size=len(history), sha256=hashlib.sha256(history).hexdigest())
+        yield Item(f"{prefix}/{HISTORY}", history, len(history))
+    manifest = Manifest(files).to_bytes()
+    yield Item(f"{prefix}/{MANIFEST}", manifest, len(manifest))
 
 
 def _wheels(folder: Path) -> list[Item]:

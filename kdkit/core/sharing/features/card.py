@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.licenses import LicenseFacts
+from kdkit.core.project.registry.lock import FileFact
 
-FORMAT = "kdkit-shared-features"
-FORMAT_VERSION = 1
 RECORD = "kdkit-features.json"
 README = "README.md"
 STORE = "features"
 """The folder of the repository that is a feature store, as in a project."""
 
 
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 @dataclass(frozen=True)
-class SharedColumn:
+class SharedColumn(JsonRecord):
     """One column of a data set repository; its files lie in ``features/<teacher>/<first 12 of fingerprint>/``.
 
     Attributes:
@@ -31,7 +37,7 @@ class SharedColumn:
         domains: domain -> samples.
     """
 
-    fingerprint: str
+    fingerprint: Fingerprint
     parts: Mapping[str, str]
     source: str
     commit: str | None
@@ -43,56 +49,33 @@ class SharedColumn:
 
 
 @dataclass(frozen=True)
-class FeaturesRecord:
+class FeaturesRecord(JsonRecord):
     """``kdkit-features.json``: the columns, and size and sha256 of every other file."""
+
+    FORMAT: ClassVar[int] = 2
 
     kdkit: str
     columns: Mapping[str, SharedColumn]
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; the inverse of :meth:`from_json`."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "kdkit": self.kdkit,
-            "columns": {name: asdict(column) for name, column in self.columns.items()},
-            "files": {name: dict(facts) for name, facts in self.files.items()},
-        }
+    files: Mapping[str, FileFact]
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> FeaturesRecord:
-        """Raises: KdkitError when it is something else, or of a newer kdkit."""
+    def load(cls, path: Path, where: str) -> FeaturesRecord:
+        """Read the record of the repository ``where``.
+
+        Raises:
+            KdkitError: it is missing, something else, or of another format.
+        """
         try:
-            raw = json.loads(text)
-            if raw["format"] != FORMAT:
-                raise ValueError(f"format is {raw['format']!r}")
-            version = int(raw["format_version"])
-            if version <= FORMAT_VERSION:
-                columns = {name: _column(facts) for name, facts in raw["columns"].items()}
-                files = {name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in raw["files"].items()}
-                return cls(str(raw["kdkit"]), columns, files)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise KdkitError(
                 "KD-SHARE-001",
-                "not a data set of features that kdkit has pushed",
+                "not a data set of features that this kdkit can read",
                 where=where,
                 why=f"{RECORD}: {error}",
+                fix="name a repository of 'kdkit features push'; one of a newer kdkit needs: pip install -U kdkit",
                 code=ExitCode.MISSING,
             ) from None
-        raise KdkitError(
-            "KD-SHARE-002",
-            f"features of format {version}; this kdkit reads up to {FORMAT_VERSION}",
-            where=where,
-            fix="pip install -U kdkit",
-        )
-
-
-def _column(facts: Mapping[str, Any]) -> SharedColumn:
-    column = SharedColumn(**facts)
-    if not re.fullmatch(r"[0-9a-f]{64}", column.fingerprint):
-        raise ValueError(f"{column.fingerprint!r} is no fingerprint")
-    return column
 
 
 def license_to_share(name: str, facts: LicenseFacts, *, public: bool) -> str:

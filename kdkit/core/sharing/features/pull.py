@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.store import PREFIX, FeatureStore
-from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.lock import FileFact, Lock
 from kdkit.core.sharing.features.card import RECORD, STORE, FeaturesRecord, SharedColumn
-from kdkit.core.teachers.files import sha256_of
 from kdkit.core.teachers.open import fingerprint_parts
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def pull_features(
             return [path for path in there if path == RECORD]
 
         first = download(hub, repo, "dataset", revision, staging / "record", select=record_alone, reporter=reporter)
-        record = _record(first.folder, repo)
+        record = FeaturesRecord.load(first.folder / RECORD, repo)
         wanted = _wanted(project, repo, record, teachers)
         listed = _listed(repo, record, wanted, there)
         known = _hashes(project, wanted, listed)
-        fetch = sorted(path for path, facts in listed.items() if facts["sha256"] not in known)
+        fetch = sorted(path for path, facts in listed.items() if facts.sha256 not in known)
         got = download(hub, repo, "dataset", first.commit, staging / "files", select=lambda _: fetch, reporter=reporter)
         _same_content(repo, got, listed)
         columns = [_verified(got.folder, name, facts, reporter) for name, facts in wanted.items()]
@@ -108,12 +108,6 @@ def _staging(project: Project, repo: str) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _record(folder: Path, repo: str) -> FeaturesRecord:
-    path = folder / RECORD
-    text = path.read_text(encoding="utf-8") if path.is_file() else "{}"
-    return FeaturesRecord.from_json(text, repo)
 
 
 def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Sequence[str]) -> dict[str, SharedColumn]:
@@ -163,7 +157,7 @@ def _of(name: str, column: SharedColumn, path: str) -> bool:
 
 def _listed(
     repo: str, record: FeaturesRecord, wanted: Mapping[str, SharedColumn], there: Sequence[str]
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, FileFact]:
     """Files of the wanted columns, as the record has them.
 
     Raises:
@@ -181,18 +175,18 @@ def _listed(
     }
 
 
-def _hashes(project: Project, wanted: Mapping[str, SharedColumn], listed: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _hashes(project: Project, wanted: Mapping[str, SharedColumn], listed: Mapping[str, FileFact]) -> set[str]:
     """sha256 of the project's shards that may be among those listed."""
-    sizes = {facts["size"] for path, facts in listed.items() if path.endswith(".h5")}
+    sizes = {facts.size for path, facts in listed.items() if path.endswith(".h5")}
     folders = [project.features / name / column.fingerprint[:PREFIX] for name, column in wanted.items()]
     shards = [path for folder in folders for path in folder.glob("shard-*.h5") if path.stat().st_size in sizes]
     return {sha256_of(path) for path in shards}
 
 
-def _same_content(repo: str, got: Downloaded, listed: Mapping[str, Mapping[str, Any]]) -> None:
+def _same_content(repo: str, got: Downloaded, listed: Mapping[str, FileFact]) -> None:
     for path, found in got.files.items():
-        if path not in listed or found != listed[path]["sha256"]:
-            expected = listed[path]["sha256"] if path in listed else "none"
+        if path not in listed or found != listed[path].sha256:
+            expected = listed[path].sha256 if path in listed else "none"
             raise _tampered(repo, f"'{path}' was changed", f"{RECORD} has sha256 {expected}, the file has {found}")
 
 

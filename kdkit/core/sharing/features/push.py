@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import answers_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 
@@ -158,12 +158,11 @@ def _complete(project: Project, folder: Path, repo: str, columns: dict[str, Shar
 
     Shards hold numbers, and what ``column.json`` holds: in gigabytes of numbers a short name would occur by chance.
     """
-    from kdkit.core.sharing.release.layout import file_facts
     from kdkit.core.sharing.release.redact import check_nothing_leaks
 
     (folder / README).write_text(card(repo, columns), encoding="utf-8")
-    record = FeaturesRecord(kdkit.__version__, columns, file_facts(folder))
-    (folder / RECORD).write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
+    record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=RECORD))
+    (folder / RECORD).write_bytes(record.to_bytes())
     check_nothing_leaks(folder, [str(project.root.resolve()), str(Path.home())], without=(".h5",))
 
 

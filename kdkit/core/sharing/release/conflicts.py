@@ -61,7 +61,7 @@ def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
         path = hub.api.hf_hub_download(plan.repo, RECORD, revision=plan.parent, cache_dir=folder)
         try:
             return Record.load(Path(path))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise _foreign(hub, plan, f"{RECORD}: {error}") from None
 
 

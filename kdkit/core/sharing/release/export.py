@@ -13,7 +13,8 @@ from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Reporter, Silent
 from kdkit.core.project.lineage import Lineage, Origin
-from kdkit.core.sharing.release.layout import RECORD, Record, file_facts
+from kdkit.core.project.manifest import describe_folder
+from kdkit.core.sharing.release.layout import RECORD, Record
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -202,7 +203,7 @@ def _seal(
         checks=checks,
         environment=environment,
         origin=origin,
-        files=file_facts(folder),
+        files=describe_folder(folder, without=RECORD),
     )
     record.save(folder)
     return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -187,6 +186,6 @@ def _write_project(root: Path, release: PulledRelease) -> None:
         for name in (TASK, SAMPLES):
             shutil.copyfile(release.folder / name, folder / below_kdkit(name))
         earlier = EarlierHistory(release.origin, record.history[:-1])
-        (folder / HISTORY).write_text(json.dumps(earlier.to_json(), indent=1) + "\n", encoding="utf-8")
-        record.lineage.save(folder / LINEAGE)
+        (folder / HISTORY).write_bytes(earlier.to_bytes())
+        (folder / LINEAGE).write_bytes(record.lineage.to_bytes())
     versions.make_current(record.version)

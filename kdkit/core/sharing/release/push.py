@@ -10,6 +10,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.release.conflicts import tag_of_successor
+from kdkit.core.sharing.release.layout import AdapterBase
 from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
 
 if TYPE_CHECKING:
@@ -193,14 +194,14 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
     )
 
 
-def look_for_base(hub: Hub, base: Mapping[str, str], reporter: Reporter) -> None:
+def look_for_base(hub: Hub, base: AdapterBase, reporter: Reporter) -> None:
     """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
     from kdkit.core.sharing.hub import explained
     from kdkit.core.sharing.hub.remote import look_at
 
-    with explained(f"{base['repository']}@{base['commit']}", hub):
-        if look_at(hub, base["repository"], "model", base["commit"]) is None:
-            reporter.warn(f"{base['repository']}, which the adapters belong to, is not to be seen at {hub.endpoint}")
+    with explained(f"{base.repository}@{base.commit}", hub):
+        if look_at(hub, base.repository, "model", base.commit) is None:
+            reporter.warn(f"{base.repository}, which the adapters belong to, is not to be seen at {hub.endpoint}")
 
 
 def _tag(project: Project, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kdkit
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.lineage import HUB, InitialWeights
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
@@ -25,12 +26,13 @@ from kdkit.core.sharing.release.layout import (
     KDKIT,
     LOCK,
     RECIPE,
+    RECORD,
     REGISTRY,
     RESULTS,
     SAMPLES,
     TASK,
+    AdapterBase,
     Record,
-    file_facts,
 )
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import (
@@ -120,7 +122,7 @@ def assemble_release(
         endpoint=endpoint,
     )
     write_card(to, facts)
-    record = replace(record, files=file_facts(to))
+    record = replace(record, files=describe_folder(to, without=RECORD))
     record.save(to)
     check_nothing_leaks(to, [*_places(project), str(to)])
     return Release(to, record, ancestry.license, form.lines, ancestry.warnings)
@@ -150,7 +152,7 @@ def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, f
         checks=form.checks,
         environment=form.environment,
         origin=Versions(project).origin(version),
-        base=None if form.base is None else {"repository": form.base.repository, "commit": form.base.commit},
+        base=None if form.base is None else AdapterBase(form.base.repository, form.base.commit),
     )
 
 
@@ -167,7 +169,7 @@ def check_repository(repo: str) -> None:
 def _base_model(record: Record, start: InitialWeights | None) -> str:
     """The Hub's ``base_model``: what adapters belong to; the release that was pulled; the initial checkpoint."""
     if record.base is not None:
-        return record.base["repository"]
+        return record.base.repository
     if record.origin is not None:
         return record.origin.repository if record.origin.repository != record.repository else ""
     return start.repository if start is not None else ""
@@ -177,10 +179,7 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
     """The folder ``kdkit/``: what somebody else needs to teach this student more."""
     (to / KDKIT).mkdir()
     for name in (TASK, SAMPLES):
-        source = version.folder / Path(name).name
-        if not source.is_file():
-            raise KdkitError("KD-REL-026", f"{version.name} is not complete", where=str(source), code=ExitCode.MISSING)
-        shutil.copyfile(source, to / name)
+        shutil.copyfile(version.file(Path(name).name), to / name)
     recipe, named = version.lineage.recipe, _named_recipe(project, version)
     if named is None:
         (to / RECIPE).write_text(

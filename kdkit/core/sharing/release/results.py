@@ -12,14 +12,12 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.project.versions import EVALUATION, Version
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
-    from kdkit.core.project.versions import Version
 
 FORMAT = 1
-EVALUATION = "evaluation.json"
-"""Inside a version: what the guard read, on the calibration split."""
 NOTES = {
     "test": "The test split took no part in training, trust or promotion.",
     "calibration": "The calibration split also decided trust and promotion: these figures flatter the student. "
@@ -42,10 +40,9 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
             )
         continual = None if found.continual is None else found.continual.to_json()
         return _results(version.name, found.evaluation, continual=continual)
-    saved = version.folder / EVALUATION
-    if not saved.is_file():
+    if EVALUATION not in version.manifest.files:
         return _results(version.name, Evaluation("none", (), ()), continual=None)
-    return _results(version.name, Evaluation.load(saved), continual=None)
+    return _results(version.name, Evaluation.load(version.file(EVALUATION)), continual=None)
 
 
 def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:

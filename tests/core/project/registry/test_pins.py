@@ -15,12 +15,12 @@ from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pins import pin_names
-from kdkit.core.project.versions import LINEAGE, load_student
+from kdkit.core.project.versions import load_student
 from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
 from tests.conftest import Cli, InstallPlugin
 from tests.core.teachers import stub
 from tests.errors import raises_error
-from tests.lineages import lineage
+from tests.lineages import lineage, write_version
 
 REGISTRY = """\
 version: 1
@@ -174,7 +174,7 @@ def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pyt
     inside, outside = root / "versions" / "v1", tmp_path_factory.mktemp("outside") / "v1"
     for folder in (inside, outside):
         folder.mkdir(parents=True)
-        lineage(student={"family": "toy"}).save(folder / LINEAGE)
+        write_version(folder, lineage(student={"family": "toy"}))
     Lock(providers={"student": {"toy": "kdkit-gone"}}).save(root / "registry.lock")
     assert Project.catalogue_at(inside).pins["student"] == {"toy": "kdkit-gone"}
     assert Project.catalogue_at(outside) is load_catalogue()

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,15 +25,16 @@ from kdkit.core.distill.run import Options, distill
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.status import verify_columns
 from kdkit.core.project.lineage import EarlierHistory, Origin
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.versions import LINEAGE, Versions, load_student
+from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.bundle import PARTS, Packed, check, collect, pack, unpack
 from kdkit.core.sharing.bundle.manifest import MANIFEST
 from kdkit.core.teachers import open_teacher
 from tests.core.sharing.bundle.test_unpacking import tree
 from tests.errors import raises_error
-from tests.lineages import lineage
+from tests.lineages import lineage, write_version
 from tests.toy_project import make_project, open_project
 
 
@@ -145,6 +147,7 @@ def test_the_current_version_or_all_of_them(copy: Project) -> None:
     (versions / ".v4.draft-x").mkdir()
     (versions / "current").write_text("v2\n")
     (versions / "v2" / "corrections.jsonl").write_text("{}\n")
+    write_manifest(versions / "v2")
     assert "versions/v2/corrections.jsonl" not in paths(copy, ["versions"])  # texts of the samples stay here
 
     def inside(all_versions: bool) -> set[str]:
@@ -159,9 +162,8 @@ def test_the_current_version_or_all_of_them(copy: Project) -> None:
 def test_ancestors_stay_behind_but_not_their_lineages(copy: Project) -> None:
     def make(name: str, parent: str) -> None:
         shutil.copytree(copy.versions / parent, copy.versions / name)
-        lineage = json.loads((copy.versions / parent / "lineage.json").read_text())
-        text = json.dumps({**lineage, "version": name, "parent": parent})
-        (copy.versions / name / "lineage.json").write_text(text)
+        own = replace(Versions(copy).get(parent).lineage, version=name, parent=parent)
+        write_version(copy.versions / name, own)
         Versions(copy).make_current(name)
 
     def carried(project: Project, name: str) -> Versions:
@@ -181,7 +183,7 @@ def test_ancestors_stay_behind_but_not_their_lineages(copy: Project) -> None:
     twice = carried(Project(once.root.parent), "twice")
     assert (twice.names(), told(twice)) == (("v3",), ["v1", "v2", "v3"])
     earlier = EarlierHistory(Origin("o/n", "c", "v2"), ())
-    (copy.versions / "v2" / "history.json").write_text(json.dumps(earlier.to_json()))
+    write_version(copy.versions / "v2", Versions(copy).get("v2").lineage, earlier)
     pulled = carried(copy, "pulled").get().earlier
     assert pulled is not None
     assert pulled.origin == earlier.origin
@@ -305,6 +307,7 @@ def test_too_little_disk(folder: Project, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_name_that_could_not_be_unpacked_is_refused_at_once(copy: Project) -> None:
     student = copy.versions / "v1" / "student"
     (student / "Toy.json").touch()
+    write_manifest(student.parent)
     assert "have one name" in refused(copy, copy.root.parent / "a.tar", "not a bundle").why
 
 
@@ -326,6 +329,7 @@ def test_memory_stays_small_and_progress_ends_once(copy: Project) -> None:
     size = 40_000_000
     with open(copy.versions / "v1" / "large", "wb") as handle:
         handle.truncate(size)
+    write_manifest(copy.versions / "v1")
     for work in (
         lambda seen: pack(copy, copy.root.parent / "a.tar", ["versions"], reporter=seen),
         lambda seen: unpack(copy.root.parent / "a.tar", copy.root.parent / "b", reporter=seen),
@@ -366,9 +370,9 @@ def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tm
     (project.versions / "v1").mkdir(parents=True)
     project.registry_path.write_text("version: 1\n")
     (project.versions / "current").write_text("v1\n")
-    lineage().save(project.versions / "v1" / LINEAGE)
     with open(project.versions / "v1" / "large", "wb") as handle:
         handle.truncate(10_000_000)
+    write_version(project.versions / "v1", lineage())
     if command == "unpack":
         pack(project, archive, ["versions"])
     before = {path.name for path in tmp_path.iterdir()}

@@ -13,8 +13,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import LINEAGE
-from tests.lineages import lineage
+from tests.lineages import lineage, write_version
 from tests.tiny_models import open_clip_config
 from tests.toy_project import CLASSES, make_project, open_project, train_teacher
 
@@ -54,7 +53,7 @@ def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1"
     make_student(version / "student")
     save_file({"terms.weight": torch.ones(1)}, version / "task.safetensors")
     save_arrays({"digests": np.arange(7, dtype=np.int64)}, version / "samples.safetensors")
-    lineage(name, **more).save(version / LINEAGE)
+    write_version(version, lineage(name, **more))
     (root / "versions" / "current").write_text(f"{name}\n", encoding="utf-8")
     (root / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
     return Project(root)

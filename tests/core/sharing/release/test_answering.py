@@ -16,7 +16,7 @@ from kdkit.core.project.lineage import InitialWeights
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.hub import Hub, plan_upload, upload
 from kdkit.core.sharing.release.compare_answers import COARSE, TOLERANCE, judge, tolerance
-from kdkit.core.sharing.release.layout import Record
+from kdkit.core.sharing.release.layout import AdapterBase, Record
 from kdkit.core.sharing.release.pull import pull_student
 from kdkit.core.sharing.release.push import look_for_base, push_student
 from kdkit.core.sharing.release.release import assemble_release
@@ -82,7 +82,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert [item.version for item in record.history] == ["v1", "v2"]
         assert list(record.history[:1]) == list(before.history)
         assert record.history[0].student.start == InitialWeights(REPO, LicenseFacts(seen="cc-by-nc-4.0"))
-        assert record.base == before.base == {"repository": REPO, "commit": commit}
+        assert record.base == before.base == AdapterBase(REPO, commit)
         assert record.origin is not None
         assert (record.origin.repository, record.origin.commit) == (THEIRS, pulled.origin.commit)
         pull_student(MINE, tmp_path / "third", hub=bob)
@@ -117,12 +117,12 @@ def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
     notes = Notes()
     with local_hub(tmp_path / "hub", accounts=[ALICE]) as server:
         hub, commit = Hub(server.url, ALICE.token), server.add(REPO, {"config.json": b"{}"})
-        look_for_base(hub, {"repository": REPO, "commit": commit}, notes)
+        look_for_base(hub, AdapterBase(REPO, commit), notes)
         assert notes.warnings == []
-        look_for_base(hub, {"repository": "vendor/gone", "commit": commit}, notes)
+        look_for_base(hub, AdapterBase("vendor/gone", commit), notes)
         assert notes.warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
         with raises_error("KD-HUB-015", mentions=(str(REPO), str("0" * 40))):
-            look_for_base(hub, {"repository": REPO, "commit": "0" * 40}, notes)
+            look_for_base(hub, AdapterBase(REPO, "0" * 40), notes)
 
 
 def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
+from kdkit.core.project.versions import HISTORY, Versions
 from kdkit.core.sharing.release.provenance import Ancestry, ancestry_of
 from tests.errors import raises_error
-from tests.lineages import lineage, teacher
+from tests.lineages import lineage, teacher, write_version
 
 BIO = teacher("bio", "hf:lab/bio@main", {"ct": 1.0})
 EYE = teacher("eye", "local:models/eye", {"oct": 1.0}, license="cc-by-nc-4.0", since="v2")
@@ -24,11 +25,7 @@ ORIGIN = Origin("lab/first", "c" * 40, "v2", "https://example.org")
 def folder(root: Path, *lineages: Lineage, pulled: EarlierHistory | None = None, text: str = "") -> Project:
     """A project with these versions; the first was pulled."""
     for item in lineages:
-        folder = root / "versions" / item.version
-        folder.mkdir(parents=True)
-        item.save(folder / LINEAGE)
-    if pulled:
-        (root / "versions" / lineages[0].version / HISTORY).write_text(json.dumps(pulled.to_json()))
+        write_version(root / "versions" / item.version, item, pulled if item is lineages[0] else None)
     (root / "registry.yaml").write_text(f"version: 1\n{text}")
     return Project(root)
 
@@ -59,6 +56,7 @@ def test_what_was_pulled_goes_before(tmp_path: Path) -> None:
 def test_a_damaged_history_is_said(tmp_path: Path) -> None:
     project = folder(tmp_path, lineage("v2"))
     (tmp_path / "versions" / "v2" / HISTORY).write_text(json.dumps({"origin": None}))
+    write_manifest(tmp_path / "versions" / "v2")
     with raises_error("KD-PROJ-005", mentions=(HISTORY, "v2")) as caught:
         ancestry(project, "v2")
     assert caught.value.code == ExitCode.MISSING

@@ -19,22 +19,24 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.lineage import GuardRecord
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.project.versions import LINEAGE, Versions, load_student
+from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.hub import connect, plan_upload, upload
 from kdkit.core.sharing.release import dual_encoder
 from kdkit.core.sharing.release.compare import TEXTS, fixed_pictures
 from kdkit.core.sharing.release.dual_encoder import _sentences
-from kdkit.core.sharing.release.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record, file_facts
+from kdkit.core.sharing.release.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.push import Pushed, push_student
 from kdkit.plugins.students.open_clip import create_student
 from tests.core.sharing.release.projects import make_distilled
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
+from tests.lineages import write_version
 from tests.local_hub import ALICE, LocalHub, local_hub
 from tests.tiny_models import WORDS, make_biomedclip_folder, open_clip_config
 from tests.toy_project import open_project
@@ -74,7 +76,8 @@ def test_it_is_private_tagged_and_whole(world: World) -> None:
     assert world.hub.repository(REPO).private
     assert world.hub.head(REPO, "v2").oid == world.hub.head(REPO).oid == done.commit
     record = record_of(world)
-    assert record.files == {name: facts for name, facts in file_facts(world.release).items() if ".cache" not in name}
+    found = describe_folder(world.release, without=RECORD)
+    assert record.files == {name: fact for name, fact in found.items() if ".cache" not in name}
     assert world.hub.hashes(REPO).keys() == {RECORD, *record.files}
     assert not (world.project.state / "release").exists()
 
@@ -220,7 +223,7 @@ def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
     lineage = Versions(world.project).get("v2").lineage
     assert lineage.retention is not None
     refused = replace(lineage.retention, guard=GuardRecord(False, ("ct",), (), mean_failed=False))
-    replace(lineage, retention=refused).save(folder / LINEAGE)
+    write_version(folder, replace(lineage, retention=refused))
     with raises_error("KD-REL-022", mentions=("refused v3",)) as caught:
         push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
     assert "--refused" in caught.value.fix

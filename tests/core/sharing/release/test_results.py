@@ -13,10 +13,11 @@ from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.continual import ContinualMetrics
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.project import Project
-from kdkit.core.project.versions import Version
+from kdkit.core.project.versions import EVALUATION, Version
 from kdkit.core.sharing.release.layout import RESULTS
-from kdkit.core.sharing.release.results import EVALUATION, results_of, warn_of_split, write_results
+from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
 
@@ -45,6 +46,7 @@ def version(tmp_path: Path) -> Version:
     folder = tmp_path / "versions" / "v3"
     folder.mkdir(parents=True)
     evaluation("calibration", "student", 0.25).save(folder / EVALUATION)
+    write_manifest(folder)
     return Version("v3", folder)
 
 
@@ -90,5 +92,6 @@ def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Pa
 
 
 def test_without_any_evaluation(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
     results = results_of(Project(tmp_path), Version("v1", tmp_path))
     assert (results["models"], results["split"], results["domains"]) == ([], "none", [])

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import kdkit
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
-from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record, file_facts
+from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.redact import public_lineage, public_lock, public_registry
 
 
@@ -44,8 +45,8 @@ def write_release(project: Project, repo: str, to: Path) -> Record:
 
 def seal(folder: Path, record: Record) -> Record:
     """Write ``kdkit.json`` with the hashes of what the folder holds now."""
-    done = replace(record, files=file_facts(folder))
-    _put(folder / RECORD, json.dumps(done.to_json()).encode())
+    done = replace(record, files=describe_folder(folder, without=RECORD))
+    _put(folder / RECORD, done.to_bytes())
     return done
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
+from kdkit.core.sharing.release.layout import AdapterBase
 
 if TYPE_CHECKING:
     from kdkit.core.sharing.hub import Hub
@@ -16,8 +16,8 @@ _WANTED = (".json", ".safetensors")
 """What a model folder's top is loaded from; tokenizer and template came with the student."""
 
 
-def fetch_base(hub: Hub, base: Mapping[str, str], root: Path, reporter: Reporter) -> Path:
-    """Bring ``base`` (``repository``, ``commit``) into the Hub's cache; one that lies there already stays as it is.
+def fetch_base(hub: Hub, base: AdapterBase, root: Path, reporter: Reporter) -> Path:
+    """Bring ``base`` into the Hub's cache; one that lies there already stays as it is.
 
     The student's loader compares its hash with the one that the adapters were trained on.
 
@@ -31,7 +31,7 @@ def fetch_base(hub: Hub, base: Mapping[str, str], root: Path, reporter: Reporter
     from kdkit.core.sharing.hub.quiet import quiet
     from kdkit.core.sharing.hub.retry import patiently
 
-    repo, commit = base["repository"], base["commit"]
+    repo, commit = base.repository, base.commit
     try:
         with quiet(reporter), explained(repo, hub, page=hub.url(repo)):
             reporter.say(f"fetching {repo} at {commit[:12]}, which its adapters belong to")

@@ -52,7 +52,7 @@ def _read(path: Path, repo: str) -> Record:
         )
     try:
         return Record.load(path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise _bad(repo, f"{type(error).__name__}: {error}") from None
 
 
@@ -60,7 +60,7 @@ def _same_files(found: Mapping[str, str], record: Record, repo: str) -> None:
     for name in sorted(found.keys() | record.files.keys()):
         if name in (RECORD, *_OF_THE_HUB):
             continue
-        expected = record.files[name]["sha256"] if name in record.files else "nothing: it is not listed"
+        expected = record.files[name].sha256 if name in record.files else "nothing: it is not listed"
         if found.get(name) != expected:
             raise KdkitError(
                 "KD-REL-017",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class PulledRelease:
         for name in (RECORD, REGISTRY, LOCK):
             (kept / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / name, kept / name)
-        (kept / _ORIGIN).write_text(json.dumps(vars(self.origin)) + "\n", encoding="utf-8")
+        (kept / _ORIGIN).write_bytes(self.origin.to_bytes())
 
 
 def pending_release(project: Project) -> PulledRelease | None:
@@ -73,9 +72,9 @@ def pending_release(project: Project) -> PulledRelease | None:
     kept = project.state / PENDING
     try:
         record = Record.load(kept / RECORD)
-        origin = Origin(**json.loads((kept / _ORIGIN).read_text(encoding="utf-8")))
+        origin = Origin.from_bytes((kept / _ORIGIN).read_bytes())
         return PulledRelease.read(kept, record, origin)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, KdkitError):
+    except (OSError, ValueError, KdkitError):
         return None
 
 
