@@ -21,13 +21,11 @@ class SampleIndex:
     Attributes:
         samples: N samples.
         digests: (N,) uint64; changes when an image file's bytes, the text or ``extra`` change.
-        image_digests: (N,) uint64 of the image file's bytes alone.
         may_skip: (N,) bool; True where the data entry says ``skip_unreadable``.
     """
 
     samples: tuple[Sample, ...]
     digests: NDArray[np.uint64]
-    image_digests: NDArray[np.uint64]
     may_skip: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -77,6 +75,10 @@ class SampleIndex:
         """(N,) questions without an answer: samples with ``extra["messages"]`` and no text."""
         found = (not sample.text and bool(sample.extra.get("messages")) for sample in self.samples)
         return np.fromiter(found, dtype=bool, count=len(self))
+
+    def answered(self, *, held_out: bool) -> NDArray[np.bool_]:
+        """(N,) all samples except :attr:`unanswered`; with ``held_out`` only those of calibration and test."""
+        return ~self.unanswered & (not held_out or self.split_index != SPLITS.index("train"))
 
     def select(
         self,

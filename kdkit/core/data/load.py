@@ -54,7 +54,6 @@ def build_index(entries: Sequence[LoadedEntry], cache: DigestCache, reporter: Re
     return SampleIndex(
         samples=samples,
         digests=np.fromiter((_content_digest(s, images) for s in samples), np.uint64, len(samples)),
-        image_digests=np.fromiter((images[s.image] for s in samples), np.uint64, len(samples)),
         may_skip=np.repeat([entry.skip_unreadable for entry in entries], [len(entry.samples) for entry in entries]),
     )
 

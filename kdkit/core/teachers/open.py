@@ -92,9 +92,7 @@ def open_answering(project: Project, name: str, device: str, *, reporter: Report
     return model.to(device) if isinstance(model, nn.Module) else model
 
 
-def materialize(
-    project: Project, name: str, *, offline: bool = False, reporter: Reporter | None = None
-) -> Materialized:
+def materialize(project: Project, name: str, *, reporter: Reporter | None = None) -> Materialized:
     """The verified folder ``.kdkit/artifacts/<name>`` of a locked teacher, fetched again if it is gone.
 
     Raises:
@@ -105,7 +103,7 @@ def materialize(
     if not folder.is_dir():
         loaders, reporter = project.catalogue.specs(LoaderSpec), reporter or Silent()
         with disk_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
-            fetch(chosen, loaders, project.root, stage, reporter, locked=locked, offline=offline)
+            fetch(chosen, loaders, project.root, stage, reporter, locked=locked)
             require_same_files(stage, locked.files, chosen.where, _how_to_accept(name))
     return Materialized(folder, locked.files, locked.commit, locked.license, locked.gated, locked.also)
 

@@ -51,7 +51,6 @@ def keyed_index(keys: Sequence[tuple[str, int]]) -> SampleIndex:
     return SampleIndex(
         samples=tuple(Sample(id_, Path(id_), "text", "domain") for id_, _ in keys),
         digests=digests,
-        image_digests=digests,
         may_skip=np.zeros(len(keys), dtype=bool),
     )
 

@@ -19,8 +19,7 @@ from kdkit.core.distill.plan.inventory import take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.pseudo_labels.label import write_pseudo_labels
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.missing import extract_missing
-from kdkit.core.features.extract.selection import live_devices
+from kdkit.core.features.extract.missing import extract_missing, live_devices
 from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe

@@ -123,9 +123,8 @@ def test_errors_of_a_row_propose_the_fix(
 
 def test_a_misspelled_manifest_is_proposed(manifest: Path) -> None:
     write_manifest(manifest, [ROW])
-    with raises_error("KD-SRC-047") as error:
+    with raises_error("KD-SRC-047", mentions=(f"'{manifest.name}'",)):
         read(manifest.suffix[1:], manifest.with_stem("sampels"))
-    assert error.value.fix == f"did you mean '{manifest.name}'?"
 
 
 def test_a_group_never_spans_splits(manifest: Path) -> None:

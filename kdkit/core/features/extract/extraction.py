@@ -24,7 +24,6 @@ from kdkit.core.features.extract.answers import answer_missing, rows_to_answer
 from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
 from kdkit.core.features.extract.refusals import require_accepted
-from kdkit.core.features.extract.selection import storable
 from kdkit.core.features.extract.shard_writer import Indices, ShardWriter
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
@@ -136,7 +135,7 @@ class _Plan:
         self.column = column
         position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
         self.resume: list[tuple[Path, Indices]] = []
-        wanted = storable(index, live=live) & bool(column.signals) & has_signals(column, index)
+        wanted = index.answered(held_out=live) & bool(column.signals) & has_signals(column, index)
         missing = wanted & (column.locate(index) < 0) & ~column.unreadable(index)
         for shard in [shard for shard in column.shards if shard.pending()]:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)

@@ -9,8 +9,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import TEXT, Reporter, Silent
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.extract.answers import count_unanswered
-from kdkit.core.features.extract.endpoint_answers import has_signals
-from kdkit.core.features.extract.selection import live_devices, storable
+from kdkit.core.features.extract.endpoint_answers import has_signals, only_own_answers
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
 
@@ -83,7 +82,7 @@ def count_missing(
     An unreadable image counts unless its data entry skips it; prompts count if the column has a ``text`` signal.
     """
     if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
-        return max(1, int(storable(index, live=live).sum()) + len(prompts))
+        return max(1, int(index.answered(held_out=live).sum()) + len(prompts))
     column = store.column(teacher, fingerprint)
     texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
     return count_missing_rows(column, index, live=live) + texts + count_unanswered(column, index)
@@ -93,8 +92,29 @@ def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int
     """Count the samples without a row in ``column``."""
     if not column.signals:
         return 0
-    wanted = storable(index, live=live) & has_signals(column, index) & ~(column.unreadable(index) & index.may_skip)
+    wanted = index.answered(held_out=live) & has_signals(column, index) & ~(column.unreadable(index) & index.may_skip)
     return int(((column.locate(index) < 0) & wanted).sum())
+
+
+def live_devices(registry: Registry, lock: Lock) -> dict[str, str | None]:
+    """Live teacher of the registry -> the device in its entry, if any.
+
+    Raises:
+        KdkitError: a live teacher gives no signals, or only of its own answers.
+    """
+    for name in registry.live:
+        if name not in lock.teachers:
+            continue
+        silent, own = not lock.teacher(name).signals, only_own_answers(lock.teacher(name).identity)
+        if silent or own:
+            raise KdkitError(
+                "KD-FEAT-006",
+                f"teacher '{name}' cannot be live: it gives "
+                + ("answers but no signals" if silent else "signals of its own answers only"),
+                where="registry.yaml",
+                fix="remove 'signals: live' from its entry, and let it label data with 'kdkit pseudo-label'",
+            )
+    return {name: registry.teachers[name].device for name in registry.live}
 
 
 def extraction_hint(registry: Registry, lock: Lock, teacher: str) -> str:

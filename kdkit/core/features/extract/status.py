@@ -11,7 +11,6 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import answers_texts, count_unanswered, rows_to_answer
 from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.missing import count_missing_rows
-from kdkit.core.features.extract.selection import storable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
 
@@ -111,7 +110,7 @@ def _status(column: Column, index: SampleIndex | None, *, current: bool, live: b
             answers = len(rows_to_answer(index)) - count_unanswered(column, index), len(rows_to_answer(index))
         here, counted = (
             column.locate(index) >= 0,
-            (storable(index, live=live) | (not live)) & has_signals(column, index),
+            (index.answered(held_out=live) | (not live)) & has_signals(column, index),
         )
         for i, domain in enumerate(index.domains):
             of_domain = (index.domain_index == i) & counted

@@ -88,13 +88,12 @@ class Column:
         """(N,) samples whose present image could not be read by an extraction."""
         return _find(index, self._failed) >= 0
 
-    def gather(self, signal: str, rows: Rows, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def gather(self, signal: str, rows: Rows) -> NDArray[Any]:
         """Rows of one signal, in their stored dtype.
 
         Args:
             signal: its name.
             rows: (B,) from :meth:`locate`, none negative.
-            out: (B, *shape) of that dtype, filled instead of a new array.
 
         Returns:
             (B, *shape).
@@ -106,9 +105,8 @@ class Column:
         if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
             raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
         if signal in self._only:
-            # "clip" is numpy's fast path: "raise" copies through a buffer
-            return self._only[signal].take(rows, 0, out, "clip")
-        return self._gather_shards(self.spec(signal), rows, out)
+            return self._only[signal].take(rows, 0, mode="clip")  # the fast path; rows were checked
+        return self._gather_shards(self.spec(signal), rows)
 
     def spec(self, signal: str) -> SignalSpec:
         """Shape and dtype of a signal.
@@ -183,9 +181,8 @@ class Column:
         create_shard(path, self.header, ids, digests, block_rows)
         return path
 
-    def _gather_shards(self, spec: SignalSpec, rows: Rows, out: NDArray[Any] | None) -> NDArray[Any]:
-        if out is None:
-            out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
+    def _gather_shards(self, spec: SignalSpec, rows: Rows) -> NDArray[Any]:
+        out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         for number, shard in enumerate(self.shards):
             here = np.flatnonzero(shard_of == number)

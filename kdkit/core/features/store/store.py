@@ -8,7 +8,7 @@ column can be read without its teacher.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,12 @@ class FeatureStore:
         found = [_read_header(path) for path in sorted((self.root / teacher).glob("*/column.json"))]
         return tuple(sorted(found, key=lambda header: header.fingerprint[:PREFIX] != current))
 
-    def column(self, teacher: str, fingerprint: str | None = None, parts: Mapping[str, str] | None = None) -> Column:
+    def column(self, teacher: str, fingerprint: str | None = None) -> Column:
         """Open a teacher's column.
 
         Args:
             teacher: its name.
             fingerprint: by default that of the last extraction.
-            parts: what ``fingerprint`` covers, so that a mismatch can show what differs.
 
         Raises:
             KdkitError: there is no such column (with both fingerprints), or it is damaged.
@@ -65,13 +64,14 @@ class FeatureStore:
         for header in headers:
             if fingerprint in (None, header.fingerprint):
                 return Column(self._folder(header), header)
-        raise _mismatch(headers[0], str(fingerprint), parts)
-
-    def columns(self) -> Iterator[Column]:
-        """Every column, by teacher, the current one first."""
-        for teacher in self.teachers:
-            for header in self.headers(teacher):
-                yield Column(self._folder(header), header)
+        raise KdkitError(
+            "KD-FEAT-018",
+            f"the features of '{teacher}' have fingerprint {headers[0].fingerprint[:PREFIX]}, "
+            f"the teacher has {str(fingerprint)[:PREFIX]}",
+            why="the teacher changed since the extraction",
+            fix=f"kdkit features extract {teacher}",
+            code=ExitCode.MISSING,
+        )
 
     def create(self, header: Header) -> Column:
         """Open or make the column of this header, and make it its teacher's current one.
@@ -124,14 +124,3 @@ def _read_header(path: Path) -> Header:
         return Header.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(str(path), str(error)) from error
-
-
-def _mismatch(header: Header, wanted: str, parts: Mapping[str, str] | None) -> KdkitError:
-    return KdkitError(
-        "KD-FEAT-018",
-        f"the features of '{header.teacher}' have fingerprint {header.fingerprint[:PREFIX]}, "
-        f"the teacher has {wanted[:PREFIX]}",
-        why=(header.differences(parts) if parts is not None else "") or "the teacher changed since the extraction",
-        fix=f"kdkit features extract {header.teacher}",
-        code=ExitCode.MISSING,
-    )

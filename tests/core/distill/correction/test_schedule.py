@@ -28,7 +28,7 @@ def table(count: int) -> SampleIndex:
         Sample(f"s{n}", Path("x.png"), "" if n == 1 else "text", "ct", extra=extra) for n, extra in enumerate(extras)
     )
     digests = np.arange(count, dtype=np.uint64)
-    return SampleIndex(samples, digests, digests, np.zeros(count, dtype=np.bool_))
+    return SampleIndex(samples, digests, np.zeros(count, dtype=np.bool_))
 
 
 def rounds(count: int = 20, seed: int = 0, **part: Any) -> CorrectionSchedule:

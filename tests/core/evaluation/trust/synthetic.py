@@ -60,7 +60,7 @@ def make_table(per_class: int = 20, classes: Mapping[str, tuple[str, ...]] = CLA
 
 def table_of(samples: list[Sample]) -> SampleIndex:
     digests = np.array([_number(sample.id) for sample in samples], dtype=np.uint64)
-    return SampleIndex(tuple(samples), digests, digests, np.zeros(len(samples), dtype=bool))
+    return SampleIndex(tuple(samples), digests, np.zeros(len(samples), dtype=bool))
 
 
 def make_project(root: Path, text: str = "version: 1\n") -> Project:

@@ -335,10 +335,10 @@ def test_an_error_of_prepare_names_teacher_and_sample(tmp_path: Path, folder: Pa
     class Choosy(TopAnswers):
         def prepare(self, image: Image.Image, sample: Sample) -> tuple[int, int]:
             raise KdkitError(
-                "X-001", f"'{sample.id}' is too long for {image.size}", where="data:7", fix="raise max_tokens"
+                "X-001", f"'{sample.id}' is too long for {image.size}", where="data:7", fix="max_tokens: 9"
             )
 
     choosy, index = Choosy(), index_of(picture_samples(folder, 4), tmp_path)
     with raises_error("KD-FEAT-019", where="data:7", mentions=("'b'", "7")) as caught:
         extract(FeatureStore(tmp_path), [open_toy("a"), open_as("b", choosy)], index)
-    assert caught.value.fix == "raise max_tokens"
+    assert caught.value.fix == "max_tokens: 9"
