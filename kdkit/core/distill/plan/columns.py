@@ -10,8 +10,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
-from kdkit.core.features.extract.missing import count_missing
-from kdkit.core.features.extract.selection import live_devices
+from kdkit.core.features.extract.missing import count_missing, live_devices
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers import OpenTeacher, open_teacher
