@@ -1,7 +1,4 @@
-"""What plugins declare (frozen specs: pure data) and what their objects must do (protocols).
-
-Importing this module imports no torch: a spec names its factory as ``"package.module:callable"`` and the
-factory is imported only when the object is needed. Built-ins are written against this module alone.
+"""Protocols: what the objects of plugins do. Importing them imports no torch.
 
 Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
 """
@@ -13,35 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from kdkit.core.contracts.answers import (
-    AS_IS,
-    BOX_FAMILY,
-    IMAGE_MARK,
-    LOGPROBS,
-    OWN_ANSWERS,
-    SETTINGS,
-    TOP_LOGPROBS,
-    Answer,
-    Decoding,
-)
-from kdkit.core.contracts.published import PinnedBase, Published
-from kdkit.core.contracts.specs import (
-    AlignerSpec,
-    Companion,
-    Distillation,
-    FactorySpec,
-    LoaderSpec,
-    LossSpec,
-    Options,
-    RecipeSpec,
-    RopeSpec,
-    SourceSpec,
-    Spec,
-    StudentSpec,
-    TaskSpec,
-    TeacherSpec,
-    TrustPolicySpec,
-)
+from kdkit.core.contracts.answers import Answer, Decoding
 
 if TYPE_CHECKING:
     import numpy as np
