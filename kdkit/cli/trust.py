@@ -27,8 +27,8 @@ def trust(
     options = dict(named_option(text) for text in option or ())
 
     from kdkit.core.evaluation.report import to_text
-    from kdkit.core.evaluation.trust import warn_about_gaps
     from kdkit.core.evaluation.trust.report import report_trust
+    from kdkit.core.evaluation.trust.weights import warn_about_gaps
 
     with project.exclusive("kdkit trust"):
         report = report_trust(project, policy, options, reporter=reporter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdkit.core.distill.run import Options, distill
-from kdkit.core.evaluation import Evaluation
+from kdkit.core.evaluation.scores import Evaluation
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin
 from tests.toy_project import make_project

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, Sample
+from kdkit.core.evaluation.features import evaluating
 from kdkit.core.features.extract.answers import BATCH, answers_of, greedy
 
 if TYPE_CHECKING:
@@ -71,27 +72,18 @@ class StudentAnswers:
         Raises:
             KdkitError: an unreadable image, or an error of the model.
         """
-        import torch
-
-        module: Any = self._student
-        was_training = bool(getattr(module, "training", False))
-        if isinstance(module, torch.nn.Module):
-            module.to(self._device).eval()
         found: list[str] = []
-        try:
+        with evaluating(self._student, self._device):
             for start in range(0, len(samples), BATCH):
                 part = samples[start : start + BATCH]
                 found += greedy(self._student, part)
                 if self._progress:
                     self._progress(len(part))
-        finally:
-            if was_training:
-                module.train()
         return found
 
 
 class GivenAnswers:
-    """A ``contracts.AnswerView`` of known answers, by sample id."""
+    """Known answers, by sample id."""
 
     name = "given"
 

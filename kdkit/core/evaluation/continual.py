@@ -8,12 +8,12 @@ yet taught. With one new domain per increment, ``learned = arange(D)`` and these
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from kdkit.core.evaluation.scores import nan_to_null, null_to_nan
+from kdkit.core.evaluation.scores import null_to_nan, to_plain
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +41,8 @@ class ContinualMetrics:
 
     def to_json(self) -> dict[str, float | None]:
         """Plain data; NaN becomes null."""
-        return {name: nan_to_null(value) for name, value in asdict(self).items()}
+        plain: dict[str, float | None] = to_plain(self)
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, float | None]) -> Self:

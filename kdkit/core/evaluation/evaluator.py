@@ -5,9 +5,9 @@ The student's family names the evaluation task; trust, the guard, retention and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,35 +35,6 @@ if TYPE_CHECKING:
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[int], None]
-
-
-class Evaluator(Protocol):
-    """Gives a task the samples and model outputs that it scores."""
-
-    @property
-    def task(self) -> EvaluationTask: ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The task's name and options, for records."""
-
-    def rows(self, split: Split) -> Rows:
-        """Rows of a split that have a label (or, for answers, a reference)."""
-
-    def student(
-        self, name: str, student: object, *, device: str, progress: Progress | None = None
-    ) -> ModelFeatures | ModelAnswers:
-        """A live student.
-
-        Args:
-            progress: called with the number of samples done.
-
-        Raises:
-            KdkitError: when it does not give what the task reads.
-        """
-
-    def teacher(self, name: str, column: Column) -> ModelFeatures | ModelAnswers:
-        """A teacher, from its column of the store."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +67,8 @@ class AnswerEvaluator:
     settings: Mapping[str, Any]
 
     def rows(self, split: Split) -> Rows:
-        chosen: Sequence[int] = [row for row in self.table.select(split=split) if self.table.samples[row].text]
-        return np.array(chosen, dtype=np.int64)
+        rows = self.table.select(split=split)
+        return rows[[bool(self.table.samples[row].text) for row in rows]]
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelAnswers:
         if not isinstance(student, Answering):
@@ -108,7 +79,10 @@ class AnswerEvaluator:
         return StoredAnswers(name, column, self.table)
 
 
-def make_evaluator(registry: Registry, catalogue: Catalogue, table: SampleIndex) -> FeatureEvaluator | AnswerEvaluator:
+Evaluator = FeatureEvaluator | AnswerEvaluator
+
+
+def make_evaluator(registry: Registry, catalogue: Catalogue, table: SampleIndex) -> Evaluator:
     """The evaluator of the registry's student family, for the samples of ``table``.
 
     Raises:

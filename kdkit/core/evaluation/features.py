@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class StudentFeatures:
             KdkitError: an unreadable image, or a NaN feature.
         """
         rows: list[Array] = []
-        with self._evaluating():
+        with evaluating(self._student, self._device, inference=True):
             for pixels in self._batches(samples):
                 rows.append(self._student.encode_image(pixels.to(self._device)).float().cpu().numpy())
                 if self._progress:
@@ -121,7 +121,7 @@ class StudentFeatures:
     def text(self, texts: Sequence[str]) -> Array:
         """(N, D) float32, unit rows."""
         parts = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
-        with self._evaluating():
+        with evaluating(self._student, self._device, inference=True):
             rows = [self._student.encode_text(part).float().cpu().numpy() for part in parts]
         return unit_rows(np.concatenate(rows), what="prompt features", where=f"student '{self._name}'")
 
@@ -140,18 +140,18 @@ class StudentFeatures:
                 ahead = [pool.submit(prepare, sample) for sample in following]
                 yield torch.stack([item.result() for item in now])
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Evaluation mode on the device, without gradients; restores training mode."""
-        import torch
 
-        module: Any = self._student
-        was_training = bool(getattr(module, "training", False))
-        if isinstance(module, torch.nn.Module):
-            module.to(self._device).eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            if was_training:
-                module.train()
+@contextmanager
+def evaluating(model: object, device: str, *, inference: bool = False) -> Iterator[None]:
+    """A module in evaluation mode on the device, with ``inference`` under torch's inference mode; restores its mode."""
+    import torch
+
+    training = bool(getattr(model, "training", False))
+    if isinstance(model, torch.nn.Module):
+        model.to(device).eval()
+    try:
+        with torch.inference_mode() if inference else nullcontext():
+            yield
+    finally:
+        if isinstance(model, torch.nn.Module):
+            model.train(training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
-from kdkit.core.evaluation.scores import Evaluation, ModelScores, nan_to_null, null_to_nan
+from kdkit.core.evaluation.scores import Evaluation, ModelScores, null_to_nan, to_plain
 from kdkit.core.project.lineage import DomainChange, TeacherRetention
 
 TOLERANCE = 1.0
@@ -49,8 +49,8 @@ class Retention:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null."""
-        plain: dict[str, Any] = asdict(self)
-        return plain | {name: nan_to_null(plain[name]) for name in ("mean", "low", "high")}
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -89,17 +89,13 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers; NaN becomes null."""
-        return {
-            "format": FORMAT,
-            "split": self.split,
-            "settings": dict(self.settings),
-            "domains": list(self.domains),
-            "skipped": dict(self.skipped),
-            "ratios": {name: dict(ratio) for name, ratio in self.ratios.items()},
-            "models": [_model_to_json(model) for model in self.models],
-            "samples": {d: list(_ids(self.models, d)) for d in self.domains},
-        }
+        """Plain dicts, lists, strings and numbers; NaN becomes null. Ids of samples are written once for all models."""
+        plain: dict[str, Any] = to_plain(self)
+        for model in plain["models"]:
+            for score in model["domains"].values():
+                del score["ids"], score["domain"]
+        scores = {domain: score for model in self.models for domain, score in model.domains.items()}
+        return {"format": FORMAT, **plain, "samples": {domain: list(scores[domain].ids) for domain in self.domains}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
@@ -150,22 +146,6 @@ def read_scores(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
         ) from None
 
 
-def _ids(models: tuple[ModelScores, ...], domain: str) -> tuple[str, ...]:
-    """Ids of a domain's samples, which all models share."""
-    return next((m.domains[domain].ids for m in models if domain in m.domains), ())
-
-
-def _model_to_json(model: ModelScores) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "role": model.role,
-        "means": _plain(model.means),
-        "intervals": {name: [nan_to_null(v) for v in pair] for name, pair in model.intervals.items()},
-        "chosen": dict(model.chosen),
-        "domains": {name: _score_to_json(score) for name, score in model.domains.items()},
-    }
-
-
 def _model_from_json(data: Mapping[str, Any], ids: Mapping[str, tuple[str, ...]]) -> ModelScores:
     return ModelScores(
         name=data["name"],
@@ -175,17 +155,6 @@ def _model_from_json(data: Mapping[str, Any], ids: Mapping[str, tuple[str, ...]]
         intervals={name: (null_to_nan(low), null_to_nan(high)) for name, (low, high) in data["intervals"].items()},
         chosen=data["chosen"],
     )
-
-
-def _score_to_json(score: DomainScore) -> dict[str, Any]:
-    return {
-        "count": score.count,
-        "metrics": _plain(score.metrics),
-        "intervals": {name: [nan_to_null(v) for v in pair] for name, pair in score.intervals.items()},
-        "level": score.level,
-        "outcomes": {name: _pack(values) for name, values in score.outcomes.items()},
-        "notes": list(score.notes),
-    }
 
 
 def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...]) -> DomainScore:
@@ -201,6 +170,19 @@ def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...])
     )
 
 
+def to_plain(value: Any) -> Any:
+    """Records as dicts, tuples as lists, arrays packed, NaN as null."""
+    if is_dataclass(value):
+        return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _pack(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _pack(values: np.ndarray[Any, Any]) -> str | list[float]:
     """Right or wrong as a string of 1 and 0; any other outcome as numbers."""
     if np.isin(values, (0, 1)).all():
@@ -212,15 +194,6 @@ def _unpack(values: str | list[float]) -> np.ndarray[Any, Any]:
     return np.array([float(value) for value in values], dtype=np.float64)
 
 
-def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: nan_to_null(value) for name, value in values.items()}
-
-
-def nan_to_null(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return None if math.isnan(value) else float(value)
-
-
 def null_to_nan(value: float | None) -> float:
-    """The inverse of :func:`nan_to_null`."""
+    """The inverse of :func:`to_plain` for numbers."""
     return math.nan if value is None else float(value)

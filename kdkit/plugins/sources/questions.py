@@ -10,8 +10,8 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, Sample, Split
+from kdkit.plugins.answers import TASKS
 from kdkit.plugins.answers.boxes.codec import BoxCodec
-from kdkit.plugins.answers.names import TASKS
 from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import Record
 

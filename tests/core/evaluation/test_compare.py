@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
-from kdkit.core.evaluation import Evaluation, compare_models, measure_retention
+from kdkit.core.evaluation.compare import compare_models
+from kdkit.core.evaluation.retention import measure_retention
+from kdkit.core.evaluation.scores import Evaluation
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
 

@@ -1,4 +1,4 @@
-"""Evaluation of a whole project: a student that learnt twice, beside its teachers and the oracle."""
+"""Evaluation of a project: two versions of a student beside teachers and the oracle."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ALL = ("ct", "mri", "xray")
 
 
 @pytest.fixture(scope="module")
-def learnt_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """v1 learnt ct and mri; v2 learnt xray from a new teacher."""
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """v1 learned ct and mri; v2 learned xray from a new teacher."""
     root = tmp_path_factory.mktemp("toy") / "project"
     make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
     manifest = root / "images" / "samples.jsonl"
@@ -35,7 +35,7 @@ def learnt_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
     add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
     distill(open_project(root), Options(cpu=True, incremental=True))
-    # Whether the guard promoted it is not the matter here.
+    # Promote it whatever the guard decided.
     versions = Versions(open_project(root))
     if "v2" in versions.candidates():
         versions.promote("v2")
@@ -43,8 +43,8 @@ def learnt_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(learnt_twice: Path) -> EvaluationReport:
-    return evaluate_version(open_project(learnt_twice))
+def report(two_versions: Path) -> EvaluationReport:
+    return evaluate_version(open_project(two_versions))
 
 
 def test_students_teachers_and_oracles_are_side_by_side(report: EvaluationReport) -> None:
@@ -66,7 +66,7 @@ def test_the_student_beats_every_teacher_over_all_domains(report: EvaluationRepo
     assert report.evaluation.ratios["v2"]["accuracy"] == pytest.approx(means["v2"] / means["oracle"])
 
 
-def test_history_and_what_was_learnt_when(report: EvaluationReport) -> None:
+def test_history_and_learned_domains(report: EvaluationReport) -> None:
     assert report.history == ("v1", "v2")
     assert report.learned == {"ct": "v1", "mri": "v1", "xray": "v2"}
     assert report.retention is not None
@@ -79,24 +79,26 @@ def test_history_and_what_was_learnt_when(report: EvaluationReport) -> None:
     assert report.continual.backward_transfer == pytest.approx(np.mean(change))
 
 
-def test_settings_that_the_figures_depend_on_are_recorded(report: EvaluationReport) -> None:
+def test_settings_of_the_metrics_are_recorded(report: EvaluationReport) -> None:
     settings = report.evaluation.settings
     assert (settings["task"], settings["logit_scale"], settings["seed"]) == ("zero-shot", 100.0, 42)
 
 
-def test_another_version_and_split_alone(learnt_twice: Path) -> None:
-    found = evaluate_version(open_project(learnt_twice), "v1", split="calibration", ancestors=False)
+def test_another_version_and_split_alone(two_versions: Path) -> None:
+    found = evaluate_version(open_project(two_versions), "v1", split="calibration", ancestors=False)
     assert (found.history, found.retention, found.continual) == (("v1",), None, None)
     assert found.evaluation.split == "calibration"
     assert found.evaluation.model("v1").domains["ct"].count == 30
 
 
-def test_the_same_figures_every_time(learnt_twice: Path, report: EvaluationReport) -> None:
-    assert evaluate_version(open_project(learnt_twice)).evaluation.to_json() == report.evaluation.to_json()
+def test_evaluation_is_deterministic(two_versions: Path, report: EvaluationReport) -> None:
+    assert evaluate_version(open_project(two_versions)).evaluation.to_json() == report.evaluation.to_json()
 
 
-def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Path, report: EvaluationReport) -> None:
-    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+def test_a_removed_teacher_is_evaluated_from_the_store(
+    two_versions: Path, tmp_path: Path, report: EvaluationReport
+) -> None:
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
     shutil.rmtree(root / "models")
     shutil.rmtree(root / ".kdkit" / "artifacts")
     found = evaluate_version(open_project(root), ancestors=False)
@@ -104,11 +106,11 @@ def test_a_teacher_that_is_gone_is_still_there(learnt_twice: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(
-    learnt_twice: Path, tmp_path: Path, published: bool
+def test_a_teacher_without_new_samples_is_not_evaluated_in_their_domain(
+    two_versions: Path, tmp_path: Path, published: bool
 ) -> None:
-    """Who pulled a student has no files of a teacher that was a folder of the author, and is not told to ask it."""
-    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+    """Without the teacher's files (a pulled student) the warning does not suggest extraction."""
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
     shutil.copy(root / "images" / "ct-mass-0-0.png", root / "images" / "extra.png")
     with (root / "images" / "samples.jsonl").open("a") as manifest:
         manifest.write(
@@ -122,14 +124,12 @@ def test_samples_that_a_teacher_never_saw_leave_it_out_of_their_domain(
     found = evaluate_version(open_project(root), ancestors=False, reporter=reporter)
     assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
     assert found.evaluation.model("v2").domains["ct"].count == 31
-    (said,) = (w for w in reporter.warnings if "'radio' lacks some samples or prompts in ct" in w)
-    assert said.endswith(
-        "'kdkit features extract radio' adds them" if published else "only who has its files adds them"
-    )
+    (warning,) = (w for w in reporter.warnings if "teacher 'radio'" in w and " ct:" in w)
+    assert ("'kdkit features extract radio'" in warning) is published
 
 
-def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(learnt_twice, tmp_path / "project"))
+def test_features_of_another_fingerprint_are_refused(two_versions: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
     old = Lock.load(root / "registry.lock").teacher("radio").fingerprint[:12]
     train_teacher(["ct"], width=8, seed=9).save(root / "models" / "radio")
     lock_teachers(open_project(root), ("radio",))
@@ -141,15 +141,15 @@ def test_features_of_other_files_than_the_locks_are_refused(learnt_twice: Path, 
         assert caught.value.fix == "kdkit features extract radio"
 
 
-def test_before_there_is_a_version(tmp_path: Path) -> None:
+def test_without_a_version(tmp_path: Path) -> None:
     root = tmp_path / "project"
     make_project(root, teachers={}, domains=("ct",), train=1, held_out=1)
     with raises_error("KD-PROJ-009"):
         evaluate_version(open_project(root))
 
 
-def test_the_projects_trust(learnt_twice: Path) -> None:
-    project = open_project(learnt_twice)
+def test_trust_report(two_versions: Path) -> None:
+    project = open_project(two_versions)
     found = report_trust(project)
     assert (found.chosen.policy, found.chosen.options["value"]) == ("threshold", 0.7)
     assert found.chosen.weights.tolist() == [[1, 1, 0], [0, 0, 1]]

@@ -14,7 +14,7 @@ from PIL import Image
 from kdkit.core.contracts import ModelFeatures, Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.evaluation import StoredFeatures, StudentFeatures
+from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
 from kdkit.core.evaluation.zero_shot import unit_rows
 from tests.core.evaluation.trust.synthetic import CLASSES, add_teacher, make_project, make_table
 from tests.errors import raises_error

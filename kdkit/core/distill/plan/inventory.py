@@ -18,14 +18,14 @@ from kdkit.core.distill.plan.columns import complete_columns, live_device, open_
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import Floats, Indices, Mask
 from kdkit.core.evaluation.evaluator import make_evaluator
-from kdkit.core.evaluation.trust import (
+from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
+from kdkit.core.evaluation.trust.weights import (
     domains_without_teacher,
-    measure_trust,
     policy_weights,
     teachers_without_domain,
     warn_about_gaps,
 )
-from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read

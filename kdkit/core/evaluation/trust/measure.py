@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter, Silent, TrustTable
-from kdkit.core.evaluation.evaluator import AnswerEvaluator, FeatureEvaluator
+from kdkit.core.evaluation.evaluator import AnswerEvaluator, Evaluator
 from kdkit.core.evaluation.trust.answers import AnswerTrust
 from kdkit.core.evaluation.trust.measurements import (
     LEVEL,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def measure_trust(
-    evaluator: FeatureEvaluator | AnswerEvaluator,
+    evaluator: Evaluator,
     store: FeatureStore,
     lock: Lock,
     teachers: Sequence[str],
@@ -75,7 +75,7 @@ def measure_trust(
     return make_trust_table(measured, teachers, evaluator.table.domains, level)
 
 
-def _make_meter(evaluator: FeatureEvaluator | AnswerEvaluator, reporter: Reporter) -> ZeroShotTrust | AnswerTrust:
+def _make_meter(evaluator: Evaluator, reporter: Reporter) -> ZeroShotTrust | AnswerTrust:
     if isinstance(evaluator, AnswerEvaluator):
         return AnswerTrust(evaluator, reporter)
     return ZeroShotTrust(evaluator, reporter)

@@ -114,7 +114,7 @@ def _measurable_domains(
         if absent := [label for label in prompts[domain] if label not in labels]:
             reporter.warn(
                 f"domain '{domain}': no calibration sample of {', '.join(absent)}: "
-                "trust says nothing about " + ("this class" if len(absent) == 1 else "these classes")
+                "trust does not cover " + ("this class" if len(absent) == 1 else "these classes")
             )
     return found
 

@@ -14,11 +14,13 @@ from PIL import Image
 
 from kdkit.cli import console
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
-from kdkit.core.evaluation import Evaluation, compare_models, measure_retention
+from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluate import _continual
 from kdkit.core.evaluation.report import EvaluationReport, Table, to_html, to_text, write_report
 from kdkit.core.evaluation.report.picture import _apart, _figure, draw
 from kdkit.core.evaluation.report.tables import retention_sections
+from kdkit.core.evaluation.retention import measure_retention
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.project import Project
 from tests.core.evaluation.test_compare import Named
 from tests.errors import raises_error

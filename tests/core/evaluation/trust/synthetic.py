@@ -14,7 +14,7 @@ from kdkit.core.contracts import SPLITS, Reporter, Sample, SignalSpec, TrustTabl
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.evaluation.evaluator import make_evaluator
-from kdkit.core.evaluation.trust import measure_trust
+from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import PRESENT, Shard
 from kdkit.core.project.project import Project

@@ -43,7 +43,7 @@ def store_of(project: Project) -> FeatureStore:
     return FeatureStore(project.features)
 
 
-def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: SampleIndex) -> None:
+def test_accuracy_and_scores_equal_plain_loops(project: Project, table: SampleIndex) -> None:
     column = add_teacher(project, table, "radio", noise=RADIO)
     found = measure(project, table, ["radio"])
     places, scores = column.locate(table), column.scores(SCORES)
@@ -70,7 +70,7 @@ def test_accuracy_and_scores_are_those_of_plain_loops(project: Project, table: S
     assert found.accuracy[0, 0] > 0.7 > found.accuracy[0, 2]
 
 
-def test_measured_once(project: Project, table: SampleIndex) -> None:
+def test_saved_scores_are_reused(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     first = measure(project, table, ["radio"])
     column = store_of(project).column("radio")
@@ -81,7 +81,7 @@ def test_measured_once(project: Project, table: SampleIndex) -> None:
 
 
 @pytest.mark.parametrize("change", ["features", "labels", "prompts"])
-def test_measured_again_when_something_changed(tmp_path: Path, table: SampleIndex, change: str) -> None:
+def test_changed_inputs_are_measured_again(tmp_path: Path, table: SampleIndex, change: str) -> None:
     project = make_project(tmp_path)
     add_teacher(project, table, "radio", noise=RADIO)
     measure(project, table, ["radio"])
@@ -110,29 +110,29 @@ def test_scores_outlive_their_teacher(project: Project, table: SampleIndex) -> N
     found = measure(project, table, ["radio", "skin-expert"], reporter=reporter)
     assert (found.accuracy[0] == first.accuracy[0]).all()
     assert found.accuracy[1, 2] == 1.0
-    assert any("'radio' has no features any more" in warning for warning in reporter.warnings)
+    assert any("'radio'" in warning for warning in reporter.warnings)
 
 
-def test_an_old_teacher_is_not_trusted_in_a_domain_that_it_never_saw(project: Project) -> None:
+def test_a_teacher_is_not_trusted_in_a_domain_without_its_features(project: Project) -> None:
     old = make_table(classes={"ct": CLASSES["ct"]})
     add_teacher(project, old, "radio", noise=RADIO)
     reporter, grown = Warned([]), make_table()
     found = measure(project, grown, ["radio"], reporter=reporter)
     assert not np.isnan(found.accuracy[0, 0])
     assert np.isnan(found.accuracy[0, 1:]).all()
-    assert sum("'radio' has no features of its calibration samples" in w for w in reporter.warnings) == 2
+    assert sum("'radio'" in w for w in reporter.warnings) == 2
 
 
-def test_new_calibration_samples_of_an_old_domain_are_left_out_and_said(project: Project) -> None:
+def test_calibration_samples_without_features_are_reported(project: Project) -> None:
     table = make_table()
     add_teacher(project, table, "radio", noise=RADIO, rows=np.arange(0, len(table), 2))
     reporter = Warned([])
     found = measure(project, table, ["radio"], reporter=reporter)
     assert found.count.tolist() == [30, 20, 20]
-    assert "lacks features of 30 of 60 calibration samples in domain 'ct'" in reporter.warnings[0]
+    assert all(word in reporter.warnings[0] for word in ("30 of 60", "'ct'"))
 
 
-def test_a_domain_without_calibration_samples_is_nan_and_loud(project: Project) -> None:
+def test_a_domain_without_calibration_samples_is_nan_and_reported(project: Project) -> None:
     table = without(make_table(), split="calibration", domain="oct")
     add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
@@ -140,15 +140,16 @@ def test_a_domain_without_calibration_samples_is_nan_and_loud(project: Project) 
     assert np.isnan(found.accuracy[0, 1])
     assert np.isnan([found.lower[0, 1], found.upper[0, 1], found.chance[1]]).all()
     assert found.count[1] == 0
-    assert "'oct' has no labeled calibration sample" in reporter.warnings[0]
+    assert "'oct'" in reporter.warnings[0]
 
 
-def test_a_class_without_calibration_samples_is_said(project: Project) -> None:
+def test_a_class_without_calibration_samples_is_reported(project: Project) -> None:
     table = without(make_table(), split="calibration", label="stone")
     add_teacher(project, table, "radio", noise=RADIO)
     reporter = Warned([])
     found = measure(project, table, ["radio"], reporter=reporter)
-    assert reporter.warnings == ["domain 'ct': no calibration sample of stone: trust says nothing about this class"]
+    (warning,) = reporter.warnings
+    assert all(word in warning for word in ("'ct'", "stone"))
     assert found.chance[0] == pytest.approx(1 / 3)  # it stays a candidate
 
 
@@ -158,7 +159,7 @@ def test_a_domain_of_one_class_is_not_measured(project: Project) -> None:
     reporter = Warned([])
     found = measure(project, table, ["radio"], reporter=reporter)
     assert np.isnan(found.accuracy[0, 1])
-    assert "'oct' has a single class ('drusen')" in reporter.warnings[0]
+    assert all(word in reporter.warnings[0] for word in ("'oct'", "'drusen'"))
 
 
 def test_features_without_a_direction_are_refused(project: Project, table: SampleIndex) -> None:
@@ -176,9 +177,8 @@ def test_a_teacher_without_features_or_scores_is_an_error(project: Project, tabl
         measure(project, table, ["nobody"])
 
 
-def test_a_damaged_file_says_what_to_do(project: Project, table: SampleIndex) -> None:
+def test_a_damaged_file_is_refused(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     trust_file(project.features).write_text('{"format": 1, "teachers": {"radio": 3}}')
-    with raises_error("KD-TRUST-002") as caught:
+    with raises_error("KD-TRUST-002", where=str(trust_file(project.features))):
         measure(project, table, ["radio"])
-    assert "delete the file" in caught.value.fix

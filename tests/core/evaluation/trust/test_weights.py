@@ -10,7 +10,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.metrics import wilson
-from kdkit.core.evaluation.trust import (
+from kdkit.core.evaluation.trust.weights import (
     domains_without_teacher,
     policy_weights,
     teachers_without_domain,
