@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answer, Answering, DualEncoder, Sample, SignalSource
+from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answering, DualEncoder, Sample, SignalSource
 from kdkit.core.project.registry.lock import SignalFact
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
         model: object = signals
         only_answers = isinstance(model, Answering) and not signals.signals
         if isinstance(model, Answering) and (only_answers or signals.identity().get(LOGPROBS) == OWN_ANSWERS):
-            _check_answers(where, model.answer([image], [sample]))
+            answers = model.answer([image], [sample])
+            if [len(group) for group in answers] != [1]:
+                raise _unusable(where, "it does not return one answer to one question")
     except KdkitError:
         raise
     except Exception as error:
@@ -68,11 +70,6 @@ def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int,
         raise _unusable(where, f"'{name}' holds NaN or infinity")
     if not torch.equal(rows, again):
         raise _unusable(where, f"'{name}' differs between two runs on the same sample")
-
-
-def _check_answers(where: str, answers: Sequence[Sequence[Answer]]) -> None:
-    if [len(group) for group in answers] != [1]:
-        raise _unusable(where, "it does not return one answer to one question")
 
 
 def _unusable(where: str, why: str) -> KdkitError:

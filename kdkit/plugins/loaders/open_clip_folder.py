@@ -138,9 +138,22 @@ def build_model(
                     pretrained_text=False,
                 )
         except pickle.UnpicklingError as error:
-            raise _pickled_code(weights or stage) from error
+            raise KdkitError(
+                "KD-LOAD-027",
+                "these weights are a pickle that contains code",
+                where=str(weights),
+                why="reading them would run that code",
+                fix="ask the authors for .safetensors, or convert the file in a disposable sandbox",
+                code=ExitCode.DENIED,
+            ) from error
         except (RuntimeError, TypeError, ValueError, KeyError, AssertionError) as error:
-            raise _does_not_fit(where, weights, error) from error
+            raise KdkitError(
+                "KD-LOAD-028",
+                "open_clip cannot build this model" if weights is None else "the weights do not fit the model",
+                where=str(weights or where),
+                why=" ".join(str(error).split())[:600],
+                fix="check that weights and config belong together",
+            ) from error
     return model.eval()
 
 
@@ -219,24 +232,6 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise KdkitError("KD-LOAD-026", "not a JSON object", where=str(path), fix="fetch the file again")
     return data
-
-
-def _pickled_code(weights: Path) -> KdkitError:
-    return KdkitError(
-        "KD-LOAD-027",
-        "these weights are a pickle that contains code",
-        where=str(weights),
-        why="reading them would run that code",
-        fix="ask the authors for .safetensors, or convert the file in a disposable sandbox",
-        code=ExitCode.DENIED,
-    )
-
-
-def _does_not_fit(where: str, weights: Path | None, error: Exception) -> KdkitError:
-    what = "open_clip cannot build this model" if weights is None else "the weights do not fit the model"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    fix = "check that weights and config belong together"
-    return KdkitError("KD-LOAD-028", what, where=str(weights or where), why=" ".join(lines)[:600], fix=fix)
 
 
 @contextmanager

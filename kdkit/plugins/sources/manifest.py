@@ -34,7 +34,34 @@ class CsvManifest(RowReader):
             )
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        return _csv_rows(self.location, self.delimiter)
+        """(first line, row) pairs; a row may span several lines."""
+        with open(self.location, encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle, delimiter=self.delimiter, strict=True)
+            line = 1
+            try:
+                header = next(reader, [])
+                _check_header(header, self.location)
+                line = reader.line_num + 1
+                for row in reader:
+                    if len(row) not in (0, len(header)):
+                        raise KdkitError(
+                            "KD-SRC-009",
+                            f"{len(row)} fields, but the header has {len(header)}",
+                            where=f"{self.location}:{line}",
+                            fix="add the missing fields, or put fields with a delimiter in quotes",
+                        )
+                    if row:
+                        yield line, dict(zip(header, row, strict=True))
+                    line = reader.line_num + 1
+            except UnicodeDecodeError as error:
+                where = f"{self.location}:{_undecodable_line(self.location)}"
+                fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
+                raise KdkitError("KD-SRC-010", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
+            except csv.Error as error:
+                fix = 'close every quote; write a " inside a quoted field as ""'
+                raise KdkitError(
+                    "KD-SRC-011", "not a CSV row", where=f"{self.location}:{line}", why=str(error), fix=fix
+                ) from error
 
 
 class JsonlManifest(RowReader):
@@ -42,35 +69,6 @@ class JsonlManifest(RowReader):
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         return jsonl_rows(self.location)
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(first line, row) pairs; a row may span several lines."""
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        reader = csv.reader(handle, delimiter=delimiter, strict=True)
-        line = 1
-        try:
-            header = next(reader, [])
-            _check_header(header, path)
-            line = reader.line_num + 1
-            for row in reader:
-                if len(row) not in (0, len(header)):
-                    raise KdkitError(
-                        "KD-SRC-009",
-                        f"{len(row)} fields, but the header has {len(header)}",
-                        where=f"{path}:{line}",
-                        fix="add the missing fields, or put fields with a delimiter in quotes",
-                    )
-                if row:
-                    yield line, dict(zip(header, row, strict=True))
-                line = reader.line_num + 1
-        except UnicodeDecodeError as error:
-            where = f"{path}:{_undecodable_line(path)}"
-            fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
-            raise KdkitError("KD-SRC-010", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
-        except csv.Error as error:
-            fix = 'close every quote; write a " inside a quoted field as ""'
-            raise KdkitError("KD-SRC-011", "not a CSV row", where=f"{path}:{line}", why=str(error), fix=fix) from error
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError
@@ -45,45 +44,29 @@ def read_med_grit(
     Raises:
         KdkitError: with ``file:line``; a record is broken.
     """
-    where = str(location)
-    reader = _Reader(
-        task=check_task(task, where),
-        root=location.parent / image_root,
-        modality=modality,
-        split=SplitRule(split, split_fractions, where),
-        boxes=Boxes(boxes, boxes_as, where),
-        ids=Ids(id_prefix),
-    )
-    return read_all(json_records(location), reader.samples, location, skip_broken=skip_broken)
+    where, root, ids = str(location), location.parent / image_root, Ids(id_prefix)
+    split_rule, codec = SplitRule(split, split_fractions, where), Boxes(boxes, boxes_as, where)
+    check_task(task, where)
 
-
-@dataclass(frozen=True)
-class _Reader:
-    task: str
-    root: Path
-    modality: str | None
-    split: SplitRule
-    boxes: Boxes
-    ids: Ids
-
-    def samples(self, record: Record, where: str) -> Iterator[Sample]:
+    def samples(record: Record, where: str) -> Iterator[Sample]:
         """A sample per pair; earlier pairs are its history."""
         name = text_of(record, "id", where)
-        image = file_below(self.root, f"{name}.png", where)
-        modality = self.modality or image.name.partition("_")[0].lower()
+        image = file_below(root, f"{name}.png", where)
         messages: list[tuple[str, str]] = []
         for question_text, answer in _pairs(record, where):
             messages.append(("user", _mark_image(question_text, first=not messages)))
             question = Question(
-                id=self.ids(f"{self.task}/{name}/{fingerprint([messages, answer])}"),
+                id=ids(f"{task}/{name}/{fingerprint([messages, answer])}"),
                 images=[image],
                 messages=list(messages),
                 answer=answer.strip(),
-                task=self.task,
-                modality=modality,
+                task=task,
+                modality=modality or image.name.partition("_")[0].lower(),
             )
-            yield sample_of(question, self.split(name), self.boxes, where)
+            yield sample_of(question, split_rule(name), codec, where)
             messages.append(("assistant", answer))
+
+    return read_all(json_records(location), samples, location, skip_broken=skip_broken)
 
 
 def _pairs(record: Record, where: str) -> list[tuple[str, str]]:

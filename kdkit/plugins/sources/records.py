@@ -150,15 +150,17 @@ def text_of(record: Record, name: str, where: str) -> str:
     return value.strip()
 
 
-def file_below(root: Path, name: object, where: str) -> Path:
+IMAGE_ROOT = "set the folder of the images by the option image_root"
+
+
+def file_below(root: Path, name: object, where: str, fix: str = IMAGE_ROOT) -> Path:
     """The file ``name`` inside ``root``, relative or absolute.
 
     Raises:
         KdkitError: the path leads outside, or is no text.
     """
     if not isinstance(name, str) or not name.strip():
-        fix = "write the image's path as a string"
-        raise KdkitError("KD-SRC-035", f"an image must be a path, not {name!r}", where=where, fix=fix)
+        raise KdkitError("KD-SRC-035", f"not a path: {name!r}", where=where, fix="write a path as a string")
     folder = os.path.abspath(root)
     path = os.path.normpath(os.path.join(folder, name))
     if not path.startswith(folder.rstrip(os.sep) + os.sep):
@@ -166,8 +168,8 @@ def file_below(root: Path, name: object, where: str) -> Path:
             "KD-SRC-036",
             f"'{name}' is outside of the folder {folder}",
             where=where,
-            why="a data file may not name files outside its folder of images",
-            fix="set the folder of the images by the option image_root",
+            why="a data file may not name files outside its folder",
+            fix=fix,
         )
     return Path(path)
 

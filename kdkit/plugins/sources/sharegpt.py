@@ -134,7 +134,10 @@ def read_sharegpt(
     )
     if "split" not in named:
         SplitRule(split, split_fractions, str(location))
-    data = location.parent / file if file else _data_file(location, entry["file_name"])
+    if file:
+        data = location.parent / file
+    else:
+        data = file_below(location.parent, entry["file_name"], str(location), "set the option file")
     return read_all(json_records(data), reader.samples, data, skip_broken=skip_broken)
 
 
@@ -163,15 +166,6 @@ def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]
             "KD-SRC-058", f"no data set '{name}'", where=f"{location}:1", fix=did_you_mean(name, tuple(info))
         )
     return name, info[name]
-
-
-def _data_file(location: Path, name: object) -> Path:
-    try:
-        return file_below(location.parent, name, str(location))
-    except KdkitError as error:
-        raise KdkitError(
-            "KD-SRC-059", error.what, where=error.where, why=error.why, fix="set the option file"
-        ) from error
 
 
 @dataclass(frozen=True)

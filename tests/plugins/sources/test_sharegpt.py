@@ -120,7 +120,7 @@ def test_entries_and_files_can_be_chosen(tmp_path: Path) -> None:
         read("sharegpt", info, **options)
     with raises_error("KD-SRC-058", mentions=("'c'",)):
         read("sharegpt", info, dataset="c", **options)
-    with raises_error("KD-SRC-059"):
+    with raises_error("KD-SRC-036", mentions=("file",)):
         read("sharegpt", info, dataset="b", **options)
     assert len(read("sharegpt", info, dataset="b", file="Train_sharegpt_final.json", **options)) == 1
 

@@ -38,14 +38,7 @@ class Header:
         return sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for s in self.signals)
 
     def to_json(self) -> str:
-        document = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "teacher": self.teacher,
-            "fingerprint": self.fingerprint,
-            "parts": dict(self.parts),
-            "signals": [asdict(signal) for signal in self.signals],
-        }
+        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         return json.dumps(document, indent=1, sort_keys=True)
 
     @classmethod
