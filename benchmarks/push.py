@@ -29,7 +29,8 @@ LIMIT = 0.15
 KDKIT = """
 import sys
 from pathlib import Path
-from kdkit.core.sharing.hub import connect, plan_upload, upload
+from kdkit.core.base.hub import connect
+from kdkit.core.sharing.hub import plan_upload, upload
 hub = connect()
 upload(hub, plan_upload(hub, "lab/s", "model", Path(sys.argv[1])), tag="v1")
 """

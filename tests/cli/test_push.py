@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from kdkit.cli.push import _text
+from kdkit.core.base.hub import connect
 from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.versions import HISTORY
-from kdkit.core.sharing.hub import Uploaded, connect, plan_upload
+from kdkit.core.sharing.hub import Uploaded, plan_upload
 from kdkit.core.sharing.release.layout import README, RECORD, Record
 from kdkit.core.sharing.release.push import Pushed
 from tests.conftest import Cli

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdkit.core.sharing.hub import Hub, connect, explained
+from kdkit.core.base.hub import Hub, connect, hub_errors
 from kdkit.core.teachers.files import DESCRIPTIONS, list_folder
 from kdkit.core.teachers.source import Source
 
@@ -90,5 +90,5 @@ def _offline_mode() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _explained(source: Source, hub: Hub) -> explained:
-    return explained(str(source), hub, page=hub.url(source.place), otherwise="or give a folder: --from local:DIR")
+def _explained(source: Source, hub: Hub) -> hub_errors:
+    return hub_errors(str(source), hub, page=hub.url(source.place), otherwise="or give a folder: --from local:DIR")

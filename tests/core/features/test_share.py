@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features import Column, FeatureStore, Header
@@ -22,7 +23,6 @@ from kdkit.core.project.registry.lock import FileFact, Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
 from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
-from kdkit.core.sharing.hub import Hub
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
 from tests.core.features.small import keyed_index
 from tests.errors import raises_error

@@ -21,8 +21,9 @@ from kdkit.core.sharing.features.card import RECORD, STORE, FeaturesRecord, Shar
 from kdkit.core.teachers.open import fingerprint_parts
 
 if TYPE_CHECKING:
+    from kdkit.core.base.hub import Hub
     from kdkit.core.project.project import Project
-    from kdkit.core.sharing.hub import Downloaded, Hub
+    from kdkit.core.sharing.hub import Downloaded
 
 STAGING = "features-pulled"
 _OF_THE_HUB = (".gitattributes",)
@@ -71,7 +72,8 @@ def pull_features(
             Nothing is added then. As :func:`kdkit.core.sharing.hub.download`.
     """
     from kdkit.core.base.atomic import disk_errors
-    from kdkit.core.sharing.hub import connect, download
+    from kdkit.core.base.hub import connect
+    from kdkit.core.sharing.hub import download
 
     hub, reporter = hub or connect(), reporter or Silent()
     with disk_errors(str(project.root)), _staging(project, repo) as staging:

@@ -17,9 +17,10 @@ from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesReco
 from kdkit.core.sharing.features.form import write_shared_form
 
 if TYPE_CHECKING:
+    from kdkit.core.base.hub import Hub
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
-    from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
+    from kdkit.core.sharing.hub import Uploaded, UploadPlan
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def push_features(
         KdkitError: a license that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
             of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
     """
+    from kdkit.core.base.hub import connect
     from kdkit.core.data import load_index
-    from kdkit.core.sharing.hub import connect, plan_upload, upload
+    from kdkit.core.sharing.hub import plan_upload, upload
 
     hub, reporter = hub or connect(), reporter or Silent()
     names = _shareable(project, teachers)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.conflict import conflict
-from kdkit.core.sharing.hub.connection import Hub
+from kdkit.core.base.hub.connection import Hub
+from kdkit.core.base.hub.retry import attempts, is_transient, with_retries
+from kdkit.core.sharing.hub.conflict import conflict_error
 from kdkit.core.sharing.hub.plan import UploadPlan
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, look_at, remote_files
-from kdkit.core.sharing.hub.retry import attempts, may_pass, patiently
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -63,7 +63,7 @@ def commit_once(
             return Made(str(info.oid), str(info.pr_revision or "") if pull_request else "")
         except Exception as error:
             stale = isinstance(error, HfHubHTTPError) and error.response.status_code == 412
-            if not stale and not may_pass(error):
+            if not stale and not is_transient(error):
                 raise
             made = _already_made(hub, plan, parent, known, pull_request)
             if made:
@@ -76,23 +76,23 @@ def commit_once(
 
 def _already_made(hub: Hub, plan: UploadPlan, parent: str, known: Mapping[str, str], pull_request: bool) -> Made | None:
     """The commit, if the Hub has made it although it did not say so. Raises: KdkitError when somebody else pushed."""
-    now = look_at(hub, plan.repo, plan.kind, plan.revision)
+    now = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if now is None:
         return None
     if pull_request:
         for ref, commit in _pull_requests(hub, plan).items() - known.items():
-            if not differences(plan, remote_files(hub, now, commit)):
+            if not differences(plan, list_files(hub, now, commit)):
                 return Made(commit, ref)
     if now.commit == parent:
         return None
-    if not pull_request and not differences(plan, remote_files(hub, now)):
+    if not pull_request and not differences(plan, list_files(hub, now)):
         return Made(now.commit, "")
-    raise conflict(hub, plan, now, parent)
+    raise conflict_error(hub, plan, now, parent)
 
 
 def _pull_requests(hub: Hub, plan: UploadPlan) -> dict[str, str]:
     """``refs/pr/N`` -> commit."""
-    refs = patiently(lambda: hub.api.list_repo_refs(plan.repo, repo_type=plan.kind, include_pull_requests=True))
+    refs = with_retries(lambda: hub.api.list_repo_refs(plan.repo, repo_type=plan.kind, include_pull_requests=True))
     return {pull.ref: pull.target_commit for pull in refs.pull_requests or ()}
 
 
@@ -105,7 +105,7 @@ def differences(plan: UploadPlan, remote: Mapping[str, RemoteFile]) -> list[str]
 def verify(hub: Hub, plan: UploadPlan, made: Made) -> None:
     """Raises: KdkitError (exit 1) when the commit does not hold, by hash, exactly what was planned."""
     there = Repository(plan.repo, plan.kind, made.commit, private=True)
-    wrong = differences(plan, remote_files(hub, there))
+    wrong = differences(plan, list_files(hub, there))
     if wrong:
         raise KdkitError(
             "KD-HUB-002",

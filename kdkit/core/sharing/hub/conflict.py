@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.connection import Hub
+from kdkit.core.base.hub.connection import Hub
+from kdkit.core.base.hub.retry import with_retries
 from kdkit.core.sharing.hub.plan import UploadPlan
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, remote_files
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, list_files
 
 _SHOWN = 5
 
 
-def conflict(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> KdkitError:
+def conflict_error(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> KdkitError:
     """The error for a branch that has moved since the plan, or a repository that somebody made; asks for details.
 
     Args:
@@ -26,12 +26,12 @@ def conflict(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> 
         what = "somebody else has made this repository since the push was planned; nothing was committed"
     else:
         what = "somebody else has pushed since this push was planned; nothing was committed"
-    before = remote_files(hub, now, since) if since else {}
+    before = list_files(hub, now, since) if since else {}
     return KdkitError(
         "KD-HUB-003",
         what,
         where=f"{plan.repo}@{plan.revision}",
-        why=f"{_who(hub, plan, now, since)} {_changes(before, remote_files(hub, now))}",
+        why=f"{_who(hub, plan, now, since)} {_changes(before, list_files(hub, now))}",
         fix=f"look at {hub.url(plan.repo, plan.kind)}/commits/{plan.revision}, then run the push again: "
         "it is planned anew, and what was sent is not sent again",
         code=ExitCode.FOUND,
@@ -40,7 +40,7 @@ def conflict(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> 
 
 def _who(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> str:
     """``bob ("Better card")``, for each commit, newest first."""
-    commits = patiently(lambda: hub.api.list_repo_commits(plan.repo, repo_type=plan.kind, revision=now.commit))
+    commits = with_retries(lambda: hub.api.list_repo_commits(plan.repo, repo_type=plan.kind, revision=now.commit))
     names: list[str] = []
     for commit in commits:
         if commit.commit_id == since or len(names) == _SHOWN:

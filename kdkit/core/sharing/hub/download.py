@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub.connection import Hub, Kind
+from kdkit.core.base.hub.errors import hub_errors
+from kdkit.core.base.hub.retry import with_retries
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.registry.lock import safe_relative
-from kdkit.core.sharing.hub.connection import Hub, Kind
-from kdkit.core.sharing.hub.explain import explained
-from kdkit.core.sharing.hub.hashes import Hashes, hash_file
-from kdkit.core.sharing.hub.quiet import quiet
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, look_at, remote_files
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.sharing.hub.client import quiet_client
+from kdkit.core.sharing.hub.plan import Hashes, hash_file
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
 
 Select = Callable[[Iterable[str]], Iterable[str]]
 _RESERVED = (".cache", ".git")
@@ -71,11 +71,11 @@ def download(
             "KD-HUB-006", "there is something already", where=str(into), fix="give a folder that does not exist yet"
         )
     draft = into.parent / f".{into.name}.downloading"
-    with disk_errors(str(into)), quiet(report), explained(where, hub, page=hub.url(repo, kind)):
-        there = look_at(hub, repo, kind, revision)
+    with disk_errors(str(into)), quiet_client(report), hub_errors(where, hub, page=hub.url(repo, kind)):
+        there = find_repository(hub, repo, kind, revision)
         if there is None:
             raise _not_found(hub, repo, kind, revision)
-        listed = remote_files(hub, there)
+        listed = list_files(hub, there)
         for path in listed:
             _check_path(path, where)
         wanted = {path: listed[path] for path in sorted(select(listed) if select else listed)}
@@ -130,7 +130,7 @@ def _fetch(hub: Hub, there: Repository, path: str, draft: Path, *, again: bool) 
             force_download=again,
         )
 
-    patiently(fetch)
+    with_retries(fetch)
 
 
 def _as_said(found: Hashes, file: RemoteFile) -> bool:
@@ -156,7 +156,7 @@ def _check_path(path: str, where: str) -> None:
 def _not_found(hub: Hub, repo: str, kind: Kind, revision: str) -> KdkitError:
     """The error for a repository that is not there; perhaps one of the other kind is."""
     other: Kind = "dataset" if kind == "model" else "model"
-    if look_at(hub, repo, other, "main") is not None:
+    if find_repository(hub, repo, other, "main") is not None:
         return KdkitError(
             "KD-HUB-009",
             f"this is a {other}, not a {kind}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.ask import ask
-from kdkit.core.sharing.hub.conflict import conflict
-from kdkit.core.sharing.hub.connection import Hub, Kind
+from kdkit.core.base.hub.connection import Hub, Kind
+from kdkit.core.base.hub.retry import with_retries
+from kdkit.core.sharing.hub.client import request
+from kdkit.core.sharing.hub.conflict import conflict_error
 from kdkit.core.sharing.hub.plan import UploadPlan
-from kdkit.core.sharing.hub.remote import Repository, look_at
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.sharing.hub.remote import Repository, find_repository
 
 
 def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: str, tag: str | None) -> None:
@@ -47,7 +47,7 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
         KdkitError: no token or permission; another visibility; somebody pushed or made the repository since; the tag
             names another commit.
     """
-    there = look_at(hub, plan.repo, plan.kind, plan.revision)
+    there = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if there is None and plan.parent is not None:
         raise KdkitError(
             "KD-HUB-032",
@@ -59,9 +59,9 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
     check_token(hub, plan.repo, plan.kind, there, pull_request=pull_request)
     if there is None:
         return True
-    same_visibility(hub, plan, there, private)
+    require_visibility(hub, plan, there, private)
     if there.commit != plan.parent:
-        raise conflict(hub, plan, there, plan.parent)
+        raise conflict_error(hub, plan, there, plan.parent)
     if tag:
         _tag_is_free(hub, plan, tag)
     return False
@@ -86,12 +86,12 @@ def check_token(hub: Hub, repo: str, kind: Kind, there: Repository | None, *, pu
         _may_create(hub, repo)
     elif not pull_request:
         # A Hub without this question answers 404; the commit then tells.
-        ask(hub, "GET", f"/api/{kind}s/{repo}/auth-check/write", accept=(404,))
+        request(hub, "GET", f"/api/{kind}s/{repo}/auth-check/write", accept=(404,))
 
 
 def tags_of(hub: Hub, plan: UploadPlan) -> dict[str, str]:
     """Tag -> commit."""
-    refs = patiently(lambda: hub.api.list_repo_refs(plan.repo, repo_type=plan.kind))
+    refs = with_retries(lambda: hub.api.list_repo_refs(plan.repo, repo_type=plan.kind))
     return {tag.name: tag.target_commit for tag in refs.tags}
 
 
@@ -121,7 +121,7 @@ def _may_create(hub: Hub, repo: str) -> None:
         )
 
 
-def same_visibility(hub: Hub, plan: UploadPlan, there: Repository, private: bool) -> None:
+def require_visibility(hub: Hub, plan: UploadPlan, there: Repository, private: bool) -> None:
     """Raises: KdkitError when the repository is public and the push private, or the other way round."""
     if there.private == private:
         return

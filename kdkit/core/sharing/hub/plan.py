@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +10,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.connection import Hub, Kind
-from kdkit.core.sharing.hub.explain import explained
-from kdkit.core.sharing.hub.hashes import hash_file
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, look_at, remote_files
+from kdkit.core.base.hub.connection import Hub, Kind
+from kdkit.core.base.hub.errors import hub_errors
+from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
 
 __all__ = ["Kind", "LocalFile", "UploadPlan", "plan_upload"]
 
 KEPT = (".gitattributes",)
-"""Files that the Hub itself put there; never deleted."""
+"""Files of the Hub itself; never deleted."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """Hex digests of a content; ``git_sha1`` identifies it in git, and small files on the Hub."""
+
+    sha256: str
+    git_sha1: str
+
+
+def hash_file(path: Path) -> Hashes:
+    """Both digests in one pass."""
+    sha256 = hashlib.sha256()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            sha256.update(chunk)
+            git_sha1.update(chunk)
+    return Hashes(sha256.hexdigest(), git_sha1.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -123,9 +143,9 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
     local = {file.path: file for file in _local_files(folder)}
     if not local:
         raise KdkitError("KD-HUB-038", "there is nothing to push", where=str(folder), why="the folder holds no file")
-    with explained(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
-        there = look_at(hub, repo, kind, revision)
-        remote = remote_files(hub, there) if there else {}
+    with hub_errors(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
+        there = find_repository(hub, repo, kind, revision)
+        remote = list_files(hub, there) if there else {}
     same = {path for path, file in local.items() if path in remote and file.equals(remote[path])}
     return UploadPlan(
         endpoint=hub.endpoint,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdkit.core.sharing.hub.connection import Hub, Kind
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.base.hub.connection import Hub, Kind
+from kdkit.core.base.hub.retry import with_retries
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class RemoteFile:
     git_sha1: str
 
 
-def look_at(hub: Hub, repo: str, kind: Kind, revision: str) -> Repository | None:
+def find_repository(hub: Hub, repo: str, kind: Kind, revision: str) -> Repository | None:
     """The repository at ``revision``, or None where there is none (or none that this token may see)."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        info = patiently(lambda: hub.api.repo_info(repo, repo_type=kind, revision=revision))
+        info = with_retries(lambda: hub.api.repo_info(repo, repo_type=kind, revision=revision))
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:
@@ -41,7 +41,7 @@ def look_at(hub: Hub, repo: str, kind: Kind, revision: str) -> Repository | None
     return Repository(repo, kind, str(info.sha), bool(info.private))
 
 
-def remote_files(hub: Hub, there: Repository, commit: str | None = None) -> dict[str, RemoteFile]:
+def list_files(hub: Hub, there: Repository, commit: str | None = None) -> dict[str, RemoteFile]:
     """Path -> file, at ``commit`` (by default the one that was looked at)."""
     from huggingface_hub.hf_api import RepoFile
 
@@ -51,5 +51,5 @@ def remote_files(hub: Hub, there: Repository, commit: str | None = None) -> dict
 
     return {
         entry.path: RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
-        for entry in patiently(listing)
+        for entry in with_retries(listing)
     }

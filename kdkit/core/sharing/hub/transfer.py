@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from kdkit.core.base.hub.connection import Hub
 from kdkit.core.contracts import Reporter
-from kdkit.core.sharing.hub.ask import ask
-from kdkit.core.sharing.hub.connection import Hub
+from kdkit.core.sharing.hub.client import request
 from kdkit.core.sharing.hub.plan import LocalFile, UploadPlan, changed_locally, check_unchanged
 
 if TYPE_CHECKING:
@@ -125,5 +125,5 @@ def _has_xet(hub: Hub, plan: UploadPlan, pull_request: bool) -> bool:
     """Ask for the token that opens the storage, as the client will; a mirror does not know this address."""
     revision = "None?create_pr=1" if pull_request else quote(plan.revision, safe="")
     path = f"/api/{plan.kind}s/{plan.repo}/xet-write-token/{revision}"
-    response = ask(hub, "GET", path, accept=(404,))
+    response = request(hub, "GET", path, accept=(404,))
     return bool(response.status_code != 404)

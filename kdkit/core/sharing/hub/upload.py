@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub.connection import Hub
+from kdkit.core.base.hub.errors import hub_errors
+from kdkit.core.base.hub.retry import with_retries
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.sharing.hub.card import check_card
+from kdkit.core.sharing.hub.client import quiet_client, request
 from kdkit.core.sharing.hub.commit import Made, commit_once, verify
-from kdkit.core.sharing.hub.conflict import conflict
-from kdkit.core.sharing.hub.connection import Hub
-from kdkit.core.sharing.hub.explain import explained
-from kdkit.core.sharing.hub.permission import check_access, check_arguments, same_visibility, tag_is_taken, tags_of
+from kdkit.core.sharing.hub.conflict import conflict_error
+from kdkit.core.sharing.hub.permission import check_access, check_arguments, require_visibility, tag_is_taken, tags_of
 from kdkit.core.sharing.hub.plan import KEPT, UploadPlan, check_unchanged
-from kdkit.core.sharing.hub.quiet import quiet
-from kdkit.core.sharing.hub.remote import look_at, remote_files
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.sharing.hub.remote import find_repository, list_files
 from kdkit.core.sharing.hub.transfer import send
+
+CARD = "README.md"
+_SHOWN = 160
+"""Characters of one message: the Hub lists all licenses that it knows."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ def upload(
     check_arguments(hub, plan, pull_request=pull_request, message=message, tag=tag)
     hub.require_token()
     check_unchanged(plan)
-    with quiet(report), explained(f"{plan.repo}@{plan.revision}", hub, page=hub.url(plan.repo, plan.kind)):
+    with quiet_client(report), hub_errors(f"{plan.repo}@{plan.revision}", hub, page=hub.url(plan.repo, plan.kind)):
         create = check_access(hub, plan, private=private, pull_request=pull_request, tag=tag)
-        check_card(hub, plan)
+        _check_card(hub, plan)
         parent = _create(hub, plan, private) if create else plan.parent or ""
         made = Made(parent, "")
         if not plan.empty:
@@ -99,11 +102,11 @@ def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        patiently(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private))
+        with_retries(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:  # it exists: made by us, and the answer was lost, or just now by others
             raise
-    there = look_at(hub, plan.repo, plan.kind, plan.revision)
+    there = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if there is None:
         raise KdkitError(
             "KD-HUB-041",
@@ -112,9 +115,9 @@ def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
             fix=f"push to another name, or with a token that may: {hub.how_to_log_in}",
             code=ExitCode.DENIED,
         )
-    if not remote_files(hub, there).keys() <= set(KEPT):
-        raise conflict(hub, plan, there, None)
-    same_visibility(hub, plan, there, private)
+    if not list_files(hub, there).keys() <= set(KEPT):
+        raise conflict_error(hub, plan, there, None)
+    require_visibility(hub, plan, there, private)
     return there.commit
 
 
@@ -123,7 +126,7 @@ def _left_behind(hub: Hub, plan: UploadPlan, private: bool, create: bool) -> Ite
     """Say that a new repository stays when the push fails: what was sent lies there, waiting for the next run."""
     page = hub.url(plan.repo, plan.kind)
     try:
-        with explained(f"{plan.repo}@{plan.revision}", hub, page=page):
+        with hub_errors(f"{plan.repo}@{plan.revision}", hub, page=page):
             yield
     except KdkitError as error:
         if create:
@@ -133,7 +136,9 @@ def _left_behind(hub: Hub, plan: UploadPlan, private: bool, create: bool) -> Ite
 
 
 def _put_tag(hub: Hub, plan: UploadPlan, made: Made, tag: str) -> None:
-    patiently(lambda: hub.api.create_tag(plan.repo, tag=tag, revision=made.commit, repo_type=plan.kind, exist_ok=True))
+    with_retries(
+        lambda: hub.api.create_tag(plan.repo, tag=tag, revision=made.commit, repo_type=plan.kind, exist_ok=True)
+    )
     names = tags_of(hub, plan).get(tag, "")
     if names != made.commit:
         raise tag_is_taken(hub, plan, tag, names, done=f"the commit {made.commit[:12]} was pushed without it")
@@ -142,3 +147,23 @@ def _put_tag(hub: Hub, plan: UploadPlan, made: Made, tag: str) -> None:
 def _page(hub: Hub, plan: UploadPlan, made: Made) -> str:
     page = hub.url(plan.repo, plan.kind)
     return f"{page}/discussions/{made.pull_request.rpartition('/')[2]}" if made.pull_request else page
+
+
+def _check_card(hub: Hub, plan: UploadPlan) -> None:
+    """Raises: KdkitError (exit 1) naming the fields that the Hub refuses. A Hub that has no such check is believed."""
+    if all(file.path != CARD for file in plan.to_send):
+        return
+    content = (plan.folder / CARD).read_text(encoding="utf-8", errors="replace")
+    body = {"content": content, "repoType": plan.kind}
+    response = request(hub, "POST", "/api/validate-yaml", json=body, accept=(400, 404, 405))
+    if response.status_code != 400:
+        return
+    errors = [str(error.get("message")) for error in response.json().get("errors", ())]
+    raise KdkitError(
+        "KD-HUB-001",
+        "the Hub refuses the metadata of the card; nothing was pushed",
+        where=str(plan.folder / CARD),
+        why="; ".join(error if len(error) <= _SHOWN else f"{error[:_SHOWN]} ..." for error in errors),
+        fix="correct these fields between the '---' lines at its top",
+        code=ExitCode.FOUND,
+    )

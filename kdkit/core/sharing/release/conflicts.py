@@ -13,7 +13,8 @@ from kdkit.core.project.lineage import Lineage
 from kdkit.core.sharing.release.layout import README, RECORD, Record
 
 if TYPE_CHECKING:
-    from kdkit.core.sharing.hub import Hub, UploadPlan
+    from kdkit.core.base.hub import Hub
+    from kdkit.core.sharing.hub import UploadPlan
 
 _OF_NOBODY = frozenset((README, ".gitattributes", "LICENSE"))
 """Files that a new repository may have."""
@@ -50,14 +51,14 @@ def tag_of_successor(
 
 def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
     """The record in the repository; None where it holds nothing yet."""
-    from kdkit.core.sharing.hub import explained
+    from kdkit.core.base.hub import hub_errors
 
     held = {file.path for file in (*plan.updates, *plan.unchanged)} | set(plan.deletes)
     if RECORD not in held:
         if held <= _OF_NOBODY:
             return None
         raise _foreign(hub, plan, f"it has no {RECORD}, but {min(held - _OF_NOBODY)}")
-    with tempfile.TemporaryDirectory() as folder, explained(plan.repo, hub):
+    with tempfile.TemporaryDirectory() as folder, hub_errors(plan.repo, hub):
         path = hub.api.hf_hub_download(plan.repo, RECORD, revision=plan.parent, cache_dir=folder)
         try:
             return Record.load(Path(path))
@@ -78,10 +79,10 @@ def _foreign(hub: Hub, plan: UploadPlan, why: str) -> KdkitError:
 
 def _free_tag(hub: Hub, plan: UploadPlan, version: str) -> str:
     """The first of ``v3``, ``v3-r2``, ... that names nothing, or (nothing having changed) this very commit."""
-    from kdkit.core.sharing.hub import explained
+    from kdkit.core.base.hub import hub_errors
     from kdkit.core.sharing.hub.permission import tags_of
 
-    with explained(plan.repo, hub):
+    with hub_errors(plan.repo, hub):
         taken = tags_of(hub, plan)
     number, tag = 1, version
     while tag in taken and not (plan.empty and taken[tag] == plan.parent):

@@ -92,7 +92,7 @@ def _export_release(
     merged: bool,
     reporter: Reporter | None,
 ) -> Exported:
-    from kdkit.core.sharing.hub import connect
+    from kdkit.core.base.hub import connect
     from kdkit.core.sharing.release.release import assemble_release
 
     with new_folder(to, replace=overwrite) as draft:

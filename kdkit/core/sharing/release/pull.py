@@ -23,9 +23,9 @@ from kdkit.core.sharing.release.pulled.release import PulledRelease, forget_pend
 from kdkit.core.sharing.release.pulled.staging import staging
 
 if TYPE_CHECKING:
+    from kdkit.core.base.hub import Hub
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.sharing.features import PulledColumn
-    from kdkit.core.sharing.hub import Hub
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def pull_student(
             it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters cannot be had: then, as
             with features, the project is there.
     """
+    from kdkit.core.base.hub import connect
     from kdkit.core.plugin_system.discovery import load_catalogue
-    from kdkit.core.sharing.hub import connect
 
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
     release = pending_release(Project(into))

@@ -14,9 +14,10 @@ from kdkit.core.sharing.release.layout import AdapterBase
 from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
 
 if TYPE_CHECKING:
+    from kdkit.core.base.hub import Hub
     from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
-    from kdkit.core.sharing.hub import Hub, Uploaded, UploadPlan
+    from kdkit.core.sharing.hub import Uploaded, UploadPlan
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def push_student(
         KdkitError: the version was refused; a license stands in the way; whatever :func:`assemble_release`,
             :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload` raise.
     """
-    from kdkit.core.sharing.hub import connect, plan_upload, upload
+    from kdkit.core.base.hub import connect
+    from kdkit.core.sharing.hub import plan_upload, upload
 
     hub, report = hub or connect(), reporter or Silent()
     check_repository(repo)
@@ -172,12 +174,12 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
 
     Private by default; kdkit never changes who may see a repository.
     """
-    from kdkit.core.sharing.hub import explained
+    from kdkit.core.base.hub import hub_errors
     from kdkit.core.sharing.hub.permission import check_token
-    from kdkit.core.sharing.hub.remote import look_at
+    from kdkit.core.sharing.hub.remote import find_repository
 
-    with explained(repo, hub):
-        there = look_at(hub, repo, "model", "main")
+    with hub_errors(repo, hub):
+        there = find_repository(hub, repo, "model", "main")
         if hub.token is not None:
             check_token(hub, repo, "model", there, pull_request=pull_request)
     if there is None or there.private != public:
@@ -196,11 +198,11 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
 
 def look_for_base(hub: Hub, base: AdapterBase, reporter: Reporter) -> None:
     """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
-    from kdkit.core.sharing.hub import explained
-    from kdkit.core.sharing.hub.remote import look_at
+    from kdkit.core.base.hub import hub_errors
+    from kdkit.core.sharing.hub.remote import find_repository
 
-    with explained(f"{base.repository}@{base.commit}", hub):
-        if look_at(hub, base.repository, "model", base.commit) is None:
+    with hub_errors(f"{base.repository}@{base.commit}", hub):
+        if find_repository(hub, base.repository, "model", base.commit) is None:
             reporter.warn(f"{base.repository}, which the adapters belong to, is not to be seen at {hub.endpoint}")
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
-from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base
@@ -18,7 +17,6 @@ from kdkit.plugins.students.clinkd.settings import Settings
 from kdkit.plugins.students.clinkd.tokens import FILES, Tokens
 
 if TYPE_CHECKING:
-    from kdkit.plugins.students.clinkd.student import ClinkdStudent
     from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
 SAVED = "clinkd.json"
@@ -60,41 +58,6 @@ class Saved:
             ) from error
 
 
-def save(student: ClinkdStudent, folder: Path) -> None:
-    """Write ``student``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    preparation, settings = student.preparation, student.settings
-    config = {**student.origin.config(), **settings.config()}
-    content: dict[str, Any] = {"format": FORMAT, "config": config}
-    if settings.lora is None:
-        with without_bars():
-            student.base.save_pretrained(folder)
-        if student.origin.init is not None:
-            config["init"] = "."  # its own weights by now
-    else:
-        base = Base.of(Path(str(student.origin.init)), student.origin.base)
-        content["base"] = vars(base)
-        del config["init"]
-        _save_adapters(student.network, base, folder)
-    for name, data in preparation.tokens.files.items():
-        (folder / name).write_bytes(data)
-    write_json(folder / IMAGE_CONFIG, preparation.images.config())
-    if student.vision_turns is not None:
-        from safetensors.torch import save_file
-
-        state = {name: x.detach().cpu().contiguous() for name, x in student.vision_turns.state_dict().items()}
-        save_file(state, folder / TURNS)
-    write_json(folder / SAVED, content)
-
-
-def _save_adapters(network: Any, base: Base, folder: Path) -> None:
-    """As PEFT does, so that PEFT can load them; the base is named by its repository where it has one."""
-    chosen = network.peft_config["default"]
-    chosen.base_model_name_or_path = base.repo or base.folder
-    chosen.revision = base.commit
-    network.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-
-
 def read_tokens(folder: Path) -> Tokens:
     """The tokenizer of a model folder."""
     return Tokens({name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}, str(folder))
@@ -111,7 +74,7 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
 
 
 def read_turns(turns: VisionTurns, folder: Path) -> None:
-    """Load what :func:`save` wrote of the vision tower's frequencies."""
+    """Load the saved state of the vision tower's frequencies."""
     tensors = read_tensors(folder / TURNS)
     try:
         turns.load_state_dict(tensors)

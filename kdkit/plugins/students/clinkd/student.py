@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, Sample
 from kdkit.plugins.answers.boxes.own import OwnBoxes
+from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.answers import generate
 from kdkit.plugins.students.clinkd.chat import TEMPLATE
+from kdkit.plugins.students.clinkd.folder import FORMAT, SAVED, TURNS, write_json
+from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import freeze
-from kdkit.plugins.students.clinkd.origin import Origin
+from kdkit.plugins.students.clinkd.origin import Base, Origin
 from kdkit.plugins.students.clinkd.prepare import Preparation, network_images
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
 from kdkit.plugins.students.clinkd.settings import WHERE, Settings
@@ -155,9 +158,36 @@ class ClinkdStudent(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write what stock transformers loads (with ``lora``: PEFT), and ``clinkd.json``."""
-        from kdkit.plugins.students.clinkd.folder import save
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"format": FORMAT, "config": dict(self.config)}
+        if self.settings.lora is None:
+            with without_bars():
+                self.base.save_pretrained(folder)
+            if self.origin.init is not None:
+                content["config"]["init"] = "."  # its own weights by now
+        else:
+            base = Base.of(Path(str(self.origin.init)), self.origin.base)
+            content["base"] = vars(base)
+            del content["config"]["init"]
+            _save_adapters(self.network, base, folder)
+        for name, data in self.preparation.tokens.files.items():
+            (folder / name).write_bytes(data)
+        write_json(folder / IMAGE_CONFIG, self.preparation.images.config())
+        if self.vision_turns is not None:
+            from safetensors.torch import save_file
 
-        save(self, Path(folder))
+            state = {name: x.detach().cpu().contiguous() for name, x in self.vision_turns.state_dict().items()}
+            save_file(state, folder / TURNS)
+        write_json(folder / SAVED, content)
+
+
+def _save_adapters(network: Any, base: Base, folder: Path) -> None:
+    """As PEFT does, so that PEFT can load them; the base is named by its repository where it has one."""
+    chosen = network.peft_config["default"]
+    chosen.base_model_name_or_path = base.repo or base.folder
+    chosen.revision = base.commit
+    network.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 
 def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Settings) -> None:

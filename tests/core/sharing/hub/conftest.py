@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
-from kdkit.core.sharing.hub import Hub, connect, retry
+from kdkit.core.base.hub import Hub, connect, retry
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
 
 BOB = Account("bob", "hf_bob", organizations={"lab": "write"})

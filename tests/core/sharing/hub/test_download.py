@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub import Hub, connect, download, plan_upload, upload
+from kdkit.core.base.hub import Hub, connect
+from kdkit.core.sharing.hub import download, plan_upload, upload
 from tests.core.sharing.hub.conftest import MALLORY, Release
 from tests.core.sharing.hub.content import hashes
 from tests.errors import raises_error

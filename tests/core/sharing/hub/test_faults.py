@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub import Hub, Uploaded, connect, plan_upload, upload
+from kdkit.core.base.hub import Hub, connect
+from kdkit.core.sharing.hub import Uploaded, plan_upload, upload
 from tests.core.sharing.hub.conftest import Release
 from tests.core.sharing.hub.content import hashes
 from tests.errors import raises_error

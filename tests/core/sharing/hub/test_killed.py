@@ -22,7 +22,8 @@ KILLS = 2
 PUSH = """
 import sys
 from pathlib import Path
-from kdkit.core.sharing.hub import connect, plan_upload, upload
+from kdkit.core.base.hub import connect
+from kdkit.core.sharing.hub import plan_upload, upload
 hub = connect()
 print(upload(hub, plan_upload(hub, "lab/s", "model", Path(sys.argv[1])), tag="v1").commit)
 """

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.sharing.hub import Hub, connect, plan_upload
+from kdkit.core.base.hub import Hub, connect
+from kdkit.core.sharing.hub import plan_upload
 from tests.core.sharing.hub.conftest import CARD, Release
 from tests.errors import raises_error
 from tests.local_hub import ALICE, LocalHub, local_hub

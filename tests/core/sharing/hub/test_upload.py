@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import constants
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
+from kdkit.core.base.hub import Hub, connect
+from kdkit.core.sharing.hub import plan_upload, upload
 from tests.core.sharing.hub.conftest import BOB, MALLORY, READER, Release
 from tests.core.sharing.hub.content import hashes
 from tests.errors import raises_error

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights
 from kdkit.core.project.versions import Versions
-from kdkit.core.sharing.hub import Hub, plan_upload, upload
+from kdkit.core.sharing.hub import plan_upload, upload
 from kdkit.core.sharing.release.compare_answers import COARSE, TOLERANCE, judge, tolerance
 from kdkit.core.sharing.release.layout import AdapterBase, Record
 from kdkit.core.sharing.release.pull import pull_student

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from kdkit.core.base.hub import Hub
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
-from kdkit.core.sharing.hub import Hub
 from kdkit.core.sharing.release.layout import Record
 from kdkit.core.sharing.release.pull import pull_student
 from kdkit.core.sharing.release.push import push_student

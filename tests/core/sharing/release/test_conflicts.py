@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub, connect
 from kdkit.core.contracts import Silent
 from kdkit.core.project.lineage import Lineage
-from kdkit.core.sharing.hub import Hub, connect, plan_upload, upload
+from kdkit.core.sharing.hub import plan_upload, upload
 from kdkit.core.sharing.release.conflicts import tag_of_successor
 from kdkit.core.sharing.release.layout import RECORD, Record
 from tests.errors import raises_error

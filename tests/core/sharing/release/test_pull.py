@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -23,7 +24,6 @@ from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.features import push_features
-from kdkit.core.sharing.hub import Hub
 from kdkit.core.sharing.release.layout import LOCK, RECORD, Record
 from kdkit.core.sharing.release.pull import Pulled, pull_student
 from kdkit.core.sharing.release.pulled.registry import registry_text

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import connect
 from kdkit.core.contracts import DualEncoder, Silent
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.lineage import GuardRecord
@@ -26,7 +27,7 @@ from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
-from kdkit.core.sharing.hub import connect, plan_upload, upload
+from kdkit.core.sharing.hub import plan_upload, upload
 from kdkit.core.sharing.release import dual_encoder
 from kdkit.core.sharing.release.compare import TEXTS, fixed_pictures
 from kdkit.core.sharing.release.dual_encoder import _sentences

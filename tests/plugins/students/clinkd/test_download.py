@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.sharing.hub import Hub
+from kdkit.core.base.hub import Hub
 from kdkit.plugins.students.clinkd.create import create_student, load_student
 from kdkit.plugins.students.clinkd.download import RECORDS
 from kdkit.plugins.students.clinkd.publish import publish

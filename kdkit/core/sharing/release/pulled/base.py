@@ -10,7 +10,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.sharing.release.layout import AdapterBase
 
 if TYPE_CHECKING:
-    from kdkit.core.sharing.hub import Hub
+    from kdkit.core.base.hub import Hub
 
 _WANTED = (".json", ".safetensors")
 """What a model folder's top is loaded from; tokenizer and template came with the student."""
@@ -27,15 +27,15 @@ def fetch_base(hub: Hub, base: AdapterBase, root: Path, reporter: Reporter) -> P
     Raises:
         KdkitError: it cannot be had from this Hub, and is not in the cache.
     """
-    from kdkit.core.sharing.hub import explained
-    from kdkit.core.sharing.hub.quiet import quiet
-    from kdkit.core.sharing.hub.retry import patiently
+    from kdkit.core.base.hub import hub_errors
+    from kdkit.core.base.hub.retry import with_retries
+    from kdkit.core.sharing.hub.client import quiet_client
 
     repo, commit = base.repository, base.commit
     try:
-        with quiet(reporter), explained(repo, hub, page=hub.url(repo)):
+        with quiet_client(reporter), hub_errors(repo, hub, page=hub.url(repo)):
             reporter.say(f"fetching {repo} at {commit[:12]}, which its adapters belong to")
-            listed = patiently(lambda: hub.api.list_repo_files(repo, revision=commit))
+            listed = with_retries(lambda: hub.api.list_repo_files(repo, revision=commit))
             wanted = [name for name in listed if "/" not in name and name.endswith(_WANTED)]
             return Path(hub.api.snapshot_download(repo, revision=commit, allow_patterns=wanted))
     except KdkitError as error:

@@ -1,19 +1,17 @@
-"""The errors of the Hub, of its client and of the network, in words that a person can act on."""
+"""Errors of the Hub, its client and the network as :class:`KdkitError`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.retry import is_connection_error
+from kdkit.core.base.hub.retry import is_connection_error
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
-
-    from kdkit.core.sharing.hub.connection import Hub
 
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 _FROM_CLIENT = ("LFS batch API returned errors", "Internal error", "Malformed response", "Xet headers")
@@ -22,20 +20,32 @@ _AGAIN = "run the command again; it goes on where it ended"
 _FULL = ("quota", "storage limit", "too large", "exceed")
 
 
-class explained:
-    """A context in which what the Hub's client raises becomes :class:`KdkitError`, with a fix and an exit code.
+class Endpoint(Protocol):
+    """The part of a Hub that its error messages need."""
 
-    The token is taken out of every message, also where a server echoes it, and then the original error (whose
-    traceback would show it) is dropped.
+    @property
+    def endpoint(self) -> str: ...
+
+    @property
+    def how_to_log_in(self) -> str: ...
+
+    def scrub(self, text: str) -> str: ...
+
+
+class hub_errors:
+    """A context that turns errors of the Hub's client into :class:`KdkitError`, with a remedy and an exit code.
+
+    The token is removed from every message, also where a server echoes it; then the original error is dropped, since
+    its traceback would show the token.
 
     Args:
         where: the object, e.g. ``org/name@v1``.
-        hub: what was asked.
-        page: the address at which a person can look; by default the Hub's.
-        otherwise: another way to the goal when the Hub cannot be used, e.g. ``--from local:DIR``.
+        hub: the Hub in use.
+        page: address of the object, for people; by default the Hub's.
+        otherwise: an alternative without the Hub, e.g. ``--from local:DIR``.
     """
 
-    def __init__(self, where: str, hub: Hub, *, page: str = "", otherwise: str = "") -> None:
+    def __init__(self, where: str, hub: Endpoint, *, page: str = "", otherwise: str = "") -> None:
         self.where, self.hub, self.page, self.otherwise = where, hub, page or hub.endpoint, otherwise
 
     def __enter__(self) -> None:
@@ -54,7 +64,7 @@ class explained:
                 raise found from (None if leaks else error)
 
     def _find(self, error: Exception) -> KdkitError | None:
-        """The first error of the chain that is the Hub's, explained; None for what is not the Hub's at all."""
+        """The first error of the chain that comes from the Hub or the network; None without one."""
         from huggingface_hub import errors as client
 
         for part in _chain(error):

@@ -1,4 +1,4 @@
-"""Which Hub, and as whom."""
+"""Endpoint and token of a Hub."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.sharing.hub.explain import explained
-from kdkit.core.sharing.hub.retry import patiently
+from kdkit.core.base.hub.errors import hub_errors
+from kdkit.core.base.hub.retry import with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Kind = Literal["model", "dataset"]
 TOKEN = "KDKIT_HUB_TOKEN"
 HOME = "huggingface.co"
-"""The host for which 'hf auth login' and HF_TOKEN are."""
+"""The host that 'hf auth login' and HF_TOKEN belong to."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who a token belongs to. ``role`` is the token's, as the Hub names it: read, write, fineGrained."""
+    """Owner of a token; ``role`` is the token's: read, write or fineGrained."""
 
     name: str
     organizations: tuple[str, ...]
@@ -33,12 +33,12 @@ class Account:
 
 @dataclass(frozen=True)
 class Hub:
-    """An endpoint, and the token that may be sent to it.
+    """An endpoint and the token for it.
 
     Attributes:
         endpoint: without a slash at the end.
         token: None for an anonymous user; never shown.
-        withheld: why a token that is saved on this machine is not sent to this host; else empty.
+        withheld: why a saved token is not sent to this host; else empty.
     """
 
     endpoint: str
@@ -47,7 +47,7 @@ class Hub:
 
     @cached_property
     def api(self) -> HfApi:
-        """The client. ``token=False`` keeps it from looking for one by itself."""
+        """The client; ``token=False`` keeps it from looking for a token by itself."""
         from huggingface_hub import HfApi
 
         import kdkit
@@ -61,14 +61,14 @@ class Hub:
 
     @cached_property
     def account(self) -> Account:
-        """Who the token belongs to; asks the Hub once.
+        """The owner of the token; requested once.
 
         Raises:
             KdkitError: no token, or one that the Hub does not know (exit 4); no network (exit 3).
         """
         self.require_token()
-        with explained(self.endpoint, self):
-            facts = patiently(lambda: self.api.whoami())
+        with hub_errors(self.endpoint, self):
+            facts = with_retries(lambda: self.api.whoami())
         token = facts.get("auth", {}).get("accessToken", {})
         organizations = tuple(org["name"] for org in facts.get("orgs", ()))
         return Account(facts["name"], organizations, token.get("role", ""))
@@ -78,7 +78,7 @@ class Hub:
         if self.token is None:
             raise KdkitError(
                 "KD-HUB-004",
-                "this needs a token, and there is none for this Hub",
+                "no token for this Hub",
                 where=self.endpoint,
                 why=self.withheld,
                 fix=self.how_to_log_in,
@@ -87,7 +87,7 @@ class Hub:
 
     @property
     def how_to_log_in(self) -> str:
-        """What a user does to give a token for this endpoint."""
+        """How a user provides a token for this endpoint."""
         if is_home(self.endpoint):
             return "run 'hf auth login' with a token that may write, or set HF_TOKEN"
         return f"set {TOKEN} to a token of {urlsplit(self.endpoint).netloc}"
@@ -105,16 +105,15 @@ class Hub:
 def connect(
     endpoint: str | None = None, token: str | None = None, *, environment: Mapping[str, str] = os.environ
 ) -> Hub:
-    """The Hub to use; asks nothing of it yet.
+    """The Hub to use; sends no request.
 
-    A token is sent to a host only if it was meant for it: ``token``, or ``KDKIT_HUB_TOKEN``, is for whatever endpoint
-    is in use; what ``hf auth login`` saved, and ``HF_TOKEN``, is for huggingface.co (over https) and goes nowhere else,
-    since a mirror in ``HF_ENDPOINT`` has no business with it.
+    ``token`` and ``KDKIT_HUB_TOKEN`` are sent to any endpoint. ``HF_TOKEN`` and the token of ``hf auth login`` are sent
+    to huggingface.co over https alone, and not to a mirror in ``HF_ENDPOINT``.
 
     Args:
         endpoint: by default ``HF_ENDPOINT``, else https://huggingface.co.
         token: by default ``KDKIT_HUB_TOKEN``, else, for huggingface.co, what ``huggingface_hub`` finds.
-        environment: where the variables are looked up.
+        environment: environment variables.
 
     Raises:
         KdkitError: the endpoint is no http(s) address.

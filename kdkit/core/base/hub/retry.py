@@ -1,4 +1,4 @@
-"""Asking again where that can help: the Hub is busy, or the connection broke."""
+"""Retries for requests that fail while the Hub is busy or the connection breaks."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ BUSY = (408, 429, 500, 502, 503, 504)
 
 
 def attempts() -> Iterator[float | None]:
-    """One item for each attempt: seconds to wait before the next one, None for the last."""
+    """One item per attempt: seconds to wait before the next one, None for the last."""
     yield from WAITS
     yield None
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """The result of ``call``, which changes nothing at the Hub when it is made twice; up to four attempts."""
+def with_retries(call: Callable[[], T]) -> T:
+    """The result of ``call``, which must be idempotent; up to four attempts."""
     for wait in attempts():
         try:
             return call()
         except Exception as error:
-            if wait is None or not may_pass(error):
+            if wait is None or not is_transient(error):
                 raise
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether an error may be gone in a moment: the server is busy, or the connection broke."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry can help: the server is busy, or the connection broke."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
@@ -40,6 +40,6 @@ def may_pass(error: BaseException) -> bool:
 
 
 def is_connection_error(error: BaseException | None) -> bool:
-    """No answer, or half of one. Which HTTP library the Hub's client uses changes between its versions."""
+    """No answer, or a truncated one. The HTTP library differs between versions of the Hub's client."""
     from_client = type(error).__module__.startswith(("httpx", "httpcore", "requests"))
     return isinstance(error, ConnectionError | TimeoutError) or from_client
