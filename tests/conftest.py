@@ -87,7 +87,6 @@ def clean_environment() -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "OMP_NUM_THREADS": "1",
         "NO_COLOR": "1",
-        "KDKIT_PLUGIN_SECONDS": "120",  # toy plugins import torch, which takes long on a busy machine
     }
 
 

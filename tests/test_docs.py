@@ -24,6 +24,7 @@ from kdkit.cli.main import app
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import hookspecs, specs
+from kdkit.core.plugin_system.catalogue import FAMILY_OF
 from kdkit.core.plugin_system.discovery import HOOKS, load_catalogue
 from kdkit.core.project.recipe import CorrectionPart, IncrementPart, Recipe, recipe_file
 from kdkit.core.project.registry.load import check_registry
@@ -125,7 +126,7 @@ def test_every_hook_has_a_page_with_an_example(generated: dict[str, str]) -> Non
 
 
 def test_a_hook_page_follows_signature_and_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    hook, (family, _) = "kdkit_losses", HOOKS["kdkit_losses"]
+    hook = "kdkit_losses"
     before = hooks.page(hook)
 
     def kdkit_losses(device: str) -> None:
@@ -142,7 +143,8 @@ def test_a_hook_page_follows_signature_and_spec(monkeypatch: pytest.MonkeyPatch)
         patch.setattr(hookspecs, hook, kdkit_losses)
         assert hooks.page(hook).startswith("# `kdkit_losses(device: str) -> None`")
     with monkeypatch.context() as patch:
-        patch.setitem(cast(dict[str, Any], HOOKS), hook, (family, LossSpec))
+        patch.setitem(cast(dict[str, Any], HOOKS), hook, LossSpec)
+        patch.setitem(cast(dict[Any, str], FAMILY_OF), LossSpec, "loss")
         assert "| `weight` | `float` | `1.0` | Of the loss. |" in hooks.page(hook)
     assert hooks.page(hook) == before
 

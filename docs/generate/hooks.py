@@ -16,7 +16,7 @@ from typing import Any
 
 from kdkit.core import contracts
 from kdkit.core.contracts import hookspecs, protocols
-from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.plugin_system.catalogue import FAMILY_OF, Family
 from kdkit.core.plugin_system.discovery import discover
 from kdkit.core.plugin_system.loading import HOOKS
 from kdkit.core.plugin_system.scaffold.naming import names_for
@@ -78,7 +78,8 @@ def index() -> str:
 
 def page(hook: str) -> str:
     """The whole page, as Markdown."""
-    family, kind = HOOKS[hook]
+    kind = HOOKS[hook]
+    family = FAMILY_OF[kind]
     lines = [
         f"# `{signature(hook)}`",
         "",

@@ -1,4 +1,4 @@
-"""``kdkit install`` and ``kdkit uninstall``: plugins, in the environment in which kdkit itself runs. They load none."""
+"""``kdkit install`` and ``kdkit uninstall``: plugins in the environment of this kdkit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def install(
     json: console.JsonOption = False,
 ) -> None:
     """Install plugins into the environment of this very kdkit (venv, conda, pipx, uv), and say whether they load."""
-    from kdkit.core.plugin_system.installer import distribution_of, install_command
+    from kdkit.core.plugin_system.installer import install_command
 
     if not packages and not editable:
         raise KdkitError("KD-CLI-005", "nothing to install", fix="kdkit install PACKAGE, or kdkit install -e DIR")
@@ -42,13 +42,8 @@ def install(
         return
     before = _versions()
     _run(command)
-    named = {distribution_of(word) for word in (*(packages or ()), *(editable or ()))}
-    records = [
-        record
-        for record in _records([name for name in _versions() if name not in before])
-        if record["distribution"] != "kdkit"
-        and (record["distribution"] in named or before.get(record["distribution"]) != record["version"])
-    ]
+    changed = {name for name, version in _versions().items() if before.get(name) != version} - {"kdkit"}
+    records = [record for record in _records() if record["distribution"] in changed] if changed else []
     console.emit({"command": _shown(command), "plugins": records}, json=json, text=lambda: _as_text(records))
     if any(record["error"] for record in records):
         raise typer.Exit(ExitCode.PLUGIN)
@@ -113,25 +108,22 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def _records(new: Sequence[str]) -> list[dict[str, Any]]:
-    """``kdkit plugins --json`` of a new process: this one still has the old packages in memory.
-
-    ``new`` are the distributions to blame when it does not start.
-    """
+def _records() -> list[dict[str, Any]]:
+    """``kdkit plugins --json`` of a new process, because this one may have the old packages in memory."""
     from json import loads
 
-    choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # what comes in is to be tried in any case
+    choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # load what was installed in any case
     kept = {key: value for key, value in os.environ.items() if key not in choices}
     command = [sys.executable, "-P", "-m", "kdkit", "plugins", "--json"]
-    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     try:
         found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
     except (ValueError, KeyError):
         raise KdkitError(
             "KD-CLI-010",
-            "kdkit does not start any more",
-            why=done.stderr.strip()[-300:] or f"a plugin ended the process with code {done.returncode}",
-            fix=f"kdkit uninstall {' '.join(new) or 'NAME'}",
+            "kdkit no longer starts",
+            why=f"a plugin ended the process with exit code {done.returncode}",
+            fix="kdkit uninstall NAME removes the plugin",
             code=ExitCode.PLUGIN,
         ) from None
     return found
@@ -152,7 +144,7 @@ def _shown(command: Sequence[str]) -> str:
 
 def _as_text(records: list[dict[str, Any]]) -> str:
     if not records:
-        return "no new plugin: it was there already, or it is no kdkit plugin ('kdkit plugins' lists all)"
+        return "no new plugin, and no new version of one ('kdkit plugins' lists all)"
     lines = []
     for record in records:
         provides = "; ".join(f"{family}: {', '.join(names)}" for family, names in record["provides"].items())

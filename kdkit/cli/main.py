@@ -168,13 +168,8 @@ def run() -> None:
         finally:
             plugins.warn_of_broken()
             sys.stdout.flush()
-    except SystemExit as ending:
-        plugins.leave_hung_behind(ending.code)
-        raise
     except (Exception, KeyboardInterrupt) as error:
-        code = _end(error)
-        plugins.leave_hung_behind(code)
-        raise SystemExit(code) from None
+        raise SystemExit(_end(error)) from None
 
 
 def _usage_error(error: Any) -> KdkitError:

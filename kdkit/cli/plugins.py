@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,17 +87,6 @@ def warn_of_broken() -> None:
     for record in discovery.load_catalogue().records:
         if record.error:
             console.say(f"warning: {record.status} plugin left out: {_title(record)}: {record.error}")
-
-
-def leave_hung_behind(code: object) -> None:
-    """End the process at once, if a plugin that was given up still runs: Python would wait for its threads."""
-    apart = sys.modules.get("kdkit.core.plugin_system.time_limit")
-    if apart is None or not apart.left_behind():
-        return
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _as_text(records: tuple[PluginRecord, ...]) -> str:

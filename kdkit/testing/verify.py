@@ -17,8 +17,6 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, one_line
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.plugin_system.hang_cache import forget
-from kdkit.core.plugin_system.installed import installed
 from kdkit.testing.contract import Contract, checks
 from kdkit.testing.contracts.plugin import PluginContract
 from kdkit.testing.given import contracts_of
@@ -99,9 +97,6 @@ def verify_plugin(name: str, *, tests: Path | None = None, reporter: Reporter | 
         raise KdkitError(
             "KD-TEST-005", "the checks are assertions, and Python runs with -O", fix="unset PYTHONOPTIMIZE"
         )
-    for found in installed():
-        if normal(name) in (found.distribution, normal(found.point.name)):
-            forget(found.distribution)  # one that hung lately is tried again
     catalogue = load_catalogue()
     records = _records(catalogue, name)
     plugin, version = records[0].distribution, records[0].version

@@ -15,7 +15,6 @@ from kdkit.core.plugin_system.discovery import Catalogue, load_catalogue
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed distributions; what is imported from it is forgotten afterwards."""
     before = set(sys.modules)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -28,7 +27,7 @@ def fresh_catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., C
     """``load_catalogue`` as a new process with this environment would see it."""
 
     def load(**environment: str) -> Catalogue:
-        for variable in ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT", "KDKIT_PLUGIN_SECONDS"):
+        for variable in ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT"):
             monkeypatch.delenv(variable, raising=False)
         for variable, value in environment.items():
             monkeypatch.setenv(variable, value)

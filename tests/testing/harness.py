@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
-from kdkit.core.plugin_system.discovery import HOOKS, load_catalogue
+from kdkit.core.plugin_system.catalogue import FAMILIES, FAMILY_OF, Catalogue, Entry
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.testing import Contract
 from kdkit.testing.verify import Check, run_checks
 
@@ -16,7 +16,7 @@ def found_by(
     base: type[Contract], factory: str = "", /, *, spec: dict[str, Any] | None = None, **given: Any
 ) -> list[Check]:
     """The checks of ``base``, with the attributes ``given``, on an entry with ``factory`` and the fields ``spec``."""
-    kind = next(kind for family, kind in HOOKS.values() if family == base.family)
+    kind = next(kind for kind, family in FAMILY_OF.items() if family == base.family)
     fields = {"name": "it", "summary": "on purpose", **({"factory": factory} if factory else {}), **(spec or {})}
     entry = Entry(kind(**fields), PROVIDER, "1.0")
     contract = type("Subject", (base,), {"name": "tests:it", "catalogue": with_entry(base, entry), **given})
