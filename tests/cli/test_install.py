@@ -141,7 +141,7 @@ def test_a_name_that_a_built_in_has_is_noted(environment: Environment) -> None:
 
 def test_a_dry_run_prints_the_command(environment: Environment) -> None:
     shown = environment("install", "kdkit-x>=1", "-e", "./mine", "--dry-run")
-    assert shown.stdout == f"{environment.python} -P -m pip install --editable=./mine -- 'kdkit-x>=1'\n"
+    assert shown.stdout == f"{environment.python} -P -m pip install -e ./mine -- 'kdkit-x>=1'\n"
     secret = environment("install", "git+https://me:secret@example.org/x", "--dry-run", "--json")
     assert "secret" not in secret.stdout + secret.stderr
 

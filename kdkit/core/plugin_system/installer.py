@@ -16,8 +16,10 @@ def install_command(packages: Sequence[str], *, editable: Sequence[str] = (), up
     Raises:
         KdkitError: there is neither pip nor uv.
     """
-    folders = [f"--editable={folder}" for folder in editable]
-    return [*_installer("install"), *(["--upgrade"] if upgrade else []), *folders, "--", *packages]
+    command = [*_installer("install"), *(["--upgrade"] if upgrade else [])]
+    for folder in editable:
+        command += ["-e", folder]
+    return [*command, *(["--", *packages] if packages else [])]
 
 
 def uninstall_command(names: Sequence[str]) -> list[str]:

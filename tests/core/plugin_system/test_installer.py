@@ -19,8 +19,9 @@ def test_pip_of_the_running_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installer, "find_spec", lambda _: object())
     assert install_command(["a==1", "./b"]) == [*PIP, "install", "--", "a==1", "./b"]
     assert install_command(["a"], editable=["c"], upgrade=True) == [
-        *PIP, "install", "--upgrade", "--editable=c", "--", "a"
+        *PIP, "install", "--upgrade", "-e", "c", "--", "a"
     ]  # fmt: skip
+    assert install_command([], editable=["c"]) == [*PIP, "install", "-e", "c"]
     assert uninstall_command(["a"]) == [*PIP, "uninstall", "--yes", "--", "a"]
 
 

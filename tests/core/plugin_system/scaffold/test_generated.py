@@ -216,7 +216,7 @@ def test_two_distributions_may_offer_one_name(tmp_path: Path) -> None:
         light.write_text(light.read_text().replace(f'name="{name}"', 'name="shared"'))
     environment.install(tmp_path / "one", tmp_path / "two")
     listing = environment.kdkit("plugins").stdout
-    assert "one of kdkit-one 0.1.0: kdkit-two has a loss 'shared' too: say 'kdkit-one:shared'" in listing
+    assert "kdkit-two has a loss 'shared' too: write 'kdkit-one:shared'" in listing
     short, first, second = environment.answer(CHOOSE)
     assert short[0] == "several plugins provide the loss 'shared'"
     assert short[1] == "kdkit-one 0.1.0, kdkit-two 0.1.0"
