@@ -51,9 +51,9 @@ INTRODUCTION = """\
 a field, and Python code reads it from `KdkitError.id`.
 
 ```text
-error[KD-REG-001]: registry.yaml:14: what is wrong
-  why: the cause, where it is not obvious
-  fix: the remedy
+error[KD-REG-002]: registry.yaml:19: unknown teacher 'biomedclp'
+  why: no installed plugin knows it, and no source is given
+  fix: did you mean 'biomedclip'? Or say where it is: --from local:DIR or hf:ORG/REPO
 ```
 
 A `{name}` in a message stands for a value. [Exit codes](cli.md#exit-codes) are explained with the command line.
