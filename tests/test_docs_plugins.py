@@ -18,6 +18,7 @@ from kdkit.core.plugin_system.discovery import discover, load_catalogue
 from kdkit.core.plugin_system.installed import installed
 from tests.conftest import Cli
 from tests.documented_plugin import install_documented_plugin
+from tests.test_architecture import PUBLIC
 
 DOCS = Path(__file__).parents[1] / "docs"
 TESTING = (DOCS / "howto/test-plugin.md").read_text(encoding="utf-8")
@@ -141,3 +142,8 @@ def test_a_part_is_documented_with_its_options(family: Family, name: str) -> Non
 def test_every_contract_has_a_row() -> None:
     contracts = sorted(name for name in kit.__all__ if name.endswith("Contract") and name != "Contract")
     assert [found for row in rows(TESTING) for found in re.findall(r"^\W*`(\w+Contract)`", row)] == contracts
+
+
+def test_every_public_module_is_named() -> None:
+    page = (DOCS / "howto/write-plugin.md").read_text(encoding="utf-8")
+    assert sorted(module for module in PUBLIC if f"`{module}`" not in page) == []
