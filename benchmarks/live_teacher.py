@@ -148,7 +148,6 @@ def steps_of(root: Path, *, live: bool, steps: int) -> Iterator[float]:
         plan,
         prepared.inventory,
         prepared.student,
-        prepared.catalogue,
         scratch=project.state / "previous-version",
         reporter=Silent(),
     )

@@ -14,14 +14,18 @@ import numpy as np
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import Build, build
+from kdkit.core.distill.model.previous_version import FOLDER, LABEL
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, Prepared, prepare
+from kdkit.core.evaluation.answers import StudentAnswers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from kdkit.core.distill.model.build import Build
     from kdkit.core.project.project import Project
 
 TRIAL_STEPS = 4
@@ -79,11 +83,6 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
 
 
 def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
-    from kdkit.core.distill.loop.checkpoint import Checkpoints
-    from kdkit.core.distill.loop.train import train
-    from kdkit.core.distill.model.build import build
-    from kdkit.core.distill.model.previous_version import FOLDER, LABEL
-
     plan, inventory = prepared.plan, prepared.inventory
     few = min(TRIAL_STEPS, plan.settings.steps)
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
@@ -93,8 +92,6 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
         plan,
         inventory,
         prepared.student,
-        prepared.catalogue,
-        parent=prepared.parent,
         scratch=state / FOLDER,
         reporter=targets_timer,
         device=accelerator.device,
@@ -128,8 +125,6 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
 
 def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerator) -> float:
     """Time of all answers in the run's rounds, shared by its processes."""
-    from kdkit.core.evaluation.answers import StudentAnswers
-
     rounds = prepared.plan.correction
     if rounds is None or not rounds.steps:
         return 0.0

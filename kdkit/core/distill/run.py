@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
 from kdkit.core.data import SampleIndex, load_index
+from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import build
+from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import require_same_tokens, require_teachable, token_losses
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
+from kdkit.core.distill.promotion import Outcome, TrainedRun, interpolate, promote
 from kdkit.core.project.lineage import Machine
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe import Recipe, load_recipe
 from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import Version, Versions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from accelerate import Accelerator
 
-    from kdkit.core.distill.loop.train import Batches
-    from kdkit.core.distill.promotion import Outcome
-    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
-    from kdkit.core.project.recipe import Recipe
     from kdkit.core.project.registry.schema import Registry
     from kdkit.core.teachers import OpenTeacher
 
@@ -64,15 +67,12 @@ class Prepared:
     """A plan, and what it was made from.
 
     Attributes:
-        parent: the version that an increment starts from.
-        student: builds the run's student, once.
+        student: builds the run's student, once; knows the version that an increment starts from.
     """
 
     plan: Plan
     inventory: TeachingInventory
-    parent: Version | None
     student: StudentBuilder
-    catalogue: Catalogue
 
 
 def distill(project: Project, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
@@ -102,11 +102,10 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
     parent = _parent(Versions(project), reporter, incremental=options.incremental)
     student = StudentBuilder.of(project, parent, options.seed)
-
     index = load_index(project, reporter)
 
     def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
-        _check_answers(registry, catalogue, recipe, student, index, teachers, reporter)
+        _check_answers(registry, recipe, student, index, teachers, reporter)
 
     inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
     entry = registry.student.model_dump(mode="json")
@@ -114,7 +113,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     plan = add_correction(project, plan, index, reporter)
     if parent is not None and plan.domains_without_rehearsal:
         _warn_of_forgetting(plan, parent, reporter)
-    return Prepared(plan, inventory, parent, student, catalogue)
+    return Prepared(plan, inventory, student)
 
 
 def _parent(versions: Versions, reporter: Reporter, *, incremental: bool) -> Version | None:
@@ -137,7 +136,6 @@ def _parent(versions: Versions, reporter: Reporter, *, incremental: bool) -> Ver
 
 def _check_answers(
     registry: Registry,
-    catalogue: Catalogue,
     recipe: Recipe,
     student: StudentBuilder,
     index: SampleIndex,
@@ -145,6 +143,7 @@ def _check_answers(
     reporter: Reporter,
 ) -> None:
     """Check the training answers against a generating student and its teachers, before these compute signals."""
+    catalogue = student.catalogue
     family = catalogue.spec(StudentSpec, registry.student.family)
     if catalogue.spec(TaskSpec, family.task).reads != "answers":
         return
@@ -177,31 +176,28 @@ def train_and_promote(
     project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, reporter: Reporter
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
-    from kdkit.core.distill.correction.loader import CorrectedDataLoader
-    from kdkit.core.distill.loop.checkpoint import Checkpoints
-    from kdkit.core.distill.loop.train import train
-    from kdkit.core.distill.model.build import build
-    from kdkit.core.distill.model.previous_version import FOLDER
-    from kdkit.core.distill.promotion import TrainedRun, interpolate, promote
-
-    plan, inventory, parent = prepared.plan, prepared.inventory, prepared.parent
-    run_folder, scratch = project.runs / f"{plan.digest[:16]}-{options.precision}", project.state / FOLDER
+    folder = project.runs / f"{prepared.plan.digest[:16]}-{options.precision}"
     if accelerator.is_main_process:
         if options.restart:
-            shutil.rmtree(run_folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         pin_names(project, options.recipe)
     accelerator.wait_for_everyone()
-    begun = time.monotonic()
-    made = build(
-        plan,
-        inventory,
-        prepared.student,
-        prepared.catalogue,
-        parent=parent,
-        scratch=scratch,
-        reporter=reporter,
-        device=accelerator.device,
-    )
+    run = _train(project, prepared, options, accelerator, folder, reporter)
+    end_process_group(accelerator)
+    if not accelerator.is_main_process:
+        return None
+    outcome = promote(project, run, reporter)
+    shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+def _train(
+    project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, folder: Path, reporter: Reporter
+) -> TrainedRun:
+    """Build the task and do all steps of the plan, with its rounds of correction if it has any."""
+    plan, inventory, parent = prepared.plan, prepared.inventory, prepared.student.parent
+    scratch, begun = project.state / FOLDER, time.monotonic()
+    made = build(plan, inventory, prepared.student, scratch=scratch, reporter=reporter, device=accelerator.device)
     machine = Machine(
         processes=accelerator.num_processes,
         device=str(accelerator.device),
@@ -211,32 +207,26 @@ def train_and_promote(
     kept = plan.recipe.increment.interpolate if parent is not None else 1.0
     start = [x.detach().cpu().clone() for x in made.task.student.parameters()] if kept < 1 else []
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
-    loader: Batches = made.dataloader(plan, sampler, accelerator)
-    if plan.correction is not None:
-        loader = CorrectedDataLoader(
-            project, plan, inventory.index, made, sampler, accelerator=accelerator, folder=run_folder, reporter=reporter
-        )
     try:
+        corrected = None
+        if plan.correction is not None:
+            corrected = CorrectedDataLoader(
+                project, plan, inventory.index, made, sampler, accelerator=accelerator, folder=folder, reporter=reporter
+            )
         progress = train(
             made.task,
-            loader,
-            dataclasses.replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
+            corrected or made.dataloader(plan, sampler, accelerator),
+            replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
             accelerator=accelerator,
-            checkpoints=Checkpoints(run_folder),
+            checkpoints=Checkpoints(folder),
             reporter=reporter,
         )
-        corrections = loader.made() if isinstance(loader, CorrectedDataLoader) else None
+        corrections = corrected.made() if corrected else None
     finally:
         made.inputs.close()
         inventory.close()
         if accelerator.is_main_process:
             shutil.rmtree(scratch, ignore_errors=True)
-    end_process_group(accelerator)
-    if not accelerator.is_main_process:
-        return None
     if kept < 1:
         interpolate(made.task.student, start, kept)
-    run = TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)
-    outcome = promote(project, run, reporter)
-    shutil.rmtree(run_folder, ignore_errors=True)
-    return outcome
+    return TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)

@@ -26,8 +26,6 @@ def build_plan(
         plan,
         inventory,
         StudentBuilder.of(project, parent, plan.settings.seed),
-        project.catalogue,
-        parent=parent,
         scratch=project.state / "previous-version",
         reporter=reporter or Silent(),
         **options,
@@ -35,4 +33,4 @@ def build_plan(
 
 
 def build_prepared(project: Project, prepared: Prepared, **options: Any) -> Build:
-    return build_plan(project, prepared.plan, prepared.inventory, prepared.parent, **options)
+    return build_plan(project, prepared.plan, prepared.inventory, prepared.student.parent, **options)

@@ -89,9 +89,7 @@ def build(
     plan: Plan,
     inventory: TeachingInventory,
     builder: StudentBuilder,
-    catalogue: Catalogue,
     *,
-    parent: Version | None = None,
     scratch: Path,
     reporter: Reporter,
     device: torch.device | str = "cpu",
@@ -100,7 +98,7 @@ def build(
     """Make the task of a plan; an increment starts from the parent's student, heads and losses.
 
     Args:
-        builder: of the student.
+        builder: of the student; knows the parent.
         scratch: folder for the previous version's targets while the run lasts.
         device: of the student.
         shown: samples of a trial run; the previous version's targets are computed for no others.
@@ -109,7 +107,7 @@ def build(
         KdkitError: an answer that the student cannot be taught; a student that is not the parent's; a teacher without
             a signal that the losses read.
     """
-    student = builder.student.to(device)
+    student, parent, catalogue = builder.student.to(device), builder.parent, builder.catalogue
     builder.restore_generator()
     model = cast(Student, student)
     require_teachable(student, [inventory.index.samples[row] for pool in plan.pools for row in pool.indices])
@@ -130,17 +128,16 @@ def build(
     aligners = make_aligners(catalogue, plan, inventory, teachers, model.outputs, saved, features)
     train = inventory.rows("train")
     projections = _projections(plan.recipe, targets, model.outputs, aligners, train)
-    task = DistillTask(student, projections, _terms(plan, catalogue, projections), pull=_pull(plan))
-    inherit(task, saved)
+    pull = 0.0 if parent is None else plan.recipe.increment.pull
+    task = DistillTask(student, projections, _terms(plan, catalogue, projections), pull=pull)
+    state = task.state_dict()
+    fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
+    task.load_state_dict(fitting, strict=False)
     if parent is not None and plan.recipe.space == "heads":
         prefixes = {t.name: f"projections.{module_key(t.name)}.heads." for t in teachers}
         without_heads = [t for t in teachers if not any(key.startswith(prefixes[t.name]) for key in saved)]
         _fit_new_heads(task, inputs, without_heads, train, reporter)
     return Build(task, inputs, tuple(targets), inventory.index.domain_index)
-
-
-def _pull(plan: Plan) -> float:
-    return 0.0 if plan.parent is None else plan.recipe.increment.pull
 
 
 def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> list[Term]:
@@ -207,14 +204,17 @@ def _projections(
             unit = {signal: TargetNorm(width, "unit") for signal, width in teacher.widths.items()}
             projections[PREVIOUS] = TeacherProjection(norms=unit)
             continue
-        heads = _heads(recipe, teacher, outputs) if recipe.space == "heads" else None
-        aligner = aligners.get(teacher.name)
-        norms = _norms(recipe, teacher, aligner, outputs, train)
+        heads, aligner = _heads(recipe, teacher, outputs), aligners.get(teacher.name)
+        widths = teacher.widths if aligner is None else {signal: outputs[signal] for signal in teacher.widths}
+        norms = {signal: TargetNorm(width, recipe.targets.normalize) for signal, width in widths.items()}
+        fit_norms(norms, target_chunks(teacher, train, aligner))
         projections[teacher.name] = TeacherProjection(heads, aligner, norms)
     return projections
 
 
-def _heads(recipe: Recipe, teacher: TeacherTargets, outputs: Mapping[str, int]) -> dict[str, nn.Module]:
+def _heads(recipe: Recipe, teacher: TeacherTargets, outputs: Mapping[str, int]) -> dict[str, nn.Module] | None:
+    if recipe.space == "shared":
+        return None
     orthogonal = recipe.heads == "orthogonal"
     try:
         return make_heads(outputs, teacher.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
@@ -236,16 +236,6 @@ def _fit_new_heads(
         targets = teacher.load(chosen, teacher.weight[chosen])
         projection = cast(TeacherProjection, task.projections[module_key(teacher.name)])
         fit_heads(projection, {name: torch.from_numpy(x) for name, x in student.items()}, targets)
-
-
-def _norms(
-    recipe: Recipe, teacher: TeacherTargets, aligner: nn.Module | None, outputs: Mapping[str, int], train: Indices
-) -> dict[str, TargetNorm]:
-    """A norm per signal; an aligner brings the signal to the width of the student's output first."""
-    widths = teacher.widths if aligner is None else {signal: outputs[signal] for signal in teacher.widths}
-    norms = {signal: TargetNorm(width, recipe.targets.normalize) for signal, width in widths.items()}
-    fit_norms(norms, target_chunks(teacher, train, aligner))
-    return norms
 
 
 @torch.no_grad()
@@ -282,10 +272,3 @@ def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
         return {}
     changed = tuple(f"projections.{module_key(name)}." for name in plan.new_teachers)
     return {name: x for name, x in saved.items() if not name.startswith(changed)}
-
-
-def inherit(task: DistillTask, saved: Mapping[str, Tensor]) -> None:
-    """Load the saved tensors that fit ``task``; the others keep their initial values."""
-    state = task.state_dict()
-    fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
-    task.load_state_dict(fitting, strict=False)

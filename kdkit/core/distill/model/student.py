@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,21 +21,22 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import StudentEntry
 
 
+@dataclass(frozen=True)
 class StudentBuilder:
     """Builds a run's student when it is first needed, and only once.
 
-    Args:
+    Attributes:
         entry: the registry's student.
         registry_path: for messages; paths in the config are relative to its folder.
         parent: the version that an increment starts from; None for a new student.
         seed: of a new student's weights.
     """
 
-    def __init__(
-        self, entry: StudentEntry, catalogue: Catalogue, registry_path: Path, parent: Version | None, seed: int
-    ) -> None:
-        self._entry, self._catalogue, self._registry_path = entry, catalogue, registry_path
-        self._parent, self._seed = parent, seed
+    entry: StudentEntry
+    catalogue: Catalogue
+    registry_path: Path
+    parent: Version | None = None
+    seed: int = 0
 
     @classmethod
     def of(cls, project: Project, parent: Version | None = None, seed: int = 0) -> StudentBuilder:
@@ -59,28 +61,28 @@ class StudentBuilder:
 
     @cached_property
     def _built(self) -> tuple[nn.Module, torch.Tensor]:
-        torch.manual_seed(self._seed)
-        student = self._new() if self._parent is None else self._continued(self._parent)
-        return student, torch.get_rng_state()
+        torch.manual_seed(self.seed)
+        if self.parent is None:
+            with placed(self.registry_path, "student"):
+                config = anchored(self.entry.config, self.registry_path.parent)
+                student = self.catalogue.make("student", self.entry.family, **config)
+        else:
+            self._require_same_student(self.parent)
+            student = load_student(self.parent, self.catalogue)
+        return cast(nn.Module, student).train(), torch.get_rng_state()
 
-    def _new(self) -> nn.Module:
-        with placed(self._registry_path, "student"):
-            config = anchored(self._entry.config, self._registry_path.parent)
-            return cast(nn.Module, self._catalogue.make("student", self._entry.family, **config))
-
-    def _continued(self, parent: Version) -> nn.Module:
-        written = {"family": self._entry.family, "config": self._entry.config}
+    def _require_same_student(self, parent: Version) -> None:
         record = parent.lineage.student
         made_from = {"family": record.family, "config": record.config}
+        written = {"family": self.entry.family, "config": self.entry.config}
         if written != made_from:
             raise KdkitError(
                 "KD-DIST-018",
                 f"the student in registry.yaml is not the one that {parent.name} was made from",
-                where=str(self._registry_path),
+                where=str(self.registry_path),
                 why=f"{parent.name} has {made_from}, the registry says {written}",
                 fix="restore the entry, or run 'kdkit distill' without --incremental for a new student",
             )
-        return cast(nn.Module, load_student(parent, self._catalogue)).train()
 
 
 def anchored(value: Any, root: Path) -> Any:
