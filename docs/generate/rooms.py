@@ -12,7 +12,7 @@ import kdkit
 
 SOURCE = Path(kdkit.__file__).parent
 ROOMS = {
-    "base": "errors, atomic files, journal, typed YAML",
+    "base": "errors, files, journal, typed YAML, Hub access",
     "contracts": "specs, protocols, hooks: all that a plugin imports",
     "plugin_system": "entry points, catalogue, new plugins",
     "project": "registry, lock, recipe, versions, lineage",
