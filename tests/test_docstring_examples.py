@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and the files that explain a training step have some."""
+"""The examples in docstrings run; these modules have some."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ EXPLAINED = [
     "kdkit.core.distill.loop.dataloader",
     "kdkit.core.distill.loop.sampler",
     "kdkit.core.distill.loop.train",
+    "kdkit.core.evaluation.continual",
+    "kdkit.core.evaluation.metrics",
+    "kdkit.core.evaluation.report.sections",
+    "kdkit.core.evaluation.zero_shot",
+    "kdkit.plugins.aligners.matrix",
+    "kdkit.plugins.losses.clip",
+    "kdkit.plugins.losses.crd",
+    "kdkit.plugins.losses.rows",
+    "kdkit.plugins.losses.tokens.divergence",
+    "kdkit.plugins.losses.vkd",
+    "kdkit.plugins.policies.policies",
+    "kdkit.plugins.rope.designs",
+    "kdkit.plugins.rope.layouts",
 ]
 
 

@@ -11,6 +11,8 @@ ELSEWHERE = {
 }
 """Folders of tests that mirror no folder of kdkit -> why."""
 OTHERWISE: dict[str, str] = {
+    "plugins/test_builtins.py": "what holds for every built-in plugin",
+    "plugins/test_conformance.py": "the contract suites of kdkit.testing on every built-in plugin",
     "plugins/loaders/test_encoders.py": "what holds for the encoders of every loader",
 }
 """Test files that mirror no file of kdkit -> why."""

@@ -99,7 +99,7 @@ def test_the_oracle_is_chosen_on_the_calibration_split() -> None:
     assert found.ratios["v1"]["accuracy"] == pytest.approx(2.4 / (0.95 + 0.94 + 0.60))
 
 
-def test_the_oracle_leaves_out_what_was_not_measured_and_the_ratio_with_it() -> None:
+def test_the_oracle_and_ratios_skip_unmeasured_domains() -> None:
     nan = float("nan")
     found = evaluation(trust=trust([[0.9, 0.5, nan], [0.5, 0.9, nan]]))
     assert set(found.model("oracle").chosen) == {"ct", "oct"}
@@ -111,7 +111,7 @@ def test_a_student_alone_has_no_oracle() -> None:
     assert (found.of_role("oracle"), found.ratios) == ((), {})
 
 
-def test_a_domain_that_cannot_be_scored_is_skipped_and_said() -> None:
+def test_a_domain_that_cannot_be_scored_is_reported() -> None:
     samples = [
         *data(("ct",)),
         Sample("a", Path("/nowhere.png"), "", "oct", "drusen", "test"),

@@ -10,11 +10,12 @@ import pytest
 
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
-from kdkit.core.evaluation.report import EvaluationReport
+from kdkit.core.evaluation.report import EvaluationReport, write_report
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
+from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
 from tests.toy_project import make_project, open_project, train_teacher
@@ -164,3 +165,17 @@ def test_trust_report(two_versions: Path) -> None:
         report_trust(project, "top-kk")
     with raises_error("KD-PLUG-005"):
         report_trust(project, "top-k", {"sharpness": 1})
+
+
+def test_a_teacher_without_answers_on_the_split_is_reported_and_not_evaluated(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    generating_project(root, held_out=4)
+    recipe = "name: toy\nsummary: toy\nlosses: [{name: answers}]\ntrust: {policy: all}\n"
+    (root / "toy.yaml").write_text(recipe + "optimizer: {lr: 0.01, batch_size: 16, steps: 4}\n", encoding="utf-8")
+    add_vlm(root, "first", seed=0)
+    distill(reopened(root), Options(cpu=True))
+    heard = Warned([])
+    report = evaluate_version(reopened(root), split="train", reporter=heard)
+    assert sum("'first'" in text for text in heard.warnings) == 1
+    assert report.evaluation.model("first").means == {}
+    assert "teacher" not in write_report(reopened(root).reports, report).alt

@@ -30,7 +30,7 @@ def problem(seed: int, n: int, classes: int, levels: int | None = None) -> tuple
 
 @pytest.mark.parametrize("classes", [3, 5])
 @pytest.mark.parametrize("levels", [None, 1])
-def test_macro_auc_is_scikit_learns(classes: int, levels: int | None) -> None:
+def test_macro_auc_equals_scikit_learn(classes: int, levels: int | None) -> None:
     for seed in range(5):
         labels, scores = problem(seed, 60, classes, levels)
         expected = roc_auc_score(labels, scores, multi_class="ovr", average="macro")

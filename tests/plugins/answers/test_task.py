@@ -131,7 +131,7 @@ def test_another_meteor_has_another_name() -> None:
     assert graded.others["mbmr"](once)[0] == pytest.approx((sum(parts) + 0.25 + graded.outcomes["rouge_l"].mean()) / 6)
 
 
-def test_spice_that_cannot_run_is_an_error_and_no_other_number(tmp_path: Path) -> None:
+def test_spice_that_cannot_run_is_an_error(tmp_path: Path) -> None:
     with raises_error("KD-ANS-018"):
         Answers(corenlp=str(tmp_path))
 
@@ -215,7 +215,7 @@ class Silent:
     name = "clip"
 
 
-def test_what_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     with raises_error("KD-ANS-013"):
         Answers().evaluate(Silent(), [question("a", "lung", "roc/ct")])  # type: ignore[arg-type]
     with raises_error("KD-ANS-012"):

@@ -78,7 +78,7 @@ def softmax(x: Tensor, temperature: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_divergences_are_their_formulas(name: str, temperature: float) -> None:
+def test_divergences_equal_their_formulas(name: str, temperature: float) -> None:
     batch, logits = make_batch()
     ids, total, mass = batch.student["answer_ids"], 0.0, 0.0
     own = batch.student["answer_hidden"] @ batch.student["output_embedding"].T
@@ -111,7 +111,7 @@ def test_uld_is_the_distance_of_sorted_probabilities() -> None:
     assert float(UniversalLogitDistillation()(batch).detach()) == pytest.approx(np.mean(values), rel=1e-9)
 
 
-def test_uld_does_not_care_which_token_is_which() -> None:
+def test_uld_ignores_the_identity_of_tokens() -> None:
     batch, logits = make_batch(teachers=1)
     shuffled = logits[0][..., torch.randperm(V, generator=torch.Generator().manual_seed(0))]
     ids = tokens(seed=9)  # other tokens as well: another tokenizer
@@ -131,7 +131,7 @@ LOSSES = [
 
 @pytest.mark.parametrize("make", LOSSES)
 @pytest.mark.parametrize("k", [4, V])
-def test_chunked_is_whole_and_the_gradient_is_right(make: Callable[..., torch.nn.Module], k: int) -> None:
+def test_chunked_equals_whole_in_value_and_gradient(make: Callable[..., torch.nn.Module], k: int) -> None:
     batch, _ = make_batch(k=k)
     hidden, embedding = batch.student["answer_hidden"], batch.student["output_embedding"]
     found = []
@@ -173,7 +173,7 @@ def test_merging_the_rest_never_makes_kl_larger(seed: int, k: int, temperature: 
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 0.99))
-def test_what_is_known_of_the_divergences(seed: int, mix: float) -> None:
+def test_bounds_of_the_divergences(seed: int, mix: float) -> None:
     log_p, log_q = ((random(4, V, seed=seed + i) * 3).log_softmax(-1) for i in (0, 1))
     skewed = DIVERGENCES["skewed-kl"](log_p, log_q, mix)
     assert bool((skewed <= -np.log(mix) + 1e-12).all())
@@ -201,7 +201,7 @@ def test_a_half_precision_store_changes_little() -> None:
 
 
 @pytest.mark.parametrize("make", [TokenDistillation, UniversalLogitDistillation])
-def test_samples_without_trust_do_not_exist(make: Callable[[], torch.nn.Module]) -> None:
+def test_samples_without_trust_have_no_effect(make: Callable[[], torch.nn.Module]) -> None:
     weights = torch.tensor([[1.0, 0.0, 1.0, 0.0]]).double()
     batch, _ = make_batch(teachers=1, weights=weights)
     value = make()(batch)
@@ -215,7 +215,7 @@ def test_samples_without_trust_do_not_exist(make: Callable[[], torch.nn.Module])
 
 
 @pytest.mark.parametrize("make", [AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation])
-def test_nothing_to_learn_is_zero_with_a_graph(make: Callable[[], torch.nn.Module]) -> None:
+def test_without_tokens_the_loss_is_zero_with_a_graph(make: Callable[[], torch.nn.Module]) -> None:
     batch, _ = make_batch(teachers=1, weights=torch.zeros(1, B).double())
     student = {**batch.student, "answer_ids": torch.full((B, A), -100)}
     value = make()(LossInput(student, batch.teachers, batch.domain))
@@ -224,7 +224,7 @@ def test_nothing_to_learn_is_zero_with_a_graph(make: Callable[[], torch.nn.Modul
     assert batch.student["answer_hidden"].grad is not None
 
 
-def test_another_tokenizer_is_refused_and_uld_offered() -> None:
+def test_another_tokenizer_is_refused() -> None:
     batch, logits = make_batch(teachers=1)
     view = teacher_view("radiologist", logits[0], tokens(seed=2), torch.ones(B).double())
     with raises_error("KD-LOSS-002", mentions=("'radiologist'",)) as caught:
@@ -232,7 +232,7 @@ def test_another_tokenizer_is_refused_and_uld_offered() -> None:
     assert "uld" in caught.value.fix
 
 
-def test_a_shorter_answer_of_the_teacher_is_compared_as_far_as_it_goes() -> None:
+def test_a_shorter_teacher_answer_is_compared_to_its_end() -> None:
     batch, _ = make_batch(teachers=1, weights=torch.ones(1, B).double())
     (view,) = batch.teachers
     short = TeacherView(view.name, view.weight, {n: x[:, :3] for n, x in view.target.items()}, {})
@@ -252,7 +252,7 @@ def test_noise_is_per_class_and_seeded() -> None:
     assert abs(float(one) - float(TokenDistillation()(batch))) > 1e-3
 
 
-def test_wrong_options_are_said() -> None:
+def test_invalid_options_are_refused() -> None:
     with raises_error("KD-LOSS-003", where="token-kd", mentions=("'foward-kl'",)) as caught:
         TokenDistillation(divergence="foward-kl")
     assert "forward-kl" in caught.value.fix

@@ -13,8 +13,8 @@ from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.plugins.losses.vkd import NORMALIZATIONS, AnswerOrthogonalDistillation, OrthogonalDistillation
 from tests.errors import raises_error
 from tests.plugins.losses import reference
-from tests.plugins.losses.test_losses import make_batch, views_of
 from tests.plugins.losses.test_tokens import B, random, tokens
+from tests.plugins.test_losses import make_batch, views_of
 
 WIDTHS = {"a": 6, "b": 9}
 Array = np.ndarray[Any, Any]
@@ -89,7 +89,7 @@ def test_nobody_speaks() -> None:
     assert (float(found.detach()), found.requires_grad) == (0.0, True)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     batch = answers()
     batch.teachers[0].target["tokens"][0, 0] += 1
     with raises_error("KD-LOSS-007"):

@@ -32,8 +32,8 @@ def to_html(sections: Sequence[Section]) -> str:
     """The sections for a notebook's ``_repr_html_``.
 
     Example:
-        >>> to_html(["Accuracy in %", Table(("domain", "v1"), [("ct", 91.0)], "lr")])[:22]
-        '<p>Accuracy in %</p>\\n'
+        >>> to_html(["Accuracy in %"])
+        '<p>Accuracy in %</p>'
     """
     return "\n".join(f"<p>{escape(part)}</p>" if isinstance(part, str) else html_table(part) for part in sections)
 

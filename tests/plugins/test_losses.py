@@ -237,7 +237,7 @@ def test_gradients(loss: nn.Module) -> None:
     assert torch.autograd.gradcheck(value, leaves)
 
 
-def test_order_of_samples_does_not_matter(loss: nn.Module) -> None:
+def test_the_order_of_samples_has_no_effect(loss: nn.Module) -> None:
     batch, order = make_batch(), torch.randperm(7, generator=torch.Generator().manual_seed(3))
     moved = LossInput(
         {name: x[order] if x.ndim else x for name, x in batch.student.items()},
@@ -256,7 +256,7 @@ def test_order_of_samples_does_not_matter(loss: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -1e30])
-def test_rows_without_weight_are_never_seen(distilling: nn.Module, garbage: float) -> None:
+def test_rows_without_weight_have_no_effect(distilling: nn.Module, garbage: float) -> None:
     clean, dirty = make_batch(seed=1), make_batch(seed=1)
     spoilt = []
     for view in dirty.teachers:
@@ -280,7 +280,7 @@ def test_rows_without_weight_are_never_seen(distilling: nn.Module, garbage: floa
 
 
 @pytest.mark.parametrize("teachers", ["none", "silent"])
-def test_without_any_weight_it_is_zero_with_a_graph(distilling: nn.Module, teachers: str) -> None:
+def test_without_weight_the_loss_is_zero_with_a_graph(distilling: nn.Module, teachers: str) -> None:
     batch = make_batch()
     silent = tuple(replace(v, weight=torch.zeros_like(v.weight)) for v in batch.teachers)
     batch = replace(batch, teachers=() if teachers == "none" else silent)
@@ -296,7 +296,7 @@ def test_a_batch_of_one(loss: nn.Module) -> None:
     value.backward()
 
 
-def test_a_teacher_without_text_teaches_features_only() -> None:
+def test_a_teacher_without_text_gives_image_features_alone() -> None:
     batch = make_batch(full=True)
     blind = replace(batch.teachers[0], target={"image": batch.teachers[0].target["image"]})
     alone = replace(batch, teachers=batch.teachers[1:])
@@ -325,7 +325,7 @@ def test_chunked_equals_plain(size: int, chunk: int, seed: int, targets: Any, wi
         assert torch.allclose(grad(plain, name), grad(pieces, name), rtol=1e-9, atol=1e-13)
 
 
-def test_the_catalogue_makes_them() -> None:
+def test_the_catalogue_makes_the_losses() -> None:
     catalogue = load_catalogue()
     assert {"clip", "fd", "icl", "crd"} <= set(catalogue.names("loss"))
     made = catalogue.make("loss", "fd", reduction="mean")

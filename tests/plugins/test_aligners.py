@@ -51,7 +51,7 @@ def encoded(aligner: Aligner, features: Rows) -> Rows:
     return {name: aligner.encode(name, x) for name, x in features.items()}
 
 
-def test_procrustes_is_scipys() -> None:
+def test_procrustes_equals_scipy() -> None:
     features, anchor = data(6, 6)  # of full rank: otherwise the best rotation is not unique
     aligner = make("procrustes", 6, 6)
     aligner.fit(features, anchor)
@@ -94,7 +94,7 @@ def test_procrustes_into_a_smaller_space_has_orthonormal_columns_and_beats_other
 
 
 @pytest.mark.parametrize("center", [True, False])
-def test_pca_is_scikit_learns(center: bool) -> None:
+def test_pca_equals_scikit_learn(center: bool) -> None:
     features, _ = data(9, 4)
     aligner = make("pca", 9, 4, center=center)
     aligner.fit(features)
@@ -145,7 +145,7 @@ def reconstruction(aligner: Aligner, features: Rows) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_seed_same_result_and_the_world_around_unchanged(name: str) -> None:
+def test_equal_seeds_give_equal_results_and_keep_global_state(name: str) -> None:
     features, anchor = data(6, 7, rows=64)
     options = {"epochs": 2} if name == "autoencoder" else {}
     states = []
@@ -161,7 +161,7 @@ def test_same_seed_same_result_and_the_world_around_unchanged(name: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_state_dict_is_all_of_it_and_lengths_do_not_matter(name: str) -> None:
+def test_the_state_dict_is_complete_and_row_lengths_have_no_effect(name: str) -> None:
     features, anchor = data(6, 4, rows=64)
     options = {"epochs": 2} if name == "autoencoder" else {}
     first, second = make(name, 6, 4, **options), make(name, 6, 4, **options)
@@ -175,6 +175,6 @@ def test_the_state_dict_is_all_of_it_and_lengths_do_not_matter(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["linear", "procrustes"])
-def test_without_an_anchor_it_says_what_is_missing(name: str) -> None:
+def test_a_missing_anchor_is_an_error(name: str) -> None:
     with raises_error("KD-ALIGN-001"):
         make(name, 4, 4).fit(data(4, 4)[0])

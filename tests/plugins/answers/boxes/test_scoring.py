@@ -1,4 +1,4 @@
-"""Boxes, class names, open and closed questions: the published rules with their quirks beside the strict ones."""
+"""Boxes in answers: the published rule with its quirks beside the one-to-one rule."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.plugins.answers.boxes.scoring import overlap, score_boxes, written_boxes
-from kdkit.plugins.answers.grading import clean
-from kdkit.plugins.answers.questions import (
-    closed_legacy,
-    closed_right,
-    exact,
-    is_closed,
-    legacy_recall,
-    names_published,
-    names_strictly,
-    recall_and_f1,
-)
 
 
 def box(*corners: float) -> str:
@@ -141,7 +130,7 @@ def as_published(answer: str, reference: str) -> int:
 
 
 @given(st.lists(corners, max_size=4), st.lists(corners, min_size=1, max_size=4), st.booleans())
-def test_the_published_rule_is_birds(
+def test_the_published_rule_equals_bird(
     found: list[tuple[int, int, int, int]], targets: list[tuple[int, int, int, int]], tagged: bool
 ) -> None:
     answer = "".join(box(*c) if tagged else f"({c[0]},{c[1]}),({c[2]},{c[3]})" for c in found)
@@ -152,66 +141,10 @@ def test_the_published_rule_is_birds(
     assert hits.targets == len(targets)
 
 
-def test_half_is_not_enough_and_no_box_is_a_miss() -> None:
+def test_an_overlap_of_one_half_is_a_miss() -> None:
     assert score_boxes(box(0, 0, 50, 100), box(0, 0, 100, 100)).published == 0
     assert score_boxes(box(0, 0, 51, 100), box(0, 0, 100, 100)).published == 1
     assert score_boxes(box(0, 0, 50, 100), box(0, 0, 100, 100), threshold=0.4).published == 1
     nothing = score_boxes("no lesion", box(0, 0, 1, 1))
     assert (nothing.targets, nothing.found, nothing.published, nothing.overlap) == (1, 0, 0, 0.0)
     assert score_boxes(box(0, 0, 1, 1), "no lesion").targets == 0
-
-
-@pytest.mark.parametrize(
-    ("answer", "cleaned"),
-    [
-        ("Lesion<|endoftext|><|endoftext|>", "Lesion"),
-        ("It is the liver.<|im_end|>\nmore", "It is the liver."),
-        ("assistant\n the liver \nuser", "the liver"),
-        ("first\nsecond", "first\nsecond"),
-        ("liver<|im_end|>\n", "liver"),
-        ("  liver ", "liver"),
-    ],
-)
-def test_cleaning(answer: str, cleaned: str) -> None:
-    assert clean(answer) == cleaned
-
-
-def test_class_names() -> None:
-    assert names_published("The prolungation", "lung")
-    assert not names_strictly("The prolungation", "lung")
-    assert names_published("kidney, left side", "left kidney")
-    assert not names_strictly("kidney, left side", "left kidney")
-    assert names_published("It is the Left Kidney.", "left kidney")
-    assert names_strictly("It is the Left Kidney.", "left kidney")
-    assert not names_published("the kidney", "left kidney")
-    assert not names_strictly("anything", "")
-
-
-def test_open_answers() -> None:
-    assert recall_and_f1("the left upper lobe", "left lobe") == pytest.approx((1.0, 0.8))
-    assert recall_and_f1("", "left lobe") == (0.0, 0.0)
-    assert recall_and_f1("two lesions", "2 lesions") == (1.0, 1.0)
-    assert recall_and_f1("lung", "lung lung")[0] == 0.5
-    assert legacy_recall("lung lung lung", "lung heart") == 0.75
-    assert recall_and_f1("lung lung lung", "lung heart")[0] == 0.5
-    assert exact("The left lobe.", "left lobe")
-    assert not exact("left lobe of the lung", "left lobe")
-
-
-def test_closed_answers() -> None:
-    assert is_closed("anything", "CLOSED")
-    assert not is_closed("yes", "OPEN")
-    assert is_closed("Yes", None)
-    assert not is_closed("left", None)
-    assert closed_right("Yes, there is.", "yes")
-    assert not closed_right("Normal.", "no")
-    assert closed_right("No, yes would be wrong", "No")
-    assert closed_right("on the left side", "Left")
-    assert not closed_right("", "yes")
-
-
-def test_the_legacy_rule_forgets_wrong_answers() -> None:
-    """Three doubtful answers: one right, one that says nothing, one wrong. It divides by 2."""
-    told = [closed_legacy(*pair) for pair in (("yes", "yes"), ("maybe", "yes"), ("no", "yes"))]
-    assert told == [True, False, None]
-    assert closed_legacy("normal", "no") is True

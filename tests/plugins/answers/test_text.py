@@ -71,7 +71,7 @@ def test_golden_values() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(lists, lists), min_size=2, max_size=6))
-def test_bleu_rouge_and_cider_are_pycocoevalcaps(pairs: list[tuple[list[str], list[str]]]) -> None:
+def test_bleu_rouge_and_cider_equal_pycocoevalcap(pairs: list[tuple[list[str], list[str]]]) -> None:
     answers, references = [a for a, _ in pairs], [r for _, r in pairs]
     given_to = as_coco(references), as_coco(answers)
     whole, each = coco("bleu.bleu", "Bleu")(4).compute_score(*given_to, verbose=0)
@@ -138,7 +138,7 @@ def test_meteor_is_never_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_java
-def test_meteor_from_the_jar_is_pycocoevalcaps() -> None:
+def test_meteor_of_the_jar_equals_pycocoevalcap() -> None:
     """One start of the jar takes seconds, so pycocoevalcap's own run is not repeated here."""
     meteor = make_meteor("jar")
     counts = meteor.counts(*tokenized())
@@ -202,7 +202,7 @@ def test_words(text: str, words: str) -> None:
 
 
 @needs_java
-def test_words_are_stanfords() -> None:
+def test_words_equal_the_stanford_tokenizer() -> None:
     texts = [text for pair in PAIRS for text in pair if text] + [
         "T2-weighted MRI shows hyperintensity in the fronto-parietal region; 10% decrease, yes/no",
         "e.g. the U.S. patient, Dr. Smith's X-ray: 5mm nodule, 1/3 of the lobe [1] and/or atelectasis",
