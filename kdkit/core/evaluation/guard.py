@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.project.lineage import DomainChange
@@ -28,14 +27,6 @@ class Verdict:
     @property
     def promoted(self) -> bool:
         return not self.failed and not self.mean_failed
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "promoted": self.promoted,
-            "failed": [change.domain for change in self.failed],
-            "uncertain": [change.domain for change in self.uncertain],
-            "mean_failed": self.mean_failed,
-        }
 
 
 def apply_guard(retention: Retention, guard: GuardEntry) -> Verdict:

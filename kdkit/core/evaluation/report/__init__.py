@@ -1,7 +1,7 @@
 """Reports of evaluations: JSON first, then tables, then one picture."""
 
 from kdkit.core.evaluation.report.report import EvaluationReport
-from kdkit.core.evaluation.report.sections import Section, Table, html_table, to_html, to_text
+from kdkit.core.evaluation.report.sections import Section, Table, to_html, to_text
 from kdkit.core.evaluation.report.write import WrittenReport, write_report
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "Section",
     "Table",
     "WrittenReport",
-    "html_table",
     "to_html",
     "to_text",
     "write_report",

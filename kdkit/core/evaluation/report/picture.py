@@ -77,8 +77,8 @@ def describe_picture(report: EvaluationReport) -> str:
 
 def _figure(report: EvaluationReport) -> Figure:
     rows, models = len(report.evaluation.domains), len(_ranked(report))
-    kept = report.retention if report.retention and report.retention.domains else None
-    increment = kept is not None  # a pulled student may know none of these domains
+    retention = report.retention if report.retention and report.retention.domains else None
+    increment = retention is not None  # a pulled student may know none of these domains
     means, curve = 0.8 + 0.3 * models, 3.2
     height = max(3.4, 1.8 + 0.44 * rows, 0.9 + means + (curve if increment else 0.0))
     figure = Figure(figsize=(13.5 if increment else 12.0, height), layout=_layout())
@@ -88,8 +88,8 @@ def _figure(report: EvaluationReport) -> Figure:
     _domains(left, report)
     right = grid[len(widths) - 1].subgridspec(2 if increment else 1, 1, height_ratios=(means, curve)[: 1 + increment])
     _means(figure.add_subplot(right[0]), report)
-    if kept is not None:
-        _changes(figure.add_subplot(grid[1], sharey=left), report, kept)
+    if retention is not None:
+        _changes(figure.add_subplot(grid[1], sharey=left), report, retention)
         _curve(figure.add_subplot(right[1]), report)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(
@@ -133,12 +133,12 @@ def _domains(axes: Axes, report: EvaluationReport) -> None:
     _stripes(axes, rows)
 
 
-def _changes(axes: Axes, report: EvaluationReport, kept: Retention) -> None:
+def _changes(axes: Axes, report: EvaluationReport, retention: Retention) -> None:
     """One row per domain: points gained or lost since the parent, with the interval and the tolerance."""
     for domain, row in zip(report.evaluation.domains, _rows(report), strict=True):
         if report.learned.get(domain) == report.version:
             axes.annotate("new", (0, row), ha="center", va="center", color=COLORS[0], backgroundcolor="white")
-        if (change := kept.domains.get(domain)) is None:
+        if (change := retention.domains.get(domain)) is None:
             continue
         color = STUDENT if change.over_tolerance and change.significant else INK
         axes.hlines(row, change.low, change.high, color=color, lw=2.0, zorder=4)
@@ -230,10 +230,10 @@ def _curve(axes: Axes, report: EvaluationReport) -> None:
         lines[domain] = y
     old = [domain for domain, first in report.learned.items() if first != report.version]
     changes = report.retention.domains.values() if report.retention else ()
-    broken = {change.domain for change in changes if change.over_tolerance and change.significant}
+    lost = {change.domain for change in changes if change.over_tolerance and change.significant}
     x = np.arange(len(history))
     for domain, y in lines.items():
-        axes.plot(x, y, "-o", color=STUDENT if domain in broken else FAINT, lw=1.4, ms=4, zorder=3)
+        axes.plot(x, y, "-o", color=STUDENT if domain in lost else FAINT, lw=1.4, ms=4, zorder=3)
     ends = [(float(lines[domain][-1]), domain) for domain in old]
     if old:
         mean = np.nanmean([lines[domain] for domain in old], axis=0)
@@ -244,15 +244,15 @@ def _curve(axes: Axes, report: EvaluationReport) -> None:
     axes.set_xlim(-0.08 * x[-1], x[-1] * 1.45)
     axes.set_title("Points since first taught")
     axes.grid(axis="y", color=GRID, zorder=1)
-    _end_labels(axes, sorted(ends), float(x[-1]), broken)
+    _end_labels(axes, sorted(ends), float(x[-1]), lost)
 
 
-def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, broken: set[str]) -> None:
+def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, lost: set[str]) -> None:
     """Names beside the ends of the lines, moved apart, tied to them by a thin line."""
     low, high = axes.get_ylim()
     places = _apart([value for value, _ in ends], (high - low) * 0.085)
     for place, (value, name) in zip(places, ends, strict=True):
-        color = STUDENT if name in broken else INK
+        color = STUDENT if name in lost else INK
         axes.plot([x, x * 1.09], [value, place], color=GRID, lw=0.9, zorder=1, clip_on=False)
         axes.annotate(
             f"{name} {value:+.1f}", (x * 1.1, place), va="center", fontsize=8.5, color=color,

@@ -188,11 +188,3 @@ def warn_about_gaps(
         reporter.warn(f"domains {named}: no teacher may teach them{reasons}")
     for teacher in idle:
         reporter.warn(teacher.message)
-
-
-def trusted_domains(table: TrustTable, weights: Array) -> dict[str, tuple[str, ...]]:
-    """Teacher -> domains in which it may teach."""
-    return {
-        teacher: tuple(table.domains[column] for column in np.flatnonzero(weights[row] > 0))
-        for row, teacher in enumerate(table.teachers)
-    }

@@ -14,7 +14,6 @@ from kdkit.core.evaluation.trust.weights import (
     domains_without_teacher,
     policy_weights,
     teachers_without_domain,
-    trusted_domains,
     warn_about_gaps,
 )
 from kdkit.plugins.policies.policies import All, Threshold, TopK
@@ -43,7 +42,6 @@ def test_weights_of_a_policy() -> None:
     found = table([[95, 50, 20], [92, 60, 10]])
     weights = policy_weights(found, Threshold())
     assert weights.tolist() == [[1, 0, 0], [1, 0, 0]]
-    assert trusted_domains(found, weights) == {"t0": ("ct",), "t1": ("ct",)}
 
 
 def test_a_teacher_limited_to_domains_leaves_the_choice_to_others() -> None:
