@@ -31,7 +31,6 @@ from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import (
     CorrectionRecord,
-    CorrectionRound,
     DataRecord,
     Environment,
     GuardRecord,
@@ -274,7 +273,7 @@ def _correction(project: Project, plan: Plan, corrections: Corrections) -> Corre
         corrector=corrector,
         file=CORRECTIONS,
         corrected=len(corrections.rows),
-        rounds=tuple(CorrectionRound(**counts) for counts in corrections.rounds),
+        rounds=corrections.rounds,
     )
     if not plan.correction.fingerprint:
         return record

@@ -221,7 +221,7 @@ def _train(
             checkpoints=Checkpoints(folder),
             reporter=reporter,
         )
-        corrections = corrected.made() if corrected else None
+        corrections = corrected.summarize() if corrected else None
     finally:
         made.inputs.close()
         inventory.close()

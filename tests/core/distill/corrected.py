@@ -144,7 +144,7 @@ class Course:
         self.steps = plan.settings.steps
         schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
         self.plain = self.built.dataloader(self.prepared.plan, schedule, place)
-        self.feed = CorrectedDataLoader(
+        self.loader = CorrectedDataLoader(
             project,
             plan,
             self.prepared.inventory.index,
@@ -156,7 +156,7 @@ class Course:
         )
 
     def batches(self, start: int = 0) -> dict[int, DistillBatch]:
-        return dict(self.feed.batches(start))
+        return dict(self.loader.batches(start))
 
     def answers(self, batch: DistillBatch) -> list[str]:
         """The texts that the student is taught."""

@@ -1,4 +1,4 @@
-"""When a run is corrected, and what the student is asked about then: all of it known before the run starts."""
+"""Plans the correction rounds of a run before it starts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from kdkit.core.project.recipe import CorrectionPart
 
 
-def add_correction(project: Project, plan: Plan, table: SampleIndex, reporter: Reporter) -> Plan:
-    """The plan with the corrections that its recipe asks for; the corrector's state is part of the digest.
+def add_correction(project: Project, plan: Plan, index: SampleIndex, reporter: Reporter) -> Plan:
+    """The plan with the corrections of its recipe; the corrector's fingerprint is part of the digest.
 
     Raises:
-        KdkitError: a student that does not answer; a corrector that is not there or does not answer; one whose words
-            no loss would learn; an option that the evaluation task does not have; no sample to be asked about.
+        KdkitError: a student or corrector that does not answer; an unknown corrector or option; a corrector without a
+            loss that learns from texts; no sample with an answer.
     """
     part = plan.recipe.correction
     if part is None:
@@ -40,43 +40,48 @@ def add_correction(project: Project, plan: Plan, table: SampleIndex, reporter: R
             "KD-DIST-008",
             "no loss of the recipe learns from a corrected text",
             where="correction.corrector",
-            why="they all compare with teachers, and what teachers said belongs to the texts of the data",
-            fix="add a loss that reads texts alone (answer-ce), or take the reference as corrector",
+            why="they all compare with teachers, whose signals belong to the texts of the data",
+            fix="add a loss without signals (answer-ce), or use 'corrector: reference'",
         )
-    rounds = make_correction_schedule(
+    schedule = make_correction_schedule(
         part,
         plan.pools,
-        table,
+        index,
         batch_size=plan.batch_size,
         steps=plan.settings.steps,
         seed=plan.settings.seed,
         fingerprint=locked.fingerprint if locked else "",
     )
-    if not rounds.steps:
-        reporter.warn(f"the run of {plan.settings.steps} steps ends before the first correction: nothing is corrected")
-    digest = hashlib.sha256(f"{plan.digest} {rounds.fingerprint}".encode()).hexdigest()
-    return replace(plan, correction=rounds, digest=digest)
+    if not schedule.steps:
+        reporter.warn(f"no correction: the run of {plan.settings.steps} steps ends before the first one")
+    digest = hashlib.sha256(f"{plan.digest} {schedule.fingerprint}".encode()).hexdigest()
+    return replace(plan, correction=schedule, digest=digest)
 
 
 def make_correction_schedule(
     part: CorrectionPart,
     pools: Sequence[SamplePool],
-    table: SampleIndex,
+    index: SampleIndex,
     *,
     batch_size: int,
     steps: int,
     seed: int,
     fingerprint: str = "",
 ) -> CorrectionSchedule:
-    """The rounds of a run over ``pools``; an epoch is as many steps as show as many samples as there are.
+    """The rounds of a run over ``pools``; an epoch is the number of samples divided by the batch size.
 
     Raises:
-        KdkitError: when no sample has an answer to be compared with.
+        KdkitError: no sample has an answer.
     """
     used = np.unique(np.concatenate([pool.indices for pool in pools]))
-    samples: Indices = np.array([row for row in used if is_correctable(table.samples[row])], dtype=np.int64)
+    samples: Indices = np.array([row for row in used if is_correctable(index.samples[row])], dtype=np.int64)
     if not len(samples):
-        raise KdkitError("KD-DIST-009", "there is no training sample with an answer", where="correction")
+        raise KdkitError(
+            "KD-DIST-009",
+            "no training sample has an answer to compare with",
+            where="correction",
+            fix="remove 'correction' from the recipe, or add answers to the data",
+        )
     epoch = len(used) / batch_size
     every = epoch * (part.every or 1.0)
     regular = (max(1, round(number * every)) for number in range(1, math.ceil(steps / every) + 1))

@@ -1,4 +1,4 @@
-"""A corrected run that is killed, whose corrector fails, or that has lost a round: what it goes on with."""
+"""A corrected run resumes after a kill, a failure of its corrector, or the loss of a round."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.conftest import clean_environment
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
 from tests.errors import raises_error
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, LocalEndpoint]]:
-    """A project whose v1 was made without interruption, and the corrector's server."""
+    """A project with an uninterrupted v1, and the corrector's server."""
     root = tmp_path_factory.mktemp("corrected") / "p"
     with local_endpoint(in_other_words) as running:
         make_project(root, {"corrector": "remote"})
@@ -46,14 +46,14 @@ def project(uninterrupted: tuple[Path, LocalEndpoint], tmp_path: Path) -> Iterat
     running.faults.clear()
 
 
-def as_if_nothing_had_happened(root: Path, whole: Path) -> None:
+def assert_resumes_like(root: Path, whole: Path) -> None:
     run(root)
     assert same(weights(root, "v1"), weights(whole, "v1"))
     files = [place / "versions" / "v1" / "corrections.jsonl" for place in (root, whole)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_killed_while_it_is_corrected_it_ends_bit_for_bit_as_if_it_had_not_been(
+def test_a_run_killed_during_correction_resumes_bit_for_bit(
     project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
 ) -> None:
     """In the second group of the second round: 24, 16, and some that are lost."""
@@ -68,11 +68,11 @@ def test_killed_while_it_is_corrected_it_ends_bit_for_bit_as_if_it_had_not_been(
     (kept,) = (root / ".kdkit" / "runs").glob("*/corrections/round-2/answers-0.jsonl")
     assert len(Journal(kept).read()) == 16
     running.requests.clear()
-    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert_resumes_like(root, uninterrupted[0])
     assert len(running.requests) == 24 - 16
 
 
-def test_killed_between_two_rounds(
+def test_a_run_killed_between_two_rounds_resumes_bit_for_bit(
     project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
 ) -> None:
     """It goes on in the middle of what follows from the first round."""
@@ -87,7 +87,7 @@ def test_killed_between_two_rounds(
     (newest,) = sorted((root / ".kdkit" / "runs").glob("*/step-*"))[-1:]
     assert newest.name > f"step-{EPOCH:08d}"
     running.requests.clear()
-    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert_resumes_like(root, uninterrupted[0])
     assert len(running.requests) == 24, "the second round"
 
 
@@ -120,7 +120,7 @@ def process(root: Path, checkpoint_seconds: int = 60) -> subprocess.Popen[str]:
     )
 
 
-def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
+def test_a_failing_server_stops_the_run_and_its_answers_are_kept(
     project: tuple[Path, LocalEndpoint], uninterrupted: tuple[Path, LocalEndpoint]
 ) -> None:
     root, running = project
@@ -139,11 +139,11 @@ def test_a_server_that_fails_stops_the_run_and_what_it_said_is_kept(
     running.answer = in_other_words
     running.faults.clear()
     running.requests.clear()
-    as_if_nothing_had_happened(root, uninterrupted[0])
+    assert_resumes_like(root, uninterrupted[0])
     assert len(running.requests) == 48 - 16
 
 
-def test_a_lost_round_is_not_made_up(project: tuple[Path, LocalEndpoint]) -> None:
+def test_a_lost_round_is_an_error(project: tuple[Path, LocalEndpoint]) -> None:
     """Its student is gone: the run is further."""
     root, _ = project
     course = Course(root, root / "run")
