@@ -52,11 +52,6 @@ class Manifest:
         return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, self._root)
 
 
-def data_entry(file: str, image_root: str) -> str:
-    """The line of ``registry.yaml``, under ``data``, that reads a manifest."""
-    return f"- {{source: jsonl, path: {file}, options: {{image_root: {image_root}}}}}"
-
-
 def count_domains(samples: Iterable[Sample]) -> dict[str, int]:
     """Domain -> number of samples, sorted."""
     return dict(sorted(Counter(sample.domain for sample in samples).items()))
