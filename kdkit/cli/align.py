@@ -1,4 +1,4 @@
-"""``kdkit align``: what each aligner would do to a teacher."""
+"""``kdkit align``: compares aligners."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def align(
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
-    """Fit the aligners on the store and judge them on samples that they have not seen.
+    """Fit aligners on stored features and measure them on held-out samples.
 
-    Needed only for recipes with 'space: shared'. Go by 'ranking' and 'gap': every aligner reconstructs well.
+    Needed only for recipes with 'space: shared'. Compare 'ranking' and 'gap': every aligner reconstructs well.
     """
     from dataclasses import asdict
 
@@ -41,9 +41,10 @@ def align(
         json=json,
         text=lambda: (
             console.table(headers, rows, "lrrrr")
-            + f"\n\n{reports[0].samples} training samples of '{teacher}' that the aligners were not fitted on."
-            "\nranking: rank correlation of how images order the texts, before and after; same first: share whose"
-            "\nfirst text stays; gap: cosine with other teachers, same sample minus different; reconstruction: cosine."
+            + f"\n\n{reports[0].samples} held-out training samples of '{teacher}'."
+            "\nranking: rank correlation of the texts' order for an image, before and after alignment"
+            "\nsame first: share of images with the same first text"
+            "\ngap: cosine with other teachers, same sample minus different samples; reconstruction: cosine"
         ),
     )
 

@@ -72,10 +72,10 @@ def demo(
     calibration: Annotated[int | None, _pictures("Calibration", 200, 40)] = None,
     test: Annotated[int | None, _pictures("Test", 300, 60)] = None,
 ) -> None:
-    """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate, export, in minutes.
+    """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate and export in minutes.
 
-    'kdkit demo clinkd' does it with teachers and a student that answer: baseline, Pseudo-KD, RoPE variants, selective
-    generation side by side, then a second teacher with a new modality.
+    'kdkit demo clinkd' uses teachers and students that answer. It compares a baseline, Pseudo-KD, RoPE variants and
+    selective generation, then adds a second teacher with a new modality.
     """
     if what == "clinkd":
         from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
@@ -142,9 +142,9 @@ def summary(steps: Steps, seconds: float) -> None:
         f"{student.means['auc']:.3f} over {len(evaluation.domains)} domains:\n"
         f"  {verdict} the best single teacher ({best.name}: {100 * best.means['accuracy']:.1f} %, AUC "
         f"{best.means['auc']:.3f});\n"
-        f"  {100 * ratio['accuracy']:.1f} % of the accuracy and {100 * ratio['auc']:.1f} % of the AUC of the oracle "
-        "that asks the best teacher of each domain.\n"
-        f"  Look at the picture in {steps.root / 'reports'} and the student in {steps.root / 'student'}.\n\n"
+        f"  {100 * ratio['accuracy']:.1f} % of the accuracy and {100 * ratio['auc']:.1f} % of the AUC of the oracle, "
+        "the best teacher of each domain.\n"
+        f"  The chart is in {steps.root / 'reports'}, the student in {steps.root / 'student'}.\n\n"
         "Next, on your own data:\n"
         "  kdkit init my-project          then name your images in registry.yaml (docs/howto/data.md)\n"
         "  kdkit add-teacher biomedclip   'kdkit teachers --available' lists more\n"

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server of our own on the loopback interface, for tests: chat completions, and faults.
+"""An OpenAI-compatible server on the loopback interface for tests: chat completions and injected faults.
 
 with local_endpoint(lambda request: [("a nodule", [-0.1, -0.2])]) as endpoint:
-    endpoint.faults += [429, "garbage"]     # of the next requests
+    endpoint.faults += [429, "garbage"]     # for the next requests
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, Literal
 from kdkit.testing.loopback import serving
 
 Token = Mapping[str, Any]
-"""A token as the protocol has it: ``token``, ``logprob``, perhaps ``bytes`` and ``top_logprobs``."""
+"""A token of the protocol: ``token``, ``logprob``, optionally ``bytes`` and ``top_logprobs``."""
 Reply = Sequence[tuple[str, Sequence[float | Token]]]
-"""Texts with their tokens, or these tokens' log-probabilities; none for a server that tells nothing about them."""
+"""Texts with their tokens or the tokens' log-probabilities; empty for a server without log-probabilities."""
 Fault = int | Literal["garbage", "shape", "cut", "hang", "redirect"]
-"""A status; no JSON; JSON of another shape; a connection that breaks; no reply in time; a status 307 elsewhere."""
+"""A status; invalid JSON; JSON of another shape; a broken connection; no reply in time; a redirect (307)."""
 
 
 class LocalEndpoint:
@@ -29,9 +29,9 @@ class LocalEndpoint:
 
     Attributes:
         url: base address, for ``endpoint.json``.
-        requests: bodies that arrived; ``keys``: their ``Authorization`` headers.
-        faults: those still to come, one for each request.
-        headers: sent along with every fault that is a status.
+        requests: received bodies; ``keys``: their ``Authorization`` headers.
+        faults: for the next requests, one each.
+        headers: of replies with a fault that is a status.
     """
 
     def __init__(self, answer: Callable[[Mapping[str, Any]], Reply]) -> None:
@@ -44,7 +44,7 @@ class LocalEndpoint:
         self.ended = threading.Event()
 
     def settle(self) -> None:
-        """Come back when no request arrives any more: those that a client broke off may still be on their way."""
+        """Wait until no more requests arrive: aborted ones may still be in transit."""
         count = -1
         while count != len(self.requests):
             count = len(self.requests)
@@ -77,11 +77,11 @@ class _Connection(BaseHTTPRequestHandler):
         elif fault == "redirect":
             self._reply(307, b"{}", {"Location": self.endpoint.url + "/elsewhere"})
         else:
-            said = f"injected, and your key is {self.headers['Authorization']}"
-            self._reply(fault, json.dumps({"error": {"message": said}}).encode(), self.endpoint.headers)
+            message = f"injected, and your key is {self.headers['Authorization']}"
+            self._reply(fault, json.dumps({"error": {"message": message}}).encode(), self.endpoint.headers)
 
     def _reply(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
-        with suppress(OSError):  # who asked may have left
+        with suppress(OSError):  # the client may have disconnected
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
                 self.send_header(name, value)
@@ -95,19 +95,19 @@ class _Connection(BaseHTTPRequestHandler):
 def _choice(text: str, tokens: Sequence[float | Token], body: Mapping[str, Any]) -> dict[str, Any]:
     choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     if body.get("logprobs") and tokens:
-        told = [{"token": "?", "logprob": token} if isinstance(token, float) else dict(token) for token in tokens]
+        content = [{"token": "?", "logprob": token} if isinstance(token, float) else dict(token) for token in tokens]
         if "top_logprobs" not in body:
-            told = [{name: x for name, x in token.items() if name != "top_logprobs"} for token in told]
-        choice["logprobs"] = {"content": told}
+            content = [{name: x for name, x in token.items() if name != "top_logprobs"} for token in content]
+        choice["logprobs"] = {"content": content}
     return choice
 
 
 @contextmanager
 def local_endpoint(answer: Callable[[Mapping[str, Any]], Reply]) -> Iterator[LocalEndpoint]:
-    """A server that runs in a thread until the end of the block.
+    """Run a server in a thread until the end of the block.
 
     Args:
-        answer: the body of a request -> what is answered; called in several threads.
+        answer: body of a request -> reply; called in several threads.
     """
     endpoint = LocalEndpoint(answer)
     with serving(type("Connection", (_Connection,), {"endpoint": endpoint})) as url:

@@ -10,7 +10,7 @@ from socketserver import TCPServer, ThreadingMixIn
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """Unlike Python's own HTTP server it looks up no names, and lets many clients knock at once."""
+    """Unlike ``http.server`` it looks up no names, and accepts many simultaneous connections."""
 
     allow_reuse_address = True
     daemon_threads = True

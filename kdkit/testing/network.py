@@ -12,7 +12,7 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class NetworkUsed(OSError):
-    """Something tried to reach the network although its files are here."""
+    """Code under test tried to use the network."""
 
 
 @contextmanager
@@ -43,4 +43,4 @@ def offline() -> Iterator[None]:
 
 
 def _refused(where: Any) -> NetworkUsed:
-    return NetworkUsed(f"the network was asked for {where}; load from the given folder alone")
+    return NetworkUsed(f"attempt to reach {where}; load only from the given folder")

@@ -28,7 +28,7 @@ def test_nobody_gets_out_and_afterwards_everybody_does(reach: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         with offline(), ThreadPoolExecutor(1) as pool:
-            with pytest.raises(NetworkUsed, match=r"the network was asked for .*127\.0\.0\.1"):
+            with pytest.raises(NetworkUsed, match=r"127\.0\.0\.1"):
                 reach(address)
             with pytest.raises(NetworkUsed):
                 pool.submit(reach, address).result()

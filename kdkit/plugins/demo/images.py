@@ -1,12 +1,13 @@
-"""Procedural "biomedical" images: nine modalities, four or five findings each, thousands of pictures a second.
+"""Procedural "biomedical" images: nine modalities with four or five findings each, thousands of pictures per second.
 
-They are drawings, not medicine.  What matters is their statistics: each finding is a local or global change of a
-varying anatomy under varying contrast and noise, often so faint that no model can be right every time.
+Each finding is a local or global change of a varying anatomy under varying contrast and noise, often so faint that no
+model can always be right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -58,10 +59,12 @@ PLACED: dict[str, tuple[str, ...]] = {
     "dermoscopy": FINDINGS["dermoscopy"],
     "endoscopy": ("polyp", "ulcer", "bleeding"),
 }
-"""The findings that are somewhere: a box can be drawn around them."""
+"""Localized findings: those with a box."""
 
 Drawn: TypeAlias = tuple[Stack, Stack | None]
-"""A picture before its contrast, and how strong a finding with a place is at each pixel, (count, SIZE, SIZE)."""
+"""Pictures before their contrast, and the strength of a localized finding at each pixel, (count, SIZE, SIZE)."""
+Vary: TypeAlias = Callable[[float, float], Stack]
+"""Draws one uniform number in [low, high) per picture."""
 
 
 def render(domain: str, finding: str, rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
@@ -76,10 +79,10 @@ def render_placed(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The pictures of :func:`render` and the box of the finding in each: (count, 4), x1, y1, x2, y2 as fractions.
 
-    A box is drawn around the pixels where the finding has at least half of its strength.
+    A box covers the pixels where the finding has at least half of its strength.
 
     Raises:
-        ValueError: for a finding without a place of its own; :data:`PLACED` names those that have one.
+        ValueError: a finding that is not in :data:`PLACED`.
     """
     if finding not in PLACED.get(domain, ()):
         raise ValueError(f"no finding {finding!r} with a place in domain {domain!r}; there are {PLACED}")
@@ -91,25 +94,21 @@ def render_placed(
 
 
 def _ends(line: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(count, SIZE) -> where the True begins, and where it has ended."""
+    """(count, SIZE) -> first index that is True, and the one after the last."""
     return line.argmax(axis=1), SIZE - line[:, ::-1].argmax(axis=1)
 
 
 def _render(domain: str, finding: str, rng: np.random.Generator, count: int) -> tuple[NDArray[np.uint8], Stack | None]:
-    picture, mark = _PAINTERS[domain](finding, rng, count)
-    contrast = spread(rng, count, 0.75, 1.2)[..., None]
-    light = spread(rng, count, -0.07, 0.07)[..., None]
+    vary = partial(spread, rng, count)
+    picture, mark = _PAINTERS[domain](finding, rng, count, vary)
+    contrast, light = vary(0.75, 1.2)[..., None], vary(-0.07, 0.07)[..., None]
     level = (picture - np.float32(0.45)) * contrast + np.float32(0.45) + light
     pixels: NDArray[np.uint8] = (np.clip(level, 0, 1) * np.float32(255)).astype(np.uint8)
     return pixels, mark
 
 
-def _ct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _ct(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """Two dark lungs in a bright body; the finding sits in one of them."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x0, y0, lift, side = vary(-0.06, 0.06), vary(-0.06, 0.06), vary(0.0, 0.08), coin(rng, count)
     wide, tall = vary(0.28, 0.36), vary(0.42, 0.55)
     body = ellipse(x0, y0, vary(0.85, 0.95), vary(0.68, 0.8))
@@ -135,12 +134,8 @@ def _ct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return gray(level + 0.035 * grain(rng, count) + 0.02 * clouds(rng, count, 8)), mark
 
 
-def _mri(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _mri(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """A head with skull, folded cortex and two ventricles."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x0, y0, side = vary(-0.06, 0.06), vary(-0.06, 0.06), coin(rng, count)
     rx, ry = vary(0.66, 0.76), vary(0.8, 0.9)
     brain = ellipse(x0, y0, rx, ry)
@@ -164,19 +159,15 @@ def _mri(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return gray(level * bias + 0.035 * grain(rng, count)), mark
 
 
-def _xray(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _xray(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """A frontal chest: lungs, ribs, heart and spine."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x0, y0, side = vary(-0.1, 0.1), vary(-0.1, 0.1), coin(rng, count)
     wide, tall = vary(0.32, 0.4), vary(0.62, 0.75)
     lungs = ellipse(x0 - 0.46, y0 - 0.05, wide, tall, 0.15) + ellipse(x0 + 0.46, y0 - 0.05, wide, tall, 0.15)
     one = ellipse(x0 + side * 0.46, y0 - 0.05, wide, tall, 0.15)
     ribs = 0.5 + 0.5 * np.sin((Y - y0) * vary(15, 20) + 3 * (X - x0) ** 2 + vary(0, 6))
     heart = vary(0.36, 0.5) if finding == "cardiomegaly" else vary(0.24, 0.37)
-    level = 0.68 - 0.4 * lungs + 0.1 * ribs + 0.14 * band(x0, spread(rng, count, 0.08, 0.12), X)
+    level = 0.68 - 0.4 * lungs + 0.1 * ribs + 0.14 * band(x0, vary(0.08, 0.12), X)
     strength, shadow = vary(0.22, 0.36), ellipse(x0 + 0.12, y0 + 0.3, heart, heart * vary(0.85, 1.1), 0.12)
     level, mark = level + strength * shadow, shadow if finding == "cardiomegaly" else None
     if finding == "pneumonia":
@@ -192,12 +183,8 @@ def _xray(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return gray(0.08 + 0.9 * level + 0.05 * grain(rng, count) + 0.03 * clouds(rng, count, 6)), mark
 
 
-def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _ultrasound(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """A speckled fan; sound is lost below a stone and gained below a cyst."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x, y, rx, ry = vary(-0.4, 0.4), vary(-0.25, 0.3), vary(0.2, 0.34), vary(0.17, 0.29)
     tissue = vary(0.34, 0.5) + 0.06 * clouds(rng, count, 8) - 0.1 * Y
     inside = ellipse(x, y, rx, ry, 0.08, vary(-0.6, 0.6))
@@ -218,12 +205,8 @@ def _ultrasound(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return gray(tissue * fan * (1 + vary(0.16, 0.3) * grain(rng, count))), mark
 
 
-def _fundus(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _fundus(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """An orange retina with a bright optic disc, a dark macula and vessels."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     side, x0, y0 = coin(rng, count), vary(-0.06, 0.06), vary(-0.1, 0.1)
     x = x0 + side * vary(0.38, 0.5)
     eye = ellipse(x0, 0 * y0, vary(0.9, 0.98), vary(0.9, 0.98))
@@ -249,12 +232,8 @@ def _fundus(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return color * eye[..., None] + 0.035 * grain(rng, count)[..., None], mark
 
 
-def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _dermoscopy(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """Skin with one lesion, sometimes hairs."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x, y, turn = vary(-0.15, 0.15), vary(-0.15, 0.15), vary(0, 3)
     rx, ry = vary(0.38, 0.6), vary(0.38, 0.6)
     skin = tint(1 + 0.05 * clouds(rng, count, 6), (0.86, 0.66, 0.56))
@@ -274,7 +253,7 @@ def _dermoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
         skin = skin - tint(0.08 * lesion * clouds(rng, count, 8), (1, 1, 1))
     elif finding == "seborrheic keratosis":
         skin = skin + tint(vary(0.1, 0.5) * lesion * spots(rng, count, 12, 0.05, 0.5), (0.7, 0.6, 0.4))
-    hair = band(vary(-0.6, 0.6), spread(rng, count, 0.015, 0.025), X * np.cos(turn) + Y * np.sin(turn) + 0.2 * X * Y)
+    hair = band(vary(-0.6, 0.6), vary(0.015, 0.025), X * np.cos(turn) + Y * np.sin(turn) + 0.2 * X * Y)
     hairy = (rng.random((count, 1, 1)) < 0.35).astype(np.float32)
     return skin - tint(0.45 * hair * hairy, (1, 1, 1)) + 0.045 * grain(rng, count)[..., None], lesion
 
@@ -288,19 +267,15 @@ _NUCLEI = {
 """How many nuclei a slide has, and their radius."""
 
 
-def _histology(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _histology(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """Pink stroma with violet nuclei; the finding is in their number, size and order."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     stain, stroma = vary(0.75, 1.15), 1 + 0.09 * clouds(rng, count, 10)
     number, radius = _NUCLEI[finding]
-    keep = spread(rng, count, 0.6, 1) > rng.random((count, number, 1))
+    keep = vary(0.6, 1) > rng.random((count, number, 1))
     height = np.where(keep, rng.uniform(0.5, 1, (count, number, 1)), 0).astype(np.float32)
     place = rng.uniform(-1, 1, (2, count, number, 1)).astype(np.float32)
     if finding == "lymphocytic infiltrate":
-        place = place * spread(rng, count, 0.55, 1) + np.stack([vary(-0.3, 0.3), vary(-0.3, 0.3)])
+        place = place * vary(0.55, 1) + np.stack([vary(-0.3, 0.3), vary(-0.3, 0.3)])
     nuclei = np.clip(spots_at(place[0], place[1], height, radius), 0, 1.2)
     if finding == "adenocarcinoma":
         nuclei = nuclei * (1 + vary(0.0, 0.35) * clouds(rng, count, 16))
@@ -312,12 +287,8 @@ def _histology(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return color + 0.05 * grain(rng, count)[..., None], None
 
 
-def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _endoscopy(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """Red mucosa around a dark lumen, with folds and glare."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x0, y0 = vary(-0.3, 0.3), vary(-0.3, 0.3)
     distance = np.hypot(X - x0, Y - y0)
     shade = squash((distance - vary(0.2, 0.45)) * 5) * (1 + 0.12 * np.sin(distance * vary(10, 16) + vary(0, 6)))
@@ -340,12 +311,8 @@ def _endoscopy(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return color + tint(vary(0.0, 0.5) * glare, (1, 1, 1)) + 0.04 * grain(rng, count)[..., None], mark
 
 
-def _oct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
+def _oct(finding: str, rng: np.random.Generator, count: int, vary: Vary) -> Drawn:
     """A cross-section of the retina: bent layers under a foveal pit, speckled."""
-
-    def vary(low: float, high: float) -> Stack:
-        return spread(rng, count, low, high)
-
     x, tilt, bow = vary(-0.25, 0.25), vary(-0.15, 0.15), vary(-0.1, 0.12)
     pit = band(x, vary(0.22, 0.32), X)
     floor = vary(0.2, 0.4) + tilt * X + bow * X**2
@@ -372,7 +339,7 @@ def _oct(finding: str, rng: np.random.Generator, count: int) -> Drawn:
     return gray((0.06 + level) * (1 + vary(0.15, 0.3) * grain(rng, count))), mark
 
 
-_PAINTERS: dict[str, Callable[[str, np.random.Generator, int], Drawn]] = {
+_PAINTERS: dict[str, Callable[[str, np.random.Generator, int, Vary], Drawn]] = {
     "ct": _ct,
     "mri": _mri,
     "xray": _xray,
