@@ -57,7 +57,7 @@ def publish(hub: LocalHub, folder: Path) -> str:
         )
         for name, parent in (("v1", None), ("v2", "v1"), ("v3", "v2"))
     )
-    record = Record("0.1.0", "v3", "alice/toy", "mit", ("toy.safetensors",), history, None, {}, {}, None)
+    record = Record("0.1.0", "v3", "alice/toy", "mit", ("toy.safetensors",), history, {}, {}, None)
     seal(folder, record)
     return hub.add("alice/toy", contents(folder))
 

@@ -143,14 +143,15 @@ def load(folder: Path) -> ToyEncoder:
     return load_toy(folder)
 
 
-def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
+def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published:  # noqa: ARG001
     shutil.copytree(folder, to)
     names = tuple(path.name for path in folder.iterdir())
-    return Published("A toy", "toys", (), "small", names, f"model = load({name!r})\n", needs=("kdkit",) * merged)
+    lines, needs = {"toys": f"model = load({name!r})\n"}, ("kdkit",) * merged
+    return Published("A toy", "toys", (), "small", names, lines, {"toys": ""}, needs=needs)
 
 
-def publish_nameless(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
-    return replace(publish(folder, to, name, merged=merged), lines="model = load('x')\n")
+def publish_nameless(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published:
+    return replace(publish(folder, to, name, merged=merged, skip=skip), lines={"toys": "model = load('x')\n"})
 
 
 def student_checks(kind: type[Any], publisher: str = "publish_nameless") -> Any:

@@ -1,8 +1,9 @@
-"""A student laid out for stock libraries; ``contracts`` is where everybody imports this from."""
+"""A student laid out for stock libraries; import it from ``contracts``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -13,7 +14,7 @@ class PinnedBase:
     Attributes:
         repository: ``ORG/NAME`` on the Hub.
         commit: 40 hex digits.
-        folder: where it is on this machine: what the repository holds at that commit, or the part that is loaded.
+        folder: its files on this machine, as they are in the repository at that commit.
     """
 
     repository: str
@@ -25,18 +26,26 @@ class PinnedBase:
 class Published:
     """What the ``publisher`` of a student's family made of a saved student, in a folder for a repository.
 
+    Before anything is published, each library's ``lines`` and ``probes`` run one after the other, in a process without
+    network. What the probe computes must equal what the student computes.
+
     Attributes:
-        kind: what it is, for people; begins a sentence.
+        kind: what the student is; begins a sentence of its card.
         library: the Hub's ``library_name``.
         tags: the Hub's.
-        summary: one line about its size, for people.
+        summary: its size in one sentence.
         names: files at the top of the folder that the spec's ``loader`` needs; others are for stock libraries.
-        lines: Python that loads it by the name that the publisher was given and answers a question about the picture
-            ``image.png``. It defines ``processor``, whose ``apply_chat_template`` takes messages as transformers has
-            them, and ``model``, whose ``generate`` takes what that gives. They are run before anything is published,
-            without network, and must give the logits of the student itself.
+        lines: library -> Python of the card, which loads the student by the name given to the publisher and uses it on
+            the picture ``image.png``. The first library is the main one; the others are left out where they differ.
+        probes: library -> Python that runs after the lines and defines, for a dual encoder, ``encode_image(pictures)``
+            and ``encode_text(texts)``, both (N, D) and not normalized; for an answering student
+            ``generate(messages, length)``, which returns the new token ids (n,) and their logits (n, V). Messages
+            are those of chat templates, with PIL images.
+        distributions: distributions whose versions are recorded with the result.
         needs: distributions that ``lines`` import besides the library's own.
-        notes: what a reader of its card must know: sentences, each a paragraph.
+        notes: paragraphs of the card.
+        missing: library -> why there is no form for it.
+        pinned_paths: text files that contain the folder's absolute path; such a folder cannot be moved.
         base: the model that adapters belong to; None for whole weights.
     """
 
@@ -45,7 +54,11 @@ class Published:
     tags: tuple[str, ...]
     summary: str
     names: tuple[str, ...]
-    lines: str
+    lines: Mapping[str, str]
+    probes: Mapping[str, str]
+    distributions: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    pinned_paths: tuple[str, ...] = ()
     base: PinnedBase | None = None

@@ -107,10 +107,11 @@ class StudentSpec(FactorySpec):
     task: str = "zero-shot"
     """Name of the evaluation task that trust, the guard, retention and ``kdkit evaluate`` judge models by."""
     publisher: str = ""
-    """Import string of what lays a saved student that answers out for stock libraries:
-    ``publisher(folder: Path, to: Path, name: str, *, merged: bool) -> Published``. ``folder`` is what ``save`` wrote,
-    ``to`` is empty, ``name`` is the repository (or folder) that ``to`` becomes; ``merged`` asks for whole weights where
-    the student has adapters. Dual encoders need none: open_clip loads them."""
+    """Import string of the function that lays a saved student out for stock libraries:
+    ``publisher(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published``. ``folder``
+    is what ``save`` wrote; ``to`` is new or empty. ``name`` is the repository that ``to`` becomes, or ``str(to)`` for a
+    folder that is loaded by its path. ``merged`` requests whole weights where the student has adapters. ``skip`` maps
+    libraries to leave out to the reason. Students of a family without a publisher cannot be pushed or exported."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="the demo's student: an open_clip dual encoder of 0.3 million parameters",
             factory="kdkit.plugins.demo.student:create_student",
             loader="kdkit.plugins.students.open_clip:load_student",
+            publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(
             name="demo-answerer",

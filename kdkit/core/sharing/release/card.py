@@ -51,12 +51,14 @@ def _what(facts: CardFacts) -> Iterator[str]:
     made = made if facts.teachers else "trained with kdkit on the samples' own texts, without a teacher"
     yield f"# {facts.title}"
     yield (
-        f"{facts.form.kind}, {made}, in {steps}. This is "
-        f"version **{record.version}** of {lineage.created[:10]}. {facts.form.summary}"
+        f"{facts.published.kind}, {made}, in {steps}. This is "
+        f"version **{record.version}** of {lineage.created[:10]}. {facts.published.summary}"
     )
     yield f"Domains that it was taught: {', '.join(map(cell, lineage.data.known))}."
     if own["domains"]:
-        means = f"means over {_count(len(own['domains']), 'domain')}, {facts.form.task}, {facts.results['split']} split"
+        means = (
+            f"means over {_count(len(own['domains']), 'domain')}, {facts.words.task}, {facts.results['split']} split"
+        )
         yield f"{figures_text(own['mean'], _HEADLINES)} ({means})."
     if record.origin is not None:
         it = record.origin
@@ -80,10 +82,10 @@ def _loading(facts: CardFacts) -> Iterator[str]:
     for library, code in facts.form.lines.items():
         yield f"With {library}:"
         yield f"```python\n{code}```"
-    yield from facts.form.notes
+    yield from facts.notes
     yield _proof(facts)
-    if "missing" in facts.form.checks.get("transformers", {}):
-        yield f"There is no transformers form: {facts.form.checks['transformers']['missing']}."
+    for library, why in facts.published.missing.items():
+        yield f"There is no {library} form: {why}."
     yield (
         f"To teach it more: `kdkit pull {record.repository}`, then add a teacher and your data, and run "
         "`kdkit distill --incremental`."
@@ -96,13 +98,13 @@ def _proof(facts: CardFacts) -> str:
     differences = (figures.items() for figures in form.checks.values() if "missing" not in figures)
     worst = max(value for figures in differences for name, value in figures if name.endswith("_difference"))
     known = ", ".join(f"{library} {version}" for library, version in form.environment.items())
-    kdkit = "" if "kdkit" in form.needs else " and without kdkit"
+    kdkit = "" if "kdkit" in form.published.needs else " and without kdkit"
     needs = ["this repository", *([link(form.base.repository, facts.endpoint)] if form.base is not None else [])]
-    needs += [f"`pip install {' '.join(form.needs)}`"] if form.needs else []
+    needs += [f"`pip install {' '.join(form.published.needs)}`"] if form.published.needs else []
     return (
         f"These lines were run on these files before they were published, without network{kdkit}. They gave the "
-        f"version's {form.compared} (largest relative difference {worst:.1g}) with {known}. They need nothing but "
-        f"{' and '.join(needs)}."
+        f"version's {facts.words.compared} (largest relative difference {worst:.1g}) with {known}. "
+        f"They need nothing but {' and '.join(needs)}."
     )
 
 
@@ -114,10 +116,10 @@ def _results(facts: CardFacts) -> Iterator[str]:
         return
     level = next(score["level"] for score in facts.own["domains"].values())
     yield (
-        f"Accuracy of {facts.form.task} in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
+        f"Accuracy of {facts.words.task} in %, {results['split']} split, with {100 * level:g} % bootstrap intervals. "
         f"{results['note']} All figures: [{RESULTS}]({RESULTS})."
     )
-    yield results_table(results, facts.form.judged)
+    yield results_table(results, facts.words.judged)
     detail = metrics_table(facts.own)
     if detail:
         yield f"All that was measured of {cell(facts.record.version)}, per domain."
@@ -133,7 +135,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
     if told := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
         yield f"Against the oracle the student has {' and '.join(told)}."
     if increments := increments_table(facts.record.history):
-        one = facts.form.judged.removesuffix("s")
+        one = facts.words.judged.removesuffix("s")
         yield "### What each increment kept"
         yield (
             f"Accuracy on the domains that were known before, on the calibration split, {one} by {one} against the "
@@ -155,7 +157,7 @@ def _teachers(facts: CardFacts) -> Iterator[str]:
 def _data(facts: CardFacts) -> Iterator[str]:
     yield "## Data"
     yield (
-        f"{_count(facts.taught, facts.form.taught)} over all versions. They are not published: this repository holds "
+        f"{_count(facts.taught, facts.words.taught)} over all versions. They are not published: this repository holds "
         "no image, no text and no name of a sample. A version's column counts the pairs that it drew on, replayed "
         "ones too."
     )
@@ -169,7 +171,7 @@ def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
     if not facts.record.lineage.teachers:
         yield "teachers", "none: its losses read the samples alone"
         return
-    if facts.form.compared == "features":
+    if facts.words.compared == "features":
         yield "space", "the teachers' own, through heads" if recipe.space == "heads" else "shared, through aligners"
     yield "trust", f"{recipe.trust.policy} {_options(recipe.trust.options)}".strip()
 
@@ -217,7 +219,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     if scores and results["split"] != "test":
         limits.append("It was not evaluated on a test split; the figures above flatter it.")
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
-        limits.append(f"Few {facts.form.judged} to judge by: {', '.join(few)}.")
+        limits.append(f"Few {facts.words.judged} to judge by: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
     known = facts.record.lineage.data.known
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:

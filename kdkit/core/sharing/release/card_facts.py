@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdkit.core.contracts import Published
 from kdkit.core.project.lineage import HUB
-from kdkit.core.sharing.release.form import StudentForm
+from kdkit.core.sharing.release.form import StudentForm, Wording
 from kdkit.core.sharing.release.layout import README, Record
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Taught
@@ -40,6 +41,7 @@ class CardFacts:
             initial checkpoint; or empty.
         endpoint: address of the Hub that it is published on, and where the repositories that it names are.
         taught: how many different training samples it has been taught, over all versions.
+        notes: paragraphs about loading it and about its figures.
     """
 
     record: Record
@@ -49,7 +51,18 @@ class CardFacts:
     results: Mapping[str, Any]
     base: str
     taught: int
+    notes: Sequence[str] = ()
     endpoint: str = HUB
+
+    @property
+    def published(self) -> Published:
+        """What the publisher made."""
+        return self.form.published
+
+    @property
+    def words(self) -> Wording:
+        """Words for the kind of student."""
+        return self.form.wording
 
     @property
     def title(self) -> str:
@@ -75,9 +88,9 @@ def front_matter(facts: CardFacts) -> str:
         data = {"license": "unknown"}
     elif name not in HUB_LICENSES:
         data = {"license": "other", "license_name": name, "license_link": README}
-    data |= {"library_name": facts.form.library, "pipeline_tag": facts.form.pipeline}
+    data |= {"library_name": facts.published.library, "pipeline_tag": facts.words.pipeline}
     data["tags"] = list(
-        dict.fromkeys([*facts.form.tags, "knowledge-distillation", "biomedical", "kdkit", *filter(None, domains)])
+        dict.fromkeys([*facts.published.tags, "knowledge-distillation", "biomedical", "kdkit", *filter(None, domains)])
     )
     if facts.base:
         data |= {"base_model": facts.base, "base_model_relation": "adapter" if facts.form.base else "finetune"}
@@ -89,15 +102,15 @@ def front_matter(facts: CardFacts) -> str:
 def _model_index(facts: CardFacts) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
-    split = facts.results["split"]
+    split, judged = facts.results["split"], facts.words.judged
     for domain, score in facts.own["domains"].items():
         for metric, figure in score["metrics"].items():
             if figure["value"] is not None:
                 yield EvalResult(
-                    task_type=facts.form.pipeline,
-                    task_name=facts.form.task,
+                    task_type=facts.words.pipeline,
+                    task_name=facts.words.task,
                     dataset_type=tag(domain) or "domain",
-                    dataset_name=f"{domain}, {score['count']} {facts.form.judged} of the {split} split (not published)",
+                    dataset_name=f"{domain}, {score['count']} {judged} of the {split} split (not published)",
                     dataset_split="test" if split == "test" else "validation",
                     metric_type="roc_auc" if metric == "auc" else metric,
                     metric_name=metric,

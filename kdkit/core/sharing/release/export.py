@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kdkit
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import DualEncoder, Reporter, Silent
+from kdkit.core.base.hub import connect
+from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.project.lineage import Lineage, Origin
 from kdkit.core.project.manifest import describe_folder
+from kdkit.core.project.versions import Version, Versions, load_student
+from kdkit.core.sharing.release.form import publish
 from kdkit.core.sharing.release.layout import RECORD, Record
+from kdkit.core.sharing.release.redact import public_lineage
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
-    from kdkit.core.project.versions import Version
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Exported:
     Attributes:
         folder: the export.
         files, size: what is in it, in bytes.
-        checks: how far stock libraries' answers or features are from the version's; see the record.
+        checks: differences of stock libraries from the version; see the record.
         lines: library -> the lines that load it.
         moves: False where the folder must stay where it is (see :func:`export_student`).
     """
@@ -56,28 +61,21 @@ def export_version(
     With ``repo`` the folder is the release that ``kdkit push`` would publish there privately: it loads from the Hub, as
     ``ORG/NAME``, and holds no path. ``merged``: whole weights where the student has adapters.
     """
-    from kdkit.core.project.versions import Versions
-    from kdkit.core.sharing.release import answering, dual_encoder
-
     versions = Versions(project)
-    version = versions.get(name)
-    check_target(Path(to).absolute(), version.student_folder, overwrite)  # before anything slow
+    version, to, reporter = versions.get(name), Path(to).absolute(), reporter or Silent()
+    check_target(to, version.student_folder, overwrite)  # before anything slow
+    version.check()
     if repo is not None:
-        return _export_release(
-            project, version, Path(to).absolute(), repo, overwrite=overwrite, merged=merged, reporter=reporter
-        )
-    if answering.publisher_of(project, version):
-        return _export_answering(
-            project, version, Path(to).absolute(), overwrite=overwrite, merged=merged, reporter=reporter
-        )
-    student, history = dual_encoder.load_dual_encoder(version, project), versions.history(version)
+        return _export_release(project, version, to, repo, overwrite=overwrite, merged=merged, reporter=reporter)
     return export_student(
+        project.catalogue.spec(StudentSpec, version.lineage.student.family),
         version.student_folder,
-        student,
-        history,
+        partial(load_student, version, project.catalogue),
+        versions.history(version),
         to,
-        origin=Versions(project).origin(version),
+        origin=versions.origin(version),
         overwrite=overwrite,
+        merged=merged,
         reporter=reporter,
     )
 
@@ -90,83 +88,67 @@ def _export_release(
     *,
     overwrite: bool,
     merged: bool,
-    reporter: Reporter | None,
+    reporter: Reporter,
 ) -> Exported:
-    from kdkit.core.base.hub import connect
     from kdkit.core.sharing.release.release import assemble_release
 
-    with new_folder(to, replace=overwrite) as draft:
-        release = assemble_release(
-            project, version, repo, draft, merged=merged, endpoint=connect().endpoint, reporter=reporter
-        )
+    with _writing(to, overwrite) as draft:
+        endpoint = connect().endpoint
+        release = assemble_release(project, version, repo, draft, merged=merged, endpoint=endpoint, reporter=reporter)
         size = release.size
     for warning in release.warnings:
-        (reporter or Silent()).warn(warning)
+        reporter.warn(warning)
     return Exported(to, (*release.record.files, RECORD), size, release.record.checks, release.lines, moves=True)
 
 
-def _export_answering(
-    project: Project, version: Version, to: Path, *, overwrite: bool, merged: bool, reporter: Reporter | None
-) -> Exported:
-    from kdkit.core.project.versions import Versions
-    from kdkit.core.sharing.release import answering
-
-    with _writing(to, overwrite) as draft:
-        form = answering.publish(project, version, draft, str(draft), reporter or Silent(), merged=merged)
-        history = Versions(project).history(version)
-        record = _seal(
-            draft, history, form.names, form.checks, form.environment, origin=Versions(project).origin(version)
-        )
-        size = _size(draft)
-    lines = {library: code.replace(str(draft), str(to)) for library, code in form.lines.items()}
-    return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=True)
-
-
 def export_student(
+    spec: StudentSpec,
     student_folder: Path,
-    student: DualEncoder,
+    load: Callable[[], Any],
     history: Sequence[Lineage],
     to: Path,
     *,
     origin: Origin | None = None,
     overwrite: bool = False,
+    merged: bool = False,
     reporter: Reporter | None = None,
 ) -> Exported:
-    """Copy a saved student to ``to``, with its lineage, if stock open_clip gives the same features from it.
-
-    Stock open_clip finds a Hugging Face text tower's config by a path or on the Hub, and by nothing else: such a
-    folder names its own absolute path, and must be exported again rather than moved. All other students' may move.
+    """Lay a saved student out in ``to``, with its lineage, if stock libraries compute the same from it.
 
     Args:
-        student_folder: what ``Student.save`` wrote.
-        student: the same student, loaded, in eval mode on the CPU; its features are the reference.
-        history: lineages, oldest first, its own last; go into ``kdkit.json`` without paths.
+        spec: of its family, whose publisher lays it out.
+        student_folder: what ``Student.save`` wrote; ``load`` gives the student, in eval mode on the CPU.
+        history: lineages, oldest first, its own last; written to ``kdkit.json`` without paths.
         to: the folder to make; with ``overwrite`` it may be an earlier export, never anything else.
-        origin: what the project was pulled from.
-        overwrite: replace an earlier export.
-        reporter: where progress is told.
+        origin: the release that the project was pulled from.
 
     Raises:
-        KdkitError: when ``to`` is in use, or when stock open_clip's features differ; nothing is left behind.
+        KdkitError: ``to`` is in use, or stock libraries compute something else; nothing is left behind.
     """
-    from kdkit.core.sharing.release import dual_encoder
-    from kdkit.core.sharing.release.compare import compare_with_stock
-
-    report = reporter or Silent()
     to = Path(to).absolute()
     check_target(to, student_folder, overwrite)
     with _writing(to, overwrite) as draft:
-        tower = dual_encoder.write_for_folder(student_folder, draft)
-        report.say("checking that stock open_clip gives the same features")
-        compared = compare_with_stock(dual_encoder.card_lines(f"local-dir:{draft}", draft), student, where=str(to))
-        if tower:
-            dual_encoder.point_text_tower(draft, to)
-        names = tuple(sorted(path.name for path in draft.iterdir() if path.is_file()))
-        checks = dual_encoder.checks_of(compared)
-        record = _seal(draft, history, names, checks, compared.environment, origin=origin, text_tower=tower)
-        size = _size(draft)
-    lines = dual_encoder.card_lines(f"local-dir:{to}", to)
-    return Exported(to, (*record.files, RECORD), size, checks, lines, moves=not tower)
+        name = str(draft)
+        form = publish(spec, student_folder, load, draft, name, reporter or Silent(), merged=merged)
+        for file in form.published.pinned_paths:
+            text = (draft / file).read_text(encoding="utf-8")
+            (draft / file).write_text(text.replace(json.dumps(name)[1:-1], json.dumps(str(to))[1:-1]), encoding="utf-8")
+        record = Record(
+            kdkit=kdkit.__version__,
+            version=history[-1].version,
+            repository=None,
+            license=None,
+            student=form.published.names,
+            history=tuple(map(public_lineage, history)),
+            checks=form.checks,
+            environment=form.environment,
+            origin=origin,
+            files=describe_folder(draft, without=RECORD),
+        )
+        record.save(draft)
+        size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+    lines = {library: code.replace(name, str(to)) for library, code in form.lines.items()}
+    return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=not form.published.pinned_paths)
 
 
 @contextmanager
@@ -176,41 +158,6 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
             yield draft
     except OSError as error:
         raise KdkitError("KD-REL-008", "the export cannot be written", where=str(to), why=str(error)) from error
-
-
-def _seal(
-    folder: Path,
-    history: Sequence[Lineage],
-    names: tuple[str, ...],
-    checks: Mapping[str, Mapping[str, Any]],
-    environment: Mapping[str, str],
-    *,
-    origin: Origin | None,
-    text_tower: str | None = None,
-) -> Record:
-    """Write the record of an export."""
-    from kdkit.core.sharing.release.redact import public_lineage
-
-    lineages = tuple(public_lineage(lineage) for lineage in history)
-    record = Record(
-        kdkit=kdkit.__version__,
-        version=lineages[-1].version,
-        repository=None,
-        license=None,
-        student=names,
-        history=lineages,
-        text_tower=text_tower,
-        checks=checks,
-        environment=environment,
-        origin=origin,
-        files=describe_folder(folder, without=RECORD),
-    )
-    record.save(folder)
-    return record
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +17,6 @@ RECORD = "kdkit.json"
 """sha256 and size of every other file, the lineages, and the outcome of the checks."""
 README = "README.md"
 RESULTS = "eval/results.json"
-
-# What open_clip looks for at the top of a repository.
-CONFIG = "open_clip_config.json"
-WEIGHTS = "open_clip_model.safetensors"
-# At the top too: a Hugging Face text tower's config, or that of the whole model's transformers form.
-MODEL_CONFIG = "config.json"
-TRANSFORMERS_WEIGHTS = "model.safetensors"
-TRANSFORMERS_PROCESSOR = "preprocessor_config.json"
 
 KDKIT = "kdkit"
 """The folder with what ``pull`` needs beside the student."""
@@ -58,10 +49,8 @@ class Record(JsonRecord):
         student: the files, all at the top, that make up the version's student folder; the rest of the top is
             for people (``README.md``) and for transformers.
         history: lineages of all that the version comes from and, last, its own; oldest first.
-        text_tower: the Hugging Face name that the text tower's config came under; None without such a tower.
-        checks: library (``open_clip``, ``transformers``, ``peft``) -> ``tolerance`` and, of a dual encoder,
-            ``image_difference`` and ``text_difference`` of its features from the version's, of a student that answers
-            ``logit_difference``; or ``{"missing": why}``.
+        checks: library -> ``tolerance`` and, as differences from the version, ``image_difference`` and
+            ``text_difference`` of features or ``logit_difference`` of answers; or ``{"missing": why}``.
         environment: versions of the libraries that the checks ran with.
         origin: where the project was pulled from, if it was.
         base: model that published adapters belong to; None for whole weights.
@@ -76,7 +65,6 @@ class Record(JsonRecord):
     license: str | None
     student: tuple[str, ...]
     history: Annotated[History, Len(min_length=1)]
-    text_tower: str | None
     checks: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, str]
     origin: Origin | None
@@ -96,8 +84,3 @@ class Record(JsonRecord):
     def load(cls, path: Path) -> Record:
         """Read a file that :meth:`save` wrote. Raises: OSError, ValueError."""
         return cls.from_bytes(path.read_bytes())
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """As transformers and open_clip lay their configs out."""
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

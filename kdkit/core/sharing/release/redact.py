@@ -101,11 +101,6 @@ def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
     return Lock(teachers=facts, providers=providers)
 
 
-def strip_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of transformers without where it was once loaded from, and without code to run."""
-    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path", "auto_map")}
-
-
 def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[str, ...] = ()) -> None:
     """Search every byte of ``folder`` for ``secrets`` (paths of the machine), as they are and as JSON writes them.
 

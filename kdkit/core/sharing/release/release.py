@@ -7,21 +7,23 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kdkit
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.contracts import Reporter, Silent, StudentSpec
+from kdkit.core.data.prompts import DEFAULT_TEMPLATES
 from kdkit.core.project.lineage import HUB, InitialWeights
 from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.registry.lock import Lock
-from kdkit.core.project.versions import Versions
-from kdkit.core.sharing.release import answering, dual_encoder
+from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.release.card import write_card
 from kdkit.core.sharing.release.card_facts import CardFacts
-from kdkit.core.sharing.release.form import StudentForm
+from kdkit.core.sharing.release.card_tables import cell
+from kdkit.core.sharing.release.form import ENCODES, StudentForm, publish
 from kdkit.core.sharing.release.layout import (
     KDKIT,
     LOCK,
@@ -45,6 +47,7 @@ from kdkit.core.sharing.release.results import results_of, warn_of_split, write_
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.schema import Registry
     from kdkit.core.project.versions import Version
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
@@ -99,7 +102,7 @@ def assemble_release(
 
     Raises:
         KdkitError: a license stands in the way (exit 4); stock libraries give something else than the version, or a
-            file names a place on this machine (exit 1); not a student for stock libraries; adapters whose base is in
+            file names a place on this machine (exit 1); a family without a publisher; adapters whose base is in
             no repository that is known.
     """
     check_repository(repo)
@@ -107,13 +110,16 @@ def assemble_release(
     ancestry = ancestry_of(project, version, stated=license, public=public)
     results = results_of(project, version)
     warn_of_split(results, reporter)
-    form = _form(project, version, to, repo, reporter, merged=merged)
+    family = project.catalogue.spec(StudentSpec, version.lineage.student.family)
+    load = partial(load_student, version, project.catalogue)
+    form = publish(family, version.student_folder, load, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
     _write_for_pull(project, version, [teacher.entry.name for teacher in ancestry.teachers], to)
     record = _record(project, version, repo, ancestry, form)
     facts = CardFacts(
         record=record,
         form=form,
+        notes=(*form.published.notes, *((templates_note(project.registry),) if form.wording is ENCODES else ())),
         license=ancestry.license,
         teachers=ancestry.teachers,
         results=results,
@@ -128,12 +134,6 @@ def assemble_release(
     return Release(to, record, ancestry.license, form.lines, ancestry.warnings)
 
 
-def _form(project: Project, version: Version, to: Path, repo: str, reporter: Reporter, *, merged: bool) -> StudentForm:
-    if answering.publisher_of(project, version):
-        return answering.publish(project, version, to, repo, reporter, merged=merged)
-    return dual_encoder.publish(project, version, to, repo, reporter)
-
-
 def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
     """The record, without the files."""
     lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
@@ -146,14 +146,21 @@ def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, f
         version=version.name,
         repository=repo,
         license=ancestry.license.name,
-        student=form.names,
+        student=form.published.names,
         history=tuple(lineages),
-        text_tower=form.text_tower,
         checks=form.checks,
         environment=form.environment,
         origin=Versions(project).origin(version),
         base=None if form.base is None else AdapterBase(form.base.repository, form.base.commit),
     )
+
+
+def templates_note(registry: Registry) -> str:
+    """The prompt templates behind zero-shot figures, which reproduce them."""
+    own = [name for name, templates in registry.prompts.items() if name != "default" and templates]
+    others = f"; of its own for {', '.join(map(cell, own))} ([{REGISTRY}]({REGISTRY}))" if own else ""
+    usual = ", ".join(f'"{cell(template)}"' for template in registry.prompts.get("default") or DEFAULT_TEMPLATES)
+    return f"Its figures are for classes put as sentences, each class the mean over these templates: {usual}{others}."
 
 
 def check_repository(repo: str) -> None:

@@ -1,9 +1,8 @@
-"""Run by path in a process of its own, without kdkit: what stock libraries make of a student, by the lines of its card.
+"""Run by path in a process of its own: loads a student by the lines of its card and computes features or answers.
 
-``python -P stock_check.py FOLDER``: the folder, which becomes the current one, holds ``open_clip.lines`` and perhaps
-``transformers.lines`` (Python), ``texts.json`` and ``0.png``, ``1.png``, ... Written are ``features.safetensors`` with
-``LIBRARY.image`` and ``LIBRARY.text``, (N, D) float32, not normalized; ``errors.json``, what a library raised instead;
-and ``environment.json``, versions of libraries.
+``python -P stock_check.py FOLDER``: the folder, which becomes the current one, holds ``check.json``, the pictures
+``0.png``, ``1.png``, ... and per library ``LIBRARY.lines``: the card's lines and the probe, see ``Published``.
+It writes ``found.safetensors``, ``errors.json`` (library -> exception) and ``environment.json`` (versions).
 """
 
 import json
@@ -11,7 +10,7 @@ import os
 import platform
 import runpy
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +19,48 @@ from PIL import Image
 from safetensors.torch import save_file
 
 
-def open_clip_features(loaded: Any, pictures: list[Any], texts: list[str]) -> tuple[Any, ...]:
-    model = loaded["model"].eval()
-    pixels = torch.stack([loaded["preprocess"](picture) for picture in pictures])
-    return model.encode_image(pixels), model.encode_text(loaded["tokenizer"](texts))
+def features(loaded: Any, check: Any) -> dict[str, torch.Tensor]:
+    pictures = [Image.open(f"{number}.png") for number in range(check["pictures"])]
+    found = {"image": loaded["encode_image"](pictures), "text": loaded["encode_text"](check["texts"])}
+    return {name: value.float().contiguous() for name, value in found.items()}
 
 
-def transformers_features(loaded: Any, pictures: list[Any], texts: list[str]) -> tuple[Any, ...]:
-    model, tokenizer = loaded["model"].eval(), loaded["tokenizer"]
-    length = model.config.text_config.max_position_embeddings
-    tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-    pixels = loaded["processor"](images=pictures, return_tensors="pt")["pixel_values"]
-    image = model.get_image_features(pixels)
-    text = model.get_text_features(**{key: tokens[key] for key in ("input_ids", "attention_mask")})
-    return tuple(getattr(output, "pooler_output", output) for output in (image, text))
-
-
-LIBRARIES = {"open_clip": open_clip_features, "transformers": transformers_features}
+def answers(loaded: Any, check: Any) -> dict[str, torch.Tensor]:
+    found = {}
+    for number, messages in enumerate(check["questions"]):
+        for message in messages:
+            for part in message["content"]:
+                if part["type"] == "image":
+                    part["image"] = Image.open(f"{part['image']}.png").convert("RGB")
+        ids, logits = loaded["generate"](messages, check["length"])
+        log_probs = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        found[f"{number}.logits"] = logits[0].float().clone()
+        found |= {f"{number}.ids": ids.clone(), f"{number}.log_probs": log_probs.contiguous()}
+    return found
 
 
 def main(folder: Path) -> None:
     os.chdir(folder)
-    texts = json.loads(Path("texts.json").read_text(encoding="utf-8"))
-    pictures = [Image.open(f"{number}.png") for number in range(len(list(Path().glob("[0-9]*.png"))))]
-    features: dict[str, torch.Tensor] = {}
+    check = json.loads(Path("check.json").read_text(encoding="utf-8"))
+    found: dict[str, torch.Tensor] = {}
     errors: dict[str, str] = {}
-    for library, compute in LIBRARIES.items():
-        lines = Path(f"{library}.lines")
-        if not lines.is_file():
-            continue
+    for library in check["libraries"]:
         try:
-            loaded = runpy.run_path(str(lines))
+            loaded = runpy.run_path(f"{library}.lines")
             with torch.no_grad():
-                image, text = compute(loaded, pictures, texts)
+                computed = answers(loaded, check) if "questions" in check else features(loaded, check)
         except Exception as error:  # whatever it is: the library cannot load it
             errors[library] = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
         else:
-            features |= {f"{library}.image": image.float().contiguous(), f"{library}.text": text.float().contiguous()}
-    save_file(features, "features.safetensors")
+            found |= {f"{library}.{name}": value for name, value in computed.items()}
+    save_file(found, "found.safetensors")
     Path("errors.json").write_text(json.dumps(errors), encoding="utf-8")
     environment = {"python": platform.python_version()}
-    for library in ("torch", "open_clip_torch", "timm", "transformers"):
-        environment[library] = version(library)
+    for distribution in check["distributions"]:
+        try:
+            environment[distribution] = version(distribution)
+        except PackageNotFoundError:
+            environment[distribution] = "unknown"
     Path("environment.json").write_text(json.dumps(environment), encoding="utf-8")
 
 

@@ -27,6 +27,19 @@ _OF_A_MACHINE = ("_name_or_path", "name_or_path", "auto_map", "chat_template")
 """Keys of configs that tell where a model was loaded from, ask to run code, or say what a file of its own says."""
 _ADAPTERS, _MODEL = "adapter_config.json", "config.json"
 
+_PROBE = """
+import torch
+
+
+def generate(messages, length):
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    found = model.generate(
+        **inputs, max_new_tokens=length, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    return found.sequences[0, inputs["input_ids"].shape[1] :], torch.cat(found.logits)
+"""
 _ASK = """
 model.generation_config = GenerationConfig.from_pretrained({name})
 model.eval()
@@ -47,7 +60,7 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
+def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published:  # noqa: ARG001
     """See ``StudentSpec.publisher``: adapters with their base pinned to a commit, or whole weights.
 
     Raises:
@@ -73,14 +86,17 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool) -> Published:
     _write_for_stock(to, settings, model)
     images = read_images(to, settings)
     attached = not _is_own(settings, model)
+    library, needs = "transformers" if base is None else "peft", _needs(settings) if attached else ()
     return Published(
         kind="A vision-language model that answers questions about images",
-        library="transformers" if base is None else "peft",
+        library=library,
         tags=("vision-language", "visual-question-answering", *(() if base is None else ("lora",))),
         summary=_summary(to, settings, images, base),
         names=names,
-        lines=_lines(name, settings, base, attached=attached),
-        needs=_needs(settings) if attached else (),
+        lines={library: _lines(name, settings, base, attached=attached)},
+        probes={library: _PROBE},
+        distributions=tuple(dict.fromkeys(("torch", "transformers", library, *needs))),
+        needs=needs,
         notes=tuple(_notes(settings, images, attached=attached, merged=merged and saved.base is not None)),
         base=base,
     )

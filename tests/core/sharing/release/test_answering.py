@@ -12,11 +12,12 @@ import torch
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub
+from kdkit.core.contracts import Published
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.hub import plan_upload, upload
-from kdkit.core.sharing.release.compare_answers import COARSE, TOLERANCE, judge, tolerance
+from kdkit.core.sharing.release.compare import COARSE, TOLERANCE, require_close, tolerance
 from kdkit.core.sharing.release.layout import AdapterBase, Record
 from kdkit.core.sharing.release.pull import pull_student
 from kdkit.core.sharing.release.push import look_for_base, push_student
@@ -148,10 +149,11 @@ def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> Non
 
 
 def test_what_is_too_far_is_refused() -> None:
-    judge(9e-6, TOLERANCE, library="peft", where="x")
+    published = Published("", "peft", (), "", (), {}, {})
+    require_close({"logit": 9e-6}, TOLERANCE, published, library="peft", where="x")
     for difference in (1.1e-5, math.nan, math.inf):
-        with raises_error("KD-REL-003", where="x") as caught:
-            judge(difference, TOLERANCE, library="peft", where="x")
+        with raises_error("KD-REL-001", where="x") as caught:
+            require_close({"logit": difference}, TOLERANCE, published, library="peft", where="x")
         assert caught.value.code == ExitCode.FOUND
 
 

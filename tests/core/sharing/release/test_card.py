@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from kdkit.core.contracts import PinnedBase
+from kdkit.core.contracts import PinnedBase, Published
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights, Lineage, Origin
 from kdkit.core.sharing.release.card import card_text
 from kdkit.core.sharing.release.card_facts import HUB_LICENSES, CardFacts
 from kdkit.core.sharing.release.card_tables import cell, metrics_table, table
-from kdkit.core.sharing.release.form import StudentForm
+from kdkit.core.sharing.release.form import ANSWERS, ENCODES, StudentForm
 from kdkit.core.sharing.release.layout import Record
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Taught
@@ -95,22 +95,21 @@ def with_last(**changes: Any) -> CardFacts:
 
 def facts(**more: Any) -> CardFacts:
     past = history()
-    form = StudentForm(
+    published = Published(
         kind="A vision-language dual encoder",
-        task="zero-shot classification",
         library="open_clip",
-        pipeline="zero-shot-image-classification",
         tags=("clip", "zero-shot"),
         summary="Images of 32x32 pixels.",
         names=(),
-        text_tower=None,
         lines={"open_clip": "import open_clip\n"},
-        checks={
-            "open_clip": {"tolerance": 1e-5, "image_difference": 0.0, "text_difference": 3e-7},
-            "transformers": {"missing": "its image tower is timm's vit"},
-        },
-        environment={"python": "3.11.7", "open_clip_torch": "3.3.0"},
+        probes={},
+        missing={"transformers": "its image tower is timm's vit"},
     )
+    checks: dict[str, dict[str, Any]] = {
+        "open_clip": {"tolerance": 1e-5, "image_difference": 0.0, "text_difference": 3e-7},
+        "transformers": {"missing": "its image tower is timm's vit"},
+    }
+    form = StudentForm(published, ENCODES, checks, {"python": "3.11.7", "open_clip_torch": "3.3.0"})
     record = Record(
         kdkit="0.1.0",
         version="v2",
@@ -118,7 +117,6 @@ def facts(**more: Any) -> CardFacts:
         license="cc-by-nc-4.0",
         student=(),
         history=past,
-        text_tower=None,
         checks=form.checks,
         environment=form.environment,
         origin=None,
@@ -252,25 +250,22 @@ def test_what_is_on_another_hub_is_linked_there() -> None:
 def test_a_student_that_answers() -> None:
     """Adapters with a variant of RoPE, of two tasks whose figures and notes differ."""
     given = facts()
-    form = replace(
-        given.form,
+    published = replace(
+        given.published,
         library="peft",
-        pipeline="image-text-to-text",
         lines={"peft": "model = 1\n"},
-        checks={"peft": {"tolerance": 1e-5, "logit_difference": 4e-7}},
-        compared="logits",
-        taught="question-answer pair",
-        judged="questions",
+        missing={},
         needs=("kdkit", "kdkit-rope-x"),
-        notes=("**Its RoPE variant is x.** Plain transformers gives other answers.",),
         base=PinnedBase("vendor/VL", "c" * 40, Path("here")),
     )
+    form = StudentForm(published, ANSWERS, {"peft": {"tolerance": 1e-5, "logit_difference": 4e-7}}, {})
+    notes = ("**Its RoPE variant is x.** Plain transformers gives other answers.",)
     own = model("v2", "student", **{"vg/ct": (0.9, 200), "rc/ct": (0.7, 60)})
     own["domains"]["vg/ct"]["metrics"]["recall_strict"] = figure(0.8)
     own["domains"]["rc/ct"]["notes"] = ["accuracy is ROUGE-L"]
     found = {**results(), "models": [own], "domains": ["vg/ct", "rc/ct"], "metrics": ["accuracy", "recall_strict"]}
     found["ratios"] = {"v2": {"accuracy": 0.92, "recall_strict": 0.5}}
-    text = card_text(replace(given, form=form, results=found, base="vendor/VL"))
+    text = card_text(replace(given, form=form, notes=notes, results=found, base="vendor/VL"))
     data = Card(text).data
     assert (data.base_model, data.library_name, data.pipeline_tag) == ("vendor/VL", "peft", "image-text-to-text")
     assert data.to_dict()["base_model_relation"] == "adapter"
@@ -278,7 +273,7 @@ def test_a_student_that_answers() -> None:
     needed = "[vendor/VL](https://huggingface.co/vendor/VL) and `pip install kdkit kdkit-rope-x`"
     assert f"They need nothing but this repository and {needed}." in text
     assert "without kdkit" not in text
-    assert form.notes[0] in text
+    assert notes[0] in text
     assert "| vg/ct | Accuracy 90.0 (88.0-92.0) %, AUC 0.950 (0.930-0.970), recall\\_strict 0.800" in text
     assert "| accuracy is ROUGE-L |" in text
     assert "| model | role | accuracy, % | domains |" in text, "what only some domains have is no mean over domains"

@@ -23,7 +23,7 @@ REPO = "lab/student"
 
 
 def record(*history: Lineage) -> Record:
-    return Record("0.1.0", history[-1].version, REPO, "mit", (), history, None, {}, {}, None)
+    return Record("0.1.0", history[-1].version, REPO, "mit", (), history, {}, {}, None)
 
 
 def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> Lineage:

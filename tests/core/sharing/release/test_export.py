@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.sharing.release.compare import judge
+from kdkit.core.contracts import Published, StudentSpec
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.sharing.release.compare import TOLERANCE, require_close
 from kdkit.core.sharing.release.export import Exported, export_student, export_version
 from kdkit.core.sharing.release.layout import RECORD, Record
 from kdkit.plugins.students.open_clip import OpenClipStudent, create_student, load_student
@@ -21,6 +23,8 @@ from tests.errors import raises_error
 from tests.lineages import lineage, teacher
 from tests.tiny_models import BIOMED_TEXT_TOWER, TEXTS, close, make_biomedclip_folder, make_open_clip_folder, pictures
 
+SPEC = load_catalogue().spec(StudentSpec, "open_clip")
+PUBLISHED = Published("", "open_clip", (), "", (), {}, {})
 HISTORY = (lineage("v1"), lineage("v3", "v1", teachers=[teacher("b", "hf:x/b", {"ct": 1.0})]))
 
 
@@ -54,9 +58,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, OpenCl
     (to / RECORD).write_text("{}")
     (to / "stale.txt").write_text("of the earlier export")
     with raises_error("KD-REL-011", mentions=("already",)) as caught:
-        export_student(folder, student, HISTORY, to)
+        export_student(SPEC, folder, lambda: student, HISTORY, to)
     assert "--overwrite" in caught.value.fix
-    return export_student(folder, student, HISTORY, to, overwrite=True), student, folder
+    return export_student(SPEC, folder, lambda: student, HISTORY, to, overwrite=True), student, folder
 
 
 def test_stock_open_clip_loads_the_export(exported: tuple[Exported, OpenClipStudent, Path]) -> None:
@@ -75,7 +79,6 @@ def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStude
     read = Record.from_json(record)
     assert (read.history, read.lineage, read.version) == (HISTORY, HISTORY[-1], "v3")
     assert (read.repository, read.license) == (None, None)
-    assert read.text_tower == BIOMED_TEXT_TOWER
     assert read.to_json() == record
     files = tree(done.folder)
     assert set(done.files) == set(files)
@@ -102,7 +105,7 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_pa
     to.mkdir()
     (to / RECORD).write_text("the earlier export")
     with pytest.raises(KdkitError, match="nothing was written") as caught:
-        export_student(folder, student, HISTORY, to, overwrite=True)
+        export_student(SPEC, folder, lambda: student, HISTORY, to, overwrite=True)
     assert ("Missing key" if spoil == "config" else "text") in caught.value.why
     assert tree(to) == {RECORD: hashlib.sha256(b"the earlier export").hexdigest()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "student"]
@@ -112,9 +115,9 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_pa
     ("image", "text"), [(float("nan"), 0.0), (0.0, float("nan")), (float("inf"), 0.0), (0.0, 2e-5)]
 )
 def test_only_numbers_within_the_tolerance_pass(image: float, text: float) -> None:
-    judge(1e-5, 0.0, library="open_clip", where="x")
-    with raises_error("KD-REL-001", where="x", mentions=("other features",)):
-        judge(image, text, library="open_clip", where="x")
+    require_close({"image": 1e-5, "text": 0.0}, TOLERANCE, PUBLISHED, library="open_clip", where="x")
+    with raises_error("KD-REL-001", where="x", mentions=("open_clip",)):
+        require_close({"image": image, "text": text}, TOLERANCE, PUBLISHED, library="open_clip", where="x")
 
 
 def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
@@ -126,10 +129,10 @@ def test_foreign_folders_are_never_replaced(tmp_path: Path) -> None:
     for to in (tmp_path / "thesis", tmp_path / "file", folder, folder / "inside"):
         before = tree(tmp_path)
         with pytest.raises(KdkitError):
-            export_student(folder, student, HISTORY, to, overwrite=True)
+            export_student(SPEC, folder, lambda: student, HISTORY, to, overwrite=True)
         assert tree(tmp_path) == before
-    with raises_error("KD-REL-007"):
-        export_student(tmp_path / "thesis", student, HISTORY, tmp_path / "new")
+    with raises_error("KD-STUD-057"):
+        export_student(SPEC, tmp_path / "thesis", lambda: student, HISTORY, tmp_path / "new")
 
 
 def test_what_would_be_published_names_no_path(tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_what_would_be_published_names_no_path(tmp_path: Path) -> None:
     done = export_version(project, None, to, repo="lab/student")
     assert done.moves
     record = Record.from_json(json.loads((to / RECORD).read_text()))
-    assert (record.repository, record.text_tower) == ("lab/student", BIOMED_TEXT_TOWER)
+    assert record.repository == "lab/student"
     text_cfg = json.loads((to / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
     assert (text_cfg["hf_model_name"], text_cfg["hf_tokenizer_name"]) == ("lab/student", "lab/student")
     assert json.loads((to / "config.json").read_text())["model_type"] == "bert"

@@ -28,12 +28,12 @@ from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.hub import plan_upload, upload
-from kdkit.core.sharing.release import dual_encoder
 from kdkit.core.sharing.release.compare import TEXTS, fixed_pictures
-from kdkit.core.sharing.release.dual_encoder import _sentences
 from kdkit.core.sharing.release.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.push import Pushed, push_student
+from kdkit.core.sharing.release.release import templates_note
 from kdkit.plugins.students.open_clip import create_student
+from kdkit.plugins.students.open_clip_publish import publish
 from tests.core.sharing.release.projects import make_distilled
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
@@ -137,7 +137,7 @@ def test_the_card_says_how_classes_were_called(world: World) -> None:
     card = (world.release / README).read_text(encoding="utf-8")
     assert 'the mean over these templates: "a {domain} image of {label}.".' in card
     prompts = {"ct": ["{label} on a scan"]}
-    assert _sentences(Registry(version=1, prompts=prompts)).endswith(
+    assert templates_note(Registry(version=1, prompts=prompts)).endswith(
         '"{label} presented in {domain}."; of its own for ct ([kdkit/registry.yaml](kdkit/registry.yaml)).'
     )
 
@@ -262,7 +262,7 @@ save_file({name: x.contiguous() for name, x in found.items()}, "found.safetensor
 
 def put(world: World, repo: str, saved: Path, folder: Path) -> None:
     """Only the student's files, as a push lays them out."""
-    dual_encoder.write_for_hub(saved, folder, repo)
+    publish(saved, folder, repo, merged=False, skip={})
     client = connect(world.hub.url, ALICE.token)
     upload(client, plan_upload(client, repo, "model", folder))
 

@@ -35,7 +35,6 @@ def write_release(project: Project, repo: str, to: Path) -> Record:
         license="mit",
         student=names,
         history=tuple(public_lineage(lineage) for lineage in versions.history(version)),
-        text_tower=None,
         checks={},
         environment={},
         origin=None,

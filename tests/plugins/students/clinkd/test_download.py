@@ -69,12 +69,12 @@ def test_it_may_be_said_when_the_student_is_published(world: tuple[Path, str], t
     folder, commit = world
     adapted(folder).save(tmp_path / "a")
     with raises_error("KD-STUD-037") as caught:
-        publish(tmp_path / "a", tmp_path / "refused", "lab/student", merged=False)
+        publish(tmp_path / "a", tmp_path / "refused", "lab/student", merged=False, skip={})
     assert f'"base": "ORG/NAME" within "config" of {tmp_path / "a" / "clinkd.json"}' in caught.value.fix
     content = saved(tmp_path / "a")
     content["config"]["base"] = REPO
     (tmp_path / "a" / "clinkd.json").write_text(json.dumps(content), encoding="utf-8")
-    done = publish(tmp_path / "a", tmp_path / "out", "lab/student", merged=False)
+    done = publish(tmp_path / "a", tmp_path / "out", "lab/student", merged=False, skip={})
     assert done.base is not None
     assert (done.base.repository, done.base.commit, done.base.folder) == (REPO, commit, folder)
     written = saved(tmp_path / "out")["base"]

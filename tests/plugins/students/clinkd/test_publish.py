@@ -13,9 +13,8 @@ import torch
 from transformers import AutoTokenizer
 
 from kdkit.core.contracts import Published, Sample
-from kdkit.core.sharing.release import answer_check
-from kdkit.core.sharing.release.compare import fixed_pictures
-from kdkit.core.sharing.release.compare_answers import QUESTIONS, Asked, ask, stock_messages
+from kdkit.core.sharing.release import stock_check
+from kdkit.core.sharing.release.compare import QUESTIONS, Reply, chat_messages, collect_replies, fixed_pictures
 from kdkit.plugins.students.clinkd.chat import prompt_of
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.create import load_student
@@ -26,14 +25,15 @@ from tests.plugins.students.clinkd.tiny import make
 ROOM: dict[str, Any] = {"max_tokens": 160, "max_pixels": 6272, "max_images": 2}
 
 
-def answers(folder: Path, lines: str, asked: list[Asked], monkeypatch: pytest.MonkeyPatch) -> float:
-    """The largest difference of a logit between ``asked`` and what the lines load."""
+def answers(folder: Path, lines: str, replies: list[Reply], monkeypatch: pytest.MonkeyPatch) -> float:
+    """The largest difference of a logit between ``replies`` and what the lines load."""
     monkeypatch.chdir(folder)
     (folder / "card.lines").write_text(lines, encoding="utf-8")
+    check = {"questions": copy.deepcopy([reply.messages for reply in replies]), "length": 4}
     with torch.no_grad():
-        loaded = runpy.run_path(str(folder / "card.lines"))
-        theirs = [answer_check.answer(loaded, copy.deepcopy(item.messages), 4)["logits"] for item in asked]
-    return max(float((a - b.logits).abs().max()) for a, b in zip(theirs, asked, strict=True))
+        found = stock_check.answers(runpy.run_path(str(folder / "card.lines")), check)
+    theirs = [found[f"{number}.logits"] for number in range(len(replies))]
+    return max(float((a - b.logits).abs().max()) for a, b in zip(theirs, replies, strict=True))
 
 
 def pictures_in(folder: Path) -> None:
@@ -42,11 +42,11 @@ def pictures_in(folder: Path) -> None:
     fixed_pictures()[0].save(folder / "image.png")
 
 
-def published(tmp_path: Path, **config: Any) -> tuple[Published, list[Asked]]:
+def published(tmp_path: Path, **config: Any) -> tuple[Published, list[Reply]]:
     make(**{**ROOM, **config}).save(tmp_path / "saved")
     pictures_in(tmp_path)
-    done = publish(tmp_path / "saved", tmp_path / "out", str(tmp_path / "out"), merged=False)
-    return done, ask(load_student(tmp_path / "saved"), fixed_pictures(), tmp_path)
+    done = publish(tmp_path / "saved", tmp_path / "out", str(tmp_path / "out"), merged=False, skip={})
+    return done, collect_replies(load_student(tmp_path / "saved"), fixed_pictures(), tmp_path)
 
 
 def test_plain_transformers_takes_the_models_own_rope(
@@ -55,8 +55,10 @@ def test_plain_transformers_takes_the_models_own_rope(
     done, asked = published(tmp_path, family="qwen2_5_vl", question="Where is the box?")
     assert len(asked) == len(QUESTIONS), "the student takes all of them"
     assert (done.library, done.needs, done.base) == ("transformers", (), None)
-    assert "kdkit" not in done.lines
-    assert answers(tmp_path, done.lines, asked, monkeypatch) <= 2e-4, "logits of up to 100"
+    assert "kdkit" not in done.lines[done.library]
+    assert answers(tmp_path, done.lines[done.library] + done.probes[done.library], asked, monkeypatch) <= 2e-4, (
+        "logits of up to 100"
+    )
     assert capsys.readouterr().out.strip(), "the lines answer"
     assert load_student(tmp_path / "out").config["sizes"]["family"] == "qwen2_5_vl"
 
@@ -70,9 +72,9 @@ def test_other_variants_are_attached_and_plain_transformers_is_wrong(
     done, asked = published(tmp_path, **config)
     assert done.needs == ("kdkit",)
     assert any("plain transformers does not know" in note for note in done.notes)
-    assert answers(tmp_path, done.lines, asked, monkeypatch) <= 2e-4
-    plain = "\n".join(line for line in done.lines.splitlines() if "attach_saved" not in line)
-    assert answers(tmp_path, plain, asked, monkeypatch) > 1e-2
+    assert answers(tmp_path, done.lines[done.library] + done.probes[done.library], asked, monkeypatch) <= 2e-4
+    plain = "\n".join(line for line in done.lines[done.library].splitlines() if "attach_saved" not in line)
+    assert answers(tmp_path, plain + done.probes[done.library], asked, monkeypatch) > 1e-2
 
 
 def test_the_files_of_a_model_say_nothing_of_where_it_was(tmp_path: Path) -> None:
@@ -81,14 +83,14 @@ def test_the_files_of_a_model_say_nothing_of_where_it_was(tmp_path: Path) -> Non
         path = tmp_path / "saved" / name
         told = {"_name_or_path": "/secret", "auto_map": {"AutoModel": "code.Model"}, "chat_template": "another"}
         path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **told}), encoding="utf-8")
-    done = publish(tmp_path / "saved", tmp_path / "out", "lab/x", merged=False)
+    done = publish(tmp_path / "saved", tmp_path / "out", "lab/x", merged=False, skip={})
     for path in (tmp_path / "out").glob("*.json*"):
         assert "secret" not in path.read_text(encoding="utf-8")
         assert "code.Model" not in path.read_text(encoding="utf-8")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == chat_template("")
     assert set(done.names) < {path.name for path in (tmp_path / "out").iterdir()}
     with raises_error("KD-STUD-036"):
-        publish(tmp_path, tmp_path / "never", "lab/x", merged=False)
+        publish(tmp_path, tmp_path / "never", "lab/x", merged=False, skip={})
 
 
 @pytest.mark.parametrize("system", ["", 'You are "helpful" \\ and\nbrief: 冠 é'])
@@ -109,6 +111,6 @@ def test_the_template_writes_the_students_prompt(system: str) -> None:
         images = sum(content.count("<image>") for _, content in asked)
         sample = Sample("s", Path("x.png"), "t", "d", extra={"messages": messages})
         ours = prompt_of(sample, images=images, system=system, question="")
-        given = stock_messages(asked, range(images))
+        given = chat_messages(asked, range(images))
         theirs = render_jinja_template([given], chat_template=chat_template(system), add_generation_prompt=True)[0]
         assert theirs == [ours]

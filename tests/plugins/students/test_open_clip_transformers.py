@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.sharing.release.transformers_form import why_not
+from kdkit.plugins.students.open_clip_transformers import why_no_form
 from tests.tiny_models import open_clip_config
 
 
@@ -25,7 +25,7 @@ def config(vision: dict[str, Any], text: dict[str, Any], model: dict[str, Any], 
     ],
 )
 def test_a_plain_clip_has_one(vision: Any, text: Any, model: Any, preprocess: Any) -> None:
-    assert why_not(config(vision, text, model, preprocess)) == ""
+    assert why_no_form(config(vision, text, model, preprocess)) == ""
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_a_plain_clip_has_one(vision: Any, text: Any, model: Any, preprocess: An
 )
 def test_anything_else_has_none_and_the_card_says_why(part: str, change: dict[str, Any], said: str) -> None:
     parts: dict[str, Any] = {"vision": {}, "text": {}, "model": {}, "preprocess": {}, part: change}
-    assert said in why_not(config(**parts))
+    assert said in why_no_form(config(**parts))

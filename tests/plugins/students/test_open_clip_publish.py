@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdkit.core.contracts import Silent
-from kdkit.core.project.versions import Versions
-from kdkit.core.sharing.release import dual_encoder
-from tests.core.sharing.release.projects import lay_out
+from kdkit.core.contracts import Silent, StudentSpec
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.sharing.release.form import publish
+from kdkit.plugins.students.open_clip import load_student
 from tests.tiny_models import make_open_clip_folder
 
 
@@ -32,11 +32,13 @@ class Heard(Silent):
 
 
 def test_a_form_with_other_features_is_left_out(tmp_path: Path) -> None:
-    project, to, heard = lay_out(tmp_path / "project", make_without_end), tmp_path / "out", Heard()
-    form = dual_encoder.publish(project, Versions(project).get("v1"), to, "lab/x", heard)
+    folder, to, heard = tmp_path / "student", tmp_path / "out", Heard()
+    make_without_end(folder)
+    spec = load_catalogue().spec(StudentSpec, "open_clip")
+    form = publish(spec, folder, lambda: load_student(folder), to, "lab/x", heard)
     assert list(form.lines) == ["open_clip"]
     assert "the features differ" in form.checks["transformers"]["missing"]
     assert form.checks["open_clip"]["text_difference"] <= 1e-5
-    assert {path.name for path in to.iterdir()} == {*form.names, "config.json"}
+    assert {path.name for path in to.iterdir()} == {*form.published.names, "config.json"}
     assert json.loads((to / "config.json").read_text()) == {"library_name": "open_clip"}
     assert ["transformers" in warning for warning in heard.warnings] == [True]

@@ -11,14 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdkit.core.base.tensors import read_tensors
-from kdkit.core.sharing.release.layout import (
-    CONFIG,
-    MODEL_CONFIG,
-    TRANSFORMERS_PROCESSOR,
-    TRANSFORMERS_WEIGHTS,
-    WEIGHTS,
-    write_json,
-)
+from kdkit.plugins.loaders.open_clip_folder import CONFIG, WEIGHTS
+
+MODEL_CONFIG = "config.json"
+"""transformers' config of the model, or of a Hugging Face text tower."""
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+TRANSFORMERS_PROCESSOR = "preprocessor_config.json"
 
 # What open_clip's config may say without leaving the architecture of CLIPModel (open_clip 3.3, model.py).
 _VISION = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout"}
@@ -43,7 +41,7 @@ _NORMS = {
 }
 
 
-def why_not(config: Mapping[str, Any]) -> str:
+def why_no_form(config: Mapping[str, Any]) -> str:
     """Why an ``open_clip_config.json`` is no plain CLIP; empty where it is one."""
     model = config["model_cfg"]
     vision, text = model["vision_cfg"], model["text_cfg"]
@@ -69,7 +67,7 @@ def why_not(config: Mapping[str, Any]) -> str:
 def write_transformers_form(folder: Path) -> None:
     """Add ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and a tokenizer to an open_clip folder.
 
-    ``folder`` holds a student for which :func:`why_not` is empty. The tokenizer is the student's own, or, for
+    ``folder`` holds a student for which :func:`why_no_form` is empty. The tokenizer is the student's own, or, for
     open_clip's BPE, the same vocabulary as a ``CLIPTokenizer``.
     """
     from transformers import AutoTokenizer
@@ -181,3 +179,13 @@ def _write_bpe_tokenizer(folder: Path, *, context_length: int) -> None:
     vocabulary = {special.get(token, token): index for token, index in simple.encoder.items()}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)
     tokenizer.save_pretrained(folder)
+
+
+def without_origin(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the place that it was loaded from, and without code to run."""
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path", "auto_map")}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """As transformers and open_clip lay their configs out."""
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
