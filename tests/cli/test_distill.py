@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Cli, InstallPlugin
-from tests.core.distill.speaking import add_domain, increment, make_speaking, write_recipe
+from tests.core.distill.answering import add_domain, increment, make_answering_project, write_recipe
 from tests.toy_project import RECIPE, make_project, train_teacher
 
 PLUGIN = """
@@ -115,7 +115,7 @@ def test_torchrun_with_two_processes_trains_the_answering_student_of_one(kdkit_c
     """Its losses are sums over samples: each process computes its share. The previous version's loss too."""
     root = kdkit_cli.folder
     root.rmdir()
-    make_speaking(root)
+    make_answering_project(root)
     add_domain(root)
     write_recipe(root, previous={"weight": 1.0, "loss": "token-kd"})
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]

@@ -108,7 +108,7 @@ def test_labels_resume_after_a_kill_and_become_data(scene: Scene) -> None:
     assert entry == "  - {source: jsonl, path: labels.jsonl, options: {image_root: .}}"
     none = scene.cli("pseudo-label", "--teacher", "remote", "--to", "none.jsonl", "--min-confidence", "0.99", "--json")
     assert (none.code, json.loads(none.stdout)["kept"]) == (1, {})
-    assert "error[KD-LABEL-007]: none.jsonl" in none.stderr
+    assert "error[KD-LABEL-007]" in none.stderr
     assert not (scene.cli.folder / "none.jsonl").exists()
     registry = scene.cli.folder / "registry.yaml"
     registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "\nprompts:"))

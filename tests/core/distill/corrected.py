@@ -1,4 +1,4 @@
-"""A project of a tiny student that answers, is corrected while it is trained, and has a teacher behind a server."""
+"""A project with a tiny answering student that is corrected during training, and a teacher behind a server."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def add_server(root: Path, url: str, **settings: Any) -> None:
 
 
 def reference_of(body: Mapping[str, Any]) -> str:
-    """The right answer, out of a request to a corrector; empty out of the question that adding a teacher asks."""
+    """The reference in a request to a corrector; empty for the request of the probe."""
     text = str(body["messages"][-1]["content"])
     return text.partition("right answer is: ")[2].partition("\n")[0]
 
 
 def number_of(body: Mapping[str, Any]) -> int:
-    """Of the sample, out of a request to a corrector."""
+    """Number of the sample of a request to a corrector."""
     return int(str(body["messages"][0]["content"][-1]["text"]).rpartition(" ")[2])
 
 
@@ -97,7 +97,7 @@ def _row(folder: Path, number: int, split: str) -> dict[str, Any]:
 
 
 def in_other_words(body: Mapping[str, Any]) -> Reply:
-    """What a good corrector says; ``It is`` does not change the score."""
+    """A valid correction: ``It is`` does not change the score."""
     return [(f"It is {reference_of(body)}.", [])]
 
 
@@ -108,7 +108,7 @@ def run(root: Path) -> Outcome:
 
 
 def weights(root: Path, version: str) -> dict[str, torch.Tensor]:
-    """Of the student."""
+    """The student's weights."""
     saved: dict[str, torch.Tensor] = load_file(root / "versions" / version / "student" / "model.safetensors")
     return saved
 
@@ -118,7 +118,7 @@ def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
 
 
 def rows(outcome: Outcome) -> list[dict[str, Any]]:
-    """What was corrected."""
+    """The version's corrections."""
     text = (outcome.version.folder / "corrections.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
@@ -134,7 +134,7 @@ def write_samples(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Course:
-    """A run's batches without its training: the student stays as it was made."""
+    """The batches of a run without training: the student does not change."""
 
     def __init__(self, root: Path, folder: Path, at: Any = None) -> None:
         project, options = Project(root), Options(cpu=True)
@@ -159,14 +159,14 @@ class Course:
         return dict(self.loader.batches(start))
 
     def answers(self, batch: DistillBatch) -> list[str]:
-        """The texts that the student is taught."""
+        """The texts of a batch."""
         tokens = self.built.task.student.preparation.tokens  # type: ignore[union-attr]
         return [tokens.decode([t for t in row.tolist() if t >= 0]) for row in batch.inputs["answer_ids"]]  # type: ignore
 
 
 def main() -> None:
-    """``python -m tests.core.distill.corrected FOLDER SECONDS``: distil the project in a process of its own, with
-    so many seconds between checkpoints."""
+    """``python -m tests.core.distill.corrected FOLDER SECONDS``: distil the project in a process of its own;
+    SECONDS between checkpoints."""
     options = Options(cpu=True, checkpoint_seconds=float(sys.argv[2]))
     distill(Project(Path(sys.argv[1])), options, reporter=Lines(every=0.0))
 

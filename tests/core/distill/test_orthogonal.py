@@ -27,8 +27,8 @@ from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher
+from tests.core.distill.answering import STUDENT
 from tests.core.distill.building import build_plan
-from tests.core.distill.speaking import STUDENT
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.test_distilling import survey_of
 from tests.plugins.students.clinkd.tiny import make

@@ -22,7 +22,7 @@ def test_four_reproducible_questions_about_each_picture() -> None:
     assert box in first["rc"].question
     assert first["roc"].answer == first["vg"].finding == "brain tumor"
     assert first["rc"].answer.startswith("a ")
-    assert "brain tumor in the" in first["mia"].answer
+    assert first["vg"].finding in first["mia"].answer
     other, _ = draw_questions("mri", "train", seed=4, count=6)
     assert not {p.tobytes() for p in pictures} & {p.tobytes() for p in other}
 

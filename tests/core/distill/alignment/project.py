@@ -1,4 +1,4 @@
-"""A project whose store holds two teachers that see the same world through different rotations."""
+"""A project with stored features of two teachers: rotated copies of one latent world."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTHS = {"narrow": 6, "wide": 10}
 
 
 def make_project(folder: Path, samples: int = 60, calibration: int = 10) -> Project:
-    """``samples`` to train on, then ``calibration`` whose features are NaN: whoever reads them is caught."""
+    """``samples`` for training, then ``calibration`` with NaN features, so that reading them shows."""
     (folder / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     lines = ["id,image,text,domain,split"]
     for number in range(samples + calibration):

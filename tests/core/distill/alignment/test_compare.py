@@ -52,7 +52,7 @@ def test_the_best_ranking_comes_first_and_names_select_aligners(folder: Project)
 def test_teachers_and_aligners_that_cannot_be_measured(folder: Project, tmp_path: Path) -> None:
     with raises_error("KD-DIST-001", mentions=("'narow'",)) as caught:
         compare_aligners(folder, "narow", dim=8)
-    assert caught.value.fix == "did you mean 'narrow'?"
+    assert "'narrow'" in caught.value.fix
     with raises_error("KD-FEAT-015", mentions=("'unread'",)) as caught:
         compare_aligners(folder, "unread", dim=8)
     assert caught.value.code == ExitCode.MISSING

@@ -23,8 +23,8 @@ from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
+from tests.core.distill.answering import add_domain, increment, make_answering_project, write_recipe
 from tests.core.distill.building import build_prepared
-from tests.core.distill.speaking import add_domain, increment, make_speaking, write_recipe
 from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.errors import raises_error
 from tests.toy_project import open_project
@@ -34,8 +34,8 @@ PREVIOUS_PART = {"weight": 1.0, "loss": "token-kd"}
 
 @pytest.fixture(scope="module")
 def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("speaking") / "project"
-    make_speaking(root)
+    root = tmp_path_factory.mktemp("answering") / "project"
+    make_answering_project(root)
     add_domain(root)
     return root
 

@@ -1,4 +1,4 @@
-"""A project whose teacher is behind an endpoint: it knows ``ct`` and has no idea of ``mri``."""
+"""A project whose teacher is behind an endpoint: it knows the answers of ``ct`` and none of ``mri``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNSURE = 0.3
 
 
 class Oracle:
-    """Answers by the picture; knows the captions of ``ct``. ``open`` counts requests with our question."""
+    """Answers by the pixels of the picture. ``open`` counts requests with the open question."""
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[str, float]] = {}
@@ -55,7 +55,7 @@ def _digest(content: bytes) -> str:
 
 
 def make(root: Path, endpoint: LocalEndpoint, oracle: Oracle, *, extracted: bool = True) -> Project:
-    """Questions of both domains without an answer, 9 each, beside what the toy project has."""
+    """The toy project with open questions of both domains, 9 each."""
     generating_project(root, ("ct", "mri"), held_out=4)
     images = root / "images"
     lines = [json.loads(line) for line in (images / "samples.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -86,24 +86,21 @@ def test_boxes_are_scored_by_overlap(picture: Path) -> None:
 
 def test_tasks_without_similarity_score_by_their_headline(picture: Path) -> None:
     samples = [sample(name, "left lung", picture, "vqa/ct") for name in "ab"]
-    assert score_answers(Answers(resamples=10), samples, {"a": "the left one", "b": "lung, left"}) == {
-        "a": 0.5,
-        "b": 1.0,
-    }
-    (half, whole) = reviewer(Says({"a": "the left one", "b": "lung, left"}), threshold=0.5).review(samples)
+    answers = {"a": "the left one", "b": "lung, left"}
+    assert score_answers(Answers(resamples=10), samples, answers) == {"a": 0.5, "b": 1.0}
+    (half, whole) = reviewer(Says(answers), threshold=0.5).review(samples)
     assert not half.wrong  # the threshold itself is right
     assert not whole.wrong
 
 
 def test_accepted_corrections_keep_meaning_and_coordinates_and_can_be_learned(picture: Path) -> None:
     samples = [sample(name, BOX, picture) for name in "abcd"] + [sample("e", "left lung", picture, "vqa/ct")]
-    model = Rewrites(
-        {"a": f"It is at {BOX}.", "b": NEAR, "c": "", "d": f"unteachable {BOX}", "e": "The lung on the left."}
-    )
+    texts = {"a": f"It is at {BOX}.", "b": NEAR, "c": "", "d": f"unteachable {BOX}", "e": "The lung on the left."}
+    model = Rewrites(texts)
     found = reviewer(Says(dict.fromkeys("abcde", "x <|image_pad|><image>")), model).review(samples)
     assert [part.corrector for part in found] == ["big", "reference", "reference", "reference", "big"]
     assert [part.refused for part in found] == [False, True, True, True, False]
-    assert [part.text for part in found] == [f"It is at {BOX}.", BOX, BOX, BOX, "The lung on the left."]
+    assert [part.text for part in found] == [texts["a"], BOX, BOX, BOX, texts["e"]]
     (first, *_) = model.seen
     messages = first.extra["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
@@ -150,9 +147,10 @@ def test_prompts_keep_the_box_tokens_of_the_reference(picture: Path) -> None:
 
 def test_accept_is_a_separate_threshold(picture: Path) -> None:
     samples = [sample("a", "left lung", picture, "vqa/ct")]
-    half = Rewrites({"a": "on the left"})
+    texts = {"a": "on the left"}
+    half = Rewrites(texts)
     assert reviewer(Says({"a": ""}), half).review(samples)[0].refused
-    assert reviewer(Says({"a": ""}), half, accept=0.5).review(samples)[0].text == "on the left"
+    assert reviewer(Says({"a": ""}), half, accept=0.5).review(samples)[0].text == texts["a"]
     with raises_error("KD-LABEL-013", where="accept", mentions=("0", "1")):
         ReviewRules(accept=0.0)
 

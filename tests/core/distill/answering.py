@@ -1,4 +1,4 @@
-"""A project of a tiny Qwen2-VL-shaped student: one version that answers about two domains, and a third one to come."""
+"""A project with a tiny Qwen2-VL-shaped student: v1 answers about two domains; a third one can be added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STUDENT = {
     },
 }
 RECIPE = """\
-name: speaking
+name: answering
 summary: quick
 losses: [{name: answer-ce}]
 trust: {policy: all}
@@ -30,8 +30,8 @@ increment: {replay: 0.5, steps: 0.25}
 QUESTION = "<image>What?"
 
 
-def make_speaking(root: Path, domains: Sequence[str] = ("ct", "mri")) -> Project:
-    """The project with v1, which learnt its answers without a teacher."""
+def make_answering_project(root: Path, domains: Sequence[str] = ("ct", "mri")) -> Project:
+    """The project with v1, which learned its answers without a teacher."""
     make_project(root, teachers={}, domains=domains, train=6, held_out=4)
     registry = root / "registry.yaml"
     text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", json.dumps(STUDENT))
