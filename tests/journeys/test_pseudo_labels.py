@@ -20,11 +20,11 @@ from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin, clean_environment
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
-from tests.core.distill.test_generating import add_vlm, reopened
+from tests.journeys.test_generating_student import add_vlm, reopened
 from tests.toy_project import train_teacher
 
 GENERATING = """
-from tests.core.distill.test_generating import LOSS, STUDENT, TASK
+from tests.journeys.test_generating_student import LOSS, STUDENT, TASK
 
 @kdkit.hookimpl
 def kdkit_tasks():

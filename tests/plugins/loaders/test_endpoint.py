@@ -28,8 +28,8 @@ from kdkit.core.teachers.probe import probe
 from kdkit.plugins.loaders import endpoint_client
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
 from kdkit.testing.endpoint import Fault, LocalEndpoint, Reply, local_endpoint
-from tests.core.distill.test_generating import generating_project
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import generating_project
 
 KEY = "sk-very-secret"
 

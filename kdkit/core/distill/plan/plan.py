@@ -42,7 +42,7 @@ def make_plan(
         >>> from kdkit.core.data import SampleIndex
         >>> texts, digests = ["a cat", "a dog", "", "a cow"], np.arange(4, dtype=np.uint64)
         >>> samples = tuple(Sample(str(n), Path("x.png"), text, "pets") for n, text in enumerate(texts))
-        >>> index = SampleIndex(samples, digests, digests, np.zeros(4, dtype=bool))
+        >>> index = SampleIndex(samples, digests, np.zeros(4, dtype=bool))
         >>> recipe = Recipe.model_validate({
         ...     "name": "captions", "summary": "captions alone", "losses": [{"name": "clip"}],
         ...     "trust": {"policy": "all"}, "optimizer": {"lr": 0.01, "batch_size": 2, "epochs": 4},

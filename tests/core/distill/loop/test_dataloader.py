@@ -1,4 +1,4 @@
-"""What a process is fed with: its share of the inputs, the teachers' rows that it needs, and who speaks of a sample."""
+"""Batches of a rank: its shard of the inputs, the teachers' rows that it needs, and the teachers of each sample."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from tests.toys import ToyEncoder
 
 COUNT, BATCH, STEPS = 24, 12, 6
 KNOWN = 10
-"""Samples that the previous version speaks of."""
+"""Samples that the previous version teaches."""
 
 
-class Asked:
-    """Teachers of all samples and the previous version of some, and which rows each of them is asked for."""
+class Recording:
+    """Two teachers of all samples, the previous version of some; records which rows are gathered."""
 
-    def __init__(self, folder: Path, *, together: bool = False) -> None:
+    def __init__(self, folder: Path, *, sharded: bool = False) -> None:
         self.rows: dict[str, list[int]] = {}
         self.table = index_of(picture_samples(folder, COUNT), folder)
         self.inputs = InputCache(ToyEncoder(), self.table)
-        self.teachings = [self.teaching(name, np.ones(COUNT), together) for name in ("a", "b")]
-        self.teachings.append(self.teaching(PREVIOUS, np.arange(COUNT) < KNOWN, together=False))
+        self.targets = [self.teacher(name, np.ones(COUNT), sharded) for name in ("a", "b")]
+        self.targets.append(self.teacher(PREVIOUS, np.arange(COUNT) < KNOWN, sharded=False))
 
-    def teaching(self, name: str, weight: Any, together: bool) -> TeacherTargets:
+    def teacher(self, name: str, weight: Any, sharded: bool) -> TeacherTargets:
         def gather(signal: str, rows: Indices) -> np.ndarray[Any, Any]:
             assert signal == "image"
             self.rows.setdefault(name, []).extend(rows.tolist())
             return np.stack([rows + 1.0] * 3, axis=1)
 
         return TeacherTargets(
-            name, {"image": 3}, np.arange(COUNT), weight.astype(np.float32), gather, sharded_gather=together
+            name, {"image": 3}, np.arange(COUNT), weight.astype(np.float32), gather, sharded_gather=sharded
         )
 
     def batches(
@@ -52,7 +52,7 @@ class Asked:
         feed = DistillDataLoader(
             schedule,
             self.inputs,
-            self.teachings,
+            self.targets,
             domain,
             one_teacher=one,
             seed=3,
@@ -63,9 +63,9 @@ class Asked:
         return [batch for _, batch in feed.batches(0)]
 
 
-def test_one_teacher_is_drawn_for_each_sample_and_the_previous_version_speaks_beside_it(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
-    for one, all_ in zip(asked.batches(one=True), asked.batches(), strict=True):
+def test_one_teacher_is_drawn_per_sample_and_the_previous_version_stays_active(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    for one, all_ in zip(recording.batches(one=True), recording.batches(), strict=True):
         assert torch.equal(one.weights["a"] + one.weights["b"], torch.ones(BATCH))
         assert torch.equal(one.weights[PREVIOUS], all_.weights[PREVIOUS])
         assert torch.equal(one.targets[PREVIOUS]["image"], all_.targets[PREVIOUS]["image"])
@@ -74,24 +74,22 @@ def test_one_teacher_is_drawn_for_each_sample_and_the_previous_version_speaks_be
 
 
 @pytest.mark.parametrize("one", [False, True])
-@pytest.mark.parametrize("together", [False, True], ids=["stored", "live"])
-def test_processes_take_the_rows_of_their_share_where_they_need_no_others(
-    tmp_path: Path, together: bool, one: bool
-) -> None:
-    asked = Asked(tmp_path, together=together)
-    whole = asked.batches(one=one)
-    everything = {name: sorted(rows) for name, rows in asked.rows.items()}
+@pytest.mark.parametrize("sharded", [False, True], ids=["stored", "live"])
+def test_ranks_gather_only_their_shard_for_local_teachers(tmp_path: Path, sharded: bool, one: bool) -> None:
+    recording = Recording(tmp_path, sharded=sharded)
+    whole = recording.batches(one=one)
+    everything = {name: sorted(rows) for name, rows in recording.rows.items()}
     read: dict[str, list[int]] = {"a": [], "b": [], PREVIOUS: []}
     for rank in range(2):
         part = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
-        for mine, batch in zip(asked.batches(one=one, own={"a", PREVIOUS}, rank=rank, world=2), whole, strict=True):
+        for mine, batch in zip(recording.batches(one=one, own={"a", PREVIOUS}, rank=rank, world=2), whole, strict=True):
             for name in ("a", PREVIOUS):
                 assert torch.equal(mine.targets[name]["image"], batch.targets[name]["image"][part])
             assert torch.equal(mine.targets["b"]["image"], batch.targets["b"]["image"])
             assert all(torch.equal(mine.weights[name], weight) for name, weight in batch.weights.items())
-        for name, rows in asked.rows.items():
+        for name, rows in recording.rows.items():
             read[name] += rows
-    times = {"a": 2 if together else 1, "b": 2, PREVIOUS: 1}  # what is computed together, all must ask for
+    times = {"a": 2 if sharded else 1, "b": 2, PREVIOUS: 1}  # a sharded gather needs the same request on every rank
     assert {name: sorted(rows) for name, rows in read.items()} == {
         name: sorted(rows * times[name]) for name, rows in everything.items()
     }

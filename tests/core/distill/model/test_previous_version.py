@@ -1,4 +1,4 @@
-"""The previous version of a student that answers as one more teacher of what it knows."""
+"""The previous version of a generating student as one more teacher."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
 from tests.core.distill.answering import add_domain, increment, make_answering_project, write_recipe
 from tests.core.distill.building import build_prepared
-from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import add_vlm, generating_project, reopened
 from tests.toy_project import open_project
 
 PREVIOUS_PART = {"weight": 1.0, "loss": "token-kd"}
@@ -46,7 +46,7 @@ def folder(first_version: Path, tmp_path: Path) -> Path:
 
 
 class Killed(Silent):
-    """Ends the process, as it were, once a step is done."""
+    """Stops the run after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -73,7 +73,7 @@ def _eval(student: Any) -> Any:
     return student.eval()
 
 
-def test_it_says_what_a_teacher_of_its_weights_would_store(folder: Path) -> None:
+def test_its_targets_are_those_of_a_teacher_with_its_weights(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     prepared = prepare(open_project(folder), Options(incremental=True), Silent())
     made = build_prepared(open_project(folder), prepared)
@@ -89,12 +89,15 @@ def test_it_says_what_a_teacher_of_its_weights_would_store(folder: Path) -> None
     rows = column.locate(prepared.inventory.index)[replayed]
     assert {spec.name: spec for spec in teaching.raw} == {spec.name: spec for spec in column.signals}
     for spec in column.signals:
-        told = teaching.gather(spec.name, teaching.rows[replayed])
-        assert told.dtype == spec.dtype
-        np.testing.assert_array_equal(told, column.gather(spec.name, rows), spec.name)
+        computed, stored = teaching.gather(spec.name, teaching.rows[replayed]), column.gather(spec.name, rows)
+        assert computed.dtype == spec.dtype
+        if spec.dtype == "float16":  # the last bit depends on the batch
+            np.testing.assert_array_max_ulp(computed, stored, maxulp=1)
+        else:
+            np.testing.assert_array_equal(computed, stored, spec.name)
 
 
-def test_without_replay_it_keeps_what_is_forgotten_otherwise(folder: Path) -> None:
+def test_without_replay_it_reduces_forgetting(folder: Path) -> None:
     write_recipe(folder, replay=0.0)
     increment(folder)
     (folder / "versions" / "current").write_text("v1\n", encoding="utf-8")
@@ -105,12 +108,12 @@ def test_without_replay_it_keeps_what_is_forgotten_otherwise(folder: Path) -> No
     assert kept.lineage.training.log[0]["@previous/token-kd"] == pytest.approx(0, abs=1e-3)
     before, plain, own = (cross_entropy(folder, name) for name in ("v1", "v2", "v3"))
     for domain in ("ct", "mri"):
-        assert plain[domain] - before[domain] > 0.5, "nothing was forgotten"
+        assert plain[domain] - before[domain] > 0.5, "the recipe must forget without a teacher"
         assert own[domain] - before[domain] < 0.7 * (plain[domain] - before[domain])
     assert own["xray"] < before["xray"] - 1.0
 
 
-def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path) -> None:
+def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     with pytest.raises(InterruptedError):
         increment(folder, reporter=Killed(7), checkpoint_seconds=0)
@@ -124,7 +127,7 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_an_uninterrupted_one(folder: 
         assert torch.equal(x, whole[name]), name
 
 
-def test_a_run_of_a_few_steps_asks_about_what_it_shows(folder: Path) -> None:
+def test_a_trial_run_computes_only_the_rows_that_it_shows(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     project = open_project(folder)
     prepared = prepare(project, Options(cpu=True, incremental=True), Silent(), "cpu")
@@ -144,7 +147,7 @@ def test_a_run_of_a_few_steps_asks_about_what_it_shows(folder: Path) -> None:
     assert_allclose(same.astype(float), told.astype(float), atol=1e-2)
 
 
-def test_a_dry_run_says_how_long_asking_takes(folder: Path) -> None:
+def test_a_dry_run_estimates_the_time_of_its_targets(folder: Path) -> None:
     _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     write_recipe(folder, previous=PREVIOUS_PART)
     _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
@@ -152,7 +155,7 @@ def test_a_dry_run_says_how_long_asking_takes(folder: Path) -> None:
     assert estimate.previous_seconds > 0
 
 
-def test_nothing_of_it_stays_on_disk(folder: Path) -> None:
+def test_its_rows_are_removed_from_disk(folder: Path) -> None:
     write_recipe(folder, previous=PREVIOUS_PART)
     dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     with pytest.raises(InterruptedError):
@@ -162,7 +165,7 @@ def test_nothing_of_it_stays_on_disk(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("loss", "reads"), [("fd", "image, text"), ("answer-ce", "no teacher")])
-def test_a_loss_of_another_family_is_refused(folder: Path, loss: str, reads: str) -> None:
+def test_a_loss_for_other_signals_is_an_error(folder: Path, loss: str, reads: str) -> None:
     write_recipe(folder, previous={"weight": 1.0, "loss": loss})
     with raises_error("KD-DIST-024", where="increment.previous", mentions=(str(loss),)) as caught:
         increment(folder)
@@ -171,7 +174,7 @@ def test_a_loss_of_another_family_is_refused(folder: Path, loss: str, reads: str
     assert "fd" not in caught.value.fix
 
 
-def test_a_student_without_answer_states_is_refused(tmp_path: Path) -> None:
+def test_a_student_without_answer_states_is_an_error(tmp_path: Path) -> None:
     root = tmp_path / "project"
     generating_project(root)
     add_vlm(root, "first", seed=0, sureness=30.0)

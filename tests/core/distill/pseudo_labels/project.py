@@ -17,7 +17,7 @@ from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import LocalEndpoint, Reply
-from tests.core.distill.test_generating import generating_project, reopened
+from tests.journeys.test_generating_student import generating_project, reopened
 from tests.toy_project import write_images
 from tests.toy_vlm import answer_tokens, told
 

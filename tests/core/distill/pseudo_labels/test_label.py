@@ -24,8 +24,8 @@ from kdkit.core.project.project import Project
 from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
-from tests.core.distill.test_generating import add_vlm, reopened
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import add_vlm, reopened
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 
 

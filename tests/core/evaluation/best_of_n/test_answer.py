@@ -17,8 +17,8 @@ from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from kdkit.testing.endpoint import Reply, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
-from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import add_vlm, generating_project, reopened
 from tests.toy_project import train_teacher
 
 

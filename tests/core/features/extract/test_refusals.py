@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdkit.core.data import load_index
 from kdkit.core.features.extract.missing import extract_missing
-from tests.core.distill.plan.test_same_tokens import reader_project
+from tests.core.distill.plan.test_checks import reader_project
 from tests.errors import raises_error
 from tests.toy_project import open_project
 

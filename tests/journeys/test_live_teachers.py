@@ -34,8 +34,8 @@ from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.building import build_prepared
 from tests.core.distill.pseudo_labels import project as asking
 from tests.core.distill.pseudo_labels.project import Oracle
-from tests.core.distill.test_generating import reopened
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import reopened
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make
 from tests.toy_project import RECIPE, make_project, open_project
 

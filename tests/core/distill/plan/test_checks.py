@@ -1,4 +1,4 @@
-"""A teacher that splits answers into other tokens than the student is told of before it is asked about them."""
+"""Checks before a run computes anything: answers that the student refuses, and teachers with other tokens."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Silent
+from kdkit.core.contracts import ChecksAnswers, Sample, Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.teachers.add import add_teacher, lock_teachers
+from tests.errors import raises_error
+from tests.plugins.students.clinkd.tiny import SIZES as TINY
 from tests.plugins.students.clinkd.tiny import make
 from tests.toy_project import make_project, open_project
 
 SIZES: dict[str, Any] = {"hidden": 32, "heads": 2, "kv_heads": 1}
 SETTINGS: dict[str, Any] = {"max_tokens": 64, "max_answer": 32, "max_pixels": 56 * 56, "system": ""}
-OTHER = r"teacher 'reader' and the student split answers into different tokens"
 
 
 class Heard(Silent):
@@ -51,19 +51,18 @@ def run(root: Path, recipe: str = "clinkd") -> list[str]:
     return [text for text in heard.warnings if "token" in text]
 
 
-def test_a_teacher_of_other_tokens_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+def test_a_teacher_with_other_tokens_is_refused_before_extraction(tmp_path: Path) -> None:
     reader_project(tmp_path / "p", words=["ct", "mri"])  # more words: the id of the end is another one in every answer
-    with pytest.raises(KdkitError, match=OTHER) as caught:
+    with raises_error("KD-DIST-036", mentions=("'reader'",)) as caught:
         distill(open_project(tmp_path / "p"), Options(cpu=True, recipe="clinkd"))
-    assert caught.value.why.startswith("12 of 12 training answers such as that of 'ct-")
+    assert caught.value.why.startswith("12 of 12 ")
     assert "'uld'" in caught.value.fix
-    assert "pseudo-label --teacher reader" in caught.value.fix
     assert not list((tmp_path / "p" / "features").rglob("*.h5"))
     (tmp_path / "p" / "mine.yaml").write_text(ULD, encoding="utf-8")
     assert run(tmp_path / "p", "./mine.yaml") == []
 
 
-def test_tokenizers_that_split_alike_are_the_same(tmp_path: Path) -> None:
+def test_equal_tokenizers_pass(tmp_path: Path) -> None:
     reader_project(tmp_path / "p", words=["ct"])
     tokenizer = tmp_path / "p" / "models" / "reader" / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text(encoding="utf-8"))), encoding="utf-8")
@@ -71,19 +70,18 @@ def test_tokenizers_that_split_alike_are_the_same(tmp_path: Path) -> None:
     assert run(tmp_path / "p") == []
 
 
-def test_some_domains_are_told_of_and_refused_where_the_teacher_may_teach_them(tmp_path: Path) -> None:
+def test_other_tokens_in_one_domain_are_a_warning_and_an_error_where_the_teacher_may_teach_it(tmp_path: Path) -> None:
     reader_project(tmp_path / "p", words=["qx"])  # as many words as the student has: mri is split alike
     heard = Heard()
-    with pytest.raises(KdkitError, match=OTHER) as caught:
+    with raises_error("KD-DIST-036", mentions=("'reader'",)) as caught:
         distill(open_project(tmp_path / "p"), Options(cpu=True, recipe="clinkd"), reporter=heard)
-    told = [text for text in heard.warnings if "token" in text]
-    assert len(told) == 1
-    assert told[0].startswith("teacher 'reader' splits 6 answers of ct into other tokens than the student; token-kd")
-    assert caught.value.why.startswith("6 of 12 training answers")
+    (warning,) = [text for text in heard.warnings if "token" in text]
+    assert all(part in warning for part in ("'reader'", "6 answers of ct", "token-kd"))
+    assert caught.value.why.startswith("6 of 12 ")
     assert not (tmp_path / "p" / "versions").exists()
 
 
-def test_other_domains_than_those_of_the_teacher_do_not_count(tmp_path: Path) -> None:
+def test_domains_beyond_the_limit_of_a_teacher_do_not_count(tmp_path: Path) -> None:
     reader_project(tmp_path / "p", words=["qx"], domains=["mri"])
     assert run(tmp_path / "p") == []
 
@@ -104,3 +102,40 @@ def _family(config: dict[str, Any]) -> str:
 def _line(row: dict[str, Any]) -> str:
     extra = {"task": "vqa", "messages": [{"role": "user", "content": "<image>What?"}]}
     return json.dumps({**row, "text": f"{row['domain']}: {row['label']}", "extra": extra}) + "\n"
+
+
+def long_answers_project(root: Path) -> None:
+    """A clinkd student whose answers have 24 tokens at most; two captions are longer, and one of a test sample."""
+    make_project(root, teachers={"a": ("ct",)}, domains=("ct",), train=4, held_out=2)
+    config: dict[str, Any] = {"sizes": TINY, "max_tokens": 128, "max_answer": 24}
+    registry = root / "registry.yaml"
+    family = json.dumps({"family": "clinkd", "config": config})
+    text = registry.read_text(encoding="utf-8").replace("{family: toy, config: {width: 12}}", family)
+    registry.write_text(text, encoding="utf-8")
+    manifest = root / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    train = [number for number, row in enumerate(rows) if row["split"] == "train"]
+    test = next(number for number, row in enumerate(rows) if row["split"] == "test")
+    for number in (train[3], train[5], test):
+        rows[number]["text"] = "x" * 30
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("recipe", ["clinkd", "sft"])
+def test_refused_answers_are_reported_before_extraction(recipe: str, tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    long_answers_project(root)
+    with raises_error("KD-FEAT-007", mentions=("31", "24")) as caught:
+        distill(open_project(root), Options(recipe=recipe, cpu=True))
+    assert "2 training samples" in caught.value.why
+    assert "samples.jsonl:" in caught.value.where
+    assert "max_answer" in caught.value.fix
+    assert not list((root / "features").rglob("*.h5"))
+
+
+def test_a_student_checks_the_length_of_an_answer() -> None:
+    student = make(max_answer=20)
+    assert isinstance(student, ChecksAnswers)
+    student.check_answer(Sample(id="a", image=Path("a.png"), text="x" * 19, domain="ct"))
+    with raises_error("KD-STUD-035", mentions=("'a'", "21")):
+        student.check_answer(Sample(id="a", image=Path("a.png"), text="x" * 20, domain="ct"))
