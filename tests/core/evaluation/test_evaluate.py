@@ -15,9 +15,9 @@ from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
-from tests.core.distill.test_generating import add_vlm, generating_project, reopened
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
+from tests.journeys.test_generating_student import add_vlm, generating_project, reopened
 from tests.toy_project import make_project, open_project, train_teacher
 
 ALL = ("ct", "mri", "xray")
