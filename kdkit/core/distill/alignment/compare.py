@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS, Aligner, AlignerSpec, Reporter, Silent, Student
 from kdkit.core.distill.alignment.fit import (
     FIT_ROWS,
-    Indices,
     PairedFeatures,
     common_width,
     encode,
@@ -24,6 +22,8 @@ from kdkit.core.distill.alignment.fit import (
     pair_features,
     subsample,
 )
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import Indices
 from kdkit.core.project.recipe import NamedPart
 
 if TYPE_CHECKING:
@@ -59,16 +59,6 @@ class AlignerReport:
     top1: float | None
     gap: float | None
     samples: int
-
-
-@dataclass(frozen=True)
-class StoredFeatures:
-    """A column of the store, as ``TeacherFeatures``."""
-
-    name: str
-    widths: Mapping[str, int]
-    rows: Indices
-    gather: Callable[[str, Indices], np.ndarray[Any, Any]]
 
 
 def compare_aligners(
@@ -130,7 +120,7 @@ def student_width(project: Project) -> int:
     return common_width(cast(Student, student).outputs, f"student '{entry.family}'")
 
 
-def _stored(project: Project, teacher: str, table: SampleIndex) -> list[StoredFeatures]:
+def _stored(project: Project, teacher: str, index: SampleIndex) -> list[TeacherTargets]:
     """The teacher first, then the others that have features."""
     from kdkit.core.features import FeatureStore
 
@@ -152,10 +142,10 @@ def _stored(project: Project, teacher: str, table: SampleIndex) -> list[StoredFe
         )
     store = FeatureStore(project.features)
     others = [name for name in chosen if name not in (teacher, *live) and name in store.teachers]
-    return [_dual(store.column(name), table) for name in (teacher, *others)]
+    return [_dual(store.column(name), index) for name in (teacher, *others)]
 
 
-def _dual(column: Column, table: SampleIndex) -> StoredFeatures:
+def _dual(column: Column, index: SampleIndex) -> TeacherTargets:
     widths = {s.name: int(np.prod(s.shape)) for s in column.signals if s.name in ("image", "text")}
     if not widths:
         raise KdkitError(
@@ -164,15 +154,17 @@ def _dual(column: Column, table: SampleIndex) -> StoredFeatures:
             why="its signals: " + ", ".join(signal.name for signal in column.signals),
             fix="align a dual encoder; 'kdkit features' shows the signals of each teacher",
         )
-    rows = np.where(table.split_index == SPLITS.index("train"), column.locate(table), -1)
-    return StoredFeatures(column.teacher, widths, rows, partial(_gather, column))
+    rows = np.where(index.split_index == SPLITS.index("train"), column.locate(index), -1)
+    return TeacherTargets(
+        name=column.teacher,
+        widths=widths,
+        rows=rows,
+        weight=(rows >= 0).astype(np.float32),
+        gather=lambda signal, rows: column.gather(signal, rows).reshape(len(rows), -1),
+    )
 
 
-def _gather(column: Column, signal: str, rows: Indices) -> np.ndarray[Any, Any]:
-    return column.gather(signal, rows).reshape(len(rows), -1)
-
-
-def _split(teacher: StoredFeatures, seed: int) -> tuple[Indices, Indices]:
+def _split(teacher: TeacherTargets, seed: int) -> tuple[Indices, Indices]:
     """Samples for fitting and for measuring."""
     has = np.flatnonzero(teacher.rows >= 0).astype(np.int64)
     if len(has) < 20:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -13,35 +13,17 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Aligner
+from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.types import Indices
 from kdkit.core.project.recipe import NamedPart
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.discovery import Catalogue
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 FIT_ROWS = 10_000
 """Samples for fitting; more do not change a map of some hundred dimensions."""
 ITERATIONS = 5
 """Of rotating and averaging; the consensus hardly changes after three."""
-
-
-class TeacherFeatures(Protocol):
-    """Stored features of one teacher.
-
-    Attributes:
-        widths: signal name -> D.
-        rows: (N,) row of the store for each sample, -1 if it has none.
-        gather: (signal name, rows of the store) -> (n, D).
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def widths(self) -> Mapping[str, int]: ...
-    @property
-    def rows(self) -> Indices: ...
-    @property
-    def gather(self) -> Callable[[str, Indices], np.ndarray[Any, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class PairedFeatures:
 def fit_aligners(
     catalogue: Catalogue,
     part: NamedPart,
-    teachers: Sequence[TeacherFeatures],
+    teachers: Sequence[TeacherTargets],
     outputs: Mapping[str, int],
     *,
     samples: Indices,
@@ -128,7 +110,7 @@ def encode(aligner: nn.Module, teacher: PairedFeatures) -> PairedFeatures:
     return PairedFeatures(teacher.rows, {signal: fitted.encode(signal, x) for signal, x in teacher.features.items()})
 
 
-def pair_features(teacher: TeacherFeatures, samples: Indices) -> PairedFeatures:
+def pair_features(teacher: TeacherTargets, samples: Indices) -> PairedFeatures:
     """The teacher's float32 features of those ``samples`` that have some, numbered by their position."""
     rows = teacher.rows[samples]
     held = np.flatnonzero(rows >= 0)

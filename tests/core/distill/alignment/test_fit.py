@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from kdkit.core.distill.alignment.compare import same_minus_different
 from kdkit.core.distill.alignment.fit import PairedFeatures, consensus, encode, fit_aligners, mean_of, pair_features
+from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import NamedPart
 from tests.errors import raises_error
@@ -21,42 +22,41 @@ SAMPLES = 240
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Held:
+def held(name: str, features: Mapping[str, Array], rows: Array) -> TeacherTargets:
     """A teacher with its features in memory."""
-
-    name: str
-    features: Mapping[str, Array]
-    rows: Array
-
-    @property
-    def widths(self) -> dict[str, int]:
-        return {signal: x.shape[1] for signal, x in self.features.items()}
-
-    def gather(self, signal: str, rows: Array) -> Array:
-        return self.features[signal][rows]
+    return TeacherTargets(
+        name=name,
+        widths={signal: x.shape[1] for signal, x in features.items()},
+        rows=rows,
+        weight=(rows >= 0).astype(np.float32),
+        gather=lambda signal, rows: features[signal][rows],
+    )
 
 
-def world(widths: Mapping[str, int], noise: float = 0.05, seed: int = 0) -> list[Held]:
+def features_of(teacher: TeacherTargets) -> dict[str, Array]:
+    return {signal: teacher.gather(signal, np.arange(SAMPLES)) for signal in teacher.widths}
+
+
+def world(widths: Mapping[str, int], noise: float = 0.05, seed: int = 0) -> list[TeacherTargets]:
     """Teachers with rotated copies of one latent world of 5 dimensions, each of its own width."""
     rng = np.random.default_rng(seed)
     latent = {"image": rng.normal(size=(SAMPLES, 5)) + 0.3, "text": rng.normal(size=(SAMPLES, 5)) - 0.3}
     latent["text"] = 0.7 * latent["image"] + 0.3 * latent["text"]
-    held = []
+    teachers = []
     for name, width in widths.items():
         axes = np.linalg.qr(rng.normal(size=(width, width)))[0][:5]
         features = {s: x @ axes + noise * rng.normal(size=(SAMPLES, width)) for s, x in latent.items()}
-        held.append(Held(name, {s: x.astype(np.float16) for s, x in features.items()}, np.arange(SAMPLES)))
-    return held
+        teachers.append(held(name, {s: x.astype(np.float16) for s, x in features.items()}, np.arange(SAMPLES)))
+    return teachers
 
 
-def without(teacher: Held, missing: Array) -> Held:
+def without(teacher: TeacherTargets, missing: Array) -> TeacherTargets:
     rows = teacher.rows.copy()
     rows[missing] = -1
-    return Held(teacher.name, teacher.features, rows)
+    return replace(teacher, rows=rows)
 
 
-def align(teachers: list[Held], name: str = "procrustes", dim: int = 8, **more: Any) -> dict[str, nn.Module]:
+def align(teachers: list[TeacherTargets], name: str = "procrustes", dim: int = 8, **more: Any) -> dict[str, nn.Module]:
     return fit_aligners(
         load_catalogue(),
         NamedPart(name=name),
@@ -67,7 +67,7 @@ def align(teachers: list[Held], name: str = "procrustes", dim: int = 8, **more: 
     )
 
 
-def gap(teachers: list[Held], aligners: Mapping[str, nn.Module], one: str, other: str) -> float:
+def gap(teachers: list[TeacherTargets], aligners: Mapping[str, nn.Module], one: str, other: str) -> float:
     codes = {t.name: encode(aligners[t.name], pair_features(t, np.arange(SAMPLES))) for t in teachers}
     return same_minus_different(codes[one].features["image"], codes[other].features["image"])
 
@@ -127,10 +127,10 @@ def test_only_the_given_samples_are_fitted_on() -> None:
     used = np.arange(0, SAMPLES, 2)
     spoiled = []
     for t in teachers:
-        features = {s: x.copy() for s, x in t.features.items()}
+        features = {s: x.copy() for s, x in features_of(t).items()}
         for x in features.values():
             x[1::2] = np.nan
-        spoiled.append(Held(t.name, features, t.rows))
+        spoiled.append(held(t.name, features, t.rows))
     outputs = {"image": 8, "text": 8}
     part = NamedPart(name="procrustes")
     clean = fit_aligners(load_catalogue(), part, teachers, outputs, samples=used)
@@ -144,7 +144,9 @@ def test_a_teacher_without_common_samples_keeps_its_geometry() -> None:
     for fixed in (None, align([without(first, half)])):
         apart = without(second, ~half)
         aligner = align([without(first, half), apart], fixed=fixed)["b"]
-        mine = torch.nn.functional.normalize(torch.tensor(second.features["image"][half], dtype=torch.float32), dim=-1)
+        mine = torch.nn.functional.normalize(
+            torch.tensor(features_of(second)["image"][half], dtype=torch.float32), dim=-1
+        )
         code = encode(aligner, pair_features(apart, np.arange(SAMPLES))).features["image"]
         torch.testing.assert_close(code @ code.T, mine @ mine.T, atol=1e-4, rtol=1e-4)
 
@@ -157,7 +159,8 @@ def test_a_teacher_without_samples_is_an_error() -> None:
 
 def test_signals_of_different_widths_are_an_error() -> None:
     (teacher,) = world({"a": 8})
-    uneven = Held("uneven", {"image": teacher.features["image"], "text": teacher.features["text"][:, :5]}, teacher.rows)
+    features = features_of(teacher)
+    uneven = held("uneven", {"image": features["image"], "text": features["text"][:, :5]}, teacher.rows)
     with raises_error("KD-DIST-006", mentions=("'uneven'",)):
         align([uneven])
 
