@@ -1,6 +1,6 @@
 """Keep one student; keep adding teachers.
 
-The public face: everything here is imported on first use, so that ``import kdkit`` imports no torch.
+The public names are imported on first use: ``import kdkit`` imports no torch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ _CONTRACTS = (
     "TrustPolicySpec",
     "TrustTable",
 )
+_FUNCTIONS = ("freeze_plugins", "list_plugins", "new_plugin", "recipes", "show_recipe", "verify_plugin")
 _WHERE = {
     "hookimpl": "kdkit.core.contracts.hookspecs",
     "KdkitError": "kdkit.core.base.errors",
-    "Project": "kdkit.core.project.project",
+    "Project": "kdkit.api.project",
+    "Silent": "kdkit.core.contracts",
     "load_student": "kdkit.core.project.versions",
+    **dict.fromkeys(_FUNCTIONS, "kdkit.api.plugins"),
     **dict.fromkeys(_CONTRACTS, "kdkit.core.contracts"),
 }
 
@@ -52,6 +55,7 @@ __all__ = [
     "RopeSpec",
     "Sample",
     "SignalSpec",
+    "Silent",
     "SourceSpec",
     "StudentSpec",
     "TaskSpec",
@@ -60,11 +64,19 @@ __all__ = [
     "TrustPolicySpec",
     "TrustTable",
     "__version__",
+    "freeze_plugins",
     "hookimpl",
+    "list_plugins",
     "load_student",
+    "new_plugin",
+    "recipes",
+    "show_recipe",
+    "verify_plugin",
 ]
 
 if TYPE_CHECKING:
+    from kdkit.api.plugins import freeze_plugins, list_plugins, new_plugin, recipes, show_recipe, verify_plugin
+    from kdkit.api.project import Project
     from kdkit.core.base.errors import KdkitError
     from kdkit.core.contracts import (
         AlignerSpec,
@@ -78,6 +90,7 @@ if TYPE_CHECKING:
         RopeSpec,
         Sample,
         SignalSpec,
+        Silent,
         SourceSpec,
         StudentSpec,
         TaskSpec,
@@ -87,7 +100,6 @@ if TYPE_CHECKING:
         TrustTable,
     )
     from kdkit.core.contracts.hookspecs import hookimpl
-    from kdkit.core.project.project import Project
     from kdkit.core.project.versions import load_student
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kdkit.cli.console import Lines
+from kdkit.api.reporter import Lines
 from kdkit.core.distill.run import Options, distill
 from tests.toy_project import open_project
 

@@ -19,7 +19,7 @@ EXPLAINED = [
     "kdkit.core.distill.loop.train",
     "kdkit.core.evaluation.continual",
     "kdkit.core.evaluation.metrics",
-    "kdkit.core.evaluation.report.sections",
+    "kdkit.core.base.result",
     "kdkit.core.evaluation.zero_shot",
     "kdkit.plugins.aligners.matrix",
     "kdkit.plugins.losses.clip",

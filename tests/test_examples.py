@@ -1,8 +1,9 @@
-"""The examples are what ``kdkit new-plugin`` writes, and so are tested with it (tests/core/plugin_system/scaffold)."""
+"""Example plugins are what ``kdkit new-plugin`` writes; the notebook-style example runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -29,3 +30,14 @@ def test_an_example_is_what_the_generator_writes(kind: Family) -> None:
 def test_every_example_is_named() -> None:
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert [folder.name for folder in EXAMPLES.iterdir() if folder.is_dir() and f"]({folder.name})" not in page] == []
+
+
+def test_the_first_student_learns_from_a_third_teacher_without_forgetting() -> None:
+    found = run_path(str(EXAMPLES / "first_student.py"))
+    assert found["trust"].table.teachers == ("demo-radio", "demo-tissue")
+    assert (found["first"].version, found["second"].version, found["second"].promoted) == ("v1", "v2", True)
+    assert [row.status for row in found["versions"]] == ["promoted", "current"]
+    assert found["report"].report.evaluation.model("v2").means["accuracy"] > 0.5
+    for name in ("trust", "first", "second", "versions", "report"):
+        assert found[name]._repr_html_().startswith("<")
+        assert str(found[name])

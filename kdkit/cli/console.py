@@ -1,15 +1,14 @@
-"""What every command shares: its common options, how it prints data, and how it says what it is doing.
+"""What commands share: common options, output, progress.
 
-stdout carries data and nothing else; progress, messages and errors go to stderr.
+stdout carries data only; progress, messages and errors go to stderr.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -21,8 +20,9 @@ from kdkit.core.base.errors import KdkitError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from kdkit.api.project import Project
+    from kdkit.core.base.result import Result
     from kdkit.core.contracts import Reporter
-    from kdkit.core.project.project import Project
 
 ProjectOption = Annotated[
     str | None,
@@ -39,10 +39,6 @@ def json_errors(wanted: bool) -> bool:
 
 JsonOption = Annotated[bool, typer.Option("--json", callback=json_errors, help="Print JSON.")]
 
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-EVERY_SECONDS = 5.0
-"""How often progress is written where there is no terminal."""
-
 _bars: Bars | None = None
 _resumes = False
 _json_errors = False
@@ -52,26 +48,30 @@ def project(folder: str | None) -> Project:
     """The project of ``--project``, or the one around the current folder.
 
     Raises:
-        KdkitError: when there is none.
+        KdkitError: there is none.
     """
-    from kdkit.core.project.project import Project
+    from kdkit.api.project import Project
 
-    return Project.find(folder or ".")
+    return Project(folder or ".", reporter=reporter())
 
 
-def emit(data: Any, *, json: bool, text: Callable[[], str] | str) -> None:
-    """Print ``data`` as JSON (paths as strings, NaN and infinities as null), or ``text``, to stdout."""
+def emit(result: Result, *, json: bool) -> None:
+    """Print a result to stdout, as JSON or as text."""
     if json:
-        from json import dumps
-
-        json_errors(False)  # stdout holds one document
-        print(dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath))
+        print_json(result.to_json())
     else:
-        print(text if isinstance(text, str) else text())
+        print(result)
+
+
+def print_json(data: Any) -> None:
+    """Print ``data`` as the one JSON document of stdout; paths are strings, NaN and infinities null."""
+    from json import dumps
+
+    json_errors(False)
+    print(dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath))
 
 
 def _finite(data: Any) -> Any:
-    """JSON has no NaN."""
     if isinstance(data, Mapping):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
@@ -79,28 +79,22 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not isfinite(data) else data
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
-    """A plain text table; ``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter).
+def parse_options(words: Sequence[str] | None) -> dict[str, Any]:
+    """The values of ``--option NAME=VALUE``, read as JSON where they are JSON, else as strings."""
+    from json import loads
 
-    Control characters, which a model's answer may hold, are shown (``\\x1b``): a terminal would obey them.
-    """
-    cells = [[str(cell).translate(CONTROLS) for cell in row] for row in (headers, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    right = [align[column : column + 1] == "r" for column in range(len(headers))]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    )
-
-
-def size(count: int) -> str:
-    """Bytes in words: ``22 bytes``, ``13.0 kB``, ``1.4 MB``."""
-    from rich.filesize import decimal
-
-    return decimal(count)
+    options: dict[str, Any] = {}
+    for word in words or ():
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise KdkitError(
+                "KD-CLI-012", f"'{word}' is not NAME=VALUE", where="--option", fix="for example --option precision=bf16"
+            )
+        try:
+            options[name] = loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def say(text: str) -> None:
@@ -134,7 +128,7 @@ def show_error(error: KdkitError) -> None:
     if error.fix:
         say(f"  fix: {error.fix}")
     if _json_errors and first_process():
-        emit({"error": error.fields()}, json=True, text="")
+        print_json({"error": error.fields()})
 
 
 def resumable() -> None:
@@ -154,12 +148,13 @@ def debugging() -> bool:
 
 
 def first_process() -> bool:
-    """False in all processes of a ``torchrun`` or ``accelerate launch`` but the first: those say and print nothing."""
+    """False in all processes of a ``torchrun`` or ``accelerate launch`` but the first: they print nothing."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def reporter() -> Reporter:
-    """Bars on a terminal; elsewhere a line every few seconds; silence in all processes but the first."""
+    """Bars on a terminal; elsewhere a line every few seconds; nothing in all processes but the first."""
+    from kdkit.api.reporter import Lines
     from kdkit.core.contracts import Silent
 
     global _bars
@@ -172,40 +167,9 @@ def reporter() -> Reporter:
 
 
 def close() -> None:
-    """Give the terminal back, whatever is still being shown."""
+    """Remove bars that are still shown."""
     if _bars:
         _bars.close()
-
-
-class Lines:
-    """A reporter for logs: a line every few seconds, and one at the end of each piece of work."""
-
-    def __init__(self, every: float = EVERY_SECONDS) -> None:
-        self.every = every
-        self._warned: set[str] = set()
-        self._started: dict[str, float] = {}
-        self._written: dict[str, float] = {}
-
-    def say(self, text: str) -> None:
-        say(text)
-
-    def warn(self, text: str) -> None:
-        if text not in self._warned:  # each once, however many parts of a command notice it
-            self._warned.add(text)
-            say(f"warning: {text}")
-
-    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        start = self._started.setdefault(label, now)
-        ended = done >= total
-        if not ended and now - self._written.setdefault(label, now) < self.every:
-            return
-        self._written[label] = now
-        seconds = f"{now - start:.0f} s"
-        say(f"{label}: {done}/{total}  {seconds}" + (f"  {note}" if note else ""))
-        if ended:
-            self._started.pop(label)
-            self._written.pop(label, None)
 
 
 class Bars:
@@ -235,7 +199,7 @@ class Bars:
                 self.close()
 
     def close(self) -> None:
-        """Take down the bars that have not ended."""
+        """Remove the bars that have not ended."""
         if self._progress:
             self._progress.stop()
         self._progress = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.cli import console
 from kdkit.cli.demo_steps import Steps, heading
+from kdkit.core.base.result import Table, text_table
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import Sample
@@ -174,9 +175,10 @@ def accuracies(model: ModelScores) -> dict[str, float]:
 def score_swapped_answers(steps: Steps, seed: int) -> dict[str, float]:
     """Chance level: every question gets the correct answer to another question of its domain."""
     from kdkit.core.data.load import load_index
+    from kdkit.core.project.project import Project
 
     groups = defaultdict[str, list["Sample"]](list)
-    for sample in load_index(console.project(str(steps.root))).samples:
+    for sample in load_index(Project(steps.root)).samples:
         if sample.split == "test":
             groups[sample.domain].append(sample)
     answers, draw = dict[str, str](), random.Random(seed)
@@ -203,8 +205,9 @@ def score_answers(steps: Steps, answers: Mapping[str, str]) -> dict[str, float]:
     from kdkit.core.data.load import load_index
     from kdkit.core.evaluation.answers import GivenAnswers
     from kdkit.core.evaluation.evaluator import make_evaluator
+    from kdkit.core.project.project import Project
 
-    project = console.project(str(steps.root))
+    project = Project(steps.root)
     index = load_index(project)
     samples = [sample for sample in index.samples if sample.id in answers]
     found = make_evaluator(project.registry, project.catalogue, index).task.evaluate(GivenAnswers(answers), samples)
@@ -223,7 +226,7 @@ def table_of(methods: Mapping[str, Mapping[str, float]], modalities: tuple[str, 
         means = [mean_over(found, task, modalities) for task in TASKS]
         rows.append((name, *(f"{value:.1f}" for value in (*means, sum(means) / len(means)))))
     heads = ("", "VG", "ROC", "RC", "MIA", "average")
-    return console.table(heads, rows, "lrrrrr")
+    return text_table(Table(heads, rows, "lrrrrr"))
 
 
 def summary(methods: Mapping[str, Mapping[str, float]], increments: Mapping[str, Mapping[str, float]]) -> None:

@@ -20,28 +20,13 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
     alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
-    device: Annotated[str, typer.Option(help="Where the student runs, e.g. cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Of the student, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
 ) -> None:
-    """Zero-shot accuracy and AUC of the student, beside every teacher and the oracle.
+    """Evaluate the student beside its ancestors, every teacher and the oracle.
 
-    Writes a JSON report and a picture to reports/. The oracle takes, for every domain, the teacher that is best
-    on the calibration split.
+    Writes a JSON report and a picture to reports/. For every domain, the oracle is the teacher that is best on the
+    calibration split.
     """
-    project, reporter = console.project(folder), console.reporter()
-
-    from kdkit.core.base.errors import KdkitError, did_you_mean
-    from kdkit.core.contracts import SPLITS
-
-    if split not in SPLITS:
-        raise KdkitError("KD-CLI-004", f"there is no split '{split}'", where="--split", fix=did_you_mean(split, SPLITS))
-
-    from kdkit.core.evaluation.evaluate import evaluate_version
-    from kdkit.core.evaluation.report import to_text, write_report
-
-    with project.exclusive("kdkit evaluate"):
-        report = evaluate_version(project, version, split=split, ancestors=not alone, device=device, reporter=reporter)
-        written = write_report(project.reports, report)
-    console.emit(written.to_json(), json=json, text=lambda: to_text(report.sections(), console.table))
-    reporter.say(f"report: {written.file}, picture: {written.picture}")
+    console.emit(console.project(folder).evaluate(version, split=split, alone=alone, device=device), json=json)

@@ -44,7 +44,10 @@ def install(
     _run(command)
     changed = {name for name, version in _versions().items() if before.get(name) != version} - {"kdkit"}
     records = [record for record in _records() if record["distribution"] in changed] if changed else []
-    console.emit({"command": _shown(command), "plugins": records}, json=json, text=lambda: _as_text(records))
+    if json:
+        console.print_json({"command": _shown(command), "plugins": records})
+    else:
+        print(_as_text(records))
     if any(record["error"] for record in records):
         raise typer.Exit(ExitCode.PLUGIN)
 
@@ -80,8 +83,10 @@ def uninstall(
     left = set(_versions()) & set(wanted)
     if left:
         raise KdkitError("KD-CLI-008", f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
-    gone = ", ".join(wanted)
-    console.emit({"command": _shown(command), "removed": wanted}, json=json, text=f"removed {gone}")
+    if json:
+        console.print_json({"command": _shown(command), "removed": wanted})
+    else:
+        print(f"removed {', '.join(wanted)}")
 
 
 def _versions() -> dict[str, str]:
@@ -130,7 +135,10 @@ def _records() -> list[dict[str, Any]]:
 
 
 def _show(command: Sequence[str], json: bool) -> None:
-    console.emit({"command": _shown(command)}, json=json, text=lambda: _shown(command))
+    if json:
+        console.print_json({"command": _shown(command)})
+    else:
+        print(_shown(command))
 
 
 def _shown(command: Sequence[str]) -> str:

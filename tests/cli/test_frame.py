@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import kdkit
-from kdkit.cli import console
+from kdkit.api.reporter import Lines
 from kdkit.cli.main import STORY, app
 from tests.conftest import Cli, InstallPlugin, Outcome, clean_environment
 
@@ -30,7 +30,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 @app.command()
 def wrong(json: console.JsonOption = False, late: bool = False):
     if late:
-        console.emit({"result": 1}, json=json, text="")
+        console.print_json({"result": 1})
     raise KdkitError("X-001", "it is wrong", where="file.yaml:3", why="a reason", fix="do this", code=ExitCode.DENIED)
 
 @app.command()
@@ -61,7 +61,7 @@ def bars(fail: bool = False):
 
 @app.command()
 def numbers():
-    console.emit({"path": Path("a/b"), "rows": [(1, float("nan"))], "inf": float("inf")}, json=True, text="")
+    console.print_json({"path": Path("a/b"), "rows": [(1, float("nan"))], "inf": float("inf")})
 
 run()
 """
@@ -360,7 +360,7 @@ def test_progress_lines_come_every_few_seconds_and_at_the_end(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    lines = console.Lines(every=5.0)
+    lines = Lines(every=5.0)
     for done in range(1, 13):
         now = float(done)
         lines.progress("work", done, 12)
@@ -374,17 +374,6 @@ def test_progress_lines_come_every_few_seconds_and_at_the_end(
         "short: 1/1  0 s",
         "warning: rough",
     ]
-
-
-def test_a_table_aligns_its_columns() -> None:
-    assert console.table(["name", "n"], [["a", 5], ["long", 1234]], "lr").splitlines() == [
-        "name     n",
-        "----  ----",
-        "a        5",
-        "long  1234",
-    ]
-    assert console.table(["none"], []) == "none\n----"
-    assert console.table(["answer"], [["a\x1b[2Jé\x9b"]]).splitlines()[-1] == r"a\x1b[2Jé\x9b"
 
 
 # ----------------------------------------------------------------------------------- plugins

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from kdkit.cli.push import _text
 from kdkit.core.base.hub import connect
 from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.manifest import write_manifest
@@ -81,22 +80,20 @@ def test_the_plan_and_the_lines_are_shown(tmp_path: Path, hub: LocalHub) -> None
         (folder / f"{number:02}.txt").write_bytes(b"x" * (number + 1) * 10_000)
     hub.add("lab/x", {"00.txt": b"old", "gone.txt": b"old"}, private=True)
     plan = plan_upload(connect(hub.url, ALICE.token), "lab/x", "model", folder)
-    done = Pushed("v2", "mit", {"open_clip": "import open_clip\n"}, (), {}, 1, plan, None)
-    text = _text(done, public=False)
-    assert (
-        text.splitlines()[0]
-        == "lab/x (private): 32 to add, 1 to update, 1 to delete, 0 unchanged; 5.6 MB to send at most"
-    )
+    done = Pushed("v2", "mit", {"open_clip": "import open_clip\n"}, (), {}, 1, plan, None, public=False)
+    text = str(done)
+    assert text.splitlines()[0].startswith("lab/x (private): 32 to add, 1 to update, 1 to delete, 0 unchanged; ")
+    assert "5.6 MB" in text
     assert "  + 01.txt  20.0 kB" in text
     assert "  and 4 more" in text
-    assert text.endswith("nothing was sent (--dry-run)")
+    assert text.splitlines()[-1] == "nothing was sent"
     uploaded = Uploaded("http://hub/lab/x", "abcdef0123456789", True, False, "", "v2")
-    text = _text(Pushed("v2", "mit", done.lines, (), {}, 1, plan, uploaded), public=False)
+    text = str(Pushed("v2", "mit", done.lines, (), {}, 1, plan, uploaded, public=False))
     assert "v2 pushed: http://hub/lab/x\ncommit abcdef012345 (tag v2)" in text
     assert text.endswith("With open_clip:\n\n  import open_clip")
     proposed = Uploaded("http://hub/lab/x/discussions/1", "abcdef0123456789", True, False, "refs/pr/1", "")
-    text = _text(Pushed("v2", "mit", done.lines, (), {}, 1, plan, proposed), public=False)
+    text = str(Pushed("v2", "mit", done.lines, (), {}, 1, plan, proposed, public=False))
     assert "v2 proposed: http://hub/lab/x/discussions/1\ncommit abcdef012345\n" in text
     assert "\nOnce it is merged, with open_clip:\n" in text, "until then its name gives what was there before"
     new = plan_upload(connect(hub.url, ALICE.token), "lab/new", "model", folder)
-    assert _text(Pushed("v2", "mit", {}, (), {}, 1, new, None), public=True).startswith("lab/new (new, public): ")
+    assert str(Pushed("v2", "mit", {}, (), {}, 1, new, None, public=True)).startswith("lab/new (new, public): ")

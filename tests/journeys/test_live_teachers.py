@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdkit.cli.distill import plan_text
+from kdkit.api.student import DistillPlan
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import SPLITS, Silent
 from kdkit.core.data import load_index
@@ -137,7 +137,7 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)
     assert "one: live on cpu, offloaded to the CPU between uses" in heard.lines
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
-    rows = [line.split() for line in plan_text(plan, estimate).splitlines()]
+    rows = [line.split() for line in str(DistillPlan(plan, estimate)).splitlines()]
     assert ["one", "new,", "live"] in [row[:3] for row in rows]
 
 

@@ -21,7 +21,7 @@ class Huber(nn.Module):
     def __init__(self, *, delta: float) -> None:
         super().__init__()
         if delta <= 0:
-            raise KdkitError("X-001", f"delta is {delta}", where="loss-example", fix="it must be above 0")
+            raise KdkitError("EXAMPLE-001", f"delta is {delta}", where="loss-example", fix="it must be above 0")
         self.delta = delta
 
     def forward(self, batch: LossInput) -> Tensor:

@@ -92,5 +92,7 @@ def load_encoder(folder: Path) -> ColorEncoder:
             model = ColorEncoder(**config)
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise KdkitError("X-001", "not a folder of this architecture", where=str(folder), why=str(error)) from error
+        raise KdkitError(
+            "EXAMPLE-001", "not a folder of this architecture", where=str(folder), why=str(error)
+        ) from error
     return model.eval().requires_grad_(False)

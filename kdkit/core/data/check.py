@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.digests import file_digests, pixel_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
@@ -18,6 +19,8 @@ from kdkit.core.data.load import LoadedEntry, find_duplicates, images_of, name_s
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of
 
+SHOWN = 20
+"""Unreadable images and duplicate ids that are listed."""
 UNLABELED = "(no label)"
 Basis = Literal["file", "pixels", "group"]
 
@@ -60,7 +63,7 @@ class Leak:
 
 
 @dataclass(frozen=True)
-class DataReport:
+class DataReport(Result):
     """What :func:`check_data` found.
 
     Attributes:
@@ -90,6 +93,43 @@ class DataReport:
     unlabeled: tuple[str, ...]
     without_calibration_answers: tuple[str, ...]
     unanswered: Mapping[str, Mapping[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes, with ``ok`` and ``problems``."""
+        return {"ok": not self.problems, "problems": self.problems, **asdict(self)}
+
+    def sections(self) -> list[Section]:
+        """Samples by domain and class, notes, problems."""
+        rows = [
+            (domain, label, *splits.values(), sum(splits.values()))
+            for domain, labels in self.counts.items()
+            for label, splits in labels.items()
+        ]
+        parts: list[Section] = [
+            Table(("domain", "class", "train", "calibration", "test", "all"), rows, "llrrrr"),
+            f"{self.samples} samples, {len(self.counts)} domains",
+            *(f"note: {note}" for note in self._notes()),
+            *(f"problem: {problem}" for problem in self.problems),
+            *(f"  unreadable: {bad.image}: {bad.why}" for bad in self.unreadable[:SHOWN]),
+            *(f"  id '{id_}' is at {', '.join(places)}" for id_, places in list(self.duplicates.items())[:SHOWN]),
+        ]
+        return parts if self.problems else [*parts, "no problems found"]
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.repeated:
+            notes.append(f"samples whose image occurs before in the same split: {self.repeated}")
+        if self.unlabeled:
+            notes.append(f"no labels, so no trust is measured, in: {', '.join(self.unlabeled)}")
+        if self.without_calibration_answers:
+            missing = ", ".join(self.without_calibration_answers)
+            notes.append(f"no calibration questions, so no trust and no retention is measured, in: {missing}")
+        for domain, splits in self.unanswered.items():
+            counts = ", ".join(f"{count} in {split}" for split, count in splits.items() if count)
+            notes.append(f"questions without an answer, unused in training and evaluation, in {domain}: {counts}")
+        if self.skipped:
+            notes.append(f"{_n(self.skipped, 'unreadable image')} skipped")
+        return notes
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ class PluginRecord:
     provides: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name, distribution and version."""
+        return f"{self.name} of {self.distribution} {self.version}"
+
 
 @dataclass(frozen=True)
 class Catalogue:

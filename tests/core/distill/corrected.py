@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kdkit.cli.console import Lines
+from kdkit.api.reporter import Lines
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.loop.accelerator import make_accelerator

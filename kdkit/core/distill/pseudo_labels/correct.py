@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
+from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.corrector import REFERENCE, locked_corrector, make_corrector
-from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains
+from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains, data_entry
 from kdkit.core.distill.pseudo_labels.review import (
     Review,
     Reviewer,
@@ -55,7 +56,7 @@ class CorrectionRequest(ReviewRules):
 
 
 @dataclass(frozen=True)
-class CorrectionReport:
+class CorrectionReport(Result):
     """Counts of samples.
 
     Attributes:
@@ -78,7 +79,19 @@ class CorrectionReport:
     wrong: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
+        """All attributes."""
         return asdict(self)
+
+    def sections(self) -> list[Section]:
+        """Counts, then the data entry of the manifest."""
+        rows = [("training samples answered", self.answered), ("- before this call", self.known)]
+        rows += [("- without a score", self.unscored)]
+        rows += [(f"corrected in {name}", count) for name, count in self.wrong.items()] or [("corrected", 0)]
+        rows += [("- in the corrector's words", self.rewritten), ("- corrector's answer rejected", self.refused)]
+        table = Table((self.version, "samples"), rows, "lr")
+        if not self.wrong:
+            return [table, "", "no answer is wrong: nothing was written"]
+        return [table, *data_entry(self.file, self.image_root)]
 
 
 def write_corrections(

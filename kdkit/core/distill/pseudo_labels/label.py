@@ -14,9 +14,10 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
+from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
 from kdkit.core.data.load import load_index
-from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains
+from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains, data_entry
 from kdkit.core.distill.pseudo_labels.review import can_learn
 from kdkit.core.evaluation.trust.measure import locked_column
 from kdkit.core.evaluation.trust.report import TrustReport, report_trust
@@ -70,7 +71,7 @@ class LabelRequest:
 
 
 @dataclass(frozen=True)
-class LabelReport:
+class LabelReport(Result):
     """Counts of questions.
 
     Attributes:
@@ -83,6 +84,7 @@ class LabelReport:
         empty: answers without text; ``unsure``: below the least confidence; ``unknown``: without a confidence though
             one is required; ``unlearnable``: refused by the student (too long, a box outside of the image).
         kept: domain -> pseudo-labels in the manifest; empty in a dry run.
+        dry_run: no question was sent and nothing was written.
     """
 
     teacher: str
@@ -98,9 +100,29 @@ class LabelReport:
     unknown: int
     unlearnable: int
     kept: Mapping[str, int]
+    dry_run: bool
 
     def to_json(self) -> dict[str, Any]:
+        """All attributes."""
         return asdict(self)
+
+    def sections(self) -> list[Section]:
+        """Counts, then the data entry of the manifest."""
+        rows = [("questions without an answer", self.unanswered)]
+        rows += [(f"- not trusted in {name}", count) for name, count in self.not_trusted.items()]
+        rows += [("- over the limit", self.over_limit)] if self.over_limit else []
+        if self.dry_run:
+            left = self.unanswered - sum(self.not_trusted.values()) - self.over_limit - self.known
+            rows += [("answered before", self.known), ("to answer", left)]
+            return [Table((self.teacher, "questions"), rows, "lr")]
+        rows += [("answered now", self.answered), ("answered before", self.known), ("- empty answers", self.empty)]
+        rows += [("- not confident enough", self.unsure), ("- of unknown confidence", self.unknown)]
+        rows += [("- not learnable by the student", self.unlearnable)]
+        rows += [(f"pseudo-labels in {name}", count) for name, count in self.kept.items()] or [("pseudo-labels", 0)]
+        table = Table((self.teacher, "questions"), rows, "lr")
+        if not self.kept:
+            return [table]
+        return [table, *data_entry(self.file, self.image_root)]
 
 
 def write_pseudo_labels(
@@ -168,6 +190,7 @@ def write_pseudo_labels(
         unknown=rejected.count("unknown"),
         unlearnable=learnable.count(False),
         kept=count_domains(sample for sample, _ in labels),
+        dry_run=dry_run,
     )
 
 

@@ -52,6 +52,12 @@ class Manifest:
         return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, self._root)
 
 
+def data_entry(file: str, image_root: str) -> list[str]:
+    """Lines for people: the entry of registry.yaml that reads a manifest."""
+    entry = f"{{source: jsonl, path: {file}, options: {{image_root: {image_root}}}}}"
+    return ["", "in registry.yaml, under data:", f"  - {entry}"]
+
+
 def count_domains(samples: Iterable[Sample]) -> dict[str, int]:
     """Domain -> number of samples, sorted."""
     return dict(sorted(Counter(sample.domain for sample in samples).items()))

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from kdkit.core.base.result import Result, Section
 from kdkit.core.evaluation.continual import ContinualMetrics
-from kdkit.core.evaluation.report.sections import Section, to_html
 from kdkit.core.evaluation.report.tables import evaluation_notes, evaluation_sections, percent, retention_sections
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.evaluation.scores import Evaluation, read_scores
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class EvaluationReport(Result):
     """A version beside its ancestors, every teacher and the oracle.
 
     Attributes:
@@ -87,6 +87,3 @@ class EvaluationReport:
                 f"forgetting {percent(figures.forgetting, sign=True)}"
             )
         return sections + evaluation_notes(evaluation)
-
-    def _repr_html_(self) -> str:
-        return to_html(self.sections())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kdkit.core.evaluation.report.sections import Section, Table
+from kdkit.core.base.result import Section, Table
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
 from kdkit.core.project.lineage import DomainChange

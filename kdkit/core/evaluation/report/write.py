@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.result import Result, Section
 from kdkit.core.evaluation.report.report import EvaluationReport
 
 
 @dataclass(frozen=True)
-class WrittenReport:
+class WrittenReport(Result):
     """A report on disk.
 
     Attributes:
@@ -30,6 +31,10 @@ class WrittenReport:
         """The report's JSON with the paths of both files."""
         picture = {"file": self.picture.as_posix(), "alt": self.alt}
         return self.report.to_json() | {"file": self.file.as_posix(), "picture": picture}
+
+    def sections(self) -> list[Section]:
+        """Those of the report."""
+        return self.report.sections()
 
 
 def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:

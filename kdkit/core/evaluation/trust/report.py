@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Silent, TrustPolicySpec, TrustTable
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.evaluator import make_evaluator
-from kdkit.core.evaluation.report import Section, Table, to_html
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
 from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.measurements import load_measurements, trust_file
@@ -59,7 +59,7 @@ class PolicyOutcome:
 
 
 @dataclass(frozen=True)
-class TrustReport:
+class TrustReport(Result):
     """Measured trust, the chosen policy's outcome, and those of other policies for comparison.
 
     Attributes:
@@ -124,9 +124,6 @@ class TrustReport:
             Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
             "* " + ", ".join(outcome.title for outcome in outcomes),
         ]
-
-    def _repr_html_(self) -> str:
-        return to_html(self.sections())
 
     def _outcome_json(self, outcome: PolicyOutcome) -> dict[str, Any]:
         return {

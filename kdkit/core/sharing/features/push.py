@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import Result, Section, Table, format_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import answers_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
@@ -24,12 +25,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PushedFeatures:
+class PushedFeatures(Result):
     """What was pushed, or with ``dry_run`` would be (then ``uploaded`` is None)."""
 
     columns: dict[str, SharedColumn]
     plan: UploadPlan
     uploaded: Uploaded | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Columns, plan, commit."""
+        done = self.uploaded
+        return {
+            "columns": {
+                name: {"rows": c.rows, "prompts": c.texts, "license": c.license} for name, c in self.columns.items()
+            },
+            "plan": self.plan.to_json(),
+            "uploaded": None if done is None else {"url": done.url, "commit": done.commit},
+        }
+
+    def sections(self) -> list[Section]:
+        """Columns, then the changes of the repository."""
+        plan = self.plan
+        rows = [(name, c.rows, c.texts, c.license) for name, c in self.columns.items()]
+        changes = (
+            f"{plan.repo}: {len(plan.adds)} to add, {len(plan.updates)} to update, {len(plan.deletes)} to delete, "
+            f"{len(plan.unchanged)} unchanged; {format_size(plan.size)} to send"
+        )
+        parts: list[Section] = [Table(("teacher", "samples", "prompts", "license"), rows, "lrrl"), "", changes]
+        if self.uploaded is None:
+            return [*parts, "nothing was sent"]
+        return [*parts, self.uploaded.url, f"  kdkit features pull {plan.repo}"]
 
 
 def push_features(

@@ -14,6 +14,7 @@ import kdkit
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import connect
+from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.project.lineage import Lineage, Origin
 from kdkit.core.project.manifest import describe_folder
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Result):
     """What was written.
 
     Attributes:
@@ -44,6 +45,28 @@ class Exported:
     checks: Mapping[str, Mapping[str, Any]]
     lines: Mapping[str, str]
     moves: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes."""
+        return {
+            "folder": self.folder,
+            "files": list(self.files),
+            "size": self.size,
+            "checks": {library: dict(check) for library, check in self.checks.items()},
+            "load": dict(self.lines),
+            "moves": self.moves,
+        }
+
+    def sections(self) -> list[Section]:
+        """Size, differences, and the code that loads it."""
+        parts: list[Section] = [f"{self.folder}: {len(self.files)} files, {format_size(self.size)}"]
+        for library, check in self.checks.items():
+            if "missing" not in check:
+                worst = max(value for name, value in check.items() if name.endswith("_difference"))
+                parts.append(f"stock {library}: largest difference {worst:.1g}")
+        if not self.moves:
+            parts.append("do not move the folder: stock open_clip finds its text tower by this path")
+        return parts + [line for library, code in self.lines.items() for line in code_lines(f"With {library}:", code)]
 
 
 def export_version(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import Result, Section
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class Pulled(Result):
     """A project that was pulled.
 
     Attributes:
@@ -48,6 +49,27 @@ class Pulled:
     unpublished: tuple[str, ...]
     columns: tuple[PulledColumn, ...]
     lacking: tuple[Lacking, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes."""
+        return {
+            "project": self.root,
+            "version": self.version,
+            "origin": asdict(self.origin),
+            "teachers": list(self.teachers),
+            "unpublished_teachers": list(self.unpublished),
+            "features": [asdict(column) for column in self.columns],
+            "lacking": [{"what": lacking.what, "plugins": list(lacking.plugins)} for lacking in self.lacking],
+        }
+
+    def sections(self) -> list[Section]:
+        """Version, teachers, features, and what to do next."""
+        source = f"{self.version} of {self.origin.repository} at {self.origin.commit[:12]}"
+        parts = [f"{self.root}: {source} is its current version", f"teachers: {', '.join(self.teachers) or 'none'}"]
+        if self.unpublished:
+            parts.append(f"not published, so comments in registry.yaml: {', '.join(self.unpublished)}")
+        parts += [f"features of {c.teacher}: {c.rows} samples, {c.texts} prompts" for c in self.columns]
+        return [*parts, "next: add data and teachers to registry.yaml, then kdkit distill --incremental"]
 
 
 def pull_student(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.release.conflicts import tag_of_successor
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from kdkit.core.sharing.hub import Uploaded, UploadPlan
 
 
+SHOWN_FILES = 30
+"""Files of a plan that are listed."""
+
+
 @dataclass(frozen=True)
-class Pushed:
+class Pushed(Result):
     """A push, or what one would do.
 
     Attributes:
@@ -33,6 +38,7 @@ class Pushed:
         size: bytes of the release.
         plan: what was compared and sent.
         uploaded: None after a dry run.
+        public: visibility of a new repository.
     """
 
     version: str
@@ -43,9 +49,10 @@ class Pushed:
     size: int
     plan: UploadPlan
     uploaded: Uploaded | None
+    public: bool
 
     @classmethod
-    def of(cls, release: Release, plan: UploadPlan, uploaded: Uploaded | None) -> Pushed:
+    def of(cls, release: Release, plan: UploadPlan, uploaded: Uploaded | None, *, public: bool) -> Pushed:
         """What became of a release."""
         return cls(
             version=release.record.version,
@@ -56,6 +63,7 @@ class Pushed:
             size=release.size,
             plan=plan,
             uploaded=uploaded,
+            public=public,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +89,32 @@ class Pushed:
                 "tag": done.tag,
             },
         }
+
+    def sections(self) -> list[Section]:
+        """The planned changes, the commit, and the code that loads it."""
+        visibility = self.plan.visibility or ("new, public" if self.public else "new, private")
+        parts: list[Section] = [*_plan_lines(self.plan, visibility), f"license: {self.license}"]
+        done = self.uploaded
+        if done is None:
+            return [*parts, "nothing was sent"]
+        state = "is published already, unchanged" if not done.changed else "proposed" if done.pull_request else "pushed"
+        tag = f" (tag {done.tag})" if done.tag else ""
+        parts += [f"{self.version} {state}: {done.url}", f"commit {done.commit[:12]}{tag}"]
+        when = "Once it is merged, with" if done.pull_request else "With"
+        return parts + [line for library, code in self.lines.items() for line in code_lines(f"{when} {library}:", code)]
+
+
+def _plan_lines(plan: UploadPlan, visibility: str) -> list[str]:
+    """The sums, then one line per file."""
+    marks = [*(("+", f) for f in plan.adds), *(("~", f) for f in plan.updates)]
+    rows = [f"  {mark} {file.path}  {format_size(file.size)}" for mark, file in marks]
+    rows += [f"  - {path}" for path in plan.deletes]
+    more = [f"  and {len(rows) - SHOWN_FILES} more"] if len(rows) > SHOWN_FILES else []
+    sums = (
+        f"{plan.repo} ({visibility}): {len(plan.adds)} to add, {len(plan.updates)} to update, "
+        f"{len(plan.deletes)} to delete, {len(plan.unchanged)} unchanged; at most {format_size(plan.size)} to send"
+    )
+    return [sums, *rows[:SHOWN_FILES], *more]
 
 
 def push_student(
@@ -138,12 +172,12 @@ def push_student(
         plan = plan_upload(hub, repo, "model", folder)
         tag = None if pull_request else _tag(project, hub, plan, release, report)
         if dry_run:
-            return Pushed.of(release, plan, None)
+            return Pushed.of(release, plan, None, public=public)
         private, message = not public, _message(release)
         uploaded = upload(
             hub, plan, private=private, pull_request=pull_request, message=message, tag=tag, reporter=report
         )
-        return Pushed.of(release, plan, uploaded)
+        return Pushed.of(release, plan, uploaded, public=public)
 
 
 def _require_token(hub: Hub, repo: str, reporter: Reporter, *, dry_run: bool) -> None:

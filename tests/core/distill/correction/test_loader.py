@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.cli.distill import outcome_text, plan_text
+from kdkit.api.student import Distillation, DistillPlan
 from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import update_corrections
@@ -90,14 +90,14 @@ def test_the_lineage_names_the_file_of_corrections(tmp_path: Path) -> None:
         assert (row["text"], row["corrector"]) == (texts[row["sample"]], "reference")
         assert row["score"] < 0.8
     assert not list((tmp_path / "p" / ".kdkit" / "runs").glob("*"))
-    assert re.search(rf"\n{len(found)} .*: {re.escape(str(outcome.version.folder))}", outcome_text(outcome))
+    assert re.search(rf"\n{len(found)} .*: {re.escape(str(outcome.version.folder))}", str(Distillation(outcome)))
 
 
 def test_dry_run_estimates_the_corrections(tmp_path: Path) -> None:
     make_project(tmp_path / "p", {"share": 0.5})
     plan, estimate = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())
     assert estimate.correction_seconds > 0
-    assert "step 6, 12:" in plan_text(plan, estimate)
+    assert "step 6, 12:" in str(DistillPlan(plan, estimate))
     assert plan.to_json()["correction"] == {"steps": [6, 12], "answers_per_round": 12, "corrector": "reference"}
     assert not (tmp_path / "p" / "versions").exists()
 
@@ -246,7 +246,7 @@ def test_only_corrections_that_keep_meaning_and_coordinates_are_used(tmp_path: P
         assert (row["text"], row["corrector"]) == ((words(reference), "remote") if taken else (reference, "reference"))
     (counts,) = made.rounds
     assert (counts.rewritten, counts.refused) == (5, 7)
-    summary = next(line for line in outcome_text(run(root)).splitlines() if line.startswith("12 "))
+    summary = next(line for line in str(Distillation(run(root))).splitlines() if line.startswith("12 "))
     assert re.findall(r"\b\d+\b", summary)[:3] == ["12", "5", "7"]
 
 

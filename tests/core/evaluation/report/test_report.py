@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdkit.cli import console
+from kdkit.core.base.result import Table, to_html
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluate import _continual
-from kdkit.core.evaluation.report import EvaluationReport, Table, to_html, to_text, write_report
+from kdkit.core.evaluation.report import EvaluationReport, write_report
 from kdkit.core.evaluation.report.picture import _apart, _figure, draw
 from kdkit.core.evaluation.report.tables import retention_sections
 from kdkit.core.evaluation.retention import measure_retention
@@ -145,7 +145,7 @@ def test_labels_move_apart_and_no_further() -> None:
 
 
 def test_the_text_shows_the_figures(report: EvaluationReport) -> None:
-    text = to_text(report.sections(), console.table)
+    text = str(report)
     for piece in (
         "ct 80.0 90.0 95.0 20.0 95.0 200",
         "ct 90.0 80.0 -10.0 -1",
@@ -162,7 +162,7 @@ def test_the_text_shows_the_figures(report: EvaluationReport) -> None:
 
 def test_a_first_version_has_no_change(tmp_path: Path) -> None:
     first = make(("v1",))
-    assert "Change since" not in to_text(first.sections(), console.table)
+    assert "Change since" not in str(first)
     content = write_report(tmp_path / "reports", first).to_json()
     assert (content["retention"], content["continual"]) == (None, None)
 
@@ -185,7 +185,7 @@ def test_many_metrics_have_a_row_each() -> None:
             return {"metrics": dict.fromkeys(names, value), "intervals": dict.fromkeys(names, bounds)}
 
     made = make(("v1",), task=Answers(), settings={"task": "answers"})
-    lines = to_text(made.sections(), console.table).splitlines()
+    lines = str(made).splitlines()
     assert lines[0] == "Accuracy (task 'answers') in %, test split"
     rows = {line.split()[0]: line.split() for line in lines if line.startswith(("metric", "similarity", "boxes"))}
     assert rows["metric"] == ["metric", "v1", "radio", "eye", "oracle", "oracle-on-test", "domains"]

@@ -1,0 +1,1 @@
+"""The Python interface: :class:`kdkit.Project` has one method per command, which returns what ``--json`` prints."""

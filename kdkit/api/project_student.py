@@ -1,0 +1,294 @@
+"""Methods of :class:`kdkit.Project` that teach, list, evaluate and correct the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.api.opened import OpenedProject
+
+if TYPE_CHECKING:
+    from kdkit.api.student import AnswerList, CurrentVersion, Distillation, DistillPlan, VersionList
+    from kdkit.core.contracts import Split, Student
+    from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
+    from kdkit.core.evaluation.report import WrittenReport
+    from kdkit.core.project.lineage import Lineage
+
+
+class StudentMethods(OpenedProject):
+    """Part of :class:`kdkit.Project`."""
+
+    def distill(
+        self,
+        *,
+        incremental: bool = False,
+        recipe: str | None = None,
+        seed: int = 0,
+        restart: bool = False,
+        precision: str = "no",
+        cpu: bool = False,
+        checkpoint_every: float = 60.0,
+    ) -> Distillation | None:
+        """Distill the trusted teachers into the student; the result is a version.
+
+        An increment that loses more than the guard tolerates is refused: it is kept, and the parent stays current.
+        An interrupted run resumes with the same call.
+
+        Args:
+            incremental: teach the current version what is new since it was made.
+            recipe: name or YAML file; by default the registry's.
+            seed: the same seed gives the same student.
+            restart: discard an interrupted run of this plan.
+            precision: ``no`` (float32) or ``bf16``.
+            cpu: use the CPU even if there is a GPU.
+            checkpoint_every: seconds between checkpoints.
+
+        Returns:
+            The version; None in all processes of a distributed run but the first.
+
+        Example:
+            >>> project.distill().version
+            'v1'
+        """
+        from kdkit.api.student import Distillation
+        from kdkit.core.distill.run import Options, distill
+
+        project = self._open()
+        options = Options(
+            incremental=incremental,
+            recipe=recipe,
+            seed=seed,
+            restart=restart,
+            precision=precision,
+            cpu=cpu,
+            checkpoint_seconds=checkpoint_every,
+        )
+        with project.exclusive("kdkit distill"):
+            outcome = distill(project, options, reporter=self.reporter)
+        return None if outcome is None else Distillation(outcome)
+
+    def plan(
+        self,
+        *,
+        incremental: bool = False,
+        recipe: str | None = None,
+        seed: int = 0,
+        precision: str = "no",
+        cpu: bool = False,
+    ) -> DistillPlan:
+        """What :meth:`distill` would do, with time, memory and disk (``kdkit distill --dry-run``).
+
+        Missing features are extracted, since trust decides what is taught. A few steps are measured on a copy.
+
+        Example:
+            >>> project.plan().plan.parent is None
+            True
+        """
+        from kdkit.api.student import DistillPlan
+        from kdkit.core.distill.cost_estimate import dry_run
+        from kdkit.core.distill.run import Options
+
+        project = self._open()
+        options = Options(incremental=incremental, recipe=recipe, seed=seed, precision=precision, cpu=cpu)
+        with project.exclusive("kdkit distill"):
+            return DistillPlan(*dry_run(project, options, self.reporter))
+
+    def versions(self) -> VersionList:
+        """The versions of the student and the refused candidates.
+
+        Example:
+            >>> [(row.version, row.status) for row in project.versions()]
+            [('v1', 'current')]
+        """
+        from kdkit.api.student import VersionList
+        from kdkit.core.project.versions import Versions
+
+        return VersionList.of(Versions(self._open()))
+
+    def lineage(self, name: str | None = None) -> Lineage:
+        """Teachers, data, recipe, trust, retention and environment of a version (``kdkit versions show``).
+
+        Args:
+            name: by default the current version.
+
+        Example:
+            >>> [teacher.name for teacher in project.lineage().teachers]
+            ['demo-radio']
+        """
+        from kdkit.core.project.versions import Versions
+
+        return Versions(self._open()).get(name).lineage
+
+    def load_student(self, name: str | None = None) -> Student:
+        """The student of a version, a ``torch.nn.Module``.
+
+        Args:
+            name: by default the current version.
+
+        Example:
+            >>> project.load_student().training
+            False
+        """
+        from kdkit.core.project.versions import Versions, load_student
+
+        project = self._open()
+        return load_student(Versions(project).get(name), project.catalogue)
+
+    def promote(self, name: str) -> CurrentVersion:
+        """Make a refused candidate current (``kdkit versions promote``).
+
+        Example:
+            >>> project.promote("v2")  # doctest: +SKIP
+        """
+        from kdkit.api.student import CurrentVersion
+        from kdkit.core.project.versions import Versions
+
+        project = self._open()
+        with project.exclusive("kdkit versions promote"):
+            Versions(project).promote(name)
+        return CurrentVersion(name)
+
+    def rollback(self, name: str | None = None) -> CurrentVersion:
+        """Make an earlier version current again; nothing is deleted.
+
+        Args:
+            name: by default the parent of the current version.
+
+        Example:
+            >>> project.rollback("v1").version
+            'v1'
+        """
+        from kdkit.api.student import CurrentVersion
+        from kdkit.core.project.versions import Versions
+
+        project = self._open()
+        with project.exclusive("kdkit rollback"):
+            return CurrentVersion(Versions(project).rollback(name).name)
+
+    def evaluate(
+        self, version: str | None = None, *, split: str = "test", alone: bool = False, device: str = "cpu"
+    ) -> WrittenReport:
+        """Scores of the student, beside its ancestors, every teacher and the oracle; written to ``reports/``.
+
+        Args:
+            version: or a refused candidate; by default the current version.
+            split: ``train``, ``calibration`` or ``test``.
+            alone: without ancestors.
+            device: of the student.
+
+        Example:
+            >>> print(project.evaluate().file)
+            reports/evaluation-v1-test.json
+        """
+        from kdkit.core.evaluation.evaluate import evaluate_version
+        from kdkit.core.evaluation.report import write_report
+
+        project, checked = self._open(), _split(split)
+        with project.exclusive("kdkit evaluate"):
+            report = evaluate_version(
+                project, version, split=checked, ancestors=not alone, device=device, reporter=self.reporter
+            )
+            written = write_report(project.reports, report)
+        self.reporter.say(f"report: {written.file}, picture: {written.picture}")
+        return written
+
+    def answer(
+        self,
+        *,
+        version: str | None = None,
+        teacher: str | None = None,
+        split: str = "test",
+        domains: Sequence[str] = (),
+        limit: int | None = None,
+        samples: int = 0,
+        beams: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        max_new: int = 128,
+        rerank: str | None = None,
+        to: Path | str | None = None,
+        device: str = "cpu",
+    ) -> AnswerList:
+        """Answers of the student or a teacher; a dual encoder can choose the best of several.
+
+        It can be interrupted; the same call resumes.
+
+        Args:
+            version: of the student; by default the current one.
+            teacher: answers instead of the student.
+            split: ``train``, ``calibration`` or ``test``.
+            domains: only these.
+            limit: number of samples.
+            samples: answers to draw per sample; 0 decodes greedily.
+            beams: width of a beam search, which returns as many answers.
+            temperature, top_p, seed: of drawn answers.
+            max_new: tokens per answer.
+            rerank: a teacher, a dual encoder, that chooses the answer nearest to the image.
+            to: a JSON Lines file for the answers.
+            device: of the models.
+
+        Example:
+            >>> project.answer(samples=8, rerank="biomedclip")  # doctest: +SKIP
+        """
+        from kdkit.api.student import AnswerList
+        from kdkit.core.contracts import Decoding
+        from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
+
+        decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
+        request = AnswerRequest(version, teacher, rerank, _split(split), tuple(domains), limit)
+        project, file = self._open(), None if to is None else Path(to)
+        with project.exclusive("kdkit answer"):
+            found = answer_samples(project, request, decoding, to=file, device=device, reporter=self.reporter)
+        return AnswerList(tuple(found))
+
+    def correct(
+        self,
+        to: Path | str,
+        *,
+        version: str | None = None,
+        threshold: float = 0.8,
+        options: Mapping[str, Any] | None = None,
+        corrector: str = "reference",
+        accept: float | None = None,
+        domains: Sequence[str] = (),
+        limit: int | None = None,
+        device: str = "cpu",
+    ) -> CorrectionReport:
+        """Let the student answer the training split; write a manifest of corrected wrong answers.
+
+        It can be interrupted; the same call resumes. A recipe with ``correction`` does this during training.
+
+        Args:
+            to: the manifest, a JSON Lines file.
+            version: of the student; by default the current one.
+            threshold: answers with a lower score are corrected, 0 to 1.
+            options: of the scoring task.
+            corrector: a teacher that rewrites, or ``reference``.
+            accept: least score of a corrector's text; by default the threshold.
+            domains: only these.
+            limit: number of samples.
+            device: of the models.
+
+        Example:
+            >>> project.correct("corrected.jsonl", threshold=0.5)  # doctest: +SKIP
+        """
+        from kdkit.core.distill.pseudo_labels.correct import CorrectionRequest, write_corrections
+
+        request = CorrectionRequest(
+            threshold, accept, options or {}, corrector=corrector, domains=tuple(domains), limit=limit
+        )
+        project = self._open()
+        with project.exclusive("kdkit correct"):
+            return write_corrections(project, Path(to), request, version=version, device=device, reporter=self.reporter)
+
+
+def _split(name: str) -> Split:
+    from kdkit.core.base.errors import KdkitError, did_you_mean
+    from kdkit.core.contracts import SPLITS
+
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise KdkitError("KD-API-004", f"there is no split '{name}'", where="split", fix=did_you_mean(name, SPLITS))

@@ -1,0 +1,399 @@
+"""Methods of :class:`kdkit.Project` that choose teachers and look at what they know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.api.opened import OpenedProject
+
+if TYPE_CHECKING:
+    from kdkit.api.features import (
+        AlignerComparison,
+        ExtractedFeatures,
+        FeatureCheck,
+        FeatureStatus,
+        PulledFeatures,
+    )
+    from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
+    from kdkit.core.data.check import DataReport
+    from kdkit.core.distill.pseudo_labels.label import LabelReport
+    from kdkit.core.evaluation.trust.report import TrustReport
+    from kdkit.core.sharing.features import PushedFeatures
+
+
+class TeacherMethods(OpenedProject):
+    """Part of :class:`kdkit.Project`."""
+
+    def add_teacher(
+        self,
+        name: str,
+        *,
+        source: str | None = None,
+        loader: str | None = None,
+        domains: Sequence[str] | None = None,
+        license: str | None = None,
+        live: bool = False,
+        options: Mapping[str, Any] | None = None,
+        offline: bool = False,
+    ) -> TeacherLock:
+        """Download a teacher, check that it works and may be used, lock it, and write it into registry.yaml.
+
+        Args:
+            name: of the catalogue (:meth:`teachers`), or a new one.
+            source: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``; required for a new name.
+            loader: reads the files; by default recognized from them.
+            domains: the only domains that it may teach.
+            license: if its files do not state one.
+            live: compute its signals during training; store none of training samples.
+            options: of the loader.
+            offline: use the Hub's cache alone.
+
+        Raises:
+            KdkitError: unknown, not allowed, missing or broken; the project is unchanged.
+
+        Example:
+            >>> project.add_teacher("demo-radio").facts.dims
+            {'image': 96, 'text': 96}
+        """
+        from kdkit.api.teachers import TeacherLock
+        from kdkit.core.teachers import add_teacher
+
+        short, fields = _entry(name, source, loader, domains, license, live, options)
+        locked = add_teacher(self._open(), short, fields, offline=offline, reporter=self.reporter)
+        return TeacherLock(short, locked, license)
+
+    def plan_teacher(
+        self,
+        name: str,
+        *,
+        source: str | None = None,
+        loader: str | None = None,
+        domains: Sequence[str] | None = None,
+        license: str | None = None,
+        live: bool = False,
+        options: Mapping[str, Any] | None = None,
+        offline: bool = False,
+    ) -> TeacherAddition:
+        """What :meth:`add_teacher` would download and write (``kdkit add-teacher --dry-run``).
+
+        Example:
+            >>> project.plan_teacher("demo-tissue").source
+            'package:kdkit.plugins.demo/weights/tissue'
+        """
+        from kdkit.api.teachers import TeacherAddition
+        from kdkit.core.teachers import plan_addition
+
+        short, fields = _entry(name, source, loader, domains, license, live, options)
+        return TeacherAddition.of(plan_addition(self._open(), short, fields, offline=offline, reporter=self.reporter))
+
+    def teachers(self, *, available: bool = False) -> TeacherList:
+        """The teachers of the registry, then those that can be added.
+
+        Args:
+            available: only those that can be added, with the catalogue's notes.
+
+        Example:
+            >>> [row.name for row in project.teachers() if row.chosen]
+            ['demo-radio']
+        """
+        from kdkit.api.teachers import TeacherList
+
+        return TeacherList.of(self._open(), available=available)
+
+    def remove_teacher(self, name: str) -> RemovedTeacher:
+        """Remove a teacher from registry.yaml and registry.lock; its features stay.
+
+        Raises:
+            KdkitError: no such teacher in the registry.
+
+        Example:
+            >>> project.remove_teacher("demo-radio").name
+            'demo-radio'
+        """
+        from kdkit.api.teachers import RemovedTeacher
+        from kdkit.core.teachers import remove_teacher
+
+        project = self._open()
+        remove_teacher(project, name)
+        return RemovedTeacher(name, project.features / name)
+
+    def lock(self, names: Sequence[str] = (), *, offline: bool = False) -> LockChanges:
+        """Download, check and lock the teachers of registry.yaml.
+
+        Args:
+            names: teachers to lock afresh; by default those that are not locked yet. The name of a loss, loader ...
+                is locked to the plugin that provides it now.
+            offline: use the Hub's cache alone.
+
+        Example:
+            >>> len(project.lock())
+            0
+        """
+        from kdkit.api.teachers import LockChanges, TeacherLock
+        from kdkit.core.teachers import lock_teachers
+
+        locked = lock_teachers(self._open(), names, offline=offline, reporter=self.reporter)
+        after = self._open()
+        teachers = after.registry.teachers
+        rows = tuple(TeacherLock(name, facts, teachers[name].license) for name, facts in locked.items())
+        providers = tuple(
+            (kind, name, found[name]) for kind, found in after.lock.providers.items() for name in names if name in found
+        )
+        unchanged = "" if rows or names else "every teacher is locked" if teachers else "no teachers: kdkit add-teacher"
+        return LockChanges(rows, providers, unchanged)
+
+    def check_lock(self) -> LockCheck:
+        """Compare registry.yaml, registry.lock and files (``kdkit lock --check``).
+
+        Example:
+            >>> project.check_lock().ok
+            True
+        """
+        from kdkit.api.teachers import LockCheck
+        from kdkit.core.teachers import check_lock
+
+        return LockCheck(tuple(check_lock(self._open())))
+
+    def check_data(self, *, skip_unreadable: bool = False) -> DataReport:
+        """Count domains and classes; find unreadable images, duplicate ids and leaks between splits.
+
+        Args:
+            skip_unreadable: unreadable images are no problem.
+
+        Example:
+            >>> project.check_data().problems
+            ()
+        """
+        from kdkit.core.data.check import check_data
+
+        return check_data(self._open(), skip_unreadable=skip_unreadable, reporter=self.reporter)
+
+    def features(self) -> FeatureStatus:
+        """The columns of the feature store.
+
+        Example:
+            >>> [column.complete for column in project.features()]
+            []
+        """
+        from kdkit.api.features import FeatureStatus
+        from kdkit.core.base.errors import KdkitError
+        from kdkit.core.data import load_index
+        from kdkit.core.features.extract.status import column_statuses
+
+        project = self._open()
+        try:
+            index = load_index(project, self.reporter)
+        except KdkitError as error:
+            self.reporter.warn(f"samples are not counted: {error.headline}")
+            index = None
+        return FeatureStatus(column_statuses(project, index, self.reporter))
+
+    def extract(
+        self, teachers: Sequence[str] = (), *, device: str = "cpu", batch_size: int = 64, workers: int | None = None
+    ) -> ExtractedFeatures:
+        """Extract missing features. It can be interrupted; the same call resumes.
+
+        Args:
+            teachers: by default all of the registry.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            batch_size: samples per forward pass.
+            workers: threads that decode and preprocess; by default one per processor.
+
+        Example:
+            >>> project.extract()[0].teacher
+            'demo-radio'
+        """
+        from kdkit.api.features import ExtractedFeatures
+        from kdkit.core.data import load_index
+        from kdkit.core.features.extract.missing import extract_missing
+
+        project = self._open()
+        with project.exclusive("kdkit features extract"):
+            index = load_index(project, self.reporter)
+            done = extract_missing(
+                project,
+                index,
+                teachers,
+                device=device,
+                batch_size=batch_size,
+                workers=workers,
+                reporter=self.reporter,
+            )
+        return ExtractedFeatures(tuple(done))
+
+    def verify_features(self, teachers: Sequence[str] = (), *, quick: bool = False) -> FeatureCheck:
+        """Compare every block of the feature store with its checksum.
+
+        Args:
+            teachers: by default all.
+            quick: structure and ids only.
+
+        Example:
+            >>> project.verify_features().ok
+            True
+        """
+        from kdkit.api.features import FeatureCheck
+        from kdkit.core.features.extract.status import verify_columns
+
+        found = verify_columns(self._open(), teachers, deep=not quick, reporter=self.reporter)
+        return FeatureCheck({column: tuple(problems) for column, problems in found.items()})
+
+    def push_features(
+        self,
+        repository: str,
+        teachers: Sequence[str] = (),
+        *,
+        public: bool = False,
+        delete: bool = False,
+        dry_run: bool = False,
+    ) -> PushedFeatures:
+        """Publish columns as a data set: no images, captions, labels or sample ids.
+
+        Args:
+            repository: ``ORG/NAME``.
+            teachers: by default all that have features.
+            public: visible to everybody.
+            delete: allow removing columns of other teachers from the repository.
+            dry_run: compare only; send nothing.
+
+        Example:
+            >>> project.push_features("lab/features", dry_run=True)  # doctest: +SKIP
+        """
+        from kdkit.core.sharing.features import push_features
+
+        project = self._open()
+        with project.exclusive("kdkit features push"):
+            return push_features(
+                project,
+                repository,
+                teachers,
+                public=public,
+                delete=delete,
+                dry_run=dry_run,
+                reporter=self.reporter,
+            )
+
+    def pull_features(self, repository: str, teachers: Sequence[str] = (), *, revision: str = "main") -> PulledFeatures:
+        """Add published columns to the store, verified; features that are there stay.
+
+        Args:
+            repository: ``ORG/NAME`` of a data set.
+            teachers: by default all.
+            revision: branch, tag or commit.
+
+        Example:
+            >>> project.pull_features("lab/features")  # doctest: +SKIP
+        """
+        from kdkit.api.features import PulledFeatures
+        from kdkit.core.sharing.features import pull_features
+
+        project = self._open()
+        with project.exclusive("kdkit features pull"):
+            columns = pull_features(project, repository, teachers, revision=revision, reporter=self.reporter)
+        return PulledFeatures(
+            tuple(columns), tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
+        )
+
+    def trust(self, policy: str | None = None, *, options: Mapping[str, Any] | None = None) -> TrustReport:
+        """Accuracy of each teacher on each domain, and the teachers that each policy admits.
+
+        Args:
+            policy: instead of the project's.
+            options: of the policy.
+
+        Example:
+            >>> project.trust().table.teachers
+            ('demo-radio',)
+        """
+        from kdkit.core.evaluation.trust.report import report_trust
+        from kdkit.core.evaluation.trust.weights import warn_about_gaps
+
+        project = self._open()
+        with project.exclusive("kdkit trust"):
+            report = report_trust(project, policy, dict(options or {}), reporter=self.reporter)
+        warn_about_gaps(report.chosen.domains_without_teacher, report.chosen.teachers_without_domain, self.reporter)
+        return report
+
+    def align(
+        self, teacher: str, *, aligners: Sequence[str] = (), dim: int | None = None, seed: int = 0
+    ) -> AlignerComparison:
+        """Fit aligners on the store and measure them on other samples; for recipes with ``space: shared``.
+
+        Args:
+            teacher: with features in the store.
+            aligners: by default all.
+            dim: width of the common space; by default the student's.
+            seed: of the choice of samples and of trained aligners.
+
+        Example:
+            >>> project.align("demo-radio", aligners=["linear"])[0].aligner
+            'linear'
+        """
+        from kdkit.api.features import AlignerComparison
+        from kdkit.core.distill.alignment.compare import compare_aligners
+
+        reports = compare_aligners(self._open(), teacher, aligners, dim=dim, seed=seed, reporter=self.reporter)
+        return AlignerComparison(tuple(reports), teacher)
+
+    def pseudo_label(
+        self,
+        teacher: str,
+        to: Path | str,
+        *,
+        domains: Sequence[str] = (),
+        min_confidence: float | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+        device: str = "cpu",
+    ) -> LabelReport:
+        """Let a trusted teacher answer open questions of the training split; write a manifest.
+
+        It answers in the domains where the trust policy admits it. It can be interrupted; the same call resumes.
+
+        Args:
+            teacher: of the registry; one that answers.
+            to: the manifest, a JSON Lines file.
+            domains: only these.
+            min_confidence: least mean probability of an answer's tokens, 0 to 1.
+            limit: number of questions.
+            dry_run: count only.
+            device: of the teacher.
+
+        Example:
+            >>> project.pseudo_label("reader", "pseudo.jsonl")  # doctest: +SKIP
+        """
+        from kdkit.core.distill.pseudo_labels.label import LabelRequest, write_pseudo_labels
+
+        project, request = self._open(), LabelRequest(tuple(domains), min_confidence, limit)
+        with project.exclusive("kdkit pseudo-label"):
+            done = write_pseudo_labels(
+                project, teacher, Path(to), request, dry_run=dry_run, device=device, reporter=self.reporter
+            )
+        for name, count in done.not_trusted.items():
+            self.reporter.warn(f"domain '{name}': {count} questions skipped, the trust policy does not admit {teacher}")
+        return done
+
+
+def _entry(
+    name: str,
+    source: str | None,
+    loader: str | None,
+    domains: Sequence[str] | None,
+    license: str | None,
+    live: bool,
+    options: Mapping[str, Any] | None,
+) -> tuple[str, dict[str, Any]]:
+    """(short name, fields of the registry entry); ``name`` may be ``distribution:name``."""
+    provider, _, short = name.rpartition(":")
+    fields: dict[str, Any] = {
+        "provider": provider or None,
+        "from": source,
+        "loader": loader,
+        "options": dict(options or {}) or None,
+        "domains": None if domains is None else list(domains),
+        "license": license,
+        "signals": "live" if live else None,
+    }
+    return short, {key: value for key, value in fields.items() if value is not None}

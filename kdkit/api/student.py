@@ -1,0 +1,279 @@
+"""Results of the commands that teach a student and list its versions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdkit.core.base.result import Result, ResultRows, Section, Table
+
+if TYPE_CHECKING:
+    from kdkit.core.distill.cost_estimate import Estimate
+    from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
+    from kdkit.core.distill.promotion import Outcome
+    from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
+    from kdkit.core.project.lineage import CorrectionRecord, Origin
+    from kdkit.core.project.versions import Version, Versions
+
+SHOWN_STEPS = 8
+SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class DistillPlan(Result):
+    """What a run would do, and its cost on this machine."""
+
+    plan: Plan
+    estimate: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan, with ``estimate``."""
+        return {**self.plan.to_json(), "estimate": self.estimate.to_json()}
+
+    def sections(self) -> list[Section]:
+        """Teachers, samples, schedule, cost."""
+        plan, settings = self.plan, self.plan.settings
+        start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
+        parts: list[Section] = [f"Recipe {plan.recipe.name}; {start}", "", self._teachers(), ""]
+        parts.append(f"{plan.fresh} new samples, {plan.replayed} replayed samples")
+        if plan.domains_without_teacher:
+            parts.append(f"No teacher covers: {', '.join(plan.domains_without_teacher)}")
+        if plan.skipped_samples:
+            parts.append(f"{plan.skipped_samples} training samples skipped: no teacher covers them.")
+        if plan.domains_without_rehearsal:
+            parts.append(f"{plan.parent} knows, but no teacher rehearses: {', '.join(plan.domains_without_rehearsal)}")
+        if plan.parent and plan.previous.weight:
+            previous = f"{plan.previous.loss}, weight {plan.previous.weight:g}"
+            parts.append(f"{plan.parent} is used as an extra teacher ({previous})")
+        if plan.correction is not None:
+            parts.append(_correction_line(plan.correction))
+        steps = f"{settings.steps} steps of {plan.batch_size} samples"
+        return [*parts, f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}", "", self.estimate.text()]
+
+    def _teachers(self) -> Section:
+        rows = [
+            (
+                teacher.name,
+                ("new" if teacher.new else "known") + (", live" if teacher.live else ""),
+                teacher.samples,
+                ", ".join(d if w == 1 else f"{d} ({w:.2f})" for d, w in teacher.admitted.items()) or "nothing",
+            )
+            for teacher in self.plan.teachers
+        ]
+        if not rows:
+            return "No loss of the recipe reads a teacher: the student learns from the samples' own texts."
+        return Table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
+
+
+def _correction_line(schedule: CorrectionSchedule) -> str:
+    if not schedule.steps:
+        return "The run ends before the first correction."
+    steps = ", ".join(map(str, schedule.steps[:SHOWN_STEPS])) + (" ..." if len(schedule.steps) > SHOWN_STEPS else "")
+    return (
+        f"Corrected after step {steps}: the student answers {schedule.asked} samples each time, "
+        f"{schedule.asked * len(schedule.steps)} in all; corrector: {schedule.corrector}"
+    )
+
+
+@dataclass(frozen=True)
+class Distillation(Result):
+    """The version that a run made, and what it kept of its parent."""
+
+    outcome: Outcome
+
+    @property
+    def version(self) -> str:
+        """Name of the new version."""
+        return self.outcome.version.name
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is the current version; otherwise it is a refused candidate."""
+        return not self.outcome.version.refused
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the version."""
+        return self.outcome.version.folder
+
+    def to_json(self) -> dict[str, Any]:
+        """Version, scores, retention, time."""
+        lineage = self.outcome.version.lineage.to_json()
+        return {
+            "version": self.version,
+            "promoted": self.promoted,
+            "folder": str(self.folder),
+            "scores": lineage["scores"],
+            "retention": lineage["retention"],
+            "seconds": lineage["training"]["seconds"],
+        }
+
+    def sections(self) -> list[Section]:
+        """The verdict, scores and retention."""
+        from kdkit.core.evaluation.guard import describe_change
+
+        outcome, lineage = self.outcome, self.outcome.version.lineage
+        mean = outcome.evaluation.model("student").means
+        auc = f", AUC {mean['auc']:.3f}" if "auc" in mean else ""
+        scores: list[Section] = [f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"]
+        if lineage.correction:
+            scores.append(f"{_corrected_line(lineage.correction)}: {self.folder / lineage.correction.file}")
+        scores += self._retention()
+        if outcome.verdict is None or outcome.verdict.promoted:
+            return [f"{self.version} is current now", *scores, "next: kdkit evaluate"]
+        return [
+            f"{self.version} is refused: it forgets more than the guard tolerates",
+            *(f"  {describe_change(change)}" for change in outcome.verdict.failed),
+            f"{lineage.parent} stays current",
+            *scores,
+            f"{self.version} is in {self.folder}; to use it anyway: kdkit versions promote {self.version}",
+        ]
+
+    def _retention(self) -> list[Section]:
+        from kdkit.core.evaluation.guard import describe_change
+
+        kept, verdict = self.outcome.retention, self.outcome.verdict
+        if kept is None or verdict is None:
+            return []
+        lines: list[Section] = []
+        if kept.domains:
+            lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
+        if kept.worst is not None and kept.worst not in (*verdict.failed, *verdict.uncertain):
+            lines.append(f"  worst: {describe_change(kept.worst)}")
+        lines += [f"  over its tolerance, within chance: {describe_change(change)}" for change in verdict.uncertain]
+        if kept.not_compared:
+            lines.append(f"NOT MEASURED (no labeled calibration samples): {', '.join(kept.not_compared)}")
+        taught = [domain for domain in kept.new_domains if domain in self.outcome.version.lineage.data.known]
+        return [*lines, f"new domains: {', '.join(taught)}"] if taught else lines
+
+
+def _corrected_line(record: CorrectionRecord) -> str:
+    text = f"{record.corrected} answers were corrected"
+    if not record.fingerprint or not record.corrected:
+        return text
+    rewritten, refused = (sum(getattr(part, name) for part in record.rounds) for name in ("rewritten", "refused"))
+    return f"{text}, {rewritten} in the words of {record.corrector} ({refused} of its answers rejected)"
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One version of the student.
+
+    Attributes:
+        status: ``refused`` is a candidate that the guard kept aside.
+        origin: release that it was pulled from.
+        corrected: answers that were corrected during training; None without correction.
+        accuracy: mean over domains on the calibration split.
+        worst_change: points of the old domain that lost most against the parent.
+        seconds: of training.
+    """
+
+    version: str
+    status: Literal["current", "promoted", "refused"]
+    parent: str | None
+    origin: Origin | None
+    created: str
+    recipe: str
+    teachers: tuple[str, ...]
+    corrected: int | None
+    accuracy: float
+    worst_change: float | None
+    seconds: float
+
+    @classmethod
+    def of(cls, version: Version, current: Version | None) -> VersionRow:
+        """From a version's lineage."""
+        lineage, retention = version.lineage, version.lineage.retention
+        status: Literal["promoted", "refused"] = "refused" if version.refused else "promoted"
+        return cls(
+            version=version.name,
+            status="current" if current and current.name == version.name else status,
+            parent=lineage.parent,
+            origin=version.earlier.origin if version.earlier else None,
+            created=lineage.created,
+            recipe=lineage.recipe.name,
+            teachers=tuple(teacher.name for teacher in lineage.teachers),
+            corrected=lineage.correction.corrected if lineage.correction else None,
+            accuracy=lineage.scores.mean["accuracy"],
+            worst_change=retention.worst.points if retention and retention.worst else None,
+            seconds=lineage.training.seconds,
+        )
+
+
+class VersionList(ResultRows[VersionRow]):
+    """Versions and refused candidates, oldest first."""
+
+    @classmethod
+    def of(cls, versions: Versions) -> VersionList:
+        """All of a project."""
+        current = versions.current()
+        names = sorted([*versions.names(), *versions.candidates()], key=lambda name: int(name[1:]))
+        return cls(tuple(VersionRow.of(versions.get(name), current) for name in names))
+
+    def sections(self) -> list[Section]:
+        """One row per version."""
+        if not self.rows:
+            return ["no version yet: kdkit distill"]
+        headers = ("version", "status", "parent", "recipe", "teachers", "accuracy", "worst change", "seconds")
+        cells = [
+            (
+                row.version,
+                row.status,
+                f"from {row.origin.repository}" if row.origin else row.parent or "-",
+                row.recipe,
+                ", ".join(row.teachers) or "-",
+                f"{100 * row.accuracy:.1f} %",
+                "-" if row.worst_change is None else f"{row.worst_change:+.1f} points",
+                f"{row.seconds:.0f}",
+            )
+            for row in self.rows
+        ]
+        return [
+            Table(headers, cells, "lllllrrr"),
+            "",
+            "accuracy: mean over domains, calibration split; worst change: of the old domain that lost most",
+            *(
+                f"{r.version}: {r.corrected} answers corrected in training"
+                for r in self.rows
+                if r.corrected is not None
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class CurrentVersion(Result):
+    """The version that is current now."""
+
+    version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """``version``."""
+        return asdict(self)
+
+    def sections(self) -> list[Section]:
+        """One line."""
+        return [f"{self.version} is current now"]
+
+
+class AnswerList(ResultRows["SelectedAnswer"]):
+    """Answers to samples, with the chosen one of each."""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One object per sample."""
+        return [row.to_json() for row in self.rows]
+
+    def sections(self) -> list[Section]:
+        """One row per answer; ``*`` marks the chosen one."""
+        cells = [
+            (
+                row.id if number == 0 else "",
+                "*" if number == row.chosen else "",
+                "" if answer.score is None else f"{answer.score:.3f}",
+                "" if answer.confidence is None else f"{answer.confidence:.3f}",
+                " ".join(answer.text.split())[:SHOWN_CHARACTERS],
+            )
+            for row in self.rows
+            for number, answer in enumerate(row.answers)
+        ]
+        return [Table(("sample", "chosen", "score", "confidence", "answer"), cells, "llrrl")]

@@ -1,0 +1,232 @@
+"""Results of the commands that choose teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdkit.core.base.result import Result, ResultRows, Section, Table, format_size
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.listing import TeacherRow
+    from kdkit.core.project.registry.lock import LockedTeacher
+    from kdkit.core.teachers import Addition
+
+SHOWN_DOMAINS = 4
+
+
+@dataclass(frozen=True)
+class TeacherList(ResultRows["TeacherRow"]):
+    """Teachers of the registry, then teachers that can be added.
+
+    Attributes:
+        use: what the project is for; licenses are judged by it.
+        available: only those that can be added, with notes.
+    """
+
+    use: str
+    available: bool
+
+    @classmethod
+    def of(cls, project: Project | None, *, available: bool) -> TeacherList:
+        """Teachers of a project, or without one those of the catalogue."""
+        from kdkit.core.plugin_system.discovery import load_catalogue
+        from kdkit.core.project.registry.listing import available_rows, chosen_rows
+
+        if project is None:
+            return cls(tuple(available_rows(load_catalogue(), "research")), "research", available)
+        chosen, use = chosen_rows(project), project.registry.use
+        others = available_rows(project.catalogue, use, frozenset(row.name for row in chosen))
+        return cls(tuple(others if available else [*chosen, *others]), use, available)
+
+    def to_json(self) -> dict[str, Any]:
+        """``use`` and ``teachers``."""
+        return {"use": self.use, "teachers": super().to_json()}
+
+    def sections(self) -> list[Section]:
+        """One row per teacher, with notes."""
+        chosen, others = ([row for row in self.rows if row.chosen is kind] for kind in (True, False))
+        if self.available:
+            notes = (f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others)
+            return [_teacher_table(others), "", *notes]
+        parts: list[Section] = []
+        if chosen:
+            parts = [f"chosen (use: {self.use})", _teacher_table(chosen), ""]
+            notes_of_chosen = [f"{row.name}: {row.note}" for row in chosen if row.state == "unavailable"]
+            parts += [*notes_of_chosen, ""] if notes_of_chosen else []
+        ready = [row for row in others if row.state == "available"]
+        parts += ["available: kdkit add-teacher NAME", _teacher_table(ready), ""]
+        return [*parts, f"{len(others) - len(ready)} more need a plugin: kdkit teachers --available"]
+
+
+@dataclass(frozen=True)
+class TeacherAddition(Result):
+    """What adding a teacher would download and write.
+
+    Attributes:
+        name: of the teacher.
+        source: where its files come from.
+        loader: that reads them; None where the files decide.
+        sizes: file -> bytes; None where unknown.
+        registry_diff: change to registry.yaml.
+    """
+
+    name: str
+    source: str
+    loader: str | None
+    sizes: Mapping[str, int | None]
+    registry_diff: str
+
+    @classmethod
+    def of(cls, planned: Addition) -> TeacherAddition:
+        """From a planned addition."""
+        chosen = planned.chosen
+        return cls(chosen.name, chosen.source, chosen.loader or None, dict(planned.sizes), planned.diff)
+
+    @property
+    def bytes(self) -> int:
+        """Sum of the known sizes."""
+        return sum(size or 0 for size in self.sizes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "loader": self.loader,
+            "bytes": self.bytes,
+            "files": dict(self.sizes),
+            "registry_diff": self.registry_diff,
+        }
+
+    def sections(self) -> list[Section]:
+        """Files with sizes, then the diff."""
+        files = [(name, "?" if size is None else format_size(size)) for name, size in self.sizes.items()]
+        return [
+            f"would download {format_size(self.bytes)} from {self.source}, check and lock it:",
+            Table(("file", "size"), files, "lr"),
+            "",
+            self.registry_diff.rstrip("\n"),
+        ]
+
+
+@dataclass(frozen=True)
+class TeacherLock(Result):
+    """A teacher that was downloaded, checked and locked.
+
+    Attributes:
+        name: of the teacher.
+        facts: its entry in registry.lock.
+        stated_license: the license in registry.yaml, if any.
+    """
+
+    name: str
+    facts: LockedTeacher
+    stated_license: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of registry.lock with the name."""
+        return {"name": self.name, **self.facts.model_dump(mode="json")}
+
+    def sections(self) -> list[Section]:
+        """One line."""
+        facts = self.facts
+        dims = ", ".join(f"{signal} {dim}" for signal, dim in facts.dims.items()) or "answers, no features"
+        found = f"{facts.license.name} ({facts.license.evidence})" if facts.license else "not stated in its files"
+        license = f"{self.stated_license} (stated in registry.yaml); {found}" if self.stated_license else found
+        commit = f" at {facts.commit[:12]}" if facts.commit else ""
+        size = format_size(sum(file.size for file in facts.files.values()))
+        files = f"{len(facts.files)} file{'s' * (len(facts.files) != 1)}, {size}"
+        return [f"{self.name}: {facts.source}{commit}, {files}; loader {facts.loader}; {dims}; license: {license}"]
+
+
+@dataclass(frozen=True)
+class LockChanges(ResultRows[TeacherLock]):
+    """What ``kdkit lock`` changed.
+
+    Attributes:
+        providers: (kind, name, plugin) of other names that were locked.
+        unchanged: why there was nothing to do; empty otherwise.
+    """
+
+    providers: tuple[tuple[str, str, str], ...]
+    unchanged: str
+
+    def to_json(self) -> dict[str, Any]:
+        """``teachers`` and ``providers``."""
+        return {
+            "teachers": [row.to_json() for row in self.rows],
+            "providers": [{"kind": kind, "name": name, "provider": plugin} for kind, name, plugin in self.providers],
+        }
+
+    def sections(self) -> list[Section]:
+        """One line per change."""
+        lines: list[Section] = [line for row in self.rows for line in row.sections()]
+        lines += [self.unchanged] if self.unchanged else []
+        return lines + [f"{kind} '{name}': from {plugin}" for kind, name, plugin in self.providers]
+
+
+@dataclass(frozen=True)
+class LockCheck(Result):
+    """Differences between registry.yaml, registry.lock and the files of the teachers."""
+
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all agree."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """``ok`` and ``problems``."""
+        return {"ok": self.ok, "problems": list(self.problems)}
+
+    def sections(self) -> list[Section]:
+        """One line per problem, then their number."""
+        return [*self.problems, f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"]
+
+
+@dataclass(frozen=True)
+class RemovedTeacher(Result):
+    """A teacher that was removed from registry.yaml and registry.lock.
+
+    Attributes:
+        name: of the teacher.
+        features: its column in the feature store, which stays.
+    """
+
+    name: str
+    features: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes."""
+        return {"removed": self.name, "features": self.features}
+
+    def sections(self) -> list[Section]:
+        """One line."""
+        return [f"removed '{self.name}'; its features stay in {self.features}"]
+
+
+def _teacher_table(rows: Sequence[TeacherRow]) -> Table:
+    cells = [
+        (
+            row.name,
+            row.state,
+            "/".join("?" if dim is None else str(dim) for dim in dict.fromkeys(row.dims.values())) or "?",
+            shorten(row.domains, SHOWN_DOMAINS),
+            row.license,
+            row.distillation,
+            row.summary or row.source,
+        )
+        for row in rows
+    ]
+    return Table(("teacher", "state", "width", "domains", "license", "distillation", "what"), cells, "llrllll")
+
+
+def shorten(names: Sequence[str], at_most: int) -> str:
+    """The first names and the number of the others."""
+    more = len(names) - at_most
+    return (", ".join(names[:at_most]) + (f", {more} more" if more > 0 else "")) or "-"
