@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.journal import Journal
-from kdkit.testing.endpoint import LocalEndpoint, Reply, local_endpoint
 from tests.conftest import clean_environment
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
 from tests.errors import raises_error
+from tests.local_endpoint import LocalEndpoint, Reply, local_endpoint
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -30,12 +30,12 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.building import build_prepared
 from tests.core.distill.pseudo_labels import project as asking
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import reopened
+from tests.local_endpoint import local_endpoint
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, make
 from tests.toy_project import RECIPE, make_project, open_project
 

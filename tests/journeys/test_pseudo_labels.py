@@ -15,12 +15,12 @@ import pytest
 
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin, clean_environment
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.journeys.test_generating_student import add_vlm, reopened
+from tests.local_endpoint import LocalEndpoint, local_endpoint
 from tests.toy_project import train_teacher
 
 GENERATING = """

@@ -20,10 +20,10 @@ from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.errors import raises_error
+from tests.local_endpoint import local_endpoint
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 from tests.toy_project import make_project, open_project, train_teacher, write_images
 

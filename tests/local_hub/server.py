@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdkit.testing.loopback import serving
 from tests.local_hub import routes
 from tests.local_hub.faults import Cut, Fault, Faults
 from tests.local_hub.http import Connection, Recorded, Refusal
 from tests.local_hub.state import Account, Commit, File, Kind, Repository
 from tests.local_hub.store import Store
 from tests.local_hub.xet import XetStorage
+from tests.loopback import serving
 
 assert routes  # imported for what it registers
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"

@@ -23,8 +23,8 @@ from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, Prepared, distill, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import Reply
 from tests.core.distill.building import build_prepared
+from tests.local_endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it", "It"]

@@ -27,9 +27,9 @@ from kdkit.core.teachers.open import open_teacher, verify
 from kdkit.core.teachers.probe import probe
 from kdkit.plugins.loaders import endpoint_client
 from kdkit.plugins.loaders.endpoint import EndpointTeacher
-from kdkit.testing.endpoint import Fault, LocalEndpoint, Reply, local_endpoint
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import generating_project
+from tests.local_endpoint import Fault, LocalEndpoint, Reply, local_endpoint
 
 KEY = "sk-very-secret"
 

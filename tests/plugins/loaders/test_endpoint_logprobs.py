@@ -32,9 +32,9 @@ from kdkit.plugins.loaders.generating import GeneratingTeacher
 from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogitDistillation
 from kdkit.plugins.losses.tokens.signals import at_temperature
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
-from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.building import build_plan
 from tests.errors import raises_error
+from tests.local_endpoint import LocalEndpoint, local_endpoint
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL, answer_logits, make, picture, sample
 
 K = 5

@@ -26,7 +26,6 @@ from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_answering
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.corrected import (
     BOX,
     EPOCH,
@@ -46,6 +45,7 @@ from tests.core.distill.corrected import (
     write_samples,
 )
 from tests.errors import raises_error
+from tests.local_endpoint import LocalEndpoint, local_endpoint
 from tests.plugins.students.clinkd.tiny import make
 
 

@@ -16,8 +16,8 @@ from kdkit.core.data import load_index
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import LocalEndpoint, Reply
 from tests.journeys.test_generating_student import generating_project, reopened
+from tests.local_endpoint import LocalEndpoint, Reply
 from tests.toy_project import write_images
 from tests.toy_vlm import answer_tokens, told
 

@@ -15,10 +15,10 @@ from kdkit.core.distill.pseudo_labels.correct import CorrectionRequest, write_co
 from kdkit.core.distill.pseudo_labels.review import score_answers
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.project import Project
-from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import add_vlm, reopened
+from tests.local_endpoint import LocalEndpoint, local_endpoint
 from tests.toy_vlm import ToyAnswers, answer_tokens, told
 
 SOME = Sample(id="s", image=Path("s.png"), text="a ct image of mass.", domain="ct")

@@ -21,11 +21,11 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.project.project import Project
-from kdkit.testing.endpoint import LocalEndpoint, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import add_vlm, reopened
+from tests.local_endpoint import LocalEndpoint, local_endpoint
 from tests.plugins.students.clinkd.tiny import SIZES, SMALL
 
 

@@ -15,10 +15,10 @@ from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 from kdkit.core.evaluation.best_of_n.select import BATCH
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
-from kdkit.testing.endpoint import Reply, local_endpoint
 from tests.core.distill.pseudo_labels import project as example
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import add_vlm, generating_project, reopened
+from tests.local_endpoint import Reply, local_endpoint
 from tests.toy_project import train_teacher
 
 

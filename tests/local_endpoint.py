@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 
-from kdkit.testing.loopback import serving
+from tests.loopback import serving
 
 Token = Mapping[str, Any]
 """A token of the protocol: ``token``, ``logprob``, optionally ``bytes`` and ``top_logprobs``."""
