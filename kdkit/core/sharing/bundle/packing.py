@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+import tarfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,15 @@ import kdkit
 from kdkit.core.base.atomic import disk_errors, new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.sharing.bundle import tar
 from kdkit.core.sharing.bundle.contents import PARTS, Item, collect, held_by_author
 from kdkit.core.sharing.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
-from kdkit.core.sharing.bundle.meter import CHUNK, Meter
 from kdkit.core.sharing.bundle.needs import plugin_pins
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 _UNKNOWN = "0" * 64
+_MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,39 @@ def pack(
             _fetch_missing(project, reporter)
         items = collect(project, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
-        size = tar_size(manifest, len(manifest.to_json()))
-        require_space(to.parent, size)
+        require_space(to.parent, tar_size(manifest, len(manifest.to_json())))
         with disk_errors(str(to)), new_file(to) as draft, open(draft, "wb") as out:
             done = _write(out, items, manifest, reporter)
-    return Packed(to, done, size)
+    return Packed(to, done, to.stat().st_size)
+
+
+class Progress:
+    """Reports every megabyte of ``total`` bytes."""
+
+    def __init__(self, label: str, total: int, reporter: Reporter) -> None:
+        self._label, self._reporter, self._total = label, reporter, -(-total // _MB)
+        self._bytes, self._reported = 0, 0
+
+    def add(self, count: int, note: str) -> None:
+        """Another ``count`` bytes of the file ``note``."""
+        self._bytes += count
+        if (done := -(-self._bytes // _MB)) > self._reported:
+            self._reported = done
+            self._reporter.progress(self._label, done, self._total, note)
+
+
+def tar_entry(name: str, size: int, modified: int = 0) -> tarfile.TarInfo:
+    """A plain file of an archive; ``modified`` in seconds since 1970."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, modified, 0o644
+    return info
 
 
 def tar_size(manifest: Manifest, length: int) -> int:
-    """Bytes of the archive, headers and padding included; ``length`` of the manifest itself."""
+    """Bytes of the archive without its padding; ``length`` of the manifest itself."""
     sizes = [(MANIFEST, length), *((file.path, file.size) for file in manifest.files)]
-    return sum(len(tar.header(name, size, 0)) + size + tar.padding(size) for name, size in sizes) + len(tar.END)
+    headers = sum(len(tar_entry(name, size).tobuf(tarfile.GNU_FORMAT)) for name, size in sizes)
+    return headers + sum(size + -size % tarfile.BLOCKSIZE for _, size in sizes) + 2 * tarfile.BLOCKSIZE
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -116,54 +138,65 @@ def _manifest(items: Sequence[Item]) -> Manifest:
 
 
 def _write(out: BinaryIO, items: Sequence[Item], manifest: Manifest, reporter: Reporter) -> Manifest:
-    """A manifest without hashes, the files, and then the manifest again, in its place and of the same length."""
+    """Write a manifest without hashes, the files, and then the manifest in its place: it has the same length."""
     modified = int(datetime.fromisoformat(manifest.created).timestamp())
-    draft = manifest.to_json()
+    draft, files, progress = manifest.to_json(), [], Progress("bundling (MB)", manifest.total, reporter)
     if len(draft) > LARGEST:
-        raise KdkitError("KD-BUNDLE-010", f"{len(items)} files are too many for a bundle")
-    first = tar.header(MANIFEST, len(draft), modified)
-    out.write(first + draft + bytes(tar.padding(len(draft))))
-    files, meter = [], Meter("bundling (MB)", manifest.total, reporter)
-    for item in items:
-        out.write(tar.header(item.path, item.size, modified))
-        digest = hashlib.sha256()
-        for chunk in _chunks(item):
-            digest.update(chunk)
-            out.write(chunk)
-            meter.add(len(chunk), item.path)
-        out.write(bytes(tar.padding(item.size)))
-        files.append(BundledFile(path=item.path, size=item.size, sha256=_as_locked(item, digest.hexdigest())))
-    out.write(tar.END)
+        what = f"{len(items)} files are too many for a bundle"
+        raise KdkitError("KD-BUNDLE-010", what, fix="bundle fewer parts: --with")
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(tar_entry(MANIFEST, len(draft), modified), io.BytesIO(draft))
+        for item in items:
+            sha256 = _add(archive, item, modified, progress)
+            files.append(BundledFile(path=item.path, size=item.size, sha256=_as_recorded(item, sha256)))
     final = manifest.model_copy(update={"files": tuple(files)})
-    out.seek(len(first))
+    out.seek(tarfile.BLOCKSIZE)  # behind its header
     out.write(final.to_json())
     return final
 
 
-def _as_locked(item: Item, found: str) -> str:
+class _Hashed(io.RawIOBase):
+    """A stream that hashes and counts what is read."""
+
+    def __init__(self, source: BinaryIO, item: Item, progress: Progress) -> None:
+        self._source, self._item, self._progress = source, item, progress
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._source.read(size)
+        self.digest.update(chunk)
+        self._progress.add(len(chunk), self._item.path)
+        return chunk
+
+
+def _add(archive: tarfile.TarFile, item: Item, modified: int, progress: Progress) -> str:
+    """Add a file, which must have exactly ``item.size`` bytes; returns its sha256."""
+    try:
+        with io.BytesIO(item.content) if isinstance(item.content, bytes) else open(item.content, "rb") as source:
+            hashed = _Hashed(source, item, progress)
+            size = source.seek(0, io.SEEK_END)
+            source.seek(0)
+            if size == item.size:
+                archive.addfile(tar_entry(item.path, item.size, modified), hashed)
+                size = source.seek(0, io.SEEK_END)
+    except FileNotFoundError:
+        fix = "run the command again"
+        where = str(item.content)
+        raise KdkitError("KD-BUNDLE-012", "no such file", where=where, fix=fix, code=ExitCode.MISSING) from None
+    if size != item.size:
+        raise KdkitError(
+            "KD-BUNDLE-013", "this file changed while it was bundled", where=item.path, fix="run the command again"
+        )
+    return hashed.digest.hexdigest()
+
+
+def _as_recorded(item: Item, found: str) -> str:
     if item.sha256 in ("", found):
         return found
     raise KdkitError(
         "KD-BUNDLE-011",
-        "this file changed since it was locked",
+        "this file changed since its sha256 was recorded",
         where=str(item.content),
-        why=f"registry.lock has sha256 {item.sha256}; the file here has {found}",
-        fix="delete the teacher's folder in .kdkit/artifacts to fetch it again",
+        why=f"registry.lock or the version's manifest has sha256 {item.sha256}; the file here has {found}",
+        fix="a teacher's: delete its folder in .kdkit/artifacts to fetch it again; a version's: pull it again",
     )
-
-
-def _chunks(item: Item) -> Iterator[bytes]:
-    """Exactly ``item.size`` bytes."""
-    left = item.size
-    try:
-        with io.BytesIO(item.content) if isinstance(item.content, bytes) else open(item.content, "rb") as source:
-            while left and (chunk := source.read(min(CHUNK, left))):
-                yield chunk
-                left -= len(chunk)
-            changed = left > 0 or source.read(1) != b""
-    except FileNotFoundError:
-        raise KdkitError("KD-BUNDLE-012", "no such file", where=str(item.content), code=ExitCode.MISSING) from None
-    if changed:
-        raise KdkitError(
-            "KD-BUNDLE-013", "this file changed while it was bundled", where=item.path, fix="run the command again"
-        )

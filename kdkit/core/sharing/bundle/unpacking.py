@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,11 +15,12 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.load import load_registry
-from kdkit.core.sharing.bundle import tar
 from kdkit.core.sharing.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
-from kdkit.core.sharing.bundle.meter import CHUNK, Meter
 from kdkit.core.sharing.bundle.needs import senders
-from kdkit.core.sharing.bundle.packing import require_space, tar_size
+from kdkit.core.sharing.bundle.packing import Progress, require_space, tar_size
+
+CHUNK = 1 << 20
+"""Bytes that are held in memory at a time."""
 
 
 def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Reporter | None = None) -> Manifest:
@@ -92,7 +96,7 @@ def _warn(manifest: Manifest, reporter: Reporter) -> None:
 
 def _opened(archive: Path) -> BinaryIO:
     try:
-        return open(archive, "rb")
+        return _Bounded(io.FileIO(archive))
     except OSError as error:
         raise KdkitError(
             "KD-BUNDLE-018",
@@ -103,16 +107,23 @@ def _opened(archive: Path) -> BinaryIO:
         ) from None
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no header can request much memory: names and extended headers are read whole."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= CHUNK:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
 def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
-    """The first file; and whether the archive has the length that follows from it."""
-    try:
-        name, size = next(tar.members(handle), ("", 0))
-    except tar.BadTar as error:
-        raise _not_a_bundle(archive, str(error)) from None
-    if name != MANIFEST or size > LARGEST:
-        raise _not_a_bundle(archive, f"it does not begin with {MANIFEST}")
-    manifest = parse_manifest(handle.read(size), str(archive))
-    wanted, found = tar_size(manifest, size), archive.stat().st_size
+    """The first file; the archive must have the length that follows from it."""
+    with _tar_errors(archive), tarfile.open(fileobj=handle, mode="r:") as members:
+        first = members.next()
+        if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST:
+            raise _not_a_bundle(archive, f"it does not begin with {MANIFEST}")
+        manifest = parse_manifest(b"".join(_chunks(members, first)), str(archive))
+    wanted, found = tar_size(manifest, first.size), archive.stat().st_size
     if found < wanted:
         raise _cut_off(archive, f"it has {found} of {wanted} bytes")
     handle.seek(0)
@@ -120,42 +131,50 @@ def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
 
 
 def _read_files(handle: BinaryIO, archive: Path, manifest: Manifest, into: Path | None, reporter: Reporter) -> None:
-    """Compare every file with the manifest, writing it below ``into``, if that is given."""
+    """Compare every file with the manifest, and write it below ``into``, if that is given."""
     label = "checking (MB)" if into is None else "unbundling (MB)"
-    expected, meter = {file.path: file for file in manifest.files}, Meter(label, manifest.total, reporter)
-    inside = tar.members(handle)
-    try:
-        next(inside)  # the manifest
-        for name, size in inside:
-            fact = expected.pop(name, None)
+    expected, progress = {file.path: file for file in manifest.files}, Progress(label, manifest.total, reporter)
+    with _tar_errors(archive), tarfile.open(fileobj=handle, mode="r:") as members:
+        members.next()  # the manifest
+        while (member := members.next()) is not None:
+            if not member.isreg() or member.issparse():
+                raise _not_a_bundle(archive, f"{member.name!a} is not a plain file")
+            fact = expected.pop(member.name, None)
             if fact is None:
-                known = any(file.path == name for file in manifest.files)
-                raise _not_a_bundle(archive, f"{name!a} is {'in it twice' if known else 'not in its manifest'}")
-            if size != fact.size:
-                raise _not_a_bundle(archive, f"'{name}' has {size} bytes; its manifest says {fact.size}")
-            _read_file(handle, archive, fact, into, meter)
-    except tar.CutOff as error:
-        raise _cut_off(archive, str(error)) from None
-    except tar.BadTar as error:
-        raise _not_a_bundle(archive, str(error)) from None
+                known = any(file.path == member.name for file in manifest.files)
+                raise _not_a_bundle(archive, f"{member.name!a} is {'in it twice' if known else 'not in its manifest'}")
+            tarfile.data_filter(member, str(into or archive.parent))
+            if member.size != fact.size:
+                raise _not_a_bundle(archive, f"'{fact.path}' has {member.size} bytes; its manifest says {fact.size}")
+            _read_file(_chunks(members, member), archive, fact, into, progress)
     if expected:
         raise _not_a_bundle(archive, f"{len(expected)} files of its manifest are missing: '{next(iter(expected))}'")
 
 
-def _read_file(handle: BinaryIO, archive: Path, fact: BundledFile, into: Path | None, meter: Meter) -> None:
-    digest, left = hashlib.sha256(), fact.size
+def _chunks(members: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    """Exactly the member's bytes."""
+    source = members.extractfile(member)
+    left = member.size
+    while source is not None and left:
+        chunk = source.read(min(CHUNK, left))
+        if not chunk:
+            raise tarfile.ReadError(f"it ends within {member.name!a}")
+        left -= len(chunk)
+        yield chunk
+
+
+def _read_file(
+    chunks: Iterable[bytes], archive: Path, fact: BundledFile, into: Path | None, progress: Progress
+) -> None:
+    digest = hashlib.sha256()
     if into is not None:
         (into / fact.path).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if into is None else open(into / fact.path, "xb") as out:
-        while left:
-            chunk = handle.read(min(CHUNK, left))
-            if not chunk:
-                raise tar.CutOff(f"it ends within '{fact.path}'")
+        for chunk in chunks:
             digest.update(chunk)
             if out:
                 out.write(chunk)
-            left -= len(chunk)
-            meter.add(len(chunk), fact.path)
+            progress.add(len(chunk), fact.path)
     if digest.hexdigest() != fact.sha256:
         raise KdkitError(
             "KD-BUNDLE-019",
@@ -164,6 +183,15 @@ def _read_file(handle: BinaryIO, archive: Path, fact: BundledFile, into: Path | 
             why=f"its manifest has sha256 {fact.sha256}; the bytes have {digest.hexdigest()}",
             fix="copy the bundle again; nothing was unpacked",
         )
+
+
+@contextmanager
+def _tar_errors(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:  # damaged numbers raise Python's own
+        why = "".join(char if char.isprintable() else "?" for char in str(error))
+        raise _not_a_bundle(archive, why) from error
 
 
 def _not_a_bundle(archive: Path, why: str) -> KdkitError:
