@@ -24,7 +24,8 @@ ROOMS = {
     "sharing": "Hub, releases, shared features, bundles",
     "plugins": "everything concrete",
     "testing": "the conformance kit",
-    "cli": "parse, call core, print",
+    "api": "the Python interface: one method per command",
+    "cli": "parse, call the interface, print",
 }
 """Rooms in the order of the arrows, each with its content. The first ten are those of ``kdkit/core``."""
 CORE = tuple(ROOMS)[:10]
