@@ -71,9 +71,14 @@ def index() -> str:
     """The list of all hooks."""
     rows = []
     for hook in HOOKS:
-        content = prose(inspect.getdoc(getattr(hookspecs, hook)) or "").partition(". ")[0].rstrip(".")
+        content = _summary(hook).rstrip(".")
         rows.append(f"| [`{hook}`]({hook}.md) | `{signature(hook).partition(' -> ')[2]}` | {content} |")
     return "\n".join([INTRODUCTION, *rows, "", "```{toctree}", ":hidden:", "", *HOOKS, "```", ""])
+
+
+def _summary(hook: str) -> str:
+    """The first line of its docstring."""
+    return prose((inspect.getdoc(getattr(hookspecs, hook)) or "").partition("\n")[0])
 
 
 def page(hook: str) -> str:
@@ -83,7 +88,7 @@ def page(hook: str) -> str:
     lines = [
         f"# `{signature(hook)}`",
         "",
-        inspect.getdoc(getattr(hookspecs, hook)) or "",
+        _summary(hook),
         "",
         "*This page is generated from the code.* [All hooks](index.md).",
         "",

@@ -1,4 +1,12 @@
-"""What a plugin imports: specs (pure data), protocols (what the objects do), hooks, signals of answers."""
+"""The contract between kdkit and its plugins. Importing it imports no torch.
+
+- specs: frozen data that the hooks of a plugin return, such as :class:`LossSpec`;
+- protocols: the interfaces of the objects behind the specs, such as :class:`Loss`, and the data that they exchange;
+- answers: generated answers, and the keys that teachers and samples use for them.
+
+:mod:`kdkit.core.contracts.hookspecs` declares the hooks, :mod:`kdkit.core.contracts.token_signals` the stored form of
+next-token distributions.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +48,7 @@ from kdkit.core.contracts.protocols import (
     TrustPolicy,
     TrustTable,
 )
-from kdkit.core.contracts.published import (
-    PinnedBase,
-    Published,
-)
+from kdkit.core.contracts.published import PinnedBase, Published
 from kdkit.core.contracts.specs import (
     AlignerSpec,
     Companion,

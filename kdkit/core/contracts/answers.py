@@ -1,4 +1,4 @@
-"""Answers of generating models, and how they are asked for; ``contracts`` is where everybody imports them from."""
+"""Answers of generating models and the settings that generate them. Import from ``kdkit.core.contracts``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError
 
 IMAGE_MARK = "<image>"
-"""Where an image is in the content of one of a sample's ``extra["messages"]``."""
+"""Position of an image in the content of a message in a sample's ``extra["messages"]``."""
 BOX_FAMILY = "box_family"
-"""In the ``extra`` of a sample whose texts hold boxes: the family that wrote them."""
+"""Key in a sample's ``extra``: the coordinate convention of the boxes in its texts."""
 AS_IS = "as-is"
-"""The coordinates of a model that takes texts as the data has them."""
+"""Coordinate convention of a model that reads and writes boxes unconverted."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Decoding:
     """How answers are generated.
 
     Attributes:
-        max_new: tokens of an answer, at most.
-        beams: width of a beam search, which returns its ``beams`` best answers; 1 for greedy decoding.
-        samples: draw this many answers instead; 0 for none.
+        max_new: maximum number of tokens of an answer.
+        beams: beam width; a beam search returns its ``beams`` best answers. 1 is greedy decoding.
+        samples: number of answers to sample instead; 0 for none.
         temperature, top_p: of sampling.
-        seed: of sampling; the same batch of samples then has the same answers.
-        scored: give each token's log-probability too, which costs one more forward pass.
-        batch_size: samples at a time; samples of like length go together.
+        seed: of sampling; equal batches then give equal answers.
+        scored: also return each token's log-probability, at the cost of one forward pass.
+        batch_size: samples per batch; samples of similar length are batched together.
 
     Raises:
-        KdkitError: values that mean nothing.
+        KdkitError: values out of range.
     """
 
     max_new: int = 128
@@ -45,11 +45,13 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if min(self.max_new, self.beams, self.batch_size) < 1 or self.samples < 0:
-            raise KdkitError("KD-API-001", "max_new, beams and batch_size must be at least 1, samples at least 0")
-        if self.samples and self.beams > 1:
             raise KdkitError(
-                "KD-API-002", "answers come from a beam search or from sampling, not both", fix="leave one of them out"
+                "KD-API-001",
+                "max_new, beams and batch_size must be at least 1, samples at least 0",
+                fix="correct the value",
             )
+        if self.samples and self.beams > 1:
+            raise KdkitError("KD-API-002", "beams and samples exclude each other", fix="leave one of them out")
         if not (self.temperature > 0 and 0 < self.top_p <= 1):
             raise KdkitError(
                 "KD-API-003", "temperature must be above 0, top_p in (0, 1]", fix="samples: 0 is greedy decoding"
@@ -62,13 +64,12 @@ class Decoding:
 
 
 SETTINGS = "settings"
-"""Key of the identity of a teacher that says itself what of a file of settings changes its answers: the file's name.
-Its hash is locked and checked like any other, and is no part of the fingerprint."""
+"""Key in a teacher's identity: the name of its settings file. The identity lists the settings that change answers, so
+the file's hash is locked and checked but is not part of the fingerprint."""
 LOGPROBS, OWN_ANSWERS = "logprobs", "own answers"
-"""Key and value in the identity of a teacher that has signals for its own answers only: a served model. Its column
-holds rows for those answers that have become samples."""
+"""Key and value in the identity of a teacher that has signals for its own answers only, such as a served model."""
 TOP_LOGPROBS = "top_logprobs"
-"""Key in the ``extra`` of a sample that such a teacher prepares: :attr:`Answer.top_logprobs` of its answer."""
+"""Key in a sample's ``extra``: the :attr:`Answer.top_logprobs` of the answer that became the sample."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Answer:
     """One generated answer.
 
     Attributes:
-        text: up to the end token; ``ids``: its tokens, with the end token unless it was cut at ``max_new``; empty
-            where a server keeps them to itself.
-        log_probs: of every token given those before it, at temperature 1; empty unless asked for.
-        top_logprobs: JSON from which a teacher with signals for its own answers computes these later, or None.
+        text: up to the end token.
+        ids: its tokens, with the end token unless it was cut at ``max_new``; empty if a server does not return them.
+        log_probs: log-probability of each token given the tokens before it, at temperature 1; empty if not requested.
+        top_logprobs: JSON from which the teacher later computes the signals of this answer, or None.
     """
 
     text: str
@@ -89,5 +90,5 @@ class Answer:
 
     @property
     def confidence(self) -> float | None:
-        """Mean probability of the tokens, in [0, 1]; None where it is not known."""
+        """Mean probability of the tokens, in [0, 1]; None if unknown."""
         return sum(map(exp, self.log_probs)) / len(self.log_probs) if self.log_probs else None

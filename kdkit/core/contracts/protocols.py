@@ -1,4 +1,4 @@
-"""Protocols: what the objects of plugins do. Importing them imports no torch.
+"""Protocols of plugin objects, and the data that they exchange. Import from ``kdkit.core.contracts``.
 
 Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
 """
@@ -31,14 +31,14 @@ class Sample:
     """One image with its text.
 
     Attributes:
-        id: stable and unique in the project; the key of everything that is cached.
-        image: the file to decode.
+        id: stable and unique in the project; cache key.
+        image: the image file.
         text: the caption.
-        domain: what trust and forgetting are measured on (a modality, or a data set).
-        label: the class, where known; zero-shot evaluation and trust use samples that have one.
-        split: ``train`` teaches, ``calibration`` decides trust, ``test`` reports.
-        origin: ``file:line`` (or the file itself), for error messages.
-        extra: what a family needs beyond this (boxes, a conversation, a task name).
+        domain: unit of trust and forgetting (a modality or a data set).
+        label: the class, if known; zero-shot evaluation and trust use labeled samples only.
+        split: ``train`` for training, ``calibration`` for trust, ``test`` for reports.
+        origin: ``file:line`` or the file, for error messages.
+        extra: data for specific families (boxes, a conversation, a task name).
     """
 
     id: str
@@ -56,9 +56,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SignalSpec:
-    """One array that a teacher gives per sample: a column of the feature store.
+    """One named array per sample, stored in a teacher's column of the feature store.
 
-    ``shape`` is that of one row: ``(512,)`` for pooled features, ``(tokens, k)`` for top-k answer logits.
+    ``shape`` is the shape of a row: ``(512,)`` for pooled features, ``(tokens, k)`` for top-k answer logits.
     """
 
     name: str
@@ -68,31 +68,31 @@ class SignalSpec:
 
 @runtime_checkable
 class SignalSource(Protocol):
-    """What extraction needs from a teacher of any kind, pooled features and token logits alike."""
+    """A teacher with any signals: pooled features, token logits, ..."""
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]: ...
 
     def identity(self) -> Mapping[str, str]:
-        """What changes the signal besides the weights: preprocessing, tokenizer, text template."""
+        """Everything besides the weights that changes the signals: preprocessing, tokenizer, text template."""
 
     def prepare(self, image: Image, sample: Sample) -> Any:
-        """The CPU work for one sample; called from several threads. ``image`` is RGB."""
+        """CPU work for one sample; called from several threads. ``image`` is RGB."""
 
     def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
-        """Signal name -> (B, *shape), for ``items`` made by :meth:`prepare`. No gradient, eval mode, no random
-        numbers; where the teacher is live, in a thread beside the one that trains."""
+        """Signal name -> (B, *shape), for ``items`` from :meth:`prepare`. No gradient, eval mode, deterministic. A live
+        teacher runs in a thread beside training."""
 
 
 @runtime_checkable
 class DualEncoder(Protocol):
-    """A CLIP-style model: teacher, or the student at evaluation. Features are NOT normalized."""
+    """A CLIP-style model: a teacher, or the student at evaluation. Features are NOT normalized."""
 
     @property
     def embed_dim(self) -> int: ...
 
     def identity(self) -> Mapping[str, str]:
-        """What changes the features besides the weights: preprocessing and tokenizer."""
+        """Everything besides the weights that changes the features: preprocessing and tokenizer."""
 
     def preprocess(self, image: Image) -> Tensor:
         """RGB image -> (3, H, W) float32, deterministic; called from several threads."""
@@ -101,7 +101,7 @@ class DualEncoder(Protocol):
         """(B, 3, H, W) -> (B, D)."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """B strings -> (B, D). Longer texts than the context are truncated."""
+        """B strings -> (B, D). Texts longer than the context are truncated."""
 
 
 Teacher = DualEncoder | SignalSource
@@ -111,63 +111,62 @@ Teacher = DualEncoder | SignalSource
 
 
 class Student(Protocol):
-    """The one model being trained; in practice an ``nn.Module``.
+    """The model being trained, an ``nn.Module``.
 
-    ``forward`` maps prepared inputs to named outputs; heads and losses find them by name, and a teacher's
-    signal of the same name is what an output is compared with (``image`` and ``text`` for dual encoders).
-    Generating students give ``answer_hidden`` (B, A, H), the states that predict an answer's A tokens,
-    ``answer_ids`` (B, A) int64, -100 after the end, and ``output_embedding`` (V, H), a parameter: losses make
-    logits of them a part at a time.
+    ``forward`` maps prepared inputs to named outputs. Losses compare an output with the teacher signal of the same
+    name (``image`` and ``text`` for dual encoders). Generating students return ``answer_hidden`` (B, A, H), the states
+    that predict an answer's A tokens; ``answer_ids`` (B, A) int64, -100 after the end; and ``output_embedding`` (V, H),
+    a parameter. Losses compute logits from these in chunks.
     """
 
     @property
     def outputs(self) -> Mapping[str, int]:
-        """Output name -> width D, of those to which a head can be attached."""
+        """Output name -> width D, for outputs that can have a head."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """JSON-able; ``factory(**config)`` makes the same architecture again."""
+        """JSON-able; ``factory(**config)`` makes the same architecture."""
 
     def identity(self) -> Mapping[str, str]:
-        """What changes its prepared inputs: preprocessing and tokenizer."""
+        """Everything that changes its prepared inputs: preprocessing and tokenizer."""
 
     def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
-        """One sample's inputs on the CPU, equal shapes for all samples; deterministic, thread-safe."""
+        """Inputs of one sample, on the CPU, of equal shape for all samples; deterministic, thread-safe."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Stacked inputs -> outputs (B, ..., D); a dual encoder's with the scalar ``logit_scale``, exponentiated.
+        """Stacked inputs -> outputs (B, ..., D). A dual encoder adds the scalar ``logit_scale``, exponentiated.
 
-        Rows are gathered over processes, so their shapes must not depend on the batch; an ``nn.Parameter`` among
-        the outputs is handed to the losses as it is.
+        Rows are gathered over ranks, so their shapes must not depend on the batch. An ``nn.Parameter`` among the
+        outputs is passed to the losses unchanged.
         """
 
     def save(self, folder: Path) -> None:
-        """Write everything that stock libraries and the spec's ``loader`` need, offline, no pickle."""
+        """Write all files that stock libraries and the spec's ``loader`` need, without pickle."""
 
 
 @runtime_checkable
 class Answering(Protocol):
-    """A model that answers questions about images: a generating student at evaluation, a teacher of pseudo-labels."""
+    """A model that answers questions about images: a generating student, or a teacher of pseudo-labels."""
 
     def answer(
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
     ) -> Sequence[Sequence[Answer]]:
-        """``decoding.answers`` answers to each sample, the likeliest first (drawn ones as they were drawn).
+        """``decoding.answers`` answers to each sample, most likely first; sampled answers are unordered.
 
         Args:
             images: the first image of each sample, RGB.
-            samples: their ``extra["messages"]`` are answered; their own texts are not looked at.
+            samples: their ``extra["messages"]`` are answered; their ``text`` is ignored.
             decoding: greedy by default.
         """
 
 
 @runtime_checkable
 class ChecksAnswers(Protocol):
-    """A generating student, or teacher, that knows without the image which samples it cannot be taught, or asked."""
+    """A generating model that can check samples without decoding their images."""
 
     def check_answer(self, sample: Sample) -> None:
-        """Raise ``KdkitError``, naming the sample, for an answer that ``prepare`` would refuse; what needs the image
-        passes."""
+        """Raise ``KdkitError``, naming the sample, if ``prepare`` would reject its answer. Checks that need the image
+        are left to ``prepare``."""
 
 
 # ------------------------------------------------------------------------- losses and aligners
@@ -179,13 +178,12 @@ class TeacherView:
 
     Attributes:
         name: the teacher.
-        weight: (B,) trust, >= 0; 0 where the teacher has no signal or may not teach. ``target`` rows with
-            weight 0 are zeros and must not influence the loss.
-        target: signal name -> (B, D_t), or (B, A, D_t) with a row per token of an answer, after target normalization
-            (and alignment, in a shared space); a signal that no student output is named after (token logits, ids) as
-            it is in the store, (B, *shape).
-        student: the student's outputs in the same space as the ``target`` of the same name (through this
-            teacher's heads).
+        weight: (B,) trust, >= 0; 0 where the teacher has no signal or must not teach. ``target`` rows of weight 0
+            are zeros and must not influence the loss.
+        target: signal name -> (B, D_t), or (B, A, D_t) with a row per answer token, after target normalization and
+            (in a shared space) alignment. Signals without a student output of that name (token logits, ids) are
+            unchanged: (B, *shape).
+        student: the student's outputs, projected by this teacher's heads into the space of ``target``.
     """
 
     name: str
@@ -195,20 +193,20 @@ class TeacherView:
 
 
 def _whole(x: Tensor) -> Tensor:
-    """The total where the samples are the whole batch."""
+    """The total if this rank has the global batch."""
     return x
 
 
 @dataclass(frozen=True, slots=True)
 class LossInput:
-    """What a loss sees: the whole batch over all processes; of one that is a sum over samples, this process's share.
+    """Input of a loss: the global batch, or, for ``per_sample`` losses, this rank's shard.
 
     Attributes:
-        student: the student's own outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
+        student: the student's outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
         teachers: one view per teacher of the run.
-        domain: (B,) int64 index of each sample's domain.
-        total: for losses with ``per_sample`` in their spec: a number () of these samples -> that of the whole batch,
-            without gradient, to divide by. Every call of the loss asks equally often, whatever the samples are.
+        domain: (B,) int64 domain index of each sample.
+        total: for ``per_sample`` losses: sums a scalar () of this shard over all ranks, without gradient, for the
+            denominator. It is a collective operation: call it equally often for every batch.
     """
 
     student: Mapping[str, Tensor]
@@ -218,13 +216,13 @@ class LossInput:
 
 
 class Loss(Protocol):
-    """An ``nn.Module`` whose ``forward`` returns a scalar; 0 (with a graph) when no row has weight."""
+    """An ``nn.Module``; ``forward`` returns a scalar, which is 0 with a graph if all weights are 0."""
 
     def __call__(self, batch: LossInput) -> Tensor: ...
 
 
 class Aligner(Protocol):
-    """Maps a teacher's space to another and back; an ``nn.Module`` whose ``state_dict`` is all of it."""
+    """Maps a teacher's feature space to another and back; an ``nn.Module`` with its whole state in ``state_dict``."""
 
     def fit(self, features: Mapping[str, Tensor], anchor: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> None:
         """Fit on paired rows: signal name (``image``, ``text``) -> (N, in_dim); ``anchor`` (N, out_dim)."""
@@ -233,43 +231,43 @@ class Aligner(Protocol):
         """(B, in_dim) -> (B, out_dim) for the signal ``name``."""
 
     def decode(self, name: str, z: Tensor) -> Tensor:
-        """(B, out_dim) -> (B, in_dim), the best reconstruction it has."""
+        """(B, out_dim) -> (B, in_dim), the best reconstruction."""
 
 
 class RopeVariant(Protocol):
-    """A rotary design for one tower of a vision-language student: where tokens are, and what turns with which axis.
+    """A rotary position design for one tower of a vision-language student: token positions and frequencies per axis.
 
-    Rotary plane ``f`` of a token at position ``p`` (axes,) turns by ``sum over axes a of p[a] * frequencies[a, f]``.
-    In a language tower text counts on by one, and text alone is 1-D RoPE: 0, 1, 2, ... on every axis; the columns of
-    ``frequencies`` add up to those of 1-D RoPE.
+    Rotary plane ``f`` of a token at position ``p`` (axes,) is rotated by ``sum over axes a of p[a] * frequencies[a,
+    f]``. In a language tower each text token advances by one, so a text without images has 1-D RoPE's positions 0, 1,
+    2, ... on every axis. The columns of ``frequencies`` sum to 1-D RoPE's frequencies.
     """
 
     @property
     def tower(self) -> Literal["language", "vision"]:
-        """Where it belongs: positions of all tokens, or of one image's patches."""
+        """The tower: ``language`` positions all tokens, ``vision`` the patches of one image."""
 
     @property
     def trainable(self) -> bool:
-        """Whether the frequencies are parameters, of each layer and head, that start at :attr:`frequencies`."""
+        """Frequencies are parameters of each layer and head, initialized by :meth:`frequencies`."""
 
     def positions(self, modality: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
-        """Positions of one sequence, without padding; a pure function.
+        """Positions of one sequence without padding; a pure function.
 
         Args:
-            modality: (S,) 0 for text and 1 for image tokens. Image tokens come in the order of ``grids`` and
-                row by row; two images may touch.
+            modality: (S,) 0 for text and 1 for image tokens. Image tokens are in the order of ``grids``, row by row;
+                images may be adjacent.
             grids: (t, h, w) of each image, in tokens of this tower (merged patches in a language tower).
 
         Returns:
-            (axes, S), int64 or, where positions may be broken numbers, float64: one of both for all sequences.
+            (axes, S), int64, or float64 if positions may be fractional; the same dtype for all sequences.
 
         Raises:
-            KdkitError: when the image tokens are not those of ``grids``.
+            KdkitError: the image tokens do not match ``grids``.
         """
 
     def frequencies(self, inverse: Tensor, heads: int = 1) -> Tensor:
-        """``inverse`` (F,), 1-D RoPE's falling frequencies of a head of width 2F -> (axes, F) float32, in radians
-        per step; (axes, heads, F) where heads differ."""
+        """``inverse`` (F,), 1-D RoPE's decreasing frequencies of a head of width 2F -> (axes, F) float32, in radians
+        per step; (axes, heads, F) if heads differ."""
 
 
 # --------------------------------------------------------------------------- trust, evaluation
@@ -277,12 +275,12 @@ class RopeVariant(Protocol):
 
 @dataclass(frozen=True)
 class TrustTable:
-    """Zero-shot accuracy of teachers on the calibration split; all in [0, 1], NaN where not measured.
+    """Accuracy of teachers on the calibration split; values in [0, 1], NaN if not measured.
 
     Attributes:
         teachers, domains: names of rows and columns.
         accuracy, lower, upper: (T, M) point estimate and two-sided confidence bounds.
-        count: (M,) calibration samples; ``chance``: (M,) accuracy of guessing.
+        count: (M,) number of calibration samples; ``chance``: (M,) accuracy at chance level.
         level: the confidence level of the bounds.
     """
 
@@ -297,11 +295,11 @@ class TrustTable:
 
 
 TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]
-"""Scores -> weights (T, M) in [0, 1]; 0 means: may not teach there."""
+"""Accuracies -> weights (T, M) in [0, 1]; with weight 0 a teacher does not teach that domain."""
 
 
 class ModelFeatures(Protocol):
-    """Features of one model for evaluation, cached (a teacher) or live (the student)."""
+    """Features of one model for evaluation: stored (teacher) or computed (student)."""
 
     @property
     def name(self) -> str: ...
@@ -314,23 +312,22 @@ class ModelFeatures(Protocol):
 
 
 class ModelAnswers(Protocol):
-    """Answers of one model for evaluation, cached (a teacher) or live (the student)."""
+    """Answers of one model for evaluation: stored (teacher) or generated (student)."""
 
     @property
     def name(self) -> str: ...
 
     def answer(self, samples: Sequence[Sample]) -> Sequence[str]:
-        """One text per sample: the answer to its ``extra["messages"]``; its own text is the reference."""
+        """One answer per sample, to its ``extra["messages"]``; ``sample.text`` is the reference."""
 
 
 @dataclass(frozen=True)
 class DomainScore:
-    """One model on one domain. Metrics in [0, 1]; ``intervals`` are (low, high) at ``level``.
+    """Score of one model on one domain. Metrics are in [0, 1]; ``intervals`` are (low, high) at ``level``.
 
-    ``outcomes`` holds, for each metric that is a mean over samples, the value of every sample (N,) in the order
-    of ``ids``: what two models are compared on sample by sample. One of the name ``similarity``, where there is one,
-    is what corrections go by in the place of ``accuracy``: how near an answer is, not whether it is a hit. ``notes``
-    says what a reader must know.
+    ``outcomes`` holds the value of every sample (N,), in the order of ``ids``, for each metric that is a mean over
+    samples; paired comparisons of two models use it. Corrections use the outcome ``similarity`` if present, else
+    ``accuracy``. ``notes`` are remarks for the reader.
     """
 
     domain: str
@@ -347,10 +344,10 @@ class EvaluationTask(Protocol):
     """Scores a model on samples."""
 
     def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
-        """One score per domain that has what the task needs (zero-shot: at least two labels).
+        """One score per domain that the task can score (zero-shot: at least two labels).
 
         Args:
-            view: a :class:`ModelFeatures` or an :class:`ModelAnswers`, as the task's spec says that it ``reads``.
+            view: a :class:`ModelFeatures` or a :class:`ModelAnswers`, according to ``reads`` of the task's spec.
         """
 
 
@@ -358,20 +355,20 @@ class EvaluationTask(Protocol):
 
 
 class Reporter(Protocol):
-    """Where core says what it is doing; the terminal is the CLI's business."""
+    """Receives messages and progress; the CLI prints them."""
 
     def say(self, text: str) -> None:
-        """One line for people."""
+        """One line of information."""
 
     def warn(self, text: str) -> None:
-        """One line that must not be missed."""
+        """One line of warning."""
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Called often; ``done == total`` ends the bar."""
+        """Called frequently; ``done == total`` ends the bar."""
 
 
 class Silent:
-    """The default reporter."""
+    """The default reporter; it discards everything."""
 
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...

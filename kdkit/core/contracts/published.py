@@ -24,7 +24,7 @@ class PinnedBase:
 
 @dataclass(frozen=True)
 class Published:
-    """What the ``publisher`` of a student's family made of a saved student, in a folder for a repository.
+    """Result of a family's ``publisher``: a student written into a folder for a repository.
 
     Before anything is published, each library's ``lines`` and ``probes`` run one after the other, in a process without
     network. What the probe computes must equal what the student computes.

@@ -1,7 +1,4 @@
-"""Specs: what plugins declare. Frozen, pure data; ``contracts`` is where everybody imports them from.
-
-A spec names its factory as ``"package.module:callable"``, which is imported only when the object is needed.
-"""
+"""Specs: frozen data that plugins declare. Import from ``kdkit.core.contracts``."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every family declares. ``name`` matches ``[a-z0-9][a-z0-9._-]*``."""
+    """Fields of every spec. ``name`` matches ``[a-z0-9][a-z0-9._-]*``."""
 
     name: str
-    """What registries and recipes write; ``distribution:name`` where several distributions have it."""
+    """Name in registries and recipes; ``distribution:name`` if several distributions provide it."""
     summary: str
     """One line, for lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactorySpec(Spec):
-    """A spec whose object is made by ``factory``, an import string ``"package.module:callable"``."""
+    """A spec with a factory for its object."""
 
     factory: str
-    """Imported when the object is needed, and not before."""
+    """Import string ``"package.module:callable"``; imported on first use."""
     options: Options = field(default_factory=dict)
     """Defaults of the factory's keyword arguments; a recipe or the registry may override them."""
 
@@ -52,60 +49,60 @@ class LoaderSpec(FactorySpec):
     """How a folder of files becomes a teacher: ``factory(folder: Path, **options) -> Teacher``."""
 
     marks: tuple[str, ...] = ()
-    """File names by which a folder of this kind is recognized, e.g. ``my_model.json``."""
+    """File names that identify a folder of this kind, e.g. ``my_model.json``."""
     model_types: tuple[str, ...] = ()
-    """Values of ``model_type`` in a folder's ``config.json`` by which it is recognized too, whatever its marks."""
+    """Values of ``model_type`` in ``config.json`` that identify a folder of this kind without any mark."""
     asks_network: bool = False
-    """Whether its teachers send samples to an address that the folder names; only a ``local:`` folder may then."""
+    """Its teachers send samples to an address in the folder; such a folder must be ``local:``."""
     companions: str = ""
-    """Import string: ``companions(folder: Path) -> Iterator[Companion]`` yields what a fetched folder lacks. kdkit puts
-    each companion in place before it asks for the next."""
+    """Import string: ``companions(folder: Path) -> Iterator[Companion]`` yields files that a fetched folder lacks.
+    kdkit adds each companion before it requests the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSpec(Spec):
-    """The facts of a published teacher. Everything here shows in ``kdkit teachers`` without loading it."""
+    """Facts about a published teacher. ``kdkit teachers`` shows them without loading the teacher."""
 
     source: str
     """``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR`` (files inside an installed package)."""
     loader: str
-    """Name of a loader; empty while no plugin provides the architecture (then ``unavailable`` says so)."""
+    """Name of a loader; empty if no plugin provides the architecture (see ``unavailable``)."""
     options: Options = field(default_factory=dict)
-    """The loader's, over its own defaults."""
+    """Options of the loader."""
     image_dim: int | None = None
     """Width of an image's features."""
     text_dim: int | None = None
     """Width of a text's features."""
     image_size: int | None = None
-    """Pixels, height and width alike."""
+    """Height and width in pixels."""
     context_length: int | None = None
     """Tokens; longer texts are truncated."""
     domains: tuple[str, ...] = ()
-    """Domains for which it was made, as its authors say; trust is measured, not taken from here."""
+    """Domains that its authors name; trust is measured and does not depend on them."""
     license: str = "unknown"
     """SPDX, or the name that the Hub uses."""
     distillation: Distillation = "unknown"
-    """Whether training a student on its outputs is allowed, and why the license says so in ``notes``."""
+    """Whether its license allows training a student on its outputs; ``notes`` gives the reason."""
     gated: bool = False
-    """Whether the Hub asks to accept terms first."""
+    """The Hub requires accepting terms before download."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Other repositories a working folder needs, e.g. ``{"text": "hf:ORG/TEXT-TOWER"}``."""
     paper: str = ""
-    """Where it is described."""
+    """Link to its paper."""
     notes: str = ""
-    """What else a reader of ``kdkit teachers`` should know."""
+    """Further information for ``kdkit teachers``."""
     unavailable: str = ""
-    """Why no loader can make it yet; empty when one can."""
+    """Why no loader supports it yet; empty if one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSpec(FactorySpec):
-    """``factory(**config) -> Student`` makes a new one, ``loader(folder: Path) -> Student`` reads a saved one."""
+    """``factory(**config) -> Student`` makes a new student, ``loader(folder: Path) -> Student`` loads a saved one."""
 
     loader: str
-    """Import string; reads the folder that the student's ``save`` wrote."""
+    """Import string; loads a folder written by ``Student.save``."""
     task: str = "zero-shot"
-    """Name of the evaluation task that trust, the guard, retention and ``kdkit evaluate`` judge models by."""
+    """Name of the evaluation task for trust, guard, retention and ``kdkit evaluate``."""
     publisher: str = ""
     """Import string of the function that lays a saved student out for stock libraries:
     ``publisher(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published``. ``folder``
@@ -121,17 +118,17 @@ class AlignerSpec(FactorySpec):
 
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(FactorySpec):
-    """``factory(**options) -> Loss`` (an ``nn.Module``: its parameters are trained and checkpointed)."""
+    """``factory(**options) -> Loss``, an ``nn.Module``; its parameters are trained and checkpointed."""
 
     signals: tuple[str, ...] = ("image", "text")
-    """The teachers' signals that it reads; a recipe's batches hold those of its losses. Empty: it needs no teacher
-    and learns from the samples themselves."""
+    """Teacher signals that it reads; batches hold the signals of all losses of the recipe. Empty for a supervised loss,
+    which needs no teacher."""
     per_sample: bool = False
-    """Whether it is a sum over samples, divided by ``LossInput.total`` of something: each of several processes then
-    computes its own samples' share, where it would compute the whole batch's."""
+    """It is a sum over samples, divided by a ``LossInput.total``. Each rank then computes its own samples only; other
+    losses compute the gathered global batch on every rank."""
     same_tokens: bool = False
-    """Whether it compares student and teacher at the same tokens of an answer, so that a teacher with another tokenizer
-    is told of, or refused, before it is asked."""
+    """It compares student and teacher token by token, so kdkit rejects teachers with another tokenizer before
+    extraction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +151,7 @@ class TaskSpec(FactorySpec):
     """``factory(**options) -> EvaluationTask``."""
 
     reads: Literal["features", "answers"] = "features"
-    """What it scores: ``features`` (its factory then takes ``prompts`` too) or ``answers``."""
+    """Input of the task: ``features`` (its factory also takes ``prompts``) or ``answers``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,4 +159,4 @@ class RecipeSpec(Spec):
     """A named recipe: a YAML file inside a package, ``"package.module:file.yaml"``."""
 
     resource: str
-    """The file; what it may say is in docs/reference/recipes.md."""
+    """The file; docs/reference/recipes.md describes its keys."""

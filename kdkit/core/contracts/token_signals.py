@@ -1,8 +1,8 @@
-"""A generating model's next-token distributions as they are stored: its k likeliest tokens, and the mass of all others.
+"""Stored next-token distributions of a generating model: the k most likely tokens, and the mass of the others.
 
-Log probabilities at temperature 1, because these are exact in float16 where it matters (near 0). At a
-temperature T the distribution is p^(1/T), normalized; the k tokens' part follows from what is stored, the
-rest's does not, so its log mass is stored for each of :data:`TEMPERATURES`.
+Values are log-probabilities at temperature 1, which float16 represents accurately near 0. At temperature T the
+distribution is p^(1/T), normalized. The stored top k gives its part at any T; the tail's log mass is stored for each of
+:data:`TEMPERATURES`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from kdkit.core.contracts import Sample, SignalSpec
 
 TEMPERATURES = (0.5, 1.0, 2.0)
 NEVER = -1e4
-"""The log probability of a class that cannot be."""
+"""Log-probability of an impossible class."""
 NOT_KNOWN = 100.0
-"""A tail that nobody knows; a log mass at these temperatures is below log V."""
+"""Marks an unknown tail; a log mass at these temperatures is below log V."""
 NO_TOKEN = -100
-"""In the place of a token's id after the end of an answer."""
+"""Token id after the end of an answer."""
 NAMED = 64
-"""Likeliest tokens that are named, by default: 394 bytes a token."""
+"""Default k: 394 bytes per token."""
 CHUNK = 128
-"""Tokens whose logits exist at one time."""
+"""Tokens per chunk of logits."""
 HIDDEN, TOKENS, EMBEDDING = "answer_hidden", "answer_ids", "output_embedding"
-"""What a generating student gives: (B, A, H); (B, A), negative after the end; (V, H)."""
+"""Outputs of a generating student: (B, A, H); (B, A), negative after the end; (V, H)."""
 
 
 @runtime_checkable
 class SplitsAnswers(Protocol):
-    """A generating student or teacher that knows, without the image, into which tokens it splits an answer."""
+    """A generating model that can tokenize an answer without the image."""
 
     def answer_tokens(self, sample: Sample) -> Sequence[int] | None:
-        """Ids as in ``tokens``, up to the end; None where it takes the image, or cannot be taught the answer."""
+        """Ids as in ``tokens``, up to the end; None if they depend on the image, or the answer is invalid."""
 
 
 class TopK(NamedTuple):
-    """``ids`` (N, k) int32, ``log_p`` (N, k) falling, ``tail`` (N, 3) log sum over the rest of p^(1/T)."""
+    """``ids`` (N, k) int32; ``log_p`` (N, k), decreasing; ``tail`` (N, 3), log sum of p^(1/T) over the other tokens."""
 
     ids: Tensor
     log_p: Tensor
@@ -56,10 +56,10 @@ def compress(logits: Tensor, k: int) -> TopK:
 
 
 def tail_of(log_p: Tensor) -> Tensor:
-    """(N, 3) of which nothing is known but ``log_p`` (N, k), falling: what a server tells.
+    """Tail (N, 3) given only the top ``log_p`` (N, k), decreasing, as a server returns them.
 
-    At temperature 1 it is the rest of the mass. At 0.5 it is the most that it can be: each of the others is at most as
-    likely as the last of the k, so that their sum of p^2 is at most the mass times that. At 2 there is no such bound:
+    At temperature 1 it is the remaining mass. At 0.5 it is an upper bound: each other token is at most as likely as the
+    last of the k, so the sum of p^2 is at most the mass times that probability. At 2 there is no bound:
     :data:`NOT_KNOWN`.
     """
     rest = (1 - log_p.exp().sum(-1)).clamp(min=0).log().clamp(min=NEVER)
@@ -67,7 +67,7 @@ def tail_of(log_p: Tensor) -> Tensor:
 
 
 def token_specs(places: int, k: int) -> tuple[SignalSpec, ...]:
-    """The signals of answers of at most ``places`` tokens: 4 + 6 k + 6 bytes a token."""
+    """Signals of answers of at most ``places`` tokens: 4 + 6 k + 6 bytes per token."""
     return (
         SignalSpec("tokens", (places,), "int32"),
         SignalSpec("topk_ids", (places, k), "int32"),
@@ -78,11 +78,11 @@ def token_specs(places: int, k: int) -> tuple[SignalSpec, ...]:
 
 @torch.no_grad()
 def token_signals(outputs: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    """What a generating student's outputs say of B answers, (B, *shape) of :func:`token_specs`, on the CPU.
+    """Signals of B answers, (B, *shape) of :func:`token_specs`, from the outputs of a generating student; on the CPU.
 
-    ``tokens`` (B, A) are the ids of the answers and -100 after the end; ``topk_ids`` (-100 there) and ``topk`` (B, A,
-    k) the likeliest tokens and their log probabilities; ``tail`` (B, A, 3) the log mass of all others. Logits exist
-    for :data:`CHUNK` tokens at a time.
+    ``tokens`` (B, A) are the ids of the answers, -100 after the end. ``topk_ids`` (-100 there) and ``topk`` (B, A, k)
+    are the most likely tokens and their log-probabilities; ``tail`` (B, A, 3) is the log mass of the others. Logits are
+    computed in chunks of :data:`CHUNK` tokens.
     """
     ids, embedding = outputs[TOKENS], outputs[EMBEDDING]
     known = ids >= 0
