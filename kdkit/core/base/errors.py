@@ -1,4 +1,4 @@
-"""The one kind of error that a user is meant to read, and the exit codes of every command."""
+"""The error for users, and the exit codes of every command."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process returns. Documented in docs/reference/cli.md; tests rely on the numbers."""
+    """Exit code of the process, as documented in docs/reference/cli.md."""
 
     OK = 0
     FOUND = 1
-    """The command ran and found something wrong (a failed check, a refused promotion)."""
+    """The command ran and found a problem (a failed check, a refused promotion)."""
     USAGE = 2
-    """A wrong argument, a wrong line in a file, a state in which the command makes no sense."""
+    """A wrong argument, a wrong line in a file, a command that does not apply."""
     MISSING = 3
-    """Something that must be there is not: a file, a model, a network."""
+    """A required file, model or network is missing."""
     DENIED = 4
-    """A license, a gate or a permission stands in the way."""
+    """A license, a gate or a permission forbids it."""
     PLUGIN = 5
-    """A plugin broke, in strict mode or because the command needs it."""
+    """A plugin failed that strict mode or the command requires."""
     BUG = 101
     INTERRUPTED = 130
 
 
 class KdkitError(Exception):
-    """Says what went wrong, where, why, and what to do about it.
+    """What went wrong, where, why, and what to do.
 
     Args:
-        id: stable name of this error, such as ``KD-REG-012``: one per place that raises. The reference of the
-            documentation lists ours; a plugin's own begin with the plugin's name (``ACME-001``).
-        what: the problem in one sentence, naming the thing (no trailing full stop).
+        id: stable id of this raise site, such as ``KD-REG-012``. The documentation lists kdkit's ids; ids of a plugin
+            begin with the plugin's name (``ACME-001``).
+        what: the problem in one sentence that names the object (no trailing full stop).
         where: ``file:line`` or the name of the object.
-        why: the reason, when it is not obvious from ``what``.
-        fix: what to do, as a command where possible.
-        code: the exit code of a command that ends with this error.
+        why: the cause, unless obvious from ``what``.
+        fix: the remedy, as a command where possible.
+        code: exit code of the command.
     """
 
     def __init__(
@@ -47,8 +47,12 @@ class KdkitError(Exception):
         """``where: what``, on one line."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
+    def at(self, where: str, *, fix: str = "") -> KdkitError:
+        """The same error, located at ``where``; ``fix`` replaces its remedy."""
+        return type(self)(**{**vars(self), "where": where, "fix": fix or self.fix})
+
     def fields(self) -> dict[str, str | int]:
-        """What ``--json`` prints: ``id``, ``what``, ``where``, ``why``, ``fix``, ``code``."""
+        """The fields, as ``--json`` prints them."""
         return {
             "id": self.id,
             "what": self.what,
@@ -60,7 +64,7 @@ class KdkitError(Exception):
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A hint such as ``did you mean 'biomedclip'?``, or the list of what is known when nothing is close."""
+    """A hint such as ``did you mean 'biomedclip'?``; without a close match, the list of known words."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=1, cutoff=0.6)

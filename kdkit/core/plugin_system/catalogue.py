@@ -172,8 +172,8 @@ class Catalogue:
         )
 
     def _unknown(self, family: str, name: str) -> KdkitError:
-        near = did_you_mean(name, self.names(family))
-        return KdkitError("KD-PLUG-003", f"unknown {family} '{name}'", why=self.not_loaded(), fix=near)
+        what = f"unknown {family} '{name}'" if name else f"no {family} is chosen"
+        return KdkitError("KD-PLUG-003", what, why=self.not_loaded(), fix=did_you_mean(name, self.names(family)))
 
     def not_loaded(self) -> str:
         """Why a name may be unknown: the plugins that were left out; empty where there are none."""

@@ -265,6 +265,4 @@ def _known(family: str, name: str, catalogue: Catalogue, where: str) -> None:
     try:
         catalogue.get(family, name)
     except KdkitError as error:
-        raise KdkitError(
-            "KD-PROJ-004", error.what, where=where, why=error.why, fix=error.fix, code=error.code
-        ) from None
+        raise error.at(where) from None

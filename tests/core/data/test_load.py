@@ -67,7 +67,7 @@ def test_entries_keep_their_order(tmp_path: Path) -> None:
     assert index.may_skip.tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize(("option", "id"), [("colums", "KD-REG-009"), ("skip_unreadable", "KD-DATA-008")])
+@pytest.mark.parametrize(("option", "id"), [("colums", "KD-PLUG-005"), ("skip_unreadable", "KD-DATA-008")])
 def test_a_wrong_option_is_reported_with_its_line(tmp_path: Path, option: str, id: str) -> None:
     (tmp_path / "registry.yaml").write_text(
         f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}: 1}}\n", encoding="utf-8"

@@ -81,7 +81,7 @@ def folder(root: Path, options: str, record: Mapping[str, Any]) -> Project:
 def test_errors_name_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None:
     good = {"id": "a", "conversations": [["Where?", "left"]]}
     project = folder(tmp_path, "task: vqa, split: train, modality: 3", good)
-    with raises_error("KD-REG-009", where="registry.yaml:3", mentions=("'modality'", "3")) as caught:
+    with raises_error("KD-DATA-012", where="registry.yaml:3", mentions=("'modality'", "3")) as caught:
         load_index(project)
     assert caught.value.where == "registry.yaml:3"
     half = {"id": "a", "conversations": [["Where?", "left \ud800"]]}

@@ -134,7 +134,7 @@ def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
     stub.refused(project, "a", {"from": "local:both"}, "KD-TEACH-015", mentions=("--loader other", "--loader stub"))
     stub.refused(project, "a", {"from": "local:bare"}, "X-001")
     stub.refused(project, "a", {"from": "local:nowhere"}, "KD-TEACH-021", code=ExitCode.MISSING)
-    stub.refused(project, "a", {"from": "local:both", "loader": "stubb"}, "KD-REG-003", mentions=("'stub'",))
+    stub.refused(project, "a", {"from": "local:both", "loader": "stubb"}, "KD-PLUG-003", mentions=("'stub'",))
     stub.refused(project, "a", {"from": str(tmp_path / "bare")}, "KD-TEACH-020", mentions=("local:",))
 
 
@@ -170,7 +170,7 @@ def test_a_name_of_two_plugins_must_be_chosen(tmp_path: Path) -> None:
     contents = {**project.catalogue.contents, "teacher": two}
     project = project.with_catalogue(replace(project.catalogue, contents=contents))
     stub.write(tmp_path / "b")
-    stub.refused(project, "t", {}, "KD-REG-003", mentions=("kdkit-one", "PROVIDER:t"))
+    stub.refused(project, "t", {}, "KD-PLUG-001", mentions=("kdkit-one", "PROVIDER:t"))
     assert add_teacher(project, "t", {"provider": "kdkit-two"}).source == "local:b"
     assert open_teacher(project.reloaded(), "t").name == "t"
 

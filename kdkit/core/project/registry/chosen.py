@@ -126,13 +126,11 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
 
 
 def _get(catalogue: Catalogue, family: str, name: str, where: str, fix: str = "") -> Entry:
-    """``catalogue.get``, whose error knows the line."""
+    """``catalogue.get``, with ``where`` in its errors."""
     try:
         return catalogue.get(family, name)
     except KdkitError as error:
-        raise KdkitError(
-            "KD-REG-003", error.what, where=where, why=error.why, fix=fix or error.fix, code=error.code
-        ) from None
+        raise error.at(where, fix=fix) from None
 
 
 def chosen_teacher(project: Project, name: str) -> ChosenTeacher:

@@ -1,4 +1,4 @@
-"""``registry.yaml`` -> :class:`Registry`, every complaint with its line."""
+"""``registry.yaml`` -> :class:`Registry`; errors name the line."""
 
 from __future__ import annotations
 
@@ -15,34 +15,31 @@ def load_registry(path: Path) -> Registry:
     """Read and check a registry.
 
     Raises:
-        KdkitError: the file is missing, not UTF-8, not YAML, or holds something that the schema does not
-            know; with ``registry.yaml:LINE`` and what was probably meant.
+        KdkitError: the file is missing, not UTF-8, not YAML, or does not match the schema; with
+            ``registry.yaml:LINE`` and the closest known key.
     """
     return check_registry(read_text(path), path.name)
 
 
 def check_registry(text: str, name: str = "registry.yaml") -> Registry:
-    """The registry that ``text`` means. Raises: as :func:`load_registry`."""
+    """Parse ``text``. Raises: as :func:`load_registry`."""
     return read_model(Registry, text, name)[0]
 
 
 def line_of(path: Path, *place: str | int) -> str:
-    """``registry.yaml:LINE`` of what lies at ``place`` (keys and indices from the top)."""
+    """``registry.yaml:LINE`` of the value at ``place`` (keys and indices from the top)."""
     return read_model(Registry, read_text(path), path.name)[1].where(place)
 
 
 @contextmanager
 def placed(path: Path, *place: str | int) -> Iterator[None]:
-    """An error inside that names no place of its own gets that of the part of the registry that asked for it."""
+    """Add the registry line to errors that carry no location."""
     try:
         yield
     except KdkitError as error:
         if error.where:
             raise
-        where = line_of(path, *place)
-        raise KdkitError(
-            "KD-REG-009", error.what, where=where, why=error.why, fix=error.fix, code=error.code
-        ) from error
+        raise error.at(line_of(path, *place)) from error
 
 
 def read_text(path: Path) -> str:
@@ -58,4 +55,6 @@ def read_text(path: Path) -> str:
             "KD-REG-010", "no such file", where=str(path), fix="run 'kdkit init' to make one", code=ExitCode.MISSING
         ) from None
     except UnicodeDecodeError as error:
-        raise KdkitError("KD-REG-011", "not a UTF-8 text file", where=path.name, why=str(error)) from None
+        raise KdkitError(
+            "KD-REG-011", "not a UTF-8 text file", where=path.name, why=str(error), fix="save it as UTF-8"
+        ) from None

@@ -88,7 +88,8 @@ class StudentEntry(Part):
     In ``config``, a string that starts with ``./`` or ``../`` is a path relative to the registry.
     """
 
-    family: str = "open_clip"
+    family: str = ""
+    """Needed by every command that trains or evaluates."""
     config: Options = {}
 
 

@@ -204,7 +204,7 @@ def test_a_teacher_of_another_provider_is_refused(then: str, now: str, tmp_path:
     text = before.registry_path.read_text()
     after = stub_project(tmp_path, now)
     after.registry_path.write_text(text)
-    with raises_error("KD-REG-003" if then else "KD-TEACH-007", mentions=("kdkit lock t", now)):
+    with raises_error("KD-PLUG-002" if then else "KD-TEACH-007", mentions=("kdkit lock t", now)):
         open_teacher(after, "t")
     assert len(check_lock(after)) == 1
     lock_teachers(after, ["t"])
@@ -220,7 +220,7 @@ def test_a_teacher_whose_provider_is_gone(tmp_path: Path) -> None:
     text = before.registry_path.read_text()
     after = stub_project(tmp_path, "")
     after.registry_path.write_text(text)
-    with raises_error("KD-REG-003", where="registry.yaml:4", mentions=("'t'",)) as caught:
+    with raises_error("KD-PLUG-002", where="registry.yaml:4", mentions=("'t'",)) as caught:
         open_teacher(after, "t")
     assert caught.value.fix == "kdkit install kdkit-a"
 
@@ -266,8 +266,8 @@ def test_the_same_teacher_of_two_plugins(kdkit_cli: Cli, install_plugin: Install
     install_plugin("kdkit-two", TEACHER.format(who="two"), version="2.2")
     assert kdkit_cli("teachers").code == 0  # it matters only to those who use it
     refused = kdkit_cli("add-teacher", "shared", "--dry-run")
-    assert (refused.code, refused.error) == (ExitCode.USAGE, "KD-REG-003")
+    assert (refused.code, refused.error) == (ExitCode.USAGE, "KD-PLUG-001")
     assert "kdkit-one 1.1, kdkit-two 2.2" in refused.stderr
     assert "kdkit add-teacher PROVIDER:shared" in refused.stderr
     chosen = kdkit_cli("add-teacher", "kdkit-two:shared", "--dry-run")
-    assert chosen.error != "KD-REG-003"
+    assert chosen.error != "KD-PLUG-001"
