@@ -1,6 +1,6 @@
-"""Licenses of teachers: what kind one is, and whether a student may be distilled from its outputs.
+"""Licenses of teachers, and whether they allow distillation.
 
-This is a guard against accidents, not legal advice: it reads names, not contracts.
+This prevents accidents; it is no legal advice, because it reads names, not contracts.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _AGREEMENT = "licenseref-"
 
 
 def normalize(name: str) -> str:
-    """A license's name as the Hub and SPDX write it: ``"CC BY-NC 4.0"`` -> ``cc-by-nc-4.0``.
+    """A license's name in the spelling of the Hub and SPDX: ``"CC BY-NC 4.0"`` -> ``cc-by-nc-4.0``.
 
-    Only spelling is changed; a name that is not recognized comes back lower-cased with dashes.
+    An unknown name is lower-cased, with dashes.
     """
     word = re.sub(r"[\s_/,]+", "-", name.strip().lower()).strip("-")
     word = re.sub(r"^(the-)?(.+?)-licen[cs]e(-.*)?$", lambda match: match[2] + (match[3] or ""), word)
@@ -55,10 +55,9 @@ _LONG = {
 
 
 def classify(name: str) -> LicenseClass:
-    """The class of a license's name; ``unknown`` unless it is certain.
+    """The class of a license's name; ``unknown`` if in doubt.
 
-    ``LicenseRef-...`` (SPDX's form for a text of one's own) is an ``agreement``: a person says that a
-    permission of the owner exists.
+    ``LicenseRef-...`` (SPDX's form for custom texts) is an ``agreement``: the user asserts a permission of the owner.
     """
     word = normalize(name)
     if word.startswith(_AGREEMENT):
@@ -78,15 +77,15 @@ def classify(name: str) -> LicenseClass:
 
 @dataclass(frozen=True)
 class LicenseFacts:
-    """All that is known about one teacher's license.
+    """The claims about one teacher's license.
 
     Attributes:
-        catalogue: what the teacher's spec says; ``unknown`` if nothing.
-        asserted: what a person wrote in ``registry.yaml``.
-        seen: what the files themselves say.
-        distillation: what the spec says about training on outputs.
-        note: the spec's reason for it.
-        gated: the owner asks to accept terms before the files can be fetched (the Hub enforces that).
+        catalogue: in the teacher's spec.
+        asserted: in ``registry.yaml``.
+        seen: in the teacher's files.
+        distillation: the spec's statement about training on outputs.
+        note: the spec's reason.
+        gated: the Hub requires accepting terms before download.
     """
 
     catalogue: str = "unknown"
@@ -98,18 +97,18 @@ class LicenseFacts:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The distinct known names, a person's first."""
+        """The distinct known names, the asserted one first."""
         given = (self.asserted, self.seen, self.catalogue)
         return tuple(dict.fromkeys(normalize(name) for name in given if name and normalize(name) != "unknown"))
 
     @property
     def shown(self) -> str:
-        """For a table: the names that are claimed."""
+        """The names, for a table."""
         return " / ".join(self.names) or "unknown"
 
     @property
     def strictest(self) -> LicenseClass:
-        """An agreement of one's own counts; else the most restrictive of all that is claimed."""
+        """An asserted agreement, else the most restrictive known class."""
         if self.asserted and classify(self.asserted) == "agreement":
             return "agreement"
         classes = [classify(name) for name in self.names]
@@ -123,9 +122,9 @@ class Verdict:
 
     Attributes:
         allowed: for the project's use.
-        reason: one sentence; always there.
-        warning: ``reason`` must be shown although it is allowed.
-        fix: what could change a refusal.
+        reason: one sentence, always given.
+        warning: show ``reason`` even if allowed.
+        fix: remedy for a refusal.
     """
 
     allowed: bool
@@ -135,17 +134,16 @@ class Verdict:
 
 
 def allowed(facts: LicenseFacts, use: Use) -> Verdict:
-    """Judge by the strictest thing that is known.
+    """Judge by the strictest claim.
 
-    An agreement of one's own overrules everything. No derivatives, or outputs that the owner calls
-    derivatives: never. Non-commercial: for research. Unknown: for research, with a warning. Gated: as its
-    license says, with a reminder that the accepted terms may say more. A person's license that is not recognized
-    (a typing error?) is said, and judged by the others.
+    An asserted agreement overrides all claims. No-derivatives, or outputs that count as derivatives: denied.
+    Non-commercial: for research. Unknown: for research, with a warning. Gated: by its license, with a reminder of the
+    accepted terms. An asserted license that kdkit does not know (perhaps a typing error) adds a warning.
     """
     verdict = _judge(facts, use)
     if verdict.allowed and facts.asserted and facts.strictest != "unknown" and classify(facts.asserted) == "unknown":
-        said = f"{verdict.reason}; what '{facts.asserted}' allows, which you say it has, is not known to kdkit"
-        verdict = replace(verdict, reason=said, warning=True)
+        reason = f"{verdict.reason}; kdkit does not know the asserted license '{facts.asserted}'"
+        verdict = replace(verdict, reason=reason, warning=True)
     if not facts.gated or not verdict.allowed:
         return verdict
     return replace(verdict, reason=f"{verdict.reason}; gated: its terms must be accepted", warning=True)
@@ -156,20 +154,20 @@ def _judge(facts: LicenseFacts, use: Use) -> Verdict:
     agreement = "if the owner permits it, record that: --license LicenseRef-AGREEMENT (license: in registry.yaml)"
     if kind == "agreement":
         others = "; the published license is " + " / ".join(facts.names[1:]) if facts.names[1:] else ""
-        return Verdict(True, f"by your own agreement {facts.asserted}{others}", warning=True)
+        return Verdict(True, f"by agreement {facts.asserted}{others}", warning=True)
     if kind == "no-derivatives" or facts.distillation == "forbidden":
         why = facts.note or "a student trained on its outputs is a derivative"
         return Verdict(False, f"{named} allows no derivatives: {why}", fix=agreement)
     if kind == "non-commercial" or facts.distillation == "non-commercial":
         if use == "research":
-            return Verdict(True, f"{named}: for non-commercial use, and so will be the student")
+            return Verdict(True, f"{named}: the student will be for non-commercial use only")
         fix = f"remove it, or 'use: research' if that is what the student is for; {agreement}"
         return Verdict(False, f"{named} allows no commercial use, and this project declares use: {use}", fix=fix)
     if kind == "share-alike":
         return Verdict(True, f"{named}: the student may have to carry the same license", warning=True)
     if kind == "unknown" and facts.distillation != "allowed":
         if use == "research":
-            return Verdict(True, f"license {named}: nobody knows whether this is allowed", warning=True)
-        fix = f"find out and write it into registry.yaml as 'license:'; {agreement}"
+            return Verdict(True, f"license {named}: no known permission to distil", warning=True)
+        fix = f"find its license and write it into registry.yaml as 'license:'; {agreement}"
         return Verdict(False, f"license {named}, and this project declares use: {use}", fix=fix)
     return Verdict(True, f"{named} allows it")

@@ -1,4 +1,4 @@
-"""A project on disk: where everything lives, and the lock that keeps two processes from it."""
+"""A project folder: its paths, its files read once, and the lock against concurrent commands."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ REGISTRY = "registry.yaml"
 class Project:
     """A folder with ``registry.yaml``, read once: an immutable value.
 
-    People own ``registry.yaml``; kdkit writes the rest: ``registry.lock``, ``features/`` (the store), ``versions/``
-    (the student's history), ``reports/``, and ``.kdkit/`` (fetched files, runs in progress).
+    The user edits ``registry.yaml``; kdkit writes ``registry.lock``, ``features/`` (the feature store), ``versions/``
+    (the student's history), ``reports/`` and ``.kdkit/`` (fetched files, unfinished runs).
 
-    :attr:`registry`, :attr:`lock` and :attr:`catalogue` are read on first use and then stay the same; after a command
-    has changed the files, :meth:`reloaded` gives a project that reads them again.
+    :attr:`registry`, :attr:`lock` and :attr:`catalogue` are read on first use and never change. After files have
+    changed, :meth:`reloaded` returns a project that reads them again.
     """
 
     root: Path
@@ -40,7 +40,7 @@ class Project:
         object.__setattr__(self, "root", Path(root))
 
     def reloaded(self) -> Project:
-        """The same folder, read again; the installed plugins stay."""
+        """The same folder, to be read again, with the same plugins."""
         from kdkit.core.project.registry.pinned import pinned
 
         other = Project(self.root)
@@ -49,7 +49,7 @@ class Project:
         return other
 
     def with_catalogue(self, catalogue: Catalogue) -> Project:
-        """The same project, whose names are looked up in ``catalogue``."""
+        """The same project with ``catalogue``."""
         return self._with(catalogue=catalogue)
 
     def with_registry(self, registry: Registry) -> Project:
@@ -57,7 +57,7 @@ class Project:
         return self._with(registry=registry)
 
     def with_lock(self, lock: Lock) -> Project:
-        """The same project with ``lock``; its names are looked up as before."""
+        """The same project with ``lock``; the catalogue keeps its pins."""
         return self._with(lock=lock)
 
     def _with(self, **resolved: object) -> Project:
@@ -67,10 +67,10 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | str = ".") -> Project:
-        """The project at ``start`` or above it.
+        """The project in ``start`` or the nearest folder above.
 
         Raises:
-            KdkitError: when no ``registry.yaml`` is found.
+            KdkitError: no ``registry.yaml`` was found.
         """
         here = Path(start).resolve()
         for folder in (here, *here.parents):
@@ -105,7 +105,7 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """Machine state that may be deleted at the price of fetching and computing again."""
+        """Local state; deleting it costs downloads and computation."""
         return self.root / ".kdkit"
 
     @property
@@ -125,14 +125,14 @@ class Project:
 
     @cached_property
     def lock(self) -> Lock:
-        """``registry.lock``; an empty one if there is none. See :meth:`kdkit.core.project.registry.lock.Lock.load`."""
+        """``registry.lock``; see :meth:`kdkit.core.project.registry.lock.Lock.load`."""
         from kdkit.core.project.registry.lock import Lock
 
         return Lock.load(self.lock_path)
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Everything that installed plugins declare; names that the project uses come from where they were pinned."""
+        """The specs of the installed plugins, with the pins of ``registry.lock``."""
         from kdkit.core.plugin_system.discovery import load_catalogue
         from kdkit.core.project.registry.pinned import pinned
 
@@ -140,7 +140,7 @@ class Project:
 
     @staticmethod
     def catalogue_at(place: Path | str = ".") -> Catalogue:
-        """The catalogue of the project that ``place`` lies in; where it lies in none, everything that is installed."""
+        """The catalogue of the project around ``place``; outside of projects, that of all installed plugins."""
         from kdkit.core.plugin_system.discovery import load_catalogue
 
         try:
@@ -151,13 +151,10 @@ class Project:
 
     @contextmanager
     def exclusive(self, command: str) -> Iterator[None]:
-        """Hold the project for a command that writes.
-
-        Of the processes of one ``torchrun`` or ``accelerate launch`` the first one holds it for all.
+        """Lock the project for a command that writes. Of a distributed run, rank 0 holds the lock for all ranks.
 
         Raises:
-            KdkitError: when another kdkit process holds it; when the disk is full or may not be written, whatever
-                the command was writing.
+            KdkitError: another kdkit process holds the lock; or, inside the block, the disk is full or read-only.
         """
         from kdkit.core.base.atomic import disk_errors
 
@@ -178,10 +175,7 @@ class Project:
 
     @contextmanager
     def room(self, name: str) -> Iterator[Path]:
-        """``.kdkit/<name>``, where nothing is, for a command that holds the project; it is gone afterwards.
-
-        What a killed command has left there goes first.
-        """
+        """``.kdkit/<name>`` as an absent path for temporary files; removed before and after the block."""
         room = self.state / name
         shutil.rmtree(room, ignore_errors=True)
         try:
@@ -199,6 +193,6 @@ class Project:
             "KD-PROJ-002",
             f"{who} is working on this project",
             where=str(self.root),
-            fix="wait for it to end, or stop it; what it has done so far is kept",
+            fix="wait for it to end, or stop it; it keeps its progress",
             code=ExitCode.FOUND,
         )

@@ -1,4 +1,4 @@
-"""A recipe: how to distil, apart from the data, the teachers and the student. It is a YAML file."""
+"""A recipe: a YAML file that defines losses, trust policy, optimizer and increments."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class NamedPart(Part):
-    """Something of the catalogue, as ``name`` or ``distribution:name``, with options for its factory."""
+    """A plugin object, as ``name`` or ``distribution:name``, with options for its factory."""
 
     name: str
     options: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class LossPart(NamedPart):
-    """One term of the sum that is minimized."""
+    """One term of the loss."""
 
     weight: Positive = 1.0
 
 
 class TargetsPart(Part):
-    """What is done to every teacher's features before anything is compared with them."""
+    """Normalization of every teacher's features."""
 
     normalize: Normalize = "unit"
 
 
 class SamplingPart(Part):
-    """How a batch is put together."""
+    """How batches are sampled."""
 
     domain_power: Fraction = 1.0
-    """Domains are drawn with probability ~ (their size) ** domain_power: 1 as they come, 0 all alike."""
+    """Domains are drawn with probability ~ size ** domain_power: 1 proportional to size, 0 uniform."""
     domains_per_batch: Annotated[int, Field(ge=1)] | None = None
-    """How many domains one batch mixes; null for all of them, 1 for domain-pure batches."""
+    """Domains per batch; null for all, 1 for domain-pure batches."""
 
 
 class OptimizerPart(Part):
@@ -61,15 +61,15 @@ class OptimizerPart(Part):
     weight_decay: NonNegative = 0.0
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     warmup: Fraction = 0.05
-    """Share of the steps in which the learning rate rises linearly from 0."""
+    """Share of the steps with linear warmup of the learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: Annotated[int, Field(ge=1)]
     epochs: Positive | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     clip_norm: Positive | None = None
-    """Upper bound of the gradient's norm; null for none."""
+    """Maximum gradient norm; null for none."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights, which is then what is kept; null for none."""
+    """Decay of an exponential moving average of the weights, which becomes the version; null for none."""
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimizerPart:
@@ -79,7 +79,7 @@ class OptimizerPart(Part):
 
 
 class PreviousPart(Part):
-    """The previous version as one more teacher, in its own space, of the replayed samples (all, without replay)."""
+    """The previous version as an extra teacher, in its own space, on the replayed samples (else on all)."""
 
     weight: NonNegative = 0.0
     loss: str = "crd"
@@ -87,21 +87,21 @@ class PreviousPart(Part):
 
 
 class IncrementPart(Part):
-    """What ``distill --incremental`` does differently from a run from scratch."""
+    """Differences of ``distill --incremental`` from a run from scratch."""
 
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.75
-    """Share of every batch drawn from samples of the domains that the previous version already knew, at least."""
+    """Minimum share of every batch that is drawn from domains of the previous version."""
     oversample: Annotated[float, Field(ge=1)] = 1.0
-    """How many times as often as in a run from scratch a new sample may be shown. It caps the share of new samples in
-    a batch, below ``1 - replay`` where they are few."""
+    """Maximum repetition of a new sample, relative to a run from scratch. Few new samples then fill less than
+    ``1 - replay`` of a batch."""
     steps: Positive = 0.5
-    """Length as a fraction of the run from scratch."""
+    """Number of steps as a fraction of a run from scratch."""
     lr_factor: Positive = 1.0
-    """Learning rate, as a fraction of that of the run from scratch."""
+    """Learning rate as a fraction of that of a run from scratch."""
     previous: PreviousPart = PreviousPart()
     without_replay: PreviousPart = PreviousPart()
-    """In the place of ``previous`` where that has no weight, none of the samples that the previous version was taught
-    is here to be replayed, and some of its domains have no teacher here: it then speaks for itself on all samples."""
+    """Replaces ``previous`` if that has weight 0, no sample of the previous version is available for replay, and one of
+    its domains has no teacher. The previous version is then an extra teacher on all samples."""
     pull: NonNegative = 0.0
     """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""
     interpolate: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -109,25 +109,25 @@ class IncrementPart(Part):
 
 
 class CorrectionPart(Part):
-    """Reflective correction: between epochs the student answers what it is taught, and what it gets wrong is shown to
-    it, corrected, beside the rest of the data. For students that answer."""
+    """Reflective correction, for generating students: between epochs the student answers training samples, and wrong
+    answers are trained again with a corrected text."""
 
     every: Positive | None = None
-    """Epochs between two corrections; null, without ``steps``, for 1."""
+    """Epochs between two corrections; null means 1, unless ``steps`` is given."""
     steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
-    """After these steps instead; those that a run does not reach are left out."""
+    """Correct after these steps instead; steps beyond the end of a run are ignored."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Answers that score lower by the project's evaluation task are wrong."""
+    """Answers with a lower score of the evaluation task are wrong."""
     accept: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Least score of a corrector's text against the reference; null for the threshold."""
+    """Minimum score of a corrected text against the reference; null for the threshold."""
     corrector: str = "reference"
-    """Who rewrites: ``reference``, or a teacher of the registry that answers."""
+    """``reference``, or a generating teacher of the registry that rewrites wrong answers."""
     options: Mapping[str, Any] = Field(default_factory=dict)
-    """Of the evaluation task."""
+    """Options of the evaluation task."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of the training samples that the student is asked about each time, drawn anew."""
+    """Share of the training samples in each correction, drawn anew."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """Samples at most, each time."""
+    """Maximum number of samples per correction."""
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> CorrectionPart:
@@ -139,26 +139,25 @@ class CorrectionPart(Part):
 class Recipe(Part):
     """The whole file.
 
-    ``space: heads`` puts the student's outputs into each teacher's own space through linear or orthogonal heads;
-    ``space: shared`` brings the teachers into the student's space through fitted aligners.
+    ``space: heads`` projects the student's outputs into each teacher's space through linear or orthogonal heads;
+    ``space: shared`` maps the teachers into the student's space through fitted aligners.
     """
 
     name: Name
     summary: str
     source: str = ""
-    """The paper or code that it follows."""
+    """Its paper or code."""
     space: Literal["heads", "shared"] = "heads"
     heads: Literal["linear", "orthogonal"] = "linear"
-    """``orthogonal``: heads stay orthogonal while they are trained, so that the student's own geometry must become the
-    teacher's (V_kD)."""
+    """``orthogonal``: heads stay orthogonal during training, so the student learns the teacher's geometry (V_kD)."""
     shared_towers: bool = False
     """One head per teacher for all outputs (image and text) instead of one per output."""
     aligner: NamedPart | None = None
     targets: TargetsPart = TargetsPart()
     losses: Annotated[tuple[LossPart, ...], Field(min_length=1)]
     teachers_per_sample: Literal["all", "one"] = "all"
-    """``one``: each sample draws, at every step, one of the teachers that may teach it. The previous version
-    (``increment.previous``) is not drawn: it speaks of every sample that it knows."""
+    """``one``: each sample draws one of its teachers at every step. The previous version (``increment.previous``) is
+    always active; otherwise samples that are not drawn would be forgotten."""
     trust: TrustEntry
     sampling: SamplingPart = SamplingPart()
     optimizer: OptimizerPart
@@ -177,7 +176,7 @@ class Recipe(Part):
         return self
 
     def with_optimizer(self, changes: OptimizerEntry) -> Recipe:
-        """The recipe with the registry's learning rate, length or batch size."""
+        """The recipe with the optimizer settings of the registry."""
         given = {key: value for key, value in changes.model_dump().items() if value is not None}
         if not given:
             return self
@@ -189,16 +188,14 @@ class Recipe(Part):
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """The text of a recipe, and where it lies (for people, in messages)."""
+    """The text of a recipe, and its path for messages."""
 
     origin: str
     text: str
 
 
 def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".") -> RecipeFile:
-    """The file behind a recipe of the catalogue, or behind a path (relative to ``root``).
-
-    A path is what contains a slash or ends in ``.yaml`` or ``.yml``.
+    """The file of a recipe, given by name or by path (relative to ``root``); see :func:`is_path`.
 
     Raises:
         KdkitError: unknown name, or no readable text file at the path.
@@ -217,7 +214,7 @@ def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
             "this recipe cannot be read",
             where=str(path),
             why=str(error),
-            fix="'kdkit recipes' lists those that have a name",
+            fix="correct the path; 'kdkit recipes' lists recipes by name",
             code=ExitCode.MISSING,
         ) from None
 
@@ -227,11 +224,11 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
 
     Args:
         name_or_path: a name of the catalogue, or the path of a YAML file.
-        catalogue: says which losses, aligners and trust policies exist.
-        root: what a path is relative to: the folder of ``registry.yaml``.
+        catalogue: knows the losses, aligners and trust policies.
+        root: the folder of ``registry.yaml``, to which paths are relative.
 
     Raises:
-        KdkitError: with ``file:line``, for anything in the file that is not understood.
+        KdkitError: an invalid key or an unknown name, with ``file:line``.
     """
     file = recipe_file(name_or_path, catalogue, root)
     recipe, located = read_model(Recipe, file.text, file.origin)
@@ -246,18 +243,18 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
 
 
 def signals_read(recipe: Recipe, catalogue: Catalogue) -> frozenset[str]:
-    """The teachers' signals that the recipe's losses read; empty: it learns from the samples alone."""
+    """Teacher signals that the recipe's losses read; empty if all losses are supervised."""
     specs = (catalogue.spec(LossSpec, part.name) for part in recipe.losses)
     return frozenset(signal for spec in specs for signal in spec.signals)
 
 
 def learns_alone(recipe: Recipe, catalogue: Catalogue) -> bool:
-    """Whether some loss reads no teacher: it learns from the text of every sample."""
+    """Whether a loss is supervised: it reads no teacher, so every sample counts."""
     return any(not catalogue.spec(LossSpec, part.name).signals for part in recipe.losses)
 
 
 def is_path(name_or_path: str) -> bool:
-    """Whether a registry's ``recipe`` is a file rather than a name of the catalogue."""
+    """Whether it contains a slash or ends in ``.yaml`` or ``.yml``."""
     return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
 
 

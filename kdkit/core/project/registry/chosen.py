@@ -1,4 +1,4 @@
-"""A chosen teacher: its registry entry on top of what the catalogue knows about it."""
+"""A teacher of the project: its registry entry merged with its catalogue entry."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ChosenTeacher:
     Attributes:
         name: in this project.
         source: ``hf:...``, ``local:...`` or ``package:...``.
-        loader: a loader of the catalogue; empty when it must be recognized from the files.
-        options: the loader's, the entry's over the spec's.
-        domains: the only ones it may teach; None for any.
-        license: what a person asserts.
-        provider: ``distribution@version`` of the catalogue entry, or ``registry`` when there is none.
-        spec: the catalogue entry, if there is one.
-        where: what messages name.
+        loader: name of a loader; empty if it must be recognized from the files.
+        options: options of the loader; the registry's override the spec's.
+        domains: the domains that it teaches; None for all.
+        license: asserted by the user.
+        provider: ``distribution@version`` of the catalogue entry, or ``registry``.
+        spec: the catalogue entry, if any.
+        where: location for messages.
     """
 
     name: str
@@ -46,15 +46,15 @@ class ChosenTeacher:
 
     @property
     def unavailable(self) -> str:
-        """Why no installed plugin can load it; empty when one can."""
+        """Why no installed plugin can load it; empty if one can."""
         return self.spec.unavailable if self.spec and not (self.loader and self.source) else ""
 
     def require_available(self) -> None:
-        """Raises: KdkitError when no installed plugin provides its architecture."""
+        """Raises: KdkitError: no installed plugin provides its architecture."""
         if self.unavailable:
             raise KdkitError(
                 "KD-REG-001",
-                f"teacher '{self.name}' needs an architecture of its own",
+                f"no installed plugin provides the architecture of teacher '{self.name}'",
                 where=self.where,
                 why=self.unavailable,
                 fix="install or write a plugin with a loader for it (docs/reference/registry.md), then --loader LOADER",
@@ -62,11 +62,11 @@ class ChosenTeacher:
             )
 
     def license_facts(self, seen: LicenseSeen | None = None, *, gated: bool = False) -> LicenseFacts:
-        """What is known about its license.
+        """The claims about its license.
 
         Args:
-            seen: what its files say.
-            gated: whether the Hub or its files ask to accept terms.
+            seen: the license in its files.
+            gated: whether it requires accepting terms.
         """
         facts = LicenseFacts(asserted=self.license, seen=seen.name if seen else None, gated=gated)
         if self.spec is None:
@@ -82,17 +82,19 @@ class ChosenTeacher:
 
 
 def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = "") -> ChosenTeacher:
-    """Combine ``entry`` with the catalogue.
+    """Merge ``entry`` with the catalogue.
 
     Args:
+        catalogue: the installed plugins.
+        name: of the teacher.
+        entry: in the registry.
         where: ``registry.yaml:LINE`` for messages.
 
     Raises:
-        KdkitError: the name is unknown and the entry does not say where the teacher comes from, its loader
-            is unknown (did you mean), or several plugins provide it.
+        KdkitError: an unknown name without a source, an unknown loader, or a name of several plugins.
     """
     found = None
-    moved = name in catalogue.pins.get("teacher", {})  # the catalogue knows best what to do about that
+    moved = name in catalogue.pins.get("teacher", {})  # the catalogue's own error has the remedy
     if name in catalogue.names("teacher") or (moved and entry.source is None):
         choose_one = "" if moved else f"write 'provider:' into the entry, or kdkit add-teacher PROVIDER:{name}"
         full_name = f"{entry.provider}:{name}" if entry.provider else name
@@ -104,8 +106,8 @@ def choose(catalogue: Catalogue, name: str, entry: TeacherEntry, where: str = ""
             "KD-REG-002",
             f"unknown teacher '{name}'",
             where=where,
-            why=absent or "no installed plugin knows it, and no source is given",
-            fix=near + (" Or" if near.endswith("?") else "; or") + " say where it is: --from local:DIR or hf:ORG/REPO",
+            why=absent or "no installed plugin provides it, and the entry has no source",
+            fix=near + (" Or" if near.endswith("?") else "; or") + " give its source: --from local:DIR or hf:ORG/REPO",
         )
     spec: TeacherSpec | None = found.spec if found else None
     source = entry.source or (spec.source if spec else "")
@@ -137,7 +139,7 @@ def chosen_teacher(project: Project, name: str) -> ChosenTeacher:
     """The teacher ``name`` of the project's registry.
 
     Raises:
-        KdkitError: not in the registry (did you mean), or as :func:`choose`.
+        KdkitError: not in the registry; as :func:`choose`.
     """
     teachers = project.registry.teachers
     if name not in teachers:

@@ -1,4 +1,4 @@
-"""A new project."""
+"""``kdkit init``: a new project."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kdkit.core.project.project import REGISTRY, Project
 
 
 def create_project(folder: Path) -> Project:
-    """Write a commented ``registry.yaml`` into ``folder``, which is made if it is not there.
+    """Write a commented ``registry.yaml`` into ``folder``, which is created if necessary.
 
     Raises:
-        KdkitError: there is a registry already, or the folder cannot be written.
+        KdkitError: the folder has a registry, or cannot be written.
     """
     path = folder.resolve() / REGISTRY
     if path.exists():
-        raise KdkitError("KD-REG-005", "there is a project here already", where=str(path), fix="nothing was changed")
+        raise KdkitError("KD-REG-005", "a project exists here", where=str(path), fix="use it, or choose another folder")
     with disk_errors(str(folder)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (files("kdkit.core.project.registry") / "template.yaml").read_bytes())

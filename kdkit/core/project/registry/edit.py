@@ -1,7 +1,7 @@
-"""Adding and removing a teacher in ``registry.yaml`` as text: every byte that is not the entry's own stays.
+"""Add and remove a teacher in the text of ``registry.yaml``; all bytes outside the entry stay.
 
-The YAML parser says where things are; the edit itself is a slice of the text. The result is parsed again and
-must differ from the original by exactly the entry, otherwise nothing is written.
+The YAML parser gives the positions, and the edit is a slice of the text. The result is parsed again: if it differs from
+the original by more than the entry, nothing is written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEACHERS = "teachers"
 
 
 def add_entry(text: str, name: str, fields: Mapping[str, Any]) -> str:
-    """``text`` with the teacher ``name`` after the last one.
+    """``text`` with the teacher ``name`` added after the last one.
 
     Args:
         text: a registry, with its own line endings.
@@ -32,14 +32,15 @@ def add_entry(text: str, name: str, fields: Mapping[str, Any]) -> str:
         fields: its keys as in the file (``from``, ``loader``, ``domains`` ...).
 
     Raises:
-        KdkitError: the teacher is there already, or the file's layout cannot be edited safely.
+        KdkitError: the registry has the teacher, or its layout cannot be edited safely.
     """
     check_registry(text)
     data = _data(text)
     if name in (data.get(TEACHERS) or {}):
         raise KdkitError(
             "KD-REG-006",
-            f"the teacher '{name}' is in the registry already",
+            f"the registry already has a teacher '{name}'",
+            where="registry.yaml",
             fix=f"kdkit remove-teacher {name}",
         )
     changed = _with_bom_aside(text, lambda body: _insert(body, name, fields))
@@ -52,13 +53,19 @@ def remove_entry(text: str, name: str) -> str:
     """``text`` without the teacher ``name``; comments above it and above the next entry stay.
 
     Raises:
-        KdkitError: no such teacher (did you mean), or the file's layout cannot be edited safely.
+        KdkitError: no such teacher, or the layout cannot be edited safely.
     """
     check_registry(text)
     data = _data(text)
     teachers = data.get(TEACHERS) or {}
     if name not in teachers:
-        raise KdkitError("KD-REG-007", f"no teacher '{name}' in the registry", why=did_you_mean(name, tuple(teachers)))
+        raise KdkitError(
+            "KD-REG-007",
+            f"no teacher '{name}' in the registry",
+            where="registry.yaml",
+            why=did_you_mean(name, tuple(teachers)),
+            fix="'kdkit teachers' lists them",
+        )
     changed = _with_bom_aside(text, lambda body: _cut(body, name))
     left = {key: value for key, value in teachers.items() if key != name}
     return _checked(changed, {**data, TEACHERS: left or None}, fix=f"remove '{name}' by hand")
@@ -78,16 +85,16 @@ def _plain(value: Any) -> Any:
 def _checked(changed: str, expected: Mapping[str, Any], fix: str) -> str:
     refusal = KdkitError(
         "KD-REG-008",
-        "this registry's layout cannot be edited without touching more than the entry",
+        "this layout of the registry cannot be edited safely",
         where="registry.yaml",
-        why="teachers must be written as a block, one key a line",
+        why="kdkit edits 'teachers' only as a block with one key per line",
         fix=fix,
     )
     try:
         got = _data(changed)
     except YAMLError:
         raise refusal from None
-    # Both order and content: people order their teachers.
+    # Order matters as well as content.
     same_order = list(got.get(TEACHERS) or {}) == list(expected[TEACHERS] or {})
     if got != expected or not same_order:
         raise refusal
@@ -113,14 +120,14 @@ def _insert(text: str, name: str, fields: Mapping[str, Any]) -> str:
         _, end = _span(text, *value.value[-1])
         return _splice(text, end, render_entry(name, fields, indent), newline)
     if value.end_mark.index > value.start_mark.index:
-        # Only the empty flow mapping ``{}`` can become a block; anything else fails the check afterwards.
+        # Only the empty flow mapping ``{}`` can become a block; _checked refuses all else.
         text = text[: value.start_mark.index].rstrip(" ") + text[value.end_mark.index :]
     end = _after_comments(text, _line_end(text, key.end_mark.index), key.start_mark.column)
     return _splice(text, end, render_entry(name, fields, key.start_mark.column + 2), newline)
 
 
 def _splice(text: str, at: int, lines: list[str], newline: str) -> str:
-    """Put whole lines at ``at``, the start of a line or the end of a text without a final line ending."""
+    """Insert lines at ``at``: the start of a line, or the end of a text without final line ending."""
     block = newline.join(lines)
     if at == 0 or text[at - 1] == "\n":
         return text[:at] + block + newline + text[at:]
@@ -132,19 +139,19 @@ def _cut(text: str, name: str) -> str:
     key, entry = _item(value, name)
     start, end = _span(text, key, entry)
     if end == len(text) and not text.endswith("\n"):
-        # The last line had no line ending; neither will the new last line.
+        # Without a final line ending before, there is none after.
         start -= 2 if text[:start].endswith("\r\n") else 1
     return text[:start] + text[end:]
 
 
 def _span(text: str, key: Node, value: Node) -> tuple[int, int]:
-    """(start, end) of the entry's whole lines, with the comments that are indented deeper than its key."""
+    """(start, end) of the entry's lines, including comments that are indented deeper than its key."""
     start = text.rfind("\n", 0, key.start_mark.index) + 1
     return start, _after_comments(text, _line_end(text, _content_end(key, value)), key.start_mark.column)
 
 
 def _after_comments(text: str, at: int, column: int) -> int:
-    """End of the last comment line that follows ``at`` and is indented deeper than ``column``."""
+    """End of the last comment line after ``at`` that is indented deeper than ``column``."""
     end = at
     while at < len(text):
         stop = _line_end(text, at)
@@ -159,7 +166,7 @@ def _after_comments(text: str, at: int, column: int) -> int:
 
 
 def _content_end(key: Any, value: Any) -> int:
-    """Offset of the last character of an entry (a block's end mark lies beyond the comments after it)."""
+    """Offset of the last character of an entry; the end mark of a block is behind the comments after it."""
     while _is_block(value):
         last = value.value[-1]
         key, value = last if isinstance(last, tuple) else (last, last)

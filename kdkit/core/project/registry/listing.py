@@ -1,4 +1,4 @@
-"""Teachers as ``kdkit teachers`` lists them: facts, license, state; nothing is loaded."""
+"""The rows of ``kdkit teachers``: facts, license and state, without loading a teacher."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TeacherRow:
         chosen: it is in the registry.
         state: ``locked`` (fetched and probed), ``not locked`` (in the registry only), ``available`` (can be
             added), ``unavailable`` (no plugin provides its architecture).
-        dims: signal -> width; of the probe run where there was one, else as the catalogue says; None unknown.
-        domains: those it may teach (chosen), or for which its authors made it.
-        distillation: from it, for the project's use; ``reason`` says why.
-        note: what else is worth knowing.
+        dims: signal -> width, measured or from the catalogue; None if unknown.
+        domains: the domains that it teaches; for others, those that its authors name.
+        distillation: verdict for the project's use, with ``reason``.
+        note: remarks.
     """
 
     name: str
@@ -53,7 +53,7 @@ def chosen_rows(project: Project) -> list[TeacherRow]:
     for name, entry in registry.teachers.items():
         try:
             teacher = choose(project.catalogue, name, entry)
-        except KdkitError as error:  # its plugin may be gone; the other teachers are there all the same
+        except KdkitError as error:  # for example, its plugin was uninstalled
             rows.append(_lost(name, entry, error))
             continue
         rows.append(_row(teacher, registry.use, lock.teachers.get(name), chosen=True))
@@ -61,14 +61,14 @@ def chosen_rows(project: Project) -> list[TeacherRow]:
 
 
 def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = frozenset()) -> list[TeacherRow]:
-    """Everything that the catalogue knows and that is not in ``without``, by the name with which it can be added."""
+    """The teachers of the catalogue except ``without``, under the names that ``add-teacher`` takes."""
     rows = []
     for entry in catalogue.entries("teacher"):
         if entry.spec.name in without:
             continue
         try:
             teacher = choose(catalogue, entry.spec.name, TeacherEntry.model_validate({"provider": entry.provider}))
-        except KdkitError:  # a name that several plugins provide is reported when it is used
+        except KdkitError:  # several plugins provide the name: an error only on use
             continue
         row = _row(teacher, use, None, chosen=False)
         rows.append(replace(row, name=_name_to_use(catalogue, entry)))
@@ -76,13 +76,13 @@ def available_rows(catalogue: Catalogue, use: Use, without: frozenset[str] = fro
 
 
 def _name_to_use(catalogue: Catalogue, entry: Entry) -> str:
-    """The short name where it means this entry, else ``distribution:name``."""
+    """The short name if unambiguous, else ``distribution:name``."""
     others = [e for e in catalogue.entries("teacher") if e.spec.name == entry.spec.name and e is not entry]
     return entry.qualified if others and entry.provider != BUILT_IN else str(entry.spec.name)
 
 
 def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
-    """A teacher of the registry that the catalogue cannot complete."""
+    """A teacher whose catalogue entry is missing."""
     return TeacherRow(
         name=name,
         chosen=True,

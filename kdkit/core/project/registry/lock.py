@@ -1,4 +1,4 @@
-"""``registry.lock``: what kdkit found out about each chosen teacher. Written by machines, read by people."""
+"""``registry.lock``: measured facts about each teacher of the registry, and the providers of names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdkit.core.project.registry.schema import Name, Options
 
 LOCK_VERSION: Literal[1] = 1
 NOT_PUBLISHED = "(not published)"
-"""Stands where a path of the machine stood before it was published, e.g. ``local:(not published)``."""
+"""Replaces local paths in published files, e.g. ``local:(not published)``."""
 
 
 def safe_relative(path: str) -> str:
-    """``path`` itself, if it stays inside the folder it is relative to.
+    """``path``, if it stays inside its folder.
 
     Raises:
-        ValueError: absolute, or leads outside.
+        ValueError: it is absolute or leads outside.
     """
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
@@ -55,24 +55,24 @@ class FileFact(_Fact):
 
 
 class LicenseSeen(_Fact):
-    """The license that the files themselves state, and where."""
+    """The license stated in the files, and the file that states it."""
 
     name: str
     evidence: str
 
 
 class SignalFact(_Fact):
-    """Shape of one row, measured by a probe run."""
+    """Shape and dtype of one row, measured by a probe run."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class LockedTeacher(_Fact):
-    """Everything that is known about one teacher.
+    """Facts about one teacher.
 
-    ``fingerprint`` is what cached features are keyed by; ``identity`` is what the loaded model says about its
-    preprocessing and tokenizer; ``also`` holds other sources that the folder was made from.
+    ``fingerprint`` is the key of its features; ``identity`` comes from the loaded model (preprocessing, tokenizer);
+    ``also`` holds further sources of its files.
     """
 
     provider: str
@@ -91,7 +91,7 @@ class LockedTeacher(_Fact):
 
     @property
     def held_by_author(self) -> bool:
-        """It was a folder of whoever published the student that it taught: its files cannot be had from there."""
+        """Its source was a local folder of the author of a published student, so its files are not available."""
         return self.source == f"local:{NOT_PUBLISHED}"
 
     @property
@@ -101,20 +101,20 @@ class LockedTeacher(_Fact):
 
 
 class Lock(_Fact):
-    """The whole file. Immutable: :meth:`with_teacher` gives a new one, :meth:`save` writes it."""
+    """The whole file, immutable."""
 
     about: str = ""
     lock_version: Literal[1] = LOCK_VERSION
     teachers: dict[Name, LockedTeacher] = {}
     providers: dict[str, dict[Name, str]] = {}
-    """Family -> name -> the distribution that provides it: see :mod:`kdkit.core.project.registry.pins`."""
+    """Family -> name -> distribution; see :mod:`kdkit.core.project.registry.pins`."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The lock at ``path``; an empty one if there is none.
+        """The lock at ``path``; empty if there is no file.
 
         Raises:
-            KdkitError: not a lock, written by a newer kdkit, or changed by hand.
+            KdkitError: it is not a lock, has a newer version, or was edited.
         """
         try:
             raw = json.loads(path.read_bytes())
@@ -127,7 +127,7 @@ class Lock(_Fact):
         if raw["lock_version"] > LOCK_VERSION:
             raise KdkitError(
                 "KD-REG-012",
-                "written by a newer kdkit",
+                "this lock was written by a newer kdkit",
                 where=path.name,
                 why=f"it has lock_version {raw['lock_version']}; this kdkit reads up to {LOCK_VERSION}",
                 fix="pip install -U kdkit",
@@ -147,24 +147,25 @@ class Lock(_Fact):
         if name not in self.teachers:
             raise KdkitError(
                 "KD-REG-013",
-                f"teacher '{name}' is not locked: its files were never fetched and probed",
+                f"teacher '{name}' is not locked",
                 where="registry.lock",
+                why="its files were not fetched and probed yet",
                 fix=f"kdkit lock {name}",
                 code=ExitCode.MISSING,
             )
         return self.teachers[name]
 
     def with_teacher(self, name: str, facts: LockedTeacher) -> Lock:
-        """A lock in which ``name`` has ``facts``."""
+        """The lock with ``facts`` of ``name``."""
         return self.model_copy(update={"teachers": {**self.teachers, name: facts}})
 
     def without_teacher(self, name: str) -> Lock:
-        """A lock in which ``name`` does not occur."""
+        """The lock without ``name``."""
         left = {key: facts for key, facts in self.teachers.items() if key != name}
         return self.model_copy(update={"teachers": left})
 
     def save(self, path: Path) -> None:
-        """Write the file; equal locks give equal bytes."""
+        """Write the file, deterministically."""
         teachers: dict[str, Any] = {}
         for name, facts in self.teachers.items():
             dumped = facts.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""A catalogue whose names come from the distributions that ``registry.lock`` has pinned."""
+"""A catalogue with the pins of ``registry.lock``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kdkit.core.project.registry.lock import Lock
 
 Pins = Mapping[str, Mapping[str, str]]
 NO_PROVIDER = "registry"
-"""What :class:`LockedTeacher` has where ``registry.yaml`` alone says what the teacher is."""
+"""Provider of a locked teacher without a catalogue entry."""
 
 
 def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Catalogue:
-    """``catalogue`` with the pins of ``lock``, but for the names ``without``."""
+    """``catalogue`` with the pins of ``lock``, except for the names ``without``."""
     teachers = {name: facts.provider.partition("@")[0] for name, facts in lock.teachers.items()}
     pins: Pins = {
         **lock.providers,

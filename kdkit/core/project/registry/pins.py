@@ -1,8 +1,7 @@
-"""Which distribution each name of a project comes from, so that it cannot change unnoticed.
+"""Pins: ``registry.lock`` records the distribution of every name that ``registry.yaml`` and its recipe use.
 
-A short name belongs to whoever provides it at the moment: a plugin may be replaced by another one with the same
-names, and a newer kdkit may bring a built-in of that name. ``registry.lock`` therefore pins the provider of every
-name that ``registry.yaml`` and its recipe use, when teachers are locked and when a student is taught.
+Otherwise a name could change its meaning unnoticed: another plugin may provide the same name, or a newer kdkit a
+built-in of that name. Names are pinned when teachers are locked and when a student is trained.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def unpinned(project: Project, names: Iterable[str]) -> Project:
-    """The project with ``names`` taken from the plugins that provide them now, whatever the lock says.
+    """The project without the pins of ``names``.
 
     Raises:
-        KdkitError: nobody provides a name that the project uses and has pinned, or several do.
+        KdkitError: no plugin, or several, provide a name that the project uses and has pinned.
     """
     wanted = frozenset(names)
     if not wanted:
@@ -38,36 +37,26 @@ def unpinned(project: Project, names: Iterable[str]) -> Project:
     return free
 
 
-def with_pins(project: Project, lock: Lock, recipe: str | None = None) -> Lock:
-    """``lock`` with the present provider of every name that the project uses; earlier pins stay.
-
-    Names that cannot be resolved are left to the command that uses them.
+def pin_names(project: Project, recipe: str | None = None) -> None:
+    """Write the present provider of every name that the project uses into ``registry.lock``; earlier pins stay.
 
     Args:
+        project: to pin. Names that cannot be resolved are skipped: the command that uses them reports them.
         recipe: name or path; by default the registry's.
     """
-    catalogue = project.catalogue
+    lock = project.lock
     providers = {family: dict(names) for family, names in lock.providers.items()}
     for family, name in used_names(project, lock, recipe or project.registry.recipe):
-        if ":" in name:  # says itself where it comes from
-            continue
-        try:
-            provider = catalogue.get(family, name).provider
-        except KdkitError:
-            continue
-        providers.setdefault(family, {})[name] = provider
-    return lock.model_copy(update={"providers": providers})
-
-
-def pin_names(project: Project, recipe: str | None = None) -> None:
-    """Write the pins of a project into ``registry.lock``, if any is new; see :func:`with_pins`."""
-    now = with_pins(project, project.lock, recipe)
-    if now != project.lock:
+        if ":" not in name:  # a qualified name needs no pin
+            with suppress(KdkitError):
+                providers.setdefault(family, {})[name] = project.catalogue.get(family, name).provider
+    now = lock.model_copy(update={"providers": {family: names for family, names in providers.items() if names}})
+    if now != lock:
         now.save(project.lock_path)
 
 
 def moved_names(project: Project, lock: Lock) -> Iterator[KdkitError]:
-    """What is wrong with the names that the project uses and has pinned."""
+    """An error for each pinned name that its distribution no longer provides."""
     for family, name in dict.fromkeys(used_names(project, lock, project.registry.recipe)):
         if name in lock.providers.get(family, {}):
             try:
@@ -77,7 +66,7 @@ def moved_names(project: Project, lock: Lock) -> Iterator[KdkitError]:
 
 
 def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str, str]]:
-    """(family, name) of everything that ``registry.yaml`` and the recipe name, teachers excepted."""
+    """(family, name) of all names in ``registry.yaml`` and the recipe, except teachers."""
     registry = project.registry
     yield "student", registry.student.family
     with suppress(KdkitError):

@@ -1,4 +1,4 @@
-"""One teacher as YAML text."""
+"""A registry entry as YAML text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """Plain where YAML reads the same string back, else in double quotes."""
+    """Plain if YAML reads the same string back, else in double quotes."""
     if not isinstance(value, str):
         return json.dumps(value)
     plain = all(char.isalnum() or char in "._/@:+-" for char in value) and ": " not in value
@@ -38,7 +38,7 @@ def _scalar(value: Any) -> str:
 
 
 def _escaped(char: str) -> str:
-    """JSON's escapes are not enough: YAML knows no surrogate pairs."""
+    """Not JSON's escapes, because YAML has no surrogate pairs."""
     if char in '"\\':
         return "\\" + char
     return char if char.isprintable() and ord(char) < 0xD800 else f"\\U{ord(char):08x}"

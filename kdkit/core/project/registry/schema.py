@@ -1,4 +1,4 @@
-"""What a person may write in ``registry.yaml``. Unknown keys are errors."""
+"""The schema of ``registry.yaml``. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Use = Literal["research", "commercial"]
+from kdkit.core.project.licenses import Use
 
 
 def _empty_if_null(value: Any) -> Any:
-    """``teachers:`` with nothing (or only comments) under it means: none."""
+    """``teachers:`` without a value is an empty mapping."""
     return {} if value is None else value
 
 
@@ -38,7 +38,7 @@ def _template(text: str) -> str:
 
 
 def valid_name(text: str) -> str:
-    """``text``, where it can name a teacher; raises ValueError that says what names may be."""
+    """``text``, if it is a valid teacher name; else ValueError with the rule."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
         raise ValueError(f"'{text}' is not a name: lower-case letters, digits, '.', '_' and '-'")
     return text
@@ -56,24 +56,24 @@ class Part(BaseModel):
 
 
 class TeacherEntry(Part):
-    """One chosen teacher. A teacher of the catalogue needs no field at all: its spec is the default."""
+    """One teacher. Defaults of a catalogue teacher come from its spec."""
 
     source: str | None = Field(None, alias="from")
     """``hf:ORG/REPO[@REV]``, ``local:DIR`` (relative to the registry) or ``package:PKG/DIR``."""
     loader: str | None = None
     provider: str | None = None
-    """Distribution that provides the catalogue entry; needed only when two provide the same name."""
+    """Distribution of the catalogue entry; needed only if two provide the same name."""
     options: Options = {}
     domains: Annotated[list[str], Field(min_length=1)] | None = None
-    """Teach at most these domains; trust decides among them."""
+    """It teaches only these domains, as far as trust admits it."""
     license: str | None = None
-    """What a person asserts; the lock keeps what the files say."""
+    """License asserted by the user; the lock records the license in the files."""
     signals: Literal["stored", "live"] = "stored"
-    """``live``: it is asked about each batch while training; of training samples nothing is stored."""
+    """``live``: its signals of training samples are computed during training, not stored."""
     device: str | None = None
-    """Of a live teacher: ``cpu``, ``cuda:1`` ...; by default where the student is trained."""
+    """Device of a live teacher, e.g. ``cpu`` or ``cuda:1``; by default that of the student."""
     offload: bool = False
-    """A live teacher's weights are on its device only while it computes, and the student's step waits for that."""
+    """Keep a live teacher's weights on its device only while it computes; training waits meanwhile."""
 
     @model_validator(mode="after")
     def _device_of_live_ones(self) -> Self:
@@ -83,9 +83,9 @@ class TeacherEntry(Part):
 
 
 class StudentEntry(Part):
-    """The student: a family of the catalogue and its architecture.
+    """The student: its family and architecture.
 
-    In ``config``, a string that starts with ``./`` or ``../`` is a path relative to the registry.
+    In ``config``, strings that start with ``./`` or ``../`` are paths relative to the registry.
     """
 
     family: str = ""
@@ -101,18 +101,18 @@ class DataEntry(Part):
     """Relative to the registry."""
     options: Options = {}
     license: str | None = None
-    """Of the images and texts, where it matters for what the student is published under."""
+    """License of the images and texts; it restricts the license of a published student."""
 
 
 class TrustEntry(Part):
-    """Overrides the recipe's trust policy."""
+    """Trust policy; overrides that of the recipe."""
 
     policy: str
     options: Options = {}
 
 
 class OptimizerEntry(Part):
-    """Overrides of the recipe's optimizer: rate and length depend on the student and the data, not on the recipe."""
+    """Overrides of the recipe's optimizer, for this student and data."""
 
     lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
@@ -128,7 +128,7 @@ class OptimizerEntry(Part):
 
 
 class GuardEntry(Part):
-    """How much a domain may lose in an increment before promotion is refused, in points of accuracy."""
+    """Maximum loss per domain in an increment, in points of accuracy; a larger loss prevents promotion."""
 
     tolerance: Annotated[float, Field(ge=0, le=100)] = 1.0
     test: Literal["bootstrap", "point"] = "bootstrap"
@@ -144,7 +144,7 @@ class Registry(Part):
 
     version: Literal[1]
     use: Use = "research"
-    """What the student is for; licenses of teachers are judged by it."""
+    """Purpose of the student; licenses of teachers must allow it."""
     student: Annotated[StudentEntry, BeforeValidator(_empty_if_null)] = StudentEntry()
     teachers: Annotated[dict[Name, TeacherEntryOrNull], BeforeValidator(_empty_if_null)] = {}
     data: Annotated[list[DataEntry], BeforeValidator(_empty_list_if_null)] = []

@@ -58,7 +58,7 @@ def test_a_new_project_is_valid_commented_and_can_be_edited(tmp_path: Path) -> N
     assert project.registry.teachers == {}
     assert project.registry == load_registry(project.registry_path)
     assert remove_entry(add_entry(text, "biomedclip", {}), "biomedclip") == text
-    with raises_error("KD-REG-005", mentions=("already",)):
+    with raises_error("KD-REG-005", mentions=("registry.yaml",)):
         create_project(tmp_path / "new")
     assert project.registry_path.read_text("utf-8") == text
 
