@@ -1,4 +1,4 @@
-"""A student laid out for stock libraries; import it from ``contracts``."""
+"""A student in the format of stock libraries. Import from ``kdkit.core.contracts``."""
 
 from __future__ import annotations
 
