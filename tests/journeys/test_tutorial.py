@@ -1,4 +1,4 @@
-"""The tutorial is true: its commands are run in their order, its files written, its changes applied."""
+"""The commands of the tutorial print what it shows; its files are written and its changes applied."""
 
 from __future__ import annotations
 
