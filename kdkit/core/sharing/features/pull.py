@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.hashes import sha256_of
+from kdkit.core.base.hub import Hub, connect
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.project.registry.lock import FileFact, Lock
 from kdkit.core.sharing.features.card import RECORD, STORE, FeaturesRecord, SharedColumn
+from kdkit.core.sharing.hub import Downloaded, download
 from kdkit.core.teachers.open import fingerprint_parts
 
 if TYPE_CHECKING:
-    from kdkit.core.base.hub import Hub
     from kdkit.core.project.project import Project
-    from kdkit.core.sharing.hub import Downloaded
 
 STAGING = "features-pulled"
 _OF_THE_HUB = (".gitattributes",)
@@ -71,9 +72,6 @@ def pull_features(
             (saying what differs); a file that is missing, not listed, or not what the record says; a damaged shard.
             Nothing is added then. As :func:`kdkit.core.sharing.hub.download`.
     """
-    from kdkit.core.base.atomic import disk_errors
-    from kdkit.core.base.hub import connect
-    from kdkit.core.sharing.hub import download
 
     hub, reporter = hub or connect(), reporter or Silent()
     with disk_errors(str(project.root)), _staging(project, repo) as staging:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub, connect
 from kdkit.core.base.result import Result, Section, Table, format_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import answers_texts
@@ -16,12 +17,12 @@ from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.project.manifest import describe_folder
 from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
+from kdkit.core.sharing.hub import Uploaded, UploadPlan, plan_upload, upload
+from kdkit.core.sharing.release.redact import check_nothing_leaks, public_source
 
 if TYPE_CHECKING:
-    from kdkit.core.base.hub import Hub
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
-    from kdkit.core.sharing.hub import Uploaded, UploadPlan
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,7 @@ def push_features(
         KdkitError: a license that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
             of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
     """
-    from kdkit.core.base.hub import connect
     from kdkit.core.data import load_index
-    from kdkit.core.sharing.hub import plan_upload, upload
 
     hub, reporter = hub or connect(), reporter or Silent()
     names = _shareable(project, teachers)
@@ -147,7 +146,6 @@ def _write_column(
     project: Project, name: str, license: str, table: SampleIndex, folder: Path, reporter: Reporter
 ) -> SharedColumn:
     from kdkit.core.data.prompts import all_prompts, prompt_sets
-    from kdkit.core.sharing.release.redact import public_source
 
     locked = project.lock.teacher(name)
     column = FeatureStore(project.features).column(name, locked.fingerprint)
@@ -185,7 +183,6 @@ def _complete(project: Project, folder: Path, repo: str, columns: dict[str, Shar
 
     Shards hold numbers, and what ``column.json`` holds: in gigabytes of numbers a short name would occur by chance.
     """
-    from kdkit.core.sharing.release.redact import check_nothing_leaks
 
     (folder / README).write_text(card(repo, columns), encoding="utf-8")
     record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=RECORD))

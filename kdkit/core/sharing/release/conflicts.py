@@ -5,16 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub, hub_errors
 from kdkit.core.contracts import Reporter
 from kdkit.core.project.lineage import Lineage
+from kdkit.core.sharing.hub import UploadPlan
+from kdkit.core.sharing.hub.permission import tags_of
 from kdkit.core.sharing.release.layout import README, RECORD, Record
-
-if TYPE_CHECKING:
-    from kdkit.core.base.hub import Hub
-    from kdkit.core.sharing.hub import UploadPlan
 
 _OF_NOBODY = frozenset((README, ".gitattributes", "LICENSE"))
 """Files that a new repository may have."""
@@ -51,7 +49,6 @@ def tag_of_successor(
 
 def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
     """The record in the repository; None where it holds nothing yet."""
-    from kdkit.core.base.hub import hub_errors
 
     held = {file.path for file in (*plan.updates, *plan.unchanged)} | set(plan.deletes)
     if RECORD not in held:
@@ -79,8 +76,6 @@ def _foreign(hub: Hub, plan: UploadPlan, why: str) -> KdkitError:
 
 def _free_tag(hub: Hub, plan: UploadPlan, version: str) -> str:
     """The first of ``v3``, ``v3-r2``, ... that names nothing, or (nothing having changed) this very commit."""
-    from kdkit.core.base.hub import hub_errors
-    from kdkit.core.sharing.hub.permission import tags_of
 
     with hub_errors(plan.repo, hub):
         taken = tags_of(hub, plan)

@@ -84,3 +84,8 @@ class Record(JsonRecord):
     def load(cls, path: Path) -> Record:
         """Read a file that :meth:`save` wrote. Raises: OSError, ValueError."""
         return cls.from_bytes(path.read_bytes())
+
+
+def below_kdkit(name: str) -> str:
+    """``kdkit/registry.lock`` -> ``registry.lock``."""
+    return name.removeprefix(f"{KDKIT}/")

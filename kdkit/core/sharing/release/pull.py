@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub, connect, hub_errors, with_retries
 from kdkit.core.base.result import Result, Section
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
-from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK
-from kdkit.core.sharing.release.pulled.base import fetch_base
-from kdkit.core.sharing.release.pulled.check import below_kdkit, checked_record
-from kdkit.core.sharing.release.pulled.plugins import Lacking
-from kdkit.core.sharing.release.pulled.release import PulledRelease, forget_pending, pending_release
-from kdkit.core.sharing.release.pulled.staging import staging
+from kdkit.core.sharing.hub import download
+from kdkit.core.sharing.hub.client import quiet_client
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK, AdapterBase, below_kdkit
+from kdkit.core.sharing.release.pulled_release import (
+    Lacking,
+    PulledRelease,
+    checked_record,
+    forget_pending,
+    pending_release,
+)
 
 if TYPE_CHECKING:
-    from kdkit.core.base.hub import Hub
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.sharing.features import PulledColumn
 
@@ -101,9 +109,6 @@ def pull_student(
             it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters cannot be had: then, as
             with features, the project is there.
     """
-    from kdkit.core.base.hub import connect
-    from kdkit.core.plugin_system.discovery import load_catalogue
-
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
     release = pending_release(Project(into))
     if release is not None and release.origin.repository == repo:
@@ -130,8 +135,6 @@ def pull_student(
 
 def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
     """``keep``: more comes after it, also where the release has a base."""
-    from kdkit.core.sharing.hub import download
-
     with disk_errors(str(into)), staging(into) as files:
         _require_empty(into)  # another pull may have ended just now
         got = download(hub, repo, "model", revision, files, reporter=reporter)
@@ -211,3 +214,84 @@ def _write_project(root: Path, release: PulledRelease) -> None:
         (folder / HISTORY).write_bytes(earlier.to_bytes())
         (folder / LINEAGE).write_bytes(record.lineage.to_bytes())
     versions.make_current(record.version)
+
+
+_WANTED = (".json", ".safetensors")
+"""What a model folder's top is loaded from; tokenizer and template came with the student."""
+
+
+def fetch_base(hub: Hub, base: AdapterBase, root: Path, reporter: Reporter) -> Path:
+    """Bring ``base`` into the Hub's cache; one that lies there already stays as it is.
+
+    The student's loader compares its hash with the one that the adapters were trained on.
+
+    Args:
+        root: the project that was pulled, for messages.
+
+    Raises:
+        KdkitError: it cannot be had from this Hub, and is not in the cache.
+    """
+
+    repo, commit = base.repository, base.commit
+    try:
+        with quiet_client(reporter), hub_errors(repo, hub, page=hub.url(repo)):
+            reporter.say(f"fetching {repo} at {commit[:12]}, which its adapters belong to")
+            listed = with_retries(lambda: hub.api.list_repo_files(repo, revision=commit))
+            wanted = [name for name in listed if "/" not in name and name.endswith(_WANTED)]
+            return Path(hub.api.snapshot_download(repo, revision=commit, allow_patterns=wanted))
+    except KdkitError as error:
+        if (cached := _cached(repo, commit)) is not None:
+            return cached
+        error.why = "; ".join(
+            filter(None, (error.why, f"the project is there: {root}, without the base of its student"))
+        )
+        error.fix = "; ".join(filter(None, (error.fix, f"then: hf download {repo} --revision {commit}")))
+        raise
+
+
+def _cached(repo: str, commit: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json", revision=commit)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+@contextmanager
+def staging(into: Path) -> Iterator[Path]:
+    """A folder, not there yet, for the files of a release whose project ``into`` becomes; one pull at a time has it.
+
+    It lies in ``.NAME.pulled`` beside ``into``, always, so that a pull that was cut off finds what it has fetched
+    already; that is gone at the end where nothing of a download is left in it.
+
+    Raises:
+        KdkitError: another process is pulling into the same folder.
+    """
+    room = into.with_name(f".{into.name}.pulled")
+    busy, files = room.with_name(f"{room.name}.busy"), room / "files"
+    with open(busy, "a", encoding="utf-8") as lock:
+        if not _taken(lock, busy):
+            raise KdkitError(
+                "KD-REL-021",
+                "another 'kdkit pull' is making this project",
+                where=str(into),
+                fix="wait for it to end, or choose another folder: --to DIR",
+                code=ExitCode.FOUND,
+            )
+        try:
+            shutil.rmtree(files, ignore_errors=True)
+            room.mkdir(exist_ok=True)
+            yield files
+        finally:
+            shutil.rmtree(files, ignore_errors=True)
+            with suppress(OSError):  # not empty
+                room.rmdir()
+            busy.unlink(missing_ok=True)
+
+
+def _taken(lock: IO[str], path: Path) -> bool:
+    """Whether this process has the lock, and the file is still the one that others find: who had it removes it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False

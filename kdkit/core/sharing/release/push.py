@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hub import Hub, connect, hub_errors
 from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.versions import Versions
+from kdkit.core.sharing.hub import Uploaded, UploadPlan, plan_upload, upload
+from kdkit.core.sharing.hub.permission import check_token
+from kdkit.core.sharing.hub.remote import find_repository
 from kdkit.core.sharing.release.conflicts import tag_of_successor
 from kdkit.core.sharing.release.layout import AdapterBase
 from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
 
 if TYPE_CHECKING:
-    from kdkit.core.base.hub import Hub
     from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
-    from kdkit.core.sharing.hub import Uploaded, UploadPlan
 
 
 SHOWN_FILES = 30
@@ -150,8 +152,6 @@ def push_student(
         KdkitError: the version was refused; a license stands in the way; whatever :func:`assemble_release`,
             :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload` raise.
     """
-    from kdkit.core.base.hub import connect
-    from kdkit.core.sharing.hub import plan_upload, upload
 
     hub, report = hub or connect(), reporter or Silent()
     check_repository(repo)
@@ -208,9 +208,6 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
 
     Private by default; kdkit never changes who may see a repository.
     """
-    from kdkit.core.base.hub import hub_errors
-    from kdkit.core.sharing.hub.permission import check_token
-    from kdkit.core.sharing.hub.remote import find_repository
 
     with hub_errors(repo, hub):
         there = find_repository(hub, repo, "model", "main")
@@ -232,8 +229,6 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
 
 def look_for_base(hub: Hub, base: AdapterBase, reporter: Reporter) -> None:
     """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
-    from kdkit.core.base.hub import hub_errors
-    from kdkit.core.sharing.hub.remote import find_repository
 
     with hub_errors(f"{base.repository}@{base.commit}", hub):
         if find_repository(hub, base.repository, "model", base.commit) is None:

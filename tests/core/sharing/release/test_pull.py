@@ -25,9 +25,8 @@ from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.features import push_features
 from kdkit.core.sharing.release.layout import LOCK, RECORD, Record
-from kdkit.core.sharing.release.pull import Pulled, pull_student
-from kdkit.core.sharing.release.pulled.registry import registry_text
-from kdkit.core.sharing.release.pulled.staging import staging
+from kdkit.core.sharing.release.pull import Pulled, pull_student, staging
+from kdkit.core.sharing.release.registry_text import registry_text
 from kdkit.core.teachers.add import add_teacher, check_lock
 from tests.core.sharing.release.toy_release import contents, seal, write_release
 from tests.core.teachers.stub import Notes

@@ -13,8 +13,7 @@ from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.registry.render import render_entry
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.sharing.release.layout import RECIPE
-from kdkit.core.sharing.release.pulled.check import below_kdkit
+from kdkit.core.sharing.release.layout import RECIPE, below_kdkit
 from kdkit.core.sharing.release.redact import public_registry
 
 

@@ -1,1 +1,0 @@
-"""What a pulled release becomes: checks, the project's registry, its version."""

@@ -1,0 +1,211 @@
+"""A downloaded release: its checks, the plugins that it needs, and its copy in a project whose pull is not complete."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+from kdkit.core.project.lineage import Lineage, Origin
+from kdkit.core.project.registry.load import load_registry
+from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.pinned import NO_PROVIDER, pinned
+from kdkit.core.project.registry.schema import Registry
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record
+from kdkit.core.sharing.release.registry_text import registry_text, unpublished
+from kdkit.core.teachers.files import PICKLES
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Project
+    from kdkit.core.sharing.hub import Downloaded
+
+
+_OF_THE_HUB = (".gitattributes",)
+_NEEDED = (REGISTRY, LOCK, TASK, SAMPLES)
+
+
+def checked_record(got: Downloaded, repo: str) -> Record:
+    """The release's record, once every file agrees with it.
+
+    Raises:
+        KdkitError: no release of kdkit, one of another format, a file that is missing, not listed or changed, or
+            names in the record that cannot be a version's or a student's.
+    """
+    record = _read(got.folder / RECORD, repo)
+    _same_files(got.files, record, repo)
+    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or record.lineage.version != record.version:
+        raise _bad(repo, f"'{record.version}' cannot be its version's name")
+    for name in record.student:
+        if "/" in name or name == RECORD or name not in record.files:
+            raise _bad(repo, f"'{name}' is no file at its top")
+        if name.endswith((*PICKLES, ".pkl", ".ckpt")):
+            raise _bad(repo, f"'{name}' is a pickle: loading it could run code")
+    lacking = [name for name in _NEEDED if name not in record.files]
+    if lacking or not record.student:
+        raise _bad(repo, f"it has no {lacking[0] if lacking else 'student'}")
+    return record
+
+
+def _read(path: Path, repo: str) -> Record:
+    if not path.is_file():
+        raise KdkitError(
+            "KD-REL-016",
+            "this is no release of kdkit",
+            where=repo,
+            why=f"it has no {RECORD}",
+            fix="to teach from it: kdkit add-teacher NAME --from hf:" + repo,
+            code=ExitCode.MISSING,
+        )
+    try:
+        return Record.load(path)
+    except ValueError as error:
+        raise _bad(repo, f"{type(error).__name__}: {error}") from None
+
+
+def _same_files(found: Mapping[str, str], record: Record, repo: str) -> None:
+    for name in sorted(found.keys() | record.files.keys()):
+        if name in (RECORD, *_OF_THE_HUB):
+            continue
+        expected = record.files[name].sha256 if name in record.files else "nothing: it is not listed"
+        if found.get(name) != expected:
+            raise KdkitError(
+                "KD-REL-017",
+                f"'{name}' is not what was pushed; nothing was pulled",
+                where=repo,
+                why=f"{RECORD} has sha256 {expected}; "
+                + (f"the file has {found[name]}" if name in found else "no file"),
+                fix="pull what kdkit pushed, by its tag or commit: --revision R",
+                code=ExitCode.FOUND,
+            )
+
+
+def _bad(repo: str, why: str) -> KdkitError:
+    return KdkitError(
+        "KD-REL-018",
+        "this release cannot be pulled",
+        where=repo,
+        why=f"{RECORD}: {why}",
+        fix="is it of a newer kdkit? pip install -U kdkit",
+        code=ExitCode.FOUND,
+    )
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Something that no installed plugin provides.
+
+    Attributes:
+        what: such as ``student 'toy'``.
+        plugins: ``distribution==version`` that has it; where that was not written down, all that the author had
+            and that are not here.
+    """
+
+    what: str
+    plugins: tuple[str, ...]
+
+    def __str__(self) -> str:
+        fix = (
+            f"kdkit install {' '.join(self.plugins)}" if self.plugins else "its author did not say which plugin has it"
+        )
+        return f"{self.what} is provided by no installed plugin: {fix}"
+
+
+def lacking_plugins(catalogue: Catalogue, lineage: Lineage, registry: Registry, lock: Lock) -> tuple[Lacking, ...]:
+    """All of it, each name once."""
+    here = {normal(record.distribution) for record in catalogue.records if record.status == "ok"} | {BUILT_IN}
+    had = {normal(name): version for name, version in lineage.environment.plugins.items()}
+    absent = tuple(f"{name}=={version}" for name, version in sorted(had.items()) if name not in here)
+    found = {}
+    for family, name, provider in dict.fromkeys(_needs(lineage, registry, lock)):
+        try:
+            catalogue.get(family, name)
+        except KdkitError:
+            owner, _, version = (provider or lock.providers.get(family, {}).get(name, "")).partition("@")
+            version = version or had.get(normal(owner), "")
+            known = owner and normal(owner) not in here
+            exact = (f"{owner}=={version}" if version else owner,)
+            found[family, name] = Lacking(f"{family} '{name}'", exact if known else absent)
+    return tuple(found.values())
+
+
+def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[str, str, str]]:
+    """(family, name, ``distribution@version`` where that is known)."""
+    yield "student", lineage.student.family, ""
+    recipe = lineage.recipe
+    for part in recipe.losses:
+        yield "loss", part.name, ""
+    if recipe.aligner:
+        yield "aligner", recipe.aligner.name, ""
+    yield "policy", (registry.trust.policy if registry.trust else recipe.trust.policy), ""
+    for name, facts in lock.teachers.items():
+        if name in registry.teachers:
+            yield "loader", facts.loader, ""
+            if facts.provider != NO_PROVIDER:
+                yield "teacher", name, facts.provider
+
+
+PENDING = "pulled"
+"""Below ``.kdkit`` of a project whose base or features are still to come."""
+_ORIGIN = "origin.json"
+
+
+@dataclass(frozen=True)
+class PulledRelease:
+    """A release in ``folder``: all of it, or the files that :meth:`keep` copies."""
+
+    folder: Path
+    record: Record
+    origin: Origin
+    registry: Registry
+    lock: Lock
+
+    @classmethod
+    def read(cls, folder: Path, record: Record, origin: Origin) -> PulledRelease:
+        """``record``, checked, and what lies beside it."""
+        return cls(folder, record, origin, load_registry(folder / REGISTRY), Lock.load(folder / LOCK))
+
+    @property
+    def unpublished(self) -> tuple[str, ...]:
+        """See :func:`unpublished`."""
+        return unpublished(self.registry, self.lock)
+
+    def lacking(self, catalogue: Catalogue) -> tuple[Lacking, ...]:
+        """See :func:`lacking_plugins`; each name must come from where the release pins it to."""
+        return lacking_plugins(pinned(catalogue, self.lock), self.record.lineage, self.registry, self.lock)
+
+    def registry_text(self, with_features: Collection[str] = ()) -> str:
+        """See :func:`registry_text`."""
+        recipe_file = RECIPE in self.record.files
+        return registry_text(
+            self.registry, self.lock, self.origin, recipe_file=recipe_file, with_features=with_features
+        )
+
+    def keep(self, project: Project) -> None:
+        """Remember it in a project that is being made, for a pull that is cut off once the project is there."""
+        kept = project.state / PENDING
+        for name in (RECORD, REGISTRY, LOCK):
+            (kept / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / name, kept / name)
+        (kept / _ORIGIN).write_bytes(self.origin.to_bytes())
+
+
+def pending_release(project: Project) -> PulledRelease | None:
+    """The release of a project whose pull was cut off; None where nothing is to come."""
+    kept = project.state / PENDING
+    try:
+        record = Record.load(kept / RECORD)
+        origin = Origin.from_bytes((kept / _ORIGIN).read_bytes())
+        return PulledRelease.read(kept, record, origin)
+    except (OSError, ValueError, KdkitError):
+        return None
+
+
+def forget_pending(project: Project) -> None:
+    """Everything is there."""
+    shutil.rmtree(project.state / PENDING, ignore_errors=True)
