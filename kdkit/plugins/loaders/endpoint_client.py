@@ -82,14 +82,14 @@ class ChatClient:
             try:
                 status, headers, content = await self._send(body)
                 if 200 <= status < 300:
-                    return parse(_parse_json(content))
+                    return parse(json.loads(content))
                 if status not in (408, 425, 429) and status < 500:
                     raise self._refusal(status, content)
                 failure = f"status {status}"
                 wait = _retry_after(headers, default=wait)
             except httpx2.TimeoutException:
                 failure = "timeout"
-            except InvalidReply as error:
+            except (InvalidReply, ValueError) as error:  # json.loads raises ValueError
                 failure = f"invalid reply ({str(error)[:80]})"
             except httpx2.RequestError as error:
                 failure = type(error).__name__
@@ -133,13 +133,6 @@ class ChatClient:
             else "correct 'endpoint' and 'model' in endpoint.json",
             code=ExitCode.DENIED if denied else ExitCode.MISSING,
         )
-
-
-def _parse_json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise InvalidReply("no JSON") from error
 
 
 def _retry_after(headers: httpx2.Headers, default: float) -> float:
