@@ -117,7 +117,7 @@ class AlignerComparison(ResultRows["AlignerReport"]):
             "",
             f"{self.rows[0].samples} training samples of '{self.teacher}' on which no aligner was fitted.",
             "ranking: rank correlation of how images order the texts, before and after;",
-            "same first: share of images whose first text stays;",
+            "same first: share of images that keep their first text;",
             "gap: cosine with other teachers, same sample minus different samples;",
             "reconstruction: cosine of the features with their reconstruction.",
         ]

@@ -105,7 +105,7 @@ class SharingMethods(OpenedProject):
         features: str | None = None,
         reporter: Reporter | None = None,
     ) -> Pulled:
-        """Make a project whose current version is a published student, verified by the published hashes.
+        """Create a project from a published student; the published hashes are checked.
 
         Args:
             repository: ``ORG/NAME``.

@@ -98,7 +98,7 @@ def parse_options(words: Sequence[str] | None) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """One line for people, on stderr."""
+    """Print a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -132,7 +132,7 @@ def show_error(error: KdkitError) -> None:
 
 
 def resumable() -> None:
-    """From here on the command can be interrupted and run again; Ctrl-C says so."""
+    """Mark the command as resumable from here on; the message after Ctrl-C says so."""
     global _resumes
     _resumes = True
 
@@ -143,7 +143,7 @@ def show_interrupt() -> None:
 
 
 def debugging() -> bool:
-    """Whether ``--debug`` (or ``KDKIT_DEBUG=1``) asks for tracebacks."""
+    """Whether ``--debug`` or ``KDKIT_DEBUG=1`` is set: errors then show tracebacks."""
     return os.environ.get("KDKIT_DEBUG", "") not in ("", "0")
 
 

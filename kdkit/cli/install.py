@@ -13,7 +13,7 @@ import typer
 from kdkit.cli import console
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the command, and stop.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the command only.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,13 +25,14 @@ def register(app: typer.Typer) -> None:
 def install(
     packages: Annotated[list[str] | None, typer.Argument(metavar="PACKAGE...")] = None,
     editable: Annotated[
-        list[str] | None, typer.Option("--editable", "-e", metavar="DIR", help="Run it from its sources in DIR.")
+        list[str] | None,
+        typer.Option("--editable", "-e", metavar="DIR", help="Install from the sources in DIR."),
     ] = None,
     upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="To the newest version.")] = False,
     dry_run: DryRunOption = False,
     json: console.JsonOption = False,
 ) -> None:
-    """Install plugins into the environment of this very kdkit (venv, conda, pipx, uv), and say whether they load."""
+    """Install plugins into the environment of this kdkit (venv, conda, pipx, uv), and report whether they load."""
     from kdkit.core.plugin_system.installer import install_command
 
     if not packages and not editable:
@@ -57,7 +58,7 @@ def uninstall(
     dry_run: DryRunOption = False,
     json: console.JsonOption = False,
 ) -> None:
-    """Remove plugins from the environment of this very kdkit, whether they work or not."""
+    """Remove plugins from the environment of this kdkit, whether they work or not."""
     from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
     from kdkit.core.plugin_system.installer import uninstall_command
 
@@ -66,7 +67,7 @@ def uninstall(
     for name in wanted:
         if name == BUILT_IN:
             raise KdkitError(
-                "KD-CLI-006", "kdkit itself is no plugin", fix="remove it in the way in which you installed it"
+                "KD-CLI-006", "kdkit itself is no plugin", fix="to remove kdkit, use the tool that installed it"
             )
         if name not in known:
             raise KdkitError(
@@ -82,7 +83,14 @@ def uninstall(
     _run(command)
     left = set(_versions()) & set(wanted)
     if left:
-        raise KdkitError("KD-CLI-008", f"still there: {', '.join(sorted(left))}", where=sys.prefix, code=ExitCode.FOUND)
+        raise KdkitError(
+            "KD-CLI-008",
+            f"still installed: {', '.join(sorted(left))}",
+            where=sys.prefix,
+            why="the installer reported success, but another copy is on the path",
+            fix="run the command again, or remove the copy by hand",
+            code=ExitCode.FOUND,
+        )
     if json:
         console.print_json({"command": _shown(command), "removed": wanted})
     else:
@@ -100,7 +108,7 @@ def _versions() -> dict[str, str]:
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run an installer; what it says goes to stderr."""
+    """Run an installer; its output goes to stderr."""
     console.say(f"+ {_shown(command)}")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
     if done.returncode:
@@ -108,7 +116,8 @@ def _run(command: Sequence[str]) -> None:
             "KD-CLI-009",
             "the installer failed",
             where=_shown(command),
-            why=f"exit code {done.returncode}; its own messages are above",
+            why=f"exit code {done.returncode}; its messages are above",
+            fix="check the name, the network and the package index, then repeat the command",
             code=ExitCode.MISSING,
         )
 
@@ -142,7 +151,7 @@ def _show(command: Sequence[str], json: bool) -> None:
 
 
 def _shown(command: Sequence[str]) -> str:
-    """For people and logs: without what is secret in a URL."""
+    """The command without credentials in URLs."""
     from shlex import join
 
     from kdkit.core.plugin_system.requirements import without_credentials

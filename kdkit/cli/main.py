@@ -44,22 +44,22 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 ERROR_LOG = "kdkit-error.log"
 WELCOME = f"""\
 kdkit {kdkit.__version__}: keep one student; keep adding teachers.
-Distils frozen biomedical vision-language models into one student, and later ones into the same student.
+Distills frozen biomedical vision-language models into one student, and later ones into the same student.
 
-  kdkit demo                      the whole way on made-up images, without a download, in minutes
-  kdkit init                      make a project in this folder
-  kdkit add-teacher biomedclip    choose a teacher; then 'kdkit distill'
+  kdkit demo                      a whole project on procedural images, in minutes, without a download
+  kdkit init                      create a project in this folder
+  kdkit add-teacher biomedclip    add a teacher; then 'kdkit distill'
 
 All commands: kdkit --help"""
 
 STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
-    "Look at what they know": ("data", "features", "trust", "align", "pseudo-label"),
+    "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
     "Use the student": ("evaluate", "answer", "correct", "export", "push", "pull", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
-"""The order of ``kdkit --help``: that in which a project meets the commands."""
+"""The order of ``kdkit --help``: that in which a project uses the commands."""
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -156,7 +156,7 @@ def frame(
 
 
 def run() -> None:
-    """Entry point: runs the command; turns each way in which it can end into a message and an exit code."""
+    """Entry point: runs the command and ends with a message and an exit code."""
     console.show_warnings()
     try:
         try:

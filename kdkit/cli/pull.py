@@ -24,7 +24,7 @@ def pull(
     ] = None,
     json: console.JsonOption = False,
 ) -> None:
-    """Make a project whose current version is a published student.
+    """Create a project from a published student.
 
     Every file is compared with its published hash. Add your data and teachers, then run 'kdkit distill --incremental'.
     """

@@ -36,7 +36,7 @@ def test_evaluate(toy: Cli) -> None:
     assert data["picture"]["alt"]
 
     wrong = toy("evaluate", "--split", "tst")
-    assert (wrong.code, wrong.stdout, wrong.error) == (2, "", "KD-CLI-004")
+    assert (wrong.code, wrong.stdout, wrong.error) == (2, "", "KD-API-004")
     assert "'test'" in wrong.stderr
     absent = toy("evaluate", "v7")
     assert (absent.code, absent.stdout, absent.error) == (3, "", "KD-PROJ-010")

@@ -93,7 +93,7 @@ def test_biomedclip_is_fetched_from_two_repositories_and_then_opens_offline(kdki
 
 
 OPEN = """
-from kdkit import Project
+from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_teacher
 teacher = open_teacher(Project.find(), "biomedclip")
 print(teacher.model.embed_dim, teacher.fingerprint)
@@ -121,7 +121,7 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
         (["add-teacher", "plip", "--offline"], 3, "KD-HUB-026", ["--from local:DIR"]),
         (["add-teacher", "x", "--from", "local:nowhere"], 3, "KD-TEACH-021", ["nowhere"]),
         (["add-teacher", "x", "--from", "local:."], 2, "KD-TEACH-016", []),
-        (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, "KD-CLI-011", ["'a'"]),
+        (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, "KD-CLI-012", ["'a'"]),
         (["add-teacher", "X Y", "--from", "local:."], 2, "KD-TEACH-001", ["'X Y'"]),
         (["remove-teacher", "plip"], 2, "KD-REG-007", ["'plip'"]),
         (["init"], 2, "KD-REG-005", []),

