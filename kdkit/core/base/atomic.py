@@ -1,8 +1,7 @@
-"""Writing a file or a folder so that it is there whole, or not at all; and what a disk can say about it.
+"""Atomic writing of files and folders, and errors of the disk.
 
-A draft is made in a hidden folder beside its target (``.NAME.draft-*``) and renamed when it is complete. A process
-holds a lock on its drafts for as long as it lives, so that the next one that writes the same target can tell what
-a killed process has left, and removes it.
+A draft is made in a hidden folder beside its target (``.NAME.draft-*``) and renamed when complete. A process holds a
+lock on its drafts, so the next writer of the same target recognizes and removes drafts of killed processes.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ _LOCK, _NEW, _OLD = "busy", "new", "old"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the content of the file ``path``; see :func:`new_file`."""
+    """Replace the content of ``path``; see :func:`new_file`."""
     with new_file(path) as draft:
         draft.write_bytes(content)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Where to write what becomes ``path`` (or what it links to) when the block ends without an error.
+    """A draft that replaces ``path`` (or the target of that link) when the block ends without an error.
 
-    An earlier file stays until then and gives the new one its mode. Missing parent folders are made.
+    The new file gets the mode of the old one. Missing parent folders are created.
     """
     path = path.resolve()
     with _draft(path) as draft:
@@ -46,11 +45,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """An empty folder to fill; it becomes ``path`` when the block ends without an error. Missing parents are made.
+    """An empty folder that becomes ``path`` when the block ends without an error. Missing parents are created.
 
     Args:
-        path: where nothing is yet, or an empty folder.
-        replace: an earlier folder stays until then, and goes; otherwise an earlier one raises ``OSError`` at the end.
+        path: absent, or an empty folder.
+        replace: replace an existing folder at the end; otherwise it raises ``OSError``.
     """
     with _draft(path) as draft:
         draft.mkdir()
@@ -71,18 +70,20 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _draft(path: Path) -> Iterator[Path]:
-    """A name in a folder of our own beside ``path``; the folder, and what was not renamed, is gone at the end."""
+    """A name in a temporary folder beside ``path``; the folder is removed at the end."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise KdkitError("KD-BASE-001", "there is a file where a folder must be", where=str(path.parent)) from None
+        raise KdkitError(
+            "KD-BASE-001", "this is a file, not a folder", where=str(path.parent), fix="move the file away"
+        ) from None
     for left in path.parent.glob(f".{escape(path.name)}.draft-*"):
         _remove_if_abandoned(left)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
     try:
         with open(room / "lock", "w", encoding="utf-8") as lock:
             _try_to_lock(lock.fileno())
-            os.replace(room / "lock", room / _LOCK)  # locked before it has the name by which others try it
+            os.replace(room / "lock", room / _LOCK)  # locked before others see it
             yield room / _NEW
     finally:
         shutil.rmtree(room, ignore_errors=True)
@@ -94,11 +95,11 @@ def _remove_if_abandoned(room: Path) -> None:
             if _try_to_lock(lock.fileno()):
                 shutil.rmtree(room, ignore_errors=True)
     except OSError:
-        return  # just being made or removed, or another person's
+        return  # being made or removed, or owned by another user
 
 
 def _try_to_lock(descriptor: int) -> bool:
-    """False where another process holds it, and on disks that know no locks: nothing is swept there."""
+    """False if another process holds it, and on file systems without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -107,7 +108,7 @@ def _try_to_lock(descriptor: int) -> bool:
 
 
 def _sync(file: Path) -> None:
-    """Have the disk hold the bytes before their name does: otherwise a power cut could leave an empty file."""
+    """Flush the bytes before the rename; otherwise a power cut could leave an empty file."""
     with open(file, "rb") as handle:
         os.fsync(handle.fileno())
 
@@ -116,7 +117,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _number(error: Exception) -> int:
-    """The ``errno`` of an error; safetensors and HDF5 give it in words alone."""
+    """The ``errno`` of an error; safetensors and HDF5 have it in the message only."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     words = re.search(r"\bos error (\d+)|\berrno = (\d+)", str(error))
@@ -125,7 +126,7 @@ def _number(error: Exception) -> int:
 
 @contextmanager
 def disk_errors(where: str) -> Iterator[None]:
-    """Turns a full disk, or a file that may not be read or written, into one clear error."""
+    """Turn a full disk or a missing permission into a :class:`KdkitError`."""
     try:
         yield
     except KdkitError:
@@ -140,6 +141,6 @@ def disk_errors(where: str) -> Iterator[None]:
             "no disk space left" if full else "no permission to read or write here",
             where=str(getattr(error, "filename", None) or where),
             why=os.strerror(number),
-            fix="free some space and run the command again; nothing was left half-written" if full else "",
+            fix="free space and run the command again" if full else "change the permissions, or use another folder",
             code=ExitCode.MISSING if full else ExitCode.DENIED,
         ) from error

@@ -1,4 +1,4 @@
-"""YAML text -> pydantic model, where complaints say ``file:line`` and, for a wrong key, the likely one."""
+"""YAML text -> pydantic model; errors have ``file:line`` and the closest known key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Located:
-    """A parsed YAML document that remembers its lines."""
+    """A parsed YAML document with its line numbers."""
 
     origin: str
     tree: Any
@@ -48,11 +48,11 @@ def read_model(model: type[Model], text: str, origin: str) -> tuple[Model, Locat
         origin: the file's name, for messages.
 
     Raises:
-        KdkitError: ``origin:line``, what is wrong, and what was probably meant.
+        KdkitError: invalid YAML, an unknown or missing key, or a wrong value.
     """
     located = Located(origin, _parse(text, origin))
     if not isinstance(located.tree, CommentedMap):
-        raise KdkitError("KD-BASE-003", "a mapping of keys to values is expected", where=f"{origin}:1")
+        raise KdkitError("KD-BASE-003", "not a mapping", where=f"{origin}:1", fix="write 'key: value' lines")
     try:
         return model.model_validate(_plain(located.tree)), located
     except ValidationError as error:
@@ -68,9 +68,11 @@ def _parse(text: str, origin: str) -> Any:
             "KD-BASE-004", f"the key '{key}' is given twice", where=_mark(origin, error), fix="keep one of the two"
         ) from None
     except MarkedYAMLError as error:
-        raise KdkitError("KD-BASE-005", f"not valid YAML: {error.problem}", where=_mark(origin, error)) from None
+        what = f"not valid YAML: {error.problem}"
+        raise KdkitError("KD-BASE-005", what, where=_mark(origin, error), fix="correct this line") from None
     except YAMLError as error:
-        raise KdkitError("KD-BASE-006", "not valid YAML", where=origin, why=str(error).splitlines()[0]) from None
+        why = str(error).splitlines()[0]
+        raise KdkitError("KD-BASE-006", "not valid YAML", where=origin, why=why, fix="correct the file") from None
 
 
 def _mark(origin: str, error: MarkedYAMLError) -> str:
@@ -78,7 +80,7 @@ def _mark(origin: str, error: MarkedYAMLError) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's round-trip types -> plain Python, so that nothing of the parser lives on in the model."""
+    """Round-trip types of the parser -> plain Python."""
     if isinstance(node, dict):
         return {_plain(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -91,7 +93,7 @@ def _plain(node: Any) -> Any:
 
 def _explain(model: type[BaseModel], located: Located, error: ValidationError) -> KdkitError:
     problems = error.errors()
-    # A misspelt key is also a missing one; the former says what to do.
+    # A misspelt key is also a missing key; report the former.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     place = tuple(first["loc"])
     key = ".".join(str(step) for step in place)
@@ -106,10 +108,10 @@ def _explain(model: type[BaseModel], located: Located, error: ValidationError) -
         if fix.startswith("known") and "options" in known:
             fix += "; if it is an option of the plugin that is named there, it belongs under 'options'"
     elif first["type"] == "missing":
-        what, fix = f"the key '{key}' is missing", ""
+        what, fix = f"the key '{key}' is missing", f"add '{place[-1]}'"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        what, fix = (f"{key}: {message}" if key else message), ""
+        what, fix = (f"{key}: {message}" if key else message), "correct the value"
     return KdkitError("KD-BASE-007", what, where=located.where(place), why=more, fix=fix)
 
 

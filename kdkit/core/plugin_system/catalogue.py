@@ -1,4 +1,4 @@
-"""The catalogue: every spec that plugins declare, by family and name, and the objects behind them."""
+"""The catalogue: the specs of all plugins, by family and name, and the objects behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdkit.core import contracts
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 
 BUILT_IN = "kdkit"
-"""The distribution whose plugins are always loaded and whose names nobody can take."""
+"""The distribution whose plugins are always loaded, and whose names other plugins cannot take."""
 
 Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
 FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
@@ -36,12 +36,12 @@ Status = Literal["ok", "broken", "disabled", "incompatible"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One spec and where it comes from.
+    """One spec and its origin.
 
     Attributes:
-        spec: the frozen spec, of its family's type (checked when the plugin was loaded).
+        spec: of its family's type, checked by the loader of plugins.
         provider: the distribution that declares it.
-        version: that distribution's version.
+        version: of the distribution.
     """
 
     spec: Any
@@ -50,22 +50,22 @@ class Entry:
 
     @property
     def qualified(self) -> str:
-        """``distribution:name``, which is never ambiguous."""
+        """``distribution:name``: the unambiguous name."""
         return f"{self.provider}:{self.spec.name}"
 
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """What became of one plugin.
+    """The state of one plugin.
 
     Attributes:
         name: of the entry point.
-        distribution, version: who installed it.
-        error: one line, with ``file:line`` where known; empty unless broken or incompatible.
-        milliseconds: spent on importing and asking it.
-        hooks: the hooks that it implements.
+        distribution, version: that provide it.
+        error: one line, with ``file:line`` if known; empty unless broken or incompatible.
+        milliseconds: of importing it and calling its hooks.
+        hooks: that it implements.
         provides: family -> names.
-        notes: what is worth knowing about a plugin that works.
+        notes: remarks about a working plugin.
     """
 
     name: str
@@ -86,16 +86,16 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that can be named in a registry or a recipe.
+    """All names that a registry or a recipe can use.
 
-    A short name belongs to the built-in of that name, else to the only plugin that offers it. When several
-    offer it, using it is an error that says how to choose: ``distribution:name``.
+    A short name means the built-in of that name, else the only plugin that provides it. If several plugins provide it,
+    using it is an error; ``distribution:name`` is unambiguous.
     """
 
     records: tuple[PluginRecord, ...]
     contents: Mapping[Family, tuple[Entry, ...]]
     pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Family -> short name -> the distribution that it must come from, in a project that has pinned it."""
+    """Family -> short name -> the distribution to which the project pins it."""
 
     def entries(self, family: str) -> tuple[Entry, ...]:
         """All entries, sorted by name and provider; a name occurs once per provider."""
@@ -109,8 +109,7 @@ class Catalogue:
         """The entry called ``name`` or ``distribution:name``.
 
         Raises:
-            KdkitError: when there is none (with the nearest name), when several plugins offer it, or when it is
-                pinned to one that does not.
+            KdkitError: there is none, several plugins provide it, or it is pinned to a distribution without it.
         """
         provider, _, short = name.rpartition(":")
         pin = "" if provider else self.pins.get(family, {}).get(short, "")
@@ -127,7 +126,7 @@ class Catalogue:
                 "KD-PLUG-001",
                 f"several plugins provide the {family} '{name}'",
                 why=", ".join(f"{e.provider} {e.version}" for e in found),
-                fix="say which: " + " or ".join(f"'{e.qualified}'" for e in found),
+                fix="write " + " or ".join(f"'{e.qualified}'" for e in found),
             )
         return found[0]
 
@@ -142,10 +141,10 @@ class Catalogue:
         return tuple(entry.spec for entry in self.entries(FAMILY_OF[kind]))
 
     def make(self, family: str, name: str, /, **options: Any) -> Any:
-        """Call the factory of ``name`` with the spec's options overridden by ``options``.
+        """Call the factory of ``name`` with the spec's options and ``options``.
 
         Raises:
-            KdkitError: for an unknown name, a factory that cannot be imported, or an unknown option.
+            KdkitError: an unknown name or option, or a factory that cannot be imported.
         """
         spec = self.get(family, name).spec
         factory = resolve(spec.factory)
@@ -159,14 +158,14 @@ class Catalogue:
         now = ", ".join(f"{entry.provider} {entry.version}" for entry in others)
         has = f"{pin} is {' and '.join(states) if states else 'not installed'}"
         fixes = ["see 'kdkit plugins'" if states else f"kdkit install {pin}"]
-        fixes += [f"say '{entry.qualified}'" for entry in others]
+        fixes += [f"write '{entry.qualified}'" for entry in others]
         if len(others) == 1:
-            fixes.append(f"kdkit lock {name} takes it as it is now")
+            fixes.append(f"accept the present provider: kdkit lock {name}")
         return KdkitError(
             "KD-PLUG-002",
-            f"the {family} '{name}' comes from {pin} in this project, and {pin} does not provide it here",
+            f"the {family} '{name}' is pinned to {pin}, which does not provide it",
             where="registry.lock",
-            why=has.replace(" is ok", " no longer has it") + (f"; it would now come from {now}" if now else ""),
+            why=has.replace(" is ok", " no longer provides it") + (f"; present provider: {now}" if now else ""),
             fix="; or ".join(fixes),
             code=ExitCode.MISSING,
         )
@@ -176,9 +175,11 @@ class Catalogue:
         return KdkitError("KD-PLUG-003", what, why=self.not_loaded(), fix=did_you_mean(name, self.names(family)))
 
     def not_loaded(self) -> str:
-        """Why a name may be unknown: the plugins that were left out; empty where there are none."""
+        """Why a name may be unknown: the plugins that were not loaded; empty if all were."""
         absent = dict.fromkeys(f"{r.distribution} ({r.status})" for r in self.records if r.status != "ok")
-        return f"what was not loaded may have it: {', '.join(absent)}; see 'kdkit plugins'" if absent else ""
+        return (
+            f"plugins that were not loaded may provide it: {', '.join(absent)}; see 'kdkit plugins'" if absent else ""
+        )
 
 
 def _known(family: str) -> Family:
@@ -192,7 +193,7 @@ def resolve(import_string: str) -> Any:
     """The object named by ``"package.module:attribute"``.
 
     Raises:
-        KdkitError: when the module or the attribute cannot be had.
+        KdkitError: the module cannot be imported, or has no such attribute.
     """
     module, _, attribute = import_string.partition(":")
     try:
@@ -202,20 +203,20 @@ def resolve(import_string: str) -> Any:
     except (Exception, SystemExit) as error:
         raise KdkitError(
             "KD-PLUG-004",
-            "cannot import what a plugin declares",
+            "the import string of a plugin cannot be resolved",
             where=import_string,
             why=one_line(error),
-            fix="'kdkit plugins' shows who declares it",
+            fix="repair the plugin; 'kdkit plugins' lists them",
             code=ExitCode.PLUGIN,
         ) from error
     return found
 
 
 def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Say which option is wrong before the factory does any work."""
+    """Report a wrong option before the factory does any work."""
     try:
         signature = inspect.signature(factory)
-    except ValueError:  # no signature to be had (written in C): the factory speaks for itself
+    except ValueError:  # written in C, without a signature
         return
     try:
         signature.bind(**options)
@@ -226,11 +227,11 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
             raise KdkitError(
                 "KD-PLUG-005", f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)
             ) from error
-        raise KdkitError("KD-PLUG-006", f"{what}: {error}", why="its options are " + ", ".join(known)) from error
+        raise KdkitError("KD-PLUG-006", f"{what}: {error}", fix="its options are " + ", ".join(known)) from error
 
 
 def one_line(error: BaseException) -> str:
-    """``Type: message (file:line)``; the place is the innermost one outside of import machinery and kdkit."""
+    """``Type: message (file:line)``, with the innermost line outside of import machinery and kdkit."""
     message = " ".join(str(error).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = _place(error.__traceback__)
@@ -248,5 +249,5 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def normal(name: str) -> str:
-    """A distribution's name as packaging tools compare it (PEP 503)."""
+    """The normalized name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()

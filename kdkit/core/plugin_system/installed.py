@@ -21,7 +21,7 @@ class Installed:
 
     @property
     def built_in(self) -> bool:
-        """It is kdkit's own code, not only what calls itself so."""
+        """It is part of kdkit, not another distribution of that name."""
         return self.distribution == BUILT_IN and self.point.module.startswith("kdkit.plugins.")
 
     def allowed_by(self, allowed: frozenset[str] | None) -> bool:
@@ -30,10 +30,10 @@ class Installed:
 
 
 def installed() -> tuple[Installed, ...]:
-    """The plugins on ``sys.path``, built-ins first, then by distribution and name; imports none of them.
+    """The plugins on ``sys.path``, built-ins first, then by distribution and name.
 
-    Distributions are read one by one, because one with unreadable metadata must not hide the others. One that is
-    there twice counts as Python imports it: the first on the path. What only calls itself kdkit hides nothing.
+    Distributions with unreadable metadata are skipped. Of two copies of a distribution the first on the path counts, as
+    for imports.
     """
     found: dict[tuple[str, str, bool], Installed] = {}
     seen: set[str] = set()
@@ -43,7 +43,7 @@ def installed() -> tuple[Installed, ...]:
                 continue
             name, version = normal(dist.metadata["Name"]), dist.version
             points = [point for point in dist.entry_points if point.group == GROUP]
-        except Exception:  # a damaged installation; pip is the one to complain
+        except Exception:  # a damaged installation, for pip to report
             continue
         if name in seen and name != BUILT_IN:
             continue

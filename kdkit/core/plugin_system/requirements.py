@@ -1,4 +1,4 @@
-"""The distributions of the running Python: those with plugins as requirements, and what a distribution lacks."""
+"""Installed plugins as requirements (pip freeze), and unmet requirements of a distribution."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from kdkit.core.plugin_system.installed import installed
 
 @dataclass(frozen=True)
 class Frozen:
-    """An installed distribution and what installs the same again.
+    """An installed distribution.
 
     Attributes:
-        name: normalized; ``version``: as installed.
+        name: normalized.
+        version: as installed.
         requirement: a line as ``pip freeze`` writes it.
-        local: it comes from a folder or file of this machine, which no other machine has.
+        local: it was installed from a folder or file of this machine.
     """
 
     name: str
@@ -38,7 +39,7 @@ def freeze() -> tuple[Frozen, ...]:
             name = dist.metadata["Name"]
             if normal(name) in wanted:
                 found.setdefault(normal(name), _frozen(name, dist))
-        except Exception:  # a damaged installation; pip is the one to complain
+        except Exception:  # a damaged installation, for pip to report
             continue
     return tuple(sorted(found.values(), key=lambda frozen: (frozen.name != BUILT_IN, frozen.name)))
 
@@ -75,12 +76,12 @@ def _reference(origin: dict[str, Any]) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without passwords and tokens in its URLs; ``git@`` and ``${VARIABLE}`` are none."""
+    """``text`` without passwords and tokens in its URLs; keeps ``git@`` and ``${VARIABLE}``."""
     return re.sub(r"(?<=://)(?!git@|\$\{\w+\}(:\$\{\w+\})?@)[^/@\s]+@", "", text)
 
 
 def unmet(dist: Distribution) -> dict[str, str]:
-    """Requirements of ``dist`` that are not met here -> the version that is installed instead ("" if none is)."""
+    """Unmet requirements of ``dist`` -> installed version ("" if none)."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     lacking = {}

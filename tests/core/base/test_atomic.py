@@ -21,7 +21,7 @@ from tests.errors import raises_error
 FULL = Path("/dev/full")
 
 
-def test_a_room_is_empty_at_first_and_gone_afterwards(tmp_path: Path) -> None:
+def test_a_room_is_removed_before_and_after(tmp_path: Path) -> None:
     project = Project(tmp_path)
     left = project.state / "release" / "of-a-killed-push"
     left.mkdir(parents=True)
@@ -49,7 +49,7 @@ def test_a_full_disk() -> None:
         ("I/O error: Permission denied (os error 13)", "no permission to read or write here", 4),
     ],
 )
-def test_libraries_that_give_the_reason_in_words(words: str, what: str, code: int) -> None:
+def test_the_errno_is_read_from_messages_of_libraries(words: str, what: str, code: int) -> None:
     with raises_error("KD-BASE-002", where="the/project") as caught, disk_errors("the/project"):
         raise RuntimeError(words)
     assert (caught.value.what, caught.value.where, caught.value.code) == (what, "the/project", code)
@@ -64,7 +64,7 @@ def test_a_file_in_the_way(below: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_other_errors_are_left_alone() -> None:
+def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(FileNotFoundError), disk_errors("here"):
         Path("nowhere").read_text(encoding="utf-8")
     with raises_error("X-001", mentions=("mine",)), disk_errors("here"):
@@ -72,7 +72,7 @@ def test_other_errors_are_left_alone() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_safetensors_in_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_safetensors_in_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(KdkitError, match="no permission"), disk_errors("here"):
         save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors")
@@ -126,7 +126,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_a_folder_appears_at_the_end_and_replaces_only_when_asked(tmp_path: Path) -> None:
+def test_a_folder_appears_at_the_end_and_replaces_only_on_request(tmp_path: Path) -> None:
     folder = tmp_path / "v[1]"  # brackets mean something to glob
     with new_folder(folder) as draft:
         (draft / "one").touch()
@@ -180,7 +180,7 @@ with new_folder(Path(sys.argv[1])) as draft:
 """
 
 
-def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_makes_is_not(tmp_path: Path) -> None:
+def test_drafts_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HANGS, str(tmp_path / "a")], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"drafting\n"
@@ -194,7 +194,7 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_makes_is_n
     assert names(tmp_path) == ["a", "a/again"]
 
 
-def test_a_draft_is_not_swept_up_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlocked_draft_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process writes the same file just then."""
     lock = atomic._try_to_lock
 

@@ -76,7 +76,7 @@ def test_an_error_inside_the_factory_is_not_disguised() -> None:
         ("module_that_exits:x", "SystemExit: 7"),
     ],
 )
-def test_an_import_string_that_leads_nowhere(
+def test_an_unresolvable_import_string(
     import_string: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "module_that_exits.py").write_text("raise SystemExit(7)")
@@ -92,7 +92,7 @@ def test_resolve_follows_dots() -> None:
     assert resolve("kdkit.core.plugin_system.catalogue:Catalogue.get") is Catalogue.get
 
 
-def test_an_unknown_name_brings_the_nearest_and_what_was_not_loaded() -> None:
+def test_an_unknown_name_lists_the_closest_name_and_skipped_plugins() -> None:
     broken = PluginRecord("foo", "kdkit-foo", "1.0", "broken", error="ImportError")
     with raises_error("KD-PLUG-003") as caught:
         catalogue(SCALE, records=(broken,)).get("loss", "scael")
@@ -101,6 +101,6 @@ def test_an_unknown_name_brings_the_nearest_and_what_was_not_loaded() -> None:
     assert "kdkit-foo (broken)" in caught.value.why
 
 
-def test_a_family_that_does_not_exist_is_a_bug_not_an_empty_list() -> None:
+def test_an_unknown_family_is_a_bug() -> None:
     with pytest.raises(ValueError, match="no such family: 'losses'"):
         catalogue(SCALE).names("losses")

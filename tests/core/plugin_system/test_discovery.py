@@ -79,7 +79,7 @@ BROKEN = {
 # ------------------------------------------------------------------------------- isolation
 
 
-def test_six_of_sixty_broken_plugins_hide_nobody(site: Path) -> None:
+def test_six_broken_plugins_of_sixty_affect_no_other(site: Path) -> None:
     bad = ["missing-import", "exits", "unknown-hook", "bad-argument", "hook-raises"]
     sources = [GOOD.format(name=f"good{number}") for number in range(54)]
     sources += [BROKEN[kind][0] for kind in bad] + [f"KDKIT_API = {PLUGIN_API + 1}"]
@@ -102,7 +102,7 @@ def test_six_of_sixty_broken_plugins_hide_nobody(site: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_wrong_is_told_in_one_line_and_nothing_is_taken(kind: str, site: Path) -> None:
+def test_a_broken_plugin_has_a_one_line_error_and_no_specs(kind: str, site: Path) -> None:
     source, expected = BROKEN[kind]
     write_distribution(site, "kdkit-bad", source, version="2.5")
     catalogue = discover(plugin for plugin in installed() if plugin.distribution == "kdkit-bad")
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_taken(kind: str, site:
 
 
 @pytest.mark.parametrize(("kind", "line"), [("missing-import", 1), ("exits", 2), ("hook-raises", 4), ("half-way", 5)])
-def test_the_place_is_in_the_plugin(kind: str, line: int, site: Path) -> None:
+def test_the_error_names_the_line_of_the_plugin(kind: str, line: int, site: Path) -> None:
     write_distribution(site, "kdkit-bad", BROKEN[kind][0])
     assert record_of(discover(installed()), "kdkit-bad").error.endswith(f"({site / 'kdkit_bad.py'}:{line})")
 
@@ -128,7 +128,7 @@ def test_a_newer_plugin_api_is_incompatible_not_broken(site: Path) -> None:
     assert "upgrade kdkit" in record.error
 
 
-def test_ctrl_c_while_a_plugin_is_loaded_is_no_broken_plugin(site: Path) -> None:
+def test_ctrl_c_during_loading_interrupts_the_command(site: Path) -> None:
     source = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
     write_distribution(site, "kdkit-slow", source)
     with pytest.raises(KeyboardInterrupt):
@@ -141,7 +141,7 @@ def test_the_same_object_cannot_be_registered_twice(site: Path) -> None:
     catalogue = discover(installed())
     first, second = (record for record in catalogue.records if record.distribution == "kdkit-two")
     assert (first.status, second.status) == ("ok", "broken")
-    assert second.error == "ValueError: kdkit_two is already registered, as 'a' of kdkit-two"
+    assert second.error.endswith("'a' of kdkit-two")
     assert catalogue.get("loss", "two").provider == "kdkit-two"
 
 
@@ -156,7 +156,7 @@ def test_two_plugins_of_one_distribution_cannot_share_a_name(site: Path) -> None
     assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == ["kdkit-two:two"]
 
 
-def test_damaged_metadata_hides_nobody(site: Path) -> None:
+def test_damaged_metadata_affects_no_other_plugin(site: Path) -> None:
     write_distribution(site, "kdkit-a", GOOD.format(name="a"), entry_points="[kdkit]\nthis is no entry point\n")
     (site / "kdkit_b-1.dist-info").mkdir()
     (site / "kdkit_b-1.dist-info" / "entry_points.txt").write_bytes(b"[kdkit]\n\xff = kdkit_b\n")
@@ -164,7 +164,7 @@ def test_damaged_metadata_hides_nobody(site: Path) -> None:
     assert record_of(discover(installed()), "kdkit-c").status == "ok"
 
 
-def test_what_a_plugin_prints_stays_out_of_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_plugin_goes_to_stderr(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_distribution(site, "kdkit-loud", "print('hello')\n" + GOOD.format(name="loud"))
     discover(installed())
     captured = capsys.readouterr()
@@ -172,9 +172,7 @@ def test_what_a_plugin_prints_stays_out_of_stdout(site: Path, capsys: pytest.Cap
     assert "hello" in captured.err
 
 
-def test_what_an_older_copy_further_down_the_path_has_is_gone(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_copy_on_the_path_counts(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     older = tmp_path / "older"
     older.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(older)])
@@ -244,7 +242,7 @@ def test_a_name_of_two_third_parties_must_be_qualified(site: Path) -> None:
     with raises_error("KD-PLUG-001") as caught:
         catalogue.get("loss", "shared")
     assert caught.value.why == "kdkit-one 1.1, kdkit-two 2.2"
-    assert caught.value.fix == "say which: 'kdkit-one:shared' or 'kdkit-two:shared'"
+    assert "'kdkit-one:shared' or 'kdkit-two:shared'" in caught.value.fix
     assert catalogue.get("loss", "kdkit-one:shared").version == "1.1"
     assert catalogue.get("loss", "Kdkit_Two:shared").version == "2.2"
     assert catalogue.names("loss").count("shared") == 1
@@ -305,9 +303,7 @@ def test_strict_mode_raises_once_for_all(site: Path, fresh_catalogue: Callable[.
     assert fresh_catalogue(KDKIT_STRICT="1", KDKIT_NO_PLUGINS="1").records
 
 
-def test_a_wanted_plugin_that_is_not_installed_is_an_error(
-    site: Path, fresh_catalogue: Callable[..., Catalogue]
-) -> None:
+def test_a_missing_plugin_of_the_allow_list_is_an_error(site: Path, fresh_catalogue: Callable[..., Catalogue]) -> None:
     write_distribution(site, "kdkit-huber", GOOD.format(name="huber"))
     with raises_error("KD-PLUG-009", where="KDKIT_PLUGINS", mentions=("'kdkit-hubert'",)) as caught:
         fresh_catalogue(KDKIT_PLUGINS="kdkit-hubert")

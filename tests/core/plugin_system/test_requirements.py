@@ -90,7 +90,7 @@ def test_no_credentials_are_shown(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
 
 
-def test_what_a_distribution_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmet_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_distribution(tmp_path, "kdkit-needy", "")
     lines = [
         "pluggy>=1",

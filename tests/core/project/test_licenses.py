@@ -62,7 +62,7 @@ CASES: list[tuple[str | None, str | None, str, Distillation, str, str]] = [
 
 
 @pytest.mark.parametrize(("case", "use"), list(product(CASES, ("research", "commercial"))))
-def test_the_strictest_of_what_is_known_decides(
+def test_the_strictest_claim_decides(
     case: tuple[str | None, str | None, str, Distillation, str, str], use: Use
 ) -> None:
     asserted, seen, catalogue, distillation, research, commercial = case
@@ -76,7 +76,7 @@ def test_the_strictest_of_what_is_known_decides(
         assert "its clause" in verdict.reason
 
 
-def test_gated_is_always_said_and_denials_stay() -> None:
+def test_gated_adds_a_warning_and_denials_stay() -> None:
     gated = allowed(LicenseFacts("mit", gated=True), "research")
     assert gated.allowed
     assert gated.warning
@@ -84,7 +84,7 @@ def test_gated_is_always_said_and_denials_stay() -> None:
     assert not allowed(LicenseFacts("cc-by-nc-nd-4.0", gated=True), "research").allowed
 
 
-def test_a_persons_license_that_is_not_recognized_is_said() -> None:
+def test_an_unknown_asserted_license_adds_a_warning() -> None:
     verdict = allowed(LicenseFacts(asserted="by-nc 4", seen="mit"), "commercial")
     assert (verdict.allowed, verdict.warning) == (True, True)
     assert "'by-nc 4'" in verdict.reason

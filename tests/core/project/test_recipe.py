@@ -36,7 +36,7 @@ def load(text: str, folder: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_recipes_name_what_exists_with_options_that_exist(name: str) -> None:
+def test_names_and_options_of_built_in_recipes_exist(name: str) -> None:
     catalogue = load_catalogue()
     recipe = load_recipe(name, catalogue)
     assert recipe.name == name
@@ -55,7 +55,7 @@ def test_every_file_in_the_folder_is_declared() -> None:
     assert found == {f"{name}.yaml" for name in BUILT_IN}
 
 
-def test_mmkd_released_is_what_its_code_does() -> None:
+def test_mmkd_released_follows_its_code() -> None:
     recipe = load_recipe("mmkd-released", load_catalogue())
     assert [(loss.name, loss.weight) for loss in recipe.losses] == [("clip", 1), ("fd", 50), ("icl", 1)]
     made = load_catalogue().make("loss", "icl", **recipe.losses[2].options)
@@ -111,9 +111,7 @@ def test_shown_text_is_the_file_byte_for_byte() -> None:
         ("trust: {", "trust: [", ":", "not valid YAML", ""),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(
-    old: str, new: str, where: str, what: str, fix: str, tmp_path: Path
-) -> None:
+def test_errors_name_the_line(old: str, new: str, where: str, what: str, fix: str, tmp_path: Path) -> None:
     assert old in GOOD
     with pytest.raises(KdkitError) as caught:
         load(GOOD.replace(old, new), tmp_path)
@@ -150,7 +148,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     assert caught.value.fix == "did you mean 'clipkd'?"
 
 
-def test_the_registry_may_change_rate_and_length() -> None:
+def test_the_registry_overrides_rate_and_length() -> None:
     recipe = load_recipe("kdkit", load_catalogue())
     changed = recipe.with_optimizer(OptimizerEntry(lr=0.5, steps=7))
     assert (changed.optimizer.lr, changed.optimizer.steps, changed.optimizer.epochs) == (0.5, 7, None)

@@ -1,4 +1,4 @@
-"""What can be generated: one kind per family, and the template folders that make it up."""
+"""The kinds of plugins that can be generated, one per family."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ class Kind:
     """One kind of plugin.
 
     Attributes:
-        summary: what the generated plugin does as it is; one line, for its pyproject and README.
+        summary: one line about the generated plugin, for its pyproject and README.
         requires: distributions that its code imports, besides kdkit.
-        layers: folders below ``templates/`` that several kinds share; ``common`` and the kind's own come without
-            being named.
+        layers: shared folders below ``templates/``, besides ``common`` and the kind's own.
     """
 
     summary: str
@@ -36,7 +35,7 @@ KINDS: Mapping[Family, Kind] = {
     "rope": Kind("a RoPE variant in which image tokens take small steps", ("torch",)),
     "source": Kind("a source that reads captions from text files beside the images"),
     "policy": Kind("a trust policy that weighs by proven skill", ("numpy",)),
-    "task": Kind("a task that asks how often an image finds its caption", ("numpy",)),
+    "task": Kind("a task that measures how often an image finds its caption", ("numpy",)),
     "recipe": Kind("a recipe with a strict gate"),
     "loader": Kind("a loader for an architecture of its own", MODEL_REQUIRES, (ENCODER,)),
 }

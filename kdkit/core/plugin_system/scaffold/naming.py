@@ -1,4 +1,4 @@
-"""From the name that a person gives to the names of a plugin's distribution, package and entry."""
+"""The names of a new plugin: distribution, package and entry point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHAPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Names:
-    """What one plugin is called: ``kdkit-two-words``, ``kdkit_two_words``, ``two-words``."""
+    """``kdkit-two-words`` (distribution), ``kdkit_two_words`` (package) and ``two-words`` (entry point)."""
 
     short: str
     """In the catalogue, and of the entry point."""
@@ -31,20 +31,13 @@ class Names:
 
 
 def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
-    """Normalize ``name`` as packaging tools do (PEP 503); the prefix ``kdkit-`` may be there or not.
+    """Normalize ``name`` (PEP 503), with or without the prefix ``kdkit-``.
 
     Raises:
-        KdkitError: no usable name, or one that a built-in of this kind has, which nobody else could use.
+        KdkitError: an invalid name, or the name of a built-in of this kind.
     """
     short = normal(name).removeprefix(f"{BUILT_IN}-")
-    if short == BUILT_IN:
-        raise KdkitError(
-            "KD-PLUG-015",
-            f"'{name}' is not a name for a plugin",
-            why="it is kdkit's own",
-            fix="for example: kdkit new-plugin stain-teacher --kind teacher",
-        )
-    if not _SHAPE.fullmatch(short) or len(short) > LONGEST:
+    if short == BUILT_IN or not _SHAPE.fullmatch(short) or len(short) > LONGEST:
         raise KdkitError(
             "KD-PLUG-016",
             f"'{name}' is not a name for a plugin",
@@ -55,8 +48,8 @@ def names_for(name: str, kind: Family, catalogue: Catalogue) -> Names:
         if entry.provider == BUILT_IN and normal(entry.spec.name) == short:
             raise KdkitError(
                 "KD-PLUG-017",
-                f"'{entry.spec.name}' is a {kind} of kdkit itself",
-                why="a built-in keeps its name, so that nobody could use yours by its short name",
+                f"'{entry.spec.name}' is a built-in {kind}",
+                why="a built-in keeps its short name",
                 fix=f"choose another name, such as 'my-{short}'",
             )
     return Names(short)

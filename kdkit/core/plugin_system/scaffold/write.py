@@ -1,4 +1,4 @@
-"""Fills the templates in, and puts the package in its place whole or not at all."""
+"""Renders the templates of a new plugin and writes the package atomically."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kdkit.core.plugin_system.scaffold.naming import Names, names_for
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILLED_IN = ".tmpl"
-"""Files with this ending are ``string.Template``s and lose it; others are copied as they are."""
+"""Ending of files that are ``string.Template``s; others are copied unchanged."""
 USAGE = "_usage.md.tmpl"
-"""In a kind's own folder: its part of the README."""
+"""A kind's part of the README, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class NewPlugin:
     """A package that was written.
 
     Attributes:
-        names: what it is called.
-        kind: the family of what it provides.
-        folder: where it lies.
+        names: its names.
+        kind: the family that it provides.
+        folder: its location.
         files: relative POSIX paths, sorted.
     """
 
@@ -42,13 +42,13 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
     """Write a package that installs, shows up in ``kdkit plugins`` and passes its own tests.
 
     Args:
-        name: of the plugin; ``kdkit-`` in front may be left out.
+        name: of the plugin, with or without the prefix ``kdkit-``.
         kind: one of :data:`~kdkit.core.plugin_system.scaffold.kinds.KINDS`.
         to: the new folder; by default the distribution's name, in the current folder.
-        catalogue: says which names are built in.
+        catalogue: knows the built-in names.
 
     Raises:
-        KdkitError: unknown kind, unusable name, a folder that exists, a disk that is full; nothing is left behind.
+        KdkitError: unknown kind, invalid name, existing folder, full disk; nothing is written.
     """
     family = _known(kind)
     names = names_for(name, family, catalogue or load_catalogue())
@@ -56,9 +56,9 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
     if folder.exists() or folder.is_symlink():
         raise KdkitError(
             "KD-PLUG-018",
-            "this folder exists already",
+            "this folder exists",
             where=str(folder),
-            why="nothing is ever overwritten",
+            why="existing files are never overwritten",
             fix="name another one with --to, or remove it",
         )
     contents = render(names, family)
@@ -88,7 +88,7 @@ def render(names: Names, kind: Family) -> dict[str, bytes]:
 
 
 def _values(names: Names, kind: Family) -> dict[str, str]:
-    """What templates may name."""
+    """Variables of the templates."""
     summary = KINDS[kind].summary
     requirements = ["kdkit", *KINDS[kind].requires]
     return {
@@ -103,7 +103,7 @@ def _values(names: Names, kind: Family) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(relative POSIX path, file) of a template folder, without what Python leaves behind."""
+    """(relative POSIX path, file) of a template folder, without bytecode."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(folder).as_posix(), path
@@ -113,4 +113,4 @@ def _known(kind: str) -> Family:
     for family in KINDS:
         if family == kind:
             return family
-    raise KdkitError("KD-PLUG-019", f"there is no kind of plugin '{kind}'", fix=did_you_mean(kind, tuple(KINDS)))
+    raise KdkitError("KD-PLUG-019", f"unknown kind of plugin '{kind}'", fix=did_you_mean(kind, tuple(KINDS)))

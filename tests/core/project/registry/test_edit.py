@@ -75,9 +75,7 @@ def test_adding_keeps_every_line_in_its_order(registry: tuple[str, list[str]]) -
 
 @settings(max_examples=50, deadline=None)
 @given(registries(), st.data())
-def test_removing_takes_the_entry_and_leaves_its_neighbors_comments(
-    registry: tuple[str, list[str]], pick: st.DataObject
-) -> None:
+def test_removing_keeps_comments_of_neighbors(registry: tuple[str, list[str]], pick: st.DataObject) -> None:
     text, names = registry
     if not names:
         return
@@ -128,20 +126,20 @@ def test_the_first_teacher(text: str, expected: str) -> None:
         "{version: 1, teachers: {b: {}}}\n",
     ],
 )
-def test_a_layout_that_cannot_be_edited_is_refused_with_the_lines_to_add_by_hand(text: str) -> None:
+def test_an_uneditable_layout_is_refused_with_the_lines_to_add(text: str) -> None:
     with raises_error("KD-REG-008", where="registry.yaml") as caught:
         add_entry(text, "a", {"loader": "open_clip"})
     assert "teachers:\n  a:\n    loader: open_clip" in caught.value.fix
 
 
-def test_anchors_that_other_entries_use_are_not_removed() -> None:
+def test_anchors_in_use_are_not_removed() -> None:
     text = "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n  b: *shared\n"
     with raises_error("KD-REG-008", where="registry.yaml"):
         remove_entry(text, "a")
     assert remove_entry(text, "b") == "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n"
 
 
-def test_wrong_names_are_said() -> None:
+def test_wrong_names_are_refused() -> None:
     text = "version: 1\nteachers:\n  biomedclip: {}\n"
     with raises_error("KD-REG-006", mentions=("already",)):
         add_entry(text, "biomedclip", {})
@@ -158,6 +156,6 @@ def test_wrong_names_are_said() -> None:
 @given(
     st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers() | st.booleans() | st.none(), max_size=4)
 )
-def test_any_option_is_written_so_that_it_reads_back(options: dict[str, object]) -> None:
+def test_every_option_reads_back(options: dict[str, object]) -> None:
     added = add_entry("version: 1\n", "a", {"options": options})
     assert check_registry(added).teachers["a"].options == options

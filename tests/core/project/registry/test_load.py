@@ -46,7 +46,7 @@ def test_a_whole_registry(tmp_path: Path) -> None:
     assert lines == {"biomedclip": "registry.yaml:7", "mine": "registry.yaml:8", "later": "registry.yaml:14"}
 
 
-def test_sections_with_nothing_under_them_are_empty() -> None:
+def test_sections_without_content_are_empty() -> None:
     registry = check_registry("version: 1\nteachers:\ndata:\nprompts:\nstudent:\nguard:\n")
     assert (registry.teachers, registry.data, registry.prompts) == ({}, [], {})
     assert registry == check_registry("version: 1\n")
@@ -77,7 +77,7 @@ def test_sections_with_nothing_under_them_are_empty() -> None:
         ("", 1, ["mapping"]),
     ],
 )
-def test_a_mistake_is_named_with_its_line(text: str, line: int, words: list[str]) -> None:
+def test_a_mistake_is_reported_with_its_line(text: str, line: int, words: list[str]) -> None:
     with pytest.raises(KdkitError) as caught:
         check_registry(text)
     error = caught.value
@@ -96,7 +96,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_registry(tmp_path / "registry.yaml")
 
 
-def test_an_error_without_a_place_gets_that_of_the_entry_that_asked(tmp_path: Path) -> None:
+def test_the_registry_line_is_added_to_errors_without_location(tmp_path: Path) -> None:
     path = tmp_path / "registry.yaml"
     path.write_text("version: 1\nstudent:\n  family: x\n", encoding="utf-8")
     for place, expected in (("", "registry.yaml:2"), ("x.csv:7", "x.csv:7")):

@@ -40,7 +40,7 @@ def facts(**changes: Any) -> LockedTeacher:
     return LockedTeacher(**{**given, **changes})
 
 
-def test_what_is_saved_is_loaded_and_the_same_lock_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_saving_round_trips_and_is_deterministic(tmp_path: Path) -> None:
     one, other = tmp_path / "one.lock", tmp_path / "other.lock"
     Lock().with_teacher("b", facts()).with_teacher("a", facts(commit=None, license=None)).save(one)
     Lock().with_teacher("a", facts(commit=None, license=None)).with_teacher("b", facts()).save(other)
@@ -67,7 +67,7 @@ def _saved(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return path, json.loads(path.read_text("utf-8"))
 
 
-def test_an_edit_by_hand_is_noticed_and_names_the_teacher(tmp_path: Path) -> None:
+def test_a_manual_edit_is_an_error_that_names_the_teacher(tmp_path: Path) -> None:
     path, raw = _saved(tmp_path)
     raw["teachers"]["plip"]["files"]["text/config.json"]["sha256"] = "f" * 64
     path.write_text(json.dumps(raw), encoding="utf-8")

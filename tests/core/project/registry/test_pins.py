@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossSpec, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -95,17 +95,14 @@ def test_a_pin_decides_between_two_providers(root: Path) -> None:
     assert make_project(root, OURS, THEIRS).catalogue.get("loss", "kdkit-other:huber").provider == "kdkit-other"
 
 
-def test_a_name_that_would_come_from_another_distribution_is_refused(root: Path) -> None:
+def test_a_pinned_name_of_another_distribution_is_refused(root: Path) -> None:
     moved = make_project(root, THEIRS)
     with raises_error("KD-PLUG-002", where="registry.lock") as caught:
         moved.catalogue.make("loss", "huber")
-    assert caught.value.what == (
-        "the loss 'huber' comes from kdkit-huber in this project, and kdkit-huber does not provide it here"
-    )
-    assert caught.value.why == "kdkit-huber is not installed; it would now come from kdkit-other 1.0"
-    assert caught.value.fix == (
-        "kdkit install kdkit-huber; or say 'kdkit-other:huber'; or kdkit lock huber takes it as it is now"
-    )
+    assert "'huber'" in caught.value.what
+    assert "kdkit-other 1.0" in caught.value.why
+    for remedy in ("kdkit install kdkit-huber", "'kdkit-other:huber'", "kdkit lock huber"):
+        assert remedy in caught.value.fix
     assert caught.value.code == ExitCode.MISSING
     pin_names(moved)  # what a command that writes would do
     assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-huber"
@@ -116,7 +113,7 @@ def test_a_built_in_of_a_newer_kdkit_does_not_take_over(root: Path) -> None:
         make_project(root, loss("huber", "kdkit")).catalogue.get("loss", "huber")
 
 
-def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
+def test_kdkit_lock_accepts_the_present_provider(root: Path) -> None:
     moved = make_project(root, THEIRS)
     assert lock_teachers(moved, ["huber"]) == {}
     assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-other"
@@ -125,21 +122,21 @@ def test_kdkit_lock_takes_the_name_as_it_is_now(root: Path) -> None:
         lock_teachers(moved, ["hubert"])
 
 
-@pytest.mark.parametrize(("now", "what"), [((THEIRS, THIRD), "several plugins provide"), ((), "unknown loss 'huber'")])
-def test_kdkit_lock_refuses_a_name_that_is_nobodys_or_of_two(now: tuple[Entry, ...], what: str, root: Path) -> None:
+@pytest.mark.parametrize(("now", "id"), [((THEIRS, THIRD), "KD-PLUG-001"), ((), "KD-PLUG-003")])
+def test_kdkit_lock_refuses_unknown_and_ambiguous_names(now: tuple[Entry, ...], id: str, root: Path) -> None:
     moved = make_project(root, *now)
     with raises_error("KD-PLUG-002", where="registry.lock") as caught:
         moved.catalogue.get("loss", "huber")
     assert "kdkit lock" not in caught.value.fix
-    with pytest.raises(KdkitError, match=what):
+    with raises_error(id, mentions=("'huber'",)):
         lock_teachers(moved, ["huber"])
     assert Lock.load(root / "registry.lock").providers["loss"]["huber"] == "kdkit-huber"
 
 
-def test_kdkit_lock_check_finds_it(root: Path) -> None:
+def test_kdkit_lock_check_reports_it(root: Path) -> None:
     assert check_lock(make_project(root, OURS, TILTED)) == []
     (problem,) = check_lock(make_project(root, THEIRS, TILTED))
-    assert problem.startswith("registry.lock: the loss 'huber' comes from kdkit-huber in this project")
+    assert problem.startswith("registry.lock: the loss 'huber' ")
 
 
 def test_two_providers_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
@@ -170,7 +167,7 @@ def test_every_family_can_be_pinned() -> None:
             moved.get(family, name)
 
 
-def test_a_place_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_folder_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     inside, outside = root / "versions" / "v1", tmp_path_factory.mktemp("outside") / "v1"
     for folder in (inside, outside):
         folder.mkdir(parents=True)
@@ -243,7 +240,7 @@ def kdkit_sources():
 """
 
 
-def test_the_command_refuses_and_says_what_to_do(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_the_command_refuses_and_names_the_remedies(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     (kdkit_cli.folder / "registry.yaml").write_text("version: 1\ndata: [{source: rows, path: rows.csv}]\n")
     (kdkit_cli.folder / "rows.csv").write_text("id,image,text,domain\n")
     providers = {"source": {"rows": "kdkit-first"}}
@@ -255,8 +252,8 @@ def test_the_command_refuses_and_says_what_to_do(kdkit_cli: Cli, install_plugin:
     assert "kdkit install kdkit-first" in refused.stderr
     assert "'kdkit-second:rows'" in refused.stderr
     assert "kdkit lock rows" in refused.stderr
-    taken = kdkit_cli("lock", "rows")
-    assert (taken.code, taken.stderr) == (0, "source 'rows': from kdkit-second\n")
+    taken = kdkit_cli("lock", "rows", "--json")
+    assert taken.json["providers"] == [{"kind": "source", "name": "rows", "provider": "kdkit-second"}]
     assert kdkit_cli("data", "check").error != "KD-PLUG-002"
 
 

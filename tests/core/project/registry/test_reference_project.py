@@ -40,7 +40,7 @@ def test_the_listing_of_the_reference_project() -> None:
     assert others["quiltnet-b16"].distillation == "allowed"
 
 
-def test_a_teacher_whose_plugin_is_gone_is_listed_with_the_reason(tmp_path: Path) -> None:
+def test_a_teacher_without_its_plugin_is_listed_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "registry.yaml"
     path.write_text(
         "version: 1\nteachers:\n  biomedclp:\n  plip:\n  x: {from: 'local:x', loader: gone}\n", encoding="utf-8"
