@@ -186,6 +186,7 @@ def _tokenizer_files(tokenizer: Mapping[str, Any] | None) -> dict[str, bytes]:
             "no tokenizer files in this folder",
             where=str(tokenizer["folder"]),
             code=ExitCode.MISSING,
+            fix="name the folder of a Hugging Face tokenizer",
         )
     raise KdkitError(
         "KD-STUD-054",

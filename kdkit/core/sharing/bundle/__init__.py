@@ -1,7 +1,7 @@
 """A project as one archive, for places without network: :func:`pack` here, :func:`unpack` there.
 
-A bundle is an uncompressed tar of plain files, the first of which, the manifest, has the size and sha256 of every
-other one. Uncompressed, because weights and features hardly become smaller (docs/reference/bundle.md has the figures),
+A bundle is an uncompressed tar of plain files. The first one, the manifest, has the size and sha256 of all others.
+Uncompressed, because weights and features hardly become smaller (docs/reference/bundle.md has the figures),
 and so that the manifest's sizes bound what unpacking can write. No image and no caption is ever in it.
 """
 

@@ -133,7 +133,12 @@ def _inside(project: Project, name: str) -> Path:
         )
     if not path.exists():
         raise KdkitError(
-            "KD-BUNDLE-003", "no such file", where=str(path), why="registry.yaml names it", code=ExitCode.MISSING
+            "KD-BUNDLE-003",
+            "no such file",
+            where=str(path),
+            why="registry.yaml names it",
+            code=ExitCode.MISSING,
+            fix="correct the name in registry.yaml, or put the file back",
         )
     return project.root / path.relative_to(root)
 
@@ -155,7 +160,7 @@ def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
             reporter.warn(f"teacher '{name}' has no files here: it teaches what its features hold")
             continue
         if locked.gated:
-            reporter.warn(f"teacher '{name}' is gated: its terms bind whoever gets this bundle too")
+            reporter.warn(f"teacher '{name}' is gated: its terms also bind the recipients of this bundle")
         for file, fact in sorted(locked.files.items()):
             path = project.artifacts / name / file
             yield Item(path.relative_to(project.root).as_posix(), path, fact.size, fact.sha256)

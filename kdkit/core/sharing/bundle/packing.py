@@ -58,10 +58,16 @@ def pack(
     to = Path(to).absolute()
     if to.exists():
         raise KdkitError(
-            "KD-BUNDLE-007", "there is a file already", where=str(to), fix="choose another name", code=ExitCode.FOUND
+            "KD-BUNDLE-007", "a file is already there", where=str(to), fix="choose another name", code=ExitCode.FOUND
         )
     if not to.parent.is_dir():
-        raise KdkitError("KD-BUNDLE-008", "no such folder", where=str(to.parent), code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-BUNDLE-008",
+            "no such folder",
+            where=str(to.parent),
+            code=ExitCode.MISSING,
+            fix="make it, or choose another --to",
+        )
     with project.exclusive("kdkit bundle"):
         if "teachers" in parts:
             _fetch_missing(project, reporter)

@@ -30,7 +30,7 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
         archive: what :func:`kdkit.core.sharing.bundle.packing.pack` wrote.
         to: a folder that does not exist yet.
         max_size: refuse what would take more bytes on disk.
-        reporter: where progress is told, and which files would have images sent to a host.
+        reporter: receives progress, and warnings of files that make a teacher send images to a host.
 
     Raises:
         KdkitError: ``to`` exists; too little disk space; an archive that is cut off or damaged, of a newer
@@ -49,13 +49,17 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
         except OSError as error:  # a disk that is breaking, or one that does not take such names
             why = error.strerror or str(error)
             raise KdkitError(
-                "KD-BUNDLE-014", "this bundle cannot be unpacked", where=str(error.filename or to), why=why
+                "KD-BUNDLE-014",
+                "this bundle cannot be unpacked",
+                where=str(error.filename or to),
+                why=why,
+                fix="choose another disk or a shorter --to; nothing was unpacked",
             ) from error
     return manifest
 
 
 def check(archive: Path, *, reporter: Reporter | None = None) -> Manifest:
-    """The manifest of a bundle of which everything is as it says; writes nothing. Raises: as :func:`unpack`."""
+    """Check a bundle without writing anything. Raises: as :func:`unpack`."""
     with _opened(Path(archive)) as handle:
         manifest = _read_manifest(handle, Path(archive))
         _warn(manifest, reporter or Silent())
@@ -68,25 +72,31 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
     if to.exists():
         raise KdkitError(
             "KD-BUNDLE-015",
-            "there is something already",
+            "something is already there",
             where=str(to),
             why="a bundle becomes a new folder: it never changes a project",
             fix="choose another --to; docs/howto/offline.md says how a teacher comes from there into a project",
             code=ExitCode.FOUND,
         )
     if not to.parent.is_dir():
-        raise KdkitError("KD-BUNDLE-016", "no such folder", where=str(to.parent), code=ExitCode.MISSING)
+        raise KdkitError(
+            "KD-BUNDLE-016",
+            "no such folder",
+            where=str(to.parent),
+            code=ExitCode.MISSING,
+            fix="make it, or choose another --to",
+        )
     if max_size is not None and manifest.total > max_size:
         raise KdkitError(
             "KD-BUNDLE-017",
             f"the bundle holds {manifest.total / 1e9:.2f} GB, more than the {max_size / 1e9:.2f} GB that are allowed",
-            fix="allow more with --max-size, if you trust whoever made it",
+            fix="allow more with --max-size, if you trust its author",
         )
     require_space(to.parent, manifest.total)
 
 
 def _warn(manifest: Manifest, reporter: Reporter) -> None:
-    """A bundle is a folder of one's own once it is unpacked: what :func:`load_model` refuses elsewhere works there."""
+    """Warn of files that make a teacher send images to a host."""
     for path in senders(manifest):
         reporter.warn(
             f"a teacher of this bundle sends images and questions to a host: '{path}' says to which, and with which of "
@@ -104,6 +114,7 @@ def _opened(archive: Path) -> BinaryIO:
             where=str(archive),
             why=error.strerror or "",
             code=ExitCode.MISSING,
+            fix="check the name and its permissions",
         ) from None
 
 

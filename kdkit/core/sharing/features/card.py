@@ -1,4 +1,4 @@
-"""What goes with shared columns: who may share them, the record that says what they are, and the page for people."""
+"""Shared columns: their license, their record and their page."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def license_to_share(name: str, facts: LicenseFacts, *, public: bool) -> str:
     """The license under which a teacher's features may be passed on.
 
     Raises:
-        KdkitError: exit code 4: derivatives are forbidden; in public, also a license that nobody knows and an
+        KdkitError: exit code 4: derivatives are forbidden; in public, also an unknown license and an
             agreement that others do not have.
     """
     kind, agreement = facts.strictest, "if the owner permits it, record that: 'license: LicenseRef-AGREEMENT'"
@@ -111,7 +111,7 @@ def _refused(name: str, why: str, fix: str) -> KdkitError:
 
 
 def card(repo: str, columns: Mapping[str, SharedColumn]) -> str:
-    """``README.md``: what the columns are, whose, and how to read them."""
+    """``README.md``: the columns, their teachers, and how to read them."""
     licenses = sorted({column.license for column in columns.values()})
     one = licenses[0] if len(licenses) == 1 and re.fullmatch(r"[a-z0-9.-]+", licenses[0]) else ""
     known = one if one and one != "unknown" else "other"
@@ -155,10 +155,10 @@ Samples per domain:
 
 ## Keys
 
-A row belongs to a 64-bit digest of its image file's bytes and its caption. Whoever has the same file and caption
-finds the row; another crop, encoding or caption is another sample. Features are not normalized.
+A row belongs to a 64-bit digest of its image file's bytes and its caption. The same file and caption
+find the row; another crop, encoding or caption is another sample. Features are not normalized.
 
-Features are not anonymous. Who holds an image with its caption can tell whether it is in here, and features can be
+Features are not anonymous. With an image and its caption one can check whether it is included, and features can be
 inverted in part. Use them under the teachers' licenses, and do not try to identify anybody.
 
 ## With kdkit

@@ -1,7 +1,7 @@
 """The form in which a column leaves the project: features and content digests, without ids of samples.
 
-A row is found by its sample's content digest alone (:meth:`Column.locate` knows such rows), so whoever has the same
-image and text finds it, whatever they call the sample. Rows lie in the order of the digests, which says nothing
+A row is found by its sample's content digest alone (:meth:`Column.locate` knows such rows), so the same image and text
+find it under any sample id. Rows lie in the order of the digests, which says nothing
 about the order in the project, and only rows of samples that the project's data still hold are written.
 """
 

@@ -116,7 +116,14 @@ def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Seque
     for name in teachers:
         if name not in record.columns:
             why = did_you_mean(name, tuple(record.columns))
-            raise KdkitError("KD-SHARE-004", f"no features of '{name}'", where=repo, why=why, code=ExitCode.MISSING)
+            raise KdkitError(
+                "KD-SHARE-004",
+                f"no features of '{name}'",
+                where=repo,
+                why=why,
+                code=ExitCode.MISSING,
+                fix="name one that it has, or none for all",
+            )
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in record.columns if name in lock.teachers)
     if not names:
         raise KdkitError(
@@ -196,7 +203,7 @@ def _tampered(repo: str, what: str, why: str) -> KdkitError:
         f"{what}; nothing was added",
         where=repo,
         why=why,
-        fix="ask whoever pushed it, or pull an earlier commit: --revision COMMIT",
+        fix="ask its author, or pull an earlier commit: --revision COMMIT",
         code=ExitCode.FOUND,
     )
 
@@ -217,6 +224,7 @@ def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) 
             where=problems[0].partition(":")[0],
             why=problems[0],
             code=ExitCode.FOUND,
+            fix="pull again, or an earlier commit: --revision COMMIT",
         )
     return column
 

@@ -90,7 +90,7 @@ def push_features(
     names = _shareable(project, teachers)
     licenses = {name: _license(project, name, public=public) for name in names}
     for name in (name for name, license in licenses.items() if license == "unknown"):
-        reporter.warn(f"'{name}': nobody knows whether its features may be passed on; its license is unknown")
+        reporter.warn(f"'{name}': its license is unknown, so its features may not be allowed to be shared")
     with project.room("features-pushed") as folder:
         table = load_index(project, reporter)
         columns = {}

@@ -75,7 +75,7 @@ def commit_once(
 
 
 def _already_made(hub: Hub, plan: UploadPlan, parent: str, known: Mapping[str, str], pull_request: bool) -> Made | None:
-    """The commit, if the Hub has made it although it did not say so. Raises: KdkitError when somebody else pushed."""
+    """The commit, if the Hub made it although its answer was lost. Raises: KdkitError when somebody else pushed."""
     now = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if now is None:
         return None

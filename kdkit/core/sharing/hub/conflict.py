@@ -14,10 +14,10 @@ _SHOWN = 5
 
 
 def conflict_error(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> KdkitError:
-    """The error for a branch that has moved since the plan, or a repository that somebody made; asks for details.
+    """The error for a branch that has moved since the plan, or a repository that somebody made.
 
     Args:
-        hub: whom to ask.
+        hub: the Hub in use.
         plan: what could not be carried out.
         now: the branch as it is.
         since: the commit that was expected; None: there was to be no repository.
@@ -56,8 +56,8 @@ def _changes(before: Mapping[str, RemoteFile], after: Mapping[str, RemoteFile]) 
         "changed": before.keys() & after.keys() - set(same),
         "removed": before.keys() - after.keys(),
     }
-    told = [f"{verb} {_some(sorted(paths))}" for verb, paths in parts.items() if paths]
-    return "; ".join(told) or "changed no file"
+    changes = [f"{verb} {_some(sorted(paths))}" for verb, paths in parts.items() if paths]
+    return "; ".join(changes) or "changed no file"
 
 
 def _some(paths: list[str]) -> str:

@@ -59,7 +59,7 @@ def download(
         revision: branch, tag or commit.
         into: must not exist, or be an empty folder.
         select: which of the paths to fetch; all by default.
-        reporter: where progress is told.
+        reporter: receives progress.
 
     Raises:
         KdkitError: no such repository or revision, no network (exit 3); gated, private (exit 4); a path that leads
@@ -68,7 +68,7 @@ def download(
     report, where = reporter or Silent(), f"{repo}@{revision}"
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise KdkitError(
-            "KD-HUB-006", "there is something already", where=str(into), fix="give a folder that does not exist yet"
+            "KD-HUB-006", "something is already there", where=str(into), fix="give a folder that does not exist yet"
         )
     draft = into.parent / f".{into.name}.downloading"
     with disk_errors(str(into)), quiet_client(report), hub_errors(where, hub, page=hub.url(repo, kind)):
@@ -150,6 +150,7 @@ def _check_path(path: str, where: str) -> None:
             where=where,
             why="it leads outside the folder, or into what belongs to other programs",
             code=ExitCode.FOUND,
+            fix="fetch from another endpoint, and report it to the owner of this one",
         )
 
 

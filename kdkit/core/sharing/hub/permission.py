@@ -16,10 +16,13 @@ def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: 
     if plan.endpoint != hub.endpoint:
         raise KdkitError("KD-HUB-027", f"this plan is for {plan.endpoint}", where=hub.endpoint, fix="plan again")
     if not message.strip():
-        raise KdkitError("KD-HUB-028", "a commit needs a message", where=plan.repo)
+        raise KdkitError("KD-HUB-028", "a commit needs a message", where=plan.repo, fix="give a message")
     if plan.parent is None and plan.revision != "main":
         raise KdkitError(
-            "KD-HUB-029", "there is no such repository yet; the first push goes to 'main'", where=plan.repo
+            "KD-HUB-029",
+            "there is no such repository yet; the first push goes to 'main'",
+            where=plan.repo,
+            fix="push without a revision first",
         )
     if pull_request and (plan.revision != "main" or plan.parent is None):
         raise KdkitError(
@@ -39,7 +42,7 @@ def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: 
 
 
 def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: bool, tag: str | None) -> bool:
-    """Ask the Hub whether the plan can be carried out as it is.
+    """Check at the Hub that the plan can be carried out.
 
     Returns: whether the repository must be made first.
 
@@ -85,7 +88,7 @@ def check_token(hub: Hub, repo: str, kind: Kind, there: Repository | None, *, pu
     if there is None:
         _may_create(hub, repo)
     elif not pull_request:
-        # A Hub without this question answers 404; the commit then tells.
+        # A Hub without this endpoint answers 404; the commit then fails instead.
         request(hub, "GET", f"/api/{kind}s/{repo}/auth-check/write", accept=(404,))
 
 

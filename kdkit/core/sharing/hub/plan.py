@@ -48,7 +48,7 @@ class LocalFile:
         path: relative to the folder, POSIX.
         size: bytes.
         sha256, git_sha1: of its content; the latter is what git (and the Hub) calls it.
-        stamp: inode, size and time of the last change, to see that nobody touched it since.
+        stamp: inode, size and time of the last change, to detect later changes.
     """
 
     path: str
@@ -142,7 +142,13 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
     """
     local = {file.path: file for file in _local_files(folder)}
     if not local:
-        raise KdkitError("KD-HUB-038", "there is nothing to push", where=str(folder), why="the folder holds no file")
+        raise KdkitError(
+            "KD-HUB-038",
+            "there is nothing to push",
+            where=str(folder),
+            why="the folder holds no file",
+            fix="check the folder",
+        )
     with hub_errors(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
         there = find_repository(hub, repo, kind, revision)
         remote = list_files(hub, there) if there else {}
@@ -214,6 +220,7 @@ def _walk(folder: Path) -> Iterator[str]:
                     f"'{(here / name).relative_to(folder)}' is a link",
                     where=str(folder),
                     why="only files are pushed",
+                    fix="put the file itself there",
                 )
         folders[:] = sorted(name for name in folders if name not in (".git", ".cache"))
         yield from ((here / name).relative_to(folder).as_posix() for name in files)

@@ -122,7 +122,7 @@ def _storage(hub: Hub, plan: UploadPlan, report: Reporter, pull_request: bool) -
 
 
 def _has_xet(hub: Hub, plan: UploadPlan, pull_request: bool) -> bool:
-    """Ask for the token that opens the storage, as the client will; a mirror does not know this address."""
+    """Request the token of the storage, as the client will; a mirror has no such endpoint."""
     revision = "None?create_pr=1" if pull_request else quote(plan.revision, safe="")
     path = f"/api/{plan.kind}s/{plan.repo}/xet-write-token/{revision}"
     response = request(hub, "GET", path, accept=(404,))

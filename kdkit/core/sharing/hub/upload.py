@@ -64,7 +64,7 @@ def upload(
         pull_request: open a pull request instead of committing to the branch.
         message: of the commit, one line; more lines become its description.
         tag: names the commit afterwards.
-        reporter: where progress is told.
+        reporter: receives progress.
 
     Raises:
         KdkitError: no token or permission, wrong visibility, no room (exit 4); the tag names another commit, local

@@ -38,7 +38,7 @@ def write_card(folder: Path, facts: CardFacts) -> None:
 
 
 def card_text(facts: CardFacts) -> str:
-    """Front matter and body; what is not known is said to be unknown."""
+    """Front matter and body."""
     parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _license, _citation)
     body = "\n\n".join(paragraph for part in parts for paragraph in part(facts))
     return f"---\n{front_matter(facts)}\n---\n\n{body}\n"
@@ -132,8 +132,8 @@ def _results(facts: CardFacts) -> Iterator[str]:
     shown = _HEADLINES if detail else results["metrics"]
     yield means_table(results, shown)
     ratio = results["ratios"].get(facts.record.version, {})
-    if told := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
-        yield f"Against the oracle the student has {' and '.join(told)}."
+    if shares := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
+        yield f"Against the oracle the student has {' and '.join(shares)}."
     if increments := increments_table(facts.record.history):
         one = facts.words.judged.removesuffix("s")
         yield "### What each increment kept"
@@ -183,7 +183,7 @@ def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:
 
 
 def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
-    """Of the first version; nothing where its weights were random, or nobody wrote it down."""
+    """Initial weights of the first version; nothing where they were random or are unknown."""
     start = facts.record.history[0].student.start
     if start is not None:
         base = facts.form.base.repository if facts.form.base is not None else ""

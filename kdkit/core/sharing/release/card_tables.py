@@ -48,7 +48,7 @@ def figures_text(figures: Mapping[str, Mapping[str, float | None]], names: Colle
 
 
 def metric_name(name: str) -> str:
-    """As people write it."""
+    """Display name."""
     return "AUC" if name == "auc" else name
 
 

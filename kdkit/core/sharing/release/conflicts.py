@@ -1,4 +1,4 @@
-"""A push goes on from what the repository holds; it never takes another student's place unasked."""
+"""A push continues what the repository holds; it never replaces another student."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ def tag_of_successor(
         return record.version
     if there.lineage.key in [lineage.key for lineage in known]:
         if reporter is not None and there.lineage.key not in [lineage.key for lineage in record.history]:
-            reporter.warn(f"{record.version} does not go on from {there.version}, whose place it takes in {plan.repo}")
+            reporter.warn(
+                f"{record.version} replaces {there.version} in {plan.repo}, which is not one of its ancestors"
+            )
         return _free_tag(hub, plan, record.version)
     raise KdkitError(
         "KD-REL-004",
-        f"{plan.repo} holds {there.version} of another student, or of somebody who taught this one before you",
+        f"{plan.repo} holds {there.version} of another student, or of another line of this one",
         where=hub.url(plan.repo),
         why=f"it was made {there.lineage.created}, and this project does not know it",
         fix="propose yours (--pr), push to another repository, or 'kdkit pull' that one and teach it",
@@ -66,7 +68,7 @@ def _record_there(hub: Hub, plan: UploadPlan) -> Record | None:
 def _foreign(hub: Hub, plan: UploadPlan, why: str) -> KdkitError:
     return KdkitError(
         "KD-REL-005",
-        f"{plan.repo} holds something that this kdkit did not push",
+        f"{plan.repo} holds files that this kdkit did not push",
         where=hub.url(plan.repo),
         why=f"{why}; a push would replace all of it",
         fix="push to another repository, or propose it (--pr)",

@@ -180,7 +180,13 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
         with disk_errors(str(to)), new_folder(to, replace=overwrite) as draft:
             yield draft
     except OSError as error:
-        raise KdkitError("KD-REL-008", "the export cannot be written", where=str(to), why=str(error)) from error
+        raise KdkitError(
+            "KD-REL-008",
+            "the export cannot be written",
+            where=str(to),
+            why=str(error),
+            fix="check the disk and its permissions, or choose another --to",
+        ) from error
 
 
 def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
@@ -194,7 +200,7 @@ def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
     if not (to / RECORD).is_file():
         raise KdkitError(
             "KD-REL-010",
-            "this is in use, and not by an export of kdkit",
+            "this folder holds other files than an export of kdkit",
             where=str(to),
             fix="choose another folder for --to",
             code=ExitCode.FOUND,
@@ -202,7 +208,7 @@ def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
     if not overwrite:
         raise KdkitError(
             "KD-REL-011",
-            "there is an export already",
+            "there is already an export",
             where=str(to),
             fix="add --overwrite to replace it",
             code=ExitCode.FOUND,

@@ -12,7 +12,7 @@ from kdkit.core.project.licenses import ORDER, LicenseClass, LicenseFacts, Use, 
 UNDETERMINED = "undetermined"
 """The name where a license of a teacher is unknown; only for private repositories."""
 DEFAULT = "apache-2.0"
-"""Where nothing asks for another."""
+"""The license where no teacher requires another."""
 _NON_COMMERCIAL = "cc-by-nc-4.0"
 
 # Permissive licenses by what they ask for; the most demanding one of the teachers' is the student's.
@@ -41,9 +41,9 @@ class StudentLicense:
     """What the student is published under.
 
     Attributes:
-        name: normalized, e.g. ``cc-by-nc-4.0``; ``undetermined`` where nobody knows.
+        name: normalized, e.g. ``cc-by-nc-4.0``; ``undetermined`` where it is unknown.
         kind: its class.
-        because: ``teacher 'x' (cc-by-nc-4.0)``: whose terms decided; empty where nothing asked for it.
+        because: ``teacher 'x' (cc-by-nc-4.0)``: the terms that decided; empty without any.
         stated: a person chose it (at least as strict as what was derived).
         warnings: what must be read before publishing.
     """
@@ -137,7 +137,7 @@ def _refuse(terms: Sequence[_Term], use: Use, *, public: bool) -> None:
             )
         if term.kind == "unknown" and public:
             raise _conflict(
-                f"nobody knows whether what {term.who} taught may be published",
+                f"the license of {term.who} is unknown, so its student may not be allowed to be published",
                 f"its license is {term.name}",
                 "find out and write it into registry.yaml as 'license:', or push to a private repository",
             )
@@ -204,7 +204,7 @@ def _stated(stated: str, derived: StudentLicense, warnings: Iterable[str]) -> St
     if derived.kind == "permissive" or (fits and stricter):
         return StudentLicense(name, kind, derived.because, stated=True, warnings=tuple(warnings))
     raise _conflict(
-        f"'{stated}' is not as strict as {derived.name}" if known else f"nobody knows how strict '{stated}' is",
+        f"'{stated}' is not as strict as {derived.name}" if known else f"'{stated}' is of unknown strictness",
         f"the student learnt from {', '.join(derived.because)}",
         f"--license {derived.name}, or leave it out",
     )

@@ -69,7 +69,7 @@ def _key(entry: TeacherRecord) -> tuple[str, str]:
 
 
 def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | None:
-    """What the student of the first version started from; None for random weights, and where nobody wrote it down."""
+    """What the student of the first version started from; None for random weights, and where it is unknown."""
     student = history[0].student
     if student.start is not None:
         return student.start
@@ -87,8 +87,8 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
             return InitialWeights(_repository(facts.source), known)
     seen, gated = read_license(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
-    said = str(config.get("base", ""))  # by a person, of a download
-    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else said if _NAME.fullmatch(said) else ""
+    stated = str(config.get("base", ""))  # by a person, of a download
+    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else stated if _NAME.fullmatch(stated) else ""
     return InitialWeights(repository, LicenseFacts(seen=seen.name if seen else None, gated=gated))
 
 
@@ -186,7 +186,7 @@ class Ancestry:
 def _unknown_start() -> KdkitError:
     return KdkitError(
         "KD-REL-014",
-        "nobody knows whether what became of the student's initial weights may be published",
+        "the license of the student's initial weights is unknown, so the student may not be allowed to be published",
         where="license of the student",
         why="their license is unknown",
         fix="find out and state the student's: --license NAME; or push to a private repository",
@@ -202,7 +202,7 @@ def ancestry_of(project: Project, version: Version, *, stated: str | None, publi
     others = releases_of(history) | correctors_of(history)
     unknown_start = start is not None and start.license_facts.strictest == "unknown"
     if unknown_start:
-        warnings.append("nobody knows what the student's initial weights allow")
+        warnings.append("the license of the student's initial weights is unknown")
         if public and stated is None:
             raise _unknown_start()
     elif start is not None:

@@ -143,10 +143,10 @@ def push_student(
         pull_request: open a pull request instead of committing to ``main``.
         dry_run: make and check the release, compare it with the repository, write nothing there.
         merged: publish whole weights where the student has adapters.
-        license: state one that is at least as strict as what the teachers ask for.
+        license: state one that is at least as strict as the teachers' licenses.
         refused: push a version although the promotion guard refused it.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
-        reporter: where progress is told.
+        reporter: receives progress.
 
     Raises:
         KdkitError: the version was refused; a license stands in the way; whatever :func:`assemble_release`,

@@ -75,7 +75,7 @@ def _public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _public_entry(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A teacher's entry; whether it is asked live, and where, is a matter of each machine and changes no result."""
+    """A teacher's entry; live signals and their device belong to a machine and change no result."""
     own = ("signals", "device", "offload")
     public: dict[str, Any] = without_paths({key: value for key, value in fields.items() if key not in own})
     if "from" in public:
@@ -96,7 +96,7 @@ def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
                     "also": {key: public_source(source) for key, source in known.also.items()},
                 }
             )
-    # Where data come from is nobody's business; the other names tell what a pulled project needs.
+    # Sources of data stay private; the other names are what a pulled project needs.
     providers = {family: names for family, names in lock.providers.items() if family != "source"}
     return Lock(teachers=facts, providers=providers)
 
@@ -116,9 +116,9 @@ def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[
         if found is not None:
             raise KdkitError(
                 "KD-REL-024",
-                f"'{path.relative_to(folder).as_posix()}' names a place on this machine",
+                f"'{path.relative_to(folder).as_posix()}' contains a path of this machine",
                 where=found.decode(),
-                why="what is published must not tell how this machine is laid out",
+                why="published files must contain no paths of this machine",
                 fix="take the path out of the registry, the recipe or the student's files",
                 code=ExitCode.FOUND,
             )

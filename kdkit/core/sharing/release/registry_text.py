@@ -35,7 +35,7 @@ def registry_text(
     its column holds.
 
     Args:
-        registry: of the release; paths in it are taken out again, whoever wrote them.
+        registry: of the release; paths in it are removed again.
         recipe_file: whether the release brought its recipe as a file.
 
     Raises:
@@ -44,7 +44,11 @@ def registry_text(
     recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
     if not recipe_file and is_path(recipe):
         raise KdkitError(
-            "KD-REL-019", "its recipe is a file that it does not hold", where=origin.repository, why=recipe
+            "KD-REL-019",
+            "its recipe is a file that it does not hold",
+            where=origin.repository,
+            why=recipe,
+            fix="ask its author to push it again",
         )
     data = public_registry(registry, recipe=recipe)
     held_by_author = unpublished(registry, lock)
@@ -79,7 +83,10 @@ def registry_text(
     shown = {name: entry for name, entry in data["teachers"].items() if name not in hidden}
     if check_registry(text) != Registry.model_validate({**data, "teachers": shown}):
         raise KdkitError(
-            "KD-REL-020", "the registry of this release cannot be written as a file", where=origin.repository
+            "KD-REL-020",
+            "the registry of this release cannot be written as a file",
+            where=origin.repository,
+            fix="ask its author to push it again, or report it with the repository's name",
         )
     return text
 
@@ -102,8 +109,8 @@ def _teachers(
     for name, fields in entries.items():
         about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
         if name in hidden:
-            told = _HIDDEN_ANSWERING if _answers(lock.teachers.get(name)) else _HIDDEN
-            about, entry = [*told, *about], [f"  # {line[2:]}" for line in entry]
+            comment = _HIDDEN_ANSWERING if _answers(lock.teachers.get(name)) else _HIDDEN
+            about, entry = [*comment, *about], [f"  # {line[2:]}" for line in entry]
         elif name in held_by_author:
             about = [*_HELD_BY_FEATURES, *about]
         lines += [*(f"  # {line}" for line in about), *entry]

@@ -96,13 +96,13 @@ def assemble_release(
     Args:
         public: everybody will read it: nothing may be unknown about licenses.
         merged: whole weights where the student has adapters.
-        license: what a person states; at least as strict as what the teachers ask for.
+        license: what a person states; at least as strict as the teachers' licenses.
         endpoint: address of the Hub where ``repo`` is, for the card's links.
-        reporter: where progress is told.
+        reporter: receives progress.
 
     Raises:
         KdkitError: a license stands in the way (exit 4); stock libraries give something else than the version, or a
-            file names a place on this machine (exit 1); a family without a publisher; adapters whose base is in
+            file contains a path of this machine (exit 1); a family without a publisher; adapters whose base is in
             no repository that is known.
     """
     check_repository(repo)
@@ -170,6 +170,7 @@ def check_repository(repo: str) -> None:
             "KD-REL-025",
             f"'{repo}' is no name of a repository",
             why="it is ORG/NAME: letters, digits, '.', '_' and '-', at most 96 characters, no '--' and no '..'",
+            fix="choose such a name",
         )
 
 

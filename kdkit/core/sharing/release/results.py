@@ -46,7 +46,7 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
 
 
 def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:
-    """Say before it is published that nobody has looked at the test split."""
+    """Warn before publishing that the version was not evaluated on the test split."""
     if results["split"] == "calibration":
         reporter.warn(
             f"{results['version']} was never evaluated on the test split, so its card has the figures of the "

@@ -32,7 +32,9 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
     def get_rope_index(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         given = signature.bind(*args, **kwargs).arguments
         if given.get("video_grid_thw") is not None:
-            raise KdkitError("KD-STUD-002", "RoPE variants of kdkit are for images; there is a video")
+            raise KdkitError(
+                "KD-STUD-002", "RoPE variants of kdkit are for images; there is a video", fix="give images alone"
+            )
         return _rope_index(
             inner.config, variant, given["input_ids"], given.get("image_grid_thw"), given.get("attention_mask")
         )
@@ -62,7 +64,13 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[SAVED, TURNS]))
     saved = Saved.read(folder)
     if saved is None:
-        raise KdkitError("KD-STUD-003", "this is no student of kdkit", where=name, why=f"it has no {SAVED}")
+        raise KdkitError(
+            "KD-STUD-003",
+            "this is no student of kdkit",
+            where=name,
+            why=f"it has no {SAVED}",
+            fix="name a folder, or a repository, that kdkit wrote",
+        )
     settings = saved.settings
     variant, rope = make_variant(settings.rope, model)
     attach(model, variant, rope.name)

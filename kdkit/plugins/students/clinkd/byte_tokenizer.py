@@ -42,6 +42,7 @@ def byte_tokenizer_files(words: Sequence[str]) -> dict[str, bytes]:
             f"the tokenizer cannot use the word {(bad or [w for w in words if words.count(w) > 1])[0]!r}",
             where="student.config.sizes.words",
             why="a word is not empty, has no space, and is listed once",
+            fix="leave the word out, or write it without spaces and special tokens",
         )
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     vocabulary = {byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

@@ -174,12 +174,18 @@ def _with_adapters(network: Any, lora: Lora) -> Any:
         with _quiet():
             return peft.get_peft_model(network, config)
     except ValueError as error:
-        raise KdkitError("KD-STUD-013", "the adapters fit nowhere", where=f"{WHERE}.lora", why=str(error)) from error
+        raise KdkitError(
+            "KD-STUD-013",
+            "the adapters fit nowhere",
+            where=f"{WHERE}.lora",
+            why=str(error),
+            fix="name modules of the language tower in lora.targets, such as q_proj",
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' deprecation of a name that peft reads: nobody who trains here can do anything about it."""
+    """Without transformers' deprecation of a name that peft reads: users can do nothing about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`?is_gradient_checkpointing", FutureWarning)
         yield

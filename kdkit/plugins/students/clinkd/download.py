@@ -23,10 +23,10 @@ def downloaded_commit(folder: Path, files: Sequence[Path]) -> str:
     """
     commits = set()
     for path in files:
-        commit, told = _record(folder, path)
-        found = sha256_of(path) if _SHA256.fullmatch(told) else _git_sha1(path)
-        if found != told:
-            raise _unknown(folder, f"{path.name} was changed since: the Hub has {told}, here is {found}")
+        commit, recorded = _record(folder, path)
+        found = sha256_of(path) if _SHA256.fullmatch(recorded) else _git_sha1(path)
+        if found != recorded:
+            raise _unknown(folder, f"{path.name} was changed since: the Hub has {recorded}, here is {found}")
         commits.add(commit)
     if len(commits) != 1:
         raise _unknown(folder, f"its files are of several commits: {', '.join(sorted(commits))}")
@@ -40,7 +40,7 @@ def sha256_of(path: Path) -> str:
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (they tell when to read again)
+def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (the key of the cache)
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -55,11 +55,11 @@ def _record(folder: Path, path: Path) -> tuple[str, str]:
     try:
         lines = (folder / RECORDS / f"{path.name}.metadata").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        raise _unknown(folder, f"{RECORDS} tells nothing of {path.name}") from None
-    commit, told = (*lines, "", "")[:2]
-    if not (_SHA1.fullmatch(commit) and (_SHA1.fullmatch(told) or _SHA256.fullmatch(told))):
+        raise _unknown(folder, f"{RECORDS} does not list {path.name}") from None
+    commit, recorded = (*lines, "", "")[:2]
+    if not (_SHA1.fullmatch(commit) and (_SHA1.fullmatch(recorded) or _SHA256.fullmatch(recorded))):
         raise _unknown(folder, f"{RECORDS}/{path.name}.metadata is not what 'hf download' writes")
-    return commit, told
+    return commit, recorded
 
 
 def _unknown(folder: Path, why: str) -> KdkitError:

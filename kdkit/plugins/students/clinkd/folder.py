@@ -49,12 +49,17 @@ class Saved:
                     "KD-STUD-016",
                     f"format {content['format']!r} is not the one this kdkit reads ({FORMAT})",
                     where=str(path),
+                    fix="use the kdkit that wrote it",
                 )
             base = content.get("base")
             return cls(dict(content["config"]), Base.from_config(base) if base else None)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise KdkitError(
-                "KD-STUD-017", "the student's config cannot be read", where=str(path), why=str(error)
+                "KD-STUD-017",
+                "the student's config cannot be read",
+                where=str(path),
+                why=str(error),
+                fix="restore the file from a copy, or pull the student again",
             ) from error
 
 
@@ -69,7 +74,13 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise KdkitError("KD-STUD-018", "the image settings cannot be read", where=str(path), why=str(error)) from error
+        raise KdkitError(
+            "KD-STUD-018",
+            "the image settings cannot be read",
+            where=str(path),
+            why=str(error),
+            fix="fetch preprocessor_config.json again from the model's repository",
+        ) from error
     return ImageSettings.from_config(config, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
 
 
@@ -84,6 +95,7 @@ def read_turns(turns: VisionTurns, folder: Path) -> None:
             "the learnt frequencies cannot be read",
             where=str(folder / TURNS),
             why=str(error).splitlines()[0],
+            fix="restore the file from a copy, or pull the student again",
         ) from error
 
 

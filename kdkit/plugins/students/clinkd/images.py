@@ -114,6 +114,7 @@ def smart_resize(width: int, height: int, *, unit: int, least: int, most: int) -
             "KD-STUD-021",
             f"an image of {width} x {height} pixels is too thin",
             why=f"Qwen takes sides up to 1 : {STRETCH}",
+            fix="crop the image, or leave it out of the data",
         )
     w, h = (round(side / unit) * unit for side in (width, height))
     if w * h > most:

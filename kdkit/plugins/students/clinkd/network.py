@@ -66,6 +66,7 @@ class Sizes:
                     f"{heads} heads cannot share a width of {width}",
                     where=f"{WHERE}.sizes",
                     why="the width of a head must be a multiple of 4",
+                    fix="choose a width that is a multiple of the heads",
                 )
         return made
 
@@ -128,18 +129,30 @@ def read_network(folder: Path, dtype: str) -> Any:
 
     if not (folder / "config.json").is_file():
         raise KdkitError(
-            "KD-STUD-025", "no config.json", where=str(folder), why="it is no model folder", code=ExitCode.MISSING
+            "KD-STUD-025",
+            "no config.json",
+            where=str(folder),
+            why="it is no model folder",
+            code=ExitCode.MISSING,
+            fix="name the folder of a transformers model",
         )
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises nearly anything for a broken file
-        raise KdkitError("KD-STUD-026", "config.json cannot be read", where=str(folder), why=str(error)) from error
+        raise KdkitError(
+            "KD-STUD-026",
+            "config.json cannot be read",
+            where=str(folder),
+            why=str(error),
+            fix="fetch the file again from the model's repository",
+        ) from error
     if config.model_type not in CLASSES:
         raise KdkitError(
             "KD-STUD-027",
             f"a model of type '{config.model_type}'",
             where=str(folder),
             why=f"the student clinkd takes {' and '.join(CLASSES)}",
+            fix="name a Qwen2-VL or Qwen2.5-VL folder",
         )
     require_readable(folder)
     model_class = getattr(transformers, CLASSES[config.model_type][1])
@@ -154,7 +167,13 @@ def read_network(folder: Path, dtype: str) -> Any:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise KdkitError("KD-STUD-028", "the weights cannot be read", where=str(folder), why=str(error)) from error
+            raise KdkitError(
+                "KD-STUD-028",
+                "the weights cannot be read",
+                where=str(folder),
+                why=str(error),
+                fix="fetch the weights again, or restore them from a copy",
+            ) from error
     wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if wrong:
         raise KdkitError(
@@ -162,6 +181,7 @@ def read_network(folder: Path, dtype: str) -> Any:
             f"{len(wrong)} weights are missing or have another shape",
             where=str(folder),
             why=", ".join(wrong[:3]),
+            fix="take all files of the model folder from the same model",
         )
     return model
 

@@ -68,7 +68,11 @@ class Preparation:
             patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
         except KdkitError as error:
             raise KdkitError(
-                "KD-STUD-033", f"sample '{sample.id}': {error.what}", where=sample.origin, why=error.why
+                "KD-STUD-033",
+                f"sample '{sample.id}': {error.what}",
+                where=sample.origin,
+                why=error.why,
+                fix="correct the sample, or leave it out of the data",
             ) from error
         asked = self.boxes.question(sample, sizes)
         text = prompt_of(asked, images=len(pictures), system=settings.system, question=settings.question)

@@ -69,7 +69,13 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
     """
     saved = Saved.read(folder)
     if saved is None:
-        raise KdkitError("KD-STUD-036", "this is no saved student", where=str(folder), why=f"it has no {SAVED}")
+        raise KdkitError(
+            "KD-STUD-036",
+            "this is no saved student",
+            where=str(folder),
+            why=f"it has no {SAVED}",
+            fix="name a folder that a student of the family clinkd was saved in",
+        )
     to.mkdir(parents=True, exist_ok=True)
     base = None
     if saved.base is None:
@@ -226,7 +232,7 @@ def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged:
         )
     if merged:
         notes.append(
-            "It was trained with adapters, which are merged into these weights: whoever pulls it to teach it more "
+            "It was trained with adapters, which are merged into these weights: a project that pulls it "
             "trains whole weights."
         )
     return notes

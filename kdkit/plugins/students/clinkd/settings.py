@@ -106,11 +106,23 @@ class Settings:
         settings = cls(**made)
         for name in ("max_tokens", "max_answer", "max_images"):
             if getattr(settings, name) < 1:
-                raise KdkitError("KD-STUD-040", f"{name} must be at least 1", where=WHERE)
+                raise KdkitError(
+                    "KD-STUD-040", f"{name} must be at least 1", where=WHERE, fix="give a whole number from 1 on"
+                )
         if settings.dtype not in ("float32", "bfloat16"):
-            raise KdkitError("KD-STUD-041", f"dtype is float32 or bfloat16, not '{settings.dtype}'", where=WHERE)
+            raise KdkitError(
+                "KD-STUD-041",
+                f"dtype is float32 or bfloat16, not '{settings.dtype}'",
+                where=WHERE,
+                fix="choose one of them",
+            )
         if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets):
-            raise KdkitError("KD-STUD-042", "lora needs a rank of at least 1 and targets", where=f"{WHERE}.lora")
+            raise KdkitError(
+                "KD-STUD-042",
+                "lora needs a rank of at least 1 and targets",
+                where=f"{WHERE}.lora",
+                fix="for example lora: {r: 8, targets: [q_proj, v_proj]}",
+            )
         return settings
 
     def config(self) -> dict[str, Any]:

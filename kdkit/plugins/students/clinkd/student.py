@@ -195,7 +195,7 @@ def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Set
     text, vision = config.text_config, config.vision_config
     if settings.max_tokens > text.max_position_embeddings:
         what = f"max_tokens is {settings.max_tokens}, the model's context has {text.max_position_embeddings}"
-        raise KdkitError("KD-STUD-044", what, where=WHERE)
+        raise KdkitError("KD-STUD-044", what, where=WHERE, fix="lower max_tokens")
     pairs = {
         "patch_size": (images.patch_size, vision.patch_size),
         "merge_size": (images.merge_size, vision.spatial_merge_size),
@@ -212,5 +212,8 @@ def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Set
             )
     if len(tokens) > text.vocab_size:
         raise KdkitError(
-            "KD-STUD-046", f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}", where=WHERE
+            "KD-STUD-046",
+            f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}",
+            where=WHERE,
+            fix="take tokenizer and weights from the same model",
         )

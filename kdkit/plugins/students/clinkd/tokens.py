@@ -35,11 +35,23 @@ class Tokens:
         from tokenizers import Tokenizer
 
         if "tokenizer.json" not in files:
-            raise KdkitError("KD-STUD-047", "no tokenizer.json in the model folder", where=where, code=ExitCode.MISSING)
+            raise KdkitError(
+                "KD-STUD-047",
+                "no tokenizer.json in the model folder",
+                where=where,
+                code=ExitCode.MISSING,
+                fix="take all files of the model folder from its repository",
+            )
         try:
             self._tokenizer: Any = Tokenizer.from_str(files["tokenizer.json"].decode())
         except Exception as error:  # the library raises Exception itself
-            raise KdkitError("KD-STUD-048", "not a usable tokenizer.json", where=where, why=str(error)) from error
+            raise KdkitError(
+                "KD-STUD-048",
+                "not a usable tokenizer.json",
+                where=where,
+                why=str(error),
+                fix="fetch the file again from the model's repository",
+            ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.files = dict(files)
@@ -50,6 +62,7 @@ class Tokens:
                 f"the tokenizer has no {absent[0]}",
                 where=where,
                 why="it is not that of a Qwen2-VL model",
+                fix="take tokenizer.json from a Qwen2-VL or Qwen2.5-VL model",
             )
 
     def __len__(self) -> int:

@@ -112,7 +112,7 @@ def test_a_file_with_another_content_is_named_with_both_hashes(tmp_path: Path) -
     manifest = manifest_of(PROJECT)
     archive = forge(tmp_path / "a.tar", {**PROJECT, "versions/current": b"v2\n"}, manifest=manifest)
     error = refused(archive)
-    assert error.what == "'versions/current' is damaged, or was changed"
+    assert error.id == "KD-BUNDLE-019"
     assert manifest["files"][1]["sha256"] in error.why
 
 
@@ -130,9 +130,8 @@ def test_a_bundle_that_is_cut_off_is_refused_before_anything_is_unpacked(tmp_pat
     with archive.open("r+b") as handle:
         handle.truncate(3000)
     error = refused(archive)
-    assert (error.what, error.code) == ("this bundle is cut off", ExitCode.MISSING)
+    assert (error.id, error.code) == ("KD-BUNDLE-021", ExitCode.MISSING)
     assert "it has 3000 of 6144 bytes" in error.why
-    assert "copy it again" in error.fix
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4" + bytes(600), bytes(1024)])
@@ -144,14 +143,14 @@ def test_what_is_no_bundle_at_all(tmp_path: Path, content: bytes) -> None:
 def test_a_tar_of_something_else(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as out:
         out.addfile(*((e := entry("thesis.tex", b"x"))[0], io.BytesIO(e[1])))
-    assert refused(tmp_path / "a.tar").why == f"it does not begin with {MANIFEST}"
+    assert MANIFEST in refused(tmp_path / "a.tar").why
 
 
 def test_a_manifest_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     info = tarfile.TarInfo(MANIFEST)
     info.size = 1 << 40
     (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"{}")
-    assert "does not begin with" in refused(tmp_path / "a.tar").why
+    assert refused(tmp_path / "a.tar").id == "KD-BUNDLE-020"
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", ".git/config"])
@@ -164,7 +163,7 @@ def test_names_that_the_disk_does_not_take(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d" * 200] * 3)
     deep.mkdir(parents=True)
     error = refused(forge(deep / "a.tar", {**PROJECT, "/".join(["n" * 250] * 15): b"x"}), checked=False)
-    assert (error.what, error.why) == ("this bundle cannot be unpacked", "File name too long")
+    assert error.id == "KD-BUNDLE-014"
 
 
 def test_nothing_of_a_bundle_can_command_a_terminal(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_nothing_of_a_bundle_can_command_a_terminal(tmp_path: Path) -> None:
 
 def test_a_newer_format(tmp_path: Path) -> None:
     error = refused(forge(tmp_path / "a.tar", manifest=manifest_of(PROJECT, format=2)))
-    assert "newer kdkit" in error.what
+    assert error.id == "KD-BUNDLE-005"
 
 
 def test_a_project_that_this_kdkit_does_not_understand(tmp_path: Path) -> None:
@@ -207,7 +206,7 @@ def test_more_than_is_allowed_and_more_than_the_disk_has(tmp_path: Path, monkeyp
 def test_a_manifest_cannot_ask_for_more_than_the_archive_holds(tmp_path: Path) -> None:
     manifest = manifest_of(PROJECT)
     manifest["files"][2]["size"] = 10**12
-    assert refused(forge(tmp_path / "bomb.tar", manifest=manifest)).what == "this bundle is cut off"
+    assert refused(forge(tmp_path / "bomb.tar", manifest=manifest)).id == "KD-BUNDLE-021"
 
 
 def existing_project(out: Path) -> None:
@@ -219,7 +218,7 @@ def existing_project(out: Path) -> None:
 def test_what_is_there_is_never_touched(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "out")
     before = tree(tmp_path)
-    with raises_error("KD-BUNDLE-015", mentions=("something already",)) as caught:
+    with raises_error("KD-BUNDLE-015", where=str(tmp_path / "out")) as caught:
         unpack(forge(tmp_path / "a.tar"), tmp_path / "out")
     assert caught.value.code is ExitCode.FOUND
     assert {**tree(tmp_path), "a.tar": b""} == {**before, "a.tar": b""}

