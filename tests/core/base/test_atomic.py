@@ -1,4 +1,4 @@
-"""Whole or not at all, whatever happens; and what a disk can say becomes one clear error, whoever was writing."""
+"""Atomic writes, and errors of the disk."""
 
 from __future__ import annotations
 

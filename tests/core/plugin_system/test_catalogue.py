@@ -1,4 +1,4 @@
-"""From a name to an object, and what is said when that does not work."""
+"""Names, specs and factories; errors of unknown names and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins are found in a fixed order, loaded apart from each other, and what is wrong with one is told."""
+"""Plugins are loaded one by one in a fixed order; a broken one affects no other."""
 
 from __future__ import annotations
 

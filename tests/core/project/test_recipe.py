@@ -1,4 +1,4 @@
-"""Recipes: the built-in ones, and what is said about a file that is wrong."""
+"""Recipes: the built-in ones, and errors of wrong files."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_the_command_verifies(plugins: dict[str, NewPlugin], environment: FreshE
 
 
 def test_their_own_tests_pass(plugins: dict[str, NewPlugin], environment: FreshEnvironment) -> None:
-    """But for the two checks that start interpreters, of which 'verify' has just had forty."""
+    """Except the two checks that start interpreters: 'verify' runs them above."""
     folders = [str(plugin.folder / "tests") for plugin in plugins.values()]
     options = ["-q", "-rs", "-p", "no:cacheprovider", "-k", "not test_light and not test_quick"]
     outcome = environment.python("-m", "pytest", *options, *folders)

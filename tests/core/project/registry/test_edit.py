@@ -1,4 +1,4 @@
-"""Edits of registry.yaml: exactly the entry changes, whatever people wrote around it."""
+"""Edits of registry.yaml change exactly the entry."""
 
 from __future__ import annotations
 
