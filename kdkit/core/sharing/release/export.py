@@ -65,7 +65,7 @@ class Exported(Result):
                 worst = max(value for name, value in check.items() if name.endswith("_difference"))
                 parts.append(f"stock {library}: largest difference {worst:.1g}")
         if not self.moves:
-            parts.append("do not move the folder: stock open_clip finds its text tower by this path")
+            parts.append("do not move the folder: it contains its own path")
         return parts + [line for library, code in self.lines.items() for line in code_lines(f"With {library}:", code)]
 
 
