@@ -85,7 +85,7 @@ class Bench:
     def teachers(self) -> Path:
         return self.work / "teachers"
 
-    def folder(self, name: str, domains: Sequence[str], teachers: Sequence[str]) -> Project:
+    def project(self, name: str, domains: Sequence[str], teachers: Sequence[str]) -> Project:
         """A project of ``domains`` and ``teachers``, made if it is not there; the student is the same in all."""
         root = self.work / name
         if (root / "made").exists():
