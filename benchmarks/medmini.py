@@ -125,7 +125,7 @@ class Bench:
         options = {"columns": columns, "image_root": str(self.data)}
         return {"source": "jsonl", "path": f"{domain}.jsonl", "options": options}
 
-    def distil(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
+    def distill(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, CPU seconds without extraction, evaluation on the calibration split)."""
         _rewrite(project, "optimizer", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
         own = project.root / f"{recipe}.yaml"
@@ -186,7 +186,7 @@ def choose(bench: Bench, recipes: Sequence[str]) -> None:
     rows = []
     for recipe in recipes:
         for rate in GRID:
-            _, _, evaluation = bench.distil(project, recipe, rate, seed=TUNING_SEED)
+            _, _, evaluation = bench.distill(project, recipe, rate, seed=TUNING_SEED)
             student = evaluation.of_role("student")[0]
             rows.append([recipe, f"{rate:g}", *(f"{100 * student.means[m]:.1f}" for m in ("accuracy", "auc"))])
             print(rows[-1], flush=True)
@@ -202,7 +202,7 @@ def quality(bench: Bench, recipes: Sequence[str], seeds: Sequence[int]) -> None:
     for seed in seeds:
         for recipe in recipes:
             if not bench.has(f"{recipe}-{seed}"):
-                version, seconds, _ = bench.distil(project, recipe, RATES[recipe], seed=seed)
+                version, seconds, _ = bench.distill(project, recipe, RATES[recipe], seed=seed)
                 bench.score(f"{recipe}-{seed}", project, version, seconds)
     found = {recipe: [bench.found(f"{recipe}-{seed}") for seed in seeds] for recipe in recipes}
     print_means(found)
@@ -240,15 +240,15 @@ def _one_increment(bench: Bench, seed: int) -> None:
     if not bench.has(f"increment-joint-{seed}"):
         shutil.rmtree(grown, ignore_errors=True)
         copy_project(base.root, grown)
-        first, seconds, _ = bench.distil(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
+        first, seconds, _ = bench.distill(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
         bench.extend(Project(grown))
-        joint, cost, _ = bench.distil(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
+        joint, cost, _ = bench.distill(Project(grown), "kdkit", RATES["kdkit"], seed=seed)
         bench.score(f"increment-base-{seed}", Project(grown), first, seconds)
         bench.score(f"increment-joint-{seed}", Project(grown), joint, cost)
     strategies = {"default": "kdkit", "plain": "plain"}
     for step, recipe in strategies.items():
         (grown / "versions" / "current").write_text("v1\n", encoding="utf-8")
-        version, seconds, _ = bench.distil(Project(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
+        version, seconds, _ = bench.distill(Project(grown), recipe, RATES["kdkit"], seed=seed, incremental=True)
         bench.score(f"increment-{step}-{seed}", Project(grown), version, seconds)
 
 

@@ -84,7 +84,7 @@ def _link(source: str, target: str) -> None:
 
 
 def run(project: Project, **options: object) -> Outcome:
-    """Distil; benchmarks run on the CPU."""
+    """Distill; benchmarks run on the CPU."""
     outcome = distill(Project(project.root), Options(cpu=True, **options))  # type: ignore[arg-type]
     assert outcome is not None
     return outcome

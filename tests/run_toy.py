@@ -1,4 +1,4 @@
-"""``python -m tests.run_toy FOLDER [--incremental] [--every SECONDS] [--wait-at STEP]``: distil a toy project in a
+"""``python -m tests.run_toy FOLDER [--incremental] [--every SECONDS] [--wait-at STEP]``: distill a toy project in a
 process of its own, which waits after a step until its stdin is closed."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Waiting(Lines):
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         super().progress(label, done, total, note)
-        if label == "distil" and done == self.step:
+        if label == "distill" and done == self.step:
             sys.stdin.read()
 
 

@@ -72,7 +72,7 @@ def demo(
     calibration: Annotated[int | None, _pictures("Calibration", 200, 40)] = None,
     test: Annotated[int | None, _pictures("Test", 300, 60)] = None,
 ) -> None:
-    """Four teachers, a student, a fifth teacher with a new domain: distil, evaluate and export in minutes.
+    """Four teachers, a student, a fifth teacher with a new domain: distill, evaluate and export in minutes.
 
     'kdkit demo clinkd' uses teachers and students that answer. It compares a baseline, Pseudo-KD, RoPE variants and
     selective generation, then adds a second teacher with a new modality.

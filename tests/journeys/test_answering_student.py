@@ -1,4 +1,4 @@
-"""A student that answers, through the public commands: add teachers, distil, evaluate, add one more."""
+"""A student that answers, through the public commands: add teachers, distill, evaluate, add one more."""
 
 from __future__ import annotations
 

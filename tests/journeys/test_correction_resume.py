@@ -80,7 +80,7 @@ def test_a_run_killed_between_two_rounds_resumes_bit_for_bit(
     with silent_from(running, 24 + 1), process(root, checkpoint_seconds=0) as started:
         assert started.stderr is not None
         for line in started.stderr:
-            if line.startswith(f"distil: {EPOCH + 3}/"):
+            if line.startswith(f"distill: {EPOCH + 3}/"):
                 started.kill()
                 break
     assert not (root / "versions").exists()

@@ -161,7 +161,7 @@ class Stopped(Silent):
         self.steps = steps
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002
-        if label == "distil" and done == self.steps:
+        if label == "distill" and done == self.steps:
             raise RuntimeError("as a kill would")
 
 

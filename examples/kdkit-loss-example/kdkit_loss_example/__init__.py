@@ -1,4 +1,4 @@
-"""What this plugin provides. kdkit imports this module in every command, so there is no torch in it."""
+"""The hooks of this plugin. Every kdkit command imports this module: keep it free of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss itself. It is imported when a recipe names it, and not before."""
+"""The loss, imported on first use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Huber(nn.Module):
     def __init__(self, *, delta: float) -> None:
         super().__init__()
         if delta <= 0:
-            raise KdkitError("EXAMPLE-001", f"delta is {delta}", where="loss-example", fix="it must be above 0")
+            raise KdkitError("EXAMPLE-001", f"delta is {delta}", fix="set it above 0")
         self.delta = delta
 
     def forward(self, batch: LossInput) -> Tensor:
         """Teachers' targets (B, D_t) against the student in the same space -> ()."""
-        nothing = torch.stack([output.sum() * 0 for output in batch.student.values()]).sum()  # 0, with a graph
+        nothing = torch.stack([output.sum() * 0 for output in batch.student.values()]).sum()  # zero with a graph
         if not batch.teachers:
             return nothing
         weights = torch.stack([view.weight for view in batch.teachers])  # (T, B)

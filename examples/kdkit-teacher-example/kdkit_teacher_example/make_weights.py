@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from kdkit_teacher_example.model import CONFIG, WEIGHTS, ColorEncoder, word_ids
 
-COLOURS = {
+COLORS = {
     "black": (-1, -1, -1),
     "red": (1, -1, -1),
     "green": (-1, 1, -1),
@@ -51,7 +51,7 @@ def make_encoder() -> ColorEncoder:
     encoder.image.bias.copy_(torch.tensor([0, 0, 0, 0.05, 0, 0, 0, 0]))
     generator = torch.Generator().manual_seed(0)
     encoder.words.weight.copy_(0.02 * torch.randn(encoder.buckets, 8, generator=generator))
-    for word, axes in COLOURS.items():
+    for word, axes in COLORS.items():
         encoder.words.weight[word_ids(word, encoder.buckets)[1], :3] = torch.tensor(axes, dtype=torch.float32)
     return encoder
 

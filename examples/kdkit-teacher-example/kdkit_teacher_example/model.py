@@ -1,4 +1,4 @@
-"""The model: a folder of files becomes a dual encoder. It is imported when it is loaded, and not before."""
+"""The model: a folder of files becomes a dual encoder. Imported on first use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from kdkit import KdkitError
+from kdkit.core.base.tensors import read_tensors
 from PIL.Image import Image, Resampling
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "kdkit_teacher_example.json", "model.safetensors"
@@ -90,9 +90,8 @@ def load_encoder(folder: Path) -> ColorEncoder:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         with torch.random.fork_rng(devices=[]):  # building draws random numbers; loading must not move the seed
             model = ColorEncoder(**config)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(read_tensors(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise KdkitError(
-            "EXAMPLE-001", "not a folder of this architecture", where=str(folder), why=str(error)
-        ) from error
+        what, where = "not a folder of this architecture", str(folder)
+        raise KdkitError("EXAMPLE-001", what, where=where, why=str(error)) from error
     return model.eval().requires_grad_(False)

@@ -87,7 +87,7 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
     few = min(TRIAL_STEPS, plan.settings.steps)
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
-    targets_timer, steps_timer = _Timer(LABEL), _Timer("distil")
+    targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
     made = build(
         plan,
         inventory,

@@ -167,7 +167,7 @@ def _judge(facts: LicenseFacts, use: Use) -> Verdict:
         return Verdict(True, f"{named}: the student may have to carry the same license", warning=True)
     if kind == "unknown" and facts.distillation != "allowed":
         if use == "research":
-            return Verdict(True, f"license {named}: no known permission to distil", warning=True)
+            return Verdict(True, f"license {named}: no known permission to distill", warning=True)
         fix = f"find its license and write it into registry.yaml as 'license:'; {agreement}"
         return Verdict(False, f"license {named}, and this project declares use: {use}", fix=fix)
     return Verdict(True, f"{named} allows it")

@@ -165,7 +165,7 @@ class Course:
 
 
 def main() -> None:
-    """``python -m tests.core.distill.corrected FOLDER SECONDS``: distil the project in a process of its own;
+    """``python -m tests.core.distill.corrected FOLDER SECONDS``: distill the project in a process of its own;
     SECONDS between checkpoints."""
     options = Options(cpu=True, checkpoint_seconds=float(sys.argv[2]))
     distill(Project(Path(sys.argv[1])), options, reporter=Lines(every=0.0))

@@ -376,7 +376,7 @@ class Stopped(Silent):
     """A reporter that stops a run after a step."""
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
-        if label == "distil" and done == 30:
+        if label == "distill" and done == 30:
             raise InterruptedError
 
 
@@ -413,7 +413,7 @@ def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]]
     process = start(["-m", "tests.run_toy", str(folder), "--every", "0", "--wait-at", str(step)])
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"distil: {step}/"):
+        if line.startswith(f"distill: {step}/"):
             send(process)
             break
     process.communicate(timeout=300)

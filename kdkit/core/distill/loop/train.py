@@ -116,7 +116,7 @@ def train(
                 average.update_parameters(task)
             if _is_logged(step, settings.steps):
                 log.append(_log_point(step, parts))
-                reporter.progress("distil", step + 1, settings.steps, _format_point(log[-1]))
+                reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1]))
             if due and accelerator.is_main_process:
                 checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
                 clock.restart()

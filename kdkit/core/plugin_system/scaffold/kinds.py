@@ -29,7 +29,7 @@ MODEL_REQUIRES = ("numpy", "pillow", "safetensors", "torch")
 
 KINDS: Mapping[Family, Kind] = {
     "teacher": Kind("a teacher that knows eight colors", MODEL_REQUIRES, (ENCODER,)),
-    "student": Kind("a small dual encoder to distil into", MODEL_REQUIRES),
+    "student": Kind("a small dual encoder to distill into", MODEL_REQUIRES),
     "aligner": Kind("an aligner that projects at random, and keeps angles", ("torch",)),
     "loss": Kind("a loss that forgives outliers", ("torch",)),
     "rope": Kind("a RoPE variant in which image tokens take small steps", ("torch",)),

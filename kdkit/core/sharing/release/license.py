@@ -94,7 +94,7 @@ def derive_license(
     terms += [_term_of(what, facts) for what, facts in (others or {}).items()]
     terms += [_Term(f"data under {name}", normalize(name), classify(name)) for name in dict.fromkeys(data)]
     _refuse(terms, use, public=public)
-    # Of teachers, the permission to distil has warned of that already (kdkit.core.project.licenses.allowed).
+    # Of teachers, the permission to distill has warned of that already (kdkit.core.project.licenses.allowed).
     warnings = [f"{term}: its license is unknown" for term in terms[len(teachers) :] if term.kind == "unknown"]
     warnings += [f"{term}: your agreement must allow publishing" for term in terms if term.kind == "agreement"]
     derived = _strictest([term for term in terms if term.kind in ORDER])

@@ -93,7 +93,7 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
 
 
 def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[str]:
-    """Warnings about licenses under which the project may distil.
+    """Warnings about licenses under which the project may distill.
 
     Raises:
         KdkitError: exit code 4, where one forbids the project's use.

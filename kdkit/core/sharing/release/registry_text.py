@@ -159,7 +159,7 @@ _DATA = (
     "#    options: {domain: ct, split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}}",
 )
 _WITH_PROMPTS = ("# How classes become sentences; a domain may have templates of its own.",)
-_WITH_RECIPE = ("# How to distil: a name of 'kdkit recipes', or a YAML file.",)
+_WITH_RECIPE = ("# How to distill: a name of 'kdkit recipes', or a YAML file.",)
 _WITH_GUARD = (
     "# How many points of accuracy a domain may lose before a new version is refused.",
     "# A domain of which you have no labeled samples cannot be judged.",

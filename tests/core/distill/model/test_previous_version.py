@@ -52,7 +52,7 @@ class Killed(Silent):
         self.step = step
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
-        if label == "distil" and done == self.step:
+        if label == "distill" and done == self.step:
             raise InterruptedError
 
 

@@ -1,4 +1,4 @@
-"""Every kind of generated plugin, really installed: listed, conformant, tested by its own tests, and used to distil."""
+"""Every kind of generated plugin, really installed: listed, conformant, tested by its own tests, used to train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdkit.core.plugin_system.scaffold.write import NewPlugin, write_plugin
 from tests.core.plugin_system.scaffold.fresh import FreshEnvironment
 
 ROOT = Path(__file__).parents[4]
-COLOURS = {"black": (-1, -1, -1), "red": (1, -1, -1), "cyan": (-1, 1, 1), "blue": (-1, -1, 1), "white": (1, 1, 1)}
+COLORS = {"black": (-1, -1, -1), "red": (1, -1, -1), "cyan": (-1, 1, 1), "blue": (-1, -1, 1), "white": (1, 1, 1)}
 VERIFY = """
 import json, sys
 from kdkit.testing.verify import verify_plugin
@@ -175,7 +175,7 @@ def projects(
 def draw(folder: Path) -> None:
     """Pictures of five colors with their captions, as the generated source reads them."""
     rng = random.Random(0)
-    for color, axes in COLOURS.items():
+    for color, axes in COLORS.items():
         place = folder / "color" / color
         place.mkdir(parents=True)
         for number in range(24):

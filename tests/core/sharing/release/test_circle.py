@@ -1,4 +1,4 @@
-"""Distil, push, pull, teach on, push again, pull again: nothing of the history and no bit of the student gets lost."""
+"""Distill, push, pull, teach on, push again, pull again: nothing of the history and no bit of the student gets lost."""
 
 from __future__ import annotations
 
