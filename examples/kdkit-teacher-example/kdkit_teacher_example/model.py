@@ -24,7 +24,7 @@ CONTEXT = 64
 class ColorEncoder(nn.Module):
     """What a picture's mean color and the words of a text have in common; fulfils kdkit's ``DualEncoder``.
 
-    Put your own model here. kdkit asks for these five: ``embed_dim``, ``identity``, ``preprocess``,
+    Put your own model here. kdkit uses five members: ``embed_dim``, ``identity``, ``preprocess``,
     ``encode_image`` and ``encode_text``.
 
     Args:
