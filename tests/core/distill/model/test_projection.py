@@ -30,7 +30,7 @@ from kdkit.plugins.loaders.generating import GeneratingTeacher
 from tests.core.distill.answering import STUDENT
 from tests.core.distill.building import build_plan
 from tests.errors import raises_error
-from tests.plugins.students.clinkd.test_distilling import survey_of
+from tests.journeys.test_clinkd_distilling import survey_of
 from tests.plugins.students.clinkd.tiny import make
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 

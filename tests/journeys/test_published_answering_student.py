@@ -32,9 +32,9 @@ from tests.core.sharing.release.answering import (
     teach,
     write_questions,
 )
-from tests.core.sharing.release.test_circle import BOB, MINE, THEIRS, record_of
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
+from tests.journeys.test_push_and_pull import BOB, MINE, THEIRS, record_of
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
 from tests.toy_project import open_project
 
