@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +20,6 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill import promotion
 from kdkit.core.distill import run as run_module
 from kdkit.core.distill.model import student
-from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.guard import apply_guard
 from kdkit.core.evaluation.retention import Retention
@@ -34,71 +29,10 @@ from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import GuardEntry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
-from tests.conftest import clean_environment
 from tests.core.distill.building import build_prepared
+from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
 from tests.errors import raises_error
-from tests.toy_project import RECIPE, make_project, open_project, toy_catalogue, train_teacher
-
-ALL = ("ct", "mri", "xray")
-REPOSITORY = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one version, learnt from a teacher of two of its three domains."""
-    root = tmp_path_factory.mktemp("toy") / "project"
-    project = make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
-    run(project)
-    return root
-
-
-@pytest.fixture
-def folder(first_version: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(first_version, tmp_path / "project"))
-
-
-@pytest.fixture
-def with_xray(folder: Path) -> Path:
-    """The copy, with a teacher of the third domain added."""
-    train_teacher(["xray"], width=20, seed=5).save(folder / "models" / "xr")
-    add_teacher(open_project(folder), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
-    return folder
-
-
-class Heard(Silent):
-    """A reporter that keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-def run(project: Project, **options: Any) -> Outcome:
-    outcome = distill(project, Options(cpu=True, **options))
-    assert outcome is not None
-    return outcome
-
-
-def recipe(folder: Path, *changes: tuple[str, str]) -> None:
-    text = RECIPE
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "toy.yaml").write_text(text, encoding="utf-8")
-
-
-def weights(folder: Path, version: str) -> dict[str, torch.Tensor]:
-    folder = folder / "versions" / version
-    return {**load_file(folder / "student" / "toy.safetensors"), **load_file(folder / "task.safetensors")}
-
-
-def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    different = [name for name in a if not torch.equal(a[name], b[name])]
-    assert not different
+from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher
 
 
 def test_the_first_version_learns_what_its_teacher_may_teach(first_version: Path) -> None:
@@ -370,62 +304,3 @@ def test_files_are_read_and_the_student_is_built_once(with_xray: Path, monkeypat
 def _counted(calls: Counter[str], name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     calls[name] += 1
     return function(*args, **options)
-
-
-class Stopped(Silent):
-    """A reporter that stops a run after a step."""
-
-    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
-        if label == "distill" and done == 30:
-            raise InterruptedError
-
-
-def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) -> None:
-    with pytest.raises(InterruptedError):
-        distill(open_project(folder), Options(cpu=True, seed=3, checkpoint_seconds=0.0), reporter=Stopped())
-    newest = max((folder / ".kdkit" / "runs").glob("*/step-*"))
-    (newest / "task.safetensors").write_bytes(b"damaged")
-    heard = Heard()
-    resumed = distill(open_project(folder), Options(cpu=True, seed=3), reporter=heard)
-    assert resumed is not None
-    assert any(newest.name in line for line in heard.warnings)
-    whole = run(open_project(folder), seed=3)
-    assert_equal(weights(folder, resumed.version.name), weights(folder, whole.version.name))
-
-
-# ------------------------------------------------------------------------ processes of their own
-
-
-def start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
-    """Start a run that writes a checkpoint at every step and stop it at ``step``."""
-    process = start(["-m", "tests.run_toy", str(folder), "--every", "0", "--wait-at", str(step)])
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(f"distill: {step}/"):
-            send(process)
-            break
-    process.communicate(timeout=300)
-    return int(process.returncode)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path, how: signal.Signals) -> None:
-    recipe(folder, ("steps: 40}", "steps: 300, ema: 0.99}"))
-    code = interrupt_at(folder, 61, lambda process: os.kill(process.pid, how))
-    assert code != 0
-    assert list((folder / ".kdkit" / "runs").glob("*/step-*"))
-    resumed = run(open_project(folder))
-    again = run(open_project(folder), restart=True)
-    assert_equal(weights(folder, resumed.version.name), weights(folder, again.version.name))

@@ -14,7 +14,7 @@ from kdkit.core.project.registry.load import load_registry
 from kdkit.plugins.teachers import kdkit_teachers
 from tests.errors import raises_error
 
-REPOSITORY = Path(__file__).parents[4]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_reference_project_is_valid_and_has_the_nine_and_clinkds_teacher() -> None:

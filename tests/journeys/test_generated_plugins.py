@@ -19,7 +19,7 @@ from kdkit.core.plugin_system.scaffold.naming import LONGEST
 from kdkit.core.plugin_system.scaffold.write import NewPlugin, write_plugin
 from tests.core.plugin_system.scaffold.fresh import FreshEnvironment
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 COLORS = {"black": (-1, -1, -1), "red": (1, -1, -1), "cyan": (-1, 1, 1), "blue": (-1, -1, 1), "white": (1, 1, 1)}
 VERIFY = """
 import json, sys

@@ -1,0 +1,79 @@
+"""Runs that are interrupted end with the same weights as uninterrupted ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.run import Options, distill
+from tests.conftest import clean_environment
+from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
+from tests.toy_project import open_project
+
+REPOSITORY = Path(__file__).parents[4]
+
+
+class Stopped(Silent):
+    """A reporter that stops a run after a step."""
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        if label == "distill" and done == 30:
+            raise InterruptedError
+
+
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) -> None:
+    with pytest.raises(InterruptedError):
+        distill(open_project(folder), Options(cpu=True, seed=3, checkpoint_seconds=0.0), reporter=Stopped())
+    newest = max((folder / ".kdkit" / "runs").glob("*/step-*"))
+    (newest / "task.safetensors").write_bytes(b"damaged")
+    heard = Heard()
+    resumed = distill(open_project(folder), Options(cpu=True, seed=3), reporter=heard)
+    assert resumed is not None
+    assert any(newest.name in line for line in heard.warnings)
+    whole = run(open_project(folder), seed=3)
+    assert_equal(weights(folder, resumed.version.name), weights(folder, whole.version.name))
+
+
+# ------------------------------------------------------------------------ processes of their own
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
+    """Start a run that writes a checkpoint at every step and stop it at ``step``."""
+    process = start(["-m", "tests.run_toy", str(folder), "--every", "0", "--wait-at", str(step)])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"distill: {step}/"):
+            send(process)
+            break
+    process.communicate(timeout=300)
+    return int(process.returncode)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path, how: signal.Signals) -> None:
+    recipe(folder, ("steps: 40}", "steps: 300, ema: 0.99}"))
+    code = interrupt_at(folder, 61, lambda process: os.kill(process.pid, how))
+    assert code != 0
+    assert list((folder / ".kdkit" / "runs").glob("*/step-*"))
+    resumed = run(open_project(folder))
+    again = run(open_project(folder), restart=True)
+    assert_equal(weights(folder, resumed.version.name), weights(folder, again.version.name))
