@@ -103,6 +103,8 @@ class StudentSpec(FactorySpec):
     """Import string; loads a folder written by ``Student.save``."""
     task: str = "zero-shot"
     """Name of the evaluation task for trust, guard, retention and ``kdkit evaluate``."""
+    default: bool = False
+    """The family of a registry that names none; for the built-in family of dual encoders."""
     publisher: str = ""
     """Import string of the function that lays a saved student out for stock libraries:
     ``publisher(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published``. ``folder``

@@ -170,6 +170,11 @@ class Catalogue:
             code=ExitCode.MISSING,
         )
 
+    def default_student(self) -> str:
+        """The built-in student family whose spec says ``default``; empty if there is none."""
+        found = (entry.spec for entry in self.entries("student") if entry.provider == BUILT_IN)
+        return next((spec.name for spec in found if isinstance(spec, contracts.StudentSpec) and spec.default), "")
+
     def _unknown(self, family: str, name: str) -> KdkitError:
         what = f"unknown {family} '{name}'" if name else f"no {family} is chosen"
         return KdkitError("KD-PLUG-003", what, why=self.not_loaded(), fix=did_you_mean(name, self.names(family)))

@@ -118,10 +118,14 @@ class Project:
 
     @cached_property
     def registry(self) -> Registry:
-        """``registry.yaml``; see :func:`kdkit.core.project.registry.load.load_registry` for errors."""
+        """``registry.yaml`` with the default student family filled in.
+
+        See :func:`kdkit.core.project.registry.load.load_registry` for errors.
+        """
         from kdkit.core.project.registry.load import load_registry
 
-        return load_registry(self.registry_path)
+        registry = load_registry(self.registry_path)
+        return registry if registry.student.family else registry.with_student(self.catalogue.default_student())
 
     @cached_property
     def lock(self) -> Lock:

@@ -14,6 +14,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="a dual encoder of any open_clip architecture, saved as a stock open_clip folder",
             factory="kdkit.plugins.students.open_clip:create_student",
             loader="kdkit.plugins.students.open_clip:load_student",
+            default=True,
             publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(

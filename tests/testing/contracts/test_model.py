@@ -285,7 +285,7 @@ def test_of_a_teacher_on_the_hub_the_facts_are_checked() -> None:
 def test_a_copy_of_what_is_on_the_hub_can_be_given() -> None:
     class Copy(TeacherContract):
         def folder(self) -> Path:
-            return Path(__file__).parents[2] / "kdkit/plugins/demo/weights/eye"
+            return Path(__file__).parents[3] / "kdkit/plugins/demo/weights/eye"
 
     found = found_by(Copy, spec={**DEMO, "source": "hf:someone/model"})
     assert failed(found) == {}

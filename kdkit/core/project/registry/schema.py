@@ -89,7 +89,7 @@ class StudentEntry(Part):
     """
 
     family: str = ""
-    """Needed by every command that trains or evaluates."""
+    """By default the family whose spec says ``default``."""
     config: Options = {}
 
 
@@ -155,6 +155,10 @@ class Registry(Part):
     optimizer: OptimizerEntry = OptimizerEntry()
     trust: TrustEntry | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
+
+    def with_student(self, family: str) -> Registry:
+        """The same registry with another student family."""
+        return self.model_copy(update={"student": self.student.model_copy(update={"family": family})})
 
     @property
     def live(self) -> tuple[str, ...]:
