@@ -23,7 +23,7 @@ def kdkit_teachers():
 """
 
 
-def test_sixty_plugins_of_which_six_are_broken(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+def test_six_broken_plugins_leave_fifty_four_working(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     for number in range(54):
         install_plugin(f"kdkit-good{number}", GOOD.format(name=f"good{number}"))
     for kind, (source, _, _) in BROKEN.items():
@@ -39,7 +39,8 @@ def test_sixty_plugins_of_which_six_are_broken(kdkit_cli: Cli, install_plugin: I
         (record,) = [r for r in records if r["distribution"] == f"kdkit-bad-{kind}"]
         assert (record["version"], record["status"], record["provides"]) == ("1.7", status, {})
         assert message in record["error"]
-        assert listed.stderr.count(f"{status} plugin left out: bad-{kind} of kdkit-bad-{kind} 1.7: ") == 1
+        (warning,) = (line for line in listed.stderr.splitlines() if f"kdkit-bad-{kind} 1.7: " in line)
+        assert {status, f"bad-{kind}"} <= set(warning.split())
 
     strict = kdkit_cli("recipes", env={"KDKIT_STRICT": "1"})
     assert (strict.code, strict.error) == (ExitCode.PLUGIN, "KD-PLUG-007")
@@ -62,5 +63,5 @@ def test_an_entry_point_that_no_longer_exists(kdkit_cli: Cli, install_plugin: In
     install_plugin("kdkit-old", "", entry_points="[kdkit]\nold = kdkit_old.moved\n")
     outcome = kdkit_cli("recipes")
     assert outcome.code == 0
-    assert "old of kdkit-old 1.0: " in outcome.stderr
+    assert "kdkit-old 1.0: " in outcome.stderr
     assert "kdkit_old.moved" in outcome.stderr

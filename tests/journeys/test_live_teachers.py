@@ -120,7 +120,7 @@ def test_a_dual_encoder_teaches_live_what_it_teaches_stored(
     assert same[0] == same[1]
 
 
-def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_features: Path, tmp_path: Path) -> None:
+def test_features_of_training_samples_are_not_stored_for_a_live_teacher(without_features: Path, tmp_path: Path) -> None:
     _, root = two(without_features, tmp_path, "offload: true")
     change(root, (STORED_TWO + "\n    signals: live\n    offload: true", STORED_TWO))
     heard = Heard()
@@ -135,7 +135,7 @@ def test_of_training_samples_nothing_is_stored_and_other_commands_know(without_f
     assert (status["one"].live, status["one"].complete, status["one"].domains["ct"]) == (True, True, (60, 60))
     assert (status["two"].live, status["two"].complete, status["two"].domains["ct"]) == (False, True, (84, 84))
     plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)
-    assert "one: live on cpu, offloaded to the CPU between uses" in heard.lines
+    assert any(line.startswith("one: live") and "offloaded" in line for line in heard.lines)
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
     rows = [line.split() for line in str(DistillPlan(plan, estimate)).splitlines()]
     assert ["one", "new,", "live"] in [row[:3] for row in rows]
@@ -162,16 +162,16 @@ class Stopped(Silent):
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002
         if label == "distill" and done == self.steps:
-            raise RuntimeError("as a kill would")
+            raise RuntimeError("killed")
 
 
 @pytest.mark.parametrize("entry", ["", "offload: true"])
-def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     without_features: Path, tmp_path: Path, entry: str
 ) -> None:
     _, live = two(without_features, tmp_path, entry)
     whole = run(Path(shutil.copytree(live, tmp_path / "whole")))
-    with pytest.raises(RuntimeError, match="as a kill would"):
+    with pytest.raises(RuntimeError, match="killed"):
         distill(open_project(live), Options(cpu=True, checkpoint_seconds=0.0), reporter=Stopped(PREFETCH_STEPS + 3))
     assert list((live / ".kdkit" / "runs").glob("*/step-*"))
     assert_equal(weights(run(live)), weights(whole))
@@ -231,7 +231,7 @@ def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) ->
     for ask in (run, lambda root: extract_missing(open_project(root), load_index(open_project(root)))):
         with raises_error("KD-FEAT-004", mentions=("'cuda:99'",)) as caught:
             ask(root)
-        assert "change 'device' of teacher 'one' in registry.yaml" in caught.value.fix
+        assert all(word in caught.value.fix for word in ("'device'", "'one'", "registry.yaml"))
     assert not (root / "features").exists(), "it is said before anything is extracted"
 
 

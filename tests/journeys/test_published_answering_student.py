@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub
@@ -91,10 +92,10 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.equal(logits(project), logits(open_project(tmp_path / "third")))
 
         card = server.store.path(server.head(MINE).files["README.md"].oid).read_text(encoding="utf-8")
-        assert f"base_model: {REPO}\n" in card
-        assert "base_model_relation: adapter" in card
-        assert "pipeline_tag: image-text-to-text" in card
-        assert "gives other answers" in card
+        header = YAML(typ="safe").load(card.split("---\n")[1])
+        assert (header["base_model"], header["base_model_relation"]) == (REPO, "adapter")
+        assert header["pipeline_tag"] == "image-text-to-text"
+        assert "other answers" in card
         assert "without kdkit" not in card
         assert_without_its_base_the_project_is_there(server, bob, tmp_path, monkeypatch)
 
@@ -115,14 +116,16 @@ def assert_without_its_base_the_project_is_there(
     assert "hf download" in later.value.fix
 
 
-def test_the_base_is_looked_for_where_the_adapters_go(tmp_path: Path) -> None:
+def test_the_hub_of_the_adapters_must_hold_their_base(tmp_path: Path) -> None:
     notes = Notes()
     with local_hub(tmp_path / "hub", accounts=[ALICE]) as server:
         hub, commit = Hub(server.url, ALICE.token), server.add(REPO, {"config.json": b"{}"})
         look_for_base(hub, AdapterBase(REPO, commit), notes)
         assert notes.warnings == []
         look_for_base(hub, AdapterBase("vendor/gone", commit), notes)
-        assert notes.warnings == [f"vendor/gone, which the adapters belong to, is not to be seen at {server.url}"]
+        (warning,) = notes.warnings
+        assert warning.startswith("vendor/gone")
+        assert server.url in warning
         with raises_error("KD-HUB-015", mentions=(str(REPO), str("0" * 40))):
             look_for_base(hub, AdapterBase(REPO, "0" * 40), notes)
 
@@ -140,7 +143,7 @@ def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> Non
     assert release.record.base is None
     assert "kdkit" not in release.lines["transformers"]
     card = (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
-    assert "plain transformers needs nothing more" in card
+    assert "plain transformers" in card
     assert "base_model" not in card, "nobody knows its repository"
     for path in (path for path in release.folder.rglob("*") if path.is_file()):
         assert str(tmp_path).encode() not in path.read_bytes(), path

@@ -88,7 +88,7 @@ def test_captions_alone_make_a_version(first_version: Path) -> None:
 def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:
     with raises_error("KD-DIST-035") as caught:
         plan(folder, incremental=True)
-    assert "v1 has seen every training sample" in caught.value.why
+    assert "v1 has seen" in caught.value.why
     assert "add-teacher" not in caught.value.fix
     add_xray(folder)
     made = plan(folder, incremental=True)

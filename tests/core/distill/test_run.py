@@ -69,7 +69,7 @@ def test_an_increment_needs_the_old_teacher_no_more(with_xray: Path) -> None:
     assert outcome.evaluation.model("radio").means["accuracy"] > 0.5
 
 
-def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -> None:
+def test_a_missing_teacher_teaches_from_its_stored_column(with_xray: Path) -> None:
     manifest = with_xray / "images" / "samples.jsonl"
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     extra = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "xray"]
@@ -80,7 +80,7 @@ def test_a_teacher_that_is_gone_teaches_what_its_column_holds(with_xray: Path) -
     outcome = distill(open_project(with_xray), Options(cpu=True, incremental=True), reporter=heard)
     assert outcome is not None
     assert outcome.version.name == "v2"
-    assert any("'radio' cannot be opened any more" in line for line in heard.warnings)
+    assert any("'radio'" in line and "opened" in line for line in heard.warnings)
 
 
 def test_previous_version_keeps_a_known_domain_without_a_teacher(with_xray: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_teacher_without_new_samples_is_not_evaluated_in_their_domain(
     assert set(found.evaluation.model("radio").domains) == {"mri", "xray"}
     assert found.evaluation.model("v2").domains["ct"].count == 31
     (warning,) = (w for w in reporter.warnings if "teacher 'radio'" in w and " ct:" in w)
-    assert ("'kdkit features extract radio'" in warning) is published
+    assert ("features extract" in warning) is published
 
 
 def test_features_of_another_fingerprint_are_refused(two_versions: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_features_of_another_fingerprint_are_refused(two_versions: Path, tmp_pat
     for call in (evaluate_version, report_trust):
         with raises_error("KD-FEAT-018", mentions=(str(old), str(new))) as caught:
             call(open_project(root))
-        assert caught.value.fix == "kdkit features extract radio"
+        assert caught.value.fix.split() == ["kdkit", "features", "extract", "radio"]
 
 
 def test_without_a_version(tmp_path: Path) -> None:

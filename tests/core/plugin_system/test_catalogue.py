@@ -46,11 +46,9 @@ def test_specs_are_typed() -> None:
 
 
 def test_an_unknown_option_is_named_before_the_factory_runs() -> None:
-    with raises_error("KD-PLUG-005") as caught:
+    with raises_error("KD-PLUG-005", mentions=("'scale'", "'facter'"), code=ExitCode.USAGE) as caught:
         catalogue(SCALE).make("loss", "scale", facter=3.0)
-    assert caught.value.what == "loss 'scale' has no option 'facter'"
-    assert caught.value.fix == "did you mean 'factor'?"
-    assert caught.value.code == ExitCode.USAGE
+    assert "'factor'" in caught.value.fix
 
 
 def test_a_missing_option_is_named() -> None:
@@ -94,13 +92,13 @@ def test_resolve_follows_dots() -> None:
 
 def test_an_unknown_name_lists_the_closest_name_and_skipped_plugins() -> None:
     broken = PluginRecord("foo", "kdkit-foo", "1.0", "broken", error="ImportError")
-    with raises_error("KD-PLUG-003") as caught:
+    with raises_error("KD-PLUG-003", mentions=("loss", "'scael'")) as caught:
         catalogue(SCALE, records=(broken,)).get("loss", "scael")
-    assert caught.value.what == "unknown loss 'scael'"
-    assert caught.value.fix == "did you mean 'scale'?"
-    assert "kdkit-foo (broken)" in caught.value.why
+    assert "'scale'" in caught.value.fix
+    assert "kdkit-foo" in caught.value.why
+    assert "(broken)" in caught.value.why
 
 
 def test_an_unknown_family_is_a_bug() -> None:
-    with pytest.raises(ValueError, match="no such family: 'losses'"):
+    with pytest.raises(ValueError, match="'losses'"):
         catalogue(SCALE).names("losses")

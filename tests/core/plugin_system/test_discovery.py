@@ -124,7 +124,7 @@ def test_a_newer_plugin_api_is_incompatible_not_broken(site: Path) -> None:
     write_distribution(site, "kdkit-new", f"KDKIT_API = {PLUGIN_API + 1}\n" + BROKEN["unknown-hook"][0])
     record = record_of(discover(installed()), "kdkit-new")
     assert record.status == "incompatible"
-    assert f"needs plugin API {PLUGIN_API + 1}" in record.error
+    assert f"API {PLUGIN_API + 1}" in record.error
     assert "upgrade kdkit" in record.error
 
 
@@ -141,7 +141,8 @@ def test_the_same_object_cannot_be_registered_twice(site: Path) -> None:
     catalogue = discover(installed())
     first, second = (record for record in catalogue.records if record.distribution == "kdkit-two")
     assert (first.status, second.status) == ("ok", "broken")
-    assert second.error.endswith("'a' of kdkit-two")
+    assert "'a'" in second.error
+    assert second.error.endswith(" kdkit-two")
     assert catalogue.get("loss", "two").provider == "kdkit-two"
 
 
@@ -150,9 +151,9 @@ def test_two_plugins_of_one_distribution_cannot_share_a_name(site: Path) -> None
     both = "[kdkit]\na = kdkit_two\nb = kdkit_more\n"
     write_distribution(site, "kdkit-two", GOOD.format(name="two"), entry_points=both)
     catalogue = discover(installed())
-    assert [r.error for r in catalogue.records if r.name == "b"] == [
-        "ValueError: another plugin of kdkit-two provides 'two' already"
-    ]
+    (error,) = (r.error for r in catalogue.records if r.name == "b")
+    assert error.startswith("ValueError: ")
+    assert all(name in error for name in ("kdkit-two", "'two'"))
     assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == ["kdkit-two:two"]
 
 
@@ -241,8 +242,8 @@ def test_a_name_of_two_third_parties_must_be_qualified(site: Path) -> None:
     catalogue = discover(installed())
     with raises_error("KD-PLUG-001") as caught:
         catalogue.get("loss", "shared")
-    assert caught.value.why == "kdkit-one 1.1, kdkit-two 2.2"
-    assert "'kdkit-one:shared' or 'kdkit-two:shared'" in caught.value.fix
+    assert caught.value.why.split(", ") == ["kdkit-one 1.1", "kdkit-two 2.2"]
+    assert all(name in caught.value.fix for name in ("'kdkit-one:shared'", "'kdkit-two:shared'"))
     assert catalogue.get("loss", "kdkit-one:shared").version == "1.1"
     assert catalogue.get("loss", "Kdkit_Two:shared").version == "2.2"
     assert catalogue.names("loss").count("shared") == 1
@@ -288,7 +289,8 @@ def test_a_plugin_that_is_not_allowed_is_not_imported(site: Path, fresh_catalogu
     assert "kdkit_idle" not in sys.modules
     with raises_error("KD-PLUG-003") as caught:
         catalogue.get("loss", "idle")
-    assert "kdkit-idle (disabled)" in caught.value.why
+    assert "kdkit-idle" in caught.value.why
+    assert "(disabled)" in caught.value.why
 
 
 def test_strict_mode_raises_once_for_all(site: Path, fresh_catalogue: Callable[..., Catalogue]) -> None:
@@ -298,8 +300,9 @@ def test_strict_mode_raises_once_for_all(site: Path, fresh_catalogue: Callable[.
     with raises_error("KD-PLUG-007") as caught:
         fresh_catalogue(KDKIT_STRICT="1")
     assert caught.value.code == ExitCode.PLUGIN
-    assert "x of kdkit-x 1.0: SystemExit: 3" in caught.value.why
-    assert "y of kdkit-y 1.0: TypeError: kdkit_losses returned None" in caught.value.why
+    first, second = caught.value.why.split("; ")
+    assert all(part in first for part in ("kdkit-x 1.0: ", "SystemExit: 3"))
+    assert all(part in second for part in ("kdkit-y 1.0: ", "TypeError: ", "kdkit_losses", "None"))
     assert fresh_catalogue(KDKIT_STRICT="1", KDKIT_NO_PLUGINS="1").records
 
 
@@ -308,7 +311,7 @@ def test_a_missing_plugin_of_the_allow_list_is_an_error(site: Path, fresh_catalo
     with raises_error("KD-PLUG-009", where="KDKIT_PLUGINS", mentions=("'kdkit-hubert'",)) as caught:
         fresh_catalogue(KDKIT_PLUGINS="kdkit-hubert")
     assert caught.value.code == ExitCode.PLUGIN
-    assert caught.value.why == "did you mean 'kdkit-huber'?"
+    assert "'kdkit-huber'" in caught.value.why
     assert "huber" in fresh_catalogue(KDKIT_PLUGINS="Kdkit_Huber,").names("loss")
 
 

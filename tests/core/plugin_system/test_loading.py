@@ -25,7 +25,8 @@ def test_a_slow_import_is_reported_with_the_name_of_the_plugin(
     catalogue = discover(plugin for plugin in installed() if not plugin.built_in)
     assert {"quick", "slow"} <= set(catalogue.names("loss"))
     (notice,) = capsys.readouterr().err.splitlines()
-    assert "slow of kdkit-slow 2.5" in notice
+    assert record_of(catalogue, "kdkit-slow").title in notice
+    assert "kdkit-slow 2.5" in notice
     assert "--no-plugins" in notice
 
 
@@ -36,14 +37,16 @@ def test_a_missing_dependency_is_named_with_the_command_that_installs_it(site: P
         metadata.write(requires)
     error = record_of(discover(installed()), "kdkit-needy").error
     assert "'einsums'" in error
-    assert "einsums-pack<3,>=2 (not installed), pluggy>=99 (1." in error
-    assert error.endswith("kdkit install 'einsums-pack<3,>=2' 'pluggy>=99'")
+    assert "einsums-pack<3,>=2 (" in error
+    assert "pluggy>=99 (1." in error
+    assert error.split()[-4:] == ["kdkit", "install", "'einsums-pack<3,>=2'", "'pluggy>=99'"]
 
 
 def test_an_undeclared_dependency_is_named(site: Path) -> None:
     write_distribution(site, "kdkit-needy", "import einsums")
     error = record_of(discover(installed()), "kdkit-needy").error
-    assert error == f"ModuleNotFoundError: No module named 'einsums' ({site / 'kdkit_needy.py'}:1)"
+    assert error.startswith("ModuleNotFoundError: ")
+    assert error.endswith(f"'einsums' ({site / 'kdkit_needy.py'}:1)")
 
 
 @pytest.mark.parametrize("gone", ["kdkit_old.plugin", "kdkit_other", "kdkit_old:Plugin.hooks"])
@@ -51,7 +54,7 @@ def test_an_entry_point_that_no_longer_exists(gone: str, site: Path) -> None:
     write_distribution(site, "kdkit-old", GOOD.format(name="old"), entry_points=f"[kdkit]\nold = {gone}\n")
     record = record_of(discover(installed()), "kdkit-old")
     assert record.status == "broken"
-    assert record.error.startswith(f"its entry point {gone} does not exist (")
+    assert f"entry point {gone} " in record.error
 
 
 def test_a_distribution_named_kdkit_is_not_built_in(site: Path, fresh_catalogue: Callable[..., Catalogue]) -> None:
@@ -60,7 +63,8 @@ def test_a_distribution_named_kdkit_is_not_built_in(site: Path, fresh_catalogue:
     (site / "kdkit.py").rename(site / "kdkit_evil.py")
     catalogue = discover(installed())
     (false,) = [record for record in catalogue.records if record.version == "9.9"]
-    assert false.error.startswith("TypeError: kdkit_evil ")
+    assert false.error.startswith("TypeError: ")
+    assert "kdkit_evil" in false.error
     assert catalogue.spec(LossSpec, "fd").summary != "Of fd."
     assert "kdkit_evil" not in sys.modules
     fresh_catalogue(KDKIT_NO_PLUGINS="1", KDKIT_STRICT="1")  # it is not loaded either

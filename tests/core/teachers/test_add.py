@@ -35,8 +35,8 @@ def test_a_folder_becomes_a_locked_teacher(tmp_path: Path) -> None:
     facts = add_teacher(project, "a", {"from": "local:models/a", "domains": ["ct"]})
     assert (facts.loader, facts.dims, facts.commit) == ("stub", {"image": 5, "text": 5}, None)
     assert set(facts.files) == {"stub.json", "model.safetensors"}
-    text = (tmp_path / "registry.yaml").read_text("utf-8")
-    assert text == "version: 1\n# mine\nteachers:\n  a:\n    from: local:models/a\n    domains: [ct]\n"
+    lines = (tmp_path / "registry.yaml").read_text("utf-8").splitlines()
+    assert lines == ["version: 1", "# mine", "teachers:", "  a:", "    from: local:models/a", "    domains: [ct]"]
 
     project = project.reloaded()
     assert list(project.registry.teachers) == ["a"]
@@ -220,7 +220,8 @@ def test_an_edited_registry_is_reported_with_both_values(tmp_path: Path) -> None
         open_teacher(project.reloaded(), "a")
     path.write_text("version: 1\nteachers: {}\n", encoding="utf-8")
     (problem,) = check_lock(project.reloaded())
-    assert problem.startswith("registry.lock: teacher 'a' ")
+    assert problem.startswith("registry.lock: ")
+    assert "'a'" in problem
 
 
 def test_teachers_written_by_hand_are_locked_and_unavailable_ones_skipped(tmp_path: Path) -> None:

