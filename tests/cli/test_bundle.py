@@ -52,7 +52,7 @@ def student(project: Path, version: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_path: Path) -> None:
+def test_a_project_continues_on_a_machine_without_network(toy: Cli, tmp_path: Path) -> None:
     listed = toy("bundle", "--to", "../project.tar", "--dry-run", "--json")
     assert listed.code == 0, listed.stderr
     assert [(row["part"], row["name"]) for row in json.loads(listed.stdout)["contents"]] == [
@@ -79,9 +79,9 @@ def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_pa
 
     unpacked = here("unbundle", "project.tar", env={"PYTHONPATH": ""})
     assert unpacked.code == 0, unpacked.stderr
-    assert f"PIP_NO_INDEX=1 PIP_FIND_LINKS={(tmp_path / 'project/wheels').as_uri()} kdkit install kdkit-toy==1.0\n" in (
-        unpacked.stdout
-    )
+    (command,) = [line.split() for line in unpacked.stdout.splitlines() if "PIP_NO_INDEX=1" in line]
+    wheels = (tmp_path / "project/wheels").as_uri()
+    assert command[-4:] == [f"PIP_FIND_LINKS={wheels}", "kdkit", "install", "kdkit-toy==1.0"]
     assert "images/samples.jsonl" in unpacked.stdout
     project = tmp_path / "project"
     assert (project / "requirements.txt").read_text() == "kdkit-toy==1.0\n"
@@ -91,23 +91,24 @@ def test_a_project_moves_to_a_place_without_network_and_goes_on(toy: Cli, tmp_pa
     assert here("lock", "--check").code == 0
     taught = here("distill", "--incremental", "--cpu")
     assert taught.code == 0, taught.stderr
-    assert "v2 is current now" in taught.stdout
+    assert (project / "versions/current").read_text() == "v2\n"
     before, after = student(there, "v1"), student(project, "v1")
     assert all(torch.equal(before[name], after[name]) for name in before)
     again = here("unbundle", "../project.tar", "--to", ".")
     assert (again.code, again.stdout) == (1, "")
-    assert "error[KD-BUNDLE-015]" in again.stderr
+    assert again.error == "KD-BUNDLE-015"
 
 
 def test_a_bad_bundle_is_one_message_and_leaves_nothing(kdkit_cli: Cli) -> None:
     forge(kdkit_cli.folder / "evil.tar", extra=[entry("../evil", b"x")])
     for options in ((), ("--dry-run",)):
         outcome = kdkit_cli("unbundle", "evil.tar", *options)
-        assert (outcome.code, outcome.stdout) == (2, "")
-        assert outcome.stderr.startswith("error[KD-BUNDLE-020]: evil.tar:")
+        assert (outcome.code, outcome.stdout, outcome.error) == (2, "", "KD-BUNDLE-020")
+        assert "evil.tar:" in outcome.stderr
         assert "../evil" in outcome.stderr
     outcome = kdkit_cli("unbundle", "evil.tar", "--max-size", "0.000001")
-    assert "more than the 0.00 GB" in outcome.stderr
+    assert outcome.error == "KD-BUNDLE-017"
+    assert "0.00 GB" in outcome.stderr
     assert [path.name for path in kdkit_cli.folder.iterdir()] == ["evil.tar"]
 
 
@@ -115,4 +116,4 @@ def test_a_part_that_does_not_exist(kdkit_cli: Cli) -> None:
     kdkit_cli("init")
     outcome = kdkit_cli("bundle", "--to", "a.tar", "--with", "teacher")
     assert (outcome.code, outcome.stdout) == (2, "")
-    assert "did you mean 'teachers'?" in outcome.stderr
+    assert "'teachers'" in outcome.stderr

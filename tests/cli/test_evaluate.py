@@ -26,7 +26,9 @@ def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
 def test_evaluate(toy: Cli) -> None:
     shown = toy("evaluate")
     assert shown.code == 0, shown.stderr
-    assert shown.stdout.splitlines()[0] == "Zero-shot accuracy in %, test split"
+    title = shown.stdout.splitlines()[0]
+    assert "accuracy" in title
+    assert "test split" in title
     assert "reports/evaluation-v1-test.png" in shown.stderr
     assert (toy.folder / "reports" / "evaluation-v1-test.png").read_bytes()[:4] == b"\x89PNG"
 

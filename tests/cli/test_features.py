@@ -76,7 +76,8 @@ def test_extract_show_verify(project: Cli) -> None:
 
     done = project("features")
     assert done.code == 0, done.stderr
-    assert "image 6 float16, text 6 float16" in done.stdout
+    for signal in ("image 6 float16", "text 6 float16"):
+        assert signal in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["patch", "12/12", "12/12", "0"]
     (status,) = project("features", "--json").json
     assert status["complete"]
@@ -91,8 +92,9 @@ def test_extract_show_verify(project: Cli) -> None:
     shard.write_bytes(data)
     done = project("features", "verify", "patch", "--json")
     assert done.code == 1
-    (problems,) = done.json["columns"].values()
-    assert problems == [f"{shard}: block 0 (rows 0..23) is damaged"]
+    ((problem,),) = done.json["columns"].values()
+    assert problem.startswith(f"{shard}: block 0 ")
+    assert "rows 0..23" in problem
     shard.write_bytes(data[:2000])
     done = project("features", "verify", "--json")
     assert (done.code, done.json["ok"]) == (1, False)

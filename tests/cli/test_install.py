@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -81,7 +82,7 @@ def wheel(folder: Path, distribution: str, source: str, version: str = "1.0") ->
     return path
 
 
-def test_a_plugin_comes_and_goes_while_another_one_is_broken(environment: Environment) -> None:
+def test_a_plugin_is_installed_and_removed_next_to_a_broken_one(environment: Environment) -> None:
     broken = wheel(environment.folder, "kdkit-bad", "raise RuntimeError('on purpose')")
     bad = environment("install", "--json", str(broken), KDKIT_NO_PLUGINS="1")
     assert bad.code == ExitCode.PLUGIN
@@ -98,18 +99,21 @@ def test_a_plugin_comes_and_goes_while_another_one_is_broken(environment: Enviro
     assert "-P -m pip install" in came.stderr
 
     newer = wheel(environment.folder, "kdkit-good", GOOD, version="2.0")
-    assert environment("install", str(newer)).stdout == "good of kdkit-good 2.0: works; loss: fine\n"
+    (line,) = environment("install", str(newer)).stdout.splitlines()
+    assert line.startswith("good ")
+    assert "kdkit-good 2.0" in line
+    assert line.endswith("loss: fine")
     assert json.loads(environment("install", "--json", str(newer)).stdout)["plugins"] == []  # nothing changed
 
     frozen = environment("plugins", "freeze", KDKIT_STRICT="1")
     assert frozen.code == 0
     lines = frozen.stdout.splitlines()
-    assert any(line.startswith("kdkit-good @ file://") and "sha256=" in line for line in lines)
+    assert any(line.startswith("kdkit-good @ ") and "file://" in line and "sha256=" in line for line in lines)
     listed = json.loads(environment("plugins", "freeze", "--json").stdout)["requirements"]
     assert [one["name"] for one in listed][:3] == ["kdkit", "kdkit-bad", "kdkit-good"]
 
     removed = environment("uninstall", "kdkit_bad")
-    assert (removed.code, removed.stdout) == (0, "removed kdkit-bad\n")
+    assert (removed.code, removed.stdout.split()) == (0, ["removed", "kdkit-bad"])
     assert environment("plugins", KDKIT_STRICT="1").code == 0
 
 
@@ -127,21 +131,24 @@ def test_a_plugin_that_ends_the_process_can_be_removed_again(environment: Enviro
     assert "exit code 7" in came.stderr
     other = wheel(environment.folder, "kdkit-other", GOOD)
     assert environment("install", str(other)).code == ExitCode.PLUGIN
-    assert environment("uninstall", "kdkit-other").stdout == "removed kdkit-other\n"  # loads none
+    assert environment("uninstall", "kdkit-other").stdout.split() == ["removed", "kdkit-other"]  # loads none
     assert environment("uninstall", "kdkit-ends").code == 0
 
 
-def test_a_name_that_a_built_in_has_is_noted(environment: Environment) -> None:
+def test_a_name_of_a_built_in_part_is_reported(environment: Environment) -> None:
     came = environment("install", str(wheel(environment.folder, "kdkit-late", GOOD.replace("fine", "fd"))))
     first, note = came.stdout.splitlines()
-    assert first == "late of kdkit-late 1.0: works; loss: fd"
+    assert "kdkit-late 1.0" in first
+    assert first.endswith("loss: fd")
     assert "'kdkit-late:fd'" in note
     assert environment("uninstall", "kdkit-late").code == 0
 
 
 def test_a_dry_run_prints_the_command(environment: Environment) -> None:
     shown = environment("install", "kdkit-x>=1", "-e", "./mine", "--dry-run")
-    assert shown.stdout == f"{environment.python} -P -m pip install -e ./mine -- 'kdkit-x>=1'\n"
+    python, *arguments = shlex.split(shown.stdout)
+    assert python == str(environment.python)
+    assert arguments == ["-P", "-m", "pip", "install", "-e", "./mine", "--", "kdkit-x>=1"]
     secret = environment("install", "git+https://me:secret@example.org/x", "--dry-run", "--json")
     assert "secret" not in secret.stdout + secret.stderr
 

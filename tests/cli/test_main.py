@@ -228,8 +228,7 @@ def test_debug_adds_the_traceback(probe: Cli) -> None:
 @pytest.mark.parametrize("arguments", [("nonsense",), ("plugins", "--nonsense"), ("plugins", "nonsense")])
 def test_a_wrong_argument_exits_2(arguments: tuple[str, ...], kdkit_cli: Cli) -> None:
     outcome = kdkit_cli(*arguments)
-    assert (outcome.code, outcome.stdout) == (2, "")
-    assert outcome.stderr.startswith("error[KD-CLI-013]: kdkit")
+    assert (outcome.code, outcome.stdout, outcome.error) == (2, "", "KD-CLI-013")
     assert "nonsense" in outcome.stderr
 
 
@@ -240,9 +239,10 @@ def test_a_mistyped_command_suggests_the_nearest(kdkit_cli: Cli) -> None:
 def test_a_bug_writes_its_traceback_without_local_variables_to_a_file(probe: Cli) -> None:
     outcome = probe.python("probe.py", "bug")
     assert (outcome.code, outcome.stdout) == (101, "")
+    assert outcome.error == "KD-CLI-014"
     first, *others = outcome.stderr.splitlines()
-    assert first.startswith("error[KD-CLI-014]: ")
-    assert "RuntimeError: two lines" in first
+    assert "RuntimeError:" in first
+    assert "two lines" in first
     assert [line.partition(":")[0] for line in others] == ["  why", "  fix"]
     assert "kdkit-error.log" in outcome.stderr
     log = (probe.folder / "kdkit-error.log").read_text()
@@ -397,4 +397,5 @@ def test_strict_mode_exits_5(kdkit_cli: Cli, install_plugin: InstallPlugin) -> N
     outcome = kdkit_cli("plugins", env={"KDKIT_STRICT": "1"})
     assert (outcome.code, outcome.stdout) == (5, "")
     assert outcome.stderr.startswith("error[KD-PLUG-")
-    assert "bad of kdkit-bad 1.0: ZeroDivisionError" in outcome.stderr
+    assert "kdkit-bad 1.0" in outcome.stderr
+    assert "ZeroDivisionError" in outcome.stderr

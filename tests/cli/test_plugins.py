@@ -34,7 +34,7 @@ def test_list_as_json(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
         "notes": [],
     }
     assert records["bad"]["status"] == "broken"
-    assert "No module named 'nothing_like_this'" in records["bad"]["error"]
+    assert "'nothing_like_this'" in records["bad"]["error"]
     assert (records["idle"]["status"], records["idle"]["milliseconds"]) == ("disabled", 0)
     assert records["new"]["status"] == "incompatible"
     built_in = [record for record in records.values() if record["distribution"] == "kdkit"]
@@ -52,8 +52,8 @@ def test_list_as_text(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
     assert (good[:4], good[5:]) == (["good", "kdkit-good", "1.2", "ok"], ["loss:", "fine"])
     (bad,) = [line.split() for line in lines if line.startswith("bad  ")]
     assert (bad[3], bad[5]) == ("broken", "-")
-    assert any(line.startswith("good of kdkit-good 1.2: ") and "'kdkit-good:fine'" in line for line in lines)
-    assert any(line.startswith("bad of kdkit-bad 1.0: ModuleNotFoundError") for line in lines)
+    assert any("kdkit-good 1.2: " in line and "'kdkit-good:fine'" in line for line in lines)
+    assert any("kdkit-bad 1.0" in line and "ModuleNotFoundError" in line for line in lines)
 
 
 def test_long_lists_of_names_are_shortened(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
@@ -65,10 +65,10 @@ def test_long_lists_of_names_are_shortened(kdkit_cli: Cli, install_plugin: Insta
 
 
 def test_a_plugin_that_prints_leaves_the_json_intact(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
-    install_plugin("kdkit-loud", "print('look at me')\n" + LOSS.format(name="loud"))
+    install_plugin("kdkit-loud", "print('noise')\n" + LOSS.format(name="loud"))
     outcome = kdkit_cli("plugins", "--json")
     assert any(record["name"] == "loud" for record in outcome.json["plugins"])
-    assert "look at me" in outcome.stderr
+    assert "noise" in outcome.stderr
 
 
 def test_no_plugins_keeps_the_built_ins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
@@ -106,7 +106,7 @@ def test_verify_prints_every_check(kdkit_cli: Cli, install_plugin: InstallPlugin
     assert outcome.code == 0, outcome.stdout
     lines = outcome.stdout.splitlines()
     assert lines[:3] == ["kdkit-good 1.0", "", "kdkit-good"]
-    assert "policy kdkit-good:good" in lines
+    assert ["policy", "kdkit-good:good"] in [line.split() for line in lines]
     assert sum(line.startswith("  passed   ") for line in lines) == 12
 
 
@@ -114,7 +114,7 @@ def test_verify_names_the_option_for_examples(kdkit_cli: Cli, install_plugin: In
     """A source cannot be checked without one."""
     install_plugin("kdkit-rows", SOURCE)
     lines = kdkit_cli("plugins", "verify", "kdkit-rows").stdout.splitlines()
-    assert lines[-3].endswith("kdkit plugins verify kdkit-rows --tests FILE")
+    assert lines[-3].split()[-6:] == ["kdkit", "plugins", "verify", "kdkit-rows", "--tests", "FILE"]
 
 
 def test_verify_reports_failed_checks(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:

@@ -144,7 +144,7 @@ def test_contents_with_another_hash_are_refused(hub: LocalHub, tmp_path: Path) -
     (tmp_path / "m.safetensors").write_bytes(b"weights")
     add = CommitOperationAdd("m.safetensors", str(tmp_path / "m.safetensors"))
     add.upload_info.sha256 = bytes(32)
-    with pytest.raises(RuntimeError, match="Error while uploading"):
+    with pytest.raises(RuntimeError, match="uploading"):
         as_(hub, ALICE).preupload_lfs_files("lab/s", [add])
     assert not hub.store.has("00" * 32)
 
@@ -156,8 +156,8 @@ def test_faults_come_as_often_as_asked_and_are_recorded(hub: LocalHub) -> None:
         with pytest.raises(HfHubHTTPError, match="busy"):
             as_(hub, ALICE).model_info("lab/s")
     as_(hub, ALICE).model_info("lab/s")
-    assert [(request.line, request.status, request.token) for request in hub.requests] == [
-        ("GET /api/models/lab/s", status, "hf_alice") for status in (409, 409, 200)
+    assert [(request.line.split(), request.status, request.token) for request in hub.requests] == [
+        (["GET", "/api/models/lab/s"], status, "hf_alice") for status in (409, 409, 200)
     ]
 
 

@@ -75,7 +75,6 @@ def test_a_file_is_read_relative_to_the_root(tmp_path: Path) -> None:
 
 def test_shown_text_is_the_file_byte_for_byte() -> None:
     text = recipe_file("kdkit", load_catalogue()).text
-    assert text.startswith("# kdkit: the default.")
     assert text == (files("kdkit.plugins.recipes") / "kdkit.yaml").read_text(encoding="utf-8")
 
 
@@ -129,9 +128,8 @@ def test_a_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
 
 
 def test_several_problems_are_counted(tmp_path: Path) -> None:
-    with raises_error("KD-BASE-007", where="mine.yaml:1") as caught:
+    with raises_error("KD-BASE-007", where="mine.yaml:1", mentions=("3 more",)):
         load("name: x\n", tmp_path)
-    assert "3 more in this file" in caught.value.why
 
 
 def test_yaml_tags_make_no_objects(tmp_path: Path) -> None:
@@ -143,9 +141,8 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     with raises_error("KD-PROJ-003") as caught:
         load_recipe("nowhere.yaml", load_catalogue(), tmp_path)
     assert caught.value.code == ExitCode.MISSING
-    with raises_error("KD-PLUG-003", mentions=("'clpkd'",)) as caught:
+    with raises_error("KD-PLUG-003", mentions=("'clpkd'", "'clipkd'")):
         load_recipe("clpkd", load_catalogue(), tmp_path)
-    assert caught.value.fix == "did you mean 'clipkd'?"
 
 
 def test_the_registry_overrides_rate_and_length() -> None:
@@ -154,5 +151,5 @@ def test_the_registry_overrides_rate_and_length() -> None:
     assert (changed.optimizer.lr, changed.optimizer.steps, changed.optimizer.epochs) == (0.5, 7, None)
     assert changed.losses == recipe.losses
     assert recipe.with_optimizer(OptimizerEntry()) is recipe
-    with pytest.raises(ValueError, match="at most one of"):
+    with pytest.raises(ValueError, match="'epochs'.*'steps'"):
         OptimizerEntry(steps=7, epochs=2)

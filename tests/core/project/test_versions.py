@@ -68,7 +68,7 @@ def test_a_version_from_scratch_has_no_parent_to_roll_back_to(versions: Versions
     make(versions, "v2")
     with raises_error("KD-PROJ-013") as caught:
         versions.rollback()
-    assert caught.value.fix == "name one: kdkit rollback v1"
+    assert caught.value.fix.endswith("kdkit rollback v1")
 
 
 def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> None:
@@ -84,12 +84,12 @@ def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> 
     assert "kdkit rollback v2" in error.value.fix
 
 
-def test_a_pointer_that_leads_nowhere_can_be_set_right(versions: Versions) -> None:
+def test_a_pointer_to_a_missing_version_can_be_repaired(versions: Versions) -> None:
     make(versions, "v1")
     (versions.root / "current").write_text("v7\n", encoding="utf-8")
-    with raises_error("KD-PROJ-008", mentions=("'v7'",)) as caught:
+    remedy = ("'v7'", "kdkit rollback VERSION", ": v1")
+    with raises_error("KD-PROJ-008", mentions=remedy, code=ExitCode.MISSING):
         versions.current()
-    assert (caught.value.code, caught.value.fix) == (ExitCode.MISSING, "run 'kdkit rollback VERSION' with one of: v1")
     assert versions.rollback("v1").name == "v1"
 
 

@@ -136,16 +136,15 @@ def test_anchors_in_use_are_not_removed() -> None:
     text = "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n  b: *shared\n"
     with raises_error("KD-REG-008", where="registry.yaml"):
         remove_entry(text, "a")
-    assert remove_entry(text, "b") == "version: 1\nteachers:\n  a: &shared {loader: open_clip}\n"
+    assert remove_entry(text, "b") == text.replace("  b: *shared\n", "")
 
 
 def test_wrong_names_are_refused() -> None:
     text = "version: 1\nteachers:\n  biomedclip: {}\n"
     with raises_error("KD-REG-006", mentions=("already",)):
         add_entry(text, "biomedclip", {})
-    with raises_error("KD-REG-007") as caught:
+    with raises_error("KD-REG-007", mentions=("'biomedclip'",)):
         remove_entry(text, "biomedclp")
-    assert "did you mean 'biomedclip'" in caught.value.why + caught.value.fix
     with raises_error("KD-BASE-007", where="registry.yaml:4"):
         add_entry(text, "Bio Med", {})
     with raises_error("KD-BASE-007", where="registry.yaml:5", mentions=("unknown key",)):

@@ -136,7 +136,8 @@ def test_kdkit_lock_refuses_unknown_and_ambiguous_names(now: tuple[Entry, ...], 
 def test_kdkit_lock_check_reports_it(root: Path) -> None:
     assert check_lock(make_project(root, OURS, TILTED)) == []
     (problem,) = check_lock(make_project(root, THEIRS, TILTED))
-    assert problem.startswith("registry.lock: the loss 'huber' ")
+    assert problem.startswith("registry.lock: ")
+    assert "loss 'huber'" in problem
 
 
 def test_two_providers_are_an_error_until_one_is_chosen(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_teacher_whose_provider_is_gone(tmp_path: Path) -> None:
     after.registry_path.write_text(text)
     with raises_error("KD-PLUG-002", where="registry.yaml:4", mentions=("'t'",)) as caught:
         open_teacher(after, "t")
-    assert caught.value.fix == "kdkit install kdkit-a"
+    assert caught.value.fix.split() == ["kdkit", "install", "kdkit-a"]
 
 
 # ---------------------------------------------------------------------------- the real command
@@ -247,11 +248,11 @@ def test_the_command_refuses_and_names_the_remedies(kdkit_cli: Cli, install_plug
     Lock(providers=providers).save(kdkit_cli.folder / "registry.lock")
     install_plugin("kdkit-second", SOURCE.format(who="second"))
     refused = kdkit_cli("data", "check")
-    assert refused.code == ExitCode.MISSING
-    assert refused.stderr.startswith("error[KD-PLUG-002]: registry.lock:")
-    assert "kdkit install kdkit-first" in refused.stderr
+    assert (refused.code, refused.error) == (ExitCode.MISSING, "KD-PLUG-002")
+    assert "registry.lock:" in refused.stderr
+    assert "kdkit-first" in refused.stderr
     assert "'kdkit-second:rows'" in refused.stderr
-    assert "kdkit lock rows" in refused.stderr
+    assert "lock rows" in refused.stderr
     taken = kdkit_cli("lock", "rows", "--json")
     assert taken.json["providers"] == [{"kind": "source", "name": "rows", "provider": "kdkit-second"}]
     assert kdkit_cli("data", "check").error != "KD-PLUG-002"
@@ -264,7 +265,7 @@ def test_the_same_teacher_of_two_plugins(kdkit_cli: Cli, install_plugin: Install
     assert kdkit_cli("teachers").code == 0  # it matters only to those who use it
     refused = kdkit_cli("add-teacher", "shared", "--dry-run")
     assert (refused.code, refused.error) == (ExitCode.USAGE, "KD-PLUG-001")
-    assert "kdkit-one 1.1, kdkit-two 2.2" in refused.stderr
-    assert "kdkit add-teacher PROVIDER:shared" in refused.stderr
+    for named in ("kdkit-one 1.1", "kdkit-two 2.2", "PROVIDER:shared"):
+        assert named in refused.stderr
     chosen = kdkit_cli("add-teacher", "kdkit-two:shared", "--dry-run")
     assert chosen.error != "KD-PLUG-001"

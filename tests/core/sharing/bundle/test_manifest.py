@@ -71,12 +71,11 @@ def test_what_is_accepted_stays_inside_and_is_not_hidden(parts: list[str]) -> No
     ],
     ids=ascii,
 )
-def test_names_that_some_disk_takes_for_one_are_refused(one: str, other: str) -> None:
+def test_names_that_collide_on_some_disks_are_refused(one: str, other: str) -> None:
     body = manifest_of(PROJECT)
     body["files"] += [{**body["files"][0], "path": path} for path in (one, other)]
-    with raises_error("KD-BUNDLE-006", where="a.tar") as caught:
+    with raises_error("KD-BUNDLE-006", where="a.tar", mentions=("disks",)):
         parse_manifest(json.dumps(body).encode(), "a.tar")
-    assert "have one name" in caught.value.why
 
 
 @pytest.mark.parametrize(
@@ -100,9 +99,8 @@ def test_manifests_that_are_refused(raw: bytes, why: str) -> None:
 
 
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
-    with raises_error("KD-BUNDLE-005", mentions=("newer kdkit",)) as caught:
+    with raises_error("KD-BUNDLE-005", mentions=("newer kdkit", "format 2", "'9.0'", "up to 1")):
         parse_manifest(json.dumps({"format": 2, "kdkit": "9.0", "else": 1}).encode(), str(tmp_path))
-    assert "format 2 (kdkit '9.0'); this kdkit reads up to 1" in caught.value.why
 
 
 def test_the_fingerprint_covers_every_file() -> None:

@@ -212,14 +212,14 @@ class Warned(Silent):
 
 
 @pytest.mark.parametrize("signals", [(SignalSpec("tokens", (4,), "int32"),), ()])
-def test_features_from_which_texts_can_be_read_stay_here(copy: Project, signals: tuple[SignalSpec, ...]) -> None:
+def test_features_that_reveal_texts_are_not_bundled(copy: Project, signals: tuple[SignalSpec, ...]) -> None:
     column = FeatureStore(copy.features).create(Header("talker", "e" * 64, {}, signals))
     (column.folder / "answers.jsonl").write_text('{"id": "s1", "digest": 1, "answer": "a nodule"}\n')
     warned = Warned()
     inside = {item.path for item in collect(copy, reporter=warned)}
     assert any(path.startswith("features/radio/") for path in inside)
     assert not any("talker" in path for path in inside)
-    assert [line for line in warned.said if "'talker' are left out" in line]
+    assert [line for line in warned.said if "'talker'" in line]
 
 
 def test_files_that_the_registry_names_go_along_if_they_lie_in_the_project(copy: Project) -> None:
@@ -244,7 +244,9 @@ def test_wheels(folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     inside = collect(folder, [], wheels=tmp_path, reporter=heard)
     assert inside[-1].path == "wheels/a-1-py3-none-any.whl"
     assert [item.content for item in inside if item.path == "requirements.txt"] == [b"a==1\nb==2\n"]
-    assert heard.warnings == [f"no wheel of b==2 in {tmp_path}"]
+    (warning,) = heard.warnings
+    assert f" b==2 in {tmp_path}" in warning
+    assert "a==1" not in warning
     (tmp_path / "none").mkdir()
     with raises_error("KD-BUNDLE-004", mentions=("no wheels",)) as caught:
         collect(folder, [], wheels=tmp_path / "none")
@@ -289,7 +291,7 @@ def test_a_teacher_whose_files_its_author_kept_is_left_out_and_its_features_go_a
 
 def test_a_teacher_that_is_not_locked(copy: Project) -> None:
     copy.lock_path.unlink()
-    assert "kdkit lock radio" in refused(copy, copy.root.parent / "a.tar", "KD-REG-013").fix
+    assert "lock radio" in refused(copy, copy.root.parent / "a.tar", "KD-REG-013").fix
 
 
 def test_what_is_there_is_not_overwritten(folder: Project, tmp_path: Path) -> None:

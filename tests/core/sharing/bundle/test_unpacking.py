@@ -122,7 +122,7 @@ def test_a_file_of_the_manifest_that_is_missing(tmp_path: Path) -> None:
     archive = forge(tmp_path / "a.tar", files, manifest=manifest_of(big))
     with archive.open("ab") as handle:
         handle.write(bytes(10240))
-    assert "1 files of its manifest are missing: 'versions/v1/gone'" in refused(archive).why
+    assert "'versions/v1/gone'" in refused(archive).why
 
 
 def test_a_bundle_that_is_cut_off_is_refused_before_anything_is_unpacked(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_bundle_that_is_cut_off_is_refused_before_anything_is_unpacked(tmp_pat
         handle.truncate(3000)
     error = refused(archive)
     assert (error.id, error.code) == ("KD-BUNDLE-021", ExitCode.MISSING)
-    assert "it has 3000 of 6144 bytes" in error.why
+    assert "3000 of 6144" in error.why
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4" + bytes(600), bytes(1024)])

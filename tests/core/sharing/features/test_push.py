@@ -19,7 +19,7 @@ from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.project import Project
-from kdkit.core.project.registry.lock import FileFact, Lock
+from kdkit.core.project.registry.lock import NOT_PUBLISHED, FileFact, Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
 from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
@@ -198,7 +198,8 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: L
     assert push_features(author, REPO, hub=signed_in(local)).plan.empty
     card = local.store.path(local.head(REPO, kind="dataset").files["README.md"].oid).read_text(encoding="utf-8")
     assert "license: mit" in card
-    assert "| radio | `local:(not published)` | mit | image 3 float16 | 6 | 2 |" in card
+    (row,) = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| radio | `")]
+    assert row == ["radio", f"`local:{NOT_PUBLISHED}`", "mit", "image 3 float16", "6", "2"]
 
 
 def test_a_pull_adds_and_replaces_nothing(author: Project, local: LocalHub, tmp_path: Path) -> None:
@@ -225,16 +226,14 @@ def test_features_of_another_state_of_the_teacher_are_refused(author: Project, l
     other = make_project(tmp_path / "other")
     Lock().with_teacher("radio", lock_of("cd" * 32)).save(other.lock_path)
     before = contents(other)
-    with raises_error("KD-SHARE-006", where="alice/columns", mentions=("'radio'",)) as caught:
+    differing = ("'radio'", "abababababab there", "cdcdcdcdcdcd in registry.lock", "weights")
+    with raises_error("KD-SHARE-006", where="alice/columns", mentions=differing):
         pull_features(other, REPO, hub=signed_in(local))
-    assert "abababababab there, cdcdcdcdcdcd in registry.lock (" in caught.value.why
-    assert "weights is" in caught.value.why
     Lock().save(other.lock_path)
     with raises_error("KD-SHARE-005", where="alice/columns"):
         pull_features(other.reloaded(), REPO, hub=signed_in(local))
-    with raises_error("KD-SHARE-004", where="alice/columns", mentions=("'radoi'",)) as caught:
+    with raises_error("KD-SHARE-004", where="alice/columns", mentions=("'radoi'", "'radio'")):
         pull_features(other.reloaded(), REPO, ["radoi"], hub=signed_in(local))
-    assert caught.value.why == "did you mean 'radio'?"
     Lock().save(other.lock_path)
     assert contents(other).keys() == before.keys()
     assert not (other.root / "features").exists()

@@ -64,8 +64,8 @@ def test_tampered_content_is_refused(server: LocalHub, hub: Hub, tmp_path: Path)
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
     server.store.path(sha256).write_bytes(WEIGHTS[:-1] + b"!")
     tampered = failing(hub, tmp_path / "into", kind="dataset")
-    assert "'model.safetensors' is not what the Hub says it is" in tampered.what
-    assert tampered.code == ExitCode.FOUND
+    assert (tampered.id, tampered.code) == ("KD-HUB-007", ExitCode.FOUND)
+    assert "'model.safetensors'" in tampered.what
     server.store.path(sha256).write_bytes(WEIGHTS)
     server.requests.clear()
     download(hub, "lab/s", "dataset", "main", tmp_path / "into")
@@ -112,15 +112,15 @@ def test_a_fault_that_passes_is_not_noticed(
 
 @pytest.mark.parametrize("step", ["/revision/", "/tree/", "HEAD .*safetensors", "GET .*safetensors"])
 @pytest.mark.parametrize("fault", [{"status": 500}, {"cut": "response"}])
-def test_a_fault_that_stays_is_one_clear_error(
+def test_a_permanent_fault_is_one_clear_error(
     server: LocalHub, hub: Hub, tmp_path: Path, step: str, fault: dict[str, object]
 ) -> None:
     server.add("lab/s", FILES)
     server.fail(step, times=10**6, **fault)  # type: ignore[arg-type]
-    told = failing(hub, tmp_path / "into")
-    assert told.code == ExitCode.MISSING
-    assert told.what == ("the Hub is in trouble" if "status" in fault else "the Hub cannot be reached")
-    assert told.fix
+    error = failing(hub, tmp_path / "into")
+    assert error.code == ExitCode.MISSING
+    assert error.id == ("KD-HUB-022" if "status" in fault else "KD-HUB-025")
+    assert error.fix
 
 
 @pytest.mark.parametrize("path", ["../evil.json", "/etc/evil.json", "a/../../evil.json", ".git/hooks/x", ".cache/x"])

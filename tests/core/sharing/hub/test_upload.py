@@ -80,7 +80,9 @@ def test_a_hub_without_xet_storage_gets_lfs_and_says_so(
     folder = release(2_000_000)
     upload(hub, plan_upload(hub, "lab/s", "model", folder), reporter=said)
     assert server.hashes("lab/s") == hashes(folder)
-    assert said.lines == [f"{server.url} has no Xet storage: sending through LFS"]
+    (line,) = said.lines
+    assert line.startswith(f"{server.url} ")
+    assert "LFS" in line
     assert not constants.HF_HUB_DISABLE_XET
 
 
@@ -171,8 +173,8 @@ def test_files_that_changed_since_the_plan_are_not_pushed(server: LocalHub, hub:
     (folder / "eval/results.json").write_text('{"accuracy": 1}', encoding="utf-8")
     (folder / "more.json").write_text("{}", encoding="utf-8")
     changed = refused(hub, server, plan)
-    assert (changed.why, changed.code) == ("eval/results.json, more.json", ExitCode.FOUND)
-    assert server.requests[-1].line == "GET /api/models/lab/s/revision/main"
+    assert (changed.why.split(", "), changed.code) == (["eval/results.json", "more.json"], ExitCode.FOUND)
+    assert server.requests[-1].line.split() == ["GET", "/api/models/lab/s/revision/main"]
 
 
 def test_a_file_that_changes_while_it_is_sent_is_not_committed(
@@ -211,11 +213,11 @@ def test_a_pull_request_leaves_main_alone_and_can_be_continued(server: LocalHub,
     assert len(server.repository("lab/s").pull_requests) == 1
 
 
-def test_wishes_that_make_no_sense(server: LocalHub, hub: Hub, release: Release) -> None:
+def test_contradictory_options_are_refused(server: LocalHub, hub: Hub, release: Release) -> None:
     plan = plan_upload(hub, "lab/s", "model", release())
     assert refused(hub, server, plan, pull_request=True).id == "KD-HUB-030"
     assert refused(hub, server, plan, message=" ").id == "KD-HUB-028"
     assert refused(connect("https://other.example", "t"), server, plan).id == "KD-HUB-027"
     server.add("lab/s", {"a": b""}, private=True)
     plan = plan_upload(hub, "lab/s", "model", release())
-    assert "is not tagged" in refused(hub, server, plan, pull_request=True, tag="v1").what
+    assert refused(hub, server, plan, pull_request=True, tag="v1").id == "KD-HUB-031"

@@ -69,10 +69,10 @@ def test_versions_follow_one_another(hub: Hub, tmp_path: Path) -> None:
     assert tag(hub, tmp_path, record(V1)) == "v1"
     assert tag(hub, tmp_path, record(V1, V2)) == "v2"
     assert tag(hub, tmp_path, record(V1, V2)) == "v2", "unchanged: the same commit"
-    assert tag(hub, tmp_path, record(V1, V2), more="with test figures") == "v2-r2"
-    assert tag(hub, tmp_path, record(V1, V2), more="with more figures") == "v2-r3"
+    assert tag(hub, tmp_path, record(V1, V2), more="test figures") == "v2-r2"
+    assert tag(hub, tmp_path, record(V1, V2), more="more figures") == "v2-r3"
     assert tag(hub, tmp_path, record(V1, V2, V3)) == "v3"
-    assert tag(hub, tmp_path, record(V1, V2), known=(V3,), more="v3 was no good") == "v2-r4"
+    assert tag(hub, tmp_path, record(V1, V2), known=(V3,), more="v3 withdrawn") == "v2-r4"
 
 
 def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_registry_keeps_what_others_need_and_nothing_else() -> None:
             "one": {"from": f"local:{HIDDEN}", "loader": "open_clip", "license": "mit", "options": {"head": HIDDEN}},
             "two": {},
         },
-        "prompts": {"default": ["a {domain} image of {label}."]},
+        "prompts": check_registry(REGISTRY).prompts,
         "guard": {"tolerance": 2},
         "recipe": "./recipe.yaml",
     }

@@ -65,12 +65,12 @@ def test_what_a_person_says_is_pinned_to_the_commit_of_the_files(world: tuple[Pa
     assert (adapters["base_model_name_or_path"], adapters["revision"]) == (REPO, commit)
 
 
-def test_it_may_be_said_when_the_student_is_published(world: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_base_may_be_named_when_the_student_is_published(world: tuple[Path, str], tmp_path: Path) -> None:
     folder, commit = world
     adapted(folder).save(tmp_path / "a")
-    with raises_error("KD-STUD-037") as caught:
+    remedy = ('"base": "ORG/NAME"', '"config"', str(tmp_path / "a" / "clinkd.json"))
+    with raises_error("KD-STUD-037", mentions=remedy):
         publish(tmp_path / "a", tmp_path / "refused", "lab/student", merged=False, skip={})
-    assert f'"base": "ORG/NAME" within "config" of {tmp_path / "a" / "clinkd.json"}' in caught.value.fix
     content = saved(tmp_path / "a")
     content["config"]["base"] = REPO
     (tmp_path / "a" / "clinkd.json").write_text(json.dumps(content), encoding="utf-8")
