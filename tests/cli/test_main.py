@@ -31,7 +31,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 def wrong(json: console.JsonOption = False, late: bool = False):
     if late:
         console.print_json({"result": 1})
-    raise KdkitError("X-001", "it is wrong", where="file.yaml:3", why="a reason", fix="do this", code=ExitCode.DENIED)
+    raise KdkitError("X-001", "it failed", where="file.yaml:3", why="a reason", fix="do this", code=ExitCode.DENIED)
 
 @app.command()
 def bug(json: console.JsonOption = False):
@@ -66,7 +66,7 @@ def numbers():
 run()
 """
 
-ERROR_TEXT = "error[X-001]: file.yaml:3: it is wrong\n  why: a reason\n  fix: do this\n"
+ERROR_TEXT = "error[X-001]: file.yaml:3: it failed\n  why: a reason\n  fix: do this\n"
 ROWS = "row 1\nrow 2\nrow 3\n"
 
 
@@ -177,7 +177,7 @@ def test_json_prints_the_error_to_stdout_with_the_same_exit_code(probe: Cli) -> 
     assert loads(outcome.stdout) == {
         "error": {
             "id": "X-001",
-            "what": "it is wrong",
+            "what": "it failed",
             "where": "file.yaml:3",
             "why": "a reason",
             "fix": "do this",

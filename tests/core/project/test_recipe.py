@@ -151,5 +151,5 @@ def test_the_registry_overrides_rate_and_length() -> None:
     assert (changed.optimizer.lr, changed.optimizer.steps, changed.optimizer.epochs) == (0.5, 7, None)
     assert changed.losses == recipe.losses
     assert recipe.with_optimizer(OptimizerEntry()) is recipe
-    with pytest.raises(ValueError, match="'epochs'.*'steps'"):
+    with pytest.raises(ValueError, match=r"'epochs'.*'steps'"):
         OptimizerEntry(steps=7, epochs=2)
