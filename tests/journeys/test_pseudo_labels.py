@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.teachers.add import add_teacher
@@ -104,14 +105,15 @@ def test_labels_resume_after_a_kill_and_become_data(scene: Scene) -> None:
 
     shown = scene.cli("pseudo-label", "--teacher", "remote", "--to", "labels.jsonl", "--domain", "ct")
     assert shown.code == 0, shown.stderr
-    entry = shown.stdout.splitlines()[-1]
-    assert entry == "  - {source: jsonl, path: labels.jsonl, options: {image_root: .}}"
+    line = shown.stdout.splitlines()[-1]
+    (entry,) = YAML(typ="safe").load(line)
+    assert entry == {"source": "jsonl", "path": "labels.jsonl", "options": {"image_root": "."}}
     none = scene.cli("pseudo-label", "--teacher", "remote", "--to", "none.jsonl", "--min-confidence", "0.99", "--json")
     assert (none.code, json.loads(none.stdout)["kept"]) == (1, {})
     assert "error[KD-LABEL-007]" in none.stderr
     assert not (scene.cli.folder / "none.jsonl").exists()
     registry = scene.cli.folder / "registry.yaml"
-    registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", entry + "\nprompts:"))
+    registry.write_text(registry.read_text(encoding="utf-8").replace("prompts:", line + "\nprompts:"))
     checked = scene.cli("data", "check", "--json")
     assert checked.code == 0, checked.stderr
     assert '"samples"' in checked.stdout
@@ -175,7 +177,8 @@ def test_corrections_resume_after_a_kill(scene: Scene) -> None:
     whole = scene.cli("correct", "--to", "whole.jsonl", "--threshold", "1")
     assert whole.code == 0, whole.stderr
     assert (root / "whole.jsonl").read_bytes() == (root / "wrong.jsonl").read_bytes()
-    assert whole.stdout.splitlines()[-1] == "  - {source: jsonl, path: whole.jsonl, options: {image_root: .}}"
+    (entry,) = YAML(typ="safe").load(whole.stdout.splitlines()[-1])
+    assert entry == {"source": "jsonl", "path": "whole.jsonl", "options": {"image_root": "."}}
     wrong = scene.cli("correct", "--to", "wrong.jsonl", "--option", "overlap")
     assert (wrong.code, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("error[KD-CLI-")
