@@ -27,8 +27,9 @@ def test_the_second_push_is_refused_with_the_author_and_changes_of_the_first(
     bobs = {"README.md": b"better", "notes.md": b"read me"}
     server.add("lab/s", bobs, title="Better card", author="bob")
     changes = ('bob ("Better card")', "added notes.md;", "changed README.md;", "removed old.json", "push again")
-    with raises_error("KD-HUB-003", where="lab/s@main", mentions=changes, code=ExitCode.FOUND):
+    with raises_error("KD-HUB-003", where="lab/s@main", mentions=changes, code=ExitCode.FOUND) as caught:
         upload(hub, plan)
+    assert caught.value.why.count(";") == 2
     assert server.received() == 0, "told before anything is sent"
     upload(hub, plan_upload(hub, "lab/s", "model", folder))
     assert server.hashes("lab/s") == hashes(folder)
@@ -80,8 +81,9 @@ def test_the_commit_itself_is_refused_after_another_commit(
         return commit_once(*given, **more)
 
     monkeypatch.setattr(sys.modules["kdkit.core.sharing.hub.upload"], "commit_once", after_bob)
-    with raises_error("KD-HUB-003", where="lab/s@main", mentions=('bob ("Mine") changed README.md',)):
+    with raises_error("KD-HUB-003", where="lab/s@main", mentions=('bob ("Mine") changed README.md',)) as caught:
         upload(hub, plan)
+    assert caught.value.why.endswith("README.md")
     assert [request.status for request in server.requests if "/commit/" in request.path] == [412]
 
 

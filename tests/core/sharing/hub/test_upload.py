@@ -71,7 +71,7 @@ def test_xet_storage(xet_server: LocalHub, release: Release) -> None:
     assert 9_500_000 <= xet_server.received("/xorbs/") < 9_500_000 * 1.5, "slices are not sent twice"
 
 
-def test_a_hub_without_xet_storage_gets_lfs_and_says_so(
+def test_without_xet_storage_lfs_is_used_and_reported(
     server: LocalHub, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 

@@ -176,14 +176,14 @@ def test_the_hub_reads_its_front_matter() -> None:
         ("our-terms", {"license": "other", "license_name": "our-terms", "license_link": "README.md"}),
     ],
 )
-def test_licenses_in_the_words_of_the_hub(name: str, expected: dict[str, str]) -> None:
+def test_licenses_use_the_identifiers_of_the_hub(name: str, expected: dict[str, str]) -> None:
     license = StudentLicense(name, "unknown", ("teacher 'x' (weird)",))
     data = Card(card_text(facts(license=license))).data.to_dict()
     assert {key: value for key, value in data.items() if key.startswith("license")} == expected
     assert data["license"] in {*HUB_LICENSES, "other", "unknown"}
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_unknown_facts_are_stated() -> None:
     empty = {**results(), "models": [], "ratios": {}, "domains": [], "split": "none"}
     text = card_text(facts(results=empty, teachers=()))
     assert "This version was not evaluated." in text
@@ -222,7 +222,7 @@ def test_a_recipe_is_not_from_a_page_that_the_reader_lacks(source: str, said: st
 
 
 @pytest.mark.parametrize(("repository", "said"), [("openai/clip", "openai/clip"), ("", "not published")])
-def test_what_it_started_from_is_said(repository: str, said: str) -> None:
+def test_the_initial_weights_are_stated(repository: str, said: str) -> None:
     assert "initial weights" not in card_text(facts()), "they were random"
     first, last = facts().record.history
     start = InitialWeights(repository, LicenseFacts(seen="mit"))
@@ -231,13 +231,13 @@ def test_what_it_started_from_is_said(repository: str, said: str) -> None:
     assert f"| initial weights | {said}; license: mit |" in text
 
 
-def test_where_it_was_pulled_from_is_said() -> None:
+def test_the_origin_is_stated() -> None:
     given = facts()
     text = card_text(replace(given, record=replace(given.record, origin=Origin("lab/first", "0123456789abcdef", "v1"))))
     assert "version v1 of [lab/first](https://huggingface.co/lab/first), commit `0123456789ab`" in text
 
 
-def test_what_is_on_another_hub_is_linked_there() -> None:
+def test_origins_on_another_hub_link_to_that_hub() -> None:
     given, home = facts(), "https://hub.lab"
     origin = Origin("lab/first", "0123456789abcdef", "v1", endpoint="https://hub.other")
     text = card_text(replace(given, endpoint=home, record=replace(given.record, origin=origin)))

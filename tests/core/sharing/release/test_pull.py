@@ -202,6 +202,7 @@ def test_features_that_were_cut_off_are_fetched_by_the_same_command(
     pull(local, tmp_path / "edited", features=COLUMNS, reporter=notes)
     (warning,) = notes.warnings
     assert warning.startswith("registry.yaml ")
+    assert "'# '" in warning
     assert "radio, more" in warning
     assert edited.read_text(encoding="utf-8").endswith("# mine\n")
 

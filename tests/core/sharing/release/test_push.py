@@ -133,7 +133,7 @@ def test_the_figures_are_those_of_the_evaluation(world: World) -> None:
             assert (low, high) == pytest.approx(expected.intervals["auc"], abs=1e-6)
 
 
-def test_the_card_says_how_classes_were_called(world: World) -> None:
+def test_the_card_contains_the_prompt_templates(world: World) -> None:
     card = (world.release / README).read_text(encoding="utf-8")
     assert 'the mean over these templates: "a {domain} image of {label}.".' in card
     prompts = {"ct": ["{label} on a scan"]}
