@@ -128,6 +128,7 @@ def test_a_plugin_that_does_not_load_fails_one_check(source: str, error: str, in
     assert loads[0] == ("kdkit-bad", "test_loads")
     assert error in loads[1]
     assert {check.status for check in report.checks} == {"failed", "skipped"}
+    assert all("load" in check.message for check in report.checks if check.status == "skipped")
 
 
 def test_an_entry_point_that_does_not_exist_any_more(install: Install) -> None:
