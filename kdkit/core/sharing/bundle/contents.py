@@ -1,4 +1,4 @@
-"""What of a project goes into a bundle: listed by what kdkit knows of it, so that no image is ever caught."""
+"""The files of a project that go into a bundle: only those that kdkit wrote or that its registry names, no image."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Item:
 
     Attributes:
         path: in the bundle and in the project.
-        content: the file it is read from, or the bytes themselves.
+        content: source file, or the bytes.
         size: bytes.
-        sha256: what it must have (a teacher's file: what was locked); empty where nothing is known.
+        sha256: expected digest (of a teacher's file: the locked one); empty if unknown.
     """
 
     path: str
@@ -89,7 +89,7 @@ def _file(project: Project, path: Path) -> Item:
 
 
 def _folder(project: Project, folder: Path) -> list[Item]:
-    """Every file below; hidden ones are drafts of a process that was killed."""
+    """All files below ``folder`` except hidden ones: drafts of a killed process."""
     names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
     return [_file(project, folder / name) for name in names]
 
@@ -110,7 +110,7 @@ def _project(project: Project) -> list[Item]:
 
 
 def _paths_in(value: Any) -> Iterator[str]:
-    """The files of the project that a student's config names: see ``registry.yaml`` in docs/reference/registry.md."""
+    """Project files that a student's config names (docs/reference/registry.md)."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -144,7 +144,7 @@ def _inside(project: Project, name: str) -> Path:
 
 
 def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
-    """The files that the lock knows, and no others."""
+    """The locked files."""
     from kdkit.core.project.registry.chosen import chosen_teacher
     from kdkit.core.teachers.open import require_same_choice
 
@@ -167,14 +167,14 @@ def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
 
 
 def held_by_author(project: Project, name: str, locked: LockedTeacher) -> bool:
-    """Whether a teacher came with a pulled student from a folder of its author, so that its files cannot be had."""
+    """Whether only the author of a pulled student has the teacher's files."""
     return locked.held_by_author and not (project.artifacts / name).is_dir()
 
 
 def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
-    """Of each teacher, also of one that was removed, the column that is in use; none that a lock has left behind.
+    """The current column of each teacher, removed teachers included.
 
-    Nor one from which texts can be read: captions never go in.
+    Columns of an outdated fingerprint, and columns that reveal texts, are skipped.
     """
     from kdkit.core.features import FeatureStore
     from kdkit.core.features.extract.answers import answers_texts
@@ -202,7 +202,7 @@ def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | No
 
 
 def _versions(project: Project, everything: bool) -> Iterator[Item]:
-    """Without what was corrected: texts of the samples."""
+    """Versions without their corrections, which contain texts of samples."""
     versions = Versions(project)
     current = versions.current()
     if current is None:
@@ -213,7 +213,7 @@ def _versions(project: Project, everything: bool) -> Iterator[Item]:
 
 
 def _version(project: Project, versions: Versions, version: Version, *, alone: bool) -> Iterator[Item]:
-    """The files of its manifest without the corrections; ``alone``: with the lineages of its ancestors instead."""
+    """Files of the manifest without corrections; ``alone`` adds the lineages of its ancestors."""
     files = {name: fact for name, fact in version.manifest.files.items() if name != CORRECTIONS}
     prefix = version.folder.relative_to(project.root).as_posix()
     for name, fact in files.items():

@@ -1,4 +1,4 @@
-"""The manifest: what is in a bundle, and what may be. Its paths are never trusted."""
+"""The manifest: size and sha256 of every file in a bundle. Its paths are validated, never trusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST = 64 << 20
 _LONGEST_PART, _LONGEST_PATH = 255, 3800  # bytes; disks take 255 and 4096, the project's own folder included
 
 Printable = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=1000)]
-"""Nothing that a terminal would obey."""
+"""ASCII without terminal control characters."""
 
 
 def safe_path(path: str) -> str:
@@ -48,8 +48,6 @@ def safe_path(path: str) -> str:
 
 
 class _Record(BaseModel):
-    """Base: frozen, unknown fields are errors."""
-
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -72,13 +70,13 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
-        """On every disk: also on those that take ``A`` and ``a``, or two ways to write ``é``, for the same."""
+        """Distinct also on disks that ignore case or Unicode normalization."""
         seen: dict[str, str] = {}
         for file in self.files:
             parts = file.path.split("/")
             folders = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
             for name in (*folders, file.path):
-                key = _folded(name.rstrip("/"))
+                key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.rstrip("/")).casefold())
                 if key in seen and (seen[key] != name or name == file.path):
                     raise ValueError(f"'{name}' and '{seen[key]}' have one name, or would have on some disks")
                 seen[key] = name
@@ -93,23 +91,19 @@ class Manifest(_Record):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the manifest, and so over everything in the bundle: two people can compare it."""
+        """sha256 (hex) over the manifest, which covers every file of the bundle."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The same bytes for equal manifests."""
+        """Equal manifests give equal bytes."""
         return (json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-
-
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """Read a manifest that anybody may have written.
+    """Parse an untrusted manifest.
 
     Raises:
-        KdkitError: not a manifest, of a newer kdkit, or with a path that is refused.
+        KdkitError: not a manifest, written by a newer kdkit, or with an unsafe path.
     """
     try:
         body = json.loads(raw)
@@ -130,8 +124,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
-        raise _bad(where, f"its manifest, {place}: {said}" if place else said) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise _bad(where, f"its manifest, {place}: {message}" if place else message) from None
 
 
 def _bad(where: str, why: str) -> KdkitError:
@@ -143,7 +137,7 @@ def _bad(where: str, why: str) -> KdkitError:
 
 @dataclass(frozen=True)
 class Share:
-    """What one thing takes: ``part`` is ``project``, ``teacher``, ``features``, ``version`` or ``wheels``."""
+    """Size of one part: ``part`` is ``project``, ``teacher``, ``features``, ``version`` or ``wheels``."""
 
     part: str
     name: str
@@ -152,13 +146,13 @@ class Share:
 
 
 def shares(sizes: Iterable[tuple[str, int]]) -> tuple[Share, ...]:
-    """(path, bytes) of every file, added up by what they belong to."""
+    """Sum (path, bytes) of every file per part."""
     files, total = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for path, size in sizes:
-        whose = _owner(path)
-        files[whose] += 1
-        total[whose] += size
-    return tuple(Share(*whose, files[whose], total[whose]) for whose in files)
+        owner = _owner(path)
+        files[owner] += 1
+        total[owner] += size
+    return tuple(Share(*owner, files[owner], total[owner]) for owner in files)
 
 
 def _owner(path: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a bundle's project needs besides its files: the plugins that it was made with, and hosts that it would ask."""
+"""Requirements of a bundled project besides its files: its plugins, and the hosts that its teachers contact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdkit.core.sharing.bundle.manifest import Manifest
 
 
 def plugin_pins() -> tuple[str, ...]:
-    """``distribution==version`` of every installed plugin, whatever it was installed from.
+    """``distribution==version`` of every installed plugin.
 
     Unlike :mod:`kdkit.core.plugin_system.requirements`, they name no folder and no address of this machine.
     """
@@ -21,7 +21,7 @@ def plugin_pins() -> tuple[str, ...]:
 
 
 def missing_here(required: Iterable[str]) -> tuple[str, ...]:
-    """Of requirements as pip reads them, those that no installed distribution meets."""
+    """The pip requirements that no installed distribution meets."""
 
     def here(name: str) -> list[str]:
         try:
@@ -33,17 +33,16 @@ def missing_here(required: Iterable[str]) -> tuple[str, ...]:
 
 
 def senders(manifest: Manifest) -> tuple[str, ...]:
-    """The files by which a teacher sends images and questions to an address that they name, wherever they lie.
+    """Files, in any folder, that make a teacher send images and questions to the address that they contain.
 
-    They are known by the marks of the installed loaders; some disks do not tell ``A`` from ``a``.
+    The marks of the installed loaders identify them, case-insensitively as on some disks.
     """
-    asking = [spec for spec in load_catalogue().specs(LoaderSpec) if spec.asks_network]
-    marks = {mark.casefold() for spec in asking for mark in spec.marks}
+    marks = {m.casefold() for spec in load_catalogue().specs(LoaderSpec) if spec.asks_network for m in spec.marks}
     return tuple(file.path for file in manifest.files if file.path.rpartition("/")[2].casefold() in marks)
 
 
 def without_wheel(required: Iterable[str], wheels: Iterable[str]) -> tuple[str, ...]:
-    """Of requirements as pip reads them, those that none of ``wheels`` (``a-1-py3-none-any.whl``) meets."""
+    """The pip requirements that none of ``wheels`` (``a-1-py3-none-any.whl``) meets."""
     from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
     there: list[tuple[str, str]] = []
@@ -55,7 +54,7 @@ def without_wheel(required: Iterable[str], wheels: Iterable[str]) -> tuple[str, 
 
 
 def _unmet(required: Iterable[str], versions: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
-    """Requirements for which none of the ``versions`` of their distribution would do; comments and options are none."""
+    """Requirements that none of the ``versions`` of their distribution satisfies; comments and options are skipped."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     lacking = []

@@ -1,4 +1,4 @@
-"""From a project to an archive: one pass over the files, a few megabytes of memory."""
+"""Write a project as an archive: one pass over the files, constant memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MB = 1_000_000
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle that was written; ``size`` of the archive in bytes."""
+    """A written bundle; ``size`` of the archive in bytes."""
 
     archive: Path
     manifest: Manifest
@@ -47,13 +47,15 @@ def pack(
 ) -> Packed:
     """Write a project as the archive ``to``, which must not exist; it appears whole or not at all.
 
-    Teachers whose files are not here any more are fetched first. For the other arguments see
+    Missing files of teachers are fetched first. For the other arguments see
     :func:`kdkit.core.sharing.bundle.contents.collect`.
 
     Raises:
         KdkitError: as ``collect``; ``to`` exists; too little disk space; a file that changed while it was read,
             or a teacher's that changed since it was locked.
     """
+    from kdkit.core.teachers import materialize
+
     reporter = reporter or Silent()
     to = Path(to).absolute()
     if to.exists():
@@ -70,7 +72,10 @@ def pack(
         )
     with project.exclusive("kdkit bundle"):
         if "teachers" in parts:
-            _fetch_missing(project, reporter)
+            for name, locked in project.lock.teachers.items():
+                missing = name in project.registry.teachers and not (project.artifacts / name).is_dir()
+                if missing and not held_by_author(project, name, locked):
+                    materialize(project, name, reporter=reporter)
         items = collect(project, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
         require_space(to.parent, tar_size(manifest, len(manifest.to_json())))
@@ -87,7 +92,7 @@ class Progress:
         self._bytes, self._reported = 0, 0
 
     def add(self, count: int, note: str) -> None:
-        """Another ``count`` bytes of the file ``note``."""
+        """Count ``count`` more bytes of the file ``note``."""
         self._bytes += count
         if (done := -(-self._bytes // _MB)) > self._reported:
             self._reported = done
@@ -121,18 +126,8 @@ def require_space(folder: Path, size: int) -> None:
         )
 
 
-def _fetch_missing(project: Project, reporter: Reporter) -> None:
-    from kdkit.core.teachers import materialize
-
-    for name, locked in project.lock.teachers.items():
-        if held_by_author(project, name, locked):
-            continue
-        if name in project.registry.teachers and not (project.artifacts / name).is_dir():
-            materialize(project, name, reporter=reporter)
-
-
 def _manifest(items: Sequence[Item]) -> Manifest:
-    """Hashes are not known yet. What would be refused when it is unpacked is refused here."""
+    """The manifest with placeholder hashes, validated as when it is unpacked."""
     made = Manifest.model_construct(
         format=1,
         kdkit=kdkit.__version__,
@@ -144,7 +139,7 @@ def _manifest(items: Sequence[Item]) -> Manifest:
 
 
 def _write(out: BinaryIO, items: Sequence[Item], manifest: Manifest, reporter: Reporter) -> Manifest:
-    """Write a manifest without hashes, the files, and then the manifest in its place: it has the same length."""
+    """Write a placeholder manifest and the files, then overwrite it with the final one of equal length."""
     modified = int(datetime.fromisoformat(manifest.created).timestamp())
     draft, files, progress = manifest.to_json(), [], Progress("bundling (MB)", manifest.total, reporter)
     if len(draft) > LARGEST:

@@ -1,4 +1,4 @@
-"""From an archive to a project: everything is checked while it is unpacked, and nothing appears before."""
+"""Unpack an archive into a project folder, which appears only after every file is verified."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from kdkit.core.sharing.bundle.needs import senders
 from kdkit.core.sharing.bundle.packing import Progress, require_space, tar_size
 
 CHUNK = 1 << 20
-"""Bytes that are held in memory at a time."""
+"""Bytes in memory at a time."""
 
 
 def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Reporter | None = None) -> Manifest:
-    """Make the project folder ``to`` of a bundle; it appears whole or not at all.
+    """Unpack a bundle as the project folder ``to``, which appears whole or not at all.
 
     Args:
-        archive: what :func:`kdkit.core.sharing.bundle.packing.pack` wrote.
-        to: a folder that does not exist yet.
-        max_size: refuse what would take more bytes on disk.
+        archive: written by :func:`kdkit.core.sharing.bundle.packing.pack`.
+        to: must not exist.
+        max_size: limit in bytes on disk.
         reporter: receives progress, and warnings of files that make a teacher send images to a host.
 
     Raises:
-        KdkitError: ``to`` exists; too little disk space; an archive that is cut off or damaged, of a newer
-            kdkit, or that holds anything but the plain files of its manifest, with their sizes and hashes, at places
-            that a project may have. Nothing is left then.
+        KdkitError: ``to`` exists; too little disk space; a truncated or damaged archive, one of a newer kdkit, or
+            one that does not hold exactly the plain files of its manifest. Nothing is written then.
     """
     archive, to, reporter = Path(archive), Path(to).absolute(), reporter or Silent()
     with _opened(archive) as handle:
@@ -96,11 +95,10 @@ def check_target(to: Path, manifest: Manifest, max_size: int | None = None) -> N
 
 
 def _warn(manifest: Manifest, reporter: Reporter) -> None:
-    """Warn of files that make a teacher send images to a host."""
     for path in senders(manifest):
         reporter.warn(
-            f"a teacher of this bundle sends images and questions to a host: '{path}' says to which, and with which of "
-            "your keys; read it before you use the project"
+            f"a teacher of this bundle sends images and questions to a host: '{path}' names the host and your API key; "
+            "read it before you use the project"
         )
 
 
@@ -119,7 +117,7 @@ def _opened(archive: Path) -> BinaryIO:
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which no header can request much memory: names and extended headers are read whole."""
+    """Limits the size of one read, because tarfile reads names and extended headers whole."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= CHUNK:
@@ -128,7 +126,7 @@ class _Bounded(io.BufferedReader):
 
 
 def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
-    """The first file; the archive must have the length that follows from it."""
+    """Read the first file and check the length of the archive against it."""
     with _tar_errors(archive), tarfile.open(fileobj=handle, mode="r:") as members:
         first = members.next()
         if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST:
@@ -136,13 +134,20 @@ def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
         manifest = parse_manifest(b"".join(_chunks(members, first)), str(archive))
     wanted, found = tar_size(manifest, first.size), archive.stat().st_size
     if found < wanted:
-        raise _cut_off(archive, f"it has {found} of {wanted} bytes")
+        raise KdkitError(
+            "KD-BUNDLE-021",
+            "this bundle is cut off",
+            where=str(archive),
+            why=f"it has {found} of {wanted} bytes",
+            fix="copy it again from its beginning; nothing was unpacked",
+            code=ExitCode.MISSING,
+        )
     handle.seek(0)
     return manifest
 
 
 def _read_files(handle: BinaryIO, archive: Path, manifest: Manifest, into: Path | None, reporter: Reporter) -> None:
-    """Compare every file with the manifest, and write it below ``into``, if that is given."""
+    """Check every file against the manifest and write it below ``into``, if given."""
     label = "checking (MB)" if into is None else "unbundling (MB)"
     expected, progress = {file.path: file for file in manifest.files}, Progress(label, manifest.total, reporter)
     with _tar_errors(archive), tarfile.open(fileobj=handle, mode="r:") as members:
@@ -163,7 +168,6 @@ def _read_files(handle: BinaryIO, archive: Path, manifest: Manifest, into: Path 
 
 
 def _chunks(members: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    """Exactly the member's bytes."""
     source = members.extractfile(member)
     left = member.size
     while source is not None and left:
@@ -208,11 +212,4 @@ def _tar_errors(archive: Path) -> Iterator[None]:
 def _not_a_bundle(archive: Path, why: str) -> KdkitError:
     return KdkitError(
         "KD-BUNDLE-020", "not a bundle that kdkit unpacks", where=str(archive), why=why, fix="nothing was unpacked"
-    )
-
-
-def _cut_off(archive: Path, why: str) -> KdkitError:
-    fix = "copy it again from its beginning; nothing was unpacked"
-    return KdkitError(
-        "KD-BUNDLE-021", "this bundle is cut off", where=str(archive), why=why, fix=fix, code=ExitCode.MISSING
     )

@@ -1,4 +1,4 @@
-"""Shared columns: their license, their record and their page."""
+"""Shared columns: license, record and card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SharedColumn(JsonRecord):
 
     Attributes:
         fingerprint, parts: as in the column's header.
-        source, commit, license: of the teacher; the source of a folder is not told.
+        source, commit, license: of the teacher; a local folder is not published.
         signals: name -> shape of a row and dtype, such as ``512 float16``.
         rows, texts: samples and prompts with features.
         domains: domain -> samples.
@@ -144,8 +144,8 @@ def _row(name: str, column: SharedColumn) -> str:
 _TEXT = """\
 # {repo}
 
-What frozen teachers say about images and captions, computed once: columns of kdkit's feature store. There are no
-images, no captions, no labels and no names of samples in here.
+Outputs of frozen teachers for images and captions: columns of kdkit's feature store. The data set contains no
+images, captions, labels or sample names.
 
 {table}
 
@@ -168,7 +168,7 @@ kdkit features pull {repo}
 ```
 
 In a project whose `registry.lock` has the same teachers: hashes, fingerprints and block checksums are verified, and
-`kdkit distill` then needs these teachers' weights no more for these samples.
+`kdkit distill` then does not need these teachers' weights for these samples.
 
 ## With h5py
 

@@ -31,8 +31,7 @@ class SharedForm:
 
     Attributes:
         rows: with features; ``texts``: prompts.
-        ambiguous: samples left out because others have the same image and text but other features: the digest does
-            not tell them apart.
+        ambiguous: skipped samples: others have the same image and text, and so the same digest, but other features.
     """
 
     rows: int
@@ -70,18 +69,15 @@ def write_shared_form(column: Column, table: SampleIndex, prompts: Sequence[str]
 
 
 def _distinct(column: Column, rows: Rows, digests: NDArray[np.uint64]) -> tuple[Rows, int]:
-    """Rows whose digest tells all about them (one of those that are equal), and how many are left out."""
+    """One row per digest with unique features, and the number of skipped rows."""
     ordered = rows[np.argsort(digests[rows], kind="stable")]
     _, first, count = np.unique(digests[ordered], return_index=True, return_counts=True)
     clear = count == 1
-    for which in np.flatnonzero(~clear).tolist():
-        clear[which] = _equal(column, ordered[first[which] : first[which] + count[which]])
+    for i in np.flatnonzero(~clear).tolist():
+        same = ordered[first[i] : first[i] + count[i]]
+        values: list[NDArray[Any]] = [column.gather(spec.name, same) for spec in column.signals]
+        clear[i] = all(bool((array == array[:1]).all()) for array in values)
     return np.sort(ordered[first[clear]]), int(count[~clear].sum())
-
-
-def _equal(column: Column, rows: Rows) -> bool:
-    values: list[NDArray[Any]] = [column.gather(spec.name, rows) for spec in column.signals]
-    return all(bool((array == array[:1]).all()) for array in values)
 
 
 def _write_shard(column: Column, rows: Rows, digests: NDArray[np.uint64], path: Path) -> None:

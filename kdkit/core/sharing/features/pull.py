@@ -20,7 +20,7 @@ from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.project.registry.lock import FileFact, Lock
 from kdkit.core.sharing.features.card import RECORD, STORE, FeaturesRecord, SharedColumn
-from kdkit.core.sharing.hub import Downloaded, download
+from kdkit.core.sharing.hub import download
 from kdkit.core.teachers.open import fingerprint_parts
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ _OF_THE_HUB = (".gitattributes",)
 
 @dataclass(frozen=True)
 class PulledColumn:
-    """What a pull brought for one teacher.
+    """A column that a pull added.
 
     Attributes:
         teacher, fingerprint: the column.
-        rows: with features, that were added.
-        here: shards that the project had already.
-        texts: prompts that were added.
+        rows: added rows with features.
+        here: shards that the project already had.
+        texts: added prompts.
     """
 
     teacher: str
@@ -59,8 +59,8 @@ def pull_features(
 ) -> tuple[PulledColumn, ...]:
     """Add columns of the data set repository ``repo`` to the project's.
 
-    Shards are added behind those that the project has; nothing of its own is replaced, and shards that it has already
-    (byte for byte) are not fetched. Run again after an interruption, it goes on.
+    Shards are appended to the project's; none is replaced, and identical ones are not fetched. An interrupted pull
+    resumes.
 
     Args:
         teachers: by default all of the repository that the project's lock has too.
@@ -68,9 +68,8 @@ def pull_features(
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
 
     Raises:
-        KdkitError: a teacher that is not locked here, or locked in another state than that whose features these are
-            (saying what differs); a file that is missing, not listed, or not what the record says; a damaged shard.
-            Nothing is added then. As :func:`kdkit.core.sharing.hub.download`.
+        KdkitError: a teacher that is not locked, or locked with another fingerprint; a file that is missing, not
+            listed or changed; a damaged shard. Nothing is added then. As :func:`kdkit.core.sharing.hub.download`.
     """
 
     hub, reporter = hub or connect(), reporter or Silent()
@@ -88,7 +87,10 @@ def pull_features(
         known = _hashes(project, wanted, listed)
         fetch = sorted(path for path, facts in listed.items() if facts.sha256 not in known)
         got = download(hub, repo, "dataset", first.commit, staging / "files", select=lambda _: fetch, reporter=reporter)
-        _same_content(repo, got, listed)
+        for path, found in got.files.items():
+            expected = listed[path].sha256 if path in listed else "none"
+            if found != expected:
+                raise _tampered(repo, f"'{path}' was changed", f"{RECORD} has sha256 {expected}, the file has {found}")
         columns = [_verified(got.folder, name, facts, reporter) for name, facts in wanted.items()]
         left = {name: [p for p in listed if p not in fetch and _of(name, facts, p)] for name, facts in wanted.items()}
         return tuple(_adopt(project, column, len(left[column.teacher])) for column in columns)
@@ -96,7 +98,7 @@ def pull_features(
 
 @contextmanager
 def _staging(project: Project, repo: str) -> Iterator[Path]:
-    """Where files arrive; what an interrupted download has fetched stays there for the next run."""
+    """Staging folder; an interrupted download stays there for the next run."""
     folder = project.state / STAGING / repo.replace("/", "--")
     arrived = [folder / "record", folder / "files"]
     try:
@@ -140,7 +142,7 @@ def _wanted(project: Project, repo: str, record: FeaturesRecord, teachers: Seque
 
 
 def _require_same(repo: str, name: str, column: SharedColumn, lock: Lock) -> None:
-    """Features of other weights, or of another preprocessing, are no features of this teacher."""
+    """The fingerprint of the column must be the locked one."""
     facts = lock.teacher(name)
     if facts.fingerprint == column.fingerprint:
         return
@@ -190,26 +192,19 @@ def _hashes(project: Project, wanted: Mapping[str, SharedColumn], listed: Mappin
     return {sha256_of(path) for path in shards}
 
 
-def _same_content(repo: str, got: Downloaded, listed: Mapping[str, FileFact]) -> None:
-    for path, found in got.files.items():
-        if path not in listed or found != listed[path].sha256:
-            expected = listed[path].sha256 if path in listed else "none"
-            raise _tampered(repo, f"'{path}' was changed", f"{RECORD} has sha256 {expected}, the file has {found}")
-
-
 def _tampered(repo: str, what: str, why: str) -> KdkitError:
     return KdkitError(
         "KD-SHARE-007",
         f"{what}; nothing was added",
         where=repo,
         why=why,
-        fix="ask its author, or pull an earlier commit: --revision COMMIT",
+        fix="report it to the author, or pull an earlier commit: --revision COMMIT",
         code=ExitCode.FOUND,
     )
 
 
 def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) -> Column:
-    """The fetched column: complete, of that teacher, with every block as it was committed."""
+    """Verify the fetched column: fingerprint parts, completeness, block checksums."""
     reporter.say(f"verifying the features of {name}")
     column = FeatureStore(folder / STORE).column(name, facts.fingerprint)
     problems = column.verify()
@@ -230,7 +225,7 @@ def _verified(folder: Path, name: str, facts: SharedColumn, reporter: Reporter) 
 
 
 def _adopt(project: Project, fetched: Column, here: int) -> PulledColumn:
-    """Move the shards behind those of the project's column, and add prompts that it lacks."""
+    """Append the shards to the project's column and add missing prompts."""
     store = FeatureStore(project.features)
     column = store.create(fetched.header)
     for number, shard in enumerate(fetched.shards, start=len(column.shards)):

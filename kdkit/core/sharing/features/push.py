@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PushedFeatures(Result):
-    """What was pushed, or with ``dry_run`` would be (then ``uploaded`` is None)."""
+    """A push; ``uploaded`` is None after ``dry_run``."""
 
     columns: dict[str, SharedColumn]
     plan: UploadPlan
@@ -77,11 +77,11 @@ def push_features(
     Args:
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         public: everybody may read it; a new repository is private otherwise.
-        delete: columns of other teachers that the repository holds may go.
+        delete: allow deleting the repository's columns of other teachers.
         dry_run: nothing is sent.
 
     Raises:
-        KdkitError: a license that forbids it, or a column that tells texts (exit 4); no column, or none with a sample
+        KdkitError: a license that forbids it, or a column that reveals texts (exit 4); no column, or none with a sample
             of the project; the repository holds columns of others; as :func:`kdkit.core.sharing.hub.upload`.
     """
     from kdkit.core.data import load_index
@@ -113,14 +113,14 @@ def _shareable(project: Project, teachers: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(project.registry.teachers)
     names = tuple(dict.fromkeys(teachers)) or tuple(name for name in chosen if store.headers(name))
     columns = [store.column(name, lock.teacher(name).fingerprint if name in chosen else None) for name in names]
-    if telling := [column.teacher for column in columns if answers_texts(column.signals)]:
-        others = " ".join(name for name in names if name not in telling)
+    if refused := [column.teacher for column in columns if answers_texts(column.signals)]:
+        others = " ".join(name for name in names if name not in refused)
         raise KdkitError(
             "KD-SHARE-009",
-            f"features of {', '.join(telling)} are not shared",
+            f"features of {', '.join(refused)} are not shared",
             where=str(project.features),
-            why="they hold the tokens of your data's answers, so that the texts can be read from them",
-            fix=f"push those of the others: {others}" if others else "",
+            why="they contain the answer tokens of your data, so they reveal its texts",
+            fix=f"push the other teachers' features: {others}" if others else "",
             code=ExitCode.DENIED,
         )
     if not names:
@@ -161,8 +161,7 @@ def _write_column(
         )
     if form.ambiguous:
         reporter.warn(
-            f"'{name}': {form.ambiguous} samples are left out: others have the same image and text, "
-            "and the teacher says something else about them"
+            f"'{name}': {form.ambiguous} samples skipped: others have the same image and text but different features"
         )
     found = column.locate(table) >= 0
     return SharedColumn(
@@ -179,11 +178,10 @@ def _write_column(
 
 
 def _complete(project: Project, folder: Path, repo: str, columns: dict[str, SharedColumn]) -> None:
-    """Write the page and the record; nothing in the folder may name a place on this machine.
+    """Write card and record, then search all files except shards for paths of this machine.
 
-    Shards hold numbers, and what ``column.json`` holds: in gigabytes of numbers a short name would occur by chance.
+    Shards hold numbers and the content of ``column.json``; a short path would occur in gigabytes by chance.
     """
-
     (folder / README).write_text(card(repo, columns), encoding="utf-8")
     record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=RECORD))
     (folder / RECORD).write_bytes(record.to_bytes())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from kdkit.core.project.lineage import HUB, TrainingRecord
 from kdkit.core.project.recipe import Recipe
@@ -27,9 +26,9 @@ from kdkit.core.sharing.release.layout import README, RECORD, RESULTS
 from kdkit.core.sharing.release.license import UNDETERMINED
 
 _HEADLINES = ("accuracy", "auc")
-"""What every domain has; where tasks differ, the other figures are of some domains only."""
+"""Metrics that every domain has; others depend on the task."""
 FEW = 100
-"""Images of a domain below which the limits say that there are few."""
+"""Smallest number of images per domain without a note under Limits."""
 
 
 def write_card(folder: Path, facts: CardFacts) -> None:
@@ -38,7 +37,6 @@ def write_card(folder: Path, facts: CardFacts) -> None:
 
 
 def card_text(facts: CardFacts) -> str:
-    """Front matter and body."""
     parts = (_what, _loading, _results, _teachers, _data, _making, _limits, _license, _citation)
     body = "\n\n".join(paragraph for part in parts for paragraph in part(facts))
     return f"---\n{front_matter(facts)}\n---\n\n{body}\n"
@@ -54,7 +52,7 @@ def _what(facts: CardFacts) -> Iterator[str]:
         f"{facts.published.kind}, {made}, in {steps}. This is "
         f"version **{record.version}** of {lineage.created[:10]}. {facts.published.summary}"
     )
-    yield f"Domains that it was taught: {', '.join(map(cell, lineage.data.known))}."
+    yield f"Training domains: {', '.join(map(cell, lineage.data.known))}."
     if own["domains"]:
         means = (
             f"means over {_count(len(own['domains']), 'domain')}, {facts.words.task}, {facts.results['split']} split"
@@ -63,12 +61,12 @@ def _what(facts: CardFacts) -> Iterator[str]:
     if record.origin is not None:
         it = record.origin
         place = link(it.repository, it.endpoint)
-        yield f"It goes on from version {cell(it.version)} of {place}, commit `{it.commit[:12]}`."
+        yield f"It continues version {cell(it.version)} of {place}, commit `{it.commit[:12]}`."
     guard = lineage.guard
     if guard is not None and not guard.promoted:
         yield (
-            "> **The promotion guard refused this version**: it lost more than its owner had allowed "
-            f"({', '.join(map(cell, guard.failed)) or 'on average'}). It was published in spite of that."
+            "> **The promotion guard refused this version**: it lost more accuracy than its owner allowed "
+            f"({', '.join(map(cell, guard.failed)) or 'on average'}). Its owner published it nevertheless."
         )
     yield (
         "> **Not a medical device.** It has not been evaluated for diagnosis, triage or any other clinical use. Do not "
@@ -93,7 +91,7 @@ def _loading(facts: CardFacts) -> Iterator[str]:
 
 
 def _proof(facts: CardFacts) -> str:
-    """What was compared before it was published, and what the lines need."""
+    """Result of the comparison with stock libraries, and requirements of the lines."""
     form = facts.form
     differences = (figures.items() for figures in form.checks.values() if "missing" not in figures)
     worst = max(value for figures in differences for name, value in figures if name.endswith("_difference"))
@@ -122,11 +120,11 @@ def _results(facts: CardFacts) -> Iterator[str]:
     yield results_table(results, facts.words.judged)
     detail = metrics_table(facts.own)
     if detail:
-        yield f"All that was measured of {cell(facts.record.version)}, per domain."
+        yield f"All metrics of {cell(facts.record.version)}, per domain."
         yield detail
     oracles = (
-        " `oracle` asks, on every domain, the teacher that was best on the calibration split; `oracle-on-test` the one "
-        "that is best on the very images that are reported: an upper bound."
+        " `oracle` takes, per domain, the teacher that was best on the calibration split; `oracle-on-test` the one "
+        "that is best on the reported images: an upper bound."
     )
     yield "Means over the domains." + (oracles if results["ratios"] else "")
     shown = _HEADLINES if detail else results["metrics"]
@@ -148,8 +146,8 @@ def _teachers(facts: CardFacts) -> Iterator[str]:
     yield "## Teachers"
     if facts.teachers:
         yield (
-            "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides what a "
-            "teacher may teach. The teachers' weights are not in this repository."
+            "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides where a "
+            "teacher teaches. The teachers' weights are not in this repository."
         )
     yield teachers_table(facts.teachers, facts.endpoint)
 
@@ -158,8 +156,8 @@ def _data(facts: CardFacts) -> Iterator[str]:
     yield "## Data"
     yield (
         f"{_count(facts.taught, facts.words.taught)} over all versions. They are not published: this repository holds "
-        "no image, no text and no name of a sample. A version's column counts the pairs that it drew on, replayed "
-        "ones too."
+        "no image, no text and no name of a sample. A version's column counts its training pairs, replayed ones "
+        "included."
     )
     yield data_table(facts.record.history, facts.results)
     if uncovered := facts.record.lineage.data.domains_without_teacher:
@@ -169,11 +167,12 @@ def _data(facts: CardFacts) -> Iterator[str]:
 def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
     recipe = facts.record.lineage.recipe
     if not facts.record.lineage.teachers:
-        yield "teachers", "none: its losses read the samples alone"
+        yield "teachers", "none: its losses read only the samples"
         return
     if facts.words.compared == "features":
         yield "space", "the teachers' own, through heads" if recipe.space == "heads" else "shared, through aligners"
-    yield "trust", f"{recipe.trust.policy} {_options(recipe.trust.options)}".strip()
+    options = ", ".join(f"{name} {value}" for name, value in recipe.trust.options.items())
+    yield "trust", f"{recipe.trust.policy} ({options})" if options else recipe.trust.policy
 
 
 def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:
@@ -182,23 +181,20 @@ def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:
         yield f"{previous.weight:g} {previous.loss} against the previous version"
 
 
-def _started_from(facts: CardFacts) -> Iterator[tuple[str, str]]:
-    """Initial weights of the first version; nothing where they were random or are unknown."""
-    start = facts.record.history[0].student.start
-    if start is not None:
-        base = facts.form.base.repository if facts.form.base is not None else ""
-        license = start.license_facts.shown
-        yield "initial weights", f"{start.repository or base or 'not published'}; license: {license}"
-
-
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage.recipe, lineage.training, lineage.environment
+    started: tuple[tuple[str, str], ...] = ()
+    if start := facts.record.history[0].student.start:
+        base = facts.form.base.repository if facts.form.base is not None else ""
+        place = start.repository or base or "not published"
+        started = (("initial weights", f"{place}; license: {start.license_facts.shown}"),)
+    source = f" ({recipe.source})" if recipe.source and not recipe.source.startswith("docs/") else ""
     schedule = f"{_count(training.steps, 'step')} of {training.batch_size}, learning rate {training.lr:g}"
     rows = (
-        ("recipe", f"{recipe.name}: {recipe.summary}{_source(recipe.source)}"),
+        ("recipe", f"{recipe.name}: {recipe.summary}{source}"),
         ("losses", " + ".join(_terms(recipe, training))),
-        *_started_from(facts),
+        *started,
         *_taught_how(facts),
         ("training", f"{schedule}, seed {training.seed}"),
         ("machine", f"{training.machine.device}, {training.seconds:.0f} s"),
@@ -208,25 +204,25 @@ def _making(facts: CardFacts) -> Iterator[str]:
     yield "## How it was made"
     yield table(("", cell(facts.record.version)), [(name, cell(value)) for name, value in rows])
     yield (
-        f"The whole record, of every version, is in [{RECORD}]({RECORD}), with the sha256 of every file. This page was "
-        "computed from it by `kdkit push`."
+        f"[{RECORD}]({RECORD}) holds the record of every version and the sha256 of every file. `kdkit push` computed "
+        "this page from it."
     )
 
 
 def _limits(facts: CardFacts) -> Iterator[str]:
     results, scores = facts.results, facts.own["domains"]
-    limits = ["It knows the domains above, as they look in the data that it was taught with; no other was measured."]
+    limits = ["It was trained and measured only on the domains above, as its training data show them."]
     if scores and results["split"] != "test":
-        limits.append("It was not evaluated on a test split; the figures above flatter it.")
+        limits.append("It was not evaluated on a test split; the figures above are optimistic.")
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
-        limits.append(f"Few {facts.words.judged} to judge by: {', '.join(few)}.")
+        limits.append(f"Few test {facts.words.judged}: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
     known = facts.record.lineage.data.known
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:
         limits.append(f"Not evaluated in this version, and perhaps forgotten: {', '.join(unmeasured)}.")
     limits += _behind(facts)
-    limits.append("Age, sex, origin and scanner of the patients were not looked at: it may be worse for some of them.")
-    limits.append("It may have taken over mistakes and biases of its teachers.")
+    limits.append("No figures by age, sex, origin or scanner exist: it may be worse for some groups.")
+    limits.append("It may repeat mistakes and biases of its teachers.")
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in limits)
 
@@ -238,28 +234,24 @@ def _behind(facts: CardFacts) -> Iterator[str]:
         better = []
         for model in facts.results["models"]:
             theirs = model["domains"].get(domain, {}).get("metrics", {}).get("accuracy", {})
-            if model["role"] == "teacher" and _above(theirs, mine):
+            low, high = theirs.get("low"), mine.get("high")
+            if model["role"] == "teacher" and low is not None and high is not None and low > high:
                 better.append(f"{cell(model['name'])}, {interval(theirs)}")
         if better:
             yield f"On {cell(domain)} it is behind {'; '.join(better)}. It has {interval(mine)} itself."
-
-
-def _above(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    low, high = one.get("low"), other.get("high")
-    return low is not None and high is not None and low > high
 
 
 def _license(facts: CardFacts) -> Iterator[str]:
     license, because = facts.license, ", ".join(map(cell, facts.license.because))
     yield "## License"
     if license.name == UNDETERMINED:
-        yield f"Undetermined: the license of {because} is not known. Ask before you use it or pass it on."
+        yield f"Undetermined: the license of {because} is unknown. Get permission before you use or share it."
     elif not because:
-        yield f"`{license.name}`. No teacher asks for another."
+        yield f"`{license.name}`. No teacher requires another."
     elif license.stated:
-        yield f"`{license.name}`, chosen by its owner. The strictest of what it learnt from: {because}."
+        yield f"`{license.name}`, chosen by its owner. The strictest of its sources: {because}."
     else:
-        yield f"`{license.name}`, because of {because}, the strictest of what it learnt from."
+        yield f"`{license.name}`, because of {because}, the strictest of its sources."
     yield "This is no legal advice."
 
 
@@ -285,12 +277,3 @@ def _citation(facts: CardFacts) -> Iterator[str]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _source(source: str) -> str:
-    """Where a recipe is from, but for a page of kdkit's own docs, which a reader of the card does not have."""
-    return f" ({source})" if source and not source.startswith("docs/") else ""
-
-
-def _options(options: Mapping[str, Any]) -> str:
-    return f"({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""

@@ -20,14 +20,14 @@ def cell(value: object) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
-    """``align`` has one ``l`` or ``r`` per column (``l`` where it is shorter); cells are Markdown already."""
+    """``align``: one ``l`` or ``r`` per column, default ``l``; cells are Markdown."""
     marks = ["--:" if align[n : n + 1] == "r" else ":--" for n in range(len(headers))]
     lines = [headers, marks, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def interval(figure: Mapping[str, float | None], *, percent: bool = True) -> str:
-    """``91.2 (88.0-94.1)``, or ``0.912 (0.880-0.941)``; ``-`` where it was not measured."""
+    """``91.2 (88.0-94.1)``, or ``0.912 (0.880-0.941)``; ``-`` if not measured."""
     value, low, high = (figure.get(key) for key in ("value", "low", "high"))
     factor, digits = (100, 1) if percent else (1, 3)
     if value is None:
@@ -48,12 +48,11 @@ def figures_text(figures: Mapping[str, Mapping[str, float | None]], names: Colle
 
 
 def metric_name(name: str) -> str:
-    """Display name."""
     return "AUC" if name == "auc" else name
 
 
 def results_table(results: Mapping[str, Any], judged: str) -> str:
-    """Domains by models: accuracy of students with intervals, of the others without; counts of what was ``judged``."""
+    """Accuracy per domain and model, with intervals for students; last column: count of ``judged``."""
     shown = [model for model in results["models"] if model["name"] != "oracle-on-test"]
     rows = []
     for domain in results["domains"]:
@@ -73,44 +72,28 @@ def _accuracy(model: Mapping[str, Any], score: Mapping[str, Any] | None) -> str:
 
 
 def means_table(results: Mapping[str, Any], names: Collection[str]) -> str:
-    """Models by those of the metrics that are in ``names``, with intervals."""
+    """Mean metrics in ``names`` per model, with intervals."""
     metrics = [name for name in results["metrics"] if name in names]
-    rows = [
-        (
-            cell(model["name"]),
-            model["role"],
-            *(interval(model["mean"].get(metric, {}), percent=metric == "accuracy") for metric in metrics),
-            _scored(model, results),
-        )
-        for model in results["models"]
-    ]
+    rows, total = [], len(results["domains"])
+    for model in results["models"]:
+        means = (interval(model["mean"].get(metric, {}), percent=metric == "accuracy") for metric in metrics)
+        scored = len(model["domains"])
+        count = str(total) if scored == total else f"{scored} of {total}"
+        rows.append((cell(model["name"]), model["role"], *means, count))
     headers = ("model", "role", *(metric_name(name) + ", %" * (name == "accuracy") for name in metrics), "domains")
     return table(headers, rows, "ll" + "r" * (len(metrics) + 1))
 
 
 def metrics_table(own: Mapping[str, Any]) -> str:
-    """A model's domains with all that was measured there; empty where that is the same in all of them.
-
-    Args:
-        own: a row of the results.
-    """
+    """All metrics per domain of one model's results; empty if all domains have the same metrics and no notes."""
     measured = {domain: list(score["metrics"]) for domain, score in own["domains"].items()}
     if len({tuple(names) for names in measured.values()}) < 2 and not any(s["notes"] for s in own["domains"].values()):
         return ""
     rows = [
-        (
-            cell(domain),
-            figures_text(score["metrics"]),
-            "; ".join(map(cell, score["notes"])) or "-",
-        )
+        (cell(domain), figures_text(score["metrics"]), "; ".join(map(cell, score["notes"])) or "-")
         for domain, score in own["domains"].items()
     ]
     return table(("domain", "figures", "notes"), rows)
-
-
-def _scored(model: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    scored, total = len(model["domains"]), len(results["domains"])
-    return str(total) if scored == total else f"{scored} of {total}"
 
 
 def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
@@ -126,11 +109,11 @@ def teachers_table(teachers: Sequence[Taught], endpoint: str) -> str:
                 f"`{entry.commit[:12]}`" if entry.commit else "-",
                 cell(teacher.facts.shown),
                 "<br>".join(trust) or "nothing",
-                cell(entry.since) + (", no more" if entry.inherited else ""),
+                cell(entry.since) + (", inherited" if entry.inherited else ""),
             )
         )
     headers = ("teacher", "from", "commit", "license", "teaches, with trust", "since")
-    return table(headers, rows) if rows else "None: it learnt from the data alone."
+    return table(headers, rows) if rows else "None: it was trained on the data alone."
 
 
 def _trust(score: TrustScore | None) -> str:
@@ -145,13 +128,13 @@ def _source(source: str, endpoint: str) -> str:
 
 
 def link(repository: str, endpoint: str) -> str:
-    """To a repository on the Hub at ``endpoint``, where it is a name of one."""
+    """Link to a repository on the Hub at ``endpoint``; other text is escaped."""
     plain = re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
     return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
 
 
 def data_table(history: Sequence[Lineage], results: Mapping[str, Any]) -> str:
-    """Domains by versions (training samples drawn on) and images that the results rest on."""
+    """Training samples per domain and version, and evaluated images per domain."""
     domains = dict.fromkeys([*(d for lineage in history for d in lineage.data.samples), *results["domains"]])
     rows = []
     for domain in domains:
@@ -180,7 +163,7 @@ def increments_table(history: Sequence[Lineage]) -> str:
                 ", ".join(map(cell, added)) or "-",
                 _points(kept.mean, kept.low, kept.high),
                 "-" if worst is None else f"{cell(worst.domain)} {_points(worst.points, worst.low, worst.high)}",
-                _verdict(kept.guard) if kept.domains else "nothing to judge by",
+                _verdict(kept.guard) if kept.domains else "no labeled samples",
                 ", ".join(map(cell, kept.not_compared)) or "-",
             )
         )

@@ -1,4 +1,4 @@
-"""A student in its published form: laid out by its family's publisher, and compared with the version."""
+"""Publish a student with its family's publisher and compare the result with the version."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Wording:
     """Words of the card for a kind of student.
 
     Attributes:
-        task: what its figures measure; ``pipeline`` is the Hub's ``pipeline_tag`` for it.
-        compared: what was found equal.
-        taught, judged: a training sample; what figures are counted in.
+        task: name of the evaluated task; ``pipeline``: the Hub's ``pipeline_tag``.
+        compared: outputs that are compared.
+        taught, judged: name of a training sample; of evaluated items.
     """
 
     task: str
@@ -37,13 +37,13 @@ ANSWERS = Wording("answering", "image-text-to-text", "logits", "question-answer 
 
 @dataclass(frozen=True)
 class StudentForm:
-    """A published student whose lines give what the version gives.
+    """A published student whose stock code reproduces the version.
 
     Attributes:
-        published: what the publisher made.
+        published: result of the publisher.
         wording: words for its kind.
         checks: library -> differences from the version, or ``{"missing": why}``; see the record.
-        environment: versions of the libraries that the lines ran with.
+        environment: library versions of the check.
     """
 
     published: Published
@@ -72,14 +72,14 @@ def publish(
     *,
     merged: bool = False,
 ) -> StudentForm:
-    """Lay a saved student out in ``to`` as ``name`` will hold it, and run the lines of its card on that.
+    """Publish a saved student to ``to`` and run the code of its card on it.
 
-    Where the lines fail, the forms for all libraries but the main one are left out and the main one runs again.
+    If the code gives other outputs, only the form for the main library is kept and checked again.
 
     Args:
-        student_folder: what ``Student.save`` wrote; ``load`` gives the student itself, in eval mode on the CPU.
+        student_folder: written by ``Student.save``; ``load`` returns the student in eval mode on the CPU.
         name: a repository, or ``to`` itself for a folder that is loaded by its path.
-        merged: whole weights where the student has adapters.
+        merged: merge adapters into whole weights.
 
     Raises:
         KdkitError: the family has no publisher; as the publisher and :func:`compare_with_stock`.
@@ -90,14 +90,16 @@ def publish(
             f"students of the family '{spec.name}' cannot be published or exported",
             where=str(student_folder),
             why="its StudentSpec names no publisher",
-            fix="ask the author of its plugin for one: docs/reference/release.md",
+            fix="add a publisher to its plugin: docs/reference/release.md",
         )
     publisher: Any = resolve(spec.publisher)
     published: Published = publisher(student_folder, to, name, merged=merged, skip={})
     student = load()
     wording = ENCODES if isinstance(student, DualEncoder) else ANSWERS
     try:
-        reporter.say(_about(published, wording))
+        libraries, needs = " and ".join(published.lines), " and ".join(published.needs)
+        stock = f"{libraries} with {needs}" if needs else libraries
+        reporter.say(f"checking that stock {stock} computes the same {wording.compared}")
         compared = compare_with_stock(published, student, where=name, name=name, folder=to)
     except KdkitError as error:
         others = list(published.lines)[1:]
@@ -110,8 +112,3 @@ def publish(
         compared = compare_with_stock(published, student, where=name, name=name, folder=to)
     missing = {library: {"missing": why} for library, why in published.missing.items()}
     return StudentForm(published, wording, {**compared.checks, **missing}, compared.environment)
-
-
-def _about(published: Published, wording: Wording) -> str:
-    libraries, needs = " and ".join(published.lines), " and ".join(published.needs)
-    return f"checking that stock {libraries}{' with ' * bool(needs)}{needs} computes the same {wording.compared}"

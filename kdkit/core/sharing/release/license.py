@@ -1,4 +1,4 @@
-"""The license that a student may be published under: the strictest of its teachers' and data's. No legal advice."""
+"""Derive a student's license: the strictest of its teachers' and data's. No legal advice."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.licenses import ORDER, LicenseClass, LicenseFacts, Use, classify, normalize
 
 UNDETERMINED = "undetermined"
-"""The name where a license of a teacher is unknown; only for private repositories."""
+"""Name if a teacher's license is unknown; private repositories only."""
 DEFAULT = "apache-2.0"
-"""The license where no teacher requires another."""
+"""License if no teacher requires another."""
 _NON_COMMERCIAL = "cc-by-nc-4.0"
 
-# Permissive licenses by what they ask for; the most demanding one of the teachers' is the student's.
-_ASK_NOTHING = re.compile(r"cc0.*|unlicense|0bsd|mit-0|wtfpl|pddl")
-_ASK_CREDIT = re.compile(r"cc-by-\d.*|cc-by|odc-by")
+# Permissive licenses by their requirements; the student takes the most demanding one.
+_NO_NOTICE = re.compile(r"cc0.*|unlicense|0bsd|mit-0|wtfpl|pddl")
+_CREDIT = re.compile(r"cc-by-\d.*|cc-by|odc-by")
 
-# What may be passed on under another share-alike license, by its own words: later versions of CC BY-SA (3.0,
+# Share-alike licenses whose terms allow redistribution under another one: later versions of CC BY-SA (3.0,
 # section 4b), CC BY-SA 4.0 under GPL-3.0 (creativecommons.org/compatiblelicenses), LGPL under GPL (LGPL-3.0,
 # section 4; LGPL-2.1, section 3), GPL-3.0 with AGPL-3.0 (GPL-3.0, section 13), MPL-2.0 (section 1.12).
 _MAY_BECOME: Mapping[str, tuple[str, ...]] = {
@@ -38,14 +38,14 @@ _MAY_BECOME: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class StudentLicense:
-    """What the student is published under.
+    """License of a published student.
 
     Attributes:
-        name: normalized, e.g. ``cc-by-nc-4.0``; ``undetermined`` where it is unknown.
+        name: normalized, e.g. ``cc-by-nc-4.0``; ``undetermined`` if unknown.
         kind: its class.
-        because: ``teacher 'x' (cc-by-nc-4.0)``: the terms that decided; empty without any.
-        stated: a person chose it (at least as strict as what was derived).
-        warnings: what must be read before publishing.
+        because: the deciding terms, e.g. ``teacher 'x' (cc-by-nc-4.0)``.
+        stated: chosen by the owner (at least as strict as the derived one).
+        warnings: to show before publishing.
     """
 
     name: str
@@ -57,7 +57,7 @@ class StudentLicense:
 
 @dataclass(frozen=True)
 class _Term:
-    """One license that binds the student, and who brings it."""
+    """A license that binds the student, and its source."""
 
     who: str
     name: str
@@ -79,12 +79,12 @@ def derive_license(
     """The strictest wins: permissive < share-alike < non-commercial < no-derivatives.
 
     Args:
-        teachers: what is known about each that the student learnt from, also in earlier versions.
-        use: what the project declares; the student of a commercial one may not be non-commercial.
-        others: what else binds it, by what a message calls it: initial weights, a release that it was pulled from.
-        data: licenses of the training data, where they are stated.
-        stated: what a person wants; at least as strict as what is derived.
-        public: everybody will read it: then nothing may be unknown.
+        teachers: of all versions of the student.
+        use: of the project; a commercial one allows no non-commercial student.
+        others: display name -> license of initial weights, pulled releases and correctors.
+        data: stated licenses of the training data.
+        stated: license that the owner chose; at least as strict as the derived one.
+        public: forbids unknown licenses.
 
     Raises:
         KdkitError: exit code 4, naming the teacher: no derivatives allowed; unknown in public; share-alike that
@@ -94,7 +94,7 @@ def derive_license(
     terms += [_term_of(what, facts) for what, facts in (others or {}).items()]
     terms += [_Term(f"data under {name}", normalize(name), classify(name)) for name in dict.fromkeys(data)]
     _refuse(terms, use, public=public)
-    # Of teachers, the permission to distill has warned of that already (kdkit.core.project.licenses.allowed).
+    # kdkit.core.project.licenses.allowed has warned about teachers already.
     warnings = [f"{term}: its license is unknown" for term in terms[len(teachers) :] if term.kind == "unknown"]
     warnings += [f"{term}: your agreement must allow publishing" for term in terms if term.kind == "agreement"]
     derived = _strictest([term for term in terms if term.kind in ORDER])
@@ -114,7 +114,7 @@ def derive_license(
 
 
 def _term_of(who: str, facts: LicenseFacts) -> _Term:
-    """The binding license: the strictest of its names, or what the owner says about distillation."""
+    """The strictest of its names, or the owner's terms for distillation."""
     kind = facts.strictest
     if kind == "agreement":
         return _Term(who, str(facts.asserted), kind)
@@ -150,7 +150,7 @@ def _refuse(terms: Sequence[_Term], use: Use, *, public: bool) -> None:
 
 
 def _strictest(terms: Sequence[_Term]) -> StudentLicense:
-    """Of known terms, each of a class of ``ORDER``."""
+    """Strictest of terms whose class is in ``ORDER``."""
     if not terms:
         return StudentLicense(DEFAULT, "permissive", ())
     kind = max((term.kind for term in terms), key=ORDER.index)
@@ -159,26 +159,26 @@ def _strictest(terms: Sequence[_Term]) -> StudentLicense:
     if alike:
         name = _joint(alike)
         for term in terms:
-            # A share-alike license forbids further restrictions; a freer one may be passed on under it.
+            # A share-alike license forbids further restrictions; it may cover freer ones.
             if ORDER.index(term.kind) > ORDER.index(classify(name)):
                 raise _exclude(alike[0], term)
         return StudentLicense(name, classify(name), tuple(map(str, alike)))
     if kind == "non-commercial":
         names = sorted(term.name for term in binding)
         return StudentLicense(names[-1], kind, tuple(map(str, binding)))
-    name = max((term.name for term in binding), key=lambda name: (_asks(name), name))
+    name = max((term.name for term in binding), key=lambda name: (_demands(name), name))
     return StudentLicense(name, kind, tuple(str(term) for term in binding if term.name == name))
 
 
-def _asks(name: str) -> int:
-    """How much a permissive license asks for: nothing, its notice, notice and patents, credit in public."""
-    if _ASK_NOTHING.fullmatch(name):
+def _demands(name: str) -> int:
+    """Rank of a permissive license: no condition, notice, notice and patents, public credit."""
+    if _NO_NOTICE.fullmatch(name):
         return 0
-    return 3 if _ASK_CREDIT.fullmatch(name) else 2 if name.startswith("apache") else 1
+    return 3 if _CREDIT.fullmatch(name) else 2 if name.startswith("apache") else 1
 
 
 def _joint(terms: Sequence[_Term]) -> str:
-    """One share-alike license that all of ``terms`` may be passed on under."""
+    """A share-alike license compatible with all of ``terms``."""
     name, holder = terms[0].name, terms[0]
     for term in terms[1:]:
         common = [n for n in _reachable(name) if n in _reachable(term.name)]
@@ -189,7 +189,7 @@ def _joint(terms: Sequence[_Term]) -> str:
 
 
 def _reachable(name: str) -> tuple[str, ...]:
-    """The license itself, then those that it may become, nearest first."""
+    """The license, then compatible ones, nearest first."""
     found = [name]
     for known in found:
         found += [more for more in _MAY_BECOME.get(known, ()) if more not in found]
@@ -217,7 +217,7 @@ def _is_share_alike(name: str) -> bool:
 def _exclude(one: _Term, other: _Term) -> KdkitError:
     return _conflict(
         f"the licenses of {one.who} and {other.who} exclude each other",
-        f"{one} asks for its own license, and so nothing else may be asked for; {other} asks for more or for another",
+        f"{one} requires its own license and forbids further terms; {other} requires more or another license",
         "teach a student without one of them; if an owner permits it, 'license: LicenseRef-AGREEMENT' in registry.yaml",
     )
 

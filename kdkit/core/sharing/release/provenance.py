@@ -1,4 +1,4 @@
-"""Where a version comes from: teachers of its whole history, initial weights, releases; and their licenses."""
+"""Provenance of a version: teachers of its whole history, initial weights, releases; and their licenses."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Taught:
     """A teacher of the history.
 
     Attributes:
-        name: as in the lineage; of two teachers of one name the later has its first version behind it.
-        entry: what the latest lineage that it occurs in says about it; ``domains`` and ``trust`` of all of them.
+        name: as in the lineage; a second teacher of the same name gets its first version as suffix.
+        entry: its latest record; ``domains`` and ``trust`` are merged over all lineages.
         facts: about its license.
-        paper: where the catalogue knows one.
+        paper: from the catalogue, or empty.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Taught:
 
 
 def teachers_of(project: Project, history: Sequence[Lineage]) -> tuple[Taught, ...]:
-    """All teachers that a version learned from, in the order in which they came."""
+    """All teachers of a history, in order of appearance."""
     found: dict[tuple[str, str], TeacherRecord] = {}
     for lineage in history:
         for entry in lineage.teachers:
@@ -69,13 +69,13 @@ def _key(entry: TeacherRecord) -> tuple[str, str]:
 
 
 def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | None:
-    """What the student of the first version started from; None for random weights, and where it is unknown."""
+    """Initial weights of the first version; None if random or unknown."""
     student = history[0].student
     if student.start is not None:
         return student.start
     config = student.config
     init = config.get("init")
-    if not isinstance(init, str) or init == NOT_PUBLISHED:  # of a release, its license counts
+    if not isinstance(init, str) or init == NOT_PUBLISHED:  # the license of the release binds instead
         return None
     folder = Path(anchored(init, project.root)).absolute()
     lock = project.lock
@@ -87,16 +87,16 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
             return InitialWeights(_repository(facts.source), known)
     seen, gated = read_license(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
-    stated = str(config.get("base", ""))  # by a person, of a download
+    stated = str(config.get("base", ""))  # of a download
     repository = snapshot["repo"].replace("--", "/", 1) if snapshot else stated if _NAME.fullmatch(stated) else ""
     return InitialWeights(repository, LicenseFacts(seen=seen.name if seen else None, gated=gated))
 
 
 def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[str]:
-    """Warnings about licenses under which the project may distill.
+    """Check the teachers' licenses against the project's use; returns warnings.
 
     Raises:
-        KdkitError: exit code 4, where one forbids the project's use.
+        KdkitError: exit code 4 if one forbids it.
     """
     warnings = []
     for teacher in teachers:
@@ -116,13 +116,13 @@ def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[st
 
 
 def releases_of(history: Sequence[Lineage]) -> dict[str, LicenseFacts]:
-    """The releases that a version comes from, and their licenses."""
+    """Licenses of the releases in a history."""
     published = {lineage.version: lineage.published_under for lineage in history}
     return {f"release {version}": LicenseFacts(seen=name) for version, name in published.items() if name}
 
 
 def correctors_of(history: Sequence[Lineage]) -> dict[str, LicenseFacts]:
-    """Models whose rewritten answers a version was taught, and what is known of their licenses."""
+    """Licenses of the models that rewrote answers of the training data."""
     return {
         f"corrector '{correction.corrector}'": correction.license_facts
         for correction in (lineage.correction for lineage in history)
@@ -131,14 +131,14 @@ def correctors_of(history: Sequence[Lineage]) -> dict[str, LicenseFacts]:
 
 
 def with_facts(lineage: Lineage, teachers: Sequence[Taught]) -> Lineage:
-    """The lineage with all that is known about its teachers' licenses."""
+    """The lineage with the license facts of its teachers."""
     known = {_key(teacher.entry): teacher.facts for teacher in teachers}
     entries = tuple(replace(entry, license_facts=known[_key(entry)]) for entry in lineage.teachers)
     return replace(lineage, teachers=entries)
 
 
 def _facts(project: Project, entry: TeacherRecord, spec: TeacherSpec | None) -> LicenseFacts:
-    """What the registry says where it is still the same teacher; else what was written down, and the catalogue."""
+    """From the registry if it has the same teacher; else from the lineage and the catalogue."""
     name, source = _key(entry)
     locked = project.lock.teachers.get(name)
     if name in project.registry.teachers and locked and public_source(locked.source) == source:
@@ -151,7 +151,7 @@ def _facts(project: Project, entry: TeacherRecord, spec: TeacherSpec | None) -> 
 
 
 def _spec(project: Project, entry: TeacherRecord) -> TeacherSpec | None:
-    """The catalogue's entry about the same model."""
+    """The catalogue entry of the same model."""
     repository = _repository(entry.source)
     specs: list[Any] = [known.spec for known in project.catalogue.contents["teacher"]]
     same = [s for s in specs if s.name == entry.name and repository and _repository(s.source) == repository]
@@ -165,15 +165,15 @@ def _repository(source: str) -> str:
 
 
 @dataclass(frozen=True)
-class Ancestry:
-    """All that a version comes from, and what it may be published under.
+class Provenance:
+    """Origins of a version and the license that follows from them.
 
     Attributes:
         history: lineages, oldest first, its own last.
         teachers: of the whole history.
-        start: what its first weights were.
+        start: initial weights of the first version.
         license: the strictest.
-        warnings: what must be read before publishing.
+        warnings: to show before publishing.
     """
 
     history: tuple[Lineage, ...]
@@ -183,19 +183,8 @@ class Ancestry:
     warnings: tuple[str, ...]
 
 
-def _unknown_start() -> KdkitError:
-    return KdkitError(
-        "KD-REL-014",
-        "the license of the student's initial weights is unknown, so the student may not be allowed to be published",
-        where="license of the student",
-        why="their license is unknown",
-        fix="find out and state the student's: --license NAME; or push to a private repository",
-        code=ExitCode.DENIED,
-    )
-
-
-def ancestry_of(project: Project, version: Version, *, stated: str | None, public: bool) -> Ancestry:
-    """Find it out; see :func:`require_permissions` and :func:`derive_license` for what they raise."""
+def provenance_of(project: Project, version: Version, *, stated: str | None, public: bool) -> Provenance:
+    """Trace ``version``. Raises: as :func:`require_permissions` and :func:`derive_license`."""
     history = Versions(project).history(version)
     teachers, start = teachers_of(project, history), start_of(project, history)
     warnings = require_permissions(project, teachers)
@@ -204,7 +193,14 @@ def ancestry_of(project: Project, version: Version, *, stated: str | None, publi
     if unknown_start:
         warnings.append("the license of the student's initial weights is unknown")
         if public and stated is None:
-            raise _unknown_start()
+            raise KdkitError(
+                "KD-REL-014",
+                "the student may not be published: the license of its initial weights is unknown",
+                where="license of the student",
+                why="no license file or model card of the initial weights states one",
+                fix="find out and state the student's: --license NAME; or push to a private repository",
+                code=ExitCode.DENIED,
+            )
     elif start is not None:
         others["its initial weights"] = start.license_facts
     data = [name for lineage in history for name in lineage.data.licenses]
@@ -220,4 +216,4 @@ def ancestry_of(project: Project, version: Version, *, stated: str | None, publi
         others_unknown = license.because if license.name == UNDETERMINED else ()
         because = (*others_unknown, "its initial weights")
         license = replace(license, name=UNDETERMINED, kind="unknown", because=because)
-    return Ancestry(history, teachers, start, license, tuple(dict.fromkeys((*warnings, *license.warnings))))
+    return Provenance(history, teachers, start, license, tuple(dict.fromkeys((*warnings, *license.warnings))))

@@ -1,4 +1,4 @@
-"""What may leave the machine: lineages, registry and lock without paths; and a search for what slipped through."""
+"""Remove paths from lineages, registry and lock, and search published files for remaining ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _HUB_SOURCES = ("hf:", "package:")
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of plain data in which every string that is a path reads ``(not published)``.
+    """A copy of plain data with ``(not published)`` in place of paths.
 
-    A path is what starts with ``/``, ``./``, ``../``, ``~/`` or a drive letter; a student's config means files of the
-    project by such strings.
+    A path starts with ``/``, ``./``, ``../``, ``~/`` or a drive letter, as in a student's config.
     """
     if isinstance(value, Mapping):
         return {key: without_paths(item) for key, item in value.items()}
@@ -35,12 +34,11 @@ def without_paths(value: Any) -> Any:
 
 
 def public_source(source: str) -> str:
-    """``hf:`` and ``package:`` as they are; of ``local:`` only that it was one."""
+    """``hf:`` and ``package:`` sources unchanged; ``local:`` without its path."""
     return source if source.startswith(_HUB_SOURCES) else f"{source.partition(':')[0]}:{NOT_PUBLISHED}"
 
 
 def public_lineage(lineage: Lineage) -> Lineage:
-    """The lineage without paths."""
     public = Lineage.from_json(without_paths(lineage.to_json()))
     student = replace(public.student, config=_public_config(public.student.config))
     teachers = tuple(replace(teacher, source=public_source(teacher.source)) for teacher in public.teachers)
@@ -64,7 +62,7 @@ def public_registry(registry: Registry, *, recipe: str) -> dict[str, Any]:
 
 
 def _public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A student's config; ``folder`` and ``init`` are always paths, however they are written."""
+    """A student's config; ``folder`` and ``init`` are always paths."""
     public: dict[str, Any] = without_paths(config)
     if "init" in public:
         public["init"] = NOT_PUBLISHED
@@ -102,12 +100,12 @@ def public_lock(lock: Lock, teachers: Sequence[str]) -> Lock:
 
 
 def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[str, ...] = ()) -> None:
-    """Search every byte of ``folder`` for ``secrets`` (paths of the machine), as they are and as JSON writes them.
+    """Search ``folder`` for ``secrets`` (paths of the machine), plain and JSON-escaped.
 
-    Files whose names end in one of ``without`` are not searched.
+    Skips files with a suffix in ``without``.
 
     Raises:
-        KdkitError: one occurs; nothing may be published then.
+        KdkitError: a file contains one.
     """
     needles = {form.encode() for secret in secrets if len(secret) > 3 for form in (secret, json.dumps(secret)[1:-1])}
     overlap = max(map(len, needles), default=0)
@@ -125,7 +123,7 @@ def check_nothing_leaks(folder: Path, secrets: Sequence[str], *, without: tuple[
 
 
 def _blocks(path: Path, overlap: int) -> Iterator[bytes]:
-    """A file in pieces that overlap, so that nothing hides at a border."""
+    """Overlapping pieces of a file."""
     with path.open("rb") as handle:
         tail = b""
         while block := handle.read(_BLOCK):

@@ -1,4 +1,4 @@
-"""The registry of a pulled project: what the author chose, as a file that a person can go on with."""
+"""The registry of a pulled project: the author's choices as an editable file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdkit.core.sharing.release.redact import public_registry
 
 
 def unpublished(registry: Registry, lock: Lock) -> tuple[str, ...]:
-    """Teachers whose files only the author has: they came from a folder."""
+    """Teachers from a local folder, whose files only the author has."""
     return tuple(
         name
         for name, entry in registry.teachers.items()
@@ -31,24 +31,23 @@ def registry_text(
 ) -> str:
     """``registry.yaml`` of a project pulled from ``origin``, commented, without data.
 
-    A teacher that only the author has stands as a comment, unless it is one of ``with_features``: then it teaches what
-    its column holds.
+    An unpublished teacher is a comment, unless it is in ``with_features``: then it teaches from its column.
 
     Args:
         registry: of the release; paths in it are removed again.
-        recipe_file: whether the release brought its recipe as a file.
+        recipe_file: the release contains its recipe.
 
     Raises:
-        KdkitError: the text would mean something else than ``registry`` does; a recipe that did not come along.
+        KdkitError: the text does not parse to ``registry``; a recipe file that the release lacks.
     """
     recipe = f"./{below_kdkit(RECIPE)}" if recipe_file else registry.recipe
     if not recipe_file and is_path(recipe):
         raise KdkitError(
             "KD-REL-019",
-            "its recipe is a file that it does not hold",
+            "this release lacks its recipe file",
             where=origin.repository,
             why=recipe,
-            fix="ask its author to push it again",
+            fix="report it to the author, who must push it again",
         )
     data = public_registry(registry, recipe=recipe)
     held_by_author = unpublished(registry, lock)
@@ -86,7 +85,7 @@ def registry_text(
             "KD-REL-020",
             "the registry of this release cannot be written as a file",
             where=origin.repository,
-            fix="ask its author to push it again, or report it with the repository's name",
+            fix="report it to the author with the repository's name",
         )
     return text
 
@@ -94,7 +93,6 @@ def registry_text(
 def _part(key: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return render_entry(key, value, 0)
-    # A scalar, rendered as a field is.
     return [render_entry("part", {key: value}, 0)[1].strip()]
 
 
@@ -109,17 +107,14 @@ def _teachers(
     for name, fields in entries.items():
         about, entry = _known(lock.teachers.get(name)), render_entry(name, fields, 2)
         if name in hidden:
-            comment = _HIDDEN_ANSWERING if _answers(lock.teachers.get(name)) else _HIDDEN
+            facts = lock.teachers.get(name)
+            generates = facts is not None and (not facts.dims or TOKENS in facts.dims)
+            comment = _HIDDEN_ANSWERING if generates else _HIDDEN
             about, entry = [*comment, *about], [f"  # {line[2:]}" for line in entry]
         elif name in held_by_author:
             about = [*_HELD_BY_FEATURES, *about]
         lines += [*(f"  # {line}" for line in about), *entry]
     return lines if lines[1:] else ["teachers: {}"]
-
-
-def _answers(facts: LockedTeacher | None) -> bool:
-    """Whether it is a generating teacher, whose features hold tokens of texts and are never shared."""
-    return facts is not None and (not facts.dims or TOKENS in facts.dims)
 
 
 def _known(facts: LockedTeacher | None) -> list[str]:
@@ -134,33 +129,33 @@ def _known(facts: LockedTeacher | None) -> list[str]:
 
 _HEAD = """\
 # Pulled from {repository} at {commit}: version {version} of its student.
-# You own this file: kdkit adds and removes teachers below and leaves every other byte alone. Add your data and teachers
+# You own this file: kdkit only adds and removes teachers below, other bytes stay. Add your data and teachers
 # ("kdkit add-teacher NAME"), then: kdkit distill --incremental. Every key is explained in docs/reference/registry.md.
 """
-_WITH_USE = ("# What the student is for: research or commercial. The licenses of its teachers are judged by this.",)
-_WITH_STUDENT = ("# The student as it was made. An increment needs this entry unchanged.",)
+_WITH_USE = ("# Use of the student: research or commercial. kdkit checks the licenses of its teachers against it.",)
+_WITH_STUDENT = ("# The student. Keep this entry unchanged for increments.",)
 _WITH_TEACHERS = (
-    "# Those that it has learnt from. They are fetched when your data need them; remove what is to teach no more.",
+    "# Its teachers. kdkit fetches them when your data need them; remove those that should not teach any more.",
 )
 _HIDDEN = (
-    "Its files were a folder of the author's and are not published. If you have its features",
-    "('kdkit features pull ORG/DATASET'), take away '# ' before its lines: it then teaches what they hold.",
+    "The author did not publish its files. If you have its features ('kdkit features pull ORG/DATASET'),",
+    "remove '# ' before its lines: it then teaches from them.",
 )
 _HIDDEN_ANSWERING = (
-    "Its files were a folder of the author's and are not published; what it said of answers cannot be shared either.",
-    "If you have that folder, take away '# ' before its lines and name it.",
+    "The author did not publish its files; features of generated answers are never shared.",
+    "If you have its folder, remove '# ' before its lines and set 'from'.",
 )
-_HELD_BY_FEATURES = ("Its files are not published: it teaches what its features hold.",)
+_HELD_BY_FEATURES = ("Its files are not published: it teaches from its features.",)
 _DATA = (
-    "# Your images and texts (docs/howto/data.md); 'kdkit data check' looks at them. The author's are not published.",
+    "# Your images and texts (docs/howto/data.md); 'kdkit data check' checks them. The author's are not published.",
     "data:",
     "#  - source: folder",
     "#    path: images",
     "#    options: {domain: ct, split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}}",
 )
-_WITH_PROMPTS = ("# How classes become sentences; a domain may have templates of its own.",)
+_WITH_PROMPTS = ("# Prompt templates of classes, by default or per domain.",)
 _WITH_RECIPE = ("# How to distill: a name of 'kdkit recipes', or a YAML file.",)
 _WITH_GUARD = (
-    "# How many points of accuracy a domain may lose before a new version is refused.",
-    "# A domain of which you have no labeled samples cannot be judged.",
+    "# The guard refuses a new version if a domain loses more points of accuracy than this.",
+    "# It cannot check a domain without labeled samples.",
 )

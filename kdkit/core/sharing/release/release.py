@@ -1,4 +1,4 @@
-"""A release: everything that a repository of a student holds, proved before anything leaves."""
+"""Assemble and verify a release: the files of a student repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from kdkit.core.data.prompts import DEFAULT_TEMPLATES
 from kdkit.core.project.lineage import HUB, InitialWeights
 from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.recipe import load_recipe
-from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.release.card import write_card
 from kdkit.core.sharing.release.card_facts import CardFacts
@@ -38,8 +37,7 @@ from kdkit.core.sharing.release.layout import (
 )
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import (
-    Ancestry,
-    ancestry_of,
+    Provenance,
     with_facts,
 )
 from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
@@ -55,14 +53,14 @@ _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Release:
-    """What :func:`assemble_release` made.
+    """Result of :func:`assemble_release`.
 
     Attributes:
-        folder: complete; push it as it is.
+        folder: complete, ready to push.
         record: its ``kdkit.json``.
-        license: what the student is published under.
-        lines: library -> the lines of the card; they were run on this folder.
-        warnings: what a person must read before it is published.
+        license: of the student.
+        lines: library -> code of the card, verified on this folder.
+        warnings: to show before publishing.
     """
 
     folder: Path
@@ -91,39 +89,39 @@ def assemble_release(
 ) -> Release:
     """Make the release of ``version`` for the repository ``repo`` in the new or empty folder ``to``.
 
-    The same version, registry and reports give the same bytes: a push that was cut off goes on where it was.
+    The same version, registry and reports give the same bytes, so an interrupted push resumes.
 
     Args:
-        public: everybody will read it: nothing may be unknown about licenses.
-        merged: whole weights where the student has adapters.
-        license: what a person states; at least as strict as the teachers' licenses.
-        endpoint: address of the Hub where ``repo`` is, for the card's links.
+        public: forbids unknown licenses.
+        merged: merge adapters into whole weights.
+        license: stated by the owner; at least as strict as the teachers' licenses.
+        endpoint: of the Hub, for the card's links.
         reporter: receives progress.
 
     Raises:
-        KdkitError: a license stands in the way (exit 4); stock libraries give something else than the version, or a
-            file contains a path of this machine (exit 1); a family without a publisher; adapters whose base is in
-            no repository that is known.
+        KdkitError: a license forbids it (exit 4); stock libraries give other outputs than the version, or a file
+            contains a path of this machine (exit 1); a family without a publisher; adapters with an unknown base
+            repository.
     """
     check_repository(repo)
     reporter = reporter or Silent()
-    ancestry = ancestry_of(project, version, stated=license, public=public)
+    provenance = provenance_of(project, version, stated=license, public=public)
     results = results_of(project, version)
     warn_of_split(results, reporter)
     family = project.catalogue.spec(StudentSpec, version.lineage.student.family)
     load = partial(load_student, version, project.catalogue)
     form = publish(family, version.student_folder, load, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
-    _write_for_pull(project, version, [teacher.entry.name for teacher in ancestry.teachers], to)
-    record = _record(project, version, repo, ancestry, form)
+    _write_for_pull(project, version, [teacher.entry.name for teacher in provenance.teachers], to)
+    record = _record(project, version, repo, provenance, form)
     facts = CardFacts(
         record=record,
         form=form,
         notes=(*form.published.notes, *((templates_note(project.registry),) if form.wording is ENCODES else ())),
-        license=ancestry.license,
-        teachers=ancestry.teachers,
+        license=provenance.license,
+        teachers=provenance.teachers,
         results=results,
-        base=_base_model(record, ancestry.start),
+        base=_base_model(record, provenance.start),
         taught=len(version.known_samples()),
         endpoint=endpoint,
     )
@@ -131,21 +129,21 @@ def assemble_release(
     record = replace(record, files=describe_folder(to, without=RECORD))
     record.save(to)
     check_nothing_leaks(to, [*_places(project), str(to)])
-    return Release(to, record, ancestry.license, form.lines, ancestry.warnings)
+    return Release(to, record, provenance.license, form.lines, provenance.warnings)
 
 
-def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, form: StudentForm) -> Record:
-    """The record, without the files."""
-    lineages = [public_lineage(with_facts(lineage, ancestry.teachers)) for lineage in ancestry.history]
-    if ancestry.start is not None:
-        lineages[0] = replace(lineages[0], student=replace(lineages[0].student, start=ancestry.start))
-    if ancestry.license.name != UNDETERMINED:
-        lineages[-1] = replace(lineages[-1], published_under=ancestry.license.name)
+def _record(project: Project, version: Version, repo: str, provenance: Provenance, form: StudentForm) -> Record:
+    """The record without ``files``."""
+    lineages = [public_lineage(with_facts(lineage, provenance.teachers)) for lineage in provenance.history]
+    if provenance.start is not None:
+        lineages[0] = replace(lineages[0], student=replace(lineages[0].student, start=provenance.start))
+    if provenance.license.name != UNDETERMINED:
+        lineages[-1] = replace(lineages[-1], published_under=provenance.license.name)
     return Record(
         kdkit=kdkit.__version__,
         version=version.name,
         repository=repo,
-        license=ancestry.license.name,
+        license=provenance.license.name,
         student=form.published.names,
         history=tuple(lineages),
         checks=form.checks,
@@ -156,7 +154,7 @@ def _record(project: Project, version: Version, repo: str, ancestry: Ancestry, f
 
 
 def templates_note(registry: Registry) -> str:
-    """The prompt templates behind zero-shot figures, which reproduce them."""
+    """The prompt templates of the zero-shot figures."""
     own = [name for name, templates in registry.prompts.items() if name != "default" and templates]
     others = f"; of its own for {', '.join(map(cell, own))} ([{REGISTRY}]({REGISTRY}))" if own else ""
     usual = ", ".join(f'"{cell(template)}"' for template in registry.prompts.get("default") or DEFAULT_TEMPLATES)
@@ -175,7 +173,7 @@ def check_repository(repo: str) -> None:
 
 
 def _base_model(record: Record, start: InitialWeights | None) -> str:
-    """The Hub's ``base_model``: what adapters belong to; the release that was pulled; the initial checkpoint."""
+    """The Hub's ``base_model``: base of adapters, pulled release or initial checkpoint."""
     if record.base is not None:
         return record.base.repository
     if record.origin is not None:
@@ -184,7 +182,7 @@ def _base_model(record: Record, start: InitialWeights | None) -> str:
 
 
 def _write_for_pull(project: Project, version: Version, teachers: list[str], to: Path) -> None:
-    """The folder ``kdkit/``: what somebody else needs to teach this student more."""
+    """Write ``kdkit/``: the files that ``kdkit pull`` needs to continue training."""
     (to / KDKIT).mkdir()
     for name in (TASK, SAMPLES):
         shutil.copyfile(version.file(Path(name).name), to / name)
@@ -195,24 +193,20 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
         )
     data = public_registry(project.registry, recipe=named or f"./{Path(RECIPE).name}")
     lock = project.lock
-    known = {**_held_by_others(lock), **data["teachers"]}
+    known: dict[str, Any] = {}
+    for name, facts in lock.teachers.items():
+        if facts.held_by_author:  # only an earlier author has its files
+            known[name] = {"from": facts.source, "loader": facts.loader}
+            known[name] |= {"options": facts.options} if facts.options else {}
+    known |= data["teachers"]
     data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
-    about = f"The registry of {version.name} as it was published: without data and without paths."
+    about = f"The registry of {version.name} as published: without data and paths."
     (to / REGISTRY).write_text(_yaml(data, about), encoding="utf-8")
     public_lock(lock, list(data["teachers"])).save(to / LOCK)
 
 
-def _held_by_others(lock: Lock) -> dict[str, dict[str, Any]]:
-    """Teachers that only an earlier author has: comments in the registry of a pulled project, facts in its lock."""
-    held = {name: facts for name, facts in lock.teachers.items() if facts.held_by_author}
-    return {
-        name: {"from": facts.source, "loader": facts.loader, **({"options": facts.options} if facts.options else {})}
-        for name, facts in held.items()
-    }
-
-
 def _named_recipe(project: Project, version: Version) -> str | None:
-    """The recipe's name in the catalogue, where that gives exactly what the version was made by."""
+    """The recipe's name if the catalogue has exactly the version's recipe."""
     registry, made_by = project.registry, version.lineage.recipe
     if made_by.name not in project.catalogue.names("recipe"):
         return None
@@ -222,14 +216,13 @@ def _named_recipe(project: Project, version: Version) -> str | None:
 
 
 def _places(project: Project) -> list[str]:
-    """Paths of this machine that no file may name."""
+    """Paths of this machine, which no file may contain."""
     roots = {project.root, project.root.absolute(), project.root.resolve(), Path.home()}
     named = [*(entry.path for entry in project.registry.data), *_strings(project.registry.student.config)]
     return sorted({*map(str, roots), *(name for name in named if Path(name).is_absolute())})
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All that a student's config says."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
