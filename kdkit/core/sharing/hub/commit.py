@@ -1,4 +1,4 @@
-"""One commit, made once, also when its answer is lost; then a look at what the Hub really holds."""
+"""Make one commit exactly once, even if the response is lost; then verify the content on the Hub."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def commit_once(
 ) -> Made:
     """Commit additions and deletions on top of ``parent``, or not at all.
 
-    When an answer is lost, the commit may have been made: the branch (or the new pull requests) is looked at before
-    trying again, so there are never two.
+    A lost response may mean that the commit was made, so the branch (or the new pull requests) is checked before each
+    retry.
 
     Raises:
-        KdkitError: somebody else was faster; the client's own errors otherwise.
+        KdkitError: somebody else pushed first; the client's own errors otherwise.
     """
     from huggingface_hub import CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
@@ -75,7 +75,7 @@ def commit_once(
 
 
 def _already_made(hub: Hub, plan: UploadPlan, parent: str, known: Mapping[str, str], pull_request: bool) -> Made | None:
-    """The commit, if the Hub made it although its answer was lost. Raises: KdkitError when somebody else pushed."""
+    """The commit, if the Hub made it and the response was lost. Raises: KdkitError when somebody else pushed."""
     now = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if now is None:
         return None
@@ -97,7 +97,7 @@ def _pull_requests(hub: Hub, plan: UploadPlan) -> dict[str, str]:
 
 
 def differences(plan: UploadPlan, remote: Mapping[str, RemoteFile]) -> list[str]:
-    """Paths at which a commit is not what was planned."""
+    """Paths at which a commit differs from the plan."""
     wrong = [file.path for file in plan.files if file.path not in remote or not file.equals(remote[file.path])]
     return sorted([*wrong, *(path for path in plan.deletes if path in remote)])
 

@@ -1,4 +1,4 @@
-"""Somebody else was faster: who, and what they changed."""
+"""The error for a concurrent push: its authors and changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.connection import Hub
 from kdkit.core.base.hub.retry import with_retries
-from kdkit.core.sharing.hub.plan import UploadPlan
+from kdkit.core.sharing.hub.plan import UploadPlan, first_few
 from kdkit.core.sharing.hub.remote import RemoteFile, Repository, list_files
 
 _SHOWN = 5
@@ -17,10 +17,8 @@ def conflict_error(hub: Hub, plan: UploadPlan, now: Repository, since: str | Non
     """The error for a branch that has moved since the plan, or a repository that somebody made.
 
     Args:
-        hub: the Hub in use.
-        plan: what could not be carried out.
-        now: the branch as it is.
-        since: the commit that was expected; None: there was to be no repository.
+        now: current state of the branch.
+        since: the expected commit; None if no repository was expected.
     """
     if since is None:
         what = "somebody else has made this repository since the push was planned; nothing was committed"
@@ -50,16 +48,10 @@ def _who(hub: Hub, plan: UploadPlan, now: Repository, since: str | None) -> str:
 
 
 def _changes(before: Mapping[str, RemoteFile], after: Mapping[str, RemoteFile]) -> str:
-    same = [path for path in before.keys() & after.keys() if before[path].git_sha1 == after[path].git_sha1]
     parts = {
         "added": after.keys() - before.keys(),
-        "changed": before.keys() & after.keys() - set(same),
+        "changed": {path for path in before.keys() & after.keys() if before[path].git_sha1 != after[path].git_sha1},
         "removed": before.keys() - after.keys(),
     }
-    changes = [f"{verb} {_some(sorted(paths))}" for verb, paths in parts.items() if paths]
+    changes = [f"{verb} {first_few(sorted(paths))}" for verb, paths in parts.items() if paths]
     return "; ".join(changes) or "changed no file"
-
-
-def _some(paths: list[str]) -> str:
-    more = len(paths) - _SHOWN
-    return ", ".join(paths[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

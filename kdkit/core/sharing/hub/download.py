@@ -1,4 +1,4 @@
-"""Fetch a repository into a folder, and verify every file against what the Hub says it is."""
+"""Fetch a repository into a folder and verify every file against the Hub's hashes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -16,22 +17,22 @@ from kdkit.core.base.hub.retry import with_retries
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.registry.lock import safe_relative
 from kdkit.core.sharing.hub.client import quiet_client
-from kdkit.core.sharing.hub.plan import Hashes, hash_file
+from kdkit.core.sharing.hub.plan import hash_file
 from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
 
 Select = Callable[[Iterable[str]], Iterable[str]]
 _RESERVED = (".cache", ".git")
-"""Folders in which the client keeps its notes, and git its own."""
+"""Folders of the client and of git."""
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What arrived.
+    """A verified download.
 
     Attributes:
         folder: holds the files and nothing else.
         commit: 40 hex digits.
-        files: path -> sha256 of the content on disk; each was compared with what the Hub says.
+        files: path -> sha256 of the content on disk.
     """
 
     folder: Path
@@ -49,8 +50,8 @@ def download(
     select: Select | None = None,
     reporter: Reporter | None = None,
 ) -> Downloaded:
-    """Fetch a repository at one commit. ``into`` appears whole and verified, or not at all; run again, it keeps the
-    files that were complete.
+    """Fetch a repository at one commit. ``into`` appears whole and verified, or not at all; complete files of an
+    interrupted run are reused.
 
     Args:
         hub: see :func:`connect`; public repositories need no token.
@@ -62,8 +63,8 @@ def download(
         reporter: receives progress.
 
     Raises:
-        KdkitError: no such repository or revision, no network (exit 3); gated, private (exit 4); a path that leads
-            outside, content that is not what the Hub says (exit 1).
+        KdkitError: no such repository or revision, no network (exit 3); gated, private (exit 4); a path outside the
+            folder, content with another hash (exit 1).
     """
     report, where = reporter or Silent(), f"{repo}@{revision}"
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -89,22 +90,22 @@ def download(
 def _fetch_all(
     hub: Hub, there: Repository, wanted: Mapping[str, RemoteFile], draft: Path, report: Reporter
 ) -> dict[str, str]:
-    """Bring each file into ``draft``; path -> sha256."""
+    """Fetch each file into ``draft``; returns path -> sha256."""
     done, total, files = 0, sum(file.size for file in wanted.values()), {}
     for path, file in wanted.items():
         report.progress("fetching", done, total + 1, path)
         hashes = hash_file(draft / path) if (draft / path).is_file() else None
         for again in (False, True):
-            if hashes is None or not _as_said(hashes, file):
+            if hashes is None or not file.has(hashes):
                 _fetch(hub, there, path, draft, again=again)
                 hashes = hash_file(draft / path)
-        if hashes is None or not _as_said(hashes, file):
+        if hashes is None or not file.has(hashes):
             (draft / path).unlink(missing_ok=True)
             raise KdkitError(
                 "KD-HUB-007",
-                f"'{path}' is not what the Hub says it is; nothing was written",
+                f"'{path}' differs from the Hub's listing; nothing was written",
                 where=f"{there.name}@{there.commit[:12]}",
-                why=f"its content was changed on the way, or on the Hub: sha256 {hashes.sha256 if hashes else 'none'}",
+                why=f"its content was changed in transit or on the Hub: sha256 {hashes.sha256 if hashes else 'none'}",
                 fix=f"look at {hub.url(there.name, there.kind, there.commit)}; try another network or endpoint",
                 code=ExitCode.FOUND,
             )
@@ -115,26 +116,9 @@ def _fetch_all(
 
 
 def _fetch(hub: Hub, there: Repository, path: str, draft: Path, *, again: bool) -> None:
-    """Bring one file, once more from its start if it was wrong.
-
-    When a connection breaks off the client asks for the rest; what a process that died had of a file is lost.
-    """
-
-    def fetch() -> None:
-        hub.api.hf_hub_download(
-            there.name,
-            path,
-            repo_type=there.kind,
-            revision=there.commit,
-            local_dir=draft,
-            force_download=again,
-        )
-
-    with_retries(fetch)
-
-
-def _as_said(found: Hashes, file: RemoteFile) -> bool:
-    return found.sha256 == file.sha256 if file.sha256 else found.git_sha1 == file.git_sha1
+    """Fetch one file; ``again``: from its start. The client resumes after connection errors, not after its death."""
+    target: dict[str, Any] = {"repo_type": there.kind, "revision": there.commit, "local_dir": draft}
+    with_retries(lambda: hub.api.hf_hub_download(there.name, path, force_download=again, **target))
 
 
 def _check_path(path: str, where: str) -> None:
@@ -146,16 +130,16 @@ def _check_path(path: str, where: str) -> None:
     if not inside:
         raise KdkitError(
             "KD-HUB-008",
-            f"it holds a file named '{path}'; a Hub that sends this is not to be trusted",
+            f"the Hub lists the unsafe path '{path}'; do not trust this Hub",
             where=where,
-            why="it leads outside the folder, or into what belongs to other programs",
+            why="it leads outside the folder, or into a folder of another program",
             code=ExitCode.FOUND,
             fix="fetch from another endpoint, and report it to the owner of this one",
         )
 
 
 def _not_found(hub: Hub, repo: str, kind: Kind, revision: str) -> KdkitError:
-    """The error for a repository that is not there; perhaps one of the other kind is."""
+    """The error for a missing repository; mentions one of the other kind."""
     other: Kind = "dataset" if kind == "model" else "model"
     if find_repository(hub, repo, other, "main") is not None:
         return KdkitError(
@@ -176,7 +160,7 @@ def _not_found(hub: Hub, repo: str, kind: Kind, revision: str) -> KdkitError:
 
 
 def _leave_only(folder: Path, wanted: Iterable[str]) -> None:
-    """Delete the client's notes, and what an earlier, interrupted run fetched that is not wanted any more."""
+    """Delete the client's cache, and unwanted files of an interrupted run."""
     kept = {folder / path for path in wanted}
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     for path in sorted(folder.rglob("*"), reverse=True):

@@ -1,4 +1,4 @@
-"""Whether a push may be made at all: everything that can be known before the first byte is sent."""
+"""Checks before a push sends the first byte: arguments, token, visibility, tag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdkit.core.sharing.hub.remote import Repository, find_repository
 
 
 def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: str, tag: str | None) -> None:
-    """What needs no network. Raises: KdkitError."""
+    """Checks without network. Raises: KdkitError."""
     if plan.endpoint != hub.endpoint:
         raise KdkitError("KD-HUB-027", f"this plan is for {plan.endpoint}", where=hub.endpoint, fix="plan again")
     if not message.strip():
@@ -29,7 +29,7 @@ def check_arguments(hub: Hub, plan: UploadPlan, *, pull_request: bool, message: 
             "KD-HUB-030",
             "a pull request is opened against the main branch of a repository that exists",
             where=f"{plan.repo}@{plan.revision}",
-            fix="to go on with one that is open, push to its revision, refs/pr/N, without asking for a new one",
+            fix="to continue an open one, push to its revision, refs/pr/N, without pull_request",
         )
     if tag and (pull_request or plan.revision.startswith("refs/pr/")):
         raise KdkitError(
@@ -66,12 +66,14 @@ def check_access(hub: Hub, plan: UploadPlan, *, private: bool, pull_request: boo
     if there.commit != plan.parent:
         raise conflict_error(hub, plan, there, plan.parent)
     if tag:
-        _tag_is_free(hub, plan, tag)
+        commit = tags_of(hub, plan).get(tag)
+        if commit is not None and not (plan.empty and commit == plan.parent):
+            raise tag_is_taken(hub, plan, tag, commit, done="nothing was pushed")
     return False
 
 
 def check_token(hub: Hub, repo: str, kind: Kind, there: Repository | None, *, pull_request: bool) -> None:
-    """Whether the token may push to ``repo``, which is ``there``, or make it where there is none.
+    """Check that the token may push to ``repo``, or create it if ``there`` is None.
 
     Raises:
         KdkitError: no token, one that may only read, another's repository or namespace (exit 4).
@@ -116,10 +118,10 @@ def _may_create(hub: Hub, repo: str) -> None:
         names = ", ".join((account.name, *account.organizations))
         raise KdkitError(
             "KD-HUB-035",
-            f"'{account.name}' may not make repositories of '{namespace}'",
+            f"'{account.name}' may not create repositories of '{namespace}'",
             where=repo,
             why=f"a token of '{account.name}' can write to: {names}",
-            fix=f"push to one of them, or ask '{namespace}' to let you in",
+            fix=f"push to one of them, or become a member of '{namespace}'",
             code=ExitCode.DENIED,
         )
 
@@ -132,7 +134,7 @@ def require_visibility(hub: Hub, plan: UploadPlan, there: Repository, private: b
     if private:
         raise KdkitError(
             "KD-HUB-036",
-            "this is a private push, and the repository is public: everybody would see it",
+            "this is a private push, and the repository is public",
             where=plan.repo,
             fix=f"push to another name, make {page} private in its settings, or push publicly",
             code=ExitCode.DENIED,
@@ -145,9 +147,3 @@ def require_visibility(hub: Hub, plan: UploadPlan, there: Repository, private: b
         fix=f"push privately, or make {page} public in its settings first",
         code=ExitCode.DENIED,
     )
-
-
-def _tag_is_free(hub: Hub, plan: UploadPlan, tag: str) -> None:
-    commit = tags_of(hub, plan).get(tag)
-    if commit is not None and not (plan.empty and commit == plan.parent):
-        raise tag_is_taken(hub, plan, tag, commit, done="nothing was pushed")

@@ -1,10 +1,10 @@
-"""What a push would change: a comparison of a folder with a repository, by hash, without writing anything."""
+"""Plan a push: compare a folder with a repository by hash, without writing anything."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.connection import Hub, Kind
 from kdkit.core.base.hub.errors import hub_errors
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
+from kdkit.core.sharing.hub.remote import RemoteFile, find_repository, list_files
 
 __all__ = ["Kind", "LocalFile", "UploadPlan", "plan_upload"]
 
@@ -42,12 +42,12 @@ def hash_file(path: Path) -> Hashes:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file as it was when the plan was made.
+    """A file at planning time.
 
     Attributes:
         path: relative to the folder, POSIX.
         size: bytes.
-        sha256, git_sha1: of its content; the latter is what git (and the Hub) calls it.
+        sha256, git_sha1: of its content; the latter is its blob id in git and on the Hub.
         stamp: inode, size and time of the last change, to detect later changes.
     """
 
@@ -59,7 +59,7 @@ class LocalFile:
 
     def equals(self, remote: RemoteFile) -> bool:
         """Whether the repository holds the same content."""
-        return self.sha256 == remote.sha256 if remote.sha256 else self.git_sha1 == remote.git_sha1
+        return remote.has(self)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class UploadPlan:
         repo, kind, revision: where to.
         folder: what is pushed; the repository will hold exactly this (and ``.gitattributes``).
         parent: the commit that was compared with; None: there is no such repository yet.
-        visibility: of the repository as it is; None: there is none.
+        visibility: of the existing repository, or None.
         adds, updates: files to send.
         unchanged: files that are there already.
         deletes: paths that are in the repository and not in the folder.
@@ -101,7 +101,7 @@ class UploadPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of the files to send; less will travel where the Hub knows the content already."""
+        """Bytes of the files to send; the Hub skips content that it already has."""
         return sum(file.size for file in self.to_send)
 
     @property
@@ -140,7 +140,10 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
         KdkitError: the folder is empty or holds a link; a bad name; a revision that does not exist; the Hub refuses
             or cannot be reached.
     """
-    local = {file.path: file for file in _local_files(folder)}
+    local = {}
+    for name in sorted(_walk(folder)):
+        stamp, hashes = stamp_of(folder / name), hash_file(folder / name)
+        local[name] = LocalFile(name, stamp[1], hashes.sha256, hashes.git_sha1, stamp)
     if not local:
         raise KdkitError(
             "KD-HUB-038",
@@ -160,7 +163,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
         revision=revision,
         folder=folder,
         parent=there.commit if there else None,
-        visibility=_visibility(there),
+        visibility=None if there is None else "private" if there.private else "public",
         adds=tuple(file for path, file in local.items() if path not in remote),
         updates=tuple(file for path, file in local.items() if path in remote and path not in same),
         unchanged=tuple(file for path, file in local.items() if path in same),
@@ -169,7 +172,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
 
 
 def check_unchanged(plan: UploadPlan) -> None:
-    """Raises: KdkitError (exit 1) when a file is not what it was when the plan was made, or one came or went."""
+    """Raises: KdkitError (exit 1) when a file changed, appeared or disappeared since the plan."""
     now = {path: stamp_of(plan.folder / path) for path in _walk(plan.folder)}
     then = {file.path: file.stamp for file in plan.files}
     changed = sorted(path for path in now.keys() | then.keys() if now.get(path) != then.get(path))
@@ -178,36 +181,27 @@ def check_unchanged(plan: UploadPlan) -> None:
 
 
 def changed_locally(plan: UploadPlan, paths: list[str]) -> KdkitError:
-    """The error for files that somebody changed between plan and commit."""
-    shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    """The error for files that changed between plan and commit."""
     return KdkitError(
         "KD-HUB-039",
         "local files have changed since the push was planned; nothing was committed",
         where=str(plan.folder),
-        why=shown,
+        why=first_few(paths),
         fix="run the push again",
         code=ExitCode.FOUND,
     )
 
 
+def first_few(paths: Sequence[str], limit: int = 5) -> str:
+    """``a, b and 3 more``."""
+    more = len(paths) - limit
+    return ", ".join(paths[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
 def stamp_of(path: Path) -> tuple[int, int, int]:
-    """What changes when somebody writes to a file."""
+    """Inode, size and modification time: they change when a file is written."""
     facts = path.stat()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
-
-
-def _visibility(there: Repository | None) -> Literal["private", "public"] | None:
-    if there is None:
-        return None
-    return "private" if there.private else "public"
-
-
-def _local_files(folder: Path) -> Iterator[LocalFile]:
-    for name in sorted(_walk(folder)):
-        path = folder / name
-        stamp = stamp_of(path)
-        hashes = hash_file(path)
-        yield LocalFile(name, stamp[1], hashes.sha256, hashes.git_sha1, stamp)
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from kdkit.core.base.hub.connection import Hub, Kind
 from kdkit.core.base.hub.retry import with_retries
@@ -18,6 +19,15 @@ class Repository:
     private: bool
 
 
+class Content(Protocol):
+    """Hex digests of a content."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def git_sha1(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file as the Hub lists it. ``sha256`` is known for large files, ``git_sha1`` is that of small files' content."""
@@ -26,6 +36,10 @@ class RemoteFile:
     size: int
     sha256: str | None
     git_sha1: str
+
+    def has(self, content: Content) -> bool:
+        """Whether it has the same content."""
+        return content.sha256 == self.sha256 if self.sha256 else content.git_sha1 == self.git_sha1
 
 
 def find_repository(hub: Hub, repo: str, kind: Kind, revision: str) -> Repository | None:

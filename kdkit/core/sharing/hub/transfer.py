@@ -1,4 +1,4 @@
-"""Send contents ahead of the commit: nothing of it can be seen, and what has arrived is not sent again.
+"""Send contents ahead of the commit, invisibly; a repeated push skips content that has arrived.
 
 Xet storage knows chunks of files, but a client that is killed loses what it has not *registered*: up to a whole file.
 So large files are sent in slices first, each registered by itself; the pass over the whole file then finds its chunks
@@ -29,12 +29,12 @@ SLICE, MOST_SLICES, LARGEST_SLICE = 4 << 20, 50, 64 << 20
 
 
 def send(hub: Hub, plan: UploadPlan, report: Reporter, *, pull_request: bool) -> list[CommitOperationAdd]:
-    """Bring all contents to the Hub's storage.
+    """Send all contents to the Hub's storage.
 
     Returns: the additions to commit.
 
     Raises:
-        KdkitError: a file is not what it was when the plan was made; the client's own errors otherwise.
+        KdkitError: a file changed since the plan; the client's own errors otherwise.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -60,7 +60,7 @@ def send(hub: Hub, plan: UploadPlan, report: Reporter, *, pull_request: bool) ->
                 done += file.size
                 report.progress("sending", done, total, file.path)
     except Exception:
-        check_unchanged(plan)  # a file that somebody overwrites fails in many ways; this says what it is
+        check_unchanged(plan)  # an overwritten file fails in many ways; this names it
         raise
     report.progress("sending", total, total)
     return operations
@@ -103,7 +103,7 @@ def _read(plan: UploadPlan, file: LocalFile) -> bytes:
 
 @contextmanager
 def _storage(hub: Hub, plan: UploadPlan, report: Reporter, pull_request: bool) -> Iterator[bool]:
-    """Whether contents go to Xet storage. Where the client would use it and the Hub has none, LFS is used."""
+    """Yields whether contents go to Xet storage; falls back to LFS if the Hub has none."""
     from huggingface_hub import constants
 
     wanted = bool(find_spec("hf_xet")) and not constants.HF_HUB_DISABLE_XET and bool(plan.to_send)
@@ -122,7 +122,7 @@ def _storage(hub: Hub, plan: UploadPlan, report: Reporter, pull_request: bool) -
 
 
 def _has_xet(hub: Hub, plan: UploadPlan, pull_request: bool) -> bool:
-    """Request the token of the storage, as the client will; a mirror has no such endpoint."""
+    """Request the storage token as the client does; mirrors lack this endpoint."""
     revision = "None?create_pr=1" if pull_request else quote(plan.revision, safe="")
     path = f"/api/{plan.kind}s/{plan.repo}/xet-write-token/{revision}"
     response = request(hub, "GET", path, accept=(404,))

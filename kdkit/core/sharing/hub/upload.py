@@ -21,16 +21,16 @@ from kdkit.core.sharing.hub.transfer import send
 
 CARD = "README.md"
 _SHOWN = 160
-"""Characters of one message: the Hub lists all licenses that it knows."""
+"""Characters of one message: the Hub lists all known licenses."""
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A push that is done, and checked.
+    """A verified push.
 
     Attributes:
-        url: the repository's page; of the pull request where one was opened.
-        commit: 40 hex digits; the parent's where nothing had to change.
+        url: page of the repository or pull request.
+        commit: 40 hex digits; the parent's if nothing changed.
         changed: whether a commit was made.
         created: whether the repository is new.
         pull_request: ``refs/pr/N`` or empty.
@@ -55,12 +55,12 @@ def upload(
     tag: str | None = None,
     reporter: Reporter | None = None,
 ) -> Uploaded:
-    """Carry out ``plan`` in one commit; until then nothing of it can be seen, and run again it goes on where it ended.
+    """Execute ``plan`` in one commit. An interrupted upload leaves nothing visible and resumes when run again.
 
     Args:
         hub: with a token that may write.
         plan: of :func:`plan_upload`, for the same endpoint.
-        private: what the repository is to be; one that exists must be so already.
+        private: visibility of the repository; an existing one must match.
         pull_request: open a pull request instead of committing to the branch.
         message: of the commit, one line; more lines become its description.
         tag: names the commit afterwards.
@@ -68,14 +68,15 @@ def upload(
 
     Raises:
         KdkitError: no token or permission, wrong visibility, no room (exit 4); the tag names another commit, local
-            files changed, a card that the Hub refuses, somebody else pushed since the plan (exit 1, saying what they
-            changed); the Hub cannot be reached, or is in trouble (exit 3).
+            files changed, the Hub refuses the card, somebody else pushed since the plan (exit 1); the Hub cannot be
+            reached, or fails (exit 3).
     """
     report = reporter or Silent()
     check_arguments(hub, plan, pull_request=pull_request, message=message, tag=tag)
     hub.require_token()
     check_unchanged(plan)
-    with quiet_client(report), hub_errors(f"{plan.repo}@{plan.revision}", hub, page=hub.url(plan.repo, plan.kind)):
+    page = hub.url(plan.repo, plan.kind)
+    with quiet_client(report), hub_errors(f"{plan.repo}@{plan.revision}", hub, page=page):
         create = check_access(hub, plan, private=private, pull_request=pull_request, tag=tag)
         _check_card(hub, plan)
         parent = _create(hub, plan, private) if create else plan.parent or ""
@@ -88,7 +89,7 @@ def upload(
         if tag:
             _put_tag(hub, plan, made, tag)
     return Uploaded(
-        url=_page(hub, plan, made),
+        url=f"{page}/discussions/{made.pull_request.rpartition('/')[2]}" if made.pull_request else page,
         commit=made.commit,
         changed=create or not plan.empty,
         created=create,
@@ -98,13 +99,13 @@ def upload(
 
 
 def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
-    """Make the repository; its first commit. Raises: KdkitError when somebody else made it and pushed already."""
+    """Create the repository; returns its first commit. Raises: KdkitError when somebody else has pushed to it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         with_retries(lambda: hub.api.create_repo(plan.repo, repo_type=plan.kind, private=private))
     except HfHubHTTPError as error:
-        if error.response.status_code != 409:  # it exists: made by us, and the answer was lost, or just now by others
+        if error.response.status_code != 409:  # it exists: created by a request with a lost response, or by others
             raise
     there = find_repository(hub, plan.repo, plan.kind, plan.revision)
     if there is None:
@@ -123,7 +124,7 @@ def _create(hub: Hub, plan: UploadPlan, private: bool) -> str:
 
 @contextmanager
 def _left_behind(hub: Hub, plan: UploadPlan, private: bool, create: bool) -> Iterator[None]:
-    """Say that a new repository stays when the push fails: what was sent lies there, waiting for the next run."""
+    """Mention in errors that a new repository stays; the next run reuses the contents sent to it."""
     page = hub.url(plan.repo, plan.kind)
     try:
         with hub_errors(f"{plan.repo}@{plan.revision}", hub, page=page):
@@ -144,13 +145,8 @@ def _put_tag(hub: Hub, plan: UploadPlan, made: Made, tag: str) -> None:
         raise tag_is_taken(hub, plan, tag, names, done=f"the commit {made.commit[:12]} was pushed without it")
 
 
-def _page(hub: Hub, plan: UploadPlan, made: Made) -> str:
-    page = hub.url(plan.repo, plan.kind)
-    return f"{page}/discussions/{made.pull_request.rpartition('/')[2]}" if made.pull_request else page
-
-
 def _check_card(hub: Hub, plan: UploadPlan) -> None:
-    """Raises: KdkitError (exit 1) naming the fields that the Hub refuses. A Hub that has no such check is believed."""
+    """Raises: KdkitError (exit 1) with the fields that the Hub refuses. A Hub without this check passes."""
     if all(file.path != CARD for file in plan.to_send):
         return
     content = (plan.folder / CARD).read_text(encoding="utf-8", errors="replace")

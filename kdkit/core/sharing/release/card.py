@@ -211,11 +211,11 @@ def _making(facts: CardFacts) -> Iterator[str]:
 
 def _limits(facts: CardFacts) -> Iterator[str]:
     results, scores = facts.results, facts.own["domains"]
-    limits = ["It was trained and measured only on the domains above, as its training data show them."]
+    limits = ["It was trained only on the domains above, as its data show them; no other domain was measured."]
     if scores and results["split"] != "test":
         limits.append("It was not evaluated on a test split; the figures above are optimistic.")
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:
-        limits.append(f"Few test {facts.words.judged}: {', '.join(few)}.")
+        limits.append(f"Few evaluated {facts.words.judged}: {', '.join(few)}.")
     limits += [f"{cell(domain)} was not evaluated: {cell(why)}." for domain, why in results["skipped"].items()]
     known = facts.record.lineage.data.known
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:

@@ -1,4 +1,4 @@
-"""``kdkit pull``: a repository becomes a project whose current version is its student."""
+"""``kdkit pull``: make a project from a release; its student becomes the current version."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pulled(Result):
-    """A project that was pulled.
+    """A pulled project.
 
     Attributes:
         root: its folder.
-        version: its current version, under the name that it had.
-        origin: repository, commit and version, and the Hub that it came from.
-        teachers: in its registry; ``unpublished`` are those that only the author has, which stand there as comments.
-        columns: features that came with it.
-        lacking: what no installed plugin provides.
+        version: its current version, named as in the release.
+        origin: Hub, repository, commit and version of the release.
+        teachers: in its registry; ``unpublished``: comments there, because only the author has their files.
+        columns: pulled features.
+        lacking: names that no installed plugin provides.
     """
 
     root: Path
@@ -59,7 +59,6 @@ class Pulled(Result):
     lacking: tuple[Lacking, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """All attributes."""
         return {
             "project": self.root,
             "version": self.version,
@@ -92,34 +91,32 @@ def pull_student(
 ) -> Pulled:
     """Make the project ``into`` from the release in ``repo``; it appears whole, or not at all.
 
-    What comes after it, the base of adapters and features, is fetched when it is there; cut off then, the same call
-    goes on with the release that it began with.
+    The base of adapters and the features are fetched afterwards; if that is interrupted, the same call resumes with
+    the same release.
 
     Args:
         repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
         into: a folder that does not exist, or is empty.
         revision: branch, tag or commit; the commit is recorded.
-        features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`; fetched
-            when the project is there, which stays if they cannot be had.
+        features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
-        catalogue: says which plugins are missing; by default everything that is installed.
+        catalogue: of the available plugins; by default all installed ones.
 
     Raises:
-        KdkitError: ``into`` is in use; no release; a file that is missing, not listed, or not what was pushed (naming
-            it); as :func:`kdkit.core.sharing.hub.download`. The base of a student with adapters cannot be had: then, as
-            with features, the project is there.
+        KdkitError: ``into`` is in use; no release; a file that is missing, not listed or changed; as
+            :func:`kdkit.core.sharing.hub.download`. If the base or the features cannot be fetched, the project stays.
     """
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
     release = pending_release(Project(into))
     if release is not None and release.origin.repository == repo:
-        reporter.say(f"going on with {repo} at {release.origin.commit[:12]}: the project is there")
+        reporter.say(f"resuming {repo} at {release.origin.commit[:12]}: the project exists already")
     else:
         _require_empty(into)
         release = _fetch_project(hub, repo, revision, into, reporter, keep=bool(features))
     columns: tuple[PulledColumn, ...] = ()
     if release.record.base is not None or features:
         columns = _fetch_rest(hub, release, into, features, reporter)
-    else:  # the features of a pull that was cut off are not asked for any more
+    else:  # an interrupted pull wanted features, this one does not
         forget_pending(Project(into))
     hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
     return Pulled(
@@ -134,9 +131,9 @@ def pull_student(
 
 
 def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
-    """``keep``: more comes after it, also where the release has a base."""
+    """Make the project; ``keep``: remember the release until its features are fetched."""
     with disk_errors(str(into)), staging(into) as files:
-        _require_empty(into)  # another pull may have ended just now
+        _require_empty(into)  # another pull may just have finished
         got = download(hub, repo, "model", revision, files, reporter=reporter)
         record = checked_record(got, repo)
         origin = Origin(repo, got.commit, record.version, hub.endpoint)
@@ -156,30 +153,30 @@ def _fetch_rest(
             fetch_base(hub, release.record.base, into, reporter)
         columns = _columns(into, features, hub, reporter) if features else ()
         if columns:
-            _name_their_teachers(into, release, [column.teacher for column in columns], reporter)
+            _uncomment_teachers(into, release, [column.teacher for column in columns], reporter)
         forget_pending(Project(into))
     return columns
 
 
-def _name_their_teachers(root: Path, release: PulledRelease, teachers: Collection[str], reporter: Reporter) -> None:
-    """Teachers that only the author has are comments in ``registry.yaml`` until their features are here."""
+def _uncomment_teachers(root: Path, release: PulledRelease, teachers: Collection[str], reporter: Reporter) -> None:
+    """Unpublished teachers are comments in ``registry.yaml`` until their features are pulled."""
     path = root / PROJECT_REGISTRY
     if path.read_text(encoding="utf-8") == release.registry_text():
         write_atomically(path, release.registry_text(teachers).encode())
-    else:  # a pull that was cut off, and a person who has worked on the project since
-        reporter.warn(f"registry.yaml was edited: take away '# ' before the lines of {', '.join(teachers)} there")
+    else:  # edited since an interrupted pull
+        reporter.warn(f"registry.yaml was edited: remove '# ' before the lines of {', '.join(teachers)}")
 
 
 def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[PulledColumn, ...]:
-    """Columns for the new project; where they cannot be had, the error says that the project is there."""
+    """Pull columns into the new project; errors mention that the project exists."""
     from kdkit.core.sharing.features import pull_features
 
-    reporter.say(f"{root} is there, its features follow; if this is cut off, the same command goes on")
+    reporter.say(f"{root} is complete except for features; if interrupted, run the same command again")
     try:
         return pull_features(Project(root), features, hub=hub, reporter=reporter)
     except KdkitError as error:
-        error.why = "; ".join(filter(None, (error.why, f"the project is there: {root}")))
-        error.fix = "; ".join(filter(None, (error.fix, "the same command again goes on with the features")))
+        error.why = "; ".join(filter(None, (error.why, f"the project exists: {root}")))
+        error.fix = "; ".join(filter(None, (error.fix, "run the same command again to fetch the features")))
         raise
 
 
@@ -217,34 +214,30 @@ def _write_project(root: Path, release: PulledRelease) -> None:
 
 
 _WANTED = (".json", ".safetensors")
-"""What a model folder's top is loaded from; tokenizer and template came with the student."""
+"""Suffixes of the fetched base files; tokenizer and template come with the student."""
 
 
 def fetch_base(hub: Hub, base: AdapterBase, root: Path, reporter: Reporter) -> Path:
-    """Bring ``base`` into the Hub's cache; one that lies there already stays as it is.
-
-    The student's loader compares its hash with the one that the adapters were trained on.
+    """Fetch ``base`` into the Hub's cache, unless it is there already. The student's loader verifies its hash.
 
     Args:
-        root: the project that was pulled, for messages.
+        root: the pulled project, for messages.
 
     Raises:
-        KdkitError: it cannot be had from this Hub, and is not in the cache.
+        KdkitError: neither this Hub nor the cache has it.
     """
 
     repo, commit = base.repository, base.commit
     try:
         with quiet_client(reporter), hub_errors(repo, hub, page=hub.url(repo)):
-            reporter.say(f"fetching {repo} at {commit[:12]}, which its adapters belong to")
+            reporter.say(f"fetching {repo} at {commit[:12]}, the base of the adapters")
             listed = with_retries(lambda: hub.api.list_repo_files(repo, revision=commit))
             wanted = [name for name in listed if "/" not in name and name.endswith(_WANTED)]
             return Path(hub.api.snapshot_download(repo, revision=commit, allow_patterns=wanted))
     except KdkitError as error:
         if (cached := _cached(repo, commit)) is not None:
             return cached
-        error.why = "; ".join(
-            filter(None, (error.why, f"the project is there: {root}, without the base of its student"))
-        )
+        error.why = "; ".join(filter(None, (error.why, f"the project exists: {root}, without the base of its student")))
         error.fix = "; ".join(filter(None, (error.fix, f"then: hf download {repo} --revision {commit}")))
         raise
 
@@ -258,10 +251,9 @@ def _cached(repo: str, commit: str) -> Path | None:
 
 @contextmanager
 def staging(into: Path) -> Iterator[Path]:
-    """A folder, not there yet, for the files of a release whose project ``into`` becomes; one pull at a time has it.
+    """A new folder for the files of a release, locked against other pulls into ``into``.
 
-    It lies in ``.NAME.pulled`` beside ``into``, always, so that a pull that was cut off finds what it has fetched
-    already; that is gone at the end where nothing of a download is left in it.
+    It lies in ``.NAME.pulled`` beside ``into``, where an interrupted pull finds its finished downloads.
 
     Raises:
         KdkitError: another process is pulling into the same folder.
@@ -269,7 +261,7 @@ def staging(into: Path) -> Iterator[Path]:
     room = into.with_name(f".{into.name}.pulled")
     busy, files = room.with_name(f"{room.name}.busy"), room / "files"
     with open(busy, "a", encoding="utf-8") as lock:
-        if not _taken(lock, busy):
+        if not _acquire(lock, busy):
             raise KdkitError(
                 "KD-REL-021",
                 "another 'kdkit pull' is making this project",
@@ -288,8 +280,8 @@ def staging(into: Path) -> Iterator[Path]:
             busy.unlink(missing_ok=True)
 
 
-def _taken(lock: IO[str], path: Path) -> bool:
-    """Whether this process has the lock, and the file is still the one that others find: who had it removes it."""
+def _acquire(lock: IO[str], path: Path) -> bool:
+    """Lock the file; False if another process has the lock, or has just released it and removed the file."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())

@@ -1,4 +1,4 @@
-"""A downloaded release: its checks, the plugins that it needs, and its copy in a project whose pull is not complete."""
+"""A downloaded release: its checks, its required plugins, and its copy in a project with an incomplete pull."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NEEDED = (REGISTRY, LOCK, TASK, SAMPLES)
 
 
 def checked_record(got: Downloaded, repo: str) -> Record:
-    """The release's record, once every file agrees with it.
+    """The record of a release, after checking every file against it.
 
     Raises:
-        KdkitError: no release of kdkit, one of another format, a file that is missing, not listed or changed, or
-            names in the record that cannot be a version's or a student's.
+        KdkitError: no release of kdkit, one of another format, a file that is missing, not listed or changed, or an
+            invalid name of a version or student file.
     """
     record = _read(got.folder / RECORD, repo)
     _same_files(got.files, record, repo)
@@ -98,26 +98,24 @@ def _bad(repo: str, why: str) -> KdkitError:
 
 @dataclass(frozen=True)
 class Lacking:
-    """Something that no installed plugin provides.
+    """A name that no installed plugin provides.
 
     Attributes:
         what: such as ``student 'toy'``.
-        plugins: ``distribution==version`` that has it; where that was not written down, all that the author had
-            and that are not here.
+        plugins: ``distribution==version`` that provides it; if unknown, all plugins of the author that are not
+            installed.
     """
 
     what: str
     plugins: tuple[str, ...]
 
     def __str__(self) -> str:
-        fix = (
-            f"kdkit install {' '.join(self.plugins)}" if self.plugins else "its author did not say which plugin has it"
-        )
+        fix = f"kdkit install {' '.join(self.plugins)}" if self.plugins else "the release names no plugin for it"
         return f"{self.what} is provided by no installed plugin: {fix}"
 
 
 def lacking_plugins(catalogue: Catalogue, lineage: Lineage, registry: Registry, lock: Lock) -> tuple[Lacking, ...]:
-    """All of it, each name once."""
+    """Names of a release that no installed plugin provides."""
     here = {normal(record.distribution) for record in catalogue.records if record.status == "ok"} | {BUILT_IN}
     had = {normal(name): version for name, version in lineage.environment.plugins.items()}
     absent = tuple(f"{name}=={version}" for name, version in sorted(had.items()) if name not in here)
@@ -135,7 +133,7 @@ def lacking_plugins(catalogue: Catalogue, lineage: Lineage, registry: Registry, 
 
 
 def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[str, str, str]]:
-    """(family, name, ``distribution@version`` where that is known)."""
+    """(family, name, ``distribution@version`` or empty)."""
     yield "student", lineage.student.family, ""
     recipe = lineage.recipe
     for part in recipe.losses:
@@ -151,13 +149,13 @@ def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[s
 
 
 PENDING = "pulled"
-"""Below ``.kdkit`` of a project whose base or features are still to come."""
+"""Folder below ``.kdkit`` while base or features are not fetched yet."""
 _ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)
 class PulledRelease:
-    """A release in ``folder``: all of it, or the files that :meth:`keep` copies."""
+    """A release in ``folder``: complete, or the files that :meth:`keep` copies."""
 
     folder: Path
     record: Record
@@ -167,7 +165,7 @@ class PulledRelease:
 
     @classmethod
     def read(cls, folder: Path, record: Record, origin: Origin) -> PulledRelease:
-        """``record``, checked, and what lies beside it."""
+        """Read registry and lock beside a checked ``record``."""
         return cls(folder, record, origin, load_registry(folder / REGISTRY), Lock.load(folder / LOCK))
 
     @property
@@ -187,7 +185,7 @@ class PulledRelease:
         )
 
     def keep(self, project: Project) -> None:
-        """Remember it in a project that is being made, for a pull that is cut off once the project is there."""
+        """Copy it into a new project, so that an interrupted pull can resume."""
         kept = project.state / PENDING
         for name in (RECORD, REGISTRY, LOCK):
             (kept / name).parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +194,7 @@ class PulledRelease:
 
 
 def pending_release(project: Project) -> PulledRelease | None:
-    """The release of a project whose pull was cut off; None where nothing is to come."""
+    """The release of a project with an incomplete pull, or None."""
     kept = project.state / PENDING
     try:
         record = Record.load(kept / RECORD)
@@ -207,5 +205,5 @@ def pending_release(project: Project) -> PulledRelease | None:
 
 
 def forget_pending(project: Project) -> None:
-    """Everything is there."""
+    """Mark the pull as complete."""
     shutil.rmtree(project.state / PENDING, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""``kdkit push``: a version becomes a release, the release one commit on the Hub."""
+"""``kdkit push``: publish a version as a release, in one commit on the Hub."""
 
 from __future__ import annotations
 
@@ -29,16 +29,13 @@ SHOWN_FILES = 30
 
 @dataclass(frozen=True)
 class Pushed(Result):
-    """A push, or what one would do.
+    """A push, or its plan.
 
     Attributes:
-        version: its name.
-        license: what it is published under.
-        lines: library -> lines that load it, as they were run.
+        lines: library -> verified code that loads it.
         warnings: about licenses.
         checks: library -> differences from the version, or why there is none; see the record.
         size: bytes of the release.
-        plan: what was compared and sent.
         uploaded: None after a dry run.
         public: visibility of a new repository.
     """
@@ -55,7 +52,6 @@ class Pushed(Result):
 
     @classmethod
     def of(cls, release: Release, plan: UploadPlan, uploaded: Uploaded | None, *, public: bool) -> Pushed:
-        """What became of a release."""
         return cls(
             version=release.record.version,
             license=release.license.name,
@@ -135,29 +131,31 @@ def push_student(
 ) -> Pushed:
     """Publish a version of the student in the model repository ``repo``; private unless ``public``.
 
-    Everything is made and proved on this machine first; then one commit. A push that was cut off leaves nothing to be
-    seen, and goes on where it was when it is run again.
+    The release is made and verified locally, then pushed in one commit. An interrupted push leaves nothing visible,
+    and resumes when run again.
 
     Args:
         version: by default the current one.
         pull_request: open a pull request instead of committing to ``main``.
         dry_run: make and check the release, compare it with the repository, write nothing there.
         merged: publish whole weights where the student has adapters.
-        license: state one that is at least as strict as the teachers' licenses.
+        license: of the owner's choice, at least as strict as the teachers' licenses.
         refused: push a version although the promotion guard refused it.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         reporter: receives progress.
 
     Raises:
-        KdkitError: the version was refused; a license stands in the way; whatever :func:`assemble_release`,
-            :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload` raise.
+        KdkitError: the version was refused; a license forbids it; as :func:`assemble_release`,
+            :func:`kdkit.core.sharing.hub.plan_upload` and :func:`kdkit.core.sharing.hub.upload`.
     """
-
     hub, report = hub or connect(), reporter or Silent()
     check_repository(repo)
     chosen = Versions(project).get(version)
     _require_promoted(chosen, refused)
-    _require_token(hub, repo, report, dry_run=dry_run)
+    if dry_run and hub.token is None:
+        report.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
+    else:
+        hub.require_token()
     _require_access(hub, repo, public=public, pull_request=pull_request)
     with project.exclusive("kdkit push"), project.room("release") as folder:
         at = hub.endpoint
@@ -180,16 +178,8 @@ def push_student(
         return Pushed.of(release, plan, uploaded, public=public)
 
 
-def _require_token(hub: Hub, repo: str, reporter: Reporter, *, dry_run: bool) -> None:
-    """Without one only a dry run goes on: it compares with what everybody can see."""
-    if dry_run and hub.token is None:
-        reporter.warn(f"without a token a private {repo} cannot be seen: {hub.how_to_log_in}")
-    else:
-        hub.require_token()
-
-
 def _require_promoted(version: Version, refused: bool) -> None:
-    """A version that the guard refused is pushed only by somebody who knows."""
+    """A version that the guard refused needs ``refused=True``."""
     guard = version.lineage.guard
     if refused or not (version.refused or (guard is not None and not guard.promoted)):
         return
@@ -198,17 +188,13 @@ def _require_promoted(version: Version, refused: bool) -> None:
         "KD-REL-022",
         f"the promotion guard refused {version.name}",
         why=f"it lost more than the guard tolerates: {lost}",
-        fix="push another version, or say that you know: --refused (the card will say it too)",
+        fix="push another version, or push this one with --refused (its card mentions the refusal)",
         code=ExitCode.FOUND,
     )
 
 
 def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) -> None:
-    """What can be known before the work: a token that may push there, and who may see what is there.
-
-    Private by default; kdkit never changes who may see a repository.
-    """
-
+    """Check write access and visibility before assembling; kdkit never changes the visibility of a repository."""
     with hub_errors(repo, hub):
         there = find_repository(hub, repo, "model", "main")
         if hub.token is not None:
@@ -228,11 +214,10 @@ def _require_access(hub: Hub, repo: str, *, public: bool, pull_request: bool) ->
 
 
 def look_for_base(hub: Hub, base: AdapterBase, reporter: Reporter) -> None:
-    """Adapters are worth nothing without it. A repository without that commit is an error: it is another model's."""
-
+    """Warn if the base of the adapters is not visible. Raises: KdkitError if its repository lacks the commit."""
     with hub_errors(f"{base.repository}@{base.commit}", hub):
         if find_repository(hub, base.repository, "model", base.commit) is None:
-            reporter.warn(f"{base.repository}, which the adapters belong to, is not to be seen at {hub.endpoint}")
+            reporter.warn(f"{base.repository}, the base of the adapters, is not visible at {hub.endpoint}")
 
 
 def _tag(project: Project, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:

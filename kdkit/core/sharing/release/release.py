@@ -36,10 +36,7 @@ from kdkit.core.sharing.release.layout import (
     Record,
 )
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
-from kdkit.core.sharing.release.provenance import (
-    Provenance,
-    with_facts,
-)
+from kdkit.core.sharing.release.provenance import Provenance, provenance_of, with_facts
 from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
 from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
 

@@ -187,7 +187,7 @@ def test_unknown_facts_are_stated() -> None:
     empty = {**results(), "models": [], "ratios": {}, "domains": [], "split": "none"}
     text = card_text(facts(results=empty, teachers=()))
     assert "This version was not evaluated." in text
-    assert "None: it learnt from the data alone." in text
+    assert "None: it was trained on the data alone." in text
     assert "trained with kdkit on the samples' own texts, without a teacher, in " in text
     assert "`oracle` asks" not in card_text(facts(results={**results(), "ratios": {}}))
     assert "model-index" not in text
@@ -210,7 +210,7 @@ def test_a_refused_version_says_so_at_its_top() -> None:
 def test_a_guard_without_figures_passed_nothing() -> None:
     unjudged = lineage(retention=retention(mean=None, new_domains=["oct"], not_compared=["ct"]))
     text = card_text(with_last(retention=unjudged.retention))
-    assert "| v1 to v2 | eye\\_net | oct | - | - | nothing to judge by | ct |" in text
+    assert "| v1 to v2 | eye\\_net | oct | - | - | no labeled samples | ct |" in text
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_student_that_answers() -> None:
     assert "Against the oracle the student has 92.0 % of its accuracy." in text
     assert "heads" not in text
     assert "76 question-answer pairs" in text
-    assert "Few questions to judge by: rc/ct (60)" in text
+    assert "Few evaluated questions: rc/ct (60)" in text
     assert metrics_table(facts().own) == "", "the same in all domains: the other tables have it"
 
 
