@@ -32,7 +32,7 @@ class TeacherRecord(JsonRecord):
     """A teacher that the version, or one of its ancestors, learned from.
 
     Attributes:
-        domains: domain -> weight, for the domains in which it may teach.
+        domains: domain -> weight, for the domains that it may teach.
         samples: number of training samples that it taught.
         trust: domain -> its measured accuracy.
         since: the first version that learned from it.

@@ -58,13 +58,16 @@ class Manifest(JsonRecord):
             raise damaged_record(folder / MANIFEST, error) from None
 
     def checked(self, folder: Path, name: str) -> Path:
-        """The path of a file in ``folder`` whose content is the one that was written.
+        """The path of an unchanged file in ``folder``.
 
         Raises:
             KdkitError: it is missing, was changed, or is not listed.
         """
         path, expected = folder / name, self.files[name].sha256 if name in self.files else "none"
-        found = _hash_now(path) if path.is_file() else "missing"
+        found = "missing"
+        if path.is_file():
+            stat = path.stat()
+            found = _hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
         if found != expected:
             raise KdkitError(
                 "KD-PROJ-014",
@@ -85,11 +88,6 @@ class Manifest(JsonRecord):
 def write_manifest(folder: Path) -> None:
     """Write ``manifest.json`` for what ``folder`` holds now."""
     (folder / MANIFEST).write_bytes(Manifest(describe_folder(folder)).to_bytes())
-
-
-def _hash_now(path: Path) -> str:
-    stat = path.stat()
-    return _hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=4096)

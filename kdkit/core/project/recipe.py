@@ -225,7 +225,7 @@ def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".")
     Args:
         name_or_path: a name of the catalogue, or the path of a YAML file.
         catalogue: knows the losses, aligners and trust policies.
-        root: the folder of ``registry.yaml``, to which paths are relative.
+        root: base of relative paths: the folder of ``registry.yaml``.
 
     Raises:
         KdkitError: an invalid key or an unknown name, with ``file:line``.

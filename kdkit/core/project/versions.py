@@ -1,7 +1,7 @@
-"""The student's history: promoted versions, candidates kept aside, and the lineage inside each.
+"""The student's history: promoted versions and refused candidates, each with its lineage.
 
 ``versions/vN/`` holds ``student/`` (what stock libraries load), ``task.safetensors`` (heads, aligners, losses),
-``samples.safetensors`` (digests of what it was taught), ``lineage.json``, ``evaluation.json`` and ``manifest.json``.
+``samples.safetensors`` (digests of its training samples), ``lineage.json``, ``evaluation.json`` and ``manifest.json``.
 ``versions/current`` names the current one. A candidate that the guard refused lies in ``versions/candidates/vN/``.
 """
 
@@ -35,9 +35,9 @@ SAMPLES = "samples.safetensors"
 TASK = "task.safetensors"
 CANDIDATES = "candidates"
 CORRECTIONS = "corrections.jsonl"
-"""Of a version that was corrected while it was trained: a row per correction."""
+"""One row per correction of a training answer."""
 HISTORY = "history.json"
-"""Of a version whose ancestors are not in the project: their lineages."""
+"""Lineages of ancestors that are not in the project."""
 _NAME = re.compile(r"v[1-9][0-9]*")
 
 
@@ -71,7 +71,7 @@ class Version:
 
     @property
     def refused(self) -> bool:
-        """True for a candidate that the guard kept aside."""
+        """True for a candidate that the guard refused."""
         return self.folder.parent.name == CANDIDATES
 
     @cached_property
@@ -81,11 +81,11 @@ class Version:
 
     @cached_property
     def earlier(self) -> EarlierHistory | None:
-        """Of a version that was pulled, or bundled without its ancestors: their lineages."""
+        """Lineages of ancestors that are not in the project, of a pulled or bundled version."""
         return EarlierHistory.load(self.file(HISTORY)) if HISTORY in self.manifest.files else None
 
     def known_samples(self) -> np.ndarray[Any, Any]:
-        """(N,) uint64, sorted: content digests of the training samples it has been taught so far."""
+        """(N,) uint64, sorted: content digests of its training samples so far."""
         return read_array(self.file(SAMPLES), "digests").view("uint64")
 
 
@@ -100,14 +100,16 @@ class Versions:
         return self._in(self.root)
 
     def candidates(self) -> tuple[str, ...]:
-        """Candidates kept aside, oldest first."""
+        """Refused candidates, oldest first."""
         return self._in(self.root / CANDIDATES)
 
     @staticmethod
     def _in(folder: Path) -> tuple[str, ...]:
         if not folder.is_dir():
             return ()
-        found = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and _is_version(path)]
+        paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        # a partly deleted version has neither file
+        found = [path.name for path in paths if (path / LINEAGE).is_file() or (path / MANIFEST).is_file()]
         return tuple(sorted(found, key=lambda name: int(name[1:])))
 
     def current(self) -> Version | None:
@@ -174,7 +176,7 @@ class Versions:
         return origins[-1] if origins else None
 
     def next_name(self) -> str:
-        """A name that neither a version nor a candidate has (nor what is left of one that was deleted in part)."""
+        """A name that no version or candidate has, partly deleted ones included."""
         left = [*self.root.glob("v*"), *(self.root / CANDIDATES).glob("v*")]
         numbers = [int(path.name[1:]) for path in left if _NAME.fullmatch(path.name)]
         return f"v{max(numbers, default=0) + 1}"
@@ -198,7 +200,7 @@ class Versions:
         write_atomically(self.root / "current", f"{name}\n".encode())
 
     def promote(self, name: str) -> None:
-        """Promote a candidate that was kept aside, in spite of the guard."""
+        """Promote a candidate that the guard refused."""
         if name not in self.candidates():
             raise KdkitError(
                 "KD-PROJ-012",
@@ -225,11 +227,6 @@ class Versions:
                 )
         self.make_current(name)
         return self.get(name)
-
-
-def _is_version(folder: Path) -> bool:
-    """False for what is left of a version that was deleted in part."""
-    return any((folder / name).is_file() for name in (LINEAGE, MANIFEST))
 
 
 def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:

@@ -123,7 +123,7 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
 
 
 def _address(name: str, to: Path) -> str:
-    """The name by which open_clip loads it."""
+    """Its name in open_clip."""
     return f"local-dir:{name}" if name == str(to) else f"hf-hub:{name}"
 
 

@@ -82,7 +82,7 @@ def _name_to_use(catalogue: Catalogue, entry: Entry) -> str:
 
 
 def _lost(name: str, entry: TeacherEntry, error: KdkitError) -> TeacherRow:
-    """A teacher whose catalogue entry is missing."""
+    """A teacher without a catalogue entry."""
     return TeacherRow(
         name=name,
         chosen=True,

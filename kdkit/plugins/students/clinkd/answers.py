@@ -18,10 +18,10 @@ from kdkit.plugins.students.clinkd.tokens import PAD
 def generate(
     network: Any, preparation: Preparation, prompts: Sequence[Prompt], decoding: Decoding
 ) -> list[list[Answer]]:
-    """``decoding.answers`` answers to every prompt, the likeliest first (sampled ones as they were drawn).
+    """``decoding.answers`` answers per prompt, most likely first (sampled ones in the order of drawing).
 
     Raises:
-        KdkitError: transformers before 5.2, whose ``generate`` does not count given position ids on.
+        KdkitError: transformers before 5.2: its ``generate`` does not continue given position ids.
     """
     if not hasattr(network, "_prepare_position_ids_for_generation"):
         raise KdkitError(
@@ -51,7 +51,7 @@ class Padded:
 
     @classmethod
     def of(cls, network: Any, preparation: Preparation, prompts: Sequence[Prompt]) -> Padded:
-        """Images are seen once, however many answers are made."""
+        """Pad prompts and embed their images once."""
         device, size = network.device, max(len(prompt.ids) for prompt in prompts)
         pad = preparation.tokens.id(PAD)
         ids = torch.stack([padded(prompt.ids, size, pad, left=True) for prompt in prompts]).to(device)
@@ -82,7 +82,10 @@ def _answers(network: Any, preparation: Preparation, batch: Padded, decoding: De
         position_ids=batch.positions,
         generation_config=_generation_config(decoding, tokens.ends, tokens.id(PAD)),
     )
-    cut = [_until_end(row, tokens.ends) for row in ids.tolist()]
+    cut: list[list[int]] = []
+    for row in ids.tolist():
+        stop = next((place + 1 for place, token in enumerate(row) if token in tokens.ends), len(row))
+        cut.append(row[:stop])
     scores: list[tuple[float, ...]] = [()] * len(cut)
     if decoding.scored:
         scores = log_probabilities(network, batch.repeated(count), cut, tokens.id(PAD))
@@ -91,7 +94,7 @@ def _answers(network: Any, preparation: Preparation, batch: Padded, decoding: De
 
 
 def _generation_config(decoding: Decoding, ends: Sequence[int], pad: int) -> Any:
-    """Complete, so that nothing is taken from the model folder's own (Qwen's samples, and punishes repetition)."""
+    """Sets all fields, since the folder's own config (Qwen's) samples and penalizes repetition."""
     from transformers import GenerationConfig
 
     drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.samples else {}
@@ -107,15 +110,10 @@ def _generation_config(decoding: Decoding, ends: Sequence[int], pad: int) -> Any
     )
 
 
-def _until_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    stop = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
-    return list(ids[:stop])
-
-
 def log_probabilities(
     network: Any, batch: Padded, answers: Sequence[Sequence[int]], pad: int
 ) -> list[tuple[float, ...]]:
-    """Of every token of ``answers`` (one for each row of ``batch``) given those before it; one pass, no cache."""
+    """Log probability of each token of ``answers`` (one per row of ``batch``); one pass, no cache."""
     size, device = max(len(answer) for answer in answers), batch.mask.device
     ids = torch.stack([padded(torch.tensor(answer), size, pad) for answer in answers]).to(device)
     known = torch.stack([padded(torch.ones(len(answer), dtype=torch.int64), size) for answer in answers]).to(device)

@@ -19,8 +19,8 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
     """Give a Qwen2-VL or Qwen2.5-VL model that is not kdkit's own the positions and frequencies of ``variant``.
 
     It replaces ``get_rope_index`` of this instance, which its ``forward`` and ``generate`` call, and which training
-    code such as LLaMA-Factory's collator calls. Batches in which several samples share a row are refused: stock
-    transformers lets them see each other when a cache is in use.
+    code such as LLaMA-Factory's collator calls. Packed batches (several samples in a row) are refused: with a cache,
+    stock transformers lets the samples attend to each other.
 
     Raises:
         KdkitError: a variant that this model cannot take; later, videos and packed batches.
@@ -48,7 +48,7 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
 
     Args:
         model: the student's weights, or the base of its adapters before PEFT puts them in.
-        name: a folder, or a repository of the Hub, which is asked for ``clinkd.json`` and learnt frequencies.
+        name: a folder, or a repository of the Hub with ``clinkd.json`` and learned frequencies.
         revision: of the repository.
 
     Raises:
@@ -84,7 +84,7 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
 def _rope_index(
     config: Any, variant: RopeVariant, ids: Tensor, grids: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """(3, B, S) positions, and (B, 1) what must be added to a token's index after them."""
+    """(3, B, S) positions, and (B, 1) offsets from index to position for later tokens."""
     merge = config.vision_config.spatial_merge_size
     left = [] if grids is None else [(t, h // merge, w // merge) for t, h, w in grids.tolist()]
     mask = torch.ones_like(ids) if mask is None else mask
@@ -94,7 +94,7 @@ def _rope_index(
     for row, kept in zip(ids, mask.bool(), strict=True):
         modality = (row[kept] == config.image_token_id).long().cpu()
         used = _take(left, int(modality.sum()))
-        # One more token of text says where generation goes on.
+        # One more text token gives the position of the first generated token.
         positions = position_rows(variant.positions(torch.cat([modality, modality.new_zeros(1)]), used))
         full = positions.new_zeros(AXES, len(row))
         full[:, kept.cpu()] = positions[:, :-1]
@@ -135,7 +135,7 @@ def refuse_packed(module: Any, _: Sequence[Any], kwargs: Mapping[str, Any]) -> N
 def _packed() -> KdkitError:
     return KdkitError(
         "KD-STUD-004",
-        "several samples share one row, and would see each other",
-        why="stock transformers tells them apart only by (4, 1, S) position ids, without mask, with use_cache=False",
+        "several samples share one row and would attend to each other",
+        why="stock transformers separates them only with (4, 1, S) position ids, no mask and use_cache=False",
         fix="give each sample its own row (LLaMA-Factory: neat_packing: false)",
     )

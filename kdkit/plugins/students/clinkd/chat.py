@@ -20,7 +20,7 @@ def prompt_of(sample: Sample, *, images: int, system: str, question: str) -> str
 
     Args:
         sample: its ``extra["messages"]`` are mappings with ``role`` (system, user, assistant) and ``content``;
-            without any, ``question`` is asked about its image.
+            a sample without messages uses ``question``.
         images: how many images the sample has.
         system: the system message where the sample has none; empty for no such message.
 

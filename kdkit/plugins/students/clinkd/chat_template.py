@@ -1,4 +1,4 @@
-"""The prompt of a student as a chat template: stock processors then write what kdkit does."""
+"""The prompt of a student as a chat template for stock processors."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def chat_template(system: str) -> str:
     Args:
         system: the system message of conversations without one; empty for none.
     """
-    said = _SYSTEM.replace("<text>", json.dumps(system, ensure_ascii=False)) if system else ""
-    return _TEMPLATE.replace("<system>", said)
+    first = _SYSTEM.replace("<text>", json.dumps(system, ensure_ascii=False)) if system else ""
+    return _TEMPLATE.replace("<system>", first)

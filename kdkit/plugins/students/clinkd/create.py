@@ -1,4 +1,4 @@
-"""Making and loading students of the family ``clinkd``."""
+"""Create and load students of the family ``clinkd``."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ def create_student(
     """A new student, in training mode; give exactly one of ``init`` and ``sizes``.
 
     Args:
-        init: a folder with a Qwen2-VL or Qwen2.5-VL model (a snapshot of the Hub's cache too), or one that a
-            student of this family was saved in; it is continued with the RoPE variants that it was trained with.
+        init: a folder with a Qwen2-VL or Qwen2.5-VL model, or with a saved student of this family, which keeps its
+            RoPE variants.
         sizes: for random weights from torch's global generator and a tokenizer of bytes; see ``Sizes``.
-        base: with ``lora``, the repository ``ORG/NAME`` that the folder ``init`` was downloaded from (by ``hf download
-            --local-dir``, which writes down the commit alone), so that the adapters can be published with it. A
-            snapshot of the Hub's cache says it itself.
+        base: with ``lora``, the repository ``ORG/NAME`` that ``hf download --local-dir`` fetched ``init`` from, so that
+            the adapters can be published. Not needed for a snapshot in the Hub's cache.
         settings: see ``Settings``.
 
     Raises:
-        KdkitError: a config that means nothing, a folder that holds no such model, or not the download of ``base``, a
-            RoPE variant that the model cannot take or that is not the one that it was trained with.
+        KdkitError: an invalid config, a folder without such a model or not downloaded from ``base``, a RoPE variant
+            that does not fit the model or its training.
     """
     if (init is None) == (sizes is None):
         raise KdkitError(
@@ -64,13 +63,13 @@ def create_student(
 
 
 def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -> ClinkdStudent:
-    """A saved student in eval mode. A Qwen2-VL or Qwen2.5-VL folder that kdkit did not write is taken as it is.
+    """A saved student in eval mode. Also loads a plain Qwen2-VL or Qwen2.5-VL folder.
 
     Args:
-        rope: the variant that the caller expects, if any.
+        rope: the expected variant, if any.
 
     Raises:
-        KdkitError: another variant than ``rope``; what is missing or broken.
+        KdkitError: another variant than ``rope``; missing or damaged files.
     """
     folder = Path(folder)
     saved = Saved.read(folder)
@@ -97,12 +96,11 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
 
 
 def _check_base(init: str | None, base: str, settings: Mapping[str, Any]) -> None:
-    """Before anything is trained on it."""
     where = f"{WHERE}.base"
     if init is None or settings.get("lora") is None:
         raise KdkitError(
             "KD-STUD-009",
-            "base says what adapters belong to",
+            "base needs init and lora: it names the base model of adapters",
             where=where,
             fix="give init and lora as well, or leave base out",
         )
@@ -122,7 +120,7 @@ def _from_folder(folder: Path, given: Mapping[str, Any], base: str | None = None
 
 
 def _assemble(folder: Path, network: Any, settings: Settings, origin: Origin, *, saved: bool) -> ClinkdStudent:
-    """``network`` with everything that lies in ``folder`` besides the weights."""
+    """``network`` with tokenizer, image settings and learned frequencies of ``folder``."""
     student = ClinkdStudent(network, read_tokens(folder), read_images(folder, settings), settings, origin)
     if student.vision_turns is not None and saved:
         read_turns(student.vision_turns, folder)
@@ -130,7 +128,7 @@ def _assemble(folder: Path, network: Any, settings: Settings, origin: Origin, *,
 
 
 def _continued(folder: Path, saved: Saved, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a saved student with those of ``given``, where they may differ."""
+    """The settings of a saved student, updated by ``given``."""
     if saved.base is not None:
         raise KdkitError(
             "KD-STUD-011",
@@ -156,8 +154,8 @@ def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path
         "KD-STUD-012",
         f"this student was trained with the {key} '{trained or 'of the model itself'}', not '{wanted}'",
         where=str(folder),
-        why="with other positions it would not know what it learnt",
-        fix=f"leave {key} out; to start from its weights all the same, remove {SAVED} from a copy of the folder",
+        why="other positions make its training useless",
+        fix=f"leave {key} out; to start from its weights anyway, remove {SAVED} from a copy of the folder",
     )
 
 
@@ -176,7 +174,7 @@ def _with_adapters(network: Any, lora: Lora) -> Any:
     except ValueError as error:
         raise KdkitError(
             "KD-STUD-013",
-            "the adapters fit nowhere",
+            "the adapters match no module",
             where=f"{WHERE}.lora",
             why=str(error),
             fix="name modules of the language tower in lora.targets, such as q_proj",
@@ -185,7 +183,7 @@ def _with_adapters(network: Any, lora: Lora) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' deprecation of a name that peft reads: users can do nothing about it."""
+    """Suppress transformers' deprecation of a name that peft reads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`?is_gradient_checkpointing", FutureWarning)
         yield

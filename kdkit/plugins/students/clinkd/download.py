@@ -1,4 +1,4 @@
-"""What ``hf download ORG/NAME --local-dir DIR`` writes down in DIR: each file's commit, and its hash at the Hub."""
+"""Records of ``hf download ORG/NAME --local-dir DIR`` in DIR: commit and hash of each file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
 def downloaded_commit(folder: Path, files: Sequence[Path]) -> str:
-    """The commit that ``files`` at the top of ``folder`` are of, each compared with its hash at the Hub.
+    """The common commit of ``files`` at the top of ``folder``, after checking their hashes.
 
     Raises:
-        KdkitError: no such record of a file, records of several commits, a file that is not what was downloaded.
+        KdkitError: no record of a file, records of several commits, a file that was changed.
     """
     commits = set()
     for path in files:
         commit, recorded = _record(folder, path)
-        found = sha256_of(path) if _SHA256.fullmatch(recorded) else _git_sha1(path)
+        found = sha256_of(path) if _SHA256.fullmatch(recorded) else git_blob_sha1(path)
         if found != recorded:
             raise _unknown(folder, f"{path.name} was changed since: the Hub has {recorded}, here is {found}")
         commits.add(commit)
@@ -34,7 +34,7 @@ def downloaded_commit(folder: Path, files: Sequence[Path]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex, remembered while the file has this size and time."""
+    """Hex digest, cached by size and modification time."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
@@ -45,8 +45,8 @@ def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (the k
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _git_sha1(path: Path) -> str:
-    """The name of a small file's content in git, which is the Hub's hash of it."""
+def git_blob_sha1(path: Path) -> str:
+    """Blob id in git, the Hub's hash of small files."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
@@ -65,7 +65,7 @@ def _record(folder: Path, path: Path) -> tuple[str, str]:
 def _unknown(folder: Path, why: str) -> KdkitError:
     return KdkitError(
         "KD-STUD-015",
-        "the commit of this base model is not known",
+        "the commit of this base model is unknown",
         where=str(folder),
         why=why,
         fix="download it anew (hf download ORG/NAME --local-dir DIR), or leave base out of student.config",

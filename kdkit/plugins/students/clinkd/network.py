@@ -1,4 +1,4 @@
-"""The transformers model of a student: from a folder, or with random weights in sizes of one's own."""
+"""The transformers model of a student: from a folder, or with random weights of given sizes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sizes:
     """A model with random weights. Heads must divide their widths; ``head_dim`` / 2 is shared 2 : 3 : 3 by M-RoPE.
 
     Attributes:
-        words: those that the tokenizer writes as one token.
+        words: encoded as one token each.
         vision_hidden, vision_layers, vision_heads: of the vision tower.
     """
 
@@ -46,7 +46,7 @@ class Sizes:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Sizes:
-        """Check what a config says."""
+        """Parse and check a config."""
         for name in given:
             if name not in cls.__dataclass_fields__:
                 fix = did_you_mean(name, list(cls.__dataclass_fields__))
@@ -71,7 +71,7 @@ class Sizes:
         return made
 
     def config(self) -> dict[str, Any]:
-        """``Sizes.of`` takes it."""
+        """The inverse of :meth:`of`."""
         return {**asdict(self), "words": list(self.words)}
 
 
@@ -187,7 +187,7 @@ def read_network(folder: Path, dtype: str) -> Any:
 
 
 def freeze(network: Any, *, vision: bool) -> None:
-    """Stop training the vision tower (not its merger); what remains is trained."""
+    """Freeze the vision tower except its merger."""
     visual: torch.nn.Module = network.model.visual
     for name, parameter in visual.named_parameters():
         if vision and not name.startswith("merger."):

@@ -1,10 +1,10 @@
-"""Where a student's weights come from, and how a base model is pinned that is too large to be saved with adapters."""
+"""The origin of a student's weights, and the pinned base model of adapters."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,21 @@ _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})
 
 @dataclass(frozen=True)
 class Origin:
-    """Exactly one of both: random weights in ``sizes``, or the folder ``init``.
-
-    ``base``: the repository ``ORG/NAME`` that ``init`` is a download of, where a person says it.
-    """
+    """Random weights of ``sizes``, or the folder ``init``; ``base``: its stated repository ``ORG/NAME``."""
 
     sizes: Sizes | None = None
     init: str | None = None
     base: str | None = None
 
     def config(self) -> dict[str, Any]:
-        """The part of the student's config that says it."""
+        """The fields of the student's config."""
         if self.sizes is not None:
             return {"sizes": self.sizes.config()}
         return {"init": self.init, **({} if self.base is None else {"base": self.base})}
 
 
 ORIGIN = tuple(Origin.__dataclass_fields__)
-"""Names in a student's config that say where its weights are from; the others are its settings."""
+"""Fields of a student's config that are not settings."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class Base:
     """A base model that adapters belong to.
 
     Attributes:
-        folder: where it was; None in a student that was published, which then has a repository.
+        folder: its folder at training time; None in a published student, which has a repository.
         digest: sha256 over its config and weights.
-        repo, commit: on the Hub, if that folder is a snapshot of the Hub's cache, or a download of what a person says.
+        repo, commit: on the Hub, of a snapshot in its cache or of a stated download.
     """
 
     folder: str | None
@@ -54,49 +51,49 @@ class Base:
     commit: str | None = None
 
     @classmethod
-    def of(cls, folder: Path, said: str | None = None) -> Base:
+    def of(cls, folder: Path, stated: str | None = None) -> Base:
         """Pin ``folder``, reading all of its weights once.
 
         Args:
-            said: the repository that it is a download of, as a person says.
+            stated: the repository that it was downloaded from.
 
         Raises:
-            KdkitError: a repository is said, and the folder is a snapshot of another one, or not the download of any.
+            KdkitError: the folder is not a download of ``stated``.
         """
         snapshot = _SNAPSHOT.search(folder.resolve().as_posix()) or _SNAPSHOT.search(folder.absolute().as_posix())
         repo, commit = (snapshot["repo"].replace("--", "/", 1), snapshot["commit"]) if snapshot else (None, None)
-        if said is not None and repo is None:
-            repo, commit = said, downloaded_commit(folder, _weights(folder))
-        if said not in (None, repo):
+        if stated is not None and repo is None:
+            repo, commit = stated, downloaded_commit(folder, _weights(folder))
+        if stated not in (None, repo):
             raise KdkitError(
                 "KD-STUD-030",
-                f"the base model is said to be {said}, and is {repo}",
+                f"base is {stated}, but this folder is a snapshot of {repo}",
                 where=str(folder),
-                fix=f"say base: {repo}",
+                fix=f"write base: {repo}",
             )
         return cls(str(folder.absolute()), weights_digest(folder), repo, commit)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Base:
-        """From what ``vars`` of one gave."""
+        """The inverse of ``vars``."""
         return cls(**{name: config.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
 
     def find(self, where: str) -> Path:
-        """Its folder: where it was, where it is after the student and it were moved together, or in the Hub's cache.
+        """Its folder: the recorded one, one moved together with the student, or one in the Hub's cache.
 
         Args:
             where: the student's folder.
 
         Raises:
-            KdkitError: it is not there, or is not the same any more.
+            KdkitError: it is missing or was changed.
         """
         folder = self._here(Path(where))
         if folder is None:
-            was = f", which was in {self.folder}" if self.folder else ""
+            was = f", formerly in {self.folder}" if self.folder else ""
             get = f"get it: hf download {self.repo} --revision {self.commit}" if self.repo else "put it there"
             raise KdkitError(
                 "KD-STUD-031",
-                "the base model of these adapters is not there",
+                "the base model of these adapters is missing",
                 where=where,
                 why=f"{self.repo} at {self.commit}{was}" if self.repo else str(self.folder),
                 fix=f"{get}; or name its folder as base.folder in clinkd.json; its hash is checked",
@@ -108,23 +105,20 @@ class Base:
                 "the base model is not the one that these adapters were trained on",
                 where=str(folder),
                 why=f"config and weights should have the hash {self.digest}",
-                fix="restore it: adapters on other weights give nonsense",
+                fix="restore it: adapters do not fit other weights",
             )
         return folder
 
     def _here(self, student: Path) -> Path | None:
         if self.folder and _is_model(Path(self.folder)):
             return Path(self.folder)
-        moved = (
-            folder for folder in self._moved(student) if _is_model(folder) and weights_digest(folder) == self.digest
-        )
-        return next(moved, None) or (self._cached() if self.repo else None)
-
-    def _moved(self, student: Path) -> Iterator[Path]:
-        """The end of its path below each folder that the student is in, longest end first."""
         parts = Path(self.folder or "").parts
-        for start in range(1, len(parts)):
-            yield from (above.joinpath(*parts[start:]) for above in student.absolute().parents)
+        for start in range(1, len(parts)):  # suffixes of its path below each parent of the student, longest first
+            for above in student.absolute().parents:
+                folder = above.joinpath(*parts[start:])
+                if _is_model(folder) and weights_digest(folder) == self.digest:
+                    return folder
+        return self._cached() if self.repo else None
 
     def _cached(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

@@ -1,4 +1,4 @@
-"""From one sample to tensors of equal shapes, and from a batch of those to what the network takes."""
+"""Convert a sample to tensors of equal shapes, and a batch of them to network arguments."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from kdkit.plugins.students.clinkd.settings import Settings
 from kdkit.plugins.students.clinkd.tokens import END, IMAGE, PAD, Tokens
 
 IGNORED = -100
-"""Where an answer has ended."""
+"""Label after the end of an answer."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample before its answer.
+    """A tokenized sample without its answer.
 
     Attributes:
         ids: (S,) token ids, with as many image tokens as the images need.
@@ -54,11 +54,7 @@ class Preparation:
     boxes: OwnBoxes
 
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
-        """A sample without its answer.
-
-        Raises:
-            KdkitError: naming the sample.
-        """
+        """Tokenize a sample without its answer. Raises: KdkitError naming the sample."""
         settings = self.settings
         pictures = [image, *(_open(path, sample) for path in sample.extra.get("images") or ())]
         if len(pictures) > settings.max_images:
@@ -124,16 +120,12 @@ class Preparation:
         }
 
     def check_answer(self, sample: Sample) -> None:
-        """What can be said of an answer without its image: nothing, where its boxes become pixels.
-
-        Raises:
-            KdkitError: naming the sample.
-        """
+        """Check an answer without its image, unless its boxes become pixels. Raises: KdkitError."""
         if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
             self._answer(sample, ())
 
     def answer_tokens(self, sample: Sample) -> list[int] | None:
-        """An answer's tokens with the end; None where its boxes become pixels, or where it is refused."""
+        """Tokens of an answer with the end token; None if invalid, or if its boxes become pixels."""
         if self.boxes.pixels and sample.extra.get(BOX_FAMILY):
             return None
         try:
@@ -143,7 +135,7 @@ class Preparation:
         return ids
 
     def _answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
-        """(A,) its tokens with the end."""
+        """(A,) tokens with the end token."""
         text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
         check_text(sample, text)
         answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
@@ -153,7 +145,7 @@ class Preparation:
 
 
 def padded(x: Tensor, size: int, value: int = 0, *, left: bool = False) -> Tensor:
-    """The last dimension filled up to ``size``."""
+    """Pad the last dimension to ``size``."""
     room = size - x.shape[-1]
     return torch.nn.functional.pad(x, (room, 0) if left else (0, room), value=value)
 

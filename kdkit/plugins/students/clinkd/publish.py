@@ -1,4 +1,4 @@
-"""A saved student as a repository that stock transformers (with PEFT, for adapters) loads, and the lines that do."""
+"""Publish a saved student for stock transformers (and PEFT), with the code that loads it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from kdkit.plugins.students.clinkd.tokens import PAD, Tokens
 
 _PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
 _LEFT_OUT = ("README.md", "chat_template.json", "kdkit.json")
-"""PEFT's card, an older place of chat templates, what an earlier release was."""
+"""PEFT's card, an old file of chat templates, the record of an earlier release."""
 _OF_A_MACHINE = ("_name_or_path", "name_or_path", "auto_map", "chat_template")
-"""Keys of configs that tell where a model was loaded from, ask to run code, or say what a file of its own says."""
+"""Config keys with a local path, remote code, or a copy of another file."""
 _ADAPTERS, _MODEL = "adapter_config.json", "config.json"
 
 _PROBE = """
@@ -64,8 +64,7 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
     """See ``StudentSpec.publisher``: adapters with their base pinned to a commit, or whole weights.
 
     Raises:
-        KdkitError: nothing that a student of this family saved; adapters whose base is in no repository that is known,
-            or is not there.
+        KdkitError: no saved student of this family; adapters with a missing base, or one of an unknown repository.
     """
     saved = Saved.read(folder)
     if saved is None:
@@ -111,23 +110,22 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
 def _pinned(saved: Saved, folder: Path) -> PinnedBase:
     base = saved.base
     assert base is not None
-    if base.repo is None:  # it may have been said since, or its folder
+    if base.repo is None:  # base or its folder may have been added since
         base = Base.of(base.find(str(folder)), saved.config.get("base"))
     if base.repo is None or base.commit is None:
         raise KdkitError(
             "KD-STUD-037",
-            "the base model of these adapters is in no known repository, so that it cannot be pinned to a commit",
+            "the repository of the adapters' base model is unknown, so it cannot be pinned to a commit",
             where=str(folder),
-            why=f"it came from the folder {base.folder}; others could not find it",
-            fix="whole weights instead: --merge; or, where it is what 'hf download ORG/NAME --local-dir DIR' made, say "
-            f'so: "base": "ORG/NAME" within "config" of {folder / SAVED}, and base: ORG/NAME in student.config for '
-            "students to come",
+            why=f"it came from the local folder {base.folder}",
+            fix="publish whole weights: --merge; or, if 'hf download ORG/NAME --local-dir DIR' made the folder, add "
+            f'"base": "ORG/NAME" to "config" in {folder / SAVED}, and base: ORG/NAME to student.config',
         )
     return PinnedBase(base.repo, base.commit, base.find(str(folder)))
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """The files of a saved student, without what tells where a model was on this machine."""
+    """Copy the files of a saved student without local paths."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in _LEFT_OUT:
             shutil.copyfile(path, to / path.name)
@@ -144,7 +142,7 @@ def _clean(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
-    """Name the base by repository and commit alone."""
+    """Name the base only by repository and commit."""
     assert saved.base is not None
     content = _read(to / SAVED)
     pinned = Base(None, saved.base.digest, base.repository, base.commit)
@@ -155,7 +153,7 @@ def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
 
 
 def _save_merged(folder: Path, to: Path) -> None:
-    """The student with its adapters added to the weights."""
+    """Save the student with its adapters merged."""
     from kdkit.plugins.students.clinkd.create import load_student
 
     student = load_student(folder)
@@ -166,9 +164,9 @@ def _save_merged(folder: Path, to: Path) -> None:
 
 
 def _write_for_stock(to: Path, settings: Settings, model: Mapping[str, Any]) -> None:
-    """What kdkit itself does not read: the prompt as a template, the processor's class, greedy decoding.
+    """Write files for stock libraries: chat template, processor class, greedy decoding.
 
-    The model's config, too, beside adapters: transformers asks for it before it reads a tokenizer.
+    Adapters also get the model's config, which transformers reads before a tokenizer.
     """
     tokens = Tokens({"tokenizer.json": (to / "tokenizer.json").read_bytes()}, str(to))
     (to / CHAT_TEMPLATE).write_text(chat_template(settings.system), encoding="utf-8")
@@ -180,7 +178,7 @@ def _write_for_stock(to: Path, settings: Settings, model: Mapping[str, Any]) -> 
 
 
 def _is_own(settings: Settings, model: Mapping[str, Any]) -> bool:
-    """Whether the RoPE variants are what stock transformers computes for this model."""
+    """Whether stock transformers computes the same RoPE variants."""
     text = model.get("text_config", model)
     section = (text.get("rope_parameters") or text.get("rope_scaling") or {}).get("mrope_section")
     own = Choice("mrope", {"layout": "sections", "section": section})
@@ -188,7 +186,7 @@ def _is_own(settings: Settings, model: Mapping[str, Any]) -> bool:
 
 
 def _needs(settings: Settings) -> tuple[str, ...]:
-    """kdkit, and the distributions whose variants are named with their provider."""
+    """kdkit, and the distributions of variants that name their provider."""
     names = [choice.name for choice in (settings.rope, settings.vision_rope) if choice is not None]
     return ("kdkit", *dict.fromkeys(name.partition(":")[0] for name in names if ":" in name))
 

@@ -84,7 +84,7 @@ class AxisRotary(nn.Module):
     """Takes the place of a model's rotary module: plane f turns by ``sum over axes p[a] * frequencies[a, f]``.
 
     Args:
-        own: the module whose place it takes.
+        own: the replaced module.
         frequencies: (3, F) float32.
     """
 

@@ -1,4 +1,4 @@
-"""What a ``clinkd`` student's config may say, besides where its weights come from."""
+"""Settings of a ``clinkd`` student's config, except the origin of its weights."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class Settings:
     Attributes:
         rope: variant of the language tower; ``vision_rope``: of the vision tower, None for the model's own.
         lora: adapters to train instead of the weights.
-        freeze_vision: leave the vision tower as it is (its merger, which makes tokens of patches, is trained still).
-        gradient_checkpointing: compute activations twice instead of keeping them.
+        freeze_vision: freeze the vision tower except its merger.
+        gradient_checkpointing: recompute activations instead of storing them.
         dtype: of the weights. With bfloat16 updates are rounded too; ``kdkit distill --precision bf16`` keeps
             float32 weights instead.
         max_tokens, max_answer, max_images, min_pixels, max_pixels: inputs of all samples have the shapes that follow
             from these. ``max_tokens`` counts prompt, image tokens and answer.
         system: system message of samples without one; empty for none.
-        question: what is asked about samples without messages.
-        boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, ``as-is`` to take
-            texts as the data has them; None for what its kind of model was pretrained with.
+        question: prompt of samples without messages.
+        boxes: family of :class:`BoxCodec` for the model's boxes; ``as-is`` keeps the texts of the data; None: the
+            family of its pretraining.
     """
 
     rope: Choice = Choice("mrope", {})
@@ -93,7 +93,7 @@ class Settings:
         """Check and complete what a config says.
 
         Raises:
-            KdkitError: unknown names, or values that mean nothing.
+            KdkitError: unknown names or invalid values.
         """
         _known(given, cls, WHERE)
         made: dict[str, Any] = dict(given)
@@ -126,7 +126,7 @@ class Settings:
         return settings
 
     def config(self) -> dict[str, Any]:
-        """As JSON gives it back; ``Settings.of`` takes it."""
+        """Plain JSON data; the inverse of :meth:`of`."""
         made: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return made
 

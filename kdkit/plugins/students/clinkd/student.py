@@ -108,7 +108,7 @@ class ClinkdStudent(nn.Module):
         """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.
 
         Returns:
-            ``answer_hidden`` (B, A, H) float32, the state from which the answer's token of the same place is
+            ``answer_hidden`` (B, A, H) float32, the state that predicts the answer's token of the same place
             predicted, zeros after the end; ``answer_ids`` (B, A) int64, -100 after the end; ``output_embedding``
             (V, H), a parameter: ``answer_hidden @ output_embedding.T`` are the logits, to be made a part at a time.
         """

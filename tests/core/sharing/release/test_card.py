@@ -191,8 +191,8 @@ def test_unknown_facts_are_stated() -> None:
     assert "trained with kdkit on the samples' own texts, without a teacher, in " in text
     assert "`oracle` asks" not in card_text(facts(results={**results(), "ratios": {}}))
     assert "model-index" not in text
-    assert "flatter" in card_text(facts(results=results("calibration")))
-    assert "flatter" not in card_text(facts())
+    assert "optimistic" in card_text(facts(results=results("calibration")))
+    assert "optimistic" not in card_text(facts())
 
 
 def test_domains_without_figures_are_named_among_the_limits() -> None:
