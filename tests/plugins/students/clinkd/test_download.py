@@ -107,7 +107,7 @@ def test_files_that_are_not_of_one_commit_or_not_as_downloaded(folder: Path) -> 
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"base": REPO}, "base says what adapters belong to"),
+        ({"base": REPO}, "base needs init and lora"),
         ({"base": "../vendor", "lora": LORA}, "'../vendor' is no repository"),
     ],
 )
