@@ -138,11 +138,11 @@ _WITH_TEACHERS = (
     "# Its teachers. kdkit fetches them when your data need them; remove those that should not teach any more.",
 )
 _HIDDEN = (
-    "The author did not publish its files. If you have its features ('kdkit features pull ORG/DATASET'),",
+    "Its files are not published. If you have its features ('kdkit features pull ORG/DATASET'),",
     "remove '# ' before its lines: it then teaches from them.",
 )
 _HIDDEN_ANSWERING = (
-    "The author did not publish its files; features of generated answers are never shared.",
+    "Its files are not published; features of generated answers are never shared.",
     "If you have its folder, remove '# ' before its lines and set 'from'.",
 )
 _HELD_BY_FEATURES = ("Its files are not published: it teaches from its features.",)

@@ -169,7 +169,7 @@ def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path, monkeypat
 
 
 def test_a_project_stays_if_its_features_are_not_found(local: LocalHub, tmp_path: Path) -> None:
-    with raises_error("KD-HUB-010", where="alice/nothing@main", mentions=("the project is there", "same command")):
+    with raises_error("KD-HUB-010", where="alice/nothing@main", mentions=("the project exists", "same command")):
         pull(local, tmp_path / "p", features="alice/nothing")
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
     assert pull(local, tmp_path / "p").version == "v2"  # without them: then nothing is to come
