@@ -77,9 +77,6 @@ def probe(kdkit_cli: Cli) -> Cli:
     return kdkit_cli
 
 
-# ------------------------------------------------------------------------------------- start
-
-
 def test_bare_kdkit_introduces_three_commands(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli()
     assert (outcome.code, outcome.stderr) == (0, "")
@@ -162,9 +159,6 @@ def test_python_m_kdkit_and_the_script_are_the_same_command(kdkit_cli: Cli) -> N
         outcome = kdkit_cli.python("-m", "kdkit", *command)
         assert (outcome.code, outcome.stderr) == (done.returncode, done.stderr)
         assert re.sub(r"[\d.]+", "", outcome.stdout) == re.sub(r"[\d.]+", "", done.stdout)
-
-
-# -------------------------------------------------------------------------------------- ends
 
 
 def test_an_error_is_printed_with_all_its_fields(probe: Cli) -> None:
@@ -289,9 +283,6 @@ def test_a_closed_pipe_is_no_error(command: str, rows: int, probe: Cli) -> None:
     assert process.returncode == 141
 
 
-# ------------------------------------------------------------------------------------ output
-
-
 def test_json_has_no_nan_and_paths_are_strings(probe: Cli) -> None:
     expected = '{\n  "path": "a/b",\n  "rows": [\n    [\n      1,\n      null\n    ]\n  ],\n  "inf": null\n}\n'
     assert probe.python("probe.py", "numbers").stdout == expected
@@ -374,9 +365,6 @@ def test_progress_lines_come_every_few_seconds_and_at_the_end(
         "short: 1/1  0 s",
         "warning: rough",
     ]
-
-
-# ----------------------------------------------------------------------------------- plugins
 
 
 def test_a_broken_plugin_is_one_warning_and_the_command_works(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:

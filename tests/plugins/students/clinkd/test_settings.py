@@ -93,7 +93,7 @@ def test_a_config_that_is_refused(config: dict[str, Any], message: str) -> None:
 
 def test_adapters_that_fit_nowhere(student: ClinkdStudent, tmp_path: Path) -> None:
     student.save(tmp_path)
-    with raises_error("KD-STUD-013", where="student.config.lora", mentions=("fit nowhere",)):
+    with raises_error("KD-STUD-013", where="student.config.lora", mentions=("query",)):
         create_student(init=str(tmp_path), lora={"targets": ["query"]})
 
 
