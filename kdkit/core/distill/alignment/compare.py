@@ -22,6 +22,7 @@ from kdkit.core.distill.alignment.fit import (
     pair_features,
     subsample,
 )
+from kdkit.core.distill.model.student import anchored
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.project.recipe import NamedPart
@@ -116,7 +117,7 @@ def compare_aligners(
 def student_width(project: Project) -> int:
     """Width of the student's outputs."""
     entry = project.registry.student
-    student = project.catalogue.make("student", entry.family, **entry.config)
+    student = project.catalogue.make("student", entry.family, **anchored(entry.config, project.root))
     return common_width(cast(Student, student).outputs, f"student '{entry.family}'")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode
+from kdkit.core.contracts import StudentSpec
 from kdkit.core.distill.alignment.compare import (
     compare_aligners,
     compare_rankings,
     measure_aligner,
     same_minus_different,
+    student_width,
 )
+from kdkit.core.plugin_system.catalogue import Entry
 from kdkit.core.project.project import Project
 from tests.core.distill.alignment.project import make_project
 from tests.errors import raises_error
@@ -131,3 +135,17 @@ def test_teachers_without_text_have_no_ranking() -> None:
     report = measure_aligner(Identity(), {"image": rows(9, 4, 0)["image"]})
     assert report.ranking is None
     assert report.top1 is None
+
+
+def student_of_folder(init: str) -> SimpleNamespace:
+    """A student whose width is the number in the file that ``init`` names."""
+    return SimpleNamespace(outputs={"image": int(Path(init).read_text())})
+
+
+def test_student_width_resolves_paths_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "width").write_text("24")
+    (tmp_path / "registry.yaml").write_text("version: 1\nstudent: {family: sized, config: {init: ./width}}\n")
+    project = Project(tmp_path)
+    spec = StudentSpec(name="sized", summary="", factory=f"{__name__}:student_of_folder", loader="")
+    contents = {**project.catalogue.contents, "student": (Entry(spec, "kdkit-sized", "1.0"),)}
+    assert student_width(project.with_catalogue(replace(project.catalogue, contents=contents))) == 24
