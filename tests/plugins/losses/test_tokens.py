@@ -44,7 +44,7 @@ def tokens(lengths: tuple[int, ...] = LENGTHS, seed: int = 1) -> Tensor:
 
 def teacher_view(name: str, logits: Tensor, ids: Tensor, weight: Tensor, k: int = V) -> TeacherView:
     """What the store would hold of (B, A, V) logits, in float64."""
-    top = compress(logits.reshape(-1, V), k)
+    top = compress(logits.flatten(0, 1), k)
     target = {
         "tokens": ids.to(torch.int32),
         "topk_ids": top.ids.reshape(B, A, -1),
@@ -90,6 +90,40 @@ def test_divergences_equal_their_formulas(name: str, temperature: float) -> None
             mass += float(view.weight[b])
     found = TokenDistillation(divergence=name, temperature=temperature, chunk=3)(batch).detach()
     assert float(found) == pytest.approx(total / mass, rel=1e-9)
+
+
+def merged(p: np.ndarray, named: list[int]) -> np.ndarray:
+    """The probabilities of the named tokens below V, and that of all others."""
+    kept = [token for token in named if token < V]
+    return np.array([*p[kept], p.sum() - p[kept].sum()])
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("k", [1, 12])
+def test_tokens_beyond_the_students_vocabulary_count_among_the_rest(name: str, temperature: float, k: int) -> None:
+    theirs = random(B, A, V + 7, seed=10) * 2
+    theirs[0, 0, V + 2], theirs[3, 1, V:] = 9.0, -9.0  # nearly certain of a token that the student lacks; of none
+    batch, _ = make_batch(teachers=0)
+    ids, values = batch.student["answer_ids"], []
+    view = teacher_view("7b", theirs, ids, torch.ones(B).double(), k)
+    own = batch.student["answer_hidden"] @ batch.student["output_embedding"].T
+    for b, a in (ids >= 0).nonzero().tolist():
+        named = view.target["topk_ids"][b, a].tolist()
+        p, q = merged(softmax(theirs[b, a], temperature), named), merged(softmax(own[b, a], temperature), named)
+        values.append((1.0 if name == "tvd" else temperature**2) * FORMULAS[name](p, q))
+    assert (view.target["topk_ids"] >= V).any()
+    loss = TokenDistillation(divergence=name, temperature=temperature, chunk=3)
+    found = loss(LossInput(batch.student, (view,), batch.domain)).detach()
+    assert float(found) == pytest.approx(np.mean(values), rel=1e-9)
+
+
+def test_a_teacher_that_names_more_tokens_than_the_student_has_gives_a_finite_gradient() -> None:
+    batch, _ = make_batch(teachers=0)
+    view = teacher_view("7b", random(B, A, V + 7, seed=10), tokens(), torch.ones(B).double(), V + 7)
+    value = TokenDistillation()(LossInput(batch.student, (view,), batch.domain))
+    slopes = torch.autograd.grad(value, (batch.student["answer_hidden"], batch.student["output_embedding"]))
+    assert all(bool(torch.isfinite(slope).all()) for slope in (value, *slopes))
 
 
 def test_cross_entropy_is_the_mean_over_answer_tokens() -> None:

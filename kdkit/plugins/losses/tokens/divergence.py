@@ -36,7 +36,7 @@ def _log(share: float, like: Tensor) -> Tensor:
 
 
 def forward_kl(log_p: Tensor, log_q: Tensor, _: float) -> Tensor:
-    """KL(p || q) (Hinton et al., arXiv 1503.02531; ClinKD, arXiv 2502.05928, eq. 15)."""
+    """KL(p || q) (Hinton et al., arXiv 1503.02531; ClinKD, arXiv 2502.05928, eq. 14)."""
     return kl(log_p, log_q)
 
 

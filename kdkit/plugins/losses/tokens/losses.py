@@ -19,11 +19,12 @@ from kdkit.plugins.losses.tokens.signals import (
     read_stored,
     student_classes,
     token_teachers,
+    within_vocabulary,
 )
 
 
 class AnswerCrossEntropy(nn.Module):
-    """``- log q(token)``, mean over the answer tokens of the batch (ClinKD, arXiv 2502.05928, eq. 14).
+    """``- log q(token)``, mean over the answer tokens of the batch (ClinKD, arXiv 2502.05928, eq. 12).
 
     Args:
         chunk: tokens whose logits exist at one time.
@@ -50,16 +51,17 @@ class TokenDistillation(nn.Module):
     """``D(p || q)`` of each teacher's next-token distribution p and the student's q, mean over tokens by trust.
 
     Both distributions are those over the teacher's k likeliest tokens and one class for all others, at the
-    temperature T; merging classes never makes a divergence larger, and for the KL family with k = V nothing is
-    merged. Divergences of the KL family are multiplied by T^2, so that their gradient does not depend on T to
-    first order (arXiv 1503.02531, section 2.1; ClinKD, eq. 15).
+    temperature T. Tokens that the student's vocabulary lacks count among the others. Merging classes never makes a
+    divergence larger, and for the KL family with k = V nothing is merged. Divergences of the KL family are multiplied
+    by T^2, so that their gradient does not depend on T to first order (arXiv 1503.02531, section 2.1; ClinKD, eq. 13
+    and 14).
 
     Args:
         divergence: one of :data:`~kdkit.plugins.losses.tokens.divergence.DIVERGENCES`.
         mix: beta of ``jsd``, skew of the skewed divergences; None for the published default.
         temperature: T; stored signals allow 0.5, 1 and 2. (T < 1 sharpens.)
         noise: standard deviation of normal noise on every class's logit of teacher and student (ClinKD's
-            epsilon, eq. 12 and 13, whose size the paper does not give; one number for all classes would cancel).
+            epsilon, eq. 15, whose size the paper does not give; one number for all classes would cancel).
         chunk: tokens whose logits exist at one time.
 
     Raises:
@@ -95,8 +97,10 @@ class TokenDistillation(nn.Module):
 
     def _rows(self, logits: Tensor, teacher: StoredDistributions, part: slice) -> Tensor:
         """(c,) the divergence at each token."""
+        ids = teacher.ids[part]
         log_p = at_temperature(teacher.log_p[part], teacher.tail[part], self.temperature).to(logits.dtype)
-        log_q = student_classes(logits, teacher.ids[part], self.temperature)
+        log_p = within_vocabulary(log_p, ids, logits.shape[-1])
+        log_q = student_classes(logits, ids, self.temperature)
         if self.noise:
             log_p, log_q = (self._noisy(x) for x in (log_p, log_q))
         rows = DIVERGENCES[self.divergence](log_p, log_q, self.mix)

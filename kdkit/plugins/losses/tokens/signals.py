@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
@@ -113,12 +114,24 @@ def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
     return torch.cat([log_p / temperature, rest.clamp(min=NEVER)], dim=-1).log_softmax(-1)
 
 
+def within_vocabulary(log_p: Tensor, ids: Tensor, size: int) -> Tensor:
+    """(N, k + 1) of :func:`at_temperature`, with tokens outside of a vocabulary of ``size`` moved into the last class.
+
+    Models of one family share a tokenizer, but not the number of rows: Qwen2-VL-7B has 152,064, 2B has 151,936.
+    """
+    outside = F.pad(ids >= size, (0, 1), value=True)
+    rest = log_p.masked_fill(~outside, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([log_p.masked_fill(outside, NEVER)[:, :-1], rest], dim=-1)
+
+
 def student_classes(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """(c, V) logits -> (c, k + 1): the student's log probabilities of the teacher's k tokens, and of the rest."""
-    logits = logits / temperature
+    """(c, V) logits -> (c, k + 1): the student's log probabilities of the teacher's k tokens, and of the rest.
+
+    Ids outside of the vocabulary have :data:`NEVER`.
+    """
+    logits, size = logits / temperature, logits.shape[-1]
     whole = logits.logsumexp(-1, keepdim=True)
-    chosen = logits.gather(-1, ids) - whole
-    if ids.shape[-1] == logits.shape[-1]:
-        return torch.cat([chosen, torch.full_like(whole, NEVER)], dim=-1)
-    rest = logits.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True) - whole
-    return torch.cat([chosen, rest], dim=-1)
+    chosen = (logits.gather(-1, ids.clamp(max=size - 1)) - whole).masked_fill(ids >= size, NEVER)
+    # Two columns more: one takes the ids outside, the other keeps the rest finite if all tokens are named.
+    others = F.pad(logits, (0, 2), value=NEVER).scatter_(-1, ids.clamp(max=size), -torch.inf)
+    return torch.cat([chosen, others.logsumexp(-1, keepdim=True) - whole], dim=-1)
