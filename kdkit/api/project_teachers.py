@@ -296,12 +296,17 @@ class TeacherMethods(OpenedProject):
             tuple(columns), tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
         )
 
-    def trust(self, policy: str | None = None, *, options: Mapping[str, Any] | None = None) -> TrustReport:
+    def trust(
+        self, policy: str | None = None, *, options: Mapping[str, Any] | None = None, device: str = "cpu"
+    ) -> TrustReport:
         """Accuracy of each teacher on each domain, and the teachers that each policy admits.
+
+        Missing features of calibration samples are extracted first.
 
         Args:
             policy: instead of the project's.
             options: of the policy.
+            device: of the extraction.
 
         Example:
             >>> project.trust().table.teachers
@@ -312,7 +317,7 @@ class TeacherMethods(OpenedProject):
 
         project = self._open()
         with project.exclusive("kdkit trust"):
-            report = report_trust(project, policy, dict(options or {}), reporter=self.reporter)
+            report = report_trust(project, policy, dict(options or {}), device=device, reporter=self.reporter)
         warn_about_gaps(report.chosen.domains_without_teacher, report.chosen.teachers_without_domain, self.reporter)
         return report
 

@@ -19,8 +19,14 @@ def trust(
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Of the policy; may be repeated.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Of the extraction: cpu, cuda, cuda:1 ...")] = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
 ) -> None:
-    """Show the accuracy of each teacher on each domain, and the teachers that each policy admits."""
-    console.emit(console.project(folder).trust(policy, options=console.parse_options(options)), json=json)
+    """Show the accuracy of each teacher on each domain, and the teachers that each policy admits.
+
+    Missing features of calibration samples are extracted first.
+    """
+    project = console.project(folder)
+    console.resumable()
+    console.emit(project.trust(policy, options=console.parse_options(options), device=device), json=json)

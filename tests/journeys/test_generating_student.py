@@ -25,7 +25,7 @@ from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import read_answers, rows_to_answer
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.features.extract.missing import count_missing, extract_missing
+from kdkit.core.features.extract.missing import extract_missing, find_missing
 from kdkit.core.plugin_system.catalogue import Entry, Family
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
@@ -154,7 +154,8 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in rows_to_answer(table))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
-    assert count_missing(FeatureStore(project.features), "vlm", column.fingerprint, table) == len(lines) - 3
+    missing = find_missing(FeatureStore(project.features), {"vlm": column.fingerprint}, table)
+    assert missing.counts == {"vlm": len(lines) - 3}
     extract_missing(project, table)
     assert read_answers(column.folder) == answers
     assert extract_missing(project, table) == ()

@@ -35,6 +35,10 @@ class SampleIndex:
     def ids(self) -> tuple[str, ...]:
         return tuple(sample.id for sample in self.samples)
 
+    def part(self, rows: NDArray[np.int64]) -> SampleIndex:
+        """An index of the samples ``rows`` alone."""
+        return SampleIndex(tuple(self.samples[row] for row in rows), self.digests[rows], self.may_skip[rows])
+
     def keyed(self, rows: Iterable[int]) -> list[tuple[SampleKey, Sample]]:
         """The samples of ``rows`` with their journal keys."""
         return [((self.ids[row], int(self.digests[row])), self.samples[row]) for row in rows]

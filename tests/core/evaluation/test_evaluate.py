@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import EvaluationReport, write_report
 from kdkit.core.evaluation.trust.report import report_trust
+from kdkit.core.features import FeatureStore
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
@@ -165,6 +167,23 @@ def test_trust_report(two_versions: Path) -> None:
         report_trust(project, "top-kk")
     with raises_error("KD-PLUG-005"):
         report_trust(project, "top-k", {"sharpness": 1})
+
+
+def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
+    shutil.rmtree(root / "features")
+    table = report_trust(open_project(root), device="cpu").table
+    np.testing.assert_array_equal(table.accuracy, report_trust(open_project(two_versions)).table.accuracy)
+    index = load_index(open_project(root))
+    stored = FeatureStore(root / "features").column("radio").locate(index) >= 0
+    assert stored.tolist() == [sample.split == "calibration" for sample in index.samples]
+    shutil.rmtree(root / "features")
+    shutil.rmtree(root / "models" / "xr")
+    shutil.rmtree(root / ".kdkit" / "artifacts" / "xr")
+    reporter = Warned([])
+    alone = report_trust(open_project(root), device="cpu", reporter=reporter).table
+    assert alone.teachers == ("radio",)
+    assert any("'xr'" in warning for warning in reporter.warnings)
 
 
 def test_a_teacher_without_answers_on_the_split_is_reported_and_not_evaluated(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
-from kdkit.core.features.extract.missing import count_missing, live_devices
+from kdkit.core.features.extract.missing import find_missing, live_devices
+from kdkit.core.features.extract.unreadable import report_unreadable
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers import OpenTeacher, open_teacher
@@ -52,17 +53,27 @@ def complete_columns(
         _require_permission(project, name, lock, reporter)
     fingerprints = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(project.registry, index))
+    missing = find_missing(store, fingerprints, index, prompts, live=live, reporter=reporter)
     opened: list[OpenTeacher] = []
-    for name, fingerprint in fingerprints.items():
-        count = count_missing(store, name, fingerprint, index, prompts, live=name in live)
-        if count:
-            teacher = live.get(name) or _open(project, store, name, fingerprint, count, reporter)
-            opened += [teacher] if teacher is not None else []
+    for name, count in missing.counts.items():
+        teacher = live.get(name) or _open(project, store, name, fingerprints[name], count, reporter)
+        opened += [teacher] if teacher is not None else []
     if opened:
         before(opened)
         devices = {name: project.registry.teachers[name].device or device for name in live}
-        extract(store, opened, index, prompts=prompts, live=devices, device=device, reporter=reporter)
-    return {name: store.column(name, fingerprint) for name, fingerprint in fingerprints.items()}
+        extract(
+            store,
+            opened,
+            index,
+            prompts=prompts,
+            live=devices,
+            device=device,
+            reporter=reporter,
+            again=missing.again,
+        )
+    columns = {name: store.column(name, fingerprint) for name, fingerprint in fingerprints.items()}
+    report_unreadable(columns.values(), index, reporter)
+    return columns
 
 
 def _require_permission(project: Project, name: str, lock: Lock, reporter: Reporter) -> None:

@@ -156,7 +156,8 @@ def write_pseudo_labels(
     require_replaceable(to, lambda row: "pseudo" in row["extra"])
     index = load_index(project, reporter)
     questions = _open_questions(index, request.domains)
-    trust = _trusted_domains(report_trust(project, index=index, reporter=reporter), teacher)
+    measured = report_trust(project, index=index, device=None if dry_run else device, reporter=reporter)
+    trust = _trusted_domains(measured, teacher)
     column = locked_column(FeatureStore(project.features), project.lock, teacher)
     trusted = [row for row in questions if index.samples[row].domain in trust]
     chosen = index.keyed(trusted[: request.limit])

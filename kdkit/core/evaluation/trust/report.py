@@ -25,7 +25,7 @@ from kdkit.core.evaluation.trust.weights import (
     teachers_without_domain,
 )
 from kdkit.core.features import FeatureStore
-from kdkit.core.features.extract.missing import extraction_hint
+from kdkit.core.features.extract.missing import extract_calibration, extraction_hint
 from kdkit.core.project.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def report_trust(
     options: Mapping[str, Any] | None = None,
     *,
     index: SampleIndex | None = None,
+    device: str | None = None,
     reporter: Reporter | None = None,
 ) -> TrustReport:
     """Measure trust where it is not measured yet, and apply all policies.
@@ -169,6 +170,7 @@ def report_trust(
     Args:
         policy, options: override those of the registry or its recipe; ``options`` alone change the project's policy.
         index: the project's samples, if they are loaded already.
+        device: of an extraction of missing calibration samples; None for stored features only.
 
     Raises:
         KdkitError: no teacher with features; an unknown policy or option.
@@ -177,6 +179,8 @@ def report_trust(
     registry, catalogue = project.registry, project.catalogue
     table = load_index(project, reporter) if index is None else index
     store = FeatureStore(project.features)
+    if device is not None:
+        extract_calibration(project, table, device=device, reporter=reporter)
     known = {*store.teachers, *load_measurements(trust_file(store.root))}
     teachers = [name for name in registry.teachers if name in known]
     for name in registry.teachers:

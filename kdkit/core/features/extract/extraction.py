@@ -19,12 +19,12 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.answers import answer_missing, rows_to_answer
 from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
 from kdkit.core.features.extract.refusals import require_accepted
 from kdkit.core.features.extract.shard_writer import Indices, ShardWriter
+from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import BLOCK_ROWS, Shard
@@ -68,6 +68,7 @@ def extract(
     device: str = "cpu",
     reporter: Reporter | None = None,
     block_rows: int = BLOCK_ROWS,
+    again: Mask | None = None,
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
@@ -87,6 +88,7 @@ def extract(
         device: of the other teachers: ``cpu``, ``cuda``, ``cuda:1`` ...
         reporter: shows progress.
         block_rows: rows per commit.
+        again: (N,) images to try again, from :func:`readable_again` by default.
 
     Raises:
         KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
@@ -98,7 +100,11 @@ def extract(
         usable_device(live[t.name], LIVE_FIX.format(t.name)) if t.name in live else usable_device(device)
         for t in teachers
     ]
+    for teacher in teachers:
+        for path in store.set_aside_damage(teacher.name):
+            reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and computed again")
     columns = [store.create(_header(teacher)) for teacher in teachers]
+    again = readable_again(columns, index) if again is None else again
     for teacher, target in zip(teachers, devices, strict=True):
         if isinstance(teacher.model, nn.Module):
             teacher.model.to(target)
@@ -107,7 +113,7 @@ def extract(
         _embed_prompts(store, teacher, column, prompts, batch_size)
         for teacher, column in zip(teachers, columns, strict=True)
     ]
-    plans = [_Plan(column, index, live=column.teacher in live) for column in columns]
+    plans = [_Plan(column, index, again, live=column.teacher in live) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
         require_accepted(teacher.name, teacher.model, [index.samples[i] for i in plan.samples])
     _check_space(store.root, plans)
@@ -120,7 +126,7 @@ def extract(
     ]
     columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
-    _report_unreadable(columns, index, reporter)
+    report_unreadable(columns, index, reporter)
     return done
 
 
@@ -131,17 +137,18 @@ def _header(teacher: OpenTeacher) -> Header:
 class _Plan:
     """What one column lacks: the pending blocks of unfinished shards, and the samples of a new shard."""
 
-    def __init__(self, column: Column, index: SampleIndex, *, live: bool = False) -> None:
+    def __init__(self, column: Column, index: SampleIndex, again: Mask, *, live: bool = False) -> None:
         self.column = column
         position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
         self.resume: list[tuple[Path, Indices]] = []
         wanted = index.answered(held_out=live) & bool(column.signals) & has_signals(column, index)
-        missing = wanted & (column.locate(index) < 0) & ~column.unreadable(index)
+        missing = wanted & (column.locate(index) < 0) & (again | ~column.unreadable(index))
         for shard in [shard for shard in column.shards if shard.pending()]:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             samples = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
             samples[(samples >= 0) & ~wanted[samples]] = -1
-            missing[samples[samples >= 0]] = False
+            pending = np.isin(np.arange(len(shard)) // shard.block_rows, shard.pending())
+            missing[samples[pending & (samples >= 0)]] = False
             self.resume.append((shard.path, samples))
         self.new: Indices = np.flatnonzero(missing).astype(np.int64)
         self._ids = [index.ids[i] for i in self.new]
@@ -286,26 +293,3 @@ def _summary(column: Column, index: SampleIndex, kept: int, prompts: int, answer
     found = int((column.locate(index) >= 0).sum())
     unreadable = int(column.unreadable(index).sum())
     return Extracted(column.teacher, column.fingerprint, found - kept, kept, unreadable, prompts, answers)
-
-
-def _report_unreadable(columns: Sequence[Column], index: SampleIndex, reporter: Reporter) -> None:
-    """Warn about unreadable images whose data entry skips them; raise for all others."""
-    failed = np.zeros(len(index), dtype=bool)
-    for column in columns:
-        failed |= column.unreadable(index)
-    if not failed.any():
-        return
-    refused = np.flatnonzero(failed & ~index.may_skip)
-    if not len(refused):
-        skipped = name_some(index.ids[i] for i in np.flatnonzero(failed))
-        reporter.warn(f"{int(failed.sum())} unreadable images skipped: {skipped}")
-        return
-    raise KdkitError(
-        "KD-FEAT-005",
-        f"{len(refused)} of {len(index)} images cannot be read: {name_some(index.ids[i] for i in refused)}",
-        where=str(index.samples[refused[0]].image),
-        why="the features of all other images are stored",
-        fix="repair or remove the files ('kdkit data check' lists them), or set skip_unreadable: true in the options "
-        "of their data entry",
-        code=ExitCode.FOUND,
-    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import TEXT, Reporter, Silent
+from kdkit.core.data.load import name_some
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.extract.answers import count_unanswered
 from kdkit.core.features.extract.endpoint_answers import has_signals, only_own_answers
+from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
 from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.header import is_damage
 from kdkit.core.features.store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.lock import Lock
     from kdkit.core.project.registry.schema import Registry
+    from kdkit.core.teachers import OpenTeacher
 
 
 def extract_missing(
@@ -33,28 +38,28 @@ def extract_missing(
 ) -> tuple[Extracted, ...]:
     """Extract what the columns of ``teachers`` (by default all of the registry) lack, prompts included.
 
-    Teachers whose columns are complete are neither opened nor in the result.
+    Teachers whose columns are complete are neither opened nor in the result. Damaged blocks and files are computed
+    again, and images that could not be read are tried again.
 
     Raises:
         KdkitError: a teacher is not in the registry or not locked; errors of
             :func:`kdkit.core.teachers.open_teacher` and :func:`kdkit.core.features.extract.extraction.extract`.
     """
-    keys = _locked_fingerprints(project.registry, project.lock, teachers)
+    keys, reporter = _locked_fingerprints(project.registry, project.lock, teachers), reporter or Silent()
     own = live_devices(project.registry, project.lock)
     live = {name: own[name] or device for name in own if name in keys}
     if live:
-        (reporter or Silent()).say(
-            f"{', '.join(live)}: live; training samples are computed during training, not stored"
-        )
+        reporter.say(f"{', '.join(live)}: live; training samples are computed during training, not stored")
     store = FeatureStore(project.features)
     prompts = all_prompts(prompt_sets(project.registry, index))
-    incomplete = [n for n, key in keys.items() if count_missing(store, n, key, index, prompts, live=n in live)]
-    if not incomplete:
+    missing = find_missing(store, keys, index, prompts, live=live, reporter=reporter)
+    if not missing.counts:
+        report_unreadable(missing.columns, index, reporter)
         return ()
     from kdkit.core.features.extract.extraction import extract
     from kdkit.core.teachers import open_teacher
 
-    opened = [open_teacher(project, name, reporter=reporter) for name in incomplete]
+    opened = [open_teacher(project, name, reporter=reporter) for name in missing.counts]
     return extract(
         store,
         opened,
@@ -65,34 +70,130 @@ def extract_missing(
         batch_size=batch_size,
         workers=workers,
         reporter=reporter,
+        again=missing.again,
     )
 
 
-def count_missing(
+def extract_calibration(project: Project, index: SampleIndex, *, device: str, reporter: Reporter) -> None:
+    """Extract what the columns of the locked teachers lack of the calibration split.
+
+    A teacher that cannot be opened keeps what its column holds, and an unreadable image has no features; both are
+    warnings.
+
+    Raises:
+        KdkitError: as :func:`extract_missing`.
+    """
+    keys = {
+        name: project.lock.teacher(name).fingerprint
+        for name in project.registry.teachers
+        if name in project.lock.teachers
+    }
+    store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
+    prompts = all_prompts(prompt_sets(project.registry, index))
+    missing = find_missing(store, keys, part, prompts, reporter=reporter)
+    opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
+    try:
+        if opened:
+            from kdkit.core.features.extract.extraction import extract
+
+            names = ", ".join(teacher.name for teacher in opened)
+            reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
+            live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
+            extract(
+                store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter, again=missing.again
+            )
+        report_unreadable(missing.columns, part, reporter)
+    except KdkitError as error:
+        if error.id != "KD-FEAT-005":
+            raise
+        reporter.warn(error.headline)
+
+
+def _open_or_warn(project: Project, name: str, reporter: Reporter) -> OpenTeacher | None:
+    from kdkit.core.teachers import open_teacher
+
+    try:
+        return open_teacher(project, name, reporter=reporter)
+    except KdkitError as error:
+        if error.code not in (ExitCode.MISSING, ExitCode.DENIED):
+            raise
+        reporter.warn(f"teacher '{name}' cannot be opened ({error.headline}): only stored features are used")
+        return None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What columns lack.
+
+    Attributes:
+        counts: teacher -> missing samples, prompts and answers, where there are any.
+        columns: those that can be read.
+        again: (N,) images that an earlier extraction could not read and that can be read now.
+    """
+
+    counts: Mapping[str, int]
+    columns: tuple[Column, ...]
+    again: Mask
+
+
+def find_missing(
     store: FeatureStore,
-    teacher: str,
-    fingerprint: str,
+    fingerprints: Mapping[str, str],
     index: SampleIndex,
     prompts: Sequence[str] = (),
     *,
-    live: bool = False,
-) -> int:
-    """Count the samples, prompts and answers that the column of this teacher and fingerprint lacks.
+    live: Collection[str] = (),
+    reporter: Reporter | None = None,
+) -> Missing:
+    """Count the samples, prompts and answers that the columns lack; damaged blocks count as missing.
 
     An unreadable image counts unless its data entry skips it; prompts count if the column has a ``text`` signal.
+
+    Args:
+        fingerprints: teacher -> fingerprint of its column.
+        live: teachers whose columns need no training samples.
+        reporter: receives a warning for every damaged column.
     """
-    if all(header.fingerprint != fingerprint for header in store.headers(teacher)):
-        return max(1, int(index.answered(held_out=live).sum()) + len(prompts))
-    column = store.column(teacher, fingerprint)
-    texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
-    return count_missing_rows(column, index, live=live) + texts + count_unanswered(column, index)
+    reporter = reporter or Silent()
+    columns: dict[str, Column] = {}
+    for name, fingerprint in fingerprints.items():
+        try:
+            if any(header.fingerprint == fingerprint for header in store.headers(name)):
+                columns[name] = _checked(store.column(name, fingerprint), index, reporter)
+        except KdkitError as error:
+            if not is_damage(error):
+                raise
+            reporter.warn(f"features of '{name}': {error.headline} ({error.why})")
+    again = readable_again(columns.values(), index)
+    counts = {name: max(1, int(index.answered(held_out=name in live).sum()) + len(prompts)) for name in fingerprints}
+    for name, column in columns.items():
+        texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
+        rows = count_missing_rows(column, index, again, live=name in live)
+        counts[name] = rows + texts + count_unanswered(column, index)
+    return Missing({name: count for name, count in counts.items() if count}, tuple(columns.values()), again)
 
 
-def count_missing_rows(column: Column, index: SampleIndex, *, live: bool) -> int:
-    """Count the samples without a row in ``column``."""
+def _checked(column: Column, index: SampleIndex, reporter: Reporter) -> Column:
+    """The column, with the blocks of all samples compared with their checksums.
+
+    Raises:
+        KdkitError: its prompts are damaged.
+    """
+    rows = column.locate(index)
+    if damage := column.check(rows[rows >= 0]):
+        reporter.warn(f"features of '{column.teacher}' are damaged and not used: {name_some(damage)}")
+    _ = column.texts
+    return column
+
+
+def count_missing_rows(column: Column, index: SampleIndex, again: Mask | None = None, *, live: bool) -> int:
+    """Count the samples without a row in ``column``; those of ``again`` also where their data entry skips them."""
     if not column.signals:
         return 0
-    wanted = index.answered(held_out=live) & has_signals(column, index) & ~(column.unreadable(index) & index.may_skip)
+    skipped = column.unreadable(index) & index.may_skip
+    if again is not None:
+        skipped &= ~again
+    wanted = index.answered(held_out=live) & has_signals(column, index) & ~skipped
     return int(((column.locate(index) < 0) & wanted).sum())
 
 

@@ -44,7 +44,7 @@ class Column:
                 raise damaged(str(shard.path), f"{why}, not '{header.teacher}' {header.fingerprint[:12]}")
         self._starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self._count = int(self._starts[-1])
-        self._only = self.shards[0].arrays if len(self.shards) == 1 else {}
+        self._only = self.shards[0] if len(self.shards) == 1 else None
 
     @property
     def teacher(self) -> str:
@@ -65,7 +65,7 @@ class Column:
 
     @property
     def complete(self) -> bool:
-        """Whether every block is committed."""
+        """Whether every block is committed, and none is known to be damaged."""
         return all(shard.complete for shard in self.shards)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Column:
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
-        """(rows,) whether a row holds features."""
+        """(rows,) whether a row holds features; rows of blocks that are known to be damaged do not."""
         return self._rows_with(PRESENT)
 
     def locate(self, index: SampleIndex) -> Rows:
@@ -85,8 +85,23 @@ class Column:
         return _find(index, self._row_of)
 
     def unreadable(self, index: SampleIndex) -> NDArray[np.bool_]:
-        """(N,) samples whose present image could not be read by an extraction."""
-        return _find(index, self._failed) >= 0
+        """(N,) samples without features whose present image could not be read by an extraction."""
+        return (_find(index, self._failed) >= 0) & (self.locate(index) < 0)
+
+    def check(self, rows: Rows) -> list[str]:
+        """Compare the blocks of ``rows`` with their checksums, each once per process; returns the damaged ones.
+
+        From here on, rows of damaged blocks are not located, and an extraction computes them again.
+        """
+        shard_of = self._shard_of(rows)
+        found = []
+        for number, shard in enumerate(self.shards):
+            blocks = np.unique((rows[shard_of == number] - self._starts[number]) // shard.block_rows)
+            found += [f"{shard.path.name}, {shard.describe(block)}" for block in shard.check(blocks)]
+        if found:
+            for name in ("present", "_row_of", "_failed"):
+                vars(self).pop(name, None)
+        return found
 
     def gather(self, signal: str, rows: Rows) -> NDArray[Any]:
         """Rows of one signal, in their stored dtype.
@@ -99,13 +114,14 @@ class Column:
             (B, *shape).
 
         Raises:
-            KdkitError: the column has no such signal.
+            KdkitError: the column has no such signal, or a block of the rows is damaged.
             IndexError: a row does not exist.
         """
         if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
             raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
-        if signal in self._only:
-            return self._only[signal].take(rows, 0, mode="clip")  # the fast path; rows were checked
+        if self._only is not None and signal in self._only.arrays:
+            self._only.require_intact(rows)
+            return self._only.arrays[signal].take(rows, 0, mode="clip")  # the fast path; rows were checked
         return self._gather_shards(self.spec(signal), rows)
 
     def spec(self, signal: str) -> SignalSpec:
@@ -127,9 +143,8 @@ class Column:
         """
         problems = []
         for shard in self.shards:
-            for block in shard.damaged_blocks() if deep else ():
-                rows = shard.rows_of(block)
-                problems.append(f"{shard.path}: block {block} (rows {rows.start}..{rows.stop - 1}) is damaged")
+            for block in shard.check(range(len(shard.committed)), again=True) if deep else ():
+                problems.append(f"{shard.path}: {shard.describe(block)} is damaged")
         return problems
 
     def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -163,7 +178,10 @@ class Column:
         """
         if len(rows) and _largest(rows.view(_UNSIGNED)) >= self._count:
             raise IndexError(f"rows must be in 0..{self._count - 1}; got {rows.min()}..{rows.max()}")
-        scores = self.scores(name)
+        try:
+            scores = self.scores(name)
+        except KdkitError:  # damaged; scores are computed from features
+            scores = np.full(len(self), np.nan, dtype=np.float32)
         scores[rows] = values
         write_scores(self.folder, name, scores)
 
@@ -177,19 +195,24 @@ class Column:
         Raises:
             KdkitError: the disk is full.
         """
-        path = self.folder / f"shard-{len(self.shards):04d}.h5"
+        number = max((int(shard.path.stem.partition("-")[2]) for shard in self.shards), default=-1) + 1
+        path = self.folder / f"shard-{number:04d}.h5"
         create_shard(path, self.header, ids, digests, block_rows)
         return path
 
     def _gather_shards(self, spec: SignalSpec, rows: Rows) -> NDArray[Any]:
         out = np.empty((len(rows), *spec.shape), dtype=spec.dtype)
-        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        shard_of = self._shard_of(rows)
         for number, shard in enumerate(self.shards):
             here = np.flatnonzero(shard_of == number)
             if len(here):
                 local = rows[here] - self._starts[number]
+                shard.require_intact(local)
                 out[here] = shard.arrays[spec.name].take(local, axis=0, mode="clip")
         return out
+
+    def _shard_of(self, rows: Rows) -> Rows:
+        return np.searchsorted(self._starts, rows, side="right") - 1
 
     @cached_property
     def _row_of(self) -> dict[tuple[str, int], int]:
@@ -200,7 +223,7 @@ class Column:
         return self._index(self._rows_with(UNREADABLE))
 
     def _rows_with(self, status: int) -> NDArray[np.bool_]:
-        """(rows,) whether a row has this status in a committed block."""
+        """(rows,) whether a row has this status in a usable block."""
         parts = [(shard.status == status) & _per_row(shard) for shard in self.shards]
         return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
@@ -215,8 +238,8 @@ class Column:
 
 
 def _per_row(shard: Shard) -> NDArray[np.bool_]:
-    """(rows of the shard,) whether the row's block is committed."""
-    return np.repeat(shard.committed.astype(bool), shard.block_rows)[: len(shard)]
+    """(rows of the shard,) whether the row's block is usable."""
+    return np.repeat(shard.usable, shard.block_rows)[: len(shard)]
 
 
 def _find(index: SampleIndex, known: Mapping[tuple[str, int], int]) -> Rows:

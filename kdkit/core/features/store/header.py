@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec
 
 FORMAT = "kdkit-features"
@@ -82,8 +82,14 @@ def damaged(where: str, why: str) -> KdkitError:
         "damaged feature file, or a file of another program",
         where=where,
         why=why,
-        fix="move the file away and run: kdkit features extract",
+        fix="kdkit features extract (if the teacher is no longer in the registry, delete the folder)",
+        code=ExitCode.FOUND,
     )
+
+
+def is_damage(error: KdkitError) -> bool:
+    """Whether the error is that of :func:`damaged`, which an extraction repairs."""
+    return error.id == "KD-FEAT-012"
 
 
 def _short(value: str | None) -> str:

@@ -40,6 +40,9 @@ ABSENT, PRESENT, UNREADABLE = 0, 1, 2
 NO_ID = ""
 """Instead of a sample's id: the row belongs to every sample with its digest."""
 _SIGNALS, _CHECKSUM = "signals", 16
+_UNKNOWN, _INTACT, _DAMAGED = 0, 1, 2
+_CHECKED: dict[tuple[str, int, int, int], NDArray[np.uint8]] = {}
+"""(path, inode, time, size) of a file -> the state of each block: a process compares a block once."""
 
 
 def create_shard(
@@ -138,14 +141,22 @@ class Shard:
         self._offsets = {name: offset for name, (offset, _, _) in {**locations, **control}.items()}
         self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in locations.items()}
         self.status, self.committed, self._checksums = (self._view(*at) for at in control.values())
+        found = os.stat(path)
+        key = str(path.resolve()), found.st_ino, found.st_mtime_ns, found.st_size
+        self._checked = _CHECKED.setdefault(key, np.zeros(len(self.committed), np.uint8))
         self._file = open(path, "r+b") if writable else None  # noqa: SIM115  # kept open; see close
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(blocks,) committed blocks that are not known to be damaged."""
+        return np.not_equal(self.committed, 0) & np.not_equal(self._checked, _DAMAGED)
+
+    @property
     def complete(self) -> bool:
-        return bool(self.committed.all())
+        return bool(self.usable.all())
 
     @property
     def nbytes(self) -> int:
@@ -156,10 +167,9 @@ class Shard:
         return slice(block * self.block_rows, min(len(self), (block + 1) * self.block_rows))
 
     def pending(self) -> list[int]:
-        """Blocks that are not committed, including the last one if its commit was interrupted by a power failure."""
-        done = np.flatnonzero(self.committed)
-        torn = [int(done[-1])] if len(done) and not self._is_intact(int(done[-1])) else []
-        return sorted([*np.flatnonzero(self.committed == 0).tolist(), *torn])
+        """Blocks that are not usable, including the last one if its commit was interrupted by a power failure."""
+        self.check(np.flatnonzero(self.committed)[-1:])
+        return [int(block) for block in np.flatnonzero(~self.usable)]
 
     def commit(self, block: int, values: Mapping[str, NDArray[Any]], status: NDArray[np.uint8]) -> None:
         """Write one block; the data reaches the disk before its commit mark.
@@ -171,6 +181,7 @@ class Shard:
         """
         if self._file is None:
             raise ValueError(f"{self.path} is not open for writing")
+        self._checked[block] = _UNKNOWN
         start = self.rows_of(block).start
         stored = {name: np.ascontiguousarray(values[name], array.dtype) for name, array in self.arrays.items()}
         _write_at(self._file, self._offsets["committed"] + block, b"\0")
@@ -188,9 +199,42 @@ class Shard:
             self._file.close()
             self._file = None
 
-    def damaged_blocks(self) -> list[int]:
-        """Committed blocks that do not match their checksum."""
-        return [int(b) for b in np.flatnonzero(self.committed) if not self._is_intact(int(b))]
+    def check(self, blocks: Iterable[int], *, again: bool = False) -> list[int]:
+        """Compare committed blocks with their checksums; returns the damaged ones.
+
+        Args:
+            blocks: their numbers.
+            again: also those that this process compared before.
+        """
+        for block in blocks:
+            if self.committed[block] and (again or self._checked[block] == _UNKNOWN):
+                self._checked[block] = _INTACT if self._is_intact(block) else _DAMAGED
+        return [int(block) for block in blocks if self._checked[block] == _DAMAGED]
+
+    def require_intact(self, rows: NDArray[np.int64]) -> None:
+        """Check the blocks of these rows.
+
+        Raises:
+            KdkitError: a block is damaged.
+        """
+        blocks = rows // self.block_rows
+        if (self._checked.take(blocks) == _INTACT).all():
+            return
+        damage = self.check(np.unique(blocks))
+        if damage:
+            raise KdkitError(
+                "KD-FEAT-020",
+                f"features of '{self.header.teacher}' are damaged: {self.describe(damage[0])}",
+                where=str(self.path),
+                why="the block does not match its checksum",
+                fix=f"kdkit features extract {self.header.teacher}",
+                code=ExitCode.FOUND,
+            )
+
+    def describe(self, block: int) -> str:
+        """The block and its rows, for messages."""
+        rows = self.rows_of(block)
+        return f"block {block} (rows {rows.start}..{rows.stop - 1})"
 
     def _is_intact(self, block: int) -> bool:
         rows = self.rows_of(block)

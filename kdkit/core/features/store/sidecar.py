@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_array, read_header
 from kdkit.core.features.store.header import damaged
 
-_TEXTS, _KEY = "texts.safetensors", "values"
+_TEXTS, _KEY, _ABOUT = "texts.safetensors", "values", "about"
 
 
 def read_texts(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -30,7 +31,7 @@ def read_texts(folder: Path) -> dict[str, NDArray[np.float32]]:
     if not path.exists():
         return {}
     values, about = _read(path)
-    texts = json.loads(about.get("texts", "[]"))
+    texts = about.get("texts", [])
     if len(texts) != len(values):
         raise damaged(str(path), f"{len(texts)} texts but {len(values)} features")
     return dict(zip(texts, values, strict=True))
@@ -42,7 +43,7 @@ def write_texts(folder: Path, texts: Mapping[str, NDArray[Any]]) -> None:
     if not merged:
         return
     # One file, so that texts and features stay together.
-    _write(folder / _TEXTS, np.stack(list(merged.values())), {"texts": json.dumps(list(merged))})
+    _write(folder / _TEXTS, np.stack(list(merged.values())), {"texts": list(merged)})
 
 
 def read_scores(folder: Path, name: str, rows: int) -> NDArray[np.float32]:
@@ -70,10 +71,27 @@ def _score_path(folder: Path, name: str) -> Path:
     return folder / "scores" / f"{name}.safetensors"
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, str]]:
-    fix = "move the file away and run 'kdkit features extract'"
-    return read_array(path, _KEY, fix=fix), dict(read_header(path, fix=fix).metadata)
+def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    try:
+        values, about = read_array(path, _KEY), json.loads(read_header(path).metadata[_ABOUT])
+        expected = about.pop("checksum")
+    except KdkitError as error:
+        raise damaged(str(path), error.why) from error
+    except (ValueError, KeyError) as error:
+        raise damaged(str(path), f"{type(error).__name__}: {error}") from error
+    if expected != _checksum(values, about):
+        raise damaged(str(path), "the checksum does not match")
+    return values, about
 
 
-def _write(path: Path, values: NDArray[np.float32], about: dict[str, str]) -> None:
-    write_atomically(path, save({_KEY: np.ascontiguousarray(values)}, about))
+def _write(path: Path, values: NDArray[np.float32], about: dict[str, Any]) -> None:
+    values = np.ascontiguousarray(values)
+    # One key: safetensors writes several in no fixed order, and equal content must give equal bytes.
+    metadata = {_ABOUT: json.dumps({**about, "checksum": _checksum(values, about)})}
+    write_atomically(path, save({_KEY: values}, metadata))
+
+
+def _checksum(values: NDArray[np.float32], about: Mapping[str, Any]) -> str:
+    state = blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    state.update(values.tobytes())
+    return state.hexdigest()

@@ -7,8 +7,10 @@ column can be read without its teacher.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.features.store.column import Column
-from kdkit.core.features.store.header import Header, damaged
-from kdkit.core.features.store.sidecar import write_texts
+from kdkit.core.features.store.header import Header, damaged, is_damage
+from kdkit.core.features.store.shard import Shard
+from kdkit.core.features.store.sidecar import read_texts, write_texts
 
 PREFIX = 12
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -101,6 +104,29 @@ class FeatureStore:
         write_atomically(self.root / header.teacher / "current", header.fingerprint[:PREFIX].encode())
         return Column(folder, header)
 
+    def set_aside_damage(self, teacher: str) -> list[Path]:
+        """Rename unreadable files of a teacher's columns to ``NAME.damaged``, for an extraction that replaces them.
+
+        Damaged scores are removed: they are computed from the features.
+
+        Returns:
+            The files, under their old names.
+        """
+        found = []
+        for path in sorted((self.root / teacher).glob("*/*")):
+            read = _READERS.get(path.suffix if path.name.startswith("shard-") else path.name)
+            try:
+                if read:
+                    read(path)
+            except KdkitError as error:
+                if not is_damage(error):
+                    raise
+                found.append(path)
+        for path in found:
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            shutil.rmtree(path.parent / "scores", ignore_errors=True)
+        return found
+
     def put_texts(self, teacher: str, fingerprint: str, texts: Mapping[str, NDArray[Any]]) -> None:
         """Store features of prompts, text -> (D,), beside a column; equal texts are replaced.
 
@@ -124,3 +150,11 @@ def _read_header(path: Path) -> Header:
         return Header.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(str(path), str(error)) from error
+
+
+_READERS: Mapping[str, Callable[[Path], object]] = {
+    ".h5": Shard,
+    "column.json": _read_header,
+    "texts.safetensors": lambda path: read_texts(path.parent),
+}
+"""Suffix of a shard, or name of another file -> what reads it."""

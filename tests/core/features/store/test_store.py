@@ -77,7 +77,7 @@ def test_the_store_is_a_dictionary_of_id_and_content(
     index = keyed_index(wanted)
     located = column.locate(index)
     assert [row >= 0 for row in located] == [key in reference for key in wanted]
-    assert column.unreadable(index).tolist() == [key in unreadable for key in wanted]
+    assert column.unreadable(index).tolist() == [key in unreadable - reference.keys() for key in wanted]
     order = np.random.default_rng(seed).permutation(np.flatnonzero(located >= 0))
     order = np.concatenate([order, order[:3]])
     for spec in SIGNALS:
@@ -164,16 +164,64 @@ def test_a_shard_of_another_column_is_refused(tmp_path: Path) -> None:
         other.column("tiny")
 
 
+def flip(path: Path, offset: int) -> None:
+    """Change one bit of a byte, in a new file of the same name."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def offset_of(path: Path, dataset: str) -> int:
+    with h5py.File(path) as file:
+        found: int = file[dataset].id.get_offset()
+    return found
+
+
 def test_verify_names_a_damaged_block(tmp_path: Path) -> None:
     store, path = one_shard(tmp_path)
-    with h5py.File(path) as file:
-        offset = file["signals/image"].id.get_offset()
-    data = bytearray(path.read_bytes())
-    data[offset + 37 * 6] ^= 1
-    path.write_bytes(data)
+    flip(path, offset_of(path, "signals/image") + 37 * 6)
     assert store.column("tiny").verify(deep=False) == []
     (problem,) = store.column("tiny").verify()
     assert problem.startswith(f"{path}: block 2 (rows 32..47)")
+
+
+@pytest.mark.parametrize("dataset", ["signals/image", "signals/answer", "status", "checksums"])
+@pytest.mark.parametrize("shard_count", [1, 2])
+def test_rows_of_a_damaged_block_are_never_gathered(tmp_path: Path, dataset: str, shard_count: int) -> None:
+    store, path = one_shard(tmp_path)
+    if shard_count == 2:
+        add_rows(store, [("more", 0)])
+    width = {"signals/image": 6, "signals/answer": 16, "status": 1, "checksums": 1}[dataset]
+    flip(path, offset_of(path, dataset) + 37 * width)
+    column = store.column("tiny")
+    assert len(column.gather("image", np.arange(32))) == 32
+    with raises_error("KD-FEAT-020", where=str(path), mentions=("block 2", "kdkit features extract tiny")):
+        column.gather("image", np.array([3, 40]))
+    index = keyed_index([(f"sample-{i}", i) for i in range(100)])
+    assert np.flatnonzero(store.column("tiny").locate(index) < 0).tolist() == list(range(32, 48))
+    assert column.shards[0].pending() == [2]
+    assert not column.complete
+
+
+def test_damage_that_a_check_finds_is_not_located(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    flip(path, offset_of(path, "signals/image") + 37 * 6)
+    index, column = keyed_index([(f"sample-{i}", i) for i in range(100)]), store.column("tiny")
+    located = column.locate(index)
+    assert column.check(located[:32]) == []
+    assert len(column.check(located)) == 1
+    assert np.flatnonzero(column.locate(index) < 0).tolist() == list(range(32, 48))
+
+
+def test_a_new_shard_never_takes_the_name_of_another(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    add_rows(store, [("more", 0)])
+    path.write_bytes(b"")
+    assert store.set_aside_damage("tiny") == [path]
+    add_rows(store, [("again", 0)])
+    assert [shard.path.name for shard in store.column("tiny").shards] == ["shard-0001.h5", "shard-0002.h5"]
+    assert path.with_name("shard-0000.h5.damaged").exists()
 
 
 def test_damaged_ids_are_refused(tmp_path: Path) -> None:
@@ -239,9 +287,12 @@ def test_texts_are_kept_beside_the_column(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, np.array([first["un été"], np.ones(4), first["un été"]], np.float32))
     with raises_error("KD-FEAT-010", mentions=("'x'", "2")):
         column.text_features(["x", "a photo", "y", "x"])
-    (column.folder / "texts.safetensors").write_bytes(b"no")
-    with raises_error("KD-BASE-040", mentions=("texts.safetensors", "kdkit features extract")):
-        store.column("tiny").text_features(["a photo"])
+    path = column.folder / "texts.safetensors"
+    content = path.read_bytes()
+    for damaged in (b"no", content[:-1] + bytes([content[-1] ^ 1]), content.replace(b"a photo", b"a phoso")):
+        path.write_bytes(damaged)
+        with raises_error("KD-FEAT-012", where=str(path), mentions=("kdkit features extract",)):
+            store.column("tiny").text_features(["a photo"])
 
 
 def test_scores_survive_new_shards(tmp_path: Path) -> None:
