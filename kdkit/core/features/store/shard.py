@@ -152,7 +152,8 @@ class Shard:
     @property
     def usable(self) -> NDArray[np.bool_]:
         """(blocks,) committed blocks that are not known to be damaged."""
-        return np.not_equal(self.committed, 0) & np.not_equal(self._checked, _DAMAGED)
+        usable: NDArray[np.bool_] = (self.committed != 0) & (self._checked != _DAMAGED)
+        return usable
 
     @property
     def complete(self) -> bool:
