@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 _WORD = re.compile(r"[^\W_]+")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]|(?<![:\s])\s*\n")
 _ARTICLES = frozenset(("a", "an", "the"))
 _SPOKEN = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {word: str(number) for number, word in enumerate(_SPOKEN.split())}
@@ -68,6 +69,16 @@ def is_closed(reference: str, answer_type: str | None) -> bool:
     if answer_type is not None:
         return answer_type.strip().upper() == "CLOSED"
     return normal_words(reference) in (["yes"], ["no"])
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence or line that has a word; a line that ends with a colon continues.
+
+    Example:
+        >>> first_sentence("Answer:\\nYes. There is no effusion.")
+        'Answer:\\nYes'
+    """
+    return next((part for part in _SENTENCE_END.split(text) if _WORD.search(part)), text)
 
 
 def closed_right(answer: str, reference: str) -> bool:

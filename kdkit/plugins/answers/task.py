@@ -105,7 +105,11 @@ def task_of(sample: Sample) -> str:
 
 def _scored(sample: Sample) -> bool:
     task = task_of(sample)
-    return task in GRADERS and bool(sample.text.strip()) and (task != "vg" or bool(written_boxes(sample.text)))
+    return (
+        task in GRADERS
+        and bool(sample.text.strip())
+        and (task != "vg" or bool(written_boxes(sample.text, spaces=True)))
+    )
 
 
 def _answers(model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Threshold:
-    """``w_t = 1 if s_t >= value else 0``: the gate of MMKD-CLIP.
+    """``w_t = 1 if s_t >= value and s_t > c else 0``: the gate of MMKD-CLIP, for teachers above chance.
 
     Args:
         value: in [0, 1].
@@ -41,8 +41,8 @@ class Threshold:
 
     def __call__(self, table: TrustTable) -> Array:
         scores = table.accuracy if self.on == "estimate" else table.lower
-        # Accuracies are fractions such as 27/30, so 0.9 must pass despite rounding.
-        weights = _at_least(scores, self.value - 1e-12)
+        # Accuracies are fractions such as 27/30, so 0.9 must pass, and chance itself must not, despite rounding.
+        weights = _at_least(scores, self.value - 1e-12) * (scores > table.chance + 1e-12)
         if self.fallback == "best":
             able = np.where(_beats_guessing(table), scores, np.nan)
             weights = np.where(weights.any(axis=0), weights, _among_best(able, 1))

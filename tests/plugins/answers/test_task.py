@@ -61,6 +61,7 @@ def test_grounding() -> None:
     assert found.outcomes["accuracy"].tolist() == [0.5, 0.0]
     assert found.metrics == {
         "accuracy": 0.25,
+        "accuracy_published": 0.25,
         "recall": pytest.approx(1 / 3),
         "recall_strict": pytest.approx(1 / 3),
         "precision_strict": 1.0,
@@ -86,9 +87,9 @@ def test_json_boxes_survive_the_cleaning() -> None:
 def test_class_names() -> None:
     samples = [question(n, "left lung", "roc/ct") for n in "abc"]
     (found,) = score({"a": "It is the left lung.", "b": "lung, left prolungation", "c": "liver"}, samples)
-    assert found.outcomes["accuracy"].tolist() == [1, 1, 0]
-    assert found.metrics["recall"] == found.metrics["accuracy"] == pytest.approx(2 / 3)
-    assert found.metrics["recall_strict"] == pytest.approx(1 / 3)
+    assert found.outcomes["accuracy"].tolist() == [1, 0, 0]
+    assert found.metrics["recall"] == found.metrics["accuracy_published"] == pytest.approx(2 / 3)
+    assert found.metrics["recall_strict"] == found.metrics["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_notes_name_the_accuracy_metric_of_captions_and_descriptions() -> None:

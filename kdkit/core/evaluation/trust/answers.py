@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import EvaluationTask, Reporter, Sample
+from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.evaluator import AnswerEvaluator
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
 from kdkit.core.features.extract.answers import read_answers
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
 
 HEADLINE = "accuracy"
 """The metric that trust is made of: a mean over samples of numbers in [0, 1]."""
+ANSWER_TYPE = "answer_type"
+"""Key of ``Sample.extra``: whether a question is closed or open, as the data set marks it."""
+FIXED = 8
+"""Answers that are tried for all questions: the most frequent references, and as many of the teacher's."""
 
 
 class AnswerTrust:
@@ -52,10 +60,51 @@ class AnswerTrust:
                 f"not trusted there; {advice}"
             )
         places = dict(zip(table.ids, column.locate(table).tolist(), strict=True))
+        by_id = {sample.id: sample for sample in covered}
         counts: dict[str, DomainCount] = {}
         for score in self._evaluator.task.evaluate(stored, covered):
             values = np.asarray(score.outcomes[HEADLINE], dtype=np.float64)
-            counts[score.domain] = DomainCount(float(values.sum()), len(values), 0)
+            samples = [by_id[name] for name in score.ids]
+            answers = dict(zip(score.ids, stored.answer(samples), strict=True))
+            chance = blind_score(self._evaluator.task, samples, answers)
+            counts[score.domain] = DomainCount(float(values.sum()), len(values), chance)
             rows = np.array([places[name] for name in score.ids], dtype=np.int64)
             column.put_scores(SCORES, rows[rows >= 0], values[rows >= 0])
         return counts
+
+
+def blind_score(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> float:
+    """The best mean score of a model that ignores the image: one fixed answer to all questions of a type.
+
+    For closed questions it is the majority answer, for others a typical one. A text that belongs to a single question
+    is not scored on that question.
+
+    Args:
+        samples: all of one domain.
+        answers: the teacher's, by sample id; with the references they are the answers to try.
+    """
+    types: dict[str, list[Sample]] = {}
+    for sample in samples:
+        types.setdefault(str(sample.extra.get(ANSWER_TYPE)), []).append(sample)
+    return sum(_best_fixed_answer(task, group, answers) * len(group) for group in types.values()) / len(samples)
+
+
+def _best_fixed_answer(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> float:
+    references, own = [s.text for s in samples], [answers[s.id] for s in samples]
+    owners: dict[str, set[str]] = {}
+    for sample, *texts in zip(samples, references, own, strict=True):
+        for text in texts:
+            owners.setdefault(text, set()).add(sample.id)
+    tried = dict.fromkeys(text for texts in (references, own) for text, _ in Counter(texts).most_common(FIXED))
+    copies = {
+        f"{number} {sample.id}": (sample, text)
+        for number, text in enumerate(tried)
+        for sample in samples
+        if owners[text] != {sample.id}
+    }
+    given = GivenAnswers({name: text for name, (_, text) in copies.items()})
+    values: dict[str, list[float]] = {}
+    for score in task.evaluate(given, [replace(sample, id=name) for name, (sample, _) in copies.items()]):
+        for name, value in zip(score.ids, score.outcomes[HEADLINE], strict=True):
+            values.setdefault(copies[name][1], []).append(float(value))
+    return max((float(np.mean(scores)) for scores in values.values()), default=1.0)  # of one question: nothing known

@@ -1,4 +1,4 @@
-"""DomainCount trust on disk: counts, not decisions, so that policies are chosen afterwards.
+"""Measured trust on disk: counts, not decisions, so that policies are chosen afterwards.
 
 ``features/trust.json`` holds one entry per teacher with the fingerprint of what it was measured on. It
 outlives the teacher: scores of one that exists no more stay usable.
@@ -18,7 +18,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.metrics import wilson
 
-FORMAT = 1
+FORMAT = 2
 LEVEL = 0.95
 """Coverage of the bounds."""
 SCORES = "trust"
@@ -27,14 +27,14 @@ SCORES = "trust"
 
 @dataclass(frozen=True)
 class DomainCount:
-    """One teacher on one domain: ``correct`` of ``count`` calibration samples, out of ``classes`` classes.
+    """One teacher on one domain: ``correct`` of ``count`` calibration samples, against ``chance`` in [0, 1].
 
-    For answers, ``correct`` is the sum of scores in [0, 1], and ``classes`` is 0: they cannot be guessed.
+    For answers, ``correct`` is the sum of scores in [0, 1].
     """
 
     correct: float
     count: int
-    classes: int
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -95,23 +95,21 @@ def make_trust_table(
 ) -> TrustTable:
     """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
     shape = (len(teachers), len(domains))
-    count, classes = (np.zeros(shape, dtype=np.int64) for _ in range(2))
-    correct = np.zeros(shape)
+    count, correct, chance = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.full(shape, -np.inf)
     for row, teacher in enumerate(teachers):
         for column, domain in enumerate(domains):
             found = measured[teacher].domains.get(domain)
             if found is not None:
                 correct[row, column], count[row, column] = found.correct, found.count
-                classes[row, column] = found.classes
+                chance[row, column] = found.chance
     lower, upper = wilson(correct, count, level)
-    most, most_counted = classes.max(axis=0, initial=0), count.max(axis=0, initial=0)
     return TrustTable(
         teachers=tuple(teachers),
         domains=tuple(domains),
         accuracy=np.where(count > 0, correct / np.maximum(count, 1), np.nan),
         lower=lower,
         upper=upper,
-        count=most_counted,
-        chance=np.where(most > 0, 1 / np.maximum(most, 1), np.where(most_counted > 0, 0.0, np.nan)),
+        count=count.max(axis=0, initial=0),
+        chance=np.where((count > 0).any(axis=0), chance.max(axis=0, initial=-np.inf), np.nan),
         level=level,
     )

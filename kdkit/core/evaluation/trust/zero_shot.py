@@ -59,7 +59,7 @@ class ZeroShotTrust:
             rows = rows[places[rows] >= 0]
             true, right = _classify(column, places[rows], table.label_index[rows], prompts, domain)
             counted = np.isin(rows, table.select(split="calibration"))
-            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), len(prompts))
+            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), 1 / len(prompts))
             scored.append(places[rows])
             scores.append(true)
         if scored:
