@@ -10,11 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.warm_python import WarmProcess, WarmPython
 
 # Before torch is imported. Tests share few cores, and the last bits of a sum depend on the number of threads, which
 # must be the same in every process.
@@ -61,14 +65,39 @@ class Cli:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
-        return self.python("-m", "kdkit", *arguments, env=env, timeout=timeout)
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            process = self.start(*arguments, env=env, out=out, err=err)
+            code = process.wait(timeout)
+            out.seek(0)
+            err.seek(0)
+            return Outcome(code, out.read(), err.read())
+
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, out: IO[str], err: IO[str]
+    ) -> WarmProcess | subprocess.Popen[str]:
+        """Start the command; libraries that would find other settings are imported anew."""
+        variables, command = self.variables(env), ("-m", "kdkit", *arguments)
+        if seen_by_libraries(variables) == seen_by_libraries(clean_environment()):
+            return warm_python().start(*command[1:], folder=self.folder, environment=variables, out=out, err=err)
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            text=True,
+        )
+
+    def variables(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {**clean_environment(), **self.environment, **(env or {})}
 
     def python(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
         """Any Python process in the same folder and environment."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**clean_environment(), **self.environment, **(env or {})},
+            env=self.variables(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -88,6 +117,18 @@ def clean_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "NO_COLOR": "1",
     }
+
+
+def seen_by_libraries(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a library may read when it is imported."""
+    others = ("KDKIT_", "PYTEST_", "PYTHONPATH", "WORLD_SIZE", "MASTER_", "RANK", "LOCAL_RANK")
+    return {name: value for name, value in environment.items() if not name.startswith(others)}
+
+
+@cache
+def warm_python() -> WarmPython:
+    """One for all commands of this process."""
+    return WarmPython(seen_by_libraries(clean_environment()))
 
 
 @pytest.fixture

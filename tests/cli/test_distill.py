@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -111,16 +112,21 @@ def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_torchrun_with_two_processes_trains_the_answering_student_of_one(kdkit_cli: Cli) -> None:
+def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_path: Path) -> None:
     """Its losses are sums over samples: each process computes its share. The previous version's loss too."""
     root = kdkit_cli.folder
     root.rmdir()
     make_answering_project(root)
     add_domain(root)
     write_recipe(root, previous={"weight": 1.0, "loss": "token-kd"})
-    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = kdkit_cli.python(*launch, "-m", "kdkit", "distill", "--cpu", "--incremental", "--json")
-    assert both.code == 0, both.stderr[-3000:]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    kdkit_cli.environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as of torchrun
+    command = ("distill", "--cpu", "--incremental", "--json")
+    with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
+        ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+        both = [kdkit_cli.start(*command, env=rank, out=out, err=err) for rank in ranks]
+        assert [process.wait(300) for process in both] == [0, 0], (tmp_path / "err").read_text()[-3000:]
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
     alone = increment(root).version
     lineages = [json.loads((root / "versions" / v / "lineage.json").read_text()) for v in ("v2", alone.name)]

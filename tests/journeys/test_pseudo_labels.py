@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from ruamel.yaml import YAML
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.teachers.add import add_teacher
 from tests.cli.test_distill import PLUGIN
-from tests.conftest import Cli, InstallPlugin, clean_environment
+from tests.conftest import Cli, InstallPlugin
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
 from tests.journeys.test_generating_student import add_vlm, reopened
@@ -68,15 +68,16 @@ def stopped(
         return quick(body)  # type: ignore[arg-type]
 
     scene.endpoint.answer = answer  # type: ignore[assignment]
-    command = [sys.executable, "-m", "kdkit", *arguments]
-    environment = {**clean_environment(), **scene.cli.environment}
-    with subprocess.Popen(command, cwd=scene.cli.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with TemporaryFile("w+") as err:
+        process = scene.cli.start(*arguments, out=err, err=err)
         while counted() - before < asked:
             assert process.poll() is None, "ended too early"
             time.sleep(0.01)
-        process.send_signal(how)
+        os.kill(process.pid, how)
         over.set()
-        said = process.communicate()[1]
+        process.wait(60)
+        err.seek(0)
+        said = err.read()
     scene.endpoint.answer = quick
     return said
 
