@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
-    from kdkit.core.project.lineage import CorrectionRecord, Origin
+    from kdkit.core.project.lineage import CorrectionRecord, Origin, Scores
     from kdkit.core.project.versions import Version, Versions
 
 SHOWN_STEPS = 8
@@ -43,6 +43,8 @@ class DistillPlan(Result):
             parts.append(f"{plan.skipped_samples} training samples skipped: no teacher covers them.")
         if plan.domains_without_rehearsal:
             parts.append(f"{plan.parent} knows, but no teacher rehearses: {', '.join(plan.domains_without_rehearsal)}")
+        if plan.domains_not_judged:
+            parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)} (no calibration samples)")
         if plan.parent and plan.previous.weight:
             previous = f"{plan.previous.loss}, weight {plan.previous.weight:g}"
             parts.append(f"{plan.parent} is used as an extra teacher ({previous})")
@@ -103,6 +105,7 @@ class Distillation(Result):
         return {
             "version": self.version,
             "promoted": self.promoted,
+            "judged": self.outcome.version.lineage.judged,
             "folder": str(self.folder),
             "scores": lineage["scores"],
             "retention": lineage["retention"],
@@ -111,41 +114,53 @@ class Distillation(Result):
 
     def sections(self) -> list[Section]:
         """The verdict, scores and retention."""
-        from kdkit.core.evaluation.guard import describe_change
-
-        outcome, lineage = self.outcome, self.outcome.version.lineage
-        mean = outcome.evaluation.model("student").means
-        auc = f", AUC {mean['auc']:.3f}" if "auc" in mean else ""
-        scores: list[Section] = [f"accuracy {100 * mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"]
+        lineage = self.outcome.version.lineage
+        scores: list[Section] = [_scores_line(lineage.scores)]
         if lineage.correction:
             scores.append(f"{_corrected_line(lineage.correction)}: {self.folder / lineage.correction.file}")
         scores += self._retention()
-        if outcome.verdict is None or outcome.verdict.promoted:
+        if self.promoted:
             return [f"{self.version} is current now", *scores, "next: kdkit evaluate"]
         return [
             f"{self.version} is refused: it forgets more than the guard tolerates",
-            *(f"  {describe_change(change)}" for change in outcome.verdict.failed),
+            *(f"  {line}" for line in self._described("failed")),
             f"{lineage.parent} stays current",
             *scores,
             f"{self.version} is in {self.folder}; to use it anyway: kdkit versions promote {self.version}",
         ]
 
+    def _described(self, part: Literal["failed", "uncertain"]) -> list[str]:
+        """Changes of the domains that the guard names."""
+        from kdkit.core.evaluation.guard import describe_change
+
+        kept = self.outcome.retention
+        named = () if kept is None or kept.guard is None else getattr(kept.guard, part)
+        return [describe_change(kept.domains[domain]) for domain in named] if kept else []
+
     def _retention(self) -> list[Section]:
         from kdkit.core.evaluation.guard import describe_change
 
-        kept, verdict = self.outcome.retention, self.outcome.verdict
-        if kept is None or verdict is None:
+        kept = self.outcome.retention
+        if kept is None:
             return []
+        named = () if kept.guard is None else (*kept.guard.failed, *kept.guard.uncertain)
         lines: list[Section] = []
         if kept.domains:
             lines.append(f"old domains: {kept.mean:+.1f} points on average ({kept.low:+.1f} to {kept.high:+.1f})")
-        if kept.worst is not None and kept.worst not in (*verdict.failed, *verdict.uncertain):
+        if kept.worst is not None and kept.worst.domain not in named:
             lines.append(f"  worst: {describe_change(kept.worst)}")
-        lines += [f"  over its tolerance, within chance: {describe_change(change)}" for change in verdict.uncertain]
+        lines += [f"  over its tolerance, within chance: {line}" for line in self._described("uncertain")]
         if kept.not_compared:
             lines.append(f"NOT MEASURED (no labeled calibration samples): {', '.join(kept.not_compared)}")
         taught = [domain for domain in kept.new_domains if domain in self.outcome.version.lineage.data.known]
         return [*lines, f"new domains: {', '.join(taught)}"] if taught else lines
+
+
+def _scores_line(scores: Scores) -> str:
+    if not scores.domains:
+        return "not judged: no calibration sample could measure it; label some, then 'kdkit evaluate'"
+    auc = f", AUC {scores.mean['auc']:.3f}" if "auc" in scores.mean else ""
+    return f"accuracy {100 * scores.mean['accuracy']:.1f} %{auc} (mean over domains, calibration split)"
 
 
 def _corrected_line(record: CorrectionRecord) -> str:
@@ -164,7 +179,7 @@ class VersionRow:
         status: ``refused`` is a candidate that the guard kept aside.
         origin: release that it was pulled from.
         corrected: answers that were corrected during training; None without correction.
-        accuracy: mean over domains on the calibration split.
+        accuracy: mean over domains on the calibration split; None: not judged.
         worst_change: points of the old domain that lost most against the parent.
         seconds: of training.
     """
@@ -177,7 +192,7 @@ class VersionRow:
     recipe: str
     teachers: tuple[str, ...]
     corrected: int | None
-    accuracy: float
+    accuracy: float | None
     worst_change: float | None
     seconds: float
 
@@ -195,7 +210,7 @@ class VersionRow:
             recipe=lineage.recipe.name,
             teachers=tuple(teacher.name for teacher in lineage.teachers),
             corrected=lineage.correction.corrected if lineage.correction else None,
-            accuracy=lineage.scores.mean["accuracy"],
+            accuracy=lineage.scores.mean.get("accuracy"),
             worst_change=retention.worst.points if retention and retention.worst else None,
             seconds=lineage.training.seconds,
         )
@@ -223,7 +238,7 @@ class VersionList(ResultRows[VersionRow]):
                 f"from {row.origin.repository}" if row.origin else row.parent or "-",
                 row.recipe,
                 ", ".join(row.teachers) or "-",
-                f"{100 * row.accuracy:.1f} %",
+                "not judged" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
                 "-" if row.worst_change is None else f"{row.worst_change:+.1f} points",
                 f"{row.seconds:.0f}",
             )

@@ -103,7 +103,7 @@ def test_a_second_command_on_a_busy_project_is_refused(toy: Cli) -> None:
 def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None:
     assert toy("distill", "--cpu").code == 0
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = toy.python(*launch, "-m", "kdkit", "distill", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
+    both = toy.python(*launch, "-m", "kdkit", "distill", "--restart", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
     assert both.code == 0, both.stderr[-3000:]
     assert both.json["version"] == "v2"  # one process prints
     assert toy("versions", "show").json["training"]["machine"]["processes"] == 2
@@ -128,7 +128,7 @@ def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_pa
         both = [kdkit_cli.start(*command, env=rank, out=out, err=err) for rank in ranks]
         assert [process.wait(300) for process in both] == [0, 0], (tmp_path / "err").read_text()[-3000:]
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
-    alone = increment(root).version
+    alone = increment(root, restart=True).version
     lineages = [json.loads((root / "versions" / v / "lineage.json").read_text()) for v in ("v2", alone.name)]
     assert [lineage["training"]["machine"]["processes"] for lineage in lineages] == [2, 1]
     for two, one in zip(*(lineage["training"]["log"] for lineage in lineages), strict=True):

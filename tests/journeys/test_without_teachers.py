@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kdkit.api.student import VersionList
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.plan.plan import make_plan
@@ -19,6 +20,7 @@ from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.project import Project
+from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.pseudo_labels import project as example
 from tests.core.distill.pseudo_labels.project import Oracle
@@ -83,6 +85,47 @@ def test_captions_alone_make_a_version(first_version: Path) -> None:
     assert lineage.data.known == ("ct", "mri")
     assert lineage.data.domains_without_teacher == ()
     assert not (first_version / "features").exists()
+
+
+def test_a_student_that_nothing_can_judge_is_a_version(folder: Path) -> None:
+    manifest = folder / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert plan(folder, seed=1).domains_not_judged == ("ct", "mri")
+    lineage = run(open_project(folder), seed=1).version.lineage
+    assert (lineage.version, lineage.judged, lineage.scores.mean) == ("v2", False, {})
+    row = VersionList.of(Versions(open_project(folder)))[1]
+    assert (row.status, row.accuracy) == ("current", None)
+    with raises_error("KD-EVAL-011"):
+        evaluate_version(open_project(folder))
+
+
+class Interrupts(Silent):
+    """Ctrl-C when the evaluation begins; counts the steps of training."""
+
+    steps = 0
+
+    def __init__(self, *, evaluation: bool) -> None:
+        self.evaluation = evaluation
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        self.steps += label == "distill"
+        if label == "evaluating" and self.evaluation:
+            raise KeyboardInterrupt
+
+
+def test_what_fails_after_training_costs_no_training(folder: Path) -> None:
+    options = Options(cpu=True, recipe="./captions.yaml", restart=True)
+    with pytest.raises(KeyboardInterrupt):
+        distill(open_project(folder), options, reporter=Interrupts(evaluation=True))
+    shutil.move(folder / "versions", folder / "whole")
+    watched = Interrupts(evaluation=False)
+    made = distill(open_project(folder), replace(options, restart=False), reporter=watched)
+    assert made is not None
+    assert (made.version.name, watched.steps) == ("v1", 0)
+    for file in ("student/toy.safetensors", "task.safetensors", "evaluation.json"):
+        assert (made.version.folder / file).read_bytes() == (folder / "whole" / "v1" / file).read_bytes()
 
 
 def test_an_increment_brings_samples_that_are_new(folder: Path) -> None:

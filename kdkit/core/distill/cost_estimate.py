@@ -88,6 +88,9 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
     targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
+    if accelerator.is_main_process:
+        shutil.rmtree(state / FOLDER, ignore_errors=True)
+    accelerator.wait_for_everyone()
     made = build(
         plan,
         inventory,

@@ -55,18 +55,19 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run.
-
-    Attributes:
-        version: the new version, promoted or a refused candidate.
-        evaluation: on the calibration split, student and teachers.
-        retention, verdict: against the parent; None for the first version.
-    """
+    """The result of a run: the new version, promoted or a refused candidate."""
 
     version: Version
-    evaluation: Evaluation
-    retention: Retention | None
-    verdict: Verdict | None
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """On the calibration split, student and teachers."""
+        return Evaluation.load(self.version.file(EVALUATION))
+
+    @property
+    def retention(self) -> RetentionRecord | None:
+        """Against the parent, with the verdict of the guard; None for the first version."""
+        return self.version.lineage.retention
 
 
 def interpolate(student: nn.Module, previous: Sequence[Tensor], kept: float) -> None:
@@ -147,7 +148,7 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
             write_rows(folder / CORRECTIONS, run.corrections.rows)
     if not refused:
         versions.make_current(name)
-    return Outcome(versions.get(name), evaluation, kept, verdict)
+    return Outcome(versions.get(name))
 
 
 def _parent_evaluation(
@@ -229,7 +230,7 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
             plugins={r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
         ),
         scores=Scores(
-            evaluation.split,
+            "calibration",
             dict(scores.means),
             {domain: dict(score.metrics) for domain, score in scores.domains.items()},
         ),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
@@ -25,6 +28,7 @@ from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, 
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.promotion import Outcome, TrainedRun, interpolate, promote
+from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import Recipe, load_recipe
 from kdkit.core.project.registry.pins import pin_names
@@ -68,15 +72,19 @@ class Prepared:
 
     Attributes:
         student: builds the run's student, once; knows the version that an increment starts from.
+        finished: the version that this plan has made already, if any.
     """
 
     plan: Plan
     inventory: TeachingInventory
     student: StudentBuilder
+    finished: Version | None = None
 
 
 def distill(project: Project, options: Options, *, reporter: Reporter | None = None) -> Outcome | None:
     """Make the first version, or an increment; continue an interrupted run of the same plan.
+
+    A plan that has made a version already makes no second one, unless ``options.restart`` is set.
 
     With ``torchrun`` or ``accelerate launch`` every process calls this. The main process extracts, evaluates and
     writes, and only there the result is not None.
@@ -100,7 +108,8 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     """
     registry, catalogue = project.registry, project.catalogue
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
-    parent = _parent(Versions(project), reporter, incremental=options.incremental)
+    versions = Versions(project)
+    parent = _parent(versions, incremental=options.incremental)
     student = StudentBuilder.of(project, parent, options.seed)
     index = load_index(project, reporter)
 
@@ -109,14 +118,49 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
 
     inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
     entry = registry.student.model_dump(mode="json")
-    plan = make_plan(recipe, inventory, parent, entry, seed=options.seed)
-    plan = add_correction(project, plan, index, reporter)
-    if parent is not None and plan.domains_without_rehearsal:
-        _warn_of_forgetting(plan, parent, reporter)
-    return Prepared(plan, inventory, student)
+    measurable = _measurable(project, inventory)
+
+    def plan_from(start: Version | None) -> Plan:
+        plan = make_plan(recipe, inventory, start, entry, seed=options.seed)
+        trained = {index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
+        plan = replace(plan, domains_not_judged=tuple(sorted(trained - measurable)))
+        return add_correction(project, plan, index, reporter)
+
+    if parent is not None and not options.restart:
+        repeated = _repeated(versions, parent, plan_from, options.precision)
+        if repeated is not None:
+            start, plan = repeated
+            return Prepared(plan, inventory, StudentBuilder.of(project, start, options.seed), parent)
+    plan = plan_from(parent)
+    finished = None if options.restart else versions.made_by(plan.digest, options.precision)
+    if finished is None:
+        _warn(plan, parent, versions, reporter)
+    return Prepared(plan, inventory, student, finished)
 
 
-def _parent(versions: Versions, reporter: Reporter, *, incremental: bool) -> Version | None:
+def _measurable(project: Project, inventory: TeachingInventory) -> set[str]:
+    """Domains that the calibration split can measure."""
+    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
+    return evaluator.measurable(np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration")))
+
+
+def _repeated(
+    versions: Versions, current: Version, plan_from: Callable[[Version | None], Plan], precision: str
+) -> tuple[Version, Plan] | None:
+    """The parent of ``current`` and the plan, if the same increment would be planned from there again.
+
+    Then there is nothing new since ``current``: the command repeats the one that made it.
+    """
+    with suppress(KdkitError):  # damaged ancestors, or nothing to plan there
+        before = versions.ancestry(current)[-2:-1]
+        plan = plan_from(before[0]) if before else None
+        training = current.lineage.training
+        if plan and (plan.digest, precision) == (training.digest, training.machine.precision):
+            return before[0], plan
+    return None
+
+
+def _parent(versions: Versions, *, incremental: bool) -> Version | None:
     current = versions.current()
     if incremental and current is None:
         raise KdkitError(
@@ -126,12 +170,24 @@ def _parent(versions: Versions, reporter: Reporter, *, incremental: bool) -> Ver
             fix="run 'kdkit distill' first; it makes v1",
             code=ExitCode.USAGE,
         )
-    if not incremental and current is not None:
+    return current if incremental else None
+
+
+def _warn(plan: Plan, parent: Version | None, versions: Versions, reporter: Reporter) -> None:
+    """Warn of what the result will lack."""
+    current = versions.current()
+    if parent is None and current is not None:
         reporter.warn(
             f"this makes a new student from scratch and does not compare it with {current.name}; --incremental "
             f"continues {current.name}, 'kdkit rollback {current.name}' returns to it"
         )
-    return current if incremental else None
+    if parent is not None and plan.domains_without_rehearsal:
+        _warn_of_forgetting(plan, parent, reporter)
+    if plan.domains_not_judged:
+        reporter.warn(
+            f"the new version will not be judged on {', '.join(plan.domains_not_judged)}: no labeled (or answered) "
+            "calibration samples of two classes; 'kdkit data check' counts them"
+        )
 
 
 def _check_answers(
@@ -177,6 +233,8 @@ def train_and_promote(
 ) -> Outcome | None:
     """The second half of :func:`distill`, from a plan to a version."""
     folder = project.runs / f"{prepared.plan.digest[:16]}-{options.precision}"
+    if prepared.finished is not None:
+        return _finish_again(project, prepared.inventory, prepared.finished, folder, accelerator, reporter)
     if accelerator.is_main_process:
         if options.restart:
             shutil.rmtree(folder, ignore_errors=True)
@@ -186,9 +244,33 @@ def train_and_promote(
     end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
-    outcome = promote(project, run, reporter)
+    try:
+        outcome = promote(project, run, reporter)
+    except BaseException:
+        reporter.say("the trained student is kept: the same command continues with its evaluation")
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
+
+
+def _finish_again(
+    project: Project,
+    inventory: TeachingInventory,
+    version: Version,
+    folder: Path,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> Outcome | None:
+    """Do what may be left of a finished run after a kill."""
+    inventory.close()
+    end_process_group(accelerator)
+    if not accelerator.is_main_process:
+        return None
+    reporter.say(f"{version.name} is the result of this plan already; --restart trains it again")
+    if not version.refused:
+        Versions(project).make_current(version.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(version)
 
 
 def _train(
@@ -196,8 +278,10 @@ def _train(
 ) -> TrainedRun:
     """Build the task and do all steps of the plan, with its rounds of correction if it has any."""
     plan, inventory, parent = prepared.plan, prepared.inventory, prepared.student.parent
-    scratch, begun = project.state / FOLDER, time.monotonic()
-    made = build(plan, inventory, prepared.student, scratch=scratch, reporter=reporter, device=accelerator.device)
+    begun = time.monotonic()
+    made = build(
+        plan, inventory, prepared.student, scratch=folder / FOLDER, reporter=reporter, device=accelerator.device
+    )
     machine = Machine(
         processes=accelerator.num_processes,
         device=str(accelerator.device),
@@ -225,8 +309,6 @@ def _train(
     finally:
         made.inputs.close()
         inventory.close()
-        if accelerator.is_main_process:
-            shutil.rmtree(scratch, ignore_errors=True)
     if kept < 1:
         interpolate(made.task.student, start, kept)
     return TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)

@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import (
     DomainScore,
     EvaluationTask,
@@ -51,8 +50,8 @@ def compare_models(
         settings: recorded in the result.
         advice: teacher -> the remedy for missing features, for warnings.
 
-    Raises:
-        KdkitError: when no domain can be scored.
+    Returns:
+        Without any domain, and with a warning for each, where no model can be scored.
     """
     reporter = reporter or Silent()
     roles: list[tuple[ModelOutputs, Role]] = [(model, "student") for model in students]
@@ -61,7 +60,8 @@ def compare_models(
     for number, (model, role) in enumerate(roles):
         reporter.progress("evaluating", number, len(roles), model.name)
         covered = _covered(model, samples, reporter, advice)
-        scored.append((model.name, role, {score.domain: score for score in task.evaluate(model, covered)}))
+        scores = task.evaluate(model, covered) if covered else ()
+        scored.append((model.name, role, {score.domain: score for score in scores}))
     reporter.progress("evaluating", len(roles), len(roles))
 
     present = list(dict.fromkeys(sample.domain for sample in samples))
@@ -69,14 +69,6 @@ def compare_models(
     skipped = {d: _why_skipped(d, samples) for d in present if d not in domains}
     for domain, why in skipped.items():
         reporter.warn(f"domain '{domain}' is not evaluated: {why}")
-    if scored and not domains:
-        raise KdkitError(
-            "KD-EVAL-007",
-            "no domain can be evaluated",
-            why="; ".join(f"{d}: {why}" for d, why in skipped.items()) or "there is no sample",
-            fix="a domain needs labeled samples of at least two classes in this split; see 'kdkit data check'",
-            code=ExitCode.MISSING,
-        )
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
     models += _oracles([m for m in models if m.role == "teacher"], domains, trust, choose_by)
     return Evaluation(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Sample, Silent, Split
 from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
@@ -75,6 +75,14 @@ def evaluate_version(
         advice=advice if split != "train" or isinstance(evaluator, FeatureEvaluator) else _no_training_answers,
         reporter=reporter,
     )
+    if not evaluation.domains:
+        raise KdkitError(
+            "KD-EVAL-007",
+            "no domain can be evaluated",
+            why="; ".join(f"{domain}: {why}" for domain, why in evaluation.skipped.items()),
+            fix="a domain needs labeled samples of at least two classes in this split; see 'kdkit data check'",
+            code=ExitCode.MISSING,
+        )
     history = tuple(item.name for item in chain)
     learned = _learned(chain, evaluation.domains)
     retention = _retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None

@@ -5,6 +5,7 @@ The student's family names the evaluation task; trust, the guard, retention and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -49,6 +50,11 @@ class FeatureEvaluator:
     def rows(self, split: Split) -> Rows:
         return self.table.select(split=split, labeled=True)
 
+    def measurable(self, rows: Rows) -> set[str]:
+        """Domains that ``rows`` of :meth:`rows` can measure: those with samples of two classes."""
+        classes = {(self.table.samples[row].domain, self.table.samples[row].label) for row in rows}
+        return {domain for domain, count in Counter(domain for domain, _ in classes).items() if count > 1}
+
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelFeatures:
         if not isinstance(student, DualEncoder):
             raise _unsuitable(name, "has no image and text features", self.settings)
@@ -69,6 +75,10 @@ class AnswerEvaluator:
     def rows(self, split: Split) -> Rows:
         rows = self.table.select(split=split)
         return rows[[bool(self.table.samples[row].text) for row in rows]]
+
+    def measurable(self, rows: Rows) -> set[str]:
+        """Domains that ``rows`` of :meth:`rows` can measure."""
+        return {self.table.samples[row].domain for row in rows}
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelAnswers:
         if not isinstance(student, Answering):

@@ -289,6 +289,11 @@ class Lineage(JsonRecord):
         return self.version, self.created, self.training.digest
 
     @property
+    def judged(self) -> bool:
+        """False where no labeled calibration sample could measure the version."""
+        return bool(self.scores.domains)
+
+    @property
     def guard(self) -> GuardRecord | None:
         """The guard's verdict, where there was one."""
         return None if self.retention is None else self.retention.guard

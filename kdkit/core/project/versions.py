@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -169,6 +169,17 @@ class Versions:
         start = max((number for number, item in enumerate(chain) if item.earlier), default=0)
         before = chain[start].earlier
         return (*(before.history if before else ()), *(item.lineage for item in chain[start:]))
+
+    def made_by(self, digest: str, precision: str) -> Version | None:
+        """The newest undamaged version or candidate that the plan of this digest made; None without one."""
+        for name in sorted([*self.names(), *self.candidates()], key=lambda name: -int(name[1:])):
+            with suppress(KdkitError):
+                version = self.get(name)
+                training = version.lineage.training
+                if (training.digest, training.machine.precision) == (digest, precision):
+                    version.check()
+                    return version
+        return None
 
     def origin(self, version: Version) -> Origin | None:
         """The release that the project was pulled from, if the version comes from it."""

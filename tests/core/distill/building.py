@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from kdkit.core.contracts import Reporter, Silent
@@ -26,7 +27,7 @@ def build_plan(
         plan,
         inventory,
         StudentBuilder.of(project, parent, plan.settings.seed),
-        scratch=project.state / "previous-version",
+        scratch=project.state / f"previous-version-{time.monotonic_ns()}",
         reporter=reporter or Silent(),
         **options,
     )

@@ -56,6 +56,7 @@ def test_an_increment_learns_the_new_domain_and_keeps_the_old(with_xray: Path) -
     assert outcome.retention is not None
     assert outcome.retention.new_domains == ("xray",)
     assert set(outcome.retention.domains) == {"ct", "mri"}
+    assert outcome.retention.mean is not None
     assert outcome.retention.mean > -10
     assert {t.name: t.since for t in lineage.teachers} == {"radio": "v1", "xr": "v2"}
     assert Versions(open_project(with_xray)).get().name == "v2"
@@ -114,10 +115,12 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
     recipe(with_xray, ("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
     outcome = run(open_project(with_xray), incremental=True)
     versions = Versions(open_project(with_xray))
-    assert outcome.verdict is not None
-    assert {change.domain for change in outcome.verdict.failed} <= {"ct", "mri"}
-    assert outcome.verdict.failed
+    guard = outcome.version.lineage.guard
+    assert guard is not None
+    assert guard.failed
+    assert set(guard.failed) <= {"ct", "mri"}
     assert outcome.version.refused
+    assert run(open_project(with_xray), incremental=True).version == outcome.version
     assert (versions.get().name, versions.candidates()) == ("v1", ("v2",))
     versions.promote("v2")
     assert versions.get().name == "v2"
@@ -142,9 +145,10 @@ def test_new_samples_alone_are_an_increment(folder: Path) -> None:
     plan = prepare(open_project(folder), Options(incremental=True), Silent()).plan
     assert (plan.fresh, plan.new_teachers) == (9, ())
     assert plan.replayed == 2 * 3 * 12, "of xray nobody speaks"
-    assert run(open_project(folder), incremental=True).version.name == "v2"
+    for _ in range(2):
+        assert run(open_project(folder), incremental=True).version.name == "v2"
     with raises_error("KD-DIST-035"):
-        run(open_project(folder), incremental=True)
+        run(open_project(folder), incremental=True, restart=True)
 
 
 @pytest.mark.parametrize(("oversample", "times"), [(None, 1.0), (2.0, 2.0), (4.0, 0.9 * 3)])
@@ -219,7 +223,7 @@ def test_the_whole_of_a_version_comes_back(folder: Path) -> None:
 
 
 def test_same_seed_same_student_and_another_seed_another(folder: Path) -> None:
-    run(open_project(folder))
+    run(open_project(folder), restart=True)
     run(open_project(folder), seed=1)
     assert_equal(weights(folder, "v1"), weights(folder, "v2"))
     assert not torch.equal(weights(folder, "v3")["log_scale"], weights(folder, "v1")["log_scale"])
@@ -243,6 +247,23 @@ def test_a_loss_that_is_not_a_number_stops_the_run(folder: Path) -> None:
     with raises_error("KD-DIST-017"):
         run(open_project(folder))
     assert Versions(open_project(folder)).names() == ("v1",)
+
+
+def test_a_finished_run_makes_no_second_version(folder: Path) -> None:
+    (folder / "versions" / "current").unlink()  # a kill between the two renames of a promotion
+    assert run(open_project(folder)).version.name == "v1"
+    assert Versions(open_project(folder)).get().name == "v1"
+
+
+def test_a_finished_increment_makes_no_second_version(with_xray: Path) -> None:
+    made = weights(with_xray, run(open_project(with_xray), incremental=True).version.name)
+    assert Versions(open_project(with_xray)).rollback().name == "v1"
+    assert run(open_project(with_xray), incremental=True).version.name == "v2"
+    assert Versions(open_project(with_xray)).get().name == "v2"
+    assert_equal(made, weights(with_xray, "v2"))
+    (with_xray / "versions" / "v2" / "task.safetensors").write_bytes(b"damaged")
+    Versions(open_project(with_xray)).make_current("v1")
+    assert run(open_project(with_xray), incremental=True).version.name == "v3", "a damaged version is no result"
 
 
 def test_increment_without_a_version(tmp_path: Path) -> None:

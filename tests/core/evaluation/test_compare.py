@@ -127,9 +127,9 @@ def test_a_domain_that_cannot_be_scored_is_reported() -> None:
     assert set(found.skipped) == {"oct", "skin"}
 
 
-def test_nothing_to_score_is_an_error() -> None:
-    with raises_error("KD-EVAL-007"):
-        compare_models(Fixed({"v1": {}}), [Named("v1")], [], data())
+def test_models_without_a_score_stay() -> None:
+    found = compare_models(Fixed({"v1": {}}), [Named("v1")], [], data())
+    assert (found.domains, found.model("v1").means, set(found.skipped)) == ((), {}, set(DOMAINS))
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def train(
     """Train ``task`` in place, from its newest checkpoint if there is one.
 
     An interrupted run ends with the same weights as an uninterrupted one (bit for bit on a CPU), and any number of
-    processes gives the same result up to rounding.
+    processes gives the same result up to rounding. The last step writes a checkpoint too: a failure after it costs no
+    training.
 
     Raises:
         KdkitError: the loss is not a number; names the terms.
@@ -107,7 +108,8 @@ def train(
             accelerator.backward(parts["loss"])
             if settings.clip_norm:
                 accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            due = clock.due() or interruption.requested or step + 1 in loader.pauses
+            last = step + 1 == settings.steps
+            due = clock.due() or interruption.requested or last or step + 1 in loader.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
             optimizer.step()

@@ -99,7 +99,7 @@ def build(
 
     Args:
         builder: of the student; knows the parent.
-        scratch: folder for the previous version's targets while the run lasts.
+        scratch: folder of this plan for the previous version's targets.
         device: of the student.
         shown: samples of a trial run; the previous version's targets are computed for no others.
 

@@ -28,7 +28,7 @@ ROWS = 256
 ANSWERS = 16
 """Samples per forward pass of a generating student: each has hundreds of tokens."""
 FOLDER = "previous-version"
-"""Below ``.kdkit``, while a run lasts: 25 KB per sample of 64 answer tokens."""
+"""In the folder of a run: 25 KB per sample of 64 answer tokens."""
 LABEL = "targets of the previous version"
 
 
@@ -44,7 +44,7 @@ def previous_version_targets(
     """The student as it is now, as a teacher of :attr:`Plan.rehearsed`.
 
     A dual encoder teaches its outputs; a generating student its next-token distributions, as a column stores them.
-    Each rank computes a share of the rows; all of them read the files in ``folder``, which the caller removes.
+    Each rank computes a share of the rows; all of them read the files in ``folder``. A resumed run uses them again.
 
     Args:
         shown: compute rows of these samples only.

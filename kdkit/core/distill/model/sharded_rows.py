@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from kdkit.core.base.atomic import disk_errors
+from kdkit.core.base.atomic import disk_errors, new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.distill.loop.distributed import barrier, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
@@ -61,7 +60,7 @@ def compute_sharded_rows(
     All ranks must call it at the same point.
 
     Args:
-        folder: visible to every rank; its content is deleted.
+        folder: visible to every rank, for these rows alone: a complete file of an earlier attempt is used again.
         rows_of: computes the rows of a group.
         progress: called before the first group and after each with (rows done, all rows) of this rank.
 
@@ -70,13 +69,13 @@ def compute_sharded_rows(
     """
     with disk_errors(str(folder)):
         if get_rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         barrier()
         groups = [indices[start : start + size] for start in range(0, len(indices), size)]
         mine = groups[get_rank() :: get_world_size()]
-        if mine:
-            with open(_file(_require_visible(folder), get_rank()), "wb") as file:
+        own = _file(_require_visible(folder), get_rank())
+        if mine and not own.exists():
+            with new_file(own) as draft, open(draft, "wb") as file:
                 _write(file, mine, rows_of, progress)
         barrier()
         writers = range(min(get_world_size(), len(groups)))
@@ -114,4 +113,4 @@ def _require_visible(path: Path) -> Path:
 
 
 def _file(folder: Path, rank: int) -> Path:
-    return folder / f"rows-{rank}.npy"
+    return folder / f"rows-{rank}-of-{get_world_size()}.npy"

@@ -137,6 +137,7 @@ class Plan:
         skipped_samples: training samples that no teacher covers and that no loss can use without one.
         digest: of everything that decides the result; an interrupted run continues only under the same one.
         correction: rounds of correction; None without them.
+        domains_not_judged: domains that the run trains and the calibration split cannot measure.
     """
 
     recipe: Recipe
@@ -153,6 +154,7 @@ class Plan:
     settings: TrainSettings
     digest: str
     correction: CorrectionSchedule | None = None
+    domains_not_judged: tuple[str, ...] = ()
 
     @property
     def new_teachers(self) -> tuple[str, ...]:
@@ -188,5 +190,6 @@ class Plan:
             "lr": self.settings.lr,
             "seed": self.settings.seed,
             "digest": self.digest,
+            "domains_not_judged": list(self.domains_not_judged),
             "correction": None if self.correction is None else self.correction.to_json(),
         }

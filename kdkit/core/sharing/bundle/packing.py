@@ -7,6 +7,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,10 +46,10 @@ def pack(
     wheels: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Packed:
-    """Write a project as the archive ``to``, which must not exist; it appears whole or not at all.
+    """Write a project as the archive ``to``; it appears whole or not at all.
 
-    Missing files of teachers are fetched first. For the other arguments see
-    :func:`kdkit.core.sharing.bundle.contents.collect`.
+    ``to`` must not exist, or be a bundle of the same files. Missing files of teachers are fetched first. For the other
+    arguments see :func:`kdkit.core.sharing.bundle.contents.collect`.
 
     Raises:
         KdkitError: as ``collect``; ``to`` exists; too little disk space; a file that changed while it was read,
@@ -58,10 +59,7 @@ def pack(
 
     reporter = reporter or Silent()
     to = Path(to).absolute()
-    if to.exists():
-        raise KdkitError(
-            "KD-BUNDLE-007", "a file is already there", where=str(to), fix="choose another name", code=ExitCode.FOUND
-        )
+    before = _manifest_of(to) if to.exists() else None
     if not to.parent.is_dir():
         raise KdkitError(
             "KD-BUNDLE-008",
@@ -81,7 +79,25 @@ def pack(
         require_space(to.parent, tar_size(manifest, len(manifest.to_json())))
         with disk_errors(str(to)), new_file(to) as draft, open(draft, "wb") as out:
             done = _write(out, items, manifest, reporter)
+            if before is not None and (before.files, before.requirements) != (done.files, done.requirements):
+                raise _in_use(to)
     return Packed(to, done, to.stat().st_size)
+
+
+def _manifest_of(archive: Path) -> Manifest:
+    """The manifest of an earlier bundle. Raises: KdkitError for any other file."""
+    with suppress(OSError, tarfile.TarError, KdkitError), tarfile.open(archive, "r:") as members:
+        first = members.next()
+        content = members.extractfile(first) if first is not None and first.size <= LARGEST else None
+        if content is not None:
+            return parse_manifest(content.read(), str(archive))
+    raise _in_use(archive)
+
+
+def _in_use(to: Path) -> KdkitError:
+    return KdkitError(
+        "KD-BUNDLE-007", "another file is already there", where=str(to), fix="choose another name", code=ExitCode.FOUND
+    )
 
 
 class Progress:

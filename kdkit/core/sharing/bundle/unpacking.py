@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from kdkit.core.base.atomic import disk_errors, new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.load import load_registry
@@ -28,7 +29,7 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
 
     Args:
         archive: written by :func:`kdkit.core.sharing.bundle.packing.pack`.
-        to: must not exist.
+        to: must not exist, or hold exactly these files already.
         max_size: limit in bytes on disk.
         reporter: receives progress, and warnings of files that make a teacher send images to a host.
 
@@ -39,6 +40,8 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
     archive, to, reporter = Path(archive), Path(to).absolute(), reporter or Silent()
     with _opened(archive) as handle:
         manifest = _read_manifest(handle, archive)
+        if _is_unpacked(manifest, to):
+            return manifest
         check_target(to, manifest, max_size)
         _warn(manifest, reporter)
         try:
@@ -55,6 +58,14 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
                 fix="choose another disk or a shorter --to; nothing was unpacked",
             ) from error
     return manifest
+
+
+def _is_unpacked(manifest: Manifest, to: Path) -> bool:
+    if not to.is_dir() or {f.path for f in manifest.files} != {
+        path.relative_to(to).as_posix() for path in to.rglob("*") if not path.is_dir()
+    }:
+        return False
+    return all(sha256_of(to / file.path) == file.sha256 for file in manifest.files)
 
 
 def check(archive: Path, *, reporter: Reporter | None = None) -> Manifest:

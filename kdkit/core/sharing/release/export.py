@@ -86,7 +86,7 @@ def export_version(
     """
     versions = Versions(project)
     version, to, reporter = versions.get(name), Path(to).absolute(), reporter or Silent()
-    check_target(to, version.student_folder, overwrite)  # before anything slow
+    check_target(to, version.student_folder, version.lineage, overwrite)  # before anything slow
     version.check()
     if repo is not None:
         return _export_release(project, version, to, repo, overwrite=overwrite, merged=merged, reporter=reporter)
@@ -142,14 +142,15 @@ def export_student(
         spec: of its family, whose publisher lays it out.
         student_folder: what ``Student.save`` wrote; ``load`` gives the student, in eval mode on the CPU.
         history: lineages, oldest first, its own last; written to ``kdkit.json`` without paths.
-        to: the folder to make; with ``overwrite`` it may be an earlier export, never anything else.
+        to: the folder to make; with ``overwrite`` it may be an earlier export, never anything else. The same export
+            may be there already, whole.
         origin: the release that the project was pulled from.
 
     Raises:
         KdkitError: ``to`` is in use, or stock libraries compute something else; nothing is left behind.
     """
     to = Path(to).absolute()
-    check_target(to, student_folder, overwrite)
+    check_target(to, student_folder, history[-1], overwrite)
     with _writing(to, overwrite) as draft:
         name = str(draft)
         form = publish(spec, student_folder, load, draft, name, reporter or Silent(), merged=merged)
@@ -177,8 +178,10 @@ def export_student(
 @contextmanager
 def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
     try:
-        with disk_errors(str(to)), new_folder(to, replace=overwrite) as draft:
+        with disk_errors(str(to)), new_folder(to, replace=True) as draft:
             yield draft
+            if not overwrite and _in_use(to) and describe_folder(to, without="") != describe_folder(draft, without=""):
+                raise _another_export(to)
     except OSError as error:
         raise KdkitError(
             "KD-REL-008",
@@ -189,13 +192,13 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
         ) from error
 
 
-def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
-    """``to`` must be new or empty, or an earlier export that may be overwritten."""
+def check_target(to: Path, student_folder: Path, lineage: Lineage, overwrite: bool) -> None:
+    """``to`` must be new or empty, an earlier export that may be overwritten, or an export of this version."""
     if to.is_relative_to(student_folder.absolute()):
         raise KdkitError(
             "KD-REL-009", "a version cannot be exported into itself", where=str(to), fix="choose another --to"
         )
-    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+    if not _in_use(to):
         return
     if not (to / RECORD).is_file():
         raise KdkitError(
@@ -206,10 +209,23 @@ def check_target(to: Path, student_folder: Path, overwrite: bool) -> None:
             code=ExitCode.FOUND,
         )
     if not overwrite:
-        raise KdkitError(
-            "KD-REL-011",
-            "there is already an export",
-            where=str(to),
-            fix="add --overwrite to replace it",
-            code=ExitCode.FOUND,
-        )
+        try:
+            same = Record.load(to / RECORD).lineage.key == lineage.key
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            raise _another_export(to)
+
+
+def _in_use(to: Path) -> bool:
+    return to.exists() and not (to.is_dir() and not any(to.iterdir()))
+
+
+def _another_export(to: Path) -> KdkitError:
+    return KdkitError(
+        "KD-REL-011",
+        "there is already another export",
+        where=str(to),
+        fix="add --overwrite to replace it",
+        code=ExitCode.FOUND,
+    )

@@ -37,7 +37,7 @@ def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) 
     resumed = distill(open_project(folder), Options(cpu=True, seed=3), reporter=heard)
     assert resumed is not None
     assert any(newest.name in line for line in heard.warnings)
-    whole = run(open_project(folder), seed=3)
+    whole = run(open_project(folder), seed=3, restart=True)
     assert_equal(weights(folder, resumed.version.name), weights(folder, whole.version.name))
 
 

@@ -160,8 +160,10 @@ def test_its_rows_are_removed_from_disk(folder: Path) -> None:
     dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
     with pytest.raises(InterruptedError):
         increment(folder, reporter=Killed(7))
+    assert list((folder / ".kdkit" / "runs").glob("*/previous-version/rows-0-of-1.npy")), "for the resumed run"
     increment(folder)
-    assert {path.name for path in (folder / ".kdkit").iterdir()} <= {"busy", "digests.json"}
+    left = {path.relative_to(folder / ".kdkit").as_posix() for path in (folder / ".kdkit").rglob("*")}
+    assert left <= {"busy", "digests.json", "runs"}
 
 
 @pytest.mark.parametrize(("loss", "reads"), [("fd", "image, text"), ("answer-ce", "no teacher")])

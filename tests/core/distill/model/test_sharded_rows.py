@@ -41,7 +41,7 @@ def made(folder: Path, count: int = COUNT) -> tuple[ShardedRows, Maker]:
 
 def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "rows-1.npy").write_bytes(b"what a killed run of two processes left")
+    (tmp_path / "rows" / "rows-0-of-2.npy").write_bytes(b"what a killed run of two processes left")
     files, maker = made(tmp_path / "rows")
     assert [len(group) for group in maker.asked] == [4, 4, 4, 4, 4, 2]
     assert maker.told == [(0, 22), (4, 22), (8, 22), (12, 22), (16, 22), (20, 22), (22, 22)]
@@ -51,13 +51,16 @@ def test_rows_come_back_as_they_were_made(tmp_path: Path) -> None:
     assert (near.dtype, near.shape) == (np.float16, (5, 3))
     assert files.shape("near") == (3,)
     assert files.gather("near", wanted[:0]).shape == (0, 3)
+    again, idle = made(tmp_path / "rows")
+    assert idle.asked == []
+    assert np.array_equal(again.gather("near", wanted), near)
 
 
 def test_processes_need_a_common_disk(tmp_path: Path) -> None:
     made(tmp_path / "rows")
     with raises_error("KD-DIST-026") as caught:
-        ShardedRows([tmp_path / "rows" / "rows-0.npy", tmp_path / "rows" / "rows-1.npy"], SIZE, WORLD)
-    assert caught.value.where.endswith("rows-1.npy")
+        ShardedRows([tmp_path / "rows" / f"rows-{rank}-of-1.npy" for rank in (0, 1)], SIZE, WORLD)
+    assert caught.value.where.endswith("rows-1-of-1.npy")
 
 
 def _worker(rank: int, folder: str) -> None:

@@ -299,6 +299,9 @@ def test_what_is_there_is_not_overwritten(folder: Project, tmp_path: Path) -> No
     assert refused(folder, tmp_path / "a.tar", "KD-BUNDLE-007").code is ExitCode.FOUND
     with raises_error("KD-BUNDLE-008"):
         pack(folder, tmp_path / "no" / "a.tar")
+    some = pack(folder, tmp_path / "b.tar", ())
+    assert pack(folder, some.archive, ()).manifest.files == some.manifest.files, "the same bundle again"
+    assert refused(folder, some.archive, "KD-BUNDLE-007").code is ExitCode.FOUND
 
 
 def test_too_little_disk(folder: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

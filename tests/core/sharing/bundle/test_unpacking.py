@@ -226,6 +226,17 @@ def test_what_is_there_is_never_touched(tmp_path: Path, make: Callable[[Path], N
     assert {**tree(tmp_path), "a.tar": b""} == {**before, "a.tar": b""}
 
 
+def test_what_is_unpacked_already_is_done(tmp_path: Path) -> None:
+    archive = forge(tmp_path / "a.tar")
+    unpack(archive, tmp_path / "out")
+    before = tree(tmp_path)
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path) == before
+    (tmp_path / "out" / "registry.yaml").write_text("version: 1\n\n")
+    with raises_error("KD-BUNDLE-015"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_the_folder_above_must_exist(tmp_path: Path) -> None:
     with raises_error("KD-BUNDLE-016"):
         unpack(forge(tmp_path / "a.tar"), tmp_path / "not" / "there")

@@ -89,6 +89,21 @@ def test_record_holds_lineage_and_hashes(exported: tuple[Exported, OpenClipStude
     assert done.size == sum((done.folder / name).stat().st_size for name in done.files)
 
 
+def test_the_same_export_again_is_done_and_another_one_refused(
+    exported: tuple[Exported, OpenClipStudent, Path],
+) -> None:
+    done, student, folder = exported
+    before, config = tree(done.folder), done.folder / "open_clip_config.json"
+    assert export_student(SPEC, folder, lambda: student, HISTORY, done.folder) == done
+    assert tree(done.folder) == before
+    content = config.read_bytes()
+    config.write_bytes(content + b" ")
+    with raises_error("KD-REL-011"):
+        export_student(SPEC, folder, lambda: student, HISTORY, done.folder)
+    assert config.read_bytes() == content + b" "
+    config.write_bytes(content)
+
+
 @pytest.mark.parametrize("spoil", ["weights", "config"])
 def test_an_export_that_differs_is_refused_and_leaves_nothing(spoil: str, tmp_path: Path) -> None:
     student = load_student(make_open_clip_folder(tmp_path / "source"))
