@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdkit.core.base.errors import ExitCode, KdkitError
+
 VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
@@ -28,6 +30,20 @@ def digest_files(files: Mapping[str, bytes]) -> str:
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     return f"sha256:{digest.hexdigest()}"
+
+
+def missing_packages(folder: Path, error: ImportError) -> KdkitError:
+    """The error of a library that a model's files need, with what to install."""
+    why = " ".join(str(error).split())
+    needs = "sentencepiece" in why.lower() or "protobuf" in why.lower()
+    return KdkitError(
+        "KD-LOAD-033",
+        "this model needs packages that are not installed",
+        where=str(folder),
+        why=why.partition(" Check out ")[0],
+        fix="pip install 'kdkit[sentencepiece]' (sentencepiece and protobuf)" if needs else "install what it names",
+        code=ExitCode.MISSING,
+    )
 
 
 @contextmanager

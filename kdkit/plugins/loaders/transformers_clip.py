@@ -16,8 +16,11 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
-from kdkit.plugins.loaders.hugging_face import digest_files, read_tokenizer_files, without_bars
+from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
 
+READS_PADDING = ("siglip", "siglip2")
+"""Model types that were trained with padding as ordinary tokens: they get no attention mask, all others do. What the
+tokenizer returns by default differs between checkpoints of one family."""
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -72,18 +75,21 @@ class TransformersEncoder(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> (B, D) float32, not normalized.
 
-        Texts are padded to the context length, as SigLIP was trained; for CLIP it changes nothing.
+        Texts are padded to the context length, as SigLIP was trained; with a mask it changes nothing.
         """
+        masked = getattr(self.model.config, "model_type", "") not in READS_PADDING
         with self._lock:  # truncation and padding are set on the shared tokenizer
             tokens = self._tokenizer(
                 list(texts),
                 padding="max_length",
                 truncation=True,
                 max_length=self.context_length,
+                return_attention_mask=masked,
                 return_tensors="pt",
             )
         device = next(self.model.parameters()).device
-        inputs = {name: tokens[name].to(device) for name in ("input_ids", "attention_mask") if name in tokens}
+        names = ("input_ids", "attention_mask") if masked else ("input_ids",)
+        inputs = {name: tokens[name].to(device) for name in names}
         return _pooled(self.model.get_text_features(**inputs))  # type: ignore[operator]
 
 
@@ -122,7 +128,9 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
             fix="ask the authors for .safetensors",
             code=ExitCode.DENIED,
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except ImportError as error:
+        raise missing_packages(folder, error) from error
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise _not_a_model(folder, str(error).splitlines()[0] if str(error) else repr(error)) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise _not_a_model(folder, f"{type(model).__name__} has no image and text features")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from kdkit.core.base.errors import ExitCode
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from tests.errors import raises_error
 from tests.tiny_models import TEXTS, close, pictures
@@ -23,7 +26,8 @@ def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders[name])
     padding = "max_length" if name == "siglip" else True  # as SigLIP was trained
     tokens = tokenizer(TEXTS, padding=padding, truncation=True, max_length=16, return_tensors="pt")
-    inputs = {key: tokens[key] for key in ("input_ids", "attention_mask")}
+    # SigLIP attends to padding: its authors' code has no mask
+    inputs = {key: tokens[key] for key in ("input_ids", "attention_mask")[: 1 if name == "siglip" else 2]}
     pixels = processor(images=pictures(), return_tensors="pt")["pixel_values"]
     ours = encoders[name]
     assert torch.equal(torch.stack([ours.preprocess(image) for image in pictures()]), pixels)
@@ -32,6 +36,31 @@ def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], 
     unit = torch.nn.functional.normalize
     assert close(unit(ours.encode_image(pixels)), whole.image_embeds)
     assert close(unit(ours.encode_text(TEXTS)), whole.text_embeds)
+
+
+@pytest.mark.parametrize("folder", ["clip", "siglip"], indirect=True)
+def test_what_the_tokenizer_returns_by_default_changes_nothing(
+    folder: Path, request: pytest.FixtureRequest, encoders: dict[str, Any]
+) -> None:
+    name = request.node.callspec.params["folder"]
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for names in (["input_ids"], ["input_ids", "attention_mask"]):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_input_names": names}))
+        found = load_transformers_clip(folder).encode_text(TEXTS)
+        assert torch.equal(found, encoders[name].encode_text(TEXTS)), names
+
+
+@pytest.mark.parametrize("folder", ["siglip"], indirect=True)
+def test_a_tokenizer_of_sentencepiece_works_or_names_its_packages(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
+    (folder / "spiece.model").write_bytes(b"no model")
+    if find_spec("sentencepiece") and find_spec("google.protobuf"):
+        with raises_error("KD-LOAD-031"):
+            load_transformers_clip(folder)
+    else:
+        with raises_error("KD-LOAD-033", where=str(folder), code=ExitCode.MISSING) as caught:
+            load_transformers_clip(folder)
+        assert "kdkit[sentencepiece]" in caught.value.fix
 
 
 def test_processor_saved_in_one_file_is_the_same(
