@@ -39,6 +39,7 @@ LIGHT = {
     "kdkit/core/plugin_system/loading.py",
     "kdkit/core/plugin_system/catalogue.py",
     "kdkit/core/contracts/protocols.py",
+    "kdkit/core/contracts/samples.py",
     "kdkit/core/plugin_system/discovery.py",
     "kdkit/core/base/errors.py",
     "kdkit/core/contracts/hookspecs.py",

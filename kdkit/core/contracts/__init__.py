@@ -23,7 +23,6 @@ from kdkit.core.contracts.answers import (
 )
 from kdkit.core.contracts.protocols import (
     IMAGE,
-    SPLITS,
     TEXT,
     Aligner,
     Answering,
@@ -37,11 +36,9 @@ from kdkit.core.contracts.protocols import (
     ModelFeatures,
     Reporter,
     RopeVariant,
-    Sample,
     SignalSource,
     SignalSpec,
     Silent,
-    Split,
     Student,
     Teacher,
     TeacherView,
@@ -49,6 +46,7 @@ from kdkit.core.contracts.protocols import (
     TrustTable,
 )
 from kdkit.core.contracts.published import PinnedBase, Published
+from kdkit.core.contracts.samples import SPLITS, USUAL_SPLITS, ImageOptions, Sample, Skipped, Split
 from kdkit.core.contracts.specs import (
     AlignerSpec,
     Companion,
@@ -78,6 +76,7 @@ __all__ = [
     "SPLITS",
     "TEXT",
     "TOP_LOGPROBS",
+    "USUAL_SPLITS",
     "Aligner",
     "AlignerSpec",
     "Answer",
@@ -90,6 +89,7 @@ __all__ = [
     "DualEncoder",
     "EvaluationTask",
     "FactorySpec",
+    "ImageOptions",
     "LoaderSpec",
     "Loss",
     "LossInput",
@@ -107,6 +107,7 @@ __all__ = [
     "SignalSource",
     "SignalSpec",
     "Silent",
+    "Skipped",
     "SourceSpec",
     "Spec",
     "Split",

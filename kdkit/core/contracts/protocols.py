@@ -11,44 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from kdkit.core.contracts.answers import Answer, Decoding
+from kdkit.core.contracts.samples import Sample
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
-Split = Literal["train", "calibration", "test"]
-SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 IMAGE, TEXT = "image", "text"
 """Names of the two signals of a dual encoder."""
-
-
-# --------------------------------------------------------------------------------------- data
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image with its text.
-
-    Attributes:
-        id: stable and unique in the project; cache key.
-        image: the image file.
-        text: the caption.
-        domain: unit of trust and forgetting (a modality or a data set).
-        label: the class, if known; zero-shot evaluation and trust use labeled samples only.
-        split: ``train`` for training, ``calibration`` for trust, ``test`` for reports.
-        origin: ``file:line`` or the file, for error messages.
-        extra: data for specific families (boxes, a conversation, a task name).
-    """
-
-    id: str
-    image: Path
-    text: str
-    domain: str
-    label: str | None = None
-    split: Split = "train"
-    origin: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------ teachers

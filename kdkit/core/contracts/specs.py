@@ -101,6 +101,8 @@ class StudentSpec(FactorySpec):
 
     loader: str
     """Import string; loads a folder written by ``Student.save``."""
+    max_aspect: float | None = None
+    """Images with a side longer than this times the other are unreadable to the family."""
     task: str = "zero-shot"
     """Name of the evaluation task for trust, guard, retention and ``kdkit evaluate``."""
     default: bool = False
@@ -140,7 +142,8 @@ class RopeSpec(FactorySpec):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSpec(FactorySpec):
-    """``factory(location: Path, **options) -> Iterable[Sample]``."""
+    """``factory(location: Path, **options) -> Iterable[Sample | Skipped]``; it reads every file or record, or yields a
+    ``Skipped`` for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

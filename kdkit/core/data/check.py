@@ -2,64 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.contracts import SPLITS, Reporter, Sample
+from kdkit.core.contracts import SPLITS, USUAL_SPLITS, ImageOptions, Reporter, Sample
 from kdkit.core.data.digests import file_digests, pixel_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import LoadedEntry, find_duplicates, images_of, name_some, read_sources
+from kdkit.core.data.load import LoadedEntry, SkippedKind, find_duplicates, images_of, name_some, read_sources
+from kdkit.core.data.names import (
+    SimilarNames,
+    count_no_names,
+    find_similar_names,
+    find_split_names,
+    near_miss,
+)
+from kdkit.core.data.shared_images import (
+    Contradiction,
+    Decoded,
+    Leak,
+    count_repeated,
+    find_contradictions,
+    find_leaks,
+)
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of
 
 SHOWN = 20
 """Unreadable images and duplicate ids that are listed."""
 UNLABELED = "(no label)"
-Basis = Literal["file", "pixels", "group"]
-
-
-class _Decoded(NamedTuple):
-    """A sample with at least one image that can be decoded, and the digests of all such images."""
-
-    sample: Sample
-    entry: int
-    files: set[int | str]
-    pixels: set[int | str]
+MISSING = "no such file"
+Image = tuple[Path, ImageOptions]
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that is missing or cannot be decoded."""
+    """An image that is missing, cannot be decoded, or is not allowed. ``what`` is the kind, ``why`` the reason."""
 
     id: str
     image: str
+    what: str
     why: str
-
-
-@dataclass(frozen=True)
-class Leak:
-    """Samples of different splits that share an image or a group.
-
-    ``same`` is ``file`` (equal bytes), ``pixels`` (equal once decoded) or ``group`` (one patient). The first ``ids``
-    are one of each of the ``splits``, in their order.
-    """
-
-    same: Basis
-    ids: tuple[str, ...]
-    splits: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = len(self.ids) - len(self.splits)
-        return " = ".join(
-            f"{name} ({split})" for name, split in zip(self.ids, self.splits, strict=False)
-        ) + f" = {more} more" * (more > 0)
 
 
 @dataclass(frozen=True)
@@ -68,10 +60,16 @@ class DataReport(Result):
 
     Attributes:
         counts: domain -> class -> split -> samples; samples without a label have the class ``(no label)``.
+        not_read: files and records that sources skipped, by kind.
         unreadable: images that cannot be read; ``skipped``: those that their data entry skips.
         entries_without_images: ``registry.yaml:LINE`` of data entries without any existing image -> one such path.
         duplicates: ids that occur more than once -> their places.
         leaks: samples that share an image or a group across splits.
+        misplaced: folder named as another split -> training samples in it.
+        split_names: domains, and classes, that are named as splits.
+        contradictions: images with several labels.
+        similar_names: domains or classes whose names differ in case, Unicode form, spaces or order alone.
+        no_names: domains, classes and captions that are missing values or lists written as text -> samples.
         repeated: samples with an image that an earlier sample of their split has (a note, not a problem).
         uncalibrated: (domain, class) without a calibration sample: trust cannot be measured there.
         unlabeled: domains with neither labels nor questions: trust cannot be measured there (a note).
@@ -83,11 +81,17 @@ class DataReport(Result):
 
     samples: int
     counts: Mapping[str, Mapping[str, Mapping[str, int]]]
+    not_read: tuple[SkippedKind, ...]
     unreadable: tuple[Unreadable, ...]
     skipped: tuple[Unreadable, ...]
     entries_without_images: Mapping[str, str]
     duplicates: Mapping[str, tuple[str, ...]]
     leaks: tuple[Leak, ...]
+    misplaced: Mapping[str, int]
+    split_names: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
+    similar_names: tuple[SimilarNames, ...]
+    no_names: Mapping[str, int]
     repeated: int
     uncalibrated: tuple[tuple[str, str], ...]
     unlabeled: tuple[str, ...]
@@ -110,13 +114,13 @@ class DataReport(Result):
             f"{self.samples} samples, {len(self.counts)} domains",
             *(f"note: {note}" for note in self._notes()),
             *(f"problem: {problem}" for problem in self.problems),
-            *(f"  unreadable: {bad.image}: {bad.why}" for bad in self.unreadable[:SHOWN]),
+            *(f"  {bad.image}: {bad.what}{bad.why and ': '}{bad.why}" for bad in self.unreadable[:SHOWN]),
             *(f"  id '{id_}' is at {', '.join(places)}" for id_, places in list(self.duplicates.items())[:SHOWN]),
         ]
         return parts if self.problems else [*parts, "no problems found"]
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [str(kind) for kind in self.not_read if kind.level != "problem"]
         if self.repeated:
             notes.append(f"samples whose image occurs before in the same split: {self.repeated}")
         if self.unlabeled:
@@ -134,9 +138,10 @@ class DataReport(Result):
     @property
     def problems(self) -> tuple[str, ...]:
         """One line per kind of problem; empty if there is none."""
-        lines = []
-        if self.unreadable:
-            lines.append(f"{_n(self.unreadable, 'unreadable image')}: {name_some(u.id for u in self.unreadable)}")
+        lines = [str(kind) for kind in self.not_read if kind.level == "problem"]
+        for what, found in groupby(sorted(self.unreadable, key=lambda bad: bad.what), lambda bad: bad.what):
+            ids = [bad.id for bad in found]
+            lines.append(f"{_n(ids, 'sample')} with {what}: {name_some(ids)}")
         for where, path in self.entries_without_images.items():
             lines.append(f"{where}: no image of this entry exists, for example {path}; check its option image_root")
         if self.duplicates:
@@ -146,6 +151,16 @@ class DataReport(Result):
             if leaks:
                 named = name_some(map(str, leaks))
                 lines.append(f"{_n(leaks, 'leak')} between splits, {words}: {named}")
+        lines += [f"{n} training samples are in a folder '{name}'" for name, n in self.misplaced.items()]
+        if self.split_names:
+            lines.append(f"named as splits, so probably read at the wrong level: {', '.join(self.split_names)}")
+        if self.contradictions:
+            named = name_some(map(str, self.contradictions))
+            lines.append(f"{_n(self.contradictions, 'image')} with several labels: {named}")
+        lines += [f"names that probably mean one thing: {names}" for names in self.similar_names]
+        if self.no_names:
+            named = name_some(f"{name} ({count})" for name, count in self.no_names.items())
+            lines.append(f"missing values or lists written as text: {named}")
         if self.uncalibrated:
             named = name_some(f"{domain}/{label}" for domain, label in self.uncalibrated)
             lines.append(f"{_n(self.uncalibrated, 'class')} without a calibration sample: {named}")
@@ -166,32 +181,39 @@ def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Rep
     entries = read_sources(project)
     samples = [sample for entry in entries for sample in entry.samples]
     numbers = [number for number, entry in enumerate(entries) for _ in entry.samples]
-    paths = {path for sample in samples for path in images_of(sample)}
-    broken = _find_unreadable(project.state, paths, reporter)
-    keys = [(str(path), stamp_of(path)) for path in sorted(paths - set(broken))]
-    caches = (file_digests(project.state), pixel_digests(project.state))
-    files, pixels = (dict(zip((path for path, _ in keys), cache.get(keys, reporter), strict=True)) for cache in caches)
+    pixels = _decode_all(project.state, samples, reporter)
+    broken = {image: value for image, value in pixels.items() if isinstance(value, str)}
+    paths = sorted({path for path, _ in pixels.keys() - broken.keys()})
+    values = file_digests(project.state).get([(str(path), stamp_of(path)) for path in paths], reporter)
+    files = {path: value for path, value in zip(paths, values, strict=True) if isinstance(value, int)}
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
-    good: list[_Decoded] = []
+    good: list[Decoded] = []
     for sample, number in zip(samples, numbers, strict=True):
-        images = images_of(sample)
-        wrong = [path for path in images if path in broken]
+        images = _images(sample)
+        wrong = [image for image in images if image in broken]
         if wrong:
             skip = skip_unreadable or entries[number].skip_unreadable
-            (skipped if skip else bad).append(Unreadable(sample.id, str(wrong[0]), broken[wrong[0]]))
-        right = [str(path) for path in images if path not in broken]
+            (skipped if skip else bad).append(_unreadable(sample, wrong[0][0], broken[wrong[0]]))
+        right = {path: value for path, options in images if isinstance(value := pixels[path, options], int)}
         if right:
-            good.append(_Decoded(sample, number, {files[path] for path in right}, {pixels[path] for path in right}))
+            own = {files[path] for path in right if path in files}
+            good.append(Decoded(sample, number, own, set(right.values())))
     return DataReport(
         samples=len(samples),
         counts=_count(samples),
-        unreadable=tuple(bad),
+        not_read=tuple(kind for entry in entries for kind in entry.skipped),
+        unreadable=_explain_missing(bad),
         skipped=tuple(skipped),
         entries_without_images=_entries_without_images(project.registry_path, entries),
         duplicates=_find_places(samples),
-        leaks=_find_leaks(good),
-        repeated=_count_repeated(good),
+        leaks=find_leaks(good),
+        misplaced=_count_misplaced(entries),
+        split_names=find_split_names(samples),
+        contradictions=find_contradictions(good),
+        similar_names=find_similar_names(samples),
+        no_names=count_no_names(samples),
+        repeated=count_repeated(good),
         uncalibrated=_find_uncalibrated(samples),
         unlabeled=tuple(
             sorted({s.domain for s in samples} - {s.domain for s in samples if s.label or _is_question(s)})
@@ -201,37 +223,78 @@ def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Rep
     )
 
 
-def find_skipped(index: SampleIndex, state: Path, reporter: Reporter | None = None) -> NDArray[np.bool_]:
+def find_skipped(
+    index: SampleIndex, state: Path, reporter: Reporter | None = None, *, refuse: bool = False
+) -> NDArray[np.bool_]:
     """(N,) samples with an unreadable image whose data entry skips it.
 
-    For runs without an extraction before them. Decodes only images of such entries, once.
+    For runs without an extraction before them. Decodes each image once.
 
     Args:
         index: N samples.
         state: the project's folder for machine state.
         reporter: shows progress.
+        refuse: decode the images of all entries, and refuse those that may not be skipped.
+
+    Raises:
+        KdkitError: ``refuse`` is set and an entry without ``skip_unreadable`` has unreadable images.
     """
-    skipped, rows = np.zeros(len(index), dtype=bool), np.flatnonzero(index.may_skip)
-    images = [images_of(index.samples[row]) for row in rows]
-    broken = _find_unreadable(state, {path for paths in images for path in paths}, reporter)
-    skipped[rows] = [any(path in broken for path in paths) for paths in images]
-    return skipped
+    broken, rows = np.zeros(len(index), dtype=bool), np.arange(len(index)) if refuse else np.flatnonzero(index.may_skip)
+    found = _decode_all(state, [index.samples[row] for row in rows], reporter)
+    for row in rows:
+        broken[row] = any(isinstance(found[image], str) for image in _images(index.samples[row]))
+    refused = [index.samples[row] for row in np.flatnonzero(broken & ~index.may_skip)]
+    if refused:
+        image = next(image for image in _images(refused[0]) if isinstance(found[image], str))
+        raise KdkitError(
+            "KD-DATA-018",
+            f"{_n(refused, 'sample')} with an unreadable image: {name_some(sample.id for sample in refused)}",
+            where=str(image[0]),
+            why=str(found[image]),
+            fix="repair or remove the files ('kdkit data check' lists them), or set skip_unreadable: true in the "
+            "options of their data entry",
+            code=ExitCode.FOUND,
+        )
+    return broken
 
 
-def _find_unreadable(state: Path, paths: Collection[Path], reporter: Reporter | None) -> dict[Path, str]:
-    """Unreadable image -> reason."""
-    there = [path for path in sorted(paths) if path.is_file()]
-    keys = [(str(path), stamp_of(path)) for path in there]
-    found = zip(there, pixel_digests(state).get(keys, reporter, "decoding"), strict=True)
-    wrong = {path: value for path, value in found if isinstance(value, str)}
-    return {path: "no such file" for path in paths if not path.is_file()} | wrong
+def _images(sample: Sample) -> list[Image]:
+    return [(path, sample.image_options) for path in images_of(sample)]
+
+
+def _decode_all(state: Path, samples: Sequence[Sample], reporter: Reporter | None) -> dict[Image, int | str]:
+    """Image -> digest of its pixels, or ``kind: reason`` of an unreadable one."""
+    wanted: dict[ImageOptions, set[Path]] = defaultdict(set)
+    for path, options in (image for sample in samples for image in _images(sample)):
+        wanted[options].add(path)
+    found: dict[Image, int | str] = {}
+    for options, paths in wanted.items():
+        there = [path for path in sorted(paths) if os.path.isfile(path)]
+        keys = [(str(path), stamp_of(path)) for path in there]
+        values = pixel_digests(state, options).get(keys, reporter, "decoding")
+        found |= {(path, options): MISSING for path in paths}
+        found |= {(path, options): value for path, value in zip(there, values, strict=True)}
+    return found
+
+
+def _unreadable(sample: Sample, path: Path, reason: str) -> Unreadable:
+    what, _, why = reason.partition(": ")
+    return Unreadable(sample.id, str(path), what, why)
+
+
+def _explain_missing(bad: Sequence[Unreadable]) -> tuple[Unreadable, ...]:
+    """Add the file that a missing one probably means, to those that are listed."""
+    return tuple(
+        replace(one, why=near_miss(Path(one.image))) if number < SHOWN and one.what == MISSING else one
+        for number, one in enumerate(bad)
+    )
 
 
 def _entries_without_images(registry: Path, entries: Sequence[LoadedEntry]) -> dict[str, str]:
     return {
         line_of(registry, "data", number): str(entry.samples[0].image)
         for number, entry in enumerate(entries)
-        if entry.samples and not any(path.is_file() for sample in entry.samples for path in images_of(sample))
+        if entry.samples and not any(os.path.isfile(path) for sample in entry.samples for path in images_of(sample))
     }
 
 
@@ -250,41 +313,16 @@ def _find_places(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
     return {id_: tuple(found) for id_, found in places.items()}
 
 
-def _find_leaks(good: Sequence[_Decoded]) -> tuple[Leak, ...]:
-    by_file, by_pixels, by_group = (defaultdict[object, list[Sample]](list) for _ in range(3))
-    for sample, entry, files, pixels in good:
-        for digest in files:
-            by_file[digest].append(sample)
-        for digest in pixels:
-            by_pixels[digest].append(sample)
-        if "group" in sample.extra:  # another data entry may use the same name for another patient
-            by_group[entry, sample.extra["group"]].append(sample)
-    same_file = _leaks_among("file", by_file)
-    known = {leak.ids for leak in same_file}
-    same_pixels = [leak for leak in _leaks_among("pixels", by_pixels) if leak.ids not in known]
-    return (*same_file, *same_pixels, *_leaks_among("group", by_group))
-
-
-def _leaks_among(same: Basis, groups: Mapping[object, Sequence[Sample]]) -> list[Leak]:
-    """Groups that span several splits, each once."""
-    leaks = []
-    for found in groups.values():
-        splits = tuple(split for split in SPLITS if any(s.split == split for s in found))
-        if len(splits) > 1:
-            first = [next(s for s in found if s.split == split) for split in splits]
-            others = [s for s in found if all(s is not other for other in first)]
-            leaks.append(Leak(same, tuple(s.id for s in (*first, *others)), splits))
-    return list(dict.fromkeys(leaks))
-
-
-def _count_repeated(good: Sequence[_Decoded]) -> int:
-    seen: set[tuple[str, int | str]] = set()
-    count = 0
-    for decoded in good:
-        own = {(decoded.sample.split, digest) for digest in decoded.pixels}
-        count += not seen.isdisjoint(own)
-        seen |= own
-    return count
+def _count_misplaced(entries: Sequence[LoadedEntry]) -> dict[str, int]:
+    """Folder that names another split -> training samples in it; folders above all images of an entry do not count."""
+    found: Counter[str] = Counter()
+    for entry in entries:
+        folders = {path.parent for sample in entry.samples for path in images_of(sample)}
+        above = len(Path(os.path.commonpath(folders)).parts) if folders else 0
+        for sample in (sample for sample in entry.samples if sample.split == "train"):
+            names = {part for path in images_of(sample) for part in path.parent.parts[above:]}
+            found.update(name for name in names if USUAL_SPLITS.get(name.lower(), "train") != "train")
+    return dict(sorted(found.items()))
 
 
 def _find_uncalibrated(samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:

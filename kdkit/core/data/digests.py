@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.contracts import ImageOptions, Reporter, Sample, Silent
 from kdkit.core.data.images import decode
 
 Stamp = tuple[int, int]
@@ -37,26 +39,29 @@ def file_digest(path: Path) -> int | str:
     return int.from_bytes(state.digest(), "big")
 
 
-def pixel_digest(path: Path) -> int | str:
-    """The same hash of the decoded RGB pixels and their size, or the reason why the image cannot be read."""
+def pixel_digest(path: Path, options: ImageOptions) -> int | str:
+    """The same hash of the decoded RGB pixels and their size, or ``kind: reason`` of an unreadable image."""
     try:
-        image = decode(path)
+        image = decode(path, options)
     except KdkitError as error:
-        return error.why or error.what
+        return f"{error.what}: {error.why}"
     state = blake2b(repr(image.size).encode(), digest_size=8)
     state.update(image.tobytes())
     return int.from_bytes(state.digest(), "big")
 
 
-def content_digest(file: int, text: str, extra: Mapping[str, Any], others: Sequence[int] = ()) -> int:
-    """64 bits that change when an image file, the text or the sample's ``extra`` (its question) changes.
+def content_digest(sample: Sample, file: int, others: Sequence[int] = ()) -> int:
+    """64 bits that change when an image file, its chosen frame, the text or ``extra`` (the question) changes.
 
     Args:
+        sample: its text, extra and frame.
         file: digest of the first image file.
-        text, extra: the sample's.
         others: digests of the sample's other images.
     """
-    content = text + json.dumps(extra, sort_keys=True, default=_to_json) if extra else text
+    frame, extra = sample.image_options.frame, dict(sample.extra)
+    if frame is not None:
+        extra["frame"] = frame
+    content = sample.text + json.dumps(extra, sort_keys=True, default=_to_json) if extra else sample.text
     state = blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big"))
     for other in others:
         state.update(other.to_bytes(8, "big"))
@@ -118,6 +123,7 @@ def file_digests(state: Path) -> DigestCache:
     return DigestCache(state / "digests.json", file_digest)
 
 
-def pixel_digests(state: Path) -> DigestCache:
-    """The project's cache of :func:`pixel_digest`; ``state`` is its folder for machine state."""
-    return DigestCache(state / "pixels.json", pixel_digest)
+def pixel_digests(state: Path, options: ImageOptions) -> DigestCache:
+    """The project's cache of :func:`pixel_digest` with these options; ``state`` is its folder for machine state."""
+    chosen = "".join(f"-{name}-{value}" for name, value in asdict(options).items() if value is not None)
+    return DigestCache(state / f"pixels{chosen}.json", partial(pixel_digest, options=options))

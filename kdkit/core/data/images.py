@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from pathlib import Path
+from threading import Lock
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import ImageOptions, Sample
 
+PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
+"""Pixels of the largest image that Pillow opens; above half of them it only warns, which kdkit does not show."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # we drop transparency
+NO_OPTIONS = ImageOptions()
+_limit = Lock()
 _DEEP = ("I", "F")
 """First letters of PIL's modes of more than 8 bits, which ``convert("RGB")`` would clip to white."""
+_DEEP_RAW = re.compile(r";16[BLN]$")
+"""Pillow's raw modes of 16 bits per sample of which it keeps the high byte (``BGR;16`` has 16 bits per pixel)."""
+_BITS_PER_SAMPLE = 258
+"""The TIFF tag."""
+
+
+class UnreadableImage(KdkitError):
+    """The image of a sample cannot be decoded, or its data entry does not allow it. ``what`` is the kind."""
 
 
 def decoding_threads() -> int:
@@ -25,44 +43,162 @@ def open_image(sample: Sample) -> Image.Image:
     """The sample's image, decoded to RGB. EXIF orientation is ignored, as in torchvision.
 
     Raises:
-        KdkitError: as :func:`decode`, with the sample's id.
+        UnreadableImage: as :func:`decode`, with the sample's id.
     """
+    return _open_for(sample, sample.image)
+
+
+def open_further_images(sample: Sample) -> list[Image.Image]:
+    """The images of ``extra["images"]``, as :func:`open_image`."""
+    return [_open_for(sample, Path(path)) for path in sample.extra.get("images") or ()]
+
+
+def _open_for(sample: Sample, path: Path) -> Image.Image:
     try:
-        return decode(sample.image)
+        return decode(path, sample.image_options)
     except KdkitError as error:
-        raise KdkitError(
+        raise UnreadableImage(
             "KD-DATA-001",
             f"{error.what} of sample '{sample.id}'",
-            where=str(sample.image),
+            where=str(path),
             why=error.why,
             fix=error.fix,
             code=error.code,
         ) from error
 
 
-def decode(path: Path) -> Image.Image:
+def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
     """The file's pixels as RGB.
 
     Raises:
-        KdkitError: the file is missing, damaged, no image, or has more than 8 bits per channel.
+        UnreadableImage: the file is missing, damaged, no image, has more than 8 bits per sample, or is not allowed by
+            ``options``.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(_DEEP):
-                raise KdkitError(
+        with _open(path, options) as image:
+            _choose_frame(image, path, options.frame)
+            _check_size(image, path, options)
+            if bits := _bits_per_sample(image, path):
+                raise UnreadableImage(
                     "KD-DATA-002",
-                    f"image with more than 8 bits per channel (mode {image.mode})",
+                    "more than 8 bits per channel",
                     where=str(path),
-                    why="the range of values that becomes black to white (a window) must be chosen",
+                    why=f"{bits}: the range of values that becomes black to white (a window) must be chosen",
                     fix="convert it to 8 bits",
                 )
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise KdkitError(
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders of damaged files raise anything
+        raise UnreadableImage(
             "KD-DATA-003",
             "unreadable image",
             where=str(path),
-            why=str(error) or type(error).__name__,
+            why=_kind_of(path) or str(error) or type(error).__name__,
             fix="repair or remove the file, or set skip_unreadable: true in the options of its data entry",
             code=ExitCode.MISSING if isinstance(error, FileNotFoundError) else ExitCode.USAGE,
         ) from error
+
+
+def _open(path: Path, options: ImageOptions) -> Image.Image:
+    """Open the file; Pillow's limit is lifted only for the header of a file that a higher limit of ours allows."""
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        if options.max_pixels is None:
+            pixels = int(next(iter(re.findall(r"\d+", str(error))), "0"))
+            raise _too_large(path, pixels, PIXELS) from None
+        with _limit:
+            usual = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = None
+            try:
+                return Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = usual
+
+
+def _check_size(image: Image.Image, path: Path, options: ImageOptions) -> None:
+    width, height = image.size
+    if width * height > (limit := options.max_pixels or PIXELS):
+        raise _too_large(path, width * height, limit)
+    if options.max_aspect is not None and max(width, height) > options.max_aspect * min(width, height):
+        raise UnreadableImage(
+            "KD-DATA-014",
+            "image too thin for the student",
+            where=str(path),
+            why=f"{width} x {height} pixels; the student's family takes sides up to 1 : {options.max_aspect:g}",
+            fix="crop or remove the image, or set skip_unreadable: true in the options of its data entry",
+        )
+
+
+def _too_large(path: Path, pixels: int, limit: int) -> UnreadableImage:
+    return UnreadableImage(
+        "KD-DATA-015",
+        "more pixels than allowed",
+        where=str(path),
+        why=f"{pixels} pixels, the limit is {limit}; the option max_pixels of its data entry sets another",
+        fix=f"set max_pixels: {pixels} in the options of its data entry, or make the image smaller",
+    )
+
+
+def _choose_frame(image: Image.Image, path: Path, frame: int | None) -> None:
+    """Seek ``frame``. The further pictures of a camera's JPEG (MPO) are previews and count as no frames."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1 and frame is None:
+        raise UnreadableImage(
+            "KD-DATA-016",
+            "several frames",
+            where=str(path),
+            why=f"{frames} frames; the option frame of its data entry chooses one",
+            fix="set frame: 0 (the first) in the options of its data entry, or write each frame to a file",
+        )
+    if frames > 1 and frame:
+        if frame >= frames:
+            raise UnreadableImage(
+                "KD-DATA-017",
+                "missing frame",
+                where=str(path),
+                why=f"{frames} frames, and frame {frame} is chosen (the first is 0)",
+                fix="correct the option frame of its data entry",
+            )
+        image.seek(frame)
+
+
+def _bits_per_sample(image: Image.Image, path: Path) -> str:
+    """The file's depth if it is more than 8 bits, else an empty text. Pillow's mode alone would hide it."""
+    if image.mode.startswith(_DEEP):
+        return f"mode {image.mode}"
+    bits = 8
+    if isinstance(image, TiffImageFile):
+        bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+    elif image.format == "JPEG2000":
+        bits = _bits_of_jpeg2000(path)
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if image.format == "PPM" and isinstance(arguments[-1], int) and arguments[-1] > 255:  # the largest value
+            bits = arguments[-1].bit_length()
+        elif isinstance(arguments[0], str) and _DEEP_RAW.search(arguments[0]):
+            bits = 16
+    return f"{bits} bits" if bits > 8 else ""
+
+
+def _bits_of_jpeg2000(path: Path) -> int:
+    """Bits per sample by the SIZ marker segment: 3 bytes per component, of which the first is the depth."""
+    found = re.search(rb"\xff\x4f\xff\x51.{37}(.)(.{0,48})", path.read_bytes(), re.S)
+    return max((depth & 0x7F) + 1 for depth in found[2][: 3 * found[1][0] : 3]) if found else 8
+
+
+def _kind_of(path: Path) -> str:
+    """What a file is that is no image, where its first bytes say so."""
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(132)
+    except OSError:
+        return ""
+    if not head:
+        return "the file is empty"
+    if head[128:] == b"DICM":
+        return "a DICOM file; convert it to 8 bits with a window (pydicom, dcm2img), or read it by a plugin"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; 'git lfs pull' fetches the file"
+    return ""

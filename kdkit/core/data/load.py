@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.contracts import SPLITS, Reporter, Sample, SourceSpec
+from kdkit.core.contracts import SPLITS, ImageOptions, Reporter, Sample, Skipped, SourceSpec, StudentSpec
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
+from kdkit.core.data.names import near_miss
 from kdkit.core.data.option_types import check_types
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.project import Project
@@ -23,11 +26,44 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
+class EntryOptions:
+    """Options that every data entry takes, beside those of its source; see :class:`ImageOptions`."""
+
+    skip_unreadable: bool = False
+    frame: int | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class SkippedKind:
+    """What a source skipped of one kind.
+
+    Attributes:
+        entry: ``registry.yaml:LINE`` of the data entry.
+        what, fix, level: as of :class:`Skipped`.
+        count: how many.
+        first: where the first one is.
+    """
+
+    entry: str
+    what: str
+    count: int
+    first: str
+    fix: str
+    level: str
+
+    def __str__(self) -> str:
+        remedy = f"; {self.fix}" if self.fix else ""
+        return f"{self.entry}: {self.count} {self.what} skipped, the first at {self.first}{remedy}"
+
+
+@dataclass(frozen=True)
 class LoadedEntry:
-    """The samples of one data entry."""
+    """The samples of one data entry, and what its source skipped."""
 
     samples: tuple[Sample, ...]
     skip_unreadable: bool
+    skipped: tuple[SkippedKind, ...] = ()
 
 
 def load_index(project: Project, reporter: Reporter | None = None) -> SampleIndex:
@@ -37,7 +73,11 @@ def load_index(project: Project, reporter: Reporter | None = None) -> SampleInde
         KdkitError: with ``file:line``: a row without a required column, an unknown split, a repeated id, a path that
             leaves its folder, a missing image file.
     """
-    return build_index(read_sources(project), file_digests(project.state), reporter)
+    entries = read_sources(project)
+    for kind in (kind for entry in entries for kind in entry.skipped):
+        if reporter and kind.level != "note":
+            reporter.warn(str(kind))
+    return build_index(entries, file_digests(project.state), reporter)
 
 
 def build_index(entries: Sequence[LoadedEntry], cache: DigestCache, reporter: Reporter | None = None) -> SampleIndex:
@@ -73,7 +113,8 @@ def _hash_images(samples: Sequence[Sample], cache: DigestCache, reporter: Report
             "KD-DATA-004",
             f"{_count(len(missing), 'image file')} missing: {name_some(map(str, missing))}",
             where=origins[missing[0]],
-            fix="put the files there, or correct the manifest or the entry's option image_root",
+            fix=near_miss(missing[0])
+            or "put the files there, or correct the manifest or the entry's option image_root",
             code=ExitCode.MISSING,
         )
     values = cache.get([(str(path), stamp) for path, stamp in stamps.items()], reporter)
@@ -93,16 +134,7 @@ def _hash_images(samples: Sequence[Sample], cache: DigestCache, reporter: Report
 
 def _content_digest(sample: Sample, images: Mapping[Path, int]) -> int:
     first, *others = (images[path] for path in images_of(sample))
-    try:
-        return content_digest(first, sample.text, sample.extra, others)
-    except UnicodeEncodeError as error:
-        raise KdkitError(
-            "KD-DATA-006",
-            f"sample '{sample.id}' contains a character that is not valid Unicode",
-            where=sample.origin,
-            why=f"{error.object[error.start : error.end]!r} is half of a surrogate pair",
-            fix="remove the character from the sample's text",
-        ) from error
+    return content_digest(sample, first, others)
 
 
 def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
@@ -119,22 +151,51 @@ def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
             where=str(project.registry_path),
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/howto/data.md",
         )
-    parts = []
-    for number, entry in enumerate(entries):
-        options = dict(entry.options)
-        skip = options.pop("skip_unreadable", False)
-        if not isinstance(skip, bool):
-            where = line_of(project.registry_path, "data", number, "options", "skip_unreadable")
-            raise KdkitError(
-                "KD-DATA-008", "skip_unreadable must be true or false", where=where, fix="write skip_unreadable: true"
-            )
-        location = Path(os.path.abspath(project.root / entry.path))
-        with placed(project.registry_path, "data", number):
-            spec = project.catalogue.spec(SourceSpec, entry.source)
-            check_types(f"source '{entry.source}'", resolve(spec.factory), options)
-            found = project.catalogue.make("source", entry.source, location=location, **options)
-        parts.append(LoadedEntry(tuple(_checked(sample, entry.source) for sample in found), skip))
-    return tuple(parts)
+    return tuple(_read_entry(project, number, _max_aspect(project)) for number in range(len(entries)))
+
+
+def _read_entry(project: Project, number: int, max_aspect: float | None) -> LoadedEntry:
+    entry, place = project.registry.data[number], project.registry_path
+    options = dict(entry.options)
+    own = {name: options.pop(name) for name in EntryOptions.__dataclass_fields__ if name in options}
+    for name, value in own.items():
+        with placed(place, "data", number, "options", name):
+            check_types("data entry", EntryOptions, {name: value})
+            if isinstance(value, int) and value < (name == "max_pixels"):
+                fix = "write the number of a frame (the first is 0), or of pixels"
+                raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
+    general = EntryOptions(**own)
+    location = Path(os.path.abspath(project.root / entry.path))
+    with placed(place, "data", number):
+        spec = project.catalogue.spec(SourceSpec, entry.source)
+        check_types(f"source '{entry.source}'", resolve(spec.factory), options)
+        found = project.catalogue.make("source", entry.source, location=location, **options)
+    samples, skipped = list[Sample](), list[Skipped]()
+    for item in found:
+        if isinstance(item, Skipped):
+            skipped.append(item)
+            continue
+        sample = _checked(item, entry.source)
+        frame = sample.image_options.frame if general.frame is None else general.frame
+        images = ImageOptions(frame, general.max_pixels, max_aspect)
+        samples.append(replace(sample, image_options=images) if images != sample.image_options else sample)
+    return LoadedEntry(tuple(samples), general.skip_unreadable, _kinds(skipped, line_of(place, "data", number)))
+
+
+def _max_aspect(project: Project) -> float | None:
+    try:
+        return project.catalogue.spec(StudentSpec, project.registry.student.family).max_aspect
+    except KdkitError:  # an unknown family; commands that make a student refuse it
+        return None
+
+
+def _kinds(skipped: Sequence[Skipped], entry: str) -> tuple[SkippedKind, ...]:
+    counts = Counter(item.what for item in skipped)
+    first = {item.what: item for item in reversed(skipped)}
+    return tuple(
+        SkippedKind(entry, what, count, first[what].where, first[what].fix, first[what].level)
+        for what, count in counts.items()
+    )
 
 
 def read_domains(project: Project) -> tuple[str, ...]:
@@ -217,7 +278,30 @@ def _checked(sample: object, source: str) -> Sample:
             fix="report this to the authors of the plugin",
             code=ExitCode.PLUGIN,
         )
+    _check_unicode(sample)
     return sample
+
+
+def _check_unicode(sample: Sample) -> None:
+    """Every text and path must be UTF-8: they go into files, tokenizers and JSON."""
+    fields = {"id": sample.id, "image": str(sample.image), "text": sample.text, "domain": sample.domain}
+    fields |= {"label": sample.label or "", "extra": json.dumps(sample.extra, ensure_ascii=False, default=str)}
+    try:
+        "".join(fields.values()).encode()
+    except UnicodeEncodeError:
+        name, text = next((name, text) for name, text in fields.items() if text != printable(text))
+        raise KdkitError(
+            "KD-DATA-006",
+            f"the {name} of a sample is not valid Unicode: {printable(text)}",
+            where=printable(sample.origin),
+            why="a file name in another encoding, or half of a surrogate pair",
+            fix="rename the file, or write the text again as UTF-8",
+        ) from None
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what is not valid Unicode, such as a file name in another encoding."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _count(number: int, what: str) -> str:

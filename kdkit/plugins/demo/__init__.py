@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdkit.core.contracts import SourceSpec, StudentSpec, TeacherSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 from kdkit.plugins.demo.teachers import ANSWERERS, SPECIALISTS, TASKS, Answerer, Specialist
+from kdkit.plugins.students import MAX_ASPECT
 
 STAND_IN = (
     "A stand-in for a real specialist: a network of 0.1 million parameters, trained on procedural pictures by "
@@ -66,6 +67,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="the demo's student that answers questions: Qwen2-VL's architecture, 0.3 million parameters",
             factory="kdkit.plugins.demo.student:create_answerer",
             loader="kdkit.plugins.students.clinkd.create:load_student",
+            max_aspect=MAX_ASPECT,
             task="answers",
             publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),

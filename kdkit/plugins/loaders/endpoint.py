@@ -27,7 +27,7 @@ from kdkit.core.contracts import (
     Sample,
     SignalSpec,
 )
-from kdkit.core.data.images import decode
+from kdkit.core.data.images import open_further_images
 from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_client import ChatClient, InvalidReply
 from kdkit.plugins.loaders.endpoint_logprobs import Vocabulary, logprob_signals, parse_logprobs
@@ -82,7 +82,7 @@ class EndpointTeacher:
         parsed: Mapping[str, Any] | None = sample.extra.get(TOP_LOGPROBS)
         if parsed is None:
             return None
-        unchanged = self._boxes.answer(sample, self._sizes(_open_images(image, sample))) == parsed["text"]
+        unchanged = self._boxes.answer(sample, self._sizes([image, *open_further_images(sample)])) == parsed["text"]
         return parsed if unchanged else None
 
     def compute(self, items: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Tensor]:
@@ -175,7 +175,7 @@ class EndpointTeacher:
         return body
 
     def _make_request(self, image: Image, sample: Sample) -> _Request:
-        images = _open_images(image, sample)
+        images = [image, *open_further_images(sample)]
         try:
             sizes = self._sizes(images)
         except KdkitError as error:
@@ -212,11 +212,6 @@ class EndpointTeacher:
         if self.settings.system and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.settings.system})
         return messages
-
-
-def _open_images(image: Image, sample: Sample) -> list[Image]:
-    """The sample's image, which is open already, and its further images."""
-    return [image, *(decode(Path(path)) for path in sample.extra.get("images") or ())]
 
 
 def data_url(image: Image) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Sample, Split
+from kdkit.core.contracts import USUAL_SPLITS, Sample, Skipped, Split
 from kdkit.plugins.sources.fields import EXAMPLE, fill_caption, parse_split, read_fractions, stable_split
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+NO_IMAGES = frozenset(
+    {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py"}
+)
+"""Endings of files that describe images; skipping them loses no image."""
 
 
 def read_folder(
@@ -20,10 +26,12 @@ def read_folder(
     caption: str = "a {domain} image of {label}",
     split: Split | None = None,
     split_fractions: Mapping[str, float] | None = None,
+    splits: Mapping[str, str] | None = None,
     group_pattern: str | None = None,
+    endings: Sequence[str] = IMAGES,
     id_prefix: str = "",
-) -> list[Sample]:
-    """Samples of a tree of images, ordered by path.
+) -> list[Sample | Skipped]:
+    """Samples of a tree of images, ordered by path. Links to folders are followed; hidden names are skipped.
 
     Args:
         location: the folder.
@@ -32,8 +40,10 @@ def read_folder(
         split: of all samples.
         split_fractions: shares by which a hash of the id (or group) decides the split. Without ``split`` and
             ``split_fractions`` the first level must be ``train``, ``calibration`` and ``test``.
+        splits: name of a folder of the first level -> ``train``, ``calibration`` or ``test``.
         group_pattern: regular expression searched in the file name; its first group (or the whole match) is
             the sample's group, which never spans two splits.
+        endings: of the image files, in any case.
         id_prefix: prefix of every id; an id is the image's path below ``location`` without its extension.
 
     Raises:
@@ -48,14 +58,20 @@ def read_folder(
     fractions = None if split_fractions is None else read_fractions(split_fractions, str(location))
     by_folder = split is None and fractions is None
     levels = [*(["split"] if by_folder else []), *([] if domain else ["domain"]), "label"]
-    samples = []
-    for path in sorted(p for p in location.rglob("*") if p.suffix.lower() in IMAGES and p.is_file()):
+    found = list(_walk(location, tuple(ending.lower() for ending in endings)))
+    paths = sorted(item for item in found if isinstance(item, Path))
+    skipped = [item for item in found if isinstance(item, Skipped)]
+    samples: list[Sample | Skipped] = []
+    for path in paths:
         relative = path.relative_to(location)
         named = _read_levels(relative, levels, path)
         sample_domain, label = domain or named["domain"], named["label"]
         group = _find_group(group_pattern, path)
         id_ = id_prefix + relative.with_suffix("").as_posix()
-        sample_split = split or (stable_split(group or id_, fractions) if fractions else _read_split(named, path))
+        if fractions:
+            sample_split = stable_split(group or id_, fractions)
+        else:
+            sample_split = split or _read_split(named, splits or {}, path)
         samples.append(
             Sample(
                 id=id_,
@@ -69,9 +85,70 @@ def read_folder(
             )
         )
     if not samples:
-        fix = f"the options expect {_shape(levels)}"
-        raise KdkitError("KD-SRC-004", "no images in this folder", where=str(location), fix=fix)
-    return samples
+        counts = Counter(item.what for item in skipped)
+        raise KdkitError(
+            "KD-SRC-004",
+            "no images in this folder",
+            where=str(location),
+            why=", ".join(f"{count} {what}" for what, count in counts.items()),
+            fix=f"the options expect {_shape(levels)}",
+        )
+    for level in (level for level in levels if level != "split"):
+        _refuse_split_names({path.relative_to(location).parts[levels.index(level)] for path in paths}, level, location)
+    return samples + skipped
+
+
+def _walk(folder: Path, endings: tuple[str, ...], above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path | Skipped]:
+    """Image files below ``folder``, and what is skipped; ``above`` identifies the folders that lead to it."""
+    stat = os.stat(folder)
+    if (stat.st_dev, stat.st_ino) in above:
+        yield Skipped("links to a folder above them", str(folder), level="note")
+        return
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        why, fix = error.strerror or str(error), "correct the permissions of the folder"
+        raise KdkitError("KD-SRC-006", "this folder cannot be read", where=str(folder), why=why, fix=fix) from error
+    for path in (folder / name for name in names):
+        if path.name.startswith("."):
+            yield Skipped("hidden files and folders", str(path), level="note")
+        elif os.path.isdir(path):
+            yield from _walk(path, endings, (*above, (stat.st_dev, stat.st_ino)))
+        elif not os.path.isfile(path):
+            yield Skipped("broken links and special files", str(path), "remove them, or restore what they point to")
+        elif path.suffix.lower() in endings:
+            yield path
+        else:
+            yield _other_file(path)
+
+
+def _other_file(path: Path) -> Skipped:
+    ending = path.suffix.lower()
+    try:
+        with open(path, "rb") as handle:
+            dicom = handle.read(132)[128:] == b"DICM"
+    except OSError:
+        dicom = False
+    named = f"with the ending {ending}" if ending else "without an ending"
+    if dicom or ending in (".dcm", ".dicom"):
+        fix = "convert them to 8-bit images with a window (pydicom reads DICOM), or read them by a plugin"
+        return Skipped(f"DICOM files {named}", str(path), fix)
+    if ending in NO_IMAGES:
+        return Skipped(f"files {named}", str(path), level="note")
+    return Skipped(f"files {named}", str(path), "convert them, or list their endings in the option endings")
+
+
+def _refuse_split_names(names: set[str], level: str, location: Path) -> None:
+    """Folders ``train`` and ``test`` that are read as domains or classes would mix their images."""
+    found = sorted(name for name in names if name.lower() in USUAL_SPLITS)
+    if len({USUAL_SPLITS[name.lower()] for name in found}) > 1:
+        raise KdkitError(
+            "KD-SRC-075",
+            f"the folders {', '.join(found)} would be {'classes' if level == 'label' else 'domains'}",
+            where=str(location),
+            why="they name splits, and the options split and split_fractions would mix their images",
+            fix="remove split and split_fractions; the option splits translates names: {val: calibration}",
+        )
 
 
 def _read_levels(relative: Path, levels: list[str], path: Path) -> dict[str, str]:
@@ -87,9 +164,9 @@ def _read_levels(relative: Path, levels: list[str], path: Path) -> dict[str, str
     return dict(zip(levels, folders, strict=True))
 
 
-def _read_split(named: Mapping[str, str], path: Path) -> Split:
-    fix = f"the first level of folders names the split: rename it, or set {EXAMPLE}"
-    return parse_split(named["split"], str(path), fix)
+def _read_split(named: Mapping[str, str], splits: Mapping[str, str], path: Path) -> Split:
+    fix = f"the first folder names the split: map it by the option splits: {{val: calibration}}, or set {EXAMPLE}"
+    return parse_split(splits.get(named["split"], named["split"]), str(path), fix)
 
 
 def _find_group(pattern: str | None, path: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, Sample, Split
+from kdkit.core.contracts import BOX_FAMILY, SPLITS, USUAL_SPLITS, Sample, Split
 from kdkit.plugins.answers.boxes.own import declared
 from kdkit.plugins.sources.fields import EXAMPLE, Fractions, fill_caption, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import file_below, require_file
@@ -148,7 +148,9 @@ class RowReader:
             fix = "remove split_fractions, or the column"
             raise KdkitError("KD-SRC-044", "this row has a split, but split_fractions is set", where=where, fix=fix)
         name = self.splits.get(given, given)
-        return parse_split(name, where, f"map it by the option splits: {{{name}: {_guess_split(name)}}}")
+        return parse_split(
+            name, where, f"map it by the option splits: {{{name}: {USUAL_SPLITS.get(name.lower(), SPLITS[1])}}}"
+        )
 
     def _required(self, row: Mapping[str, Any], name: str, where: str) -> str:
         if name in self.constants:
@@ -174,12 +176,6 @@ class RowReader:
                 fix=_column_fix(column, tuple(row)),
             )
         return row[column]
-
-
-def _guess_split(name: str) -> str:
-    """``Train`` and ``training`` become train; ``val`` and ``dev`` become calibration."""
-    word = name.lower()
-    return "train" if word.startswith("train") else "test" if word.startswith("test") else "calibration"
 
 
 def _column_fix(column: str, known: tuple[str, ...]) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from kdkit.core.contracts import StudentSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 
+MAX_ASPECT = 200
+"""The most that one side of an image may exceed the other; Qwen's own limit."""
+
 
 @hookimpl
 def kdkit_students() -> tuple[StudentSpec, ...]:
@@ -22,6 +25,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             summary="a vision-language model, Qwen2-VL or Qwen2.5-VL, with any RoPE variant; whole or LoRA",
             factory="kdkit.plugins.students.clinkd.create:create_student",
             loader="kdkit.plugins.students.clinkd.create:load_student",
+            max_aspect=MAX_ASPECT,
             task="answers",
             publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.contracts import SPLITS, Sample, Skipped
 from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, expected_error, once, skip
 
@@ -87,8 +87,10 @@ class SourceContract(Contract):
         return self.location()
 
     def _read(self) -> list[Sample]:
-        return list(self._open(self._location()))
+        return [item for item in self._open(self._location()) if not isinstance(item, Skipped)]
 
-    def _open(self, location: Path) -> Iterable[Sample]:
-        opened: Iterable[Sample] = self.catalogue.make(self.family, self.name, **self.options, location=location)
+    def _open(self, location: Path) -> Iterable[Sample | Skipped]:
+        opened: Iterable[Sample | Skipped] = self.catalogue.make(
+            self.family, self.name, **self.options, location=location
+        )
         return opened

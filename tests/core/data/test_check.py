@@ -8,10 +8,12 @@ from pathlib import Path
 from PIL import Image
 
 from kdkit.core.data import load_index
-from kdkit.core.data.check import Leak, check_data, find_skipped
+from kdkit.core.data.check import check_data, find_skipped
 from kdkit.core.data.images import decode
+from kdkit.core.data.names import SimilarNames
+from kdkit.core.data.shared_images import Contradiction, Leak
 from kdkit.core.project.project import Project
-from tests.core.data.projects import make_project, row
+from tests.core.data.projects import make_project, row, write_registry
 from tests.core.features.small import paint
 from tests.errors import raises_error
 
@@ -40,6 +42,7 @@ def test_problems_are_found(tmp_path: Path) -> None:
     assert report.counts["ct"]["rare"] == {"train": 0, "calibration": 0, "test": 1}
     assert sum(n for labels in report.counts.values() for c in labels.values() for n in c.values()) == len(rows)
     assert [bad.id for bad in report.unreadable] == ["s25", "s26"]
+    assert len({bad.what for bad in report.unreadable}) == 2
     assert list(report.duplicates) == ["s4"]
     assert report.duplicates["s4"][1].endswith(f"samples.jsonl:{len(rows)}")
     assert report.leaks == (
@@ -49,7 +52,7 @@ def test_problems_are_found(tmp_path: Path) -> None:
     )
     assert report.uncalibrated == (("ct", "rare"),)
     assert report.unlabeled == ("mr",)
-    assert [int(line.split()[0]) for line in report.problems] == [2, 1, 1, 1, 1, 1]
+    assert [int(line.split()[0]) for line in report.problems] == [1, 1, 1, 1, 1, 1, 1]
     skipping = check_data(project, skip_unreadable=True)
     assert len(skipping.problems) == 5
     assert [bad.id for bad in skipping.skipped] == ["s25", "s26"]
@@ -129,3 +132,100 @@ def test_good_data_has_no_problems(tmp_path: Path) -> None:
     report = check_data(make_project(tmp_path, [row(i) for i in range(24)]))
     assert report.problems == ()
     assert report.repeated == 0
+
+
+def test_names_that_mean_one_thing_are_a_problem(tmp_path: Path) -> None:
+    labels = ["Pneumonia", "pneumonia", "n\u00e6vus \u00e9", "n\u00e6vus e\u0301", "a|b", "b|a", "1", "1.0", "none"]
+    rows = [row(i, label=label, domain="ct", split="calibration") for i, label in enumerate(labels)]
+    rows += [row(20, domain="CT", label=None, split="calibration"), row(21, domain="mr", label="a|b")]
+    report = check_data(make_project(tmp_path, rows))
+    assert [set(names.counts) for names in report.similar_names] == [
+        {"CT", "ct"}, {"1", "1.0"}, {"Pneumonia", "pneumonia"}, {"a|b", "b|a"}, {labels[2], labels[3]}
+    ]  # fmt: skip
+    assert report.similar_names[0] == SimilarNames(None, {"CT": 1, "ct": 9})
+    assert report.similar_names[2] == SimilarNames("ct", {"Pneumonia": 1, "pneumonia": 1})
+    assert len([line for line in report.problems if "classes of ct" in line]) == 4
+    (forms,) = [line for line in report.problems if "vus" in line]
+    assert "\\xe9" in forms  # the two look alike
+
+
+def test_missing_values_and_lists_as_text_are_a_problem(tmp_path: Path) -> None:
+    rows = [
+        row(0, label="nan"), row(1, label="['n']"), row(2, text="nan"), row(3, text="['one', 'two']"),
+        row(4, domain="NaN"), row(5, text="(PA) film"), row(6, label="none"), row(7, text="[x"),
+        row(8, label=None, text="[1, 2]", extra={"messages": [{"role": "user", "content": "<image>?"}]}),
+        row(9, label=None, text="nan", extra={"messages": [{"role": "user", "content": "<image>?"}]}),
+    ]  # fmt: skip
+    report = check_data(make_project(tmp_path, rows))
+    assert report.no_names == {
+        "class ['n']": 1, "class nan": 1, "domain NaN": 1, "text ['one', 'two']": 1, "text nan": 2
+    }  # fmt: skip
+    assert any("class nan" in line for line in report.problems)
+
+
+def test_one_image_with_several_labels_is_a_problem(tmp_path: Path) -> None:
+    rows = [
+        row(0, label="a", domain="ct"),
+        row(3, label="b", domain="ct", image="0.png"),
+        row(6, label="b", domain="ct", image="0.png"),
+        row(9, label="c", domain="mr", image="0.png"),
+        row(12, label="d", domain="ct"),
+    ]
+    report = check_data(make_project(tmp_path, rows))
+    assert report.contradictions == (Contradiction(("s0", "s3"), ("a", "b")),)
+    assert any("s3" in line for line in report.problems)
+
+
+def test_training_images_in_a_folder_of_another_split_are_a_problem(tmp_path: Path) -> None:
+    rows = [row(i, image=f"{'test' if i < 2 else 'train'}/{i}.png", split="train") for i in range(5)]
+    rows += [row(5, image="test/5.png", split="test"), row(6, image="val/6.png", split="calibration")]
+    report = check_data(make_project(tmp_path, rows))
+    assert report.misplaced == {"test": 2}
+    assert any("2" in line and "'test'" in line for line in report.problems)
+    below = check_data(make_project(tmp_path / "test", [row(i, split="train") for i in range(3)]))
+    assert below.misplaced == {}
+
+
+def test_domains_named_as_splits_are_a_problem(tmp_path: Path) -> None:
+    rows = [row(i, domain=["train", "Test", "ct"][i % 3], label=["valid", "x"][i % 2]) for i in range(12)]
+    assert check_data(make_project(tmp_path, rows)).split_names == ("Test", "train")
+
+
+def test_images_are_counted_by_what_is_wrong(tmp_path: Path) -> None:
+    rows = [row(i, label=None) for i in range(4)]
+    project = make_project(tmp_path, rows, student={"family": "clinkd"})
+    data = tmp_path / "data"
+    Image.new("L", (4000, 10)).save(data / "0.png")
+    frames = [Image.new("L", (8, 8), value) for value in (0, 99)]
+    frames[0].save(data / "1.png", save_all=True, append_images=frames[1:])
+    (data / "2.png").rename(data / "2.PNG")
+    report = check_data(project)
+    assert [(bad.id, bad.why.split(" ")[0]) for bad in report.unreadable] == [
+        ("s0", "4000"),
+        ("s1", "2"),
+        ("s2", "did"),
+    ]
+    assert [line.split(" ")[0] for line in report.problems] == ["1", "1", "1"]
+    assert str(data / "2.PNG") in report.unreadable[2].why
+    (data / "2.PNG").rename(data / "2.png")
+    index = load_index(project)
+    with raises_error("KD-DATA-018", mentions=("2", "s0", "s1")):
+        find_skipped(index, project.state, refuse=True)
+    chosen = make_project(tmp_path, rows, {"frame": 0}, student={"family": "open_clip"})
+    assert check_data(chosen).unreadable == ()
+
+
+def test_what_a_source_skips_is_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        paint(tmp_path / "set/ct/normal" / name, seed=ord(name[0]))
+    for name in ("a.txt", "c.dcm", "d.dcm"):
+        (tmp_path / "set/ct/normal" / name).write_bytes(b"x")
+    write_registry(tmp_path, [{"source": "folder", "path": "set", "options": {"split": "calibration"}}])
+    report = check_data(Project(tmp_path))
+    assert [(kind.entry, kind.count, kind.level) for kind in report.not_read] == [
+        ("registry.yaml:2", 1, "note"),
+        ("registry.yaml:2", 2, "problem"),
+    ]
+    assert report.samples == 2
+    (problem,) = report.problems
+    assert "DICOM" in problem

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdkit.core.contracts import Sample
-from kdkit.core.data.images import decoding_threads, open_image
+from kdkit.core.contracts import ImageOptions, Sample
+from kdkit.core.data.images import PIXELS, decode, decoding_threads, open_further_images, open_image
 from tests.core.features.small import paint
 from tests.errors import raises_error
 
@@ -37,6 +39,100 @@ def test_unreadable_images_are_refused(tmp_path: Path) -> None:
         (tmp_path / "bad.png").write_bytes(content)
         with raises_error("KD-DATA-001", where=str(tmp_path / "bad.png"), mentions=("'s'",)):
             open_image(sample_at(tmp_path / "bad.png"))
+
+
+def png_16(path: Path, color: int, channels: int) -> None:
+    """A PNG of 16 bits per sample, which Pillow cannot write."""
+    rows = b"".join(b"\0" + struct.pack(">H", 4095) * channels * 4 for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, color, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def tiff_16(path: Path) -> None:
+    """A TIFF of 16-bit RGB, which Pillow cannot write."""
+    entries = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 256), (277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 1, 96)]
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    head = b"II*\0" + struct.pack("<I", 16) + struct.pack("<HHH", 16, 16, 16) + bytes(2)
+    path.write_bytes((head + table).ljust(256, b"\0") + struct.pack("<H", 4095) * 48)
+
+
+def test_deep_images_are_recognized_by_their_file(tmp_path: Path) -> None:
+    """Pillow reads them with a mode of 8 bits, and keeps the high byte of each sample."""
+    for color, channels in ((2, 3), (4, 2), (6, 4)):
+        png_16(tmp_path / f"{channels}.png", color, channels)
+    tiff_16(tmp_path / "rgb.tif")
+    (tmp_path / "rgb.ppm").write_bytes(b"P6 4 4 4095\n" + struct.pack(">H", 4095) * 48)
+    Image.fromarray(np.full((16, 16), 4095, np.uint16)).save(tmp_path / "gray.jp2")
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(tmp_path / "rgb.jp2")
+    assert decode(tmp_path / "rgb.jp2").size == (16, 16)
+    content = (tmp_path / "rgb.jp2").read_bytes()
+    place = content.index(b"\xff\x4f\xff\x51") + 42
+    assert content[place] == 7  # bits of the first component, less one
+    (tmp_path / "deep.jp2").write_bytes(content[:place] + b"\x0b" + content[place + 1 :])
+    for name in ("3.png", "2.png", "4.png", "rgb.tif", "rgb.ppm", "gray.jp2", "deep.jp2"):
+        with raises_error("KD-DATA-002", where=str(tmp_path / name)):
+            decode(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
+def test_a_frame_is_chosen(tmp_path: Path, name: str) -> None:
+    path, frames = tmp_path / name, [Image.new("RGB", (8, 8), (value, value, value)) for value in (0, 100, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    with raises_error("KD-DATA-016", mentions=("3",)):
+        decode(path)
+    assert decode(path, ImageOptions(frame=0)).getpixel((0, 0)) == (0, 0, 0)
+    assert decode(path, ImageOptions(frame=2)).getpixel((0, 0)) == (200, 200, 200)
+    with raises_error("KD-DATA-017", mentions=("3",)):
+        decode(path, ImageOptions(frame=3))
+    assert decode(paint(tmp_path / "one.png", seed=1), ImageOptions(frame=3)).size == (16, 16)
+
+
+def test_the_previews_of_a_camera_are_no_frames(tmp_path: Path) -> None:
+    path, picture = tmp_path / "a.jpg", Image.new("RGB", (8, 8), (200, 200, 200))
+    picture.save(path, format="MPO", save_all=True, append_images=[picture])
+    with Image.open(path) as image:
+        assert (image.format, getattr(image, "n_frames", 0)) == ("MPO", 2)
+    assert decode(path).size == (8, 8)
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("1", (20_000, 9_000)).save(path)
+    assert PIXELS < 180_000_000
+    with raises_error("KD-DATA-015", mentions=("max_pixels", "180000000", str(PIXELS))):
+        decode(path)
+    assert decode(path, ImageOptions(max_pixels=180_000_000)).size == (20_000, 9_000)
+    assert Image.MAX_IMAGE_PIXELS == PIXELS // 2
+    with raises_error("KD-DATA-015"):
+        decode(path, ImageOptions(max_pixels=179_999_999))
+    with raises_error("KD-DATA-015"):
+        decode(paint(tmp_path / "small.png", seed=1), ImageOptions(max_pixels=255))
+
+
+def test_thin_images_are_unreadable_within_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("L", (10, 2001)).save(path)
+    assert decode(path).size == (10, 2001)
+    with raises_error("KD-DATA-014", mentions=("2001",)):
+        decode(path, ImageOptions(max_aspect=200))
+    sample = Sample("s", tmp_path, "", "d", extra={"images": [path]}, image_options=ImageOptions(max_aspect=200))
+    with raises_error("KD-DATA-001", where=str(path)):
+        open_further_images(sample)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"", "empty"), (b"\0" * 128 + b"DICM", "DICOM"), (b"version https://git-lfs.github.com/spec/v1\n", "LFS")],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, word: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with raises_error("KD-DATA-003") as caught:
+        decode(path)
+    assert word in caught.value.why
 
 
 @pytest.mark.parametrize(

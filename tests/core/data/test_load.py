@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdkit.core.contracts import ImageOptions, Silent
 from kdkit.core.data import load_index
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row, write_registry
@@ -67,10 +69,76 @@ def test_entries_keep_their_order(tmp_path: Path) -> None:
     assert index.may_skip.tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize(("option", "id"), [("colums", "KD-PLUG-005"), ("skip_unreadable", "KD-DATA-008")])
-def test_a_wrong_option_is_reported_with_its_line(tmp_path: Path, option: str, id: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "id", "line"),
+    [
+        ("colums: 1", "KD-PLUG-005", 3),
+        ("skip_unreadable: 1", "KD-DATA-012", 5),
+        ("frame: -1", "KD-DATA-008", 5),
+        ("max_pixels: 0", "KD-DATA-008", 5),
+    ],
+)
+def test_a_wrong_option_is_reported_with_its_line(tmp_path: Path, option: str, id: str, line: int) -> None:
     (tmp_path / "registry.yaml").write_text(
-        f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}: 1}}\n", encoding="utf-8"
+        f"version: 1\ndata:\n- source: jsonl\n  path: a.jsonl\n  options: {{{option}}}\n", encoding="utf-8"
     )
-    with raises_error(id, where=f"registry.yaml:{5 if option == 'skip_unreadable' else 3}"):
+    with raises_error(id, where=f"registry.yaml:{line}"):
         load_index(Project(tmp_path))
+
+
+def test_a_chosen_frame_belongs_to_the_content(tmp_path: Path) -> None:
+    rows = [row(0)]
+    digests = {
+        str(options): load_index(make_project(tmp_path, rows, options)).digests[0]
+        for options in ({}, {"frame": 0}, {"frame": 1}, {"max_pixels": 1_000})
+    }
+    plain, first, second, larger = digests.values()
+    assert plain == larger
+    assert len({plain, first, second}) == 3
+    (sample,) = load_index(make_project(tmp_path, rows, {"frame": 1, "max_pixels": 9})).samples
+    assert sample.image_options == ImageOptions(1, 9, None)
+
+
+def test_the_family_of_the_student_limits_thin_images(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [row(0)], student={"family": "clinkd"})
+    assert load_index(project).samples[0].image_options.max_aspect == 200
+
+
+@pytest.mark.parametrize("field", ["id", "text", "domain", "label", "extra"])
+def test_half_surrogates_are_refused_with_their_line(tmp_path: Path, field: str) -> None:
+    half = "a\ud83d"
+    project = make_project(tmp_path, [row(0), row(1, **{field: {"note": half} if field == "extra" else half})])
+    with raises_error("KD-DATA-006", where=f"{tmp_path}/data/samples.jsonl:2", mentions=(field,)) as caught:
+        load_index(project)
+    assert str(caught.value).encode()
+
+
+def test_a_file_name_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = paint(tmp_path / "set/ct/normal/a.png", seed=1)
+    os.rename(path, os.fsencode(path.parent) + b"/caf\xe9.png")
+    write_registry(tmp_path, [{"source": "folder", "path": "set", "options": {"split": "train"}}])
+    with raises_error("KD-DATA-006", mentions=("\\udce9",)) as caught:
+        load_index(Project(tmp_path))
+    assert str(caught.value).encode()
+
+
+def test_a_missing_image_with_nearly_this_name_is_suggested(tmp_path: Path) -> None:
+    project = make_project(tmp_path, [row(0, image="pictures/0.png")])
+    manifest = tmp_path / "data/samples.jsonl"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("pictures/0.png", "Pictures\\\\0.PNG"))
+    with raises_error("KD-DATA-004") as caught:
+        load_index(project)
+    assert str(tmp_path / "data/pictures/0.png") in caught.value.fix
+
+
+def test_lost_data_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "set/ct/normal/a.png", seed=1)
+    for name in (".hidden.png", "a.txt", "b.jp2", "c.jp2"):
+        (tmp_path / "set/ct/normal" / name).write_bytes(b"x")
+    write_registry(tmp_path, [{"source": "folder", "path": "set", "options": {"split": "train"}}])
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "warn", (warnings := list[str]()).append)
+    load_index(Project(tmp_path), reporter)
+    (warning,) = warnings
+    assert warning.startswith("registry.yaml:2: 2 ")
+    assert ".jp2" in warning

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import Sample, Skipped
 from kdkit.core.plugin_system.discovery import load_catalogue
 
 ROW = {"id": "a", "image": "x/a.png", "text": "a picture", "domain": "ct", "label": "normal", "split": "train"}
 
 
-def read(source: str, location: Path, **options: Any) -> list[Sample]:
+def read_all(source: str, location: Path, **options: Any) -> list[Sample | Skipped]:
     return list(load_catalogue().make("source", source, location=location, **options))
+
+
+def read(source: str, location: Path, **options: Any) -> list[Sample]:
+    return [item for item in read_all(source, location, **options) if isinstance(item, Sample)]
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from kdkit.core.contracts import Sample, Skipped
 from tests.errors import raises_error
-from tests.plugins.sources.files import read
+from tests.plugins.sources.files import read, read_all
 
 
 def make_tree(root: Path, *names: str) -> Path:
@@ -27,7 +28,9 @@ def test_levels_name_split_domain_and_class(tmp_path: Path) -> None:
         "test/ct/normal/c.png",
         "train/notes.txt",
     )
-    samples = read("folder", root)
+    *found, notes = read_all("folder", root)
+    samples = [item for item in found if isinstance(item, Sample)]
+    assert notes == Skipped("files with the ending .txt", str(root / "train/notes.txt"), level="note")
     assert [(s.id, s.split, s.domain, s.label, s.text) for s in samples] == [
         ("test/ct/normal/c", "test", "ct", "normal", "a ct image of normal"),
         ("train/brain_mr/no_tumour/a", "train", "brain_mr", "no_tumour", "a brain mr image of no tumour"),
@@ -80,3 +83,48 @@ def test_unknown_splits_and_empty_folders_are_refused(tmp_path: Path) -> None:
         read("folder", make_tree(tmp_path / "empty", "train/ct/normal/a.txt"))
     with raises_error("KD-SRC-002"):
         read("folder", tmp_path / "nothing")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    store = make_tree(tmp_path / "store", "t0.png", "deep/u.png")
+    root = make_tree(tmp_path / "set", "train/ct/normal/a.png")
+    (root / "train/ct/tumor").symlink_to(store / "deep")
+    (root / "test").symlink_to(root / "train")
+    (root / "train/ct/normal/loop").symlink_to(root / "train/ct")
+    (root / "train/ct/normal/gone.png").symlink_to(root / "nowhere.png")
+    found = read_all("folder", root)
+    assert [item.id for item in found if isinstance(item, Sample)] == [
+        "test/ct/normal/a", "test/ct/tumor/u", "train/ct/normal/a", "train/ct/tumor/u"
+    ]  # fmt: skip
+    skipped = [item for item in found if isinstance(item, Skipped)]
+    assert [(Path(item.where).name, item.level) for item in skipped] == [("gone.png", "problem"), ("loop", "note")] * 2
+
+
+def test_other_files_are_skipped_by_ending(tmp_path: Path) -> None:
+    names = ["a.png", "b.jfif", "c.dcm", "d", "._e.png", ".ipynb_checkpoints/a.png", "f.csv"]
+    root = make_tree(tmp_path / "set", *(f"normal/{name}" for name in names))
+    (root / "normal/d").write_bytes(b"\0" * 128 + b"DICM")
+    found = read_all("folder", root, domain="ct", split="test")
+    skipped = {Path(item.where).name: item for item in found if isinstance(item, Skipped)}
+    assert {name: item.level for name, item in skipped.items()} == {
+        ".ipynb_checkpoints": "note", "._e.png": "note", "b.jfif": "problem",
+        "c.dcm": "problem", "d": "problem", "f.csv": "note"
+    }  # fmt: skip
+    assert [name for name, item in skipped.items() if "DICOM" in item.what] == ["c.dcm", "d"]
+    chosen = read_all("folder", root, domain="ct", split="test", endings=[".png", ".jfif"])
+    assert [item.id for item in chosen if isinstance(item, Sample)] == ["normal/a", "normal/b"]
+    with raises_error("KD-SRC-004", mentions=("1", ".dcm")):
+        read_all("folder", make_tree(tmp_path / "only", "normal/c.dcm"), domain="ct", split="test")
+
+
+def test_folders_of_splits_are_no_domains_and_no_classes(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "set", "train/normal/a.png", "val/normal/b.png", "test/normal/c.png")
+    fractions = {"train": 0.8, "test": 0.2}
+    with raises_error("KD-SRC-075", mentions=("test, train, val",)):
+        read_all("folder", root, split_fractions=fractions)
+    with raises_error("KD-SRC-075"):
+        read_all(
+            "folder", make_tree(tmp_path / "flat", "train/a.png", "test/b.png"), domain="ct", split_fractions=fractions
+        )
+    samples = read("folder", root, domain="ct", splits={"val": "calibration"})
+    assert [sample.split for sample in samples] == ["test", "train", "calibration"]

@@ -154,7 +154,7 @@ def take_inventory(
         if idle := [name for name in registry.teachers if name != _corrector(recipe)]:
             reporter.say(f"recipe {recipe.name} reads no teacher; not used: {', '.join(idle)}")
         _warn_of_unknown_domains(registry, index, reporter)
-        return TeachingInventory.without_teachers(index, find_skipped(index, project.state, reporter))
+        return TeachingInventory.without_teachers(index, find_skipped(index, project.state, reporter, refuse=True))
     teachers = _teachers_with_signals(registry, lock, recipe, reporter)
     if not teachers:
         raise KdkitError(

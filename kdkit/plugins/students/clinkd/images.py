@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.plugins.students import MAX_ASPECT
 
 CONFIG = "preprocessor_config.json"
-STRETCH = 200
-"""The most that one side may exceed the other; Qwen's own limit."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,11 @@ def smart_resize(width: int, height: int, *, unit: int, least: int, most: int) -
     Raises:
         KdkitError: one side is more than 200 times the other.
     """
-    if max(width, height) > STRETCH * min(width, height):
+    if max(width, height) > MAX_ASPECT * min(width, height):
         raise KdkitError(
             "KD-STUD-021",
             f"an image of {width} x {height} pixels is too thin",
-            why=f"Qwen takes sides up to 1 : {STRETCH}",
+            why=f"Qwen takes sides up to 1 : {MAX_ASPECT}",
             fix="crop the image, or leave it out of the data",
         )
     w, h = (round(side / unit) * unit for side in (width, height))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import BOX_FAMILY, RopeVariant, Sample
-from kdkit.core.data.images import decode
+from kdkit.core.data.images import open_further_images
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
 from kdkit.plugins.students.clinkd.images import ImageSettings
@@ -56,7 +54,7 @@ class Preparation:
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """Tokenize a sample without its answer. Raises: KdkitError naming the sample."""
         settings = self.settings
-        pictures = [image, *(_open(path, sample) for path in sample.extra.get("images") or ())]
+        pictures = [image, *open_further_images(sample)]
         if len(pictures) > settings.max_images:
             raise _refused(sample, f"{len(pictures)} images, the model takes {settings.max_images}", "max_images")
         try:
@@ -156,20 +154,6 @@ def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[
     counts = grids.prod(dim=-1).sum(dim=-1).tolist()
     patches = torch.cat([row[:count] for row, count in zip(inputs["patches"], counts, strict=True)])
     return {"pixel_values": images.normalized(patches), "image_grid_thw": grids[grids[..., 0] > 0]}
-
-
-def _open(path: Any, sample: Sample) -> Image.Image:
-    try:
-        return decode(Path(path))
-    except KdkitError as error:
-        raise KdkitError(
-            "KD-STUD-034",
-            f"{error.what} of sample '{sample.id}'",
-            where=str(path),
-            why=error.why,
-            fix=error.fix,
-            code=error.code,
-        ) from error
 
 
 def _refused(sample: Sample, what: str, option: str) -> KdkitError:

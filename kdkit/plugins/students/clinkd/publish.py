@@ -12,10 +12,11 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_header
 from kdkit.core.contracts import PinnedBase, Published
+from kdkit.plugins.students import MAX_ASPECT
 from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
-from kdkit.plugins.students.clinkd.images import STRETCH, ImageSettings
+from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import Base
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
 from kdkit.plugins.students.clinkd.tokens import PAD, Tokens
@@ -223,7 +224,7 @@ def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged:
         ]
     if settings.boxes not in (None, "as-is"):
         notes.append(f"It reads and writes boxes as the family `{settings.boxes}` of kdkit's BoxCodec does.")
-    if (tokens := images.max_pixels // images.unit**2) < STRETCH:
+    if (tokens := images.max_pixels // images.unit**2) < MAX_ASPECT:
         notes.append(
             f"Images with one side more than {tokens} times the other are made smaller by kdkit than by transformers' "
             "processor, which goes beyond its limit of pixels there."

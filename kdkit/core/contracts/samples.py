@@ -1,0 +1,78 @@
+"""Samples, and what sources say beside them. Import from ``kdkit.core.contracts``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Split = Literal["train", "calibration", "test"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+USUAL_SPLITS: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training"), SPLITS[0]),
+    **dict.fromkeys(("calibration", "val", "valid", "validation", "dev"), SPLITS[1]),
+    **dict.fromkeys(("test", "testing"), SPLITS[2]),
+}
+"""Usual names of splits, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How the images of a sample are decoded: options of its data entry, and the limit of the student's family.
+
+    Attributes:
+        frame: the frame of a file with several, from 0; None refuses such files.
+        max_pixels: refuse larger images; None is Pillow's limit.
+        max_aspect: refuse images with a side longer than this times the other; None for no limit.
+    """
+
+    frame: int | None = None
+    max_pixels: int | None = None
+    max_aspect: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or record that a source does not turn into a sample. Sources yield it beside samples, so that
+    ``kdkit data check`` counts it.
+
+    Attributes:
+        what: its kind, in the plural: ``hidden files``.
+        where: ``file:line`` or the file.
+        fix: the remedy.
+        level: ``note`` for what is no data; ``warning`` for data that an option or the format leaves out, of which
+            every command warns; ``problem`` for data that is lost, which also fails ``kdkit data check``.
+    """
+
+    what: str
+    where: str
+    fix: str = ""
+    level: Literal["note", "warning", "problem"] = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its text.
+
+    Attributes:
+        id: stable and unique in the project; cache key.
+        image: the image file.
+        text: the caption.
+        domain: unit of trust and forgetting (a modality or a data set).
+        label: the class, if known; zero-shot evaluation and trust use labeled samples only.
+        split: ``train`` for training, ``calibration`` for trust, ``test`` for reports.
+        origin: ``file:line`` or the file, for error messages.
+        extra: data for specific families (boxes, a conversation, a task name).
+        image_options: how its images are decoded; kdkit sets them from the data entry.
+    """
+
+    id: str
+    image: Path
+    text: str
+    domain: str
+    label: str | None = None
+    split: Split = "train"
+    origin: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    image_options: ImageOptions = ImageOptions()
