@@ -211,10 +211,9 @@ class TeacherMethods(OpenedProject):
 
         project = self._open()
         with project.exclusive("kdkit features extract"):
-            index = load_index(project, self.reporter)
             done = extract_missing(
                 project,
-                index,
+                load_index(project, self.reporter),
                 teachers,
                 device=device,
                 batch_size=batch_size,
@@ -292,16 +291,13 @@ class TeacherMethods(OpenedProject):
         project = self._open()
         with project.exclusive("kdkit features pull"):
             columns = pull_features(project, repository, teachers, revision=revision, reporter=self.reporter)
-        return PulledFeatures(
-            tuple(columns), tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
-        )
+        absent = tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
+        return PulledFeatures(tuple(columns), absent)
 
     def trust(
         self, policy: str | None = None, *, options: Mapping[str, Any] | None = None, device: str = "cpu"
     ) -> TrustReport:
-        """Accuracy of each teacher on each domain, and the teachers that each policy admits.
-
-        Missing features of calibration samples are extracted first.
+        """Accuracy of each teacher on each domain (missing features are extracted), and whom each policy admits.
 
         Args:
             policy: instead of the project's.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from kdkit.cli.streams import data_stream, write_data
 from kdkit.core.base.errors import KdkitError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def emit(result: Result, *, json: bool) -> None:
     if json:
         print_json(result.to_json())
     else:
-        print(result)
+        write_data(str(result))
 
 
 def print_json(data: Any) -> None:
@@ -68,7 +69,13 @@ def print_json(data: Any) -> None:
     from json import dumps
 
     json_errors(False)
-    print(dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath))
+    plain = _finite(data)
+    text = dumps(plain, indent=2, ensure_ascii=False, allow_nan=False, default=os.fspath)
+    try:
+        text.encode(data_stream().encoding or "utf-8")
+    except UnicodeEncodeError:  # an ASCII terminal, or a file name that is no UTF-8
+        text = dumps(plain, indent=2, allow_nan=False, default=os.fspath)
+    write_data(text)
 
 
 def _finite(data: Any) -> Any:

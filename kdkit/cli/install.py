@@ -59,7 +59,7 @@ def uninstall(
     json: console.JsonOption = False,
 ) -> None:
     """Remove plugins from the environment of this kdkit, whether they work or not."""
-    from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+    from kdkit.core.plugin_system.installed import BUILT_IN, normal
     from kdkit.core.plugin_system.installer import uninstall_command
 
     known = [name for name in _versions() if name != BUILT_IN]

@@ -36,10 +36,12 @@ from kdkit.cli import (
     push,
     recipes,
     registry,
+    streams,
     trust,
     versions,
 )
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.system_errors import as_kdkit_error
 
 ERROR_LOG = "kdkit-error.log"
 WELCOME = f"""\
@@ -157,15 +159,22 @@ def frame(
 
 def run() -> None:
     """Entry point: runs the command and ends with a message and an exit code."""
+    streams.open_streams()
+    if "--json" in sys.argv and not {"--help", "-h"} & set(sys.argv):
+        streams.reserve_stdout()
     console.show_warnings()
     try:
         try:
             app(prog_name="kdkit")
         finally:
             plugins.warn_of_broken()
-            sys.stdout.flush()
+            streams.flush_data()
     except (Exception, KeyboardInterrupt) as error:
         raise SystemExit(_end(error)) from None
+    except SystemExit as error:
+        if failed := _plugin_error(error):  # a plugin called sys.exit
+            raise SystemExit(_end(failed)) from None
+        raise
 
 
 def _usage_error(error: Any) -> KdkitError:
@@ -187,11 +196,28 @@ def _end(error: BaseException) -> int:
         case KeyboardInterrupt():
             console.show_interrupt()
             return ExitCode.INTERRUPTED
-        case BrokenPipeError():  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        case BrokenPipeError() if streams.reader_has_gone():
+            streams.drop_data()
             return 128 + signal.SIGPIPE
+    if found := as_kdkit_error(error) or _plugin_error(error):
+        return _end(found)
     _report_bug(error)
     return ExitCode.BUG
+
+
+def _plugin_error(error: BaseException) -> KdkitError | None:
+    """The error that names the plugin which raised ``error``; None if no plugin did."""
+    if "kdkit.core.plugin_system.discovery" not in sys.modules:
+        return None
+    from kdkit.core.plugin_system.failures import plugin_errors
+
+    try:
+        with plugin_errors("the command ended early"):
+            raise error
+    except KdkitError as found:
+        return found
+    except BaseException:
+        return None
 
 
 def _report_bug(error: BaseException) -> None:
@@ -201,7 +227,7 @@ def _report_bug(error: BaseException) -> None:
     written = not console.debugging()
     if written:
         try:
-            Path(ERROR_LOG).write_text(report, encoding="utf-8")
+            Path(ERROR_LOG).write_text(report, encoding="utf-8", errors="backslashreplace")
         except OSError:
             written = False
     place = f"{ERROR_LOG}, which holds" if written else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,10 @@ from typing import Annotated
 import typer
 
 from kdkit.cli import console
-from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+
+VARIABLES = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT", "KDKIT_DEBUG", "KDKIT_HUB_TOKEN")
+"""The environment variables that kdkit reads."""
 
 
 def register(app: typer.Typer) -> None:
@@ -58,10 +62,27 @@ def freeze(json: console.JsonOption = False) -> None:
 
 
 def warn_of_broken() -> None:
-    """Print a warning for each broken plugin, if this command loaded plugins."""
+    """Print a warning for each broken plugin, if this command loaded plugins, and for misspelled variables."""
+    for name in os.environ:
+        if name.startswith("KDKIT_") and name not in VARIABLES:
+            console.say(f"warning: kdkit reads no variable {name}; {did_you_mean(name, VARIABLES)}")
     discovery = sys.modules.get("kdkit.core.plugin_system.discovery")
-    if discovery is None or not discovery.load_catalogue.cache_info().currsize:
+    if discovery is None or not discovery.load_catalogue.cache_info().misses:
+        if os.environ.get("KDKIT_PLUGINS"):
+            _warn_of_absent()
         return
+    if not discovery.load_catalogue.cache_info().currsize:
+        return  # the error was shown
     for record in discovery.load_catalogue().records:
         if record.error:
             console.say(f"warning: {record.status} plugin left out: {record.title}: {record.error}")
+
+
+def _warn_of_absent() -> None:
+    """A misspelled plugin in KDKIT_PLUGINS is an error of commands that load plugins, and a warning of others."""
+    from kdkit.core.plugin_system.discovery import chosen_plugins, require_installed
+
+    try:
+        require_installed(chosen_plugins() or ())
+    except KdkitError as error:
+        console.say(f"warning: {error.headline}")

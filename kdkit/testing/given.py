@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.plugin_system.catalogue import one_line
+from kdkit.core.plugin_system.failures import one_line
 from kdkit.testing.contract import Contract
 from kdkit.testing.contracts.plugin import PluginContract
 

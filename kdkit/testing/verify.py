@@ -15,8 +15,10 @@ from unittest import SkipTest
 import kdkit.testing
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, one_line
+from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord
 from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.plugin_system.failures import one_line
+from kdkit.core.plugin_system.installed import normal
 from kdkit.testing.contract import Contract, checks
 from kdkit.testing.contracts.plugin import PluginContract
 from kdkit.testing.given import contracts_of

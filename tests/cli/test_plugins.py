@@ -65,10 +65,11 @@ def test_long_lists_of_names_are_shortened(kdkit_cli: Cli, install_plugin: Insta
 
 
 def test_a_plugin_that_prints_leaves_the_json_intact(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
-    install_plugin("kdkit-loud", "print('noise')\n" + LOSS.format(name="loud"))
+    loud = "import os\nprint('noise')\nos.write(1, b'raw')\nos.system('echo child')\n"
+    install_plugin("kdkit-loud", loud + LOSS.format(name="loud"))
     outcome = kdkit_cli("plugins", "--json")
     assert any(record["name"] == "loud" for record in outcome.json["plugins"])
-    assert "noise" in outcome.stderr
+    assert {"noise", "raw", "child"} <= set(outcome.stderr.replace("raw", "raw ").split())
 
 
 def test_no_plugins_keeps_the_built_ins(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
@@ -142,3 +143,30 @@ def test_verify_of_a_missing_plugin(kdkit_cli: Cli) -> None:
     outcome = kdkit_cli("plugins", "verify", "kdkit-nowhere")
     assert (outcome.code, outcome.stdout, outcome.error) == (3, "", "KD-TEST-006")
     assert "'kdkit-losses'" in kdkit_cli("plugins", "verify", "kdkit-loses").stderr
+
+
+def test_misspelled_variables_and_plugins_are_warnings(kdkit_cli: Cli) -> None:
+    outcome = kdkit_cli("plugins", "freeze", env={"KDKIT_PLUGIN": "x", "KDKIT_PLUGINS": "kdkit-lossses"})
+    assert outcome.code == 0
+    variable, plugin = outcome.stderr.splitlines()
+    assert "'KDKIT_PLUGINS'" in variable
+    assert "'kdkit-lossses'" in plugin
+
+
+def test_a_plugin_that_ends_the_process_is_named(kdkit_cli: Cli, install_plugin: InstallPlugin) -> None:
+    source = """
+import sys
+from kdkit import SourceSpec, hookimpl
+
+@hookimpl
+def kdkit_sources():
+    return [SourceSpec(name="leaves", summary="s", factory="kdkit_leaving:read")]
+
+def read(location):
+    yield sys.exit(0)
+"""
+    install_plugin("kdkit-leaving", source, version="1.5")
+    registry = "version: 1\nteachers: {}\ndata: [{source: leaves, path: .}]\n"
+    (kdkit_cli.folder / "registry.yaml").write_text(registry)
+    outcome = kdkit_cli("data", "check", "--json")
+    assert (outcome.code, outcome.error, outcome.json["error"]["where"]) == (5, "KD-PLUG-012", "kdkit-leaving 1.5")

@@ -10,9 +10,9 @@ from importlib.resources import files
 import pytest
 
 from kdkit.core.contracts import FactorySpec, RecipeSpec, StudentSpec, TeacherSpec
-from kdkit.core.plugin_system.catalogue import BUILT_IN, FAMILIES, Entry, resolve
+from kdkit.core.plugin_system.catalogue import FAMILIES, Entry, resolve
 from kdkit.core.plugin_system.discovery import discover
-from kdkit.core.plugin_system.installed import installed
+from kdkit.core.plugin_system.installed import BUILT_IN, installed
 
 CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
 ENTRIES = [(family, entry) for family in FAMILIES for entry in CATALOGUE.entries(family)]

@@ -16,9 +16,9 @@ import pytest
 
 import kdkit.testing as kit
 from kdkit.core.contracts import Sample
-from kdkit.core.plugin_system.catalogue import BUILT_IN, FAMILIES
+from kdkit.core.plugin_system.catalogue import FAMILIES
 from kdkit.core.plugin_system.discovery import discover
-from kdkit.core.plugin_system.installed import installed
+from kdkit.core.plugin_system.installed import BUILT_IN, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
 from tests.plugins.answer_examples import EXAMPLES as ANSWERS
 from tests.plugins.students.clinkd.tiny import make as make_clinkd

@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, and errors of the disk.
+"""Atomic writing of files and folders.
 
 A draft is made in a hidden folder beside its target (``.NAME.draft-*``) and renamed when complete. A process holds a
 lock on its drafts, so the next writer of the same target recognizes and removes drafts of killed processes.
@@ -6,10 +6,8 @@ lock on its drafts, so the next writer of the same target recognizes and removes
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import KdkitError
 
 _LOCK, _NEW, _OLD = "busy", "new", "old"
 
@@ -111,36 +109,3 @@ def _sync(file: Path) -> None:
     """Flush the bytes before the rename; otherwise a power cut could leave an empty file."""
     with open(file, "rb") as handle:
         os.fsync(handle.fileno())
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _number(error: Exception) -> int:
-    """The ``errno`` of an error; safetensors and HDF5 have it in the message only."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    words = re.search(r"\bos error (\d+)|\berrno = (\d+)", str(error))
-    return int(words[1] or words[2]) if words else 0
-
-
-@contextmanager
-def disk_errors(where: str) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a :class:`KdkitError`."""
-    try:
-        yield
-    except KdkitError:
-        raise
-    except Exception as error:
-        number = _number(error)
-        if number not in (*_FULL, errno.EACCES, errno.EROFS):
-            raise
-        full = number in _FULL
-        raise KdkitError(
-            "KD-BASE-002",
-            "no disk space left" if full else "no permission to read or write here",
-            where=str(getattr(error, "filename", None) or where),
-            why=os.strerror(number),
-            fix="free space and run the command again" if full else "change the permissions, or use another folder",
-            code=ExitCode.MISSING if full else ExitCode.DENIED,
-        ) from error

@@ -82,7 +82,9 @@ class TeacherSpec(Spec):
     license: str = "unknown"
     """SPDX, or the name that the Hub uses."""
     distillation: Distillation = "unknown"
-    """Whether its license allows training a student on its outputs; ``notes`` gives the reason."""
+    """Whether its license allows training a student on its outputs: ``"allowed"``; ``"non-commercial"``, for projects
+    with ``use: research`` alone; ``"forbidden"``; or ``"unknown"``, which counts as not allowed outside of research
+    unless ``license`` is a known one. ``notes`` gives the reason."""
     gated: bool = False
     """The Hub requires accepting terms before download."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from kdkit.core import contracts
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-
-BUILT_IN = "kdkit"
-"""The distribution whose plugins are always loaded, and whose names other plugins cannot take."""
+from kdkit.core.plugin_system.failures import lacking_requirements, one_line, plugin_errors
+from kdkit.core.plugin_system.installed import BUILT_IN, normal
 
 Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
 FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
@@ -150,7 +147,8 @@ class Catalogue:
         factory = resolve(spec.factory)
         merged = {**spec.options, **options}
         _check_options(f"{family} '{name}'", factory, merged)
-        return factory(**merged)
+        with plugin_errors(f"{family} '{name}' cannot be made"):
+            return factory(**merged)
 
     def _moved(self, family: str, name: str, pin: str) -> KdkitError:
         states = sorted({record.status for record in self.records if record.distribution == pin})
@@ -211,7 +209,7 @@ def resolve(import_string: str) -> Any:
             "the import string of a plugin cannot be resolved",
             where=import_string,
             why=one_line(error),
-            fix="repair the plugin; 'kdkit plugins' lists them",
+            fix=lacking_requirements(error, module) or "repair the plugin; 'kdkit plugins' lists them",
             code=ExitCode.PLUGIN,
         ) from error
     return found
@@ -233,26 +231,3 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
                 "KD-PLUG-005", f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)
             ) from error
         raise KdkitError("KD-PLUG-006", f"{what}: {error}", fix="its options are " + ", ".join(known)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """``Type: message (file:line)``, with the innermost line outside of import machinery and kdkit."""
-    message = " ".join(str(error).split())
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    place = _place(error.__traceback__)
-    return f"{text} ({place})" if place else text
-
-
-def _place(trace: TracebackType | None) -> str:
-    place = ""
-    while trace:
-        module = str(trace.tb_frame.f_globals.get("__name__", ""))
-        if not module.startswith(("importlib", "pluggy", "kdkit.core.", "kdkit.testing.")):
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
-
-
-def normal(name: str) -> str:
-    """The normalized name of a distribution (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -14,18 +14,8 @@ from functools import cache
 from time import perf_counter
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.plugin_system.catalogue import (
-    BUILT_IN,
-    FAMILIES,
-    Catalogue,
-    Entry,
-    Family,
-    PluginRecord,
-    Status,
-    normal,
-    resolve,
-)
-from kdkit.core.plugin_system.installed import Installed, installed
+from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry, Family, PluginRecord, Status, resolve
+from kdkit.core.plugin_system.installed import BUILT_IN, Installed, installed, normal
 from kdkit.core.plugin_system.loading import HOOKS, LoadedPlugin, TooNew, explain, load_plugin
 
 __all__ = ["BUILT_IN", "FAMILIES", "HOOKS", "Catalogue", "discover", "load_catalogue", "resolve"]
@@ -41,14 +31,9 @@ def load_catalogue() -> Catalogue:
     Raises:
         KdkitError: a plugin of ``KDKIT_PLUGINS`` is not installed; in strict mode, a broken or incompatible plugin.
     """
-    allowed = None
-    if _is_set("KDKIT_NO_PLUGINS"):
-        allowed = frozenset[str]()
-    elif "KDKIT_PLUGINS" in os.environ:
-        allowed = frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(",") if word.strip())
-    plugins = installed()
-    _require_installed(allowed or frozenset(), plugins)
-    catalogue = discover(plugins, allowed)
+    allowed = chosen_plugins()
+    require_installed(allowed or ())
+    catalogue = discover(installed(), allowed)
     failed = [record for record in catalogue.records if record.error]
     if failed and _is_set("KDKIT_STRICT"):
         raise KdkitError(
@@ -61,13 +46,23 @@ def load_catalogue() -> Catalogue:
     return catalogue
 
 
+def chosen_plugins() -> frozenset[str] | None:
+    """Normalized names of the plugins that the environment allows; None allows all."""
+    if _is_set("KDKIT_NO_PLUGINS"):
+        return frozenset()
+    if "KDKIT_PLUGINS" not in os.environ:
+        return None
+    return frozenset(normal(word) for word in os.environ["KDKIT_PLUGINS"].split(",") if word.strip())
+
+
 def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
-def _require_installed(wanted: frozenset[str], plugins: tuple[Installed, ...]) -> None:
-    known = {name for plugin in plugins for name in (plugin.distribution, normal(plugin.point.name))}
-    for name in sorted(wanted - known):
+def require_installed(wanted: Iterable[str]) -> None:
+    """Raises: KdkitError when a plugin of ``KDKIT_PLUGINS`` is not installed."""
+    known = {name for plugin in installed() for name in (plugin.distribution, normal(plugin.point.name))}
+    for name in sorted(set(wanted) - known):
         raise KdkitError(
             "KD-PLUG-009",
             f"the plugin '{name}' is not installed",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions
 
-from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
-
+BUILT_IN = "kdkit"
+"""The distribution whose plugins are always loaded, and whose names other plugins cannot take."""
 GROUP = "kdkit"
 """The entry-point group."""
 
@@ -52,3 +53,8 @@ def installed() -> tuple[Installed, ...]:
             plugin = Installed(point, name, version)
             found.setdefault((name, point.name, plugin.built_in), plugin)
     return tuple(sorted(found.values(), key=lambda p: (not p.built_in, p.distribution, p.point.name)))
+
+
+def normal(name: str) -> str:
+    """The normalized name of a distribution (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -16,8 +16,9 @@ import pluggy
 from kdkit.core import contracts
 from kdkit.core.base.errors import did_you_mean
 from kdkit.core.contracts import hookspecs
-from kdkit.core.plugin_system.catalogue import BUILT_IN, FAMILY_OF, Family, one_line
-from kdkit.core.plugin_system.installed import Installed
+from kdkit.core.plugin_system.catalogue import FAMILY_OF, Family
+from kdkit.core.plugin_system.failures import one_line
+from kdkit.core.plugin_system.installed import BUILT_IN, Installed
 from kdkit.core.plugin_system.requirements import unmet
 
 HOOKS: Mapping[str, type[contracts.Spec]] = {

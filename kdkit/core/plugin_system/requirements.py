@@ -9,8 +9,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
-from kdkit.core.plugin_system.installed import installed
+from kdkit.core.plugin_system.installed import BUILT_IN, installed, normal
 
 
 @dataclass(frozen=True)

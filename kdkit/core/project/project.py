@@ -160,12 +160,12 @@ class Project:
         Raises:
             KdkitError: another kdkit process holds the lock; or, inside the block, the disk is full or read-only.
         """
-        from kdkit.core.base.atomic import disk_errors
+        from kdkit.core.base.system_errors import system_errors
 
         if os.environ.get("RANK", "0") != "0":
             yield
             return
-        with disk_errors(str(self.root)):
+        with system_errors(str(self.root)):
             self.state.mkdir(parents=True, exist_ok=True)
             with open(self.state / "busy", "a+", encoding="utf-8") as handle:
                 try:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
+from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent
 from kdkit.core.data.load import read_domains, warn_unknown_domains
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
@@ -80,7 +81,7 @@ def add_teacher(
         chosen, _, after = _edit_registry(project, name, fields)
         _check_domains(project, chosen, reporter)
         facts = _fetch_and_probe(project, chosen, offline, reporter)
-        with disk_errors(str(project.root)):
+        with system_errors(str(project.root)):
             lock = project.lock.with_teacher(name, facts)
             lock.save(project.lock_path)
             write_atomically(project.registry_path, after.encode())
@@ -227,7 +228,7 @@ def _check_domains(project: Project, chosen: ChosenTeacher, reporter: Reporter) 
 def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
     """Fetch into a staging folder and check license and model; only a working teacher replaces the final folder."""
     loaders = project.catalogue.specs(LoaderSpec)
-    with disk_errors(str(project.artifacts)), new_folder(project.artifacts / chosen.name, replace=True) as stage:
+    with system_errors(str(project.artifacts)), new_folder(project.artifacts / chosen.name, replace=True) as stage:
         found = fetch(chosen, loaders, project.root, stage, reporter, offline=offline)
         loader = chosen.loader or recognize_loader(loaders, found.folder, chosen.source)
         require_permission(chosen, project.registry.use, reporter, found.license, gated=found.gated)

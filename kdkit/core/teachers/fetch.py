@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Companion, LoaderSpec, Reporter
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.registry.chosen import ChosenTeacher
@@ -67,7 +67,7 @@ def fetch(
     """
     fetcher = _Fetcher(project, into, reporter, offline)
     pins = locked.also if locked else {}
-    with disk_errors(str(into)):
+    with system_errors(str(into)):
         main = parse_source(chosen.source, chosen.name).pinned(locked.commit if locked else None)
         commit, gated = fetcher.fetch(main, into, select_files)
         if chosen.spec and chosen.source == chosen.spec.source:  # its extra sources belong to its own source

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import SETTINGS, Answering, LoaderSpec, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
 from kdkit.core.project.registry.lock import FileFact, LockedTeacher
@@ -102,7 +103,7 @@ def materialize(project: Project, name: str, *, reporter: Reporter | None = None
     folder = project.artifacts / name
     if not folder.is_dir():
         loaders, reporter = project.catalogue.specs(LoaderSpec), reporter or Silent()
-        with disk_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
+        with system_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
             fetch(chosen, loaders, project.root, stage, reporter, locked=locked)
             require_same_files(stage, locked.files, chosen.where, _how_to_accept(name))
     return Materialized(folder, locked.files, locked.commit, locked.license, locked.gated, locked.also)

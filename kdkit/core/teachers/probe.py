@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answering, DualEncoder, Sample, SignalSource
+from kdkit.core.plugin_system.failures import culprit, one_line
 from kdkit.core.project.registry.lock import SignalFact
 
 if TYPE_CHECKING:
@@ -45,14 +46,18 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
                 raise _unusable(where, "it does not return one answer to one question")
     except KdkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        plugin = culprit(error)
         raise KdkitError(
             "KD-TEACH-013",
             "the model fails on a small image with a short text",
             where=where,
-            why=f"{type(error).__name__}: {error}",
+            why=one_line(error) + (f", in the plugin {plugin.distribution} {plugin.version}" if plugin else ""),
             fix="check that it is the right loader: kdkit plugins",
+            code=ExitCode.PLUGIN if plugin else ExitCode.USAGE,
         ) from error
+    if not isinstance(first, Mapping):
+        raise _unusable(where, f"it returns a {type(first).__name__}, not a mapping of tensors")
     declared = {spec.name: spec for spec in signals.signals}
     if not (declared or only_answers) or set(first) != set(declared):
         raise _unusable(where, f"it declares the signals {sorted(declared)} and returns {sorted(first)}")
@@ -64,6 +69,8 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
 def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int, ...]) -> None:
     import torch
 
+    if not isinstance(rows, torch.Tensor):
+        raise _unusable(where, f"'{name}' is a {type(rows).__name__}, not a tensor")
     if tuple(rows.shape) != (1, *shape):
         raise _unusable(where, f"a row of '{name}' should be {shape} and is {tuple(rows.shape)[1:]}")
     if not bool(torch.isfinite(rows).all()):

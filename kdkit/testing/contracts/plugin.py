@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec
-from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, normal, resolve
+from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, resolve
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.plugin_system.installed import installed
+from kdkit.core.plugin_system.installed import installed, normal
 from kdkit.testing.contract import skip
 
 HEAVY = ("torch", "transformers", "open_clip", "timm", "accelerate", "sklearn", "scipy", "pandas", "huggingface_hub")

@@ -115,7 +115,7 @@ class LiveTeacher:
         encode.begin()
         samples = [self._index.samples[row] for row in rows]
         parts: list[dict[str, Array]] = []
-        work = [(sample, [encode.source.prepare]) for sample in samples]
+        work = [(sample, [encode.prepare]) for sample in samples]
         with closing(prefetch(work, min(4, os.cpu_count() or 1), ahead=2 * MICRO_BATCH)) as prepared:
             for start in range(0, len(samples), MICRO_BATCH):
                 part = samples[start : start + MICRO_BATCH]

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from kdkit.core.base.atomic import disk_errors, new_file
+from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.distill.loop.distributed import barrier, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
 
@@ -67,7 +68,7 @@ def compute_sharded_rows(
     Raises:
         KdkitError: a full or read-only disk; ranks that do not see each other's files.
     """
-    with disk_errors(str(folder)):
+    with system_errors(str(folder)):
         if get_rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
         barrier()

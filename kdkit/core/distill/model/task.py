@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Loss, LossInput, Student, TeacherView
 from kdkit.core.distill.loop.distributed import (
     all_reduce_sum,
@@ -28,6 +28,7 @@ from kdkit.core.distill.loop.distributed import (
 )
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
 from kdkit.core.distill.plan.types import PREVIOUS
+from kdkit.core.plugin_system.failures import plugin_errors
 
 
 class Outputs(dict[str, Tensor]):
@@ -141,7 +142,9 @@ class DistillTask(nn.Module):
             values: list[Tensor] = []
             log: dict[str, Tensor] = {}
             for term in self.terms:
-                value = cast(Loss, term.loss)(loss_inputs[term.sharded, term.previous])
+                with plugin_errors(f"loss '{term.name}' failed", term.loss):
+                    value = cast(Loss, term.loss)(loss_inputs[term.sharded, term.previous])
+                _require_scalar(term, value)
                 value = scale_for_ddp(value) if term.sharded else value
                 values.append(term.weight * value)
                 log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()
@@ -188,3 +191,16 @@ class DistillTask(nn.Module):
 
     def _trained(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
+
+
+def _require_scalar(term: Term, value: object) -> None:
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return
+    shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise KdkitError(
+        "KD-DIST-070",
+        f"loss '{term.name}' returned {shape}, not a scalar tensor",
+        where=f"{type(term.loss).__module__}.{type(term.loss).__qualname__}",
+        fix="report this to the authors of the plugin; 'kdkit plugins verify NAME' checks it",
+        code=ExitCode.PLUGIN,
+    )

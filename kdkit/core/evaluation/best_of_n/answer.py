@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Answering, Decoding, Reporter, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
@@ -99,7 +99,7 @@ def answer_samples(
     samples = index.keyed(rows)
     name = _journal_name(request, version, project.lock, decoding, [key for key, _ in samples])
     journal = Journal(project.state / "answers" / f"{name}.jsonl")
-    with disk_errors(str(project.state)):
+    with system_errors(str(project.state)):
         selected = select_answers(model, samples, decoding, journal, reranker, reporter)
     if to:
         write_rows(to, (answer.to_json() for answer in selected))

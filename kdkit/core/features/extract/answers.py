@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.contracts import TOP_LOGPROBS, Answer, Answering, Decoding, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import open_image
+from kdkit.core.plugin_system.failures import plugin_errors
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -56,7 +57,9 @@ def append_answers(
     for start in range(0, len(todo), BATCH):
         part = todo[start : start + BATCH]
         samples = [sample for _, sample in part]
-        answered = model.answer([open_image(sample) for sample in samples], samples, decoding)
+        images = [open_image(sample) for sample in samples]
+        with plugin_errors(f"{label}: failed on samples '{samples[0].id}' to '{samples[-1].id}'", model):
+            answered = model.answer(images, samples, decoding)
         journal.append(
             JournalEntry(key, _to_value(answers[0])) for (key, _), answers in zip(part, answered, strict=True)
         )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, SignalSource
 from kdkit.core.features.extract.encode import Encoder
 from kdkit.core.features.store.shard import PRESENT, UNREADABLE, Shard
@@ -45,18 +44,8 @@ class ShardWriter:
         self._start_block()
 
     def prepare(self, image: Image, sample: Sample) -> Any:
-        """The teacher's input. Adds the teacher's name to its errors, since several teachers share a pass."""
-        try:
-            return self.source.prepare(image, sample)
-        except KdkitError as error:
-            raise KdkitError(
-                "KD-FEAT-019",
-                f"teacher '{self._shard.header.teacher}': {error.what}",
-                where=error.where,
-                why=error.why,
-                fix=error.fix,
-                code=error.code,
-            ) from error
+        """The teacher's input."""
+        return self._encode.prepare(image, sample)
 
     def add(self, sample: Sample, item: Any) -> None:
         """Take the next sample, prepared."""

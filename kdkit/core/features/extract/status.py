@@ -68,11 +68,10 @@ def column_statuses(
         for header in store.headers(teacher):
             try:
                 column = store.column(teacher, header.fingerprint)
-            except KdkitError as error:
-                (reporter or Silent()).warn(f"{error.headline} ({error.why})")
-            else:
                 current, live = locked.get(teacher) == header.fingerprint, teacher in project.registry.live
                 found.append(_status(column, index, current=current, live=live))
+            except KdkitError as error:
+                (reporter or Silent()).warn(f"{error.headline} ({error.why})")
     return tuple(found)
 
 

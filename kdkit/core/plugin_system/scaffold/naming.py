@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Family, normal
+from kdkit.core.plugin_system.catalogue import Catalogue, Family
+from kdkit.core.plugin_system.installed import BUILT_IN, normal
 
 LONGEST = 30
 _SHAPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

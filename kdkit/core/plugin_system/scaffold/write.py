@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.plugin_system.catalogue import Catalogue, Family
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.plugin_system.scaffold.kinds import KINDS
@@ -62,7 +63,7 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
             fix="name another one with --to, or remove it",
         )
     contents = render(names, family)
-    with disk_errors(str(folder)), new_folder(folder) as draft:
+    with system_errors(str(folder)), new_folder(folder) as draft:
         for path, content in contents.items():
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)

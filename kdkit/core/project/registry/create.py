@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from kdkit.core.base.atomic import disk_errors, write_atomically
+from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.project.project import REGISTRY, Project
 
 
@@ -19,7 +20,7 @@ def create_project(folder: Path) -> Project:
     path = folder.resolve() / REGISTRY
     if path.exists():
         raise KdkitError("KD-REG-005", "a project exists here", where=str(path), fix="use it, or choose another folder")
-    with disk_errors(str(folder)):
+    with system_errors(str(folder)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (files("kdkit.core.project.registry") / "template.yaml").read_bytes())
     return Project(path.parent)

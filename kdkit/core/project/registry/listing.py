@@ -7,7 +7,8 @@ from typing import Literal
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TeacherSpec
-from kdkit.core.plugin_system.catalogue import BUILT_IN, Catalogue, Entry
+from kdkit.core.plugin_system.catalogue import Catalogue, Entry
+from kdkit.core.plugin_system.installed import BUILT_IN
 from kdkit.core.project.licenses import Use, allowed
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose

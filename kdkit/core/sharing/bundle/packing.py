@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import kdkit
-from kdkit.core.base.atomic import disk_errors, new_file
+from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.sharing.bundle.contents import PARTS, Item, collect, held_by_author
 from kdkit.core.sharing.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
@@ -77,7 +78,7 @@ def pack(
         items = collect(project, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
         require_space(to.parent, tar_size(manifest, len(manifest.to_json())))
-        with disk_errors(str(to)), new_file(to) as draft, open(draft, "wb") as out:
+        with system_errors(str(to)), new_file(to) as draft, open(draft, "wb") as out:
             done = _write(out, items, manifest, reporter)
             if before is not None and (before.files, before.requirements) != (done.files, done.requirements):
                 raise _in_use(to)

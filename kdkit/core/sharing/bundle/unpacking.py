@@ -10,9 +10,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.load import load_registry
@@ -45,7 +46,7 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
         check_target(to, manifest, max_size)
         _warn(manifest, reporter)
         try:
-            with disk_errors(str(to)), new_folder(to) as draft:
+            with system_errors(str(to)), new_folder(to) as draft:
                 _read_files(handle, archive, manifest, draft, reporter)
                 load_registry(draft / REGISTRY)
         except OSError as error:  # a disk that is breaking, or one that does not take such names

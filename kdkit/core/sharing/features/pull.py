@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.hub import Hub, connect
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
@@ -73,7 +73,7 @@ def pull_features(
     """
 
     hub, reporter = hub or connect(), reporter or Silent()
-    with disk_errors(str(project.root)), _staging(project, repo) as staging:
+    with system_errors(str(project.root)), _staging(project, repo) as staging:
         there = list[str]()
 
         def record_alone(paths: Iterable[str]) -> list[str]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kdkit.core.base.atomic import disk_errors
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.connection import Hub, Kind
 from kdkit.core.base.hub.errors import hub_errors
 from kdkit.core.base.hub.retry import with_retries
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.registry.lock import safe_relative
 from kdkit.core.sharing.hub.client import quiet_client
@@ -72,7 +72,7 @@ def download(
             "KD-HUB-006", "something is already there", where=str(into), fix="give a folder that does not exist yet"
         )
     draft = into.parent / f".{into.name}.downloading"
-    with disk_errors(str(into)), quiet_client(report), hub_errors(where, hub, page=hub.url(repo, kind)):
+    with system_errors(str(into)), quiet_client(report), hub_errors(where, hub, page=hub.url(repo, kind)):
         there = find_repository(hub, repo, kind, revision)
         if there is None:
             raise _not_found(hub, repo, kind, revision)

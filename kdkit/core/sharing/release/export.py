@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kdkit
-from kdkit.core.base.atomic import disk_errors, new_folder
+from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import connect
 from kdkit.core.base.result import Result, Section, code_lines, format_size
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.project.lineage import Lineage, Origin
 from kdkit.core.project.manifest import describe_folder
@@ -178,7 +179,7 @@ def export_student(
 @contextmanager
 def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
     try:
-        with disk_errors(str(to)), new_folder(to, replace=True) as draft:
+        with system_errors(str(to)), new_folder(to, replace=True) as draft:
             yield draft
             if not overwrite and _in_use(to) and describe_folder(to, without="") != describe_folder(draft, without=""):
                 raise _another_export(to)

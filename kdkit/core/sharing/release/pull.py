@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import disk_errors, new_folder, write_atomically
+from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub, connect, hub_errors, with_retries
 from kdkit.core.base.result import Result, Section
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.lineage import EarlierHistory, Origin
@@ -132,7 +133,7 @@ def pull_student(
 
 def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
     """Make the project; ``keep``: remember the release until its features are fetched."""
-    with disk_errors(str(into)), staging(into) as files:
+    with system_errors(str(into)), staging(into) as files:
         _require_empty(into)  # another pull may just have finished
         got = download(hub, repo, "model", revision, files, reporter=reporter)
         record = checked_record(got, repo)

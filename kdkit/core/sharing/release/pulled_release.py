@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.plugin_system.catalogue import BUILT_IN, normal
+from kdkit.core.plugin_system.installed import BUILT_IN, normal
 from kdkit.core.project.lineage import Lineage, Origin
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock

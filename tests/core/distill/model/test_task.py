@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import load_task_tensors, task_tensors
 from kdkit.core.distill.loop.train import learning_rate, make_optimizer
@@ -196,3 +197,16 @@ def test_a_loss_for_another_kind_of_student_is_told_what_this_one_gives() -> Non
     with raises_error("KD-DIST-030", mentions=("'answer_ids'",)) as caught:
         task(**{**make_batch(), "targets": {}, "weights": {}})
     assert "image" in str(caught.value.why)
+
+
+@pytest.mark.parametrize("value", [torch.ones(3), 0.5])
+def test_a_loss_that_returns_no_scalar_is_named(value: object) -> None:
+    class Odd(nn.Module):
+        def forward(self, _: LossInput) -> object:
+            return value
+
+    task = DistillTask(ToyEncoder(4), {}, [Term("odd", 1.0, Odd())])
+    inputs = {"pixels": torch.ones(2, 3, SIDE, SIDE), "letters": torch.ones(2, LETTERS)}
+    with raises_error("KD-DIST-070", mentions=("'odd'",), code=ExitCode.PLUGIN) as caught:
+        task(inputs=inputs, targets={}, weights={}, domain=torch.zeros(2, dtype=torch.int64))
+    assert caught.value.where.endswith("Odd")

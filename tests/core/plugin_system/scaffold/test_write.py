@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.plugin_system.catalogue import Family, normal
+from kdkit.core.plugin_system.catalogue import Family
 from kdkit.core.plugin_system.discovery import discover
-from kdkit.core.plugin_system.installed import installed
+from kdkit.core.plugin_system.installed import installed, normal
 from kdkit.core.plugin_system.scaffold.kinds import KINDS
 from kdkit.core.plugin_system.scaffold.naming import LONGEST, Names, names_for
 from kdkit.core.plugin_system.scaffold.write import TEMPLATES, render, write_plugin
