@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.api.opened import OpenedProject
 
 if TYPE_CHECKING:
-    from kdkit.api.features import (
-        AlignerComparison,
-        ExtractedFeatures,
-        FeatureCheck,
-        FeatureStatus,
-        PulledFeatures,
-    )
+    from kdkit.api.features import AlignerComparison, ExtractedFeatures, FeatureCheck, FeatureStatus, PulledFeatures
     from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
     from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
@@ -58,10 +52,12 @@ class TeacherMethods(OpenedProject):
             {'image': 96, 'text': 96}
         """
         from kdkit.api.teachers import TeacherLock
+        from kdkit.core.distill.plan.compatibility import compare_with_student
         from kdkit.core.teachers import add_teacher
 
         short, fields = _entry(name, source, loader, domains, license, live, options)
         locked = add_teacher(self._open(), short, fields, offline=offline, reporter=self.reporter)
+        compare_with_student(self._open(), short, self.reporter)
         return TeacherLock(short, locked, license)
 
     def plan_teacher(

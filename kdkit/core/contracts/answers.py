@@ -15,6 +15,8 @@ BOX_FAMILY = "box_family"
 """Key in a sample's ``extra``: the coordinate convention of the boxes in its texts."""
 AS_IS = "as-is"
 """Coordinate convention of a model that reads and writes boxes unconverted."""
+MAX_ANSWER = 128
+"""Default length of an answer in tokens, of students, teachers and :class:`Decoding`: what they agree on."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Decoding:
         KdkitError: values out of range.
     """
 
-    max_new: int = 128
+    max_new: int = MAX_ANSWER
     beams: int = 1
     samples: int = 0
     temperature: float = 1.0

@@ -24,6 +24,7 @@ from kdkit.core.distill.model.build import build
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import require_same_tokens, require_teachable, token_losses
+from kdkit.core.distill.plan.compatibility import require_compatible
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
@@ -106,7 +107,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
         KdkitError: ``--incremental`` without a version or with nothing new; errors of the registry, the data or a
             teacher.
     """
-    registry, catalogue = project.registry, project.catalogue
+    registry, lock, catalogue = project.registry, project.lock, project.catalogue
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
     versions = Versions(project)
     parent = _parent(versions, incremental=options.incremental)
@@ -115,6 +116,9 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
 
     def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
         _check_answers(registry, recipe, student, index, teachers, reporter)
+        locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
+        train = [sample for sample in index.samples if sample.split == "train"]
+        require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
 
     inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
     entry = registry.student.model_dump(mode="json")

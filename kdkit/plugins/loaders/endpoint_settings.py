@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import AS_IS
+from kdkit.core.contracts import AS_IS, MAX_ANSWER
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.loaders.endpoint_logprobs import MAX_ALTERNATIVES
 
@@ -67,7 +67,7 @@ class Settings(BaseModel):
     parallel: int = Field(4, ge=1)
     boxes: Annotated[str, AfterValidator(_check_boxes)] = AS_IS
     top_logprobs: int = Field(0, ge=0, le=MAX_ALTERNATIVES)
-    max_answer: int = Field(256, ge=1)
+    max_answer: int = Field(MAX_ANSWER, ge=1)
     min_pixels: int = 4 * 28 * 28
     max_pixels: int = 16384 * 28 * 28
 

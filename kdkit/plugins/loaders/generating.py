@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Answer, Decoding, Sample, SignalSpec
+from kdkit.core.contracts import MAX_ANSWER, Answer, Decoding, Sample, SignalSpec
 from kdkit.core.contracts.token_signals import HIDDEN, NAMED, token_signals, token_specs
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.folder import SAVED
@@ -46,7 +46,7 @@ class GeneratingTeacher(nn.Module):
         return (*token_specs(places, self.k), *states)
 
     def identity(self) -> Mapping[str, str]:
-        answer = f"{self.model.settings.max_answer} tokens, {self.k} named{', states' * self.hidden}"
+        answer = f"{self.k} named{', states' * self.hidden}"
         return {**self.model.identity(), "answer": answer}
 
     def check_answer(self, sample: Sample) -> None:
@@ -92,7 +92,7 @@ def load_generating(
         k: most likely tokens to store per answer token, at least 1.
         hidden: also give the states at the answer's tokens, for ``answer-vkd``; they are large.
         max_answer, max_tokens: limits of the answer, and of prompt with image and answer; by default those of a saved
-            student, else 64 and 2048.
+            student, else 128 and 2048.
         settings: other settings of a ``clinkd`` student that change the model's input (``question``, ``system``,
             ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``, ``boxes``).
 
@@ -102,7 +102,7 @@ def load_generating(
     if k < 1:
         raise KdkitError("KD-LOAD-019", "k must be at least 1", where="options.k", fix="remove it for the default")
     saved = (folder / SAVED).is_file()
-    for name, given, default in (("max_answer", max_answer, 64), ("max_tokens", max_tokens, 2048)):
+    for name, given, default in (("max_answer", max_answer, MAX_ANSWER), ("max_tokens", max_tokens, 2048)):
         if given is not None or not saved:
             settings[name] = default if given is None else given
     model = create_student(init=str(folder), **settings)

@@ -28,6 +28,7 @@ from kdkit.core.distill.plan.checks import (
     require_teachable,
     token_losses,
 )
+from kdkit.core.distill.plan.compatibility import head_error, no_signal_error, shared_tokens_error
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
@@ -157,13 +158,7 @@ def _targets(
 ) -> TeacherTargets:
     targets = inventory.targets(name, outputs, signals)
     if not targets.signals:
-        given = ", ".join(spec.name for spec in inventory.columns[name].signals)
-        raise KdkitError(
-            "KD-DIST-019",
-            f"teacher '{name}' gives {given}; the losses of the recipe read {', '.join(sorted(signals))}",
-            why="no loss can use a signal of this teacher",
-            fix="choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
-        )
+        raise no_signal_error(name, [spec.name for spec in inventory.columns[name].signals], sorted(signals))
     return targets
 
 
@@ -171,12 +166,7 @@ def _require_heads_for_tokens(recipe: Recipe, teachers: Sequence[TeacherTargets]
     """Aligners are fitted on rows of samples, not of tokens."""
     per_token = [teacher.name for teacher in teachers if teacher.token_lengths]
     if per_token and recipe.space == "shared":
-        raise KdkitError(
-            "KD-DIST-020",
-            f"teacher '{per_token[0]}' gives features per token, which no aligner maps into a shared space",
-            where=f"recipe {recipe.name}",
-            fix="use 'space: heads' in the recipe",
-        )
+        raise shared_tokens_error(per_token[0], recipe)
 
 
 def _warn_of_idle_losses(
@@ -219,8 +209,7 @@ def _heads(recipe: Recipe, teacher: TeacherTargets, outputs: Mapping[str, int]) 
     try:
         return make_heads(outputs, teacher.widths, shared_towers=recipe.shared_towers, orthogonal=orthogonal)
     except KdkitError as error:
-        what, where = f"teacher '{teacher.name}': {error.what}", f"recipe {recipe.name}, {error.where}"
-        raise KdkitError("KD-DIST-021", what, where=where, fix=error.fix) from error
+        raise head_error(teacher.name, recipe, error) from error
 
 
 def _fit_new_heads(

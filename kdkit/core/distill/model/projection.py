@@ -94,13 +94,7 @@ class OrthogonalHead(nn.Module):
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
-        if student > teacher:
-            raise KdkitError(
-                "KD-DIST-025",
-                f"no projection from {student} to {teacher} features keeps lengths and angles",
-                where="heads: orthogonal",
-                fix="use 'heads: linear' in the recipe for teachers that are narrower than the student",
-            )
+        require_orthogonal_widths(student, teacher)
         self.weight = nn.Parameter(torch.empty(teacher, student))
         nn.init.orthogonal_(self.weight)
 
@@ -114,6 +108,17 @@ class OrthogonalHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_s) -> (..., D_t)."""
         return x @ self.projection.T
+
+
+def require_orthogonal_widths(student: int, teacher: int) -> None:
+    """Raises: KdkitError for a student wider than the teacher."""
+    if student > teacher:
+        raise KdkitError(
+            "KD-DIST-025",
+            f"no projection from {student} to {teacher} features keeps lengths and angles",
+            where="heads: orthogonal",
+            fix="use 'heads: linear' in the recipe for teachers that are narrower than the student",
+        )
 
 
 def make_heads(

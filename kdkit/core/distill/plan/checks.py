@@ -78,9 +78,11 @@ def require_same_tokens(
         if not gives_tokens or (theirs is not None and theirs == ours):
             continue
         if not (isinstance(student, SplitsAnswers) and isinstance(teacher.model, SplitsAnswers)):
-            if theirs is not None and ours is not None:
-                what = f"teacher '{teacher.name}' and the student have different tokenizers"
-                _warn_of_tokens(reporter, teacher.name, what, losses)
+            known = theirs is not None and ours is not None
+            what = f"teacher '{teacher.name}' and the student " + (
+                "have different tokenizers" if known else "do not state their tokenizers, so these cannot be compared"
+            )
+            _warn_of_tokens(reporter, teacher.name, what, losses)
             continue
         allowed = [sample for sample in taught if sample.domain in limits.get(teacher.name, (sample.domain,))]
         differ = [s for s in allowed if _differ(teacher.model.answer_tokens(s), student.answer_tokens(s))]
@@ -137,18 +139,27 @@ def require_same_coordinates(inventory: TeachingInventory, targets: Sequence[Tea
         if ours is None or theirs is None or TOKENS not in {spec.name for spec in teacher.raw}:
             continue
         taught = [inventory.index.samples[row] for row in teacher.taught(boxed)]
-        others = [sample for sample in taught if _coordinates(theirs, sample) != _coordinates(ours, sample)]
+        others = other_coordinates(theirs, ours, taught)
         if others:
-            example = others[0]
-            raise KdkitError(
-                "KD-DIST-031",
-                f"teacher '{teacher.name}' stored answers whose boxes the student writes in other coordinates",
-                where=example.origin,
-                why=f"{len(others)} samples such as '{example.id}': the teacher writes {theirs}, the student {ours}",
-                fix="give the teacher the student's coordinates (its option boxes, with min_pixels and max_pixels "
-                "for pixels), or limit its 'domains'; its pseudo-labels are converted",
-                code=ExitCode.FOUND,
-            )
+            raise coordinates_error(teacher.name, theirs, ours, others)
+
+
+def other_coordinates(theirs: str, ours: str, boxed: Sequence[Sample]) -> list[Sample]:
+    """The samples with boxes that two models write in different coordinates."""
+    return [sample for sample in boxed if _coordinates(theirs, sample) != _coordinates(ours, sample)]
+
+
+def coordinates_error(teacher: str, theirs: str, ours: str, others: Sequence[Sample]) -> KdkitError:
+    example = others[0]
+    return KdkitError(
+        "KD-DIST-031",
+        f"teacher '{teacher}' writes boxes in other coordinates than the student",
+        where=example.origin,
+        why=f"{len(others)} samples such as '{example.id}': the teacher writes {theirs}, the student {ours}",
+        fix="give the teacher the student's coordinates (its option boxes, with min_pixels and max_pixels "
+        "for pixels), or limit its 'domains'; its pseudo-labels are converted",
+        code=ExitCode.FOUND,
+    )
 
 
 def _coordinates(coordinates: str, sample: Sample) -> str:

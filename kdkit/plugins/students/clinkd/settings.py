@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import MAX_ANSWER
 
 WHERE = "student.config"
 
@@ -80,7 +81,7 @@ class Settings:
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int = 2048
-    max_answer: int = 256
+    max_answer: int = MAX_ANSWER
     max_images: int = 1
     min_pixels: int | None = None
     max_pixels: int | None = None

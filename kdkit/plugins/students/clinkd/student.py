@@ -81,7 +81,7 @@ class ClinkdStudent(nn.Module):
         return {**self.origin.config(), **self.settings.config()}
 
     def identity(self) -> Mapping[str, str]:
-        """Tokenizer, template, image processing, RoPE variants and coordinates of boxes."""
+        """Tokenizer, template, image processing, RoPE variants, and coordinates and length of answers."""
         preparation, images = self.preparation, self.preparation.images
         return {
             "tokenizer": preparation.tokens.digest(),
@@ -89,6 +89,7 @@ class ClinkdStudent(nn.Module):
             "preprocessing": str(preparation.images),
             "rope": str(self.settings.rope),
             "vision_rope": str(self.settings.vision_rope or "the model's own"),
+            "max_answer": str(self.settings.max_answer),
             "boxes": preparation.boxes.identity(images.min_pixels, images.max_pixels, images.unit),
         }
 

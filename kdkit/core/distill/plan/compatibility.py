@@ -1,0 +1,182 @@
+"""Combinations of teacher, student and recipe that cannot work, as far as lock and declarations tell.
+
+They are found when a teacher is added, and by ``distill`` and its dry run before an extraction, which may take days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter, Sample, Student
+from kdkit.core.data.load import read_sources
+from kdkit.core.distill.model.projection import require_orthogonal_widths
+from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.plan.checks import (
+    BOXES,
+    COORDINATES,
+    TOKENIZER,
+    coordinates_error,
+    other_coordinates,
+    token_losses,
+)
+from kdkit.core.distill.plan.inventory import domain_limits
+from kdkit.core.features.extract.answers import TOKENS
+from kdkit.core.project.recipe import load_recipe, signals_read
+from kdkit.core.project.versions import Versions
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Project
+    from kdkit.core.project.recipe import Recipe
+    from kdkit.core.project.registry.lock import LockedTeacher
+
+MAX_ANSWER = "max_answer"
+"""Identity part of teachers and students: the largest number of tokens of an answer."""
+
+
+class Incompatibility(NamedTuple):
+    """What does not fit; ``everywhere``: on all samples that the teacher may teach."""
+
+    error: KdkitError
+    everywhere: bool
+
+
+def require_compatible(
+    recipe: Recipe,
+    builder: StudentBuilder,
+    teachers: Mapping[str, LockedTeacher],
+    samples: Sequence[Sample],
+    limits: Mapping[str, Sequence[str]],
+    reporter: Reporter,
+) -> None:
+    """Check teachers before an extraction; what does not fit on some samples alone is a warning.
+
+    Args:
+        samples: the training samples.
+        limits: teacher -> the domains that the registry allows it.
+
+    Raises:
+        KdkitError: a teacher that cannot teach any sample.
+    """
+    for name, facts in teachers.items():
+        allowed = [s for s in samples if s.domain in limits.get(name, (s.domain,))]
+        for found in find_incompatibilities(name, facts, recipe, builder, allowed):
+            if found.everywhere:
+                raise found.error
+            _warn(found.error, reporter)
+
+
+def compare_with_student(project: Project, name: str, reporter: Reporter) -> None:
+    """Warn of all that keeps a teacher from teaching the project's student by its recipe.
+
+    A project whose data or student cannot be read yet is not compared; ``distill`` compares again.
+    """
+    registry, catalogue = project.registry, project.catalogue
+    try:
+        recipe = load_recipe(registry.recipe, catalogue, project.root)
+        builder = StudentBuilder.of(project, Versions(project).current())
+        samples = [s for entry in read_sources(project) for s in entry.samples] if registry.data else []
+        limits = domain_limits(registry)
+        allowed = [s for s in samples if s.split == "train" and s.domain in limits.get(name, (s.domain,))]
+        for found in find_incompatibilities(name, project.lock.teacher(name), recipe, builder, allowed):
+            _warn(found.error, reporter)
+        theirs = project.lock.teacher(name).identity.get(TOKENIZER)
+        losses = token_losses(recipe, catalogue)
+        if theirs and losses and TOKENS in project.lock.teacher(name).signals:
+            ours = _identity(builder).get(TOKENIZER)
+            if ours and theirs != ours:
+                reporter.warn(
+                    f"teacher '{name}' and the student have different tokenizer files; 'kdkit distill' compares their "
+                    f"tokens answer by answer, which {' and '.join(losses)} need equal"
+                )
+    except KdkitError as error:
+        reporter.say(f"{name} is not compared with the student yet: {error.what}")
+
+
+def find_incompatibilities(
+    name: str, facts: LockedTeacher, recipe: Recipe, builder: StudentBuilder, samples: Sequence[Sample]
+) -> Iterator[Incompatibility]:
+    """Everything that does not fit; the student is built only if it matters.
+
+    Args:
+        samples: training samples of the domains that the teacher may teach.
+    """
+    read = signals_read(recipe, builder.catalogue)
+    if not facts.signals or not read:
+        return  # it teaches through pseudo-labels alone
+    if not read & set(facts.signals):
+        yield Incompatibility(no_signal_error(name, list(facts.signals), sorted(read)), everywhere=True)
+        return
+    if recipe.heads == "orthogonal" or recipe.space == "shared":
+        student = cast(Student, builder.student)
+        for signal, fact in facts.signals.items():
+            if signal in read and signal in student.outputs and len(fact.shape) in (1, 2):
+                if recipe.space == "shared" and len(fact.shape) == 2:
+                    yield Incompatibility(shared_tokens_error(name, recipe), everywhere=True)
+                elif recipe.heads == "orthogonal":
+                    yield from _orthogonal(name, recipe, student.outputs[signal], fact.shape[-1])
+    if TOKENS in read and TOKENS in facts.signals:
+        yield from _answers(name, facts, _identity(builder), samples)
+
+
+def _orthogonal(name: str, recipe: Recipe, student: int, teacher: int) -> Iterator[Incompatibility]:
+    try:
+        require_orthogonal_widths(student, teacher)
+    except KdkitError as error:
+        yield Incompatibility(head_error(name, recipe, error), everywhere=True)
+
+
+def _answers(
+    name: str, facts: LockedTeacher, student: Mapping[str, str], samples: Sequence[Sample]
+) -> Iterator[Incompatibility]:
+    theirs, ours = facts.identity.get(COORDINATES), student.get(COORDINATES)
+    if theirs is not None and ours is not None:
+        boxed = [sample for sample in samples if sample.extra.get(BOXES)]
+        others = other_coordinates(theirs, ours, boxed)
+        if others:
+            error = coordinates_error(name, theirs, ours, others)
+            yield Incompatibility(error, everywhere=len(others) == len(samples))
+    theirs, ours = facts.identity.get(MAX_ANSWER), student.get(MAX_ANSWER)
+    if theirs is not None and ours is not None and theirs != ours:
+        error = KdkitError(
+            "KD-DIST-040",
+            f"teacher '{name}' takes answers of at most {theirs} tokens, the student of {ours}",
+            where=f"teacher '{name}', options.{MAX_ANSWER}",
+            why="a longer answer is refused by the one and accepted by the other; stored places beyond the student's "
+            "limit are never read",
+            fix=f"give both the same: --option {MAX_ANSWER}={ours}",
+            code=ExitCode.FOUND,
+        )
+        yield Incompatibility(error, everywhere=False)
+
+
+def _identity(builder: StudentBuilder) -> Mapping[str, str]:
+    return cast(Student, builder.student).identity()
+
+
+def _warn(error: KdkitError, reporter: Reporter) -> None:
+    reporter.warn("; ".join(filter(None, (f"{error.what} ({error.why})" if error.why else error.what, error.fix))))
+
+
+def no_signal_error(name: str, given: Sequence[str], read: Sequence[str]) -> KdkitError:
+    return KdkitError(
+        "KD-DIST-019",
+        f"teacher '{name}' gives {', '.join(given)}; the losses of the recipe read {', '.join(read)}",
+        why="no loss can use a signal of this teacher",
+        fix="choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
+    )
+
+
+def shared_tokens_error(name: str, recipe: Recipe) -> KdkitError:
+    return KdkitError(
+        "KD-DIST-020",
+        f"teacher '{name}' gives features per token, which no aligner maps into a shared space",
+        where=f"recipe {recipe.name}",
+        fix="use 'space: heads' in the recipe",
+    )
+
+
+def head_error(name: str, recipe: Recipe, error: KdkitError) -> KdkitError:
+    what, where = f"teacher '{name}': {error.what}", f"recipe {recipe.name}, {error.where}"
+    return KdkitError("KD-DIST-021", what, where=where, fix=error.fix)
