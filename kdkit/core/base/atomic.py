@@ -6,7 +6,6 @@ lock on its drafts, so the next writer of the same target recognizes and removes
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from glob import escape
 from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.locks import try_lock
 
 _LOCK, _NEW, _OLD = "busy", "new", "old"
 
@@ -80,7 +80,7 @@ def _draft(path: Path) -> Iterator[Path]:
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
     try:
         with open(room / "lock", "w", encoding="utf-8") as lock:
-            _try_to_lock(lock.fileno())
+            try_lock(lock)
             os.replace(room / "lock", room / _LOCK)  # locked before others see it
             yield room / _NEW
     finally:
@@ -90,19 +90,10 @@ def _draft(path: Path) -> Iterator[Path]:
 def _remove_if_abandoned(room: Path) -> None:
     try:
         with open(room / _LOCK, "r+", encoding="utf-8") as lock:
-            if _try_to_lock(lock.fileno()):
+            if try_lock(lock):
                 shutil.rmtree(room, ignore_errors=True)
     except OSError:
         return  # being made or removed, or owned by another user
-
-
-def _try_to_lock(descriptor: int) -> bool:
-    """False if another process holds it, and on file systems without locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _sync(file: Path) -> None:

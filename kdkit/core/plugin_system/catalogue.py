@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from kdkit.core import contracts
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.plugin_system.failures import lacking_requirements, one_line, plugin_errors
 from kdkit.core.plugin_system.installed import BUILT_IN, normal
 
@@ -204,6 +205,8 @@ def resolve(import_string: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
+        if system := as_kdkit_error(error, import_string):
+            raise system from error
         raise KdkitError(
             "KD-PLUG-004",
             "the import string of a plugin cannot be resolved",

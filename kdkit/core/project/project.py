@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from socket import gethostname
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.locks import try_lock
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -168,14 +170,14 @@ class Project:
         with system_errors(str(self.root)):
             self.state.mkdir(parents=True, exist_ok=True)
             with open(self.state / "busy", "a+", encoding="utf-8") as handle:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise self._busy(handle.name) from None
+                self._take_lock(handle)
                 handle.truncate(0)
-                handle.write(json.dumps({"pid": os.getpid(), "command": command}))
+                handle.write(json.dumps({"pid": os.getpid(), "host": gethostname(), "command": command}))
                 handle.flush()
-                yield
+                try:
+                    yield
+                finally:
+                    handle.truncate(0)
 
     @contextmanager
     def room(self, name: str) -> Iterator[Path]:
@@ -187,12 +189,19 @@ class Project:
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
-    def _busy(self, path: str) -> KdkitError:
-        try:
-            holder = json.loads(Path(path).read_text(encoding="utf-8"))
-            who = f"'{holder['command']}' (process {holder['pid']})"
-        except (ValueError, KeyError):
-            who = "another kdkit process"
+    def _take_lock(self, handle: TextIO) -> None:
+        """Lock the open file; on a file system without locks, only a living process that it names counts."""
+        locked = try_lock(handle)
+        if locked:
+            return
+        holder = _read_holder(handle)
+        if locked is None:
+            warnings.warn(f"{self.root}: this file system has no locks; run one command at a time here", stacklevel=1)
+        if locked is False or (holder.get("host") == gethostname() and _is_alive(holder["pid"])):
+            raise self._busy(holder)
+
+    def _busy(self, holder: Mapping[str, Any]) -> KdkitError:
+        who = f"'{holder['command']}' (process {holder['pid']})" if holder else "another kdkit process"
         return KdkitError(
             "KD-PROJ-002",
             f"{who} is working on this project",
@@ -200,3 +209,23 @@ class Project:
             fix="wait for it to end, or stop it; it keeps its progress",
             code=ExitCode.FOUND,
         )
+
+
+def _read_holder(handle: TextIO) -> dict[str, Any]:
+    """What the process that holds the lock wrote: pid, host and command; empty if it cannot be read."""
+    handle.seek(0)
+    try:
+        holder = json.loads(handle.read())
+        return {"pid": int(holder["pid"]), "host": holder.get("host"), "command": str(holder["command"])}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True

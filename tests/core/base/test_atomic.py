@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from kdkit.core.base import atomic
 from kdkit.core.base.atomic import new_file, new_folder, write_atomically
+from kdkit.core.base.locks import try_lock
 from kdkit.core.project.project import Project
 from tests.errors import raises_error
 
@@ -151,14 +153,13 @@ def test_drafts_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) 
 
 def test_an_unlocked_draft_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process writes the same file just then."""
-    lock = atomic._try_to_lock
 
-    def after_another(descriptor: int) -> bool:
+    def after_another(file: IO[str]) -> bool | None:
         monkeypatch.undo()
         write_atomically(tmp_path / "a", b"theirs")
-        return lock(descriptor)
+        return try_lock(file)
 
-    monkeypatch.setattr(atomic, "_try_to_lock", after_another)
+    monkeypatch.setattr(atomic, "try_lock", after_another)
     write_atomically(tmp_path / "a", b"mine")
     assert (tmp_path / "a").read_bytes() == b"mine"
     assert names(tmp_path) == ["a"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub, connect, hub_errors, with_retries
+from kdkit.core.base.locks import try_lock
 from kdkit.core.base.result import Result, Section
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
@@ -284,7 +284,6 @@ def staging(into: Path) -> Iterator[Path]:
 def _acquire(lock: IO[str], path: Path) -> bool:
     """Lock the file; False if another process has the lock, or has just released it and removed the file."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        return try_lock(lock) is not False and os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
         return False

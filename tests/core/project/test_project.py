@@ -1,0 +1,47 @@
+"""The lock of a project against a second command, with and without locks of the file system."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from socket import gethostname
+
+import pytest
+
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.project.project import Project
+from tests.errors import raises_error
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    with (
+        Project(tmp_path).exclusive("kdkit lock"),
+        raises_error("KD-PROJ-002", mentions=("kdkit lock", str(os.getpid())), code=ExitCode.FOUND),
+        Project(tmp_path).exclusive("kdkit distill"),
+    ):
+        pass
+    with Project(tmp_path).exclusive("kdkit distill"):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    first, second = Project(tmp_path), Project(tmp_path)
+    with (
+        pytest.warns(UserWarning, match=str(tmp_path)),
+        first.exclusive("kdkit lock"),
+        raises_error("KD-PROJ-002", mentions=("kdkit lock",)),
+        second.exclusive("kdkit distill"),
+    ):
+        pass
+    busy = first.state / "busy"
+    assert busy.read_text() == ""
+    busy.write_text(json.dumps({"pid": 2**22 + 1, "host": gethostname(), "command": "killed"}))
+    with pytest.warns(UserWarning, match=str(tmp_path)), first.exclusive("kdkit lock"):
+        pass
