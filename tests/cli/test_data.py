@@ -54,6 +54,5 @@ def test_warnings_of_a_source_look_like_any_other_warning(kdkit_cli: Cli) -> Non
     done = kdkit_cli("data", "check", "--json")
     assert done.code == 0, done.stderr
     assert done.json["without_calibration_answers"] == ["vqa/us"]
-    (warning,) = [line for line in done.stderr.splitlines() if "broken" in line]
-    assert warning.startswith("warning: ")
-    assert "UserWarning" not in done.stderr
+    (kind,) = done.json["not_read"]
+    assert (kind["count"], kind["level"], kind["first"].rpartition(":")[2]) == (1, "warning", "1, record 2")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.plugins.sources.records import jsonl_rows
+from kdkit.plugins.sources.records import jsonl_rows, read_text
 from kdkit.plugins.sources.rows import RowReader
 
 
 @dataclass(frozen=True)
 class CsvManifest(RowReader):
-    """A CSV file with a header line, UTF-8.
+    """A CSV file with a header line, UTF-8 or UTF-16.
 
     Attributes:
         delimiter: the character between two fields.
@@ -35,33 +37,32 @@ class CsvManifest(RowReader):
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """(first line, row) pairs; a row may span several lines."""
-        with open(self.location, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle, delimiter=self.delimiter, strict=True)
-            line = 1
-            try:
-                header = next(reader, [])
-                _check_header(header, self.location)
-                line = reader.line_num + 1
-                for row in reader:
-                    if len(row) not in (0, len(header)):
-                        raise KdkitError(
-                            "KD-SRC-009",
-                            f"{len(row)} fields, but the header has {len(header)}",
-                            where=f"{self.location}:{line}",
-                            fix="add the missing fields, or put fields with a delimiter in quotes",
-                        )
-                    if row:
-                        yield line, dict(zip(header, row, strict=True))
-                    line = reader.line_num + 1
-            except UnicodeDecodeError as error:
-                where = f"{self.location}:{_undecodable_line(self.location)}"
-                fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
-                raise KdkitError("KD-SRC-010", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
-            except csv.Error as error:
-                fix = 'close every quote; write a " inside a quoted field as ""'
-                raise KdkitError(
-                    "KD-SRC-011", "not a CSV row", where=f"{self.location}:{line}", why=str(error), fix=fix
-                ) from error
+        text, start, delimiter = read_text(self.location), 1, self.delimiter
+        if named := re.match(r"sep=(.)\r?\n", text):  # spreadsheets write and obey this line
+            text, start, delimiter = text[named.end() :], 2, named[1]
+        csv.field_size_limit(sys.maxsize)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        line = start
+        try:
+            header = next(reader, [])
+            _check_header(header, f"{self.location}:{start}")
+            line = reader.line_num + start
+            for row in reader:
+                if len(row) not in (0, len(header)):
+                    raise KdkitError(
+                        "KD-SRC-009",
+                        f"{len(row)} fields, but the header has {len(header)}",
+                        where=f"{self.location}:{line}",
+                        fix="add the missing fields, or put fields with a delimiter in quotes",
+                    )
+                if row:
+                    yield line, dict(zip(header, row, strict=True))
+                line = reader.line_num + start
+        except csv.Error as error:
+            fix = 'close every quote; write a " inside a quoted field as ""'
+            raise KdkitError(
+                "KD-SRC-011", "not a CSV row", where=f"{self.location}:{line}", why=str(error), fix=fix
+            ) from error
 
 
 class JsonlManifest(RowReader):
@@ -71,8 +72,7 @@ class JsonlManifest(RowReader):
         return jsonl_rows(self.location)
 
 
-def _check_header(header: Sequence[str], path: Path) -> None:
-    where = f"{path}:1"
+def _check_header(header: Sequence[str], where: str) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise KdkitError(
@@ -86,14 +86,3 @@ def _check_header(header: Sequence[str], path: Path) -> None:
                 where=where,
                 fix=f"set the option delimiter: {written}",
             )
-
-
-def _undecodable_line(path: Path) -> int:
-    """The first line that is no UTF-8 (the CSV reader reads ahead)."""
-    with open(path, "rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1

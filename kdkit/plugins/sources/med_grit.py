@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import IMAGE_MARK, Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Skipped, Split
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, check_task, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_records, text_of
 
@@ -26,7 +26,7 @@ def read_med_grit(
     boxes_as: str | None = None,
     id_prefix: str = "",
     skip_broken: bool = False,
-) -> Iterator[Sample]:
+) -> Iterator[Sample | Skipped]:
     """A sample per pair of question and answer: ``[{id, conversations: [[question, answer], ...]}, ...]``.
 
     The image is ``id`` + ``.png``; ``Picture 1: <img>...</img>`` in a question becomes the image mark.
@@ -39,7 +39,7 @@ def read_med_grit(
         split, split_fractions: the file is one split, or is divided by a hash of the image.
         boxes, boxes_as: families of boxes in the file and in the samples.
         id_prefix: prefix of every id, which is task, image and a hash of question and answer.
-        skip_broken: skip broken records with a warning.
+        skip_broken: skip broken records, and count them.
 
     Raises:
         KdkitError: with ``file:line``; a record is broken.

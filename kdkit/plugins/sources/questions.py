@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, Sample, Split
+from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, Sample, Skipped, Split
 from kdkit.plugins.answers import TASKS
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
-from kdkit.plugins.sources.records import Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -198,31 +199,34 @@ def check_task(task: str, where: str) -> str:
 
 
 def read_all(
-    records: Iterable[tuple[str, Record]],
-    convert: Callable[[Record, str], Iterable[Sample]],
+    records: Iterable[tuple[str, T]],
+    convert: Callable[[T, str], Iterable[Sample | Skipped]],
     location: Path,
     *,
     skip_broken: bool = False,
-) -> Iterator[Sample]:
-    """Samples of all records. With ``skip_broken``, records that ``convert`` refuses are skipped, with a warning.
+) -> Iterator[Sample | Skipped]:
+    """Samples of all records. With ``skip_broken``, records that ``convert`` refuses are skipped as a whole.
 
     Raises:
-        KdkitError: a record is refused; there is no record, or no valid one.
+        KdkitError: a record is refused; there is no record, or none gives a sample.
     """
-    count, broken = 0, list[KdkitError]()
+    found, refused, skipped = False, None, Counter[str]()
     for where, record in records:
-        count += 1
         try:
-            samples = list(convert(record, where))
+            items = list(convert(record, where))
         except KdkitError as error:
             if not skip_broken:
                 raise
-            broken.append(error)
-            continue
-        yield from samples
-    if count == len(broken):
-        fix = "check that it is the right file"
-        raise broken[0] if broken else KdkitError("KD-SRC-026", "no records in this file", where=str(location), fix=fix)
-    if broken:
-        first = f"the first at {broken[0].headline}"
-        warnings.warn(f"{location}: {len(broken)} of {count} records are broken and skipped, {first}", stacklevel=2)
+            refused = refused or error
+            items = [Skipped("broken records", error.where or where, error.what, level="warning")]
+        found = found or any(isinstance(item, Sample) for item in items)
+        skipped.update(item.what for item in items if isinstance(item, Skipped))
+        yield from items
+    if not found:
+        raise refused or KdkitError(
+            "KD-SRC-026",
+            "no questions in this file" if skipped else "no records in this file",
+            where=str(location),
+            why=", ".join(f"{count} {what}" for what, count in skipped.items()),
+            fix="check that it is the right file",
+        )

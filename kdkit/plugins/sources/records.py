@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os.path
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -19,18 +21,23 @@ Record = Mapping[str, Any]
 def json_records(path: Path) -> Iterator[tuple[str, Record]]:
     """(``file:line``, object) of a JSON list of objects, or of a JSON Lines file (``.jsonl``).
 
+    Records that share a line also have their number: ``file:1, record 3``.
+
     Raises:
         KdkitError: with ``file:line``; the file is missing or has another form.
     """
     require_file(path)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         yield from ((f"{path}:{line}", row) for line, row in jsonl_rows(path))
         return
-    text = _read(path)
-    line, place = 1, 0
-    for start, value in _items(text, path):
-        line, place = line + text.count("\n", place, start), start
+    text = read_text(path)
+    line, place, minified = 1, 0, "\n" not in text.strip()
+    for number, (start, value) in enumerate(_items(text, path), start=1):
+        lines = text.count("\n", place, start)
+        line, place = line + lines, start
         where = f"{path}:{line}"
+        if minified or not (lines or number == 1):
+            where += f", record {number}"
         if not isinstance(value, dict):
             raise KdkitError("KD-SRC-028", "not a JSON object", where=where, fix="write a list of objects")
         yield where, value
@@ -44,11 +51,11 @@ def json_object(path: Path) -> Record:
     """
     require_file(path)
     try:
-        value = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         fix = "correct the file at this line"
-        where = f"{path}:{error.lineno}"
-        raise KdkitError("KD-SRC-030", "not valid JSON", where=where, why=error.msg, fix=fix) from error
+        where = f"{path}:{getattr(error, 'lineno', 1)}"
+        raise KdkitError("KD-SRC-030", "not valid JSON", where=where, why=str(error), fix=fix) from error
     if not isinstance(value, dict):
         fix = "give a file with one object, such as dataset_info.json"
         raise KdkitError("KD-SRC-031", "not a JSON object", where=f"{path}:1", fix=fix)
@@ -69,28 +76,35 @@ def require_file(path: Path) -> None:
     )
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 or UTF-32 file (as PowerShell and spreadsheets write them).
+
+    Raises:
+        KdkitError: with ``file:line``; the file has another encoding.
+    """
+    content = path.read_bytes()
+    encoding = json.detect_encoding(content[:4])
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        fix = "save the file as UTF-8"
-        raise KdkitError("KD-SRC-032", "not a UTF-8 file", where=f"{path}:1", why=str(error), fix=fix) from error
+        where = f"{path}:{error.object[: error.start].count(10) + 1}"
+        fix = "save it as UTF-8 (spreadsheets call it 'CSV UTF-8')"
+        raise KdkitError("KD-SRC-032", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
     """(line number, object) pairs; raises KdkitError with ``file:line`` for anything else."""
-    with open(path, "rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            where, fix = f"{path}:{number}", "write one JSON object per line, as UTF-8"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise KdkitError("KD-SRC-014", "not valid JSON", where=where, why=str(error), fix=fix) from error
-            if not isinstance(row, dict):
-                raise KdkitError("KD-SRC-015", "not a JSON object", where=where, fix=fix)
-            yield number, row
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where, fix = f"{path}:{number}", "write one JSON object per line"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise KdkitError("KD-SRC-014", "not valid JSON", where=where, why=str(error), fix=fix) from error
+        if not isinstance(row, dict):
+            raise KdkitError("KD-SRC-015", "not a JSON object", where=where, fix=fix)
+        yield number, row
 
 
 def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
@@ -136,7 +150,7 @@ def text_of(record: Record, name: str, where: str) -> str:
         KdkitError: the field is missing, empty or something else.
     """
     value = record.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         why = f"fields: {', '.join(record)}" if name not in record else f"it is {value!r}"
@@ -159,11 +173,17 @@ def file_below(root: Path, name: object, where: str, fix: str = IMAGE_ROOT) -> P
     Raises:
         KdkitError: the path leads outside, or is no text.
     """
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise KdkitError("KD-SRC-035", f"not a path: {name!r}", where=where, fix="write a path as a string")
+    if re.match(r"[a-z]+://|data:", name, re.I):
+        fix = "download the file, and write its path"
+        raise KdkitError("KD-SRC-042", f"not a local file: {name[:80]}", where=where, fix=fix)
     folder = os.path.abspath(root)
     path = os.path.normpath(os.path.join(folder, name))
-    if not path.startswith(folder.rstrip(os.sep) + os.sep):
+    if not _is_below(path, folder) and os.path.isabs(name):  # a root behind a link has two absolute names
+        path = os.path.join(folder, os.path.relpath(os.path.realpath(name), os.path.realpath(folder)))
+        path = os.path.normpath(path)
+    if not _is_below(path, folder):
         raise KdkitError(
             "KD-SRC-036",
             f"'{name}' is outside of the folder {folder}",
@@ -172,6 +192,10 @@ def file_below(root: Path, name: object, where: str, fix: str = IMAGE_ROOT) -> P
             fix=fix,
         )
     return Path(path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def fingerprint(value: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, SPLITS, USUAL_SPLITS, Sample, Split
+from kdkit.core.contracts import BOX_FAMILY, SPLITS, USUAL_SPLITS, Sample, Skipped, Split
 from kdkit.plugins.answers.boxes.own import declared
 from kdkit.plugins.sources.fields import EXAMPLE, Fractions, fill_caption, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import file_below, require_file
@@ -74,8 +74,8 @@ class RowReader:
         """
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples in the file's order.
+    def __iter__(self) -> Iterator[Sample | Skipped]:
+        """The samples in the file's order; rows without any value are skipped.
 
         Raises:
             KdkitError: with ``file:line``; a row is wrong.
@@ -85,10 +85,15 @@ class RowReader:
         if self.split_fractions is not None:
             fractions = read_fractions(self.split_fractions, str(self.location))
         root = self.location.parent / self.image_root
-        line = 0
+        found = False
         for line, row in self.rows():
-            yield self._sample(row, f"{self.location}:{line}", root, fractions)
-        if not line:
+            where = f"{self.location}:{line}"
+            if row and all(isinstance(value, str) and not value.strip() for value in row.values()):
+                yield Skipped("empty rows", where, level="note")
+                continue
+            found = True
+            yield self._sample(row, where, root, fractions)
+        if not found:
             fix = "write a row per sample, or remove the data entry"
             raise KdkitError("KD-SRC-040", "no rows in this file", where=str(self.location), fix=fix)
 

@@ -1,16 +1,16 @@
-"""LLaMA-Factory's data: an entry of ``dataset_info.json`` with formatting ``sharegpt``."""
+"""LLaMA-Factory's data: an entry of ``dataset_info.json`` in any of its formats (alpaca, sharegpt, openai)."""
 
 from __future__ import annotations
 
 import os.path
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import IMAGE_MARK, Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Skipped, Split
+from kdkit.plugins.sources.llama_factory import Entry, choose_entry
 from kdkit.plugins.sources.questions import (
     Boxes,
     Question,
@@ -22,61 +22,8 @@ from kdkit.plugins.sources.questions import (
 )
 from kdkit.plugins.sources.records import Ids, Record, file_below, fingerprint, json_object, json_records, text_of
 
-UNREAD = ("videos", "audios", "tools", "chosen", "rejected", "kto_tag")
-"""Columns that kdkit does not support; they must be empty."""
 COLUMNS = ("id", "task", "modality", "split")
 """Keys of the option ``columns``."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set of ``dataset_info.json``, with LLaMA-Factory's names and defaults.
-
-    As in LLaMA-Factory, an entry with ``tags`` (or ``columns``) sets all others of them to None: system messages are
-    then recognized only with ``system_tag``.
-    """
-
-    messages: str | None = "conversations"
-    images: str | None = None
-    system: str | None = None
-    role_tag: str | None = "from"
-    content_tag: str | None = "value"
-    user_tag: str | None = "human"
-    assistant_tag: str | None = "gpt"
-    system_tag: str | None = "system"
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any], where: str) -> Entry:
-        """Raises: KdkitError for anything but sharegpt data for supervised fine-tuning in a local file."""
-        if entry.get("formatting", "alpaca") != "sharegpt" or entry.get("ranking"):
-            fix = "convert the data set to sharegpt, or to a JSON Lines manifest"
-            raise KdkitError("KD-SRC-051", "not 'formatting: sharegpt' without ranking", where=where, fix=fix)
-        if "file_name" not in entry:
-            raise KdkitError(
-                "KD-SRC-052", "this entry has no file_name", where=where, fix="download the data set first"
-            )
-        columns, tags = entry.get("columns"), entry.get("tags")
-        for name, part in (("columns", columns), ("tags", tags)):
-            if part is not None and not isinstance(part, dict):
-                fix = f"write {name}: {{...}} in dataset_info.json"
-                raise KdkitError("KD-SRC-053", f"'{name}' must be an object, not {part!r}", where=where, fix=fix)
-        given: dict[str, Any] = {}
-        for field in fields(cls):
-            group = tags if field.name.endswith("_tag") else columns
-            if group is not None:
-                given[field.name] = group.get(field.name)
-        made = cls(**given)
-        needed = ("messages", "images", "role_tag", "content_tag", "user_tag", "assistant_tag")
-        missing = [name for name in needed if getattr(made, name) is None]
-        if missing:
-            raise KdkitError(
-                "KD-SRC-054",
-                f"this entry does not define '{missing[0]}'",
-                where=where,
-                why="an entry with columns or tags resets all that it does not list",
-                fix="add it to columns or tags in dataset_info.json",
-            )
-        return made
 
 
 def read_sharegpt(
@@ -95,8 +42,8 @@ def read_sharegpt(
     boxes: str | None = None,
     boxes_as: str | None = None,
     skip_broken: bool = False,
-) -> Iterator[Sample]:
-    """A sample for every answer of every conversation, in the order of the file.
+) -> Iterator[Sample | Skipped]:
+    """A sample for every answer of every conversation that follows an image, in the order of the file.
 
     Args:
         location: ``dataset_info.json``; images and the data are below its folder.
@@ -109,12 +56,12 @@ def read_sharegpt(
         image_root: folder of the images, relative to the file's.
         id_prefix: prefix of every id; an id is a hash of the record, or its field, and the turn.
         boxes, boxes_as: families of boxes in the file and in the samples, see :class:`BoxCodec`.
-        skip_broken: skip broken records with a warning.
+        skip_broken: skip broken records, and count them.
 
     Raises:
         KdkitError: with ``file:line``; a record is broken.
     """
-    name, entry = _entry(location, dataset)
+    name, entry = choose_entry(json_object(location), dataset, f"{location}:1")
     info = Entry.of(entry, f"{location} '{name}'")
     named = dict(columns or {})
     for field in named:
@@ -154,20 +101,6 @@ def _pattern(text: str, where: str) -> re.Pattern[str]:
         ) from error
 
 
-def _entry(location: Path, dataset: str | None) -> tuple[str, Mapping[str, Any]]:
-    info = json_object(location)
-    if dataset is None and len(info) != 1:
-        raise KdkitError(
-            "KD-SRC-057", f"{len(info)} data sets here", where=f"{location}:1", fix=f"set dataset: {' or '.join(info)}"
-        )
-    name = dataset or next(iter(info))
-    if not isinstance(info.get(name), dict):
-        raise KdkitError(
-            "KD-SRC-058", f"no data set '{name}'", where=f"{location}:1", fix=did_you_mean(name, tuple(info))
-        )
-    return name, info[name]
-
-
 @dataclass(frozen=True)
 class _Reader:
     info: Entry
@@ -179,19 +112,22 @@ class _Reader:
     boxes: Boxes
     ids: Ids
 
-    def samples(self, record: Record, where: str) -> Iterator[Sample]:
+    def samples(self, record: Record, where: str) -> Iterator[Sample | Skipped]:
         """A sample for each of the assistant's turns, since LLaMA-Factory trains on all of them."""
-        for name in UNREAD:
-            if record.get(name):
-                fix = "remove such records, or skip them with the option skip_broken: true"
-                raise KdkitError("KD-SRC-060", f"kdkit does not read '{name}'", where=where, fix=fix)
-        turns, images = self._turns(record, where), self._images(record, where)
+        turns, names = self.info.conversation(record, where)
+        images = [file_below(self.root, name, where) for name in names]
+        if not images and not any(IMAGE_MARK in content for _, content in turns):
+            yield Skipped("records without an image", where, level="warning")
+            return
         check_messages(turns, len(images), where)
         key = self._field(record, "id", where) or fingerprint(record)
         places = [number for number, (role, _) in enumerate(turns) if role == "assistant"]
         for number in places:
             before = turns[:number]
             marks = sum(content.count(IMAGE_MARK) for _, content in before)
+            if not marks:
+                yield Skipped("answers before the first image of their conversation", where, level="warning")
+                continue
             question = Question(
                 id=self.ids(key if len(places) == 1 else f"{key}/{places.index(number) + 1}"),
                 images=images[:marks],
@@ -201,39 +137,6 @@ class _Reader:
                 modality=self._modality(record, images[0], where),
             )
             yield sample_of(question, self._split(record, images[0], where), self.boxes, where)
-
-    def _turns(self, record: Record, where: str) -> list[tuple[str, str]]:
-        info = self.info
-        roles = {info.user_tag: "user", info.assistant_tag: "assistant"}
-        turns = [("system", str(record[info.system]))] if info.system and record.get(info.system) else []
-        messages = record.get(str(info.messages))
-        if not isinstance(messages, list) or not messages:
-            raise KdkitError(
-                "KD-SRC-062",
-                f"a record needs '{info.messages}', a list",
-                where=where,
-                why=f"fields: {', '.join(record)}",
-                fix="set messages of the entry's columns in dataset_info.json",
-            )
-        for number, message in enumerate(messages):
-            role = message.get(info.role_tag) if isinstance(message, dict) else None
-            content = message.get(info.content_tag) if isinstance(message, dict) else None
-            first = number == 0 and info.system_tag is not None and role == info.system_tag
-            if not isinstance(content, str) or (role not in roles and not first):
-                known = ", ".join(map(str, [*roles, *([info.system_tag] if info.system_tag else [])]))
-                raise KdkitError(
-                    "KD-SRC-063",
-                    f"message {number + 1} has {info.role_tag} {role!r}, or no text in {info.content_tag}",
-                    where=where,
-                    why=f"the roles of this entry are {known}",
-                    fix="define the tags of the entry in dataset_info.json",
-                )
-            turns = [("system", content)] if first else [*turns, (roles[role], content)]
-        return turns
-
-    def _images(self, record: Record, where: str) -> list[Path]:
-        given = record.get(str(self.info.images)) or []
-        return [file_below(self.root, name, where) for name in (given if isinstance(given, list) else [given])]
 
     def _field(self, record: Record, name: str, where: str) -> str | None:
         return text_of(record, self.columns[name], where) if name in self.columns else self.constants.get(name)

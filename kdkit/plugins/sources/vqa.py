@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import IMAGE_MARK, Sample, Split
+from kdkit.core.contracts import IMAGE_MARK, Sample, Skipped, Split
 from kdkit.plugins.sources.fields import stable_split
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
@@ -26,7 +26,7 @@ def read_vqa_rad(
     calibration: float = 0.1,
     id_prefix: str = "vqa-rad/",
     skip_broken: bool = False,
-) -> Iterator[Sample]:
+) -> Iterator[Sample | Skipped]:
     """VQA-RAD (Lau et al., Scientific Data 2018): a JSON list of questions.
 
     ``test_...`` phrase types are the test split, as published. The domain is the organ (``vqa/head``), because the file
@@ -37,7 +37,7 @@ def read_vqa_rad(
         image_root: folder of the images, relative to the file's.
         calibration: share of the training images, by a hash of their names, that becomes the calibration split.
         id_prefix: prefix of ``qid``.
-        skip_broken: skip broken records with a warning.
+        skip_broken: skip broken records, and count them.
     """
     if not 0 <= calibration < 1:
         raise KdkitError(
@@ -66,7 +66,7 @@ def read_slake(
     image_root: str = "imgs",
     id_prefix: str = "slake/",
     skip_broken: bool = False,
-) -> Iterator[Sample]:
+) -> Iterator[Sample | Skipped]:
     """SLAKE (Liu et al., ISBI 2021): a folder with ``train.json``, ``validate.json`` and ``test.json``.
 
     Validation is the calibration split; the domain is the modality (``vqa/ct``).
@@ -76,7 +76,7 @@ def read_slake(
         language: ``en``, ``zh`` or ``all``.
         image_root: folder of the images, relative to it.
         id_prefix: prefix of ``qid``.
-        skip_broken: skip broken records with a warning.
+        skip_broken: skip broken records, and count them.
     """
     if language not in ("en", "zh", "all"):
         raise KdkitError(
@@ -86,6 +86,7 @@ def read_slake(
             fix="set language: en, zh or all",
         )
     files = [location / name for name in SLAKE_FILES if (location / name).is_file()]
+    splits = {SLAKE_FILES[file.name] for file in files}
     if not files:
         raise KdkitError(
             "KD-SRC-072",
@@ -94,26 +95,22 @@ def read_slake(
             fix=f"the folder must have {', '.join(SLAKE_FILES)}",
             code=ExitCode.MISSING,
         )
-    ids, boxes, root, found = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root, False
-    for file in files:
+    for name in (name for name, split in SLAKE_FILES.items() if split not in splits):
+        yield Skipped("missing files", str(location / name), "put the file there")
+        splits.add(SLAKE_FILES[name])
+    ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location / image_root
 
-        def samples(record: Record, where: str, split: Split = SLAKE_FILES[file.name]) -> Iterator[Sample]:
-            if language not in (text_of(record, "q_lang", where), "all"):
-                return
-            image = file_below(root, text_of(record, "img_name", where), where)
-            modality = text_of(record, "modality", where).lower()
-            yield sample_of(_question(ids, record, image, modality, where), split, boxes, where)
+    def samples(row: tuple[Split, Record], where: str) -> Iterator[Sample | Skipped]:
+        split, record = row
+        if language not in (text_of(record, "q_lang", where), "all"):
+            yield Skipped("questions in another language", where, level="note")
+            return
+        image = file_below(root, text_of(record, "img_name", where), where)
+        modality = text_of(record, "modality", where).lower()
+        yield sample_of(_question(ids, record, image, modality, where), split, boxes, where)
 
-        for sample in read_all(json_records(file), samples, file, skip_broken=skip_broken):
-            found = True
-            yield sample
-    if not found:
-        raise KdkitError(
-            "KD-SRC-073",
-            f"no question in the language '{language}'",
-            where=str(location),
-            fix="set language: en, zh or all",
-        )
+    rows = ((where, (SLAKE_FILES[file.name], record)) for file in files for where, record in json_records(file))
+    yield from read_all(rows, samples, location, skip_broken=skip_broken)
 
 
 def read_llava_med_qa(
@@ -123,7 +120,7 @@ def read_llava_med_qa(
     split: Split = "test",
     id_prefix: str = "llava-med-qa/",
     skip_broken: bool = False,
-) -> Iterator[Sample]:
+) -> Iterator[Sample | Skipped]:
     """LLaVA-Med-qa0.2k: ``llava_med_eval_qa50_qa.jsonl`` of microsoft/LLaVA-Med, 193 questions about 50 images.
 
     The reference is ``gpt4_answer``, the task ``mia``, the domain the flags that are set (``mia/histology+gross``).
@@ -133,7 +130,7 @@ def read_llava_med_qa(
         image_root: folder of the images, relative to the file's.
         split: of all samples.
         id_prefix: prefix of ``question_id``.
-        skip_broken: skip broken records with a warning.
+        skip_broken: skip broken records, and count them.
     """
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
     split_of = SplitRule(split, None, str(location))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import Sample, Split
-from kdkit.plugins.sources.manifest import CsvManifest, JsonlManifest
+from kdkit.plugins.sources.manifest import JsonlManifest
 from tests.errors import raises_error
 from tests.plugins.sources.files import ROW, read, read_manifest, write_manifest
 
@@ -146,6 +146,7 @@ MESSAGES = [{"role": "user", "content": "<image> and <image>?"}]
 def read_row(folder: Path, row: dict[str, Any], **options: Any) -> Sample:
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     (sample,) = JsonlManifest(folder / "rows.jsonl", **options)
+    assert isinstance(sample, Sample)
     return sample
 
 
@@ -174,8 +175,8 @@ def test_an_invalid_extra_is_refused(tmp_path: Path) -> None:
 def test_a_column_extra_without_objects_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,image,text,domain,split,extra\na,a.png,a cyst,ct,train,words\n", encoding="utf-8")
-    assert [sample.extra for sample in CsvManifest(path)] == [{}]
-    assert [sample.extra for sample in CsvManifest(path, extra=["extra"])] == [{"extra": "words"}]
+    assert [sample.extra for sample in read("csv", path)] == [{}]
+    assert [sample.extra for sample in read("csv", path, extra=["extra"])] == [{"extra": "words"}]
 
 
 def test_boxes_of_a_declared_family_are_read_and_checked(tmp_path: Path) -> None:

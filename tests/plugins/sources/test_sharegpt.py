@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import Sample, Skipped
 from tests.errors import raises_error
-from tests.plugins.sources.files import read, write_records
+from tests.plugins.sources.files import read, read_all, write_records
 
 CLINKD: dict[str, Any] = {
     "file_name": "Train_sharegpt_final.json",
@@ -31,11 +31,17 @@ def record(*turns: tuple[str, str], images: object = ("ct_1.png",), **more: Any)
 def sharegpt(
     folder: Path, *records: Mapping[str, Any], entry: Mapping[str, Any] = CLINKD, **options: Any
 ) -> list[Sample]:
+    return [item for item in sharegpt_all(folder, *records, entry=entry, **options) if isinstance(item, Sample)]
+
+
+def sharegpt_all(
+    folder: Path, *records: Mapping[str, Any], entry: Mapping[str, Any] = CLINKD, **options: Any
+) -> list[Sample | Skipped]:
     info = folder / "dataset_info.json"
     info.write_text(json.dumps({"qwen2vl_data": entry}), encoding="utf-8")
     write_records(folder / "Train_sharegpt_final.json", *records)
     given = {"task": "vg", "modality": "ct", "split": "train", **options}
-    return read("sharegpt", info, **{name: value for name, value in given.items() if value is not None})
+    return read_all("sharegpt", info, **{name: value for name, value in given.items() if value is not None})
 
 
 def test_the_format_of_clinkd_is_read(tmp_path: Path) -> None:
@@ -125,6 +131,95 @@ def test_entries_and_files_can_be_chosen(tmp_path: Path) -> None:
     assert len(read("sharegpt", info, dataset="b", file="Train_sharegpt_final.json", **options)) == 1
 
 
+def test_text_alone_is_skipped_and_counted(tmp_path: Path) -> None:
+    alone = record(("user", "Hello?"), ("assistant", "Hi."), images=None)
+    later = record(("user", "Hello?"), ("assistant", "Hi."), ("user", "<image>Where?"), ("assistant", BOX))
+    first, text, early, second = sharegpt_all(tmp_path, record(), alone, later)
+    assert isinstance(first, Sample)
+    assert isinstance(second, Sample)
+    assert isinstance(text, Skipped)
+    assert isinstance(early, Skipped)
+    assert [(text.level, text.where[-2:]), (early.level, early.where[-2:])] == [("warning", ":3"), ("warning", ":4")]
+    assert (len(second.extra["messages"]), second.id[-2:]) == (3, "/2")
+    with raises_error("KD-SRC-026", mentions=("1",)):
+        sharegpt(tmp_path, alone)
+
+
+def test_a_broken_turn_drops_its_record(tmp_path: Path) -> None:
+    turns = [("user", "<image>Where?"), ("assistant", BOX), ("user", "And?"), ("assistant", BOX.replace("300", "1300"))]
+    sample, skipped = sharegpt_all(tmp_path, record(), record(*turns), boxes="qwen2-vl", skip_broken=True)
+    assert isinstance(sample, Sample)
+    assert isinstance(skipped, Skipped)
+
+
+def test_records_of_one_line_have_their_number(tmp_path: Path) -> None:
+    sharegpt(tmp_path, record())
+    file = tmp_path / "Train_sharegpt_final.json"
+    file.write_text(json.dumps([record(), record(USER)]), encoding="utf-8")
+    with raises_error("KD-SRC-024", where=f"{file}:1, record 2"):
+        read("sharegpt", tmp_path / "dataset_info.json", task="vg", modality="ct", split="train")
+
+
+def test_alpaca(tmp_path: Path) -> None:
+    names = {"prompt": "instruction", "query": "input", "response": "output", "images": "images", "history": "history"}
+    entry = {"file_name": "Train_sharegpt_final.json", "columns": names}
+    talk = {"instruction": "<image>Where?", "input": "Be brief.", "output": "Left.", "images": ["ct_1.png"]}
+    past = {**talk, "instruction": "And?", "history": [["<image>What?", "A liver."]]}
+    one, two, three = sharegpt(tmp_path, talk, past, entry=entry, task="vqa")
+    assert (one.text, one.extra["messages"][0]["content"]) == ("Left.", "<image>Where?\nBe brief.")
+    assert [two.text, three.text] == ["A liver.", "Left."]
+    for broken in ({**talk, "output": 7}, {**talk, "instruction": "", "input": ""}, {**talk, "history": ["x"]}):
+        with raises_error("KD-SRC-061" if "history" in broken else "KD-SRC-064"):
+            sharegpt(tmp_path, broken, entry=entry, task="vqa")
+
+
+OPENAI = {**CLINKD, "formatting": "openai", "columns": {"messages": "messages", "images": "images", "tools": "tools"}}
+OPENAI["tags"] = {**CLINKD["tags"], "observation_tag": "tool", "function_tag": "tool_calls", "system_tag": "system"}
+
+
+def test_openai_with_parts(tmp_path: Path) -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": "Where?"}]
+    named = [{"type": "text", "text": "Or "}, {"type": "image_url", "image_url": {"url": "ct_2.png"}}]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "Brief."}, {"role": "user", "content": parts}]
+    messages.append({"role": "assistant", "content": [{"type": "text", "text": "Left."}]})
+    (sample,) = sharegpt(tmp_path, {"messages": messages, "images": ["ct_1.png"]}, entry=OPENAI, task="vqa")
+    assert [message["content"] for message in sample.extra["messages"]] == ["Brief.", "<image>Where?"]
+    assert (sample.image.name, sample.text) == ("ct_1.png", "Left.")
+    messages[1]["content"] = named
+    (sample,) = sharegpt(tmp_path, {"messages": messages}, entry=OPENAI, task="vqa")
+    assert (sample.image.name, sample.extra["messages"][1]["content"]) == ("ct_2.png", "Or <image>")
+    with raises_error("KD-SRC-067"):
+        sharegpt(tmp_path, {"messages": messages, "images": ["ct_1.png"]}, entry=OPENAI, task="vqa")
+    messages[1]["content"] = [{"type": "video"}]
+    with raises_error("KD-SRC-063"):
+        sharegpt(tmp_path, {"messages": messages}, entry=OPENAI, task="vqa")
+
+
+def test_tools_become_the_text_of_qwens_template(tmp_path: Path) -> None:
+    call = {"name": "measure", "arguments": {"organ": "liver"}}
+    messages = [
+        {"role": "user", "content": "<image>How large?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": call}]},
+        {"role": "tool", "content": "14"},
+        {"role": "tool", "content": "cm"},
+        {"role": "assistant", "content": "14 cm."},
+    ]
+    talk = {"messages": messages, "images": ["ct_1.png"], "tools": json.dumps([{"name": "measure"}])}
+    called, answered = sharegpt(tmp_path, talk, entry=OPENAI, task="vqa")
+    assert called.text == f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+    system, _, _, response = answered.extra["messages"]
+    assert system["role"] == "system"
+    assert json.dumps({"type": "function", "function": {"name": "measure"}}) in system["content"]
+    assert response["role"] == "user"
+    assert response["content"] == "<tool_response>\n14\n</tool_response>\n<tool_response>\ncm\n</tool_response>"
+    with raises_error("KD-SRC-059"):
+        sharegpt(tmp_path, {**talk, "tools": "measure"}, entry=OPENAI, task="vqa")
+    share = {**CLINKD, "tags": {**CLINKD["tags"], "observation_tag": "observation", "function_tag": "function_call"}}
+    turns = [("user", "<image>How large?"), ("function_call", json.dumps(call)), ("observation", "14"), MODEL]
+    called, _ = sharegpt(tmp_path, record(*turns), entry=share)
+    assert called.text == f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+
 USER, MODEL = ("user", "<image>Where?"), ("assistant", BOX)
 
 
@@ -153,8 +248,9 @@ USER, MODEL = ("user", "<image>Where?"), ("assistant", BOX)
 def test_broken_records_are_reported_or_skipped(tmp_path: Path, broken: dict[str, Any], id: str) -> None:
     with raises_error(id, where=f"{tmp_path / 'Train_sharegpt_final.json'}:3"):
         sharegpt(tmp_path, record(), broken, boxes="qwen2-vl")
-    with pytest.warns(UserWarning, match="1 of 2 .*json:3: "):
-        assert len(sharegpt(tmp_path, record(), broken, boxes="qwen2-vl", skip_broken=True)) == 1
+    _, skipped = sharegpt_all(tmp_path, record(), broken, boxes="qwen2-vl", skip_broken=True)
+    assert isinstance(skipped, Skipped)
+    assert (skipped.where.rpartition(":")[2], skipped.level) == ("3", "warning")
     with raises_error(id):  # without any valid record
         sharegpt(tmp_path, broken, boxes="qwen2-vl", skip_broken=True)
 
@@ -162,10 +258,12 @@ def test_broken_records_are_reported_or_skipped(tmp_path: Path, broken: dict[str
 @pytest.mark.parametrize(
     ("change", "id"),
     [
-        ({"formatting": "alpaca"}, "KD-SRC-051"),
+        ({"formatting": "sharegpt4"}, "KD-SRC-051"),
+        ({"formatting": "alpaca"}, "KD-SRC-054"),
         ({"ranking": True}, "KD-SRC-051"),
         ({"file_name": None}, "KD-SRC-052"),
-        ({"columns": {"messages": "messages"}}, "KD-SRC-054"),
+        ({"columns": {"images": "images"}}, "KD-SRC-054"),
+        ({"columns": {"messages": 7}}, "KD-SRC-053"),
         ({"tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user"}}, "KD-SRC-054"),
         ({"tags": "chatml"}, "KD-SRC-053"),
     ],

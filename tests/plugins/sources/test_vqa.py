@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kdkit.core.contracts import Sample, Skipped
 from tests.errors import raises_error
-from tests.plugins.sources.files import read, write_records
+from tests.plugins.sources.files import read, read_all, write_records
 
 RAD = {"qid": 1, "image_name": "synpic54610.jpg", "image_organ": "HEAD", "answer": "Yes", "answer_type": "CLOSED",
        "question_type": "PRES",
@@ -39,7 +40,9 @@ def test_slake(tmp_path: Path) -> None:
     )
     write_records(tmp_path / "validate.json", {**SLAKE, "qid": 2, "answer_type": "CLOSED", "answer": "No"})
     write_records(tmp_path / "test.json", {**SLAKE, "qid": 3, "modality": "X-Ray"})
-    samples = read("slake", tmp_path)
+    found = read_all("slake", tmp_path)
+    samples = [item for item in found if isinstance(item, Sample)]
+    assert [item.level for item in found if isinstance(item, Skipped)] == ["note"]  # a question in Chinese
     assert [(s.id, s.split, s.domain) for s in samples] == [
         ("slake/0", "train", "vqa/mri"),
         ("slake/2", "calibration", "vqa/mri"),
@@ -51,8 +54,10 @@ def test_slake(tmp_path: Path) -> None:
         read("slake", tmp_path / "nowhere")
     (tmp_path / "validate.json").unlink()
     (tmp_path / "test.json").unlink()
+    missing = [item for item in read_all("slake", tmp_path) if isinstance(item, Skipped) and item.level == "problem"]
+    assert [Path(item.where).name for item in missing] == ["validate.json", "test.json"]
     write_records(tmp_path / "train.json", SLAKE)
-    with raises_error("KD-SRC-073", mentions=("'zh'",)):
+    with raises_error("KD-SRC-026", mentions=("1",)):
         read("slake", tmp_path, language="zh")
     with raises_error("KD-SRC-071", mentions=("'de'",)):
         read("slake", tmp_path, language="de")
