@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -55,6 +56,34 @@ class JsonRecord:
     def from_bytes(cls, content: bytes | str) -> Self:
         """Read what :meth:`to_bytes` gave. Raises: ValueError, as :meth:`from_json`."""
         return cls.from_json(json.loads(content))
+
+
+CHECKSUM = "checksum"
+
+
+def with_checksum(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """``facts`` and the digest over them, for a file in which a changed value would still be valid.
+
+    Example:
+        >>> without_checksum(with_checksum({"x": 1}))
+        {'x': 1}
+    """
+    return {**facts, CHECKSUM: _digest(facts)}
+
+
+def without_checksum(facts: Any) -> dict[str, Any]:
+    """The inverse. Raises: ValueError for facts that changed since :func:`with_checksum`."""
+    if not isinstance(facts, Mapping):
+        raise ValueError("not a mapping")
+    rest = {key: value for key, value in facts.items() if key != CHECKSUM}
+    if facts.get(CHECKSUM) != _digest(rest):
+        raise ValueError("it does not match its checksum, so it was edited or damaged")
+    return rest
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}

@@ -87,7 +87,8 @@ def evaluate_version(
     learned = _learned(chain, evaluation.domains)
     retention = _retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None
     continual = _continual(evaluation, history, learned)
-    return EvaluationReport(version.name, history, evaluation, retention, continual, learned)
+    weights = {item.name: item.manifest.student_digest for item in chain}
+    return EvaluationReport(version.name, history, evaluation, retention, continual, learned, weights)
 
 
 def _teachers(registered: Mapping[str, Any], store: FeatureStore, chain: Sequence[Version]) -> list[str]:

@@ -330,12 +330,14 @@ class EarlierHistory(JsonRecord):
     """Lineages of ancestors that are not in the project: of a version that was pulled, or bundled alone.
 
     Attributes:
-        origin: None for a version that never was on a Hub.
+        origin: the release that the version continues, if there is one.
         history: lineages of all ancestors, oldest first.
+        release: the release that the version is, if it was pulled.
     """
 
     origin: Origin | None
     history: History
+    release: Origin | None = None
 
     @classmethod
     def load(cls, path: Path) -> EarlierHistory:

@@ -21,7 +21,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_array
 from kdkit.core.contracts import Student, StudentSpec
 from kdkit.core.project.lineage import EarlierHistory, Lineage, Origin
-from kdkit.core.project.manifest import MANIFEST, Manifest, write_manifest
+from kdkit.core.project.manifest import MANIFEST, STUDENT, Manifest, write_manifest
 from kdkit.core.project.project import Project
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ CORRECTIONS = "corrections.jsonl"
 """One row per correction of a training answer."""
 HISTORY = "history.json"
 """Lineages of ancestors that are not in the project."""
+RESULTS = "results.json"
+"""Published figures of a version that was pulled."""
 _NAME = re.compile(r"v[1-9][0-9]*")
 
 
@@ -50,7 +52,7 @@ class Version:
 
     @property
     def student_folder(self) -> Path:
-        return self.folder / "student"
+        return self.folder / STUDENT
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -65,9 +67,9 @@ class Version:
         """
         return self.manifest.checked(self.folder, name)
 
-    def check(self) -> None:
-        """Raises: KdkitError when a file is missing or was changed."""
-        self.manifest.check(self.folder)
+    def check(self, *, hidden: bool = False) -> None:
+        """See :meth:`Manifest.check`."""
+        self.manifest.check(self.folder, hidden=hidden)
 
     @property
     def refused(self) -> bool:
@@ -181,10 +183,19 @@ class Versions:
                     return version
         return None
 
-    def origin(self, version: Version) -> Origin | None:
-        """The release that the project was pulled from, if the version comes from it."""
-        origins = [item.earlier.origin for item in self.ancestry(version) if item.earlier and item.earlier.origin]
-        return origins[-1] if origins else None
+    def origin(self, version: Version, place: tuple[str, str] | None = None) -> Origin | None:
+        """The release that the version continues: the nearest one that an ancestor, or itself, was pulled from.
+
+        Args:
+            place: endpoint and repository of a push. A release that is pushed to where it was pulled from does not
+                continue itself; it keeps the origin that it had.
+        """
+        for item in reversed(self.ancestry(version)):
+            if (earlier := item.earlier) is not None:
+                it = earlier.release
+                itself = it is not None and item is version and (it.endpoint, it.repository) == place
+                return earlier.origin if it is None or itself else it
+        return None
 
     def next_name(self) -> str:
         """A name that no version or candidate has, partly deleted ones included."""

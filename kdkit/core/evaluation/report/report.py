@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from kdkit.core.base.json_record import without_checksum
 from kdkit.core.base.result import Result, Section
 from kdkit.core.evaluation.continual import ContinualMetrics
 from kdkit.core.evaluation.report.tables import evaluation_notes, evaluation_sections, percent, retention_sections
@@ -25,6 +26,7 @@ class EvaluationReport(Result):
         retention: against the parent, on domains that were not new to the version; None without a parent.
         continual: over ``history``; None when that is one version.
         learned: domain -> the version of ``history`` that was first taught it.
+        weights: version of ``history`` -> digest of the student that was evaluated, see ``Manifest.student_digest``.
     """
 
     version: str
@@ -33,6 +35,7 @@ class EvaluationReport(Result):
     retention: Retention | None
     continual: ContinualMetrics | None
     learned: Mapping[str, str]
+    weights: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null. :meth:`Evaluation.from_json` reads it too."""
@@ -41,6 +44,7 @@ class EvaluationReport(Result):
             "version": self.version,
             "history": list(self.history),
             "learned": dict(self.learned),
+            "weights": dict(self.weights),
             "retention": None if self.retention is None else self.retention.to_json(),
             "continual": None if self.continual is None else self.continual.to_json(),
         }
@@ -56,6 +60,7 @@ class EvaluationReport(Result):
             retention=None if retention is None else Retention.from_json(retention),
             continual=None if continual is None else ContinualMetrics.from_json(continual),
             learned=dict(data["learned"]),
+            weights=dict(data["weights"]),
         )
 
     @classmethod
@@ -63,9 +68,9 @@ class EvaluationReport(Result):
         """Read a file that :func:`~kdkit.core.evaluation.report.write.write_report` wrote.
 
         Raises:
-            KdkitError: when it is missing or holds no report.
+            KdkitError: when it is missing, was changed, or holds no report.
         """
-        return read_scores(path, cls.from_json)
+        return read_scores(path, lambda data: cls.from_json(without_checksum(data)))
 
     def sections(self) -> list[Section]:
         """Tables and lines for people: domains by models, means, the oracle, retention, notes."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.json_record import with_checksum
 from kdkit.core.base.result import Result, Section
 from kdkit.core.evaluation.report.report import EvaluationReport
 
@@ -48,5 +49,5 @@ def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
     picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
     alt = draw(report, picture)
     written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), alt)
-    write_atomically(file, (json.dumps(written.to_json(), allow_nan=False) + "\n").encode())
+    write_atomically(file, (json.dumps(with_checksum(written.to_json()), allow_nan=False) + "\n").encode())
     return written

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.project.registry.schema import Name, Options
 
 LOCK_VERSION: Literal[1] = 1
@@ -132,15 +131,20 @@ class Lock(_Fact):
                 why=f"it has lock_version {raw['lock_version']}; this kdkit reads up to {LOCK_VERSION}",
                 fix="pip install -U kdkit",
             )
-        for name, facts in (raw.get("teachers") or {}).items():
-            if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
-                raise _bad(path, f"'{name}' does not match its checksum", "it was edited by hand")
         try:
+            if teachers := raw.get("teachers"):
+                raw["teachers"] = {name: _checked(name, facts) for name, facts in teachers.items()}
+            if providers := raw.get("providers"):
+                raw["providers"] = _checked("providers", providers)
             return cls.model_validate(raw)
+        except AttributeError:
+            raise _bad(path, "not a kdkit lock file", "teachers: not a mapping") from None
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(str(part) for part in first["loc"])
             raise _bad(path, "not a kdkit lock file", f"{loc}: {first['msg']}") from None
+        except ValueError as error:
+            raise _bad(path, "the lock was changed", str(error)) from None
 
     def teacher(self, name: str) -> LockedTeacher:
         """Raises: KdkitError when ``name`` is not locked."""
@@ -166,22 +170,21 @@ class Lock(_Fact):
 
     def save(self, path: Path) -> None:
         """Write the file, deterministically."""
-        teachers: dict[str, Any] = {}
-        for name, facts in self.teachers.items():
-            dumped = facts.model_dump(mode="json")
-            teachers[name] = {**dumped, "checksum": _checksum(dumped)}
+        teachers = {name: with_checksum(facts.model_dump(mode="json")) for name, facts in self.teachers.items()}
         content = {
             "about": "Written by kdkit. Edit registry.yaml instead.",
             "lock_version": self.lock_version,
-            "providers": self.providers,
+            "providers": with_checksum(self.providers),
             "teachers": teachers,
         }
         write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _checksum(facts: Mapping[str, Any]) -> str:
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _checked(name: str, facts: Any) -> dict[str, Any]:
+    try:
+        return without_checksum(facts)
+    except ValueError as error:
+        raise ValueError(f"'{name}': {error}") from None
 
 
 def _bad(path: Path, what: str, why: str) -> KdkitError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +75,7 @@ class UploadPlan:
         adds, updates: files to send.
         unchanged: files that are there already.
         deletes: paths that are in the repository and not in the folder.
+        kept: such paths that stay, since no push wrote them as they are.
     """
 
     endpoint: str
@@ -88,6 +89,7 @@ class UploadPlan:
     updates: tuple[LocalFile, ...]
     unchanged: tuple[LocalFile, ...]
     deletes: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[LocalFile, ...]:
@@ -109,6 +111,10 @@ class UploadPlan:
         """Nothing to do: the repository holds this folder."""
         return not (self.adds or self.updates or self.deletes)
 
+    def without_changes(self) -> UploadPlan:
+        """The same plan for a repository that needs no change."""
+        return replace(self, adds=(), updates=(), deletes=(), unchanged=self.files)
+
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: paths and sizes."""
         return {
@@ -121,6 +127,7 @@ class UploadPlan:
             "adds": {file.path: file.size for file in self.adds},
             "updates": {file.path: file.size for file in self.updates},
             "deletes": list(self.deletes),
+            "kept": list(self.kept),
             "unchanged": [file.path for file in self.unchanged],
             "bytes": self.size,
         }

@@ -22,7 +22,7 @@ from kdkit.core.sharing.release.card_tables import (
     table,
     teachers_table,
 )
-from kdkit.core.sharing.release.layout import README, RECORD, RESULTS
+from kdkit.core.sharing.release.layout import CARD, README, RECORD, RESULTS
 from kdkit.core.sharing.release.license import UNDETERMINED
 
 _HEADLINES = ("accuracy", "auc")
@@ -32,8 +32,9 @@ FEW = 100
 
 
 def write_card(folder: Path, facts: CardFacts) -> None:
-    """Write ``README.md`` into ``folder``."""
-    (folder / README).write_text(card_text(facts), encoding="utf-8")
+    """Write ``README.md`` into ``folder``, and ``kdkit/card.md``, by which the next push knows what people edited."""
+    for name in (README, CARD):
+        (folder / name).write_text(card_text(facts), encoding="utf-8")
 
 
 def card_text(facts: CardFacts) -> str:

@@ -18,10 +18,9 @@ from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.project.lineage import Lineage, Origin
-from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.versions import Version, Versions, load_student
 from kdkit.core.sharing.release.form import publish
-from kdkit.core.sharing.release.layout import RECORD, Record
+from kdkit.core.sharing.release.layout import README, RECORD, Record
 from kdkit.core.sharing.release.redact import public_lineage
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def export_version(
     versions = Versions(project)
     version, to, reporter = versions.get(name), Path(to).absolute(), reporter or Silent()
     check_target(to, version.student_folder, version.lineage, overwrite)  # before anything slow
-    version.check()
+    version.check(hidden=True)
     if repo is not None:
         return _export_release(project, version, to, repo, overwrite=overwrite, merged=merged, reporter=reporter)
     return export_student(
@@ -122,7 +121,7 @@ def _export_release(
         size = release.size
     for warning in release.warnings:
         reporter.warn(warning)
-    return Exported(to, (*release.record.files, RECORD), size, release.record.checks, release.lines, moves=True)
+    return Exported(to, (*release.record.files, README, RECORD), size, release.record.checks, release.lines, moves=True)
 
 
 def export_student(
@@ -168,9 +167,7 @@ def export_student(
             checks=form.checks,
             environment=form.environment,
             origin=origin,
-            files=describe_folder(draft, without=RECORD),
-        )
-        record.save(draft)
+        ).save(draft)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     lines = {library: code.replace(name, str(to)) for library, code in form.lines.items()}
     return Exported(to, (*record.files, RECORD), size, form.checks, lines, moves=not form.published.pinned_paths)

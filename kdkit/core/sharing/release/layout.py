@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,15 +11,19 @@ from annotated_types import Len
 
 from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.lineage import History, Lineage, Origin
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.registry.lock import FileFact
 
 RECORD = "kdkit.json"
-"""sha256 and size of every other file, the lineages, and the outcome of the checks."""
+"""sha256 and size of every other file but the card, the lineages, and the outcome of the checks."""
 README = "README.md"
+"""The card; people may edit it on the Hub."""
 RESULTS = "eval/results.json"
 
 KDKIT = "kdkit"
 """The folder with what ``pull`` needs beside the student."""
+CARD = f"{KDKIT}/card.md"
+"""The card as kdkit computed it; what differs in ``README.md`` was edited."""
 TASK = f"{KDKIT}/task.safetensors"
 SAMPLES = f"{KDKIT}/samples.safetensors"
 REGISTRY = f"{KDKIT}/registry.yaml"
@@ -54,7 +58,7 @@ class Record(JsonRecord):
         environment: versions of the libraries that the checks ran with.
         origin: where the project was pulled from, if it was.
         base: model that published adapters belong to; None for whole weights.
-        files: path -> size and hash of every file but the record itself.
+        files: path -> size and hash of every file but the record itself and ``README.md``.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -76,9 +80,11 @@ class Record(JsonRecord):
         """The version's own."""
         return self.history[-1]
 
-    def save(self, folder: Path) -> None:
-        """Write the record of the release in ``folder``."""
-        (folder / RECORD).write_bytes(self.to_bytes())
+    def save(self, folder: Path) -> Record:
+        """Write the record of what ``folder`` holds now; returns it with the hashes."""
+        record = replace(self, files=describe_folder(folder, without=(RECORD, README)))
+        (folder / RECORD).write_bytes(record.to_bytes())
+        return record
 
     @classmethod
     def load(cls, path: Path) -> Record:

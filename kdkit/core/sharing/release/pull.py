@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,15 +23,19 @@ from kdkit.core.project.lineage import EarlierHistory, Origin
 from kdkit.core.project.project import REGISTRY as PROJECT_REGISTRY
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
+from kdkit.core.project.versions import RESULTS as PUBLISHED
 from kdkit.core.sharing.hub import download
 from kdkit.core.sharing.hub.client import quiet_client
-from kdkit.core.sharing.release.layout import LOCK, RECIPE, SAMPLES, TASK, AdapterBase, below_kdkit
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, RESULTS, SAMPLES, TASK, AdapterBase, below_kdkit
 from kdkit.core.sharing.release.pulled_release import (
     Lacking,
     PulledRelease,
-    checked_record,
+    check_release,
     forget_pending,
     pending_release,
+    read_record,
+    record_alone,
+    wanted_files,
 )
 
 if TYPE_CHECKING:
@@ -133,10 +138,14 @@ def pull_student(
 
 def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
     """Make the project; ``keep``: remember the release until its features are fetched."""
-    with system_errors(str(into)), staging(into) as files:
+    with system_errors(str(into)), staging(into) as (first_folder, folder):
         _require_empty(into)  # another pull may just have finished
-        got = download(hub, repo, "model", revision, files, reporter=reporter)
-        record = checked_record(got, repo)
+        first = download(hub, repo, "model", revision, first_folder, select=record_alone, reporter=reporter)
+        record = read_record(first.folder / RECORD, repo)
+        got = download(
+            hub, repo, "model", first.commit, folder, select=partial(wanted_files, record), reporter=reporter
+        )
+        check_release(got, record, repo)
         origin = Origin(repo, got.commit, record.version, hub.endpoint)
         release = PulledRelease.read(got.folder, record, origin)
         with new_folder(into) as draft:
@@ -208,7 +217,9 @@ def _write_project(root: Path, release: PulledRelease) -> None:
             shutil.copyfile(release.folder / name, folder / "student" / name)
         for name in (TASK, SAMPLES):
             shutil.copyfile(release.folder / name, folder / below_kdkit(name))
-        earlier = EarlierHistory(release.origin, record.history[:-1])
+        if RESULTS in record.files:
+            shutil.copyfile(release.folder / RESULTS, folder / PUBLISHED)
+        earlier = EarlierHistory(record.origin, record.history[:-1], release.origin)
         (folder / HISTORY).write_bytes(earlier.to_bytes())
         (folder / LINEAGE).write_bytes(record.lineage.to_bytes())
     versions.make_current(record.version)
@@ -251,16 +262,16 @@ def _cached(repo: str, commit: str) -> Path | None:
 
 
 @contextmanager
-def staging(into: Path) -> Iterator[Path]:
-    """A new folder for the files of a release, locked against other pulls into ``into``.
+def staging(into: Path) -> Iterator[tuple[Path, Path]]:
+    """Two new folders, for the record and the files of a release, locked against other pulls into ``into``.
 
-    It lies in ``.NAME.pulled`` beside ``into``, where an interrupted pull finds its finished downloads.
+    They lie in ``.NAME.pulled`` beside ``into``, where an interrupted pull finds its finished downloads.
 
     Raises:
         KdkitError: another process is pulling into the same folder.
     """
     room = into.with_name(f".{into.name}.pulled")
-    busy, files = room.with_name(f"{room.name}.busy"), room / "files"
+    busy, folders = room.with_name(f"{room.name}.busy"), (room / "record", room / "release")
     with open(busy, "a", encoding="utf-8") as lock:
         if not _acquire(lock, busy):
             raise KdkitError(
@@ -271,14 +282,19 @@ def staging(into: Path) -> Iterator[Path]:
                 code=ExitCode.FOUND,
             )
         try:
-            shutil.rmtree(files, ignore_errors=True)
+            _remove(folders)
             room.mkdir(exist_ok=True)
-            yield files
+            yield folders
         finally:
-            shutil.rmtree(files, ignore_errors=True)
+            _remove(folders)
             with suppress(OSError):  # not empty
                 room.rmdir()
             busy.unlink(missing_ok=True)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _acquire(lock: IO[str], path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pinned import NO_PROVIDER, pinned
 from kdkit.core.project.registry.schema import Registry
-from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record
+from kdkit.core.sharing.kinds import KINDS, is_known_kind
+from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.registry_text import registry_text, unpublished
-from kdkit.core.teachers.files import PICKLES
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -26,33 +26,26 @@ if TYPE_CHECKING:
     from kdkit.core.sharing.hub import Downloaded
 
 
-_OF_THE_HUB = (".gitattributes",)
 _NEEDED = (REGISTRY, LOCK, TASK, SAMPLES)
 
 
-def checked_record(got: Downloaded, repo: str) -> Record:
-    """The record of a release, after checking every file against it.
+def record_alone(paths: Iterable[str]) -> list[str]:
+    """Of the paths of a repository, the record's."""
+    return [path for path in paths if path == RECORD]
+
+
+def wanted_files(record: Record, paths: Iterable[str]) -> list[str]:
+    """Of the paths of a repository, those that a project is made of; no form for other libraries, nothing unlisted."""
+    wanted = {*record.student, *_NEEDED, RECIPE, RESULTS} & record.files.keys() | {RECORD}
+    return [path for path in paths if path in wanted]
+
+
+def read_record(path: Path, repo: str) -> Record:
+    """The record of a release.
 
     Raises:
-        KdkitError: no release of kdkit, one of another format, a file that is missing, not listed or changed, or an
-            invalid name of a version or student file.
+        KdkitError: no release of kdkit, one of another format, or one with an invalid name of a version or file.
     """
-    record = _read(got.folder / RECORD, repo)
-    _same_files(got.files, record, repo)
-    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or record.lineage.version != record.version:
-        raise _bad(repo, f"'{record.version}' cannot be its version's name")
-    for name in record.student:
-        if "/" in name or name == RECORD or name not in record.files:
-            raise _bad(repo, f"'{name}' is no file at its top")
-        if name.endswith((*PICKLES, ".pkl", ".ckpt")):
-            raise _bad(repo, f"'{name}' is a pickle: loading it could run code")
-    lacking = [name for name in _NEEDED if name not in record.files]
-    if lacking or not record.student:
-        raise _bad(repo, f"it has no {lacking[0] if lacking else 'student'}")
-    return record
-
-
-def _read(path: Path, repo: str) -> Record:
     if not path.is_file():
         raise KdkitError(
             "KD-REL-016",
@@ -63,23 +56,33 @@ def _read(path: Path, repo: str) -> Record:
             code=ExitCode.MISSING,
         )
     try:
-        return Record.load(path)
+        record = Record.load(path)
     except ValueError as error:
         raise _bad(repo, f"{type(error).__name__}: {error}") from None
+    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or record.lineage.version != record.version:
+        raise _bad(repo, f"'{record.version}' cannot be its version's name")
+    for name in record.student:
+        if "/" in name or name == RECORD or name not in record.files:
+            raise _bad(repo, f"'{name}' is no file at its top")
+        if not is_known_kind(name):
+            raise _bad(repo, f"'{name}' is no file of a student: {KINDS}")
+    lacking = [name for name in _NEEDED if name not in record.files]
+    if lacking or not record.student:
+        raise _bad(repo, f"it has no {lacking[0] if lacking else 'student'}")
+    return record
 
 
-def _same_files(found: Mapping[str, str], record: Record, repo: str) -> None:
-    for name in sorted(found.keys() | record.files.keys()):
-        if name in (RECORD, *_OF_THE_HUB):
-            continue
-        expected = record.files[name].sha256 if name in record.files else "nothing: it is not listed"
-        if found.get(name) != expected:
+def check_release(got: Downloaded, record: Record, repo: str) -> None:
+    """Compare the fetched files with the record. Raises: KdkitError for a file that is missing or was changed."""
+    for name in wanted_files(record, record.files):
+        expected = record.files[name].sha256
+        if got.files.get(name) != expected:
             raise KdkitError(
                 "KD-REL-017",
                 f"'{name}' is not what was pushed; nothing was pulled",
                 where=repo,
                 why=f"{RECORD} has sha256 {expected}; "
-                + (f"the file has {found[name]}" if name in found else "no file"),
+                + (f"the file has {got.files[name]}" if name in got.files else "there is no file"),
                 fix="pull what kdkit pushed, by its tag or commit: --revision R",
                 code=ExitCode.FOUND,
             )

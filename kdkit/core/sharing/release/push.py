@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -12,10 +14,11 @@ from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.hub import Uploaded, UploadPlan, plan_upload, upload
+from kdkit.core.sharing.hub.edits import PublishedFiles, keep_card, keep_files
 from kdkit.core.sharing.hub.permission import check_token
 from kdkit.core.sharing.hub.remote import find_repository
-from kdkit.core.sharing.release.conflicts import tag_of_successor
-from kdkit.core.sharing.release.layout import AdapterBase
+from kdkit.core.sharing.release.conflicts import free_tag, record_there, require_successor, says_the_same
+from kdkit.core.sharing.release.layout import CARD, README, RECORD, AdapterBase
 from kdkit.core.sharing.release.release import Release, assemble_release, check_repository
 
 if TYPE_CHECKING:
@@ -107,6 +110,7 @@ def _plan_lines(plan: UploadPlan, visibility: str) -> list[str]:
     marks = [*(("+", f) for f in plan.adds), *(("~", f) for f in plan.updates)]
     rows = [f"  {mark} {file.path}  {format_size(file.size)}" for mark, file in marks]
     rows += [f"  - {path}" for path in plan.deletes]
+    rows += [f"  = {path}  (of others, stays)" for path in plan.kept]
     more = [f"  and {len(rows) - SHOWN_FILES} more"] if len(rows) > SHOWN_FILES else []
     sums = (
         f"{plan.repo} ({visibility}): {len(plan.adds)} to add, {len(plan.updates)} to update, "
@@ -126,6 +130,7 @@ def push_student(
     merged: bool = False,
     license: str | None = None,
     refused: bool = False,
+    replace: bool = False,
     hub: Hub | None = None,
     reporter: Reporter | None = None,
 ) -> Pushed:
@@ -141,6 +146,7 @@ def push_student(
         merged: publish whole weights where the student has adapters.
         license: of the owner's choice, at least as strict as the teachers' licenses.
         refused: push a version although the promotion guard refused it.
+        replace: also replace what people edited in the repository, and write again what is published already.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         reporter: receives progress.
 
@@ -167,8 +173,9 @@ def push_student(
         if release.record.base is not None:
             look_for_base(hub, release.record.base, report)
         report.say(f"comparing with {repo}")
-        plan = plan_upload(hub, repo, "model", folder)
-        tag = None if pull_request else _tag(project, hub, plan, release, report)
+        with tempfile.TemporaryDirectory() as scratch:
+            there = PublishedFiles(hub, repo, "model", Path(scratch))
+            plan, tag = plan_push(project, release, there, pull_request=pull_request, replace=replace, reporter=report)
         if dry_run:
             return Pushed.of(release, plan, None, public=public)
         private, message = not public, _message(release)
@@ -176,6 +183,37 @@ def push_student(
             hub, plan, private=private, pull_request=pull_request, message=message, tag=tag, reporter=report
         )
         return Pushed.of(release, plan, uploaded, public=public)
+
+
+def plan_push(
+    project: Project,
+    release: Release,
+    there: PublishedFiles,
+    *,
+    pull_request: bool,
+    replace: bool,
+    reporter: Reporter,
+) -> tuple[UploadPlan, str | None]:
+    """The plan, which keeps what people edited in the repository unless ``replace``, and the tag.
+
+    Raises:
+        KdkitError: as :func:`require_successor` and :func:`keep_files`.
+    """
+    record, versions = release.record, Versions(project)
+    before = None
+    if not (pull_request and RECORD not in there.remote):
+        before = record_there(there)
+        own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
+        if not pull_request:
+            require_successor(there, before, record, [*record.history, *own], reporter)
+    if not replace:
+        keep_card(there, release.folder, README, CARD, reporter)
+    plan = plan_upload(there.hub, there.at.name, "model", release.folder)
+    if not replace and not (pull_request and before is None):
+        plan = keep_files(plan, there, before.files if before else {}, (README, RECORD), reporter)
+        if before is not None and says_the_same(record, before) and not plan.adds:
+            plan = plan.without_changes()
+    return plan, None if pull_request else free_tag(there.hub, plan, record.version)
 
 
 def _require_promoted(version: Version, refused: bool) -> None:
@@ -218,13 +256,6 @@ def look_for_base(hub: Hub, base: AdapterBase, reporter: Reporter) -> None:
     with hub_errors(f"{base.repository}@{base.commit}", hub):
         if find_repository(hub, base.repository, "model", base.commit) is None:
             reporter.warn(f"{base.repository}, the base of the adapters, is not visible at {hub.endpoint}")
-
-
-def _tag(project: Project, hub: Hub, plan: UploadPlan, release: Release, reporter: Reporter) -> str:
-    """See :func:`tag_of_successor`."""
-    versions = Versions(project)
-    own = [versions.get(name).lineage for name in (*versions.names(), *versions.candidates())]
-    return tag_of_successor(hub, plan, release.record, [*release.record.history, *own], reporter)
 
 
 def _message(release: Release) -> str:

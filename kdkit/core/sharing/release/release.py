@@ -16,7 +16,6 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.data.prompts import DEFAULT_TEMPLATES
 from kdkit.core.project.lineage import HUB, InitialWeights
-from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.release.card import write_card
@@ -27,7 +26,6 @@ from kdkit.core.sharing.release.layout import (
     KDKIT,
     LOCK,
     RECIPE,
-    RECORD,
     REGISTRY,
     RESULTS,
     SAMPLES,
@@ -102,6 +100,7 @@ def assemble_release(
     """
     check_repository(repo)
     reporter = reporter or Silent()
+    version.check(hidden=True)
     provenance = provenance_of(project, version, stated=license, public=public)
     results = results_of(project, version)
     warn_of_split(results, reporter)
@@ -110,7 +109,7 @@ def assemble_release(
     form = publish(family, version.student_folder, load, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
     _write_for_pull(project, version, [teacher.entry.name for teacher in provenance.teachers], to)
-    record = _record(project, version, repo, provenance, form)
+    record = _record(project, version, (endpoint, repo), provenance, form)
     facts = CardFacts(
         record=record,
         form=form,
@@ -123,13 +122,14 @@ def assemble_release(
         endpoint=endpoint,
     )
     write_card(to, facts)
-    record = replace(record, files=describe_folder(to, without=RECORD))
-    record.save(to)
+    record = record.save(to)
     check_nothing_leaks(to, [*_places(project), str(to)])
     return Release(to, record, provenance.license, form.lines, provenance.warnings)
 
 
-def _record(project: Project, version: Version, repo: str, provenance: Provenance, form: StudentForm) -> Record:
+def _record(
+    project: Project, version: Version, place: tuple[str, str], provenance: Provenance, form: StudentForm
+) -> Record:
     """The record without ``files``."""
     lineages = [public_lineage(with_facts(lineage, provenance.teachers)) for lineage in provenance.history]
     if provenance.start is not None:
@@ -139,13 +139,13 @@ def _record(project: Project, version: Version, repo: str, provenance: Provenanc
     return Record(
         kdkit=kdkit.__version__,
         version=version.name,
-        repository=repo,
+        repository=place[1],
         license=provenance.license.name,
         student=form.published.names,
         history=tuple(lineages),
         checks=form.checks,
         environment=form.environment,
-        origin=Versions(project).origin(version),
+        origin=Versions(project).origin(version, place),
         base=None if form.base is None else AdapterBase(form.base.repository, form.base.commit),
     )
 
@@ -195,6 +195,8 @@ def _write_for_pull(project: Project, version: Version, teachers: list[str], to:
         if facts.held_by_author:  # only an earlier author has its files
             known[name] = {"from": facts.source, "loader": facts.loader}
             known[name] |= {"options": facts.options} if facts.options else {}
+            stated = [teacher.license_facts.asserted for teacher in version.lineage.teachers if teacher.name == name]
+            known[name] |= {"license": stated[0]} if any(stated) else {}
     known |= data["teachers"]
     data["teachers"] = {name: known[name] for name in dict.fromkeys(teachers) if name in known}
     about = f"The registry of {version.name} as published: without data and paths."

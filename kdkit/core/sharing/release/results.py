@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
 from kdkit.core.project.versions import EVALUATION, Version
+from kdkit.core.project.versions import RESULTS as PUBLISHED
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -28,21 +29,35 @@ NOTES = {
 def results_of(project: Project, version: Version) -> dict[str, Any]:
     """What goes into ``eval/results.json``: of the test split if ``kdkit evaluate`` has run, else of calibration.
 
+    A pulled version without an evaluation of this project keeps its published figures.
+
     Models: the version (under its own name), its ancestors, every teacher, the oracles. All metrics are in [0, 1]; what
     was not measured is null. A student without image and text features has no figures: ``models`` is empty.
+
+    Raises:
+        KdkitError: the figures belong to other weights or to another version.
     """
     report = project.reports / f"evaluation-{version.name}-test.json"
+    weights = version.manifest.student_digest
     if report.is_file():
         found = EvaluationReport.load(report)
-        if found.version != version.name:
+        if found.version != version.name or found.weights.get(version.name) != weights:
             raise KdkitError(
-                "KD-REL-027", "this report is of another version", where=str(report), fix="run 'kdkit evaluate' again"
+                "KD-REL-027",
+                f"this report is not about the {version.name} that the project holds",
+                where=str(report),
+                why=f"digest of the evaluated student: {found.weights.get(version.name)}; now: {weights}",
+                fix=f"run 'kdkit evaluate {version.name}' again, or delete the report",
+                code=ExitCode.FOUND,
             )
         continual = None if found.continual is None else found.continual.to_json()
-        return _results(version.name, found.evaluation, continual=continual)
-    if EVALUATION not in version.manifest.files:
-        return _results(version.name, Evaluation("none", (), ()), continual=None)
-    return _results(version.name, Evaluation.load(version.file(EVALUATION)), continual=None)
+        return _results(version.name, weights, found.evaluation, continual=continual)
+    if EVALUATION in version.manifest.files:
+        return _results(version.name, weights, Evaluation.load(version.file(EVALUATION)), continual=None)
+    if PUBLISHED in version.manifest.files:
+        published: dict[str, Any] = json.loads(version.file(PUBLISHED).read_bytes())
+        return published
+    return _results(version.name, weights, Evaluation("none", (), ()), continual=None)
 
 
 def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:
@@ -61,13 +76,14 @@ def write_results(folder: Path, name: str, results: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _results(version: str, evaluation: Evaluation, *, continual: Any) -> dict[str, Any]:
+def _results(version: str, weights: str, evaluation: Evaluation, *, continual: Any) -> dict[str, Any]:
     students = [model.name for model in evaluation.of_role("student")]
     # The evaluation inside a version knows one student and calls it so.
     names = {students[0]: version} if len(students) == 1 else {}
     return {
         "format": FORMAT,
         "version": version,
+        "weights": weights,
         "split": evaluation.split,
         "note": NOTES.get(evaluation.split, ""),
         "settings": dict(evaluation.settings),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdkit.core.base.json_record import without_checksum
 from kdkit.core.base.result import Table, to_html
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
 from kdkit.core.evaluation.compare import compare_models
@@ -76,7 +77,10 @@ def make(
         kept = measure_retention(
             evaluation, evaluation, student=(history[-2], history[-1]), trusted=trusted, domains=["ct", "skin"]
         )
-    return EvaluationReport(history[-1], history, evaluation, kept, _continual(evaluation, history, learned), learned)
+    continual = _continual(evaluation, history, learned)
+    return EvaluationReport(
+        history[-1], history, evaluation, kept, continual, learned, {name: f"digest of {name}" for name in history}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +93,22 @@ def test_the_report_file_holds_the_evaluation_and_more(tmp_path: Path, report: E
     made = write_report(reports, report)
     assert made.file == Path("reports/evaluation-v2-test.json")
     assert sorted(path.name for path in reports.iterdir()) == ["evaluation-v2-test.json", "evaluation-v2-test.png"]
-    written = json.loads((tmp_path / made.file).read_text())
+    written = without_checksum(json.loads((tmp_path / made.file).read_text()))
     assert written == json.loads(json.dumps(made.to_json()))
     assert written["retention"]["over_tolerance"] == ["ct"]
     assert written["continual"]["transfer"] == pytest.approx(0.3)
     assert written["learned"] == {"ct": "v1", "oct": "v2", "skin": "v1"}
     assert Evaluation.load(tmp_path / made.file).to_json() == report.evaluation.to_json()
     assert EvaluationReport.load(tmp_path / made.file).to_json() == report.to_json()
+
+
+def test_a_changed_figure_is_noticed(tmp_path: Path, report: EvaluationReport) -> None:
+    file = tmp_path / write_report(Project(tmp_path).reports, report).file
+    text = file.read_text()
+    assert f'"count": {COUNT}' in text
+    file.write_text(text.replace(f'"count": {COUNT}', f'"count": {COUNT + 1}', 1))
+    with raises_error("KD-EVAL-009", where=str(file)):
+        EvaluationReport.load(file)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}'])

@@ -75,6 +75,14 @@ def test_a_manual_edit_is_an_error_that_names_the_teacher(tmp_path: Path) -> Non
         Lock.load(path)
 
 
+def test_a_changed_pin_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "registry.lock"
+    Lock(providers={"loss": {"fd": "kdkit"}}).save(path)
+    path.write_text(path.read_text().replace('"loss"', '"lost"'))
+    with raises_error("KD-REG-014", where="registry.lock", mentions=("providers",)):
+        Lock.load(path)
+
+
 def test_locks_of_two_branches_merge(tmp_path: Path) -> None:
     """Each teacher carries its own checksum, so teachers from two lock files can stand side by side."""
     path, raw = _saved(tmp_path)
@@ -91,7 +99,7 @@ def test_locks_of_two_branches_merge(tmp_path: Path) -> None:
         ('{"lockfileVersion": 3}', "not a kdkit lock"),
         ('{"lock_version": 2, "teachers": {}}', "newer kdkit"),
         ('{"lock_version": 1, "teachers": {}, "packages": []}', "packages"),
-        ('{"lock_version": 1, "teachers": {"a": 1}}', "checksum"),
+        ('{"lock_version": 1, "teachers": {"a": 1}}', "'a'"),
         ('{"lock_version": 1, "teachers": []}', "teachers"),
         ("\xff", "not"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub, connect
 from kdkit.core.contracts import Silent
 from kdkit.core.project.lineage import Lineage
+from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.sharing.hub import plan_upload, upload
-from kdkit.core.sharing.release.conflicts import tag_of_successor
-from kdkit.core.sharing.release.layout import RECORD, Record
+from kdkit.core.sharing.hub.edits import PublishedFiles
+from kdkit.core.sharing.release.conflicts import free_tag, record_there, require_successor, says_the_same
+from kdkit.core.sharing.release.layout import RECORD, RESULTS, Record
 from tests.errors import raises_error
 from tests.lineages import lineage
 from tests.local_hub import ALICE, local_hub
@@ -30,6 +34,7 @@ def line(version: str, made: str = "2026-01-01T00:00:00+00:00") -> Lineage:
     return lineage(version, created=made)
 
 
+SILENT = Silent()
 V1, V2, V3 = line("v1"), line("v2"), line("v3")
 
 
@@ -57,10 +62,20 @@ def folder(tmp_path: Path, content: Record, more: str = "") -> Path:
     return path
 
 
+def published(hub: Hub, tmp_path: Path) -> PublishedFiles:
+    return PublishedFiles(hub, REPO, "model", tmp_path / f"scratch-{time.monotonic_ns()}")
+
+
+def check(hub: Hub, tmp_path: Path, content: Record, known: tuple[Lineage, ...] = (), heard: Silent = SILENT) -> None:
+    there = published(hub, tmp_path)
+    require_successor(there, record_there(there), content, [*content.history, *known], heard)
+
+
 def tag(hub: Hub, tmp_path: Path, content: Record, known: tuple[Lineage, ...] = (), more: str = "") -> str:
     """Pushes, too."""
+    check(hub, tmp_path, content, known)
     plan = plan_upload(hub, REPO, "model", folder(tmp_path, content, more))
-    found = tag_of_successor(hub, plan, content, [*content.history, *known])
+    found = free_tag(hub, plan, content.version)
     upload(hub, plan, tag=found)
     return found
 
@@ -79,8 +94,7 @@ def test_an_older_version_in_its_place_is_told(hub: Hub, tmp_path: Path) -> None
     tag(hub, tmp_path, record(V1, V2, V3))
     heard = Heard()
     for content in (record(V1, V2, V3), record(V1, V2)):
-        plan = plan_upload(hub, REPO, "model", folder(tmp_path, content))
-        tag_of_successor(hub, plan, content, [*content.history, V3], heard)
+        check(hub, tmp_path, content, (V3,), heard)
     assert [REPO in warning for warning in heard.warnings] == [True]
 
 
@@ -102,8 +116,7 @@ def test_other_things_are_not_replaced(hub: Hub, tmp_path: Path) -> None:
     plain.mkdir()
     (plain / "README.md").write_text("# soon\n")
     upload(hub, plan_upload(hub, REPO, "model", plain))
-    plan = plan_upload(hub, REPO, "model", folder(tmp_path, record(V1)))
-    assert tag_of_successor(hub, plan, record(V1), [V1]) == "v1", "a page without a model may be replaced"
+    check(hub, tmp_path, record(V1))  # a page without a model
     (plain / "weights.safetensors").write_bytes(b"years of work")
     upload(hub, plan_upload(hub, REPO, "model", plain))
     with raises_error("KD-REL-005") as caught:
@@ -118,3 +131,16 @@ def test_a_record_of_another_kdkit_is_not_replaced(broken: str, hub: Hub, tmp_pa
     upload(hub, plan_upload(hub, REPO, "model", there))
     with raises_error("KD-REL-005"):
         tag(hub, tmp_path, record(V1))
+
+
+def test_another_machine_publishes_the_same() -> None:
+    facts = {name: FileFact(size=1, sha256="0" * 64) for name in ("model.safetensors", "config.json", RESULTS)}
+    before = replace(record(V1), student=("model.safetensors",), checks={"a": {"difference": 1.0}}, files=facts)
+    other = {"config.json": FileFact(size=2, sha256="1" * 64)}  # a form for another library
+    machine = replace(before, kdkit="9", environment={"torch": "9"}, checks={"a": {"difference": 2.0}})
+    assert says_the_same(replace(machine, files={**facts, **other}), before)
+    for name in ("model.safetensors", RESULTS):
+        assert not says_the_same(replace(before, files={**facts, name: other["config.json"]}), before)
+    assert not says_the_same(replace(before, license="cc-by-4.0"), before)
+    assert not says_the_same(replace(before, checks={"a": {"missing": "why"}}), before)
+    assert not says_the_same(replace(before, history=(V2,)), before)

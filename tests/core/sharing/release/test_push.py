@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +29,15 @@ from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
-from kdkit.core.sharing.hub import plan_upload, upload
+from kdkit.core.sharing.hub import UploadPlan, plan_upload, upload
+from kdkit.core.sharing.hub.edits import PublishedFiles
 from kdkit.core.sharing.release.compare import TEXTS, fixed_pictures
-from kdkit.core.sharing.release.layout import LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
-from kdkit.core.sharing.release.push import Pushed, push_student
-from kdkit.core.sharing.release.release import templates_note
+from kdkit.core.sharing.release.layout import CARD, LOCK, README, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
+from kdkit.core.sharing.release.license import StudentLicense
+from kdkit.core.sharing.release.pull import pull_student
+from kdkit.core.sharing.release.push import Pushed, plan_push, push_student
+from kdkit.core.sharing.release.release import Release, templates_note
+from kdkit.core.sharing.release.results import results_of
 from kdkit.plugins.students.open_clip import create_student
 from kdkit.plugins.students.open_clip_publish import publish
 from tests.core.sharing.release.projects import make_distilled
@@ -77,9 +83,9 @@ def test_it_is_private_tagged_and_whole(world: World) -> None:
     assert world.hub.repository(REPO).private
     assert world.hub.head(REPO, "v2").oid == world.hub.head(REPO).oid == done.commit
     record = record_of(world)
-    found = describe_folder(world.release, without=RECORD)
+    found = describe_folder(world.release, without=(RECORD, README))
     assert record.files == {name: fact for name, fact in found.items() if ".cache" not in name}
-    assert world.hub.hashes(REPO).keys() == {RECORD, *record.files}
+    assert world.hub.hashes(REPO).keys() == {RECORD, README, *record.files}
     assert not (world.project.state / "release").exists()
 
 
@@ -228,6 +234,71 @@ def test_a_refused_version_is_not_pushed_by_accident(world: World) -> None:
     with raises_error("KD-REL-022", mentions=("refused v3",)) as caught:
         push_student(world.project, REPO, version="v3", hub=connect(world.hub.url, ALICE.token))
     assert "--refused" in caught.value.fix
+
+
+# ---------------------------------------------------------------------- published again
+
+
+def files_of(hub: LocalHub, repo: str = REPO) -> dict[str, str]:
+    """Path -> text of the small files."""
+    found = hub.head(repo).files
+    return {
+        path: hub.store.path(file.oid).read_text(encoding="utf-8") for path, file in found.items() if not file.sha256
+    }
+
+
+def test_pulled_and_pushed_nothing_changes(world: World, tmp_path: Path) -> None:
+    client = connect(world.hub.url, ALICE.token)
+    pulled = pull_student(REPO, tmp_path / "p", hub=client, catalogue=world.project.catalogue)
+    project, before = open_project(pulled.root), files_of(world.hub)
+    again = push_student(project, REPO, hub=client)
+    assert again.uploaded is not None
+    assert (again.uploaded.changed, again.plan.empty, again.uploaded.tag) == (False, True, "v2")
+    assert files_of(world.hub) == before
+    version = Versions(project).get()
+    assert results_of(project, version) == json.loads(before[RESULTS])
+    assert Versions(project).origin(version, (world.hub.url, REPO)) == record_of(world).origin
+    copied = Versions(project).origin(version, (world.hub.url, "lab/copy"))
+    assert copied is not None
+    assert (copied.repository, copied.commit) == (REPO, world.hub.head(REPO).oid)
+
+
+def test_what_people_changed_on_the_hub_stays(world: World, tmp_path: Path) -> None:
+    client = connect(world.hub.url, ALICE.token)
+    shutil.copytree(world.release, folder := tmp_path / "release", ignore=shutil.ignore_patterns(".cache"))
+    record = record_of(world)
+
+    def push(record: Record = record, *, replace: bool = False) -> tuple[UploadPlan, list[str]]:
+        notes, license = Notes(), world.pushed.license
+        shutil.copyfile(folder / CARD, folder / README)
+        made = Release(folder, record.save(folder), StudentLicense(license, "non-commercial", ()), {}, ())
+        there = PublishedFiles(client, "lab/edited", "model", tmp_path / f"scratch-{time.monotonic_ns()}")
+        plan, _ = plan_push(world.project, made, there, pull_request=False, replace=replace, reporter=notes)
+        upload(client, plan)
+        return plan, notes.warnings
+
+    push()
+    before = files_of(world.hub, "lab/edited")
+    edited = before[README].replace("## Limits\n", "## Limits\n\nNever seen: children.\n") + "\n## Thanks\n\nEve.\n"
+    for path, content in (("notes.md", "mine"), (README, edited)):
+        client.api.upload_file(path_or_fileobj=content.encode(), path_in_repo=path, repo_id="lab/edited")
+    plan, warnings = push()
+    assert plan.empty
+    assert any("notes.md" in said for said in warnings)
+    (folder / CARD).write_text(before[CARD].replace("license: cc-by-nc-4.0", "license: cc-by-nc-sa-4.0"))
+    for _ in range(2):  # the second time, README.md is not what the first push computed
+        plan, warnings = push(replace(record, license="cc-by-nc-sa-4.0"))
+        after = files_of(world.hub, "lab/edited")
+        assert (plan.kept, after["notes.md"]) == (("notes.md",), "mine")
+        assert {"Never seen: children.", "Eve.", "license: cc-by-nc-sa-4.0"} <= set(after[README].splitlines())
+        assert any("Thanks" in said for said in warnings)
+    client.api.upload_file(path_or_fileobj=b"{}", path_in_repo=RESULTS, repo_id="lab/edited")
+    with raises_error("KD-HUB-042", mentions=(RESULTS, "lab/edited")) as caught:
+        push()
+    assert "--replace" in caught.value.fix
+    (folder / CARD).write_text(before[CARD])
+    push(replace=True)
+    assert files_of(world.hub, "lab/edited") == before
 
 
 # ---------------------------------------------------------------------- stock libraries, afresh

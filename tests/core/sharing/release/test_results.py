@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdkit.core.base.json_record import with_checksum
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.continual import ContinualMetrics
 from kdkit.core.evaluation.report import EvaluationReport
@@ -61,8 +62,8 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
     report = project.reports / "evaluation-v3-test.json"
     report.parent.mkdir()
     continual = ContinualMetrics(0.5, 0.5, math.nan, 0.0, 0.0)
-    content = EvaluationReport("v3", ("v2", "v3"), evaluation("test", "v3"), None, continual, {})
-    report.write_text(json.dumps(content.to_json()))
+    content = EvaluationReport("v3", ("v2", "v3"), evaluation("test", "v3"), None, continual, {}, weights(version))
+    report.write_text(json.dumps(with_checksum(content.to_json())))
     results = results_of(project, version)
     warn_of_split(results, notes)
     assert len(notes.warnings) == 1
@@ -82,11 +83,18 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
     assert "patient" not in text
 
 
-def test_a_report_of_another_version_is_not_taken(version: Version, tmp_path: Path) -> None:
+def weights(version: Version) -> dict[str, str]:
+    return {version.name: version.manifest.student_digest}
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_report_of_another_version_is_not_taken(others: bool, version: Version, tmp_path: Path) -> None:
+    """Of another name, or of other weights under the same name."""
     report = tmp_path / "reports" / "evaluation-v3-test.json"
     report.parent.mkdir()
-    content = EvaluationReport("v2", ("v2",), evaluation("test", "v2"), None, None, {})
-    report.write_text(json.dumps(content.to_json()))
+    name, digests = ("v3", {"v3": "of other weights"}) if others else ("v2", weights(version))
+    content = EvaluationReport(name, (name,), evaluation("test", name), None, None, {}, digests)
+    report.write_text(json.dumps(with_checksum(content.to_json())))
     with raises_error("KD-REL-027", where=str(report)):
         results_of(Project(tmp_path), version)
 

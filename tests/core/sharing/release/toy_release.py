@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import kdkit
-from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
-from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, RECORD, REGISTRY, SAMPLES, TASK, Record
+from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, REGISTRY, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.redact import public_lineage, public_lock, public_registry
 
 
@@ -44,9 +42,7 @@ def write_release(project: Project, repo: str, to: Path) -> Record:
 
 def seal(folder: Path, record: Record) -> Record:
     """Write ``kdkit.json`` with the hashes of what the folder holds now."""
-    done = replace(record, files=describe_folder(folder, without=RECORD))
-    _put(folder / RECORD, done.to_bytes())
-    return done
+    return record.save(folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
