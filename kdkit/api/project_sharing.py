@@ -63,6 +63,7 @@ class SharingMethods(OpenedProject):
         license: str | None = None,
         merge: bool = False,
         refused: bool = False,
+        replace: bool = False,
     ) -> Pushed:
         """Publish a version on the Hugging Face Hub, with its card and lineage.
 
@@ -77,6 +78,7 @@ class SharingMethods(OpenedProject):
             license: at least as strict as the teachers'.
             merge: whole weights of a student with adapters.
             refused: publish a version that the guard refused.
+            replace: also replace what people edited in the repository, which is kept otherwise.
 
         Example:
             >>> project.push("lab/student", dry_run=True)  # doctest: +SKIP
@@ -93,6 +95,7 @@ class SharingMethods(OpenedProject):
             merged=merge,
             license=license,
             refused=refused,
+            replace=replace,
             reporter=self.reporter,
         )
 

@@ -25,6 +25,9 @@ def push(
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights of a student with adapters.")] = False,
     refused: Annotated[bool, typer.Option("--refused", help="Even if the guard refused the version.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also what people edited in the repository; by default that stays.")
+    ] = False,
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
@@ -45,5 +48,6 @@ def push(
         license=license,
         merge=merge,
         refused=refused,
+        replace=replace,
     )
     console.emit(done, json=json)

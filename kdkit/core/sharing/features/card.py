@@ -18,6 +18,9 @@ from kdkit.core.project.registry.lock import FileFact
 
 RECORD = "kdkit-features.json"
 README = "README.md"
+"""The card; people may edit it on the Hub."""
+CARD = "card.md"
+"""The card as kdkit computed it."""
 STORE = "features"
 """The folder of the repository that is a feature store, as in a project."""
 
@@ -50,7 +53,7 @@ class SharedColumn(JsonRecord):
 
 @dataclass(frozen=True)
 class FeaturesRecord(JsonRecord):
-    """``kdkit-features.json``: the columns, and size and sha256 of every other file."""
+    """``kdkit-features.json``: the columns, and size and sha256 of every other file but ``README.md``."""
 
     FORMAT: ClassVar[int] = 2
 

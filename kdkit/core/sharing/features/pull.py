@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 STAGING = "features-pulled"
-_OF_THE_HUB = (".gitattributes",)
 
 
 @dataclass(frozen=True)
@@ -167,16 +166,14 @@ def _of(name: str, column: SharedColumn, path: str) -> bool:
 def _listed(
     repo: str, record: FeaturesRecord, wanted: Mapping[str, SharedColumn], there: Sequence[str]
 ) -> dict[str, FileFact]:
-    """Files of the wanted columns, as the record has them.
+    """Files of the wanted columns, as the record has them; others in the repository are not fetched.
 
     Raises:
-        KdkitError: the repository holds a file that the record does not list, or lacks one that it lists.
+        KdkitError: the repository lacks one that the record lists.
     """
     missing = sorted(record.files.keys() - set(there))
-    extra = sorted(set(there) - record.files.keys() - {RECORD, *_OF_THE_HUB})
-    if missing or extra:
-        what = f"'{missing[0]}' is missing" if missing else f"'{extra[0]}' was not pushed by kdkit"
-        raise _tampered(repo, what, f"{RECORD} lists the files, and the repository holds others")
+    if missing:
+        raise _tampered(repo, f"'{missing[0]}' is missing", f"{RECORD} lists it")
     return {
         path: facts
         for path, facts in record.files.items()

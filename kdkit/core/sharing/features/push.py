@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,19 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.features.extract.answers import answers_texts
 from kdkit.core.features.store.store import PREFIX, FeatureStore
 from kdkit.core.project.manifest import describe_folder
-from kdkit.core.sharing.features.card import README, RECORD, STORE, FeaturesRecord, SharedColumn, card, license_to_share
+from kdkit.core.sharing.features.card import (
+    CARD,
+    README,
+    RECORD,
+    STORE,
+    FeaturesRecord,
+    SharedColumn,
+    card,
+    license_to_share,
+)
 from kdkit.core.sharing.features.form import write_shared_form
 from kdkit.core.sharing.hub import Uploaded, UploadPlan, plan_upload, upload
+from kdkit.core.sharing.hub.edits import PublishedFiles, keep_card, keep_files
 from kdkit.core.sharing.release.redact import check_nothing_leaks, public_source
 
 if TYPE_CHECKING:
@@ -72,12 +83,12 @@ def push_features(
     """Push columns of ``teachers`` (by default all of the registry that have one) to the data set repository ``repo``.
 
     Only rows of samples that the project's data hold now, and prompts of its classes. The repository then holds
-    these columns and no others.
+    these columns and no others. Files that people added there, and their edits of the card, stay.
 
     Args:
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
         public: everybody may read it; a new repository is private otherwise.
-        delete: allow deleting the repository's columns of other teachers.
+        delete: allow deleting the repository's columns of other teachers, and what people added or edited there.
         dry_run: nothing is sent.
 
     Raises:
@@ -98,7 +109,9 @@ def push_features(
             columns[name] = _write_column(project, name, licenses[name], table, folder, reporter)
             reporter.progress("preparing columns", done, len(names), name)
         _complete(project, folder, repo, columns)
-        plan = plan_upload(hub, repo, "dataset", folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            there = PublishedFiles(hub, repo, "dataset", Path(scratch))
+            plan = _plan(there, folder, delete=delete, reporter=reporter)
         if not delete:
             _keep_others(plan, columns)
         if dry_run:
@@ -182,10 +195,21 @@ def _complete(project: Project, folder: Path, repo: str, columns: dict[str, Shar
 
     Shards hold numbers and the content of ``column.json``; a short path would occur in gigabytes by chance.
     """
-    (folder / README).write_text(card(repo, columns), encoding="utf-8")
-    record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=RECORD))
+    for name in (README, CARD):
+        (folder / name).write_text(card(repo, columns), encoding="utf-8")
+    record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=(RECORD, README)))
     (folder / RECORD).write_bytes(record.to_bytes())
     check_nothing_leaks(folder, [str(project.root.resolve()), str(Path.home())], without=(".h5",))
+
+
+def _plan(there: PublishedFiles, folder: Path, *, delete: bool, reporter: Reporter) -> UploadPlan:
+    """The plan, which keeps what people edited in the repository unless ``delete``."""
+    repo, record = there.at.name, there.fetch(RECORD)
+    before = FeaturesRecord.load(record, repo).files if record is not None else {}
+    if not delete:
+        keep_card(there, folder, README, CARD, reporter)
+    plan = plan_upload(there.hub, repo, "dataset", folder)
+    return plan if delete else keep_files(plan, there, before, (README, RECORD), reporter)
 
 
 def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:

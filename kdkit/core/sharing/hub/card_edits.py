@@ -31,8 +31,9 @@ def keep_edits(before: str, new: str, theirs: str) -> Kept:
         new: as computed now; ``theirs``: as it stands on the Hub.
 
     Example:
-        >>> keep_edits("# S\\n## Results\\n80\\n", "# S\\n## Results\\n90\\n", "# S\\nHi!\\n## Results\\n80\\n").text
-        '# S\\nHi!\\n## Results\\n90\\n'
+        >>> before, new = "# S\\n\\n## Results\\n80\\n", "# S\\n\\n## Results\\n90\\n"
+        >>> keep_edits(before, new, before.replace("# S", "# S\\nHi!", 1)).text
+        '# S\\nHi!\\n\\n## Results\\n90\\n'
     """
     (front_was, was), (front_now, now), (front_there, there) = map(_split, (before, new, theirs))
     notes: list[str] = []
@@ -68,14 +69,17 @@ def _body(before: Mapping[str, str], new: Mapping[str, str], theirs: Mapping[str
         above = next((known for known in reversed(order[: order.index(heading)]) if known in merged), "")
         place = list(merged).index(above) + 1
         merged = dict([*list(merged.items())[:place], (heading, text), *list(merged.items())[place:]])
-    return "".join(merged.values())
+    parts = [text for text in merged.values() if text]
+    return "".join(part if part.endswith("\n\n") else f"{part}\n" for part in parts[:-1]) + parts[-1]
 
 
 def _section(heading: str, before: str | None, new: str, theirs: str | None, notes: list[str]) -> str:
     """One section of the new card."""
     name = heading.strip("# ") or "beginning"
     was, now, there = ((text or "").strip() for text in (before, new, theirs))
-    if there in (was, now):
+    if there == now:
+        return theirs or new
+    if there == was:
         return new
     if now == was:
         notes.append(f"its part '{name}' stays as it is there" if there else f"its part '{name}' stays removed")

@@ -18,6 +18,7 @@ from kdkit.core.base.result import Result, Section, code_lines, format_size
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.project.lineage import Lineage, Origin
+from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.versions import Version, Versions, load_student
 from kdkit.core.sharing.release.form import publish
 from kdkit.core.sharing.release.layout import README, RECORD, Record
@@ -178,7 +179,7 @@ def _writing(to: Path, overwrite: bool) -> Iterator[Path]:
     try:
         with system_errors(str(to)), new_folder(to, replace=True) as draft:
             yield draft
-            if not overwrite and _in_use(to) and describe_folder(to, without="") != describe_folder(draft, without=""):
+            if not overwrite and _in_use(to) and describe_folder(to, without=()) != describe_folder(draft, without=()):
                 raise _another_export(to)
     except OSError as error:
         raise KdkitError(

@@ -21,7 +21,7 @@ from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import NOT_PUBLISHED, FileFact, Lock
 from kdkit.core.sharing.features import PulledColumn, pull_features, push_features
-from kdkit.core.sharing.features.card import RECORD, FeaturesRecord, SharedColumn, license_to_share
+from kdkit.core.sharing.features.card import CARD, README, RECORD, FeaturesRecord, SharedColumn, license_to_share
 from kdkit.core.sharing.features.form import write_shared_form
 from tests.core.features.sharing import FINGERPRINT, extracted, fill, lock_of, make_project
 from tests.core.features.small import keyed_index
@@ -178,7 +178,8 @@ def test_columns_travel_and_gather_is_bitwise_the_same(author: Project, local: L
     assert local.repository(REPO, "dataset").private
     assert sorted(local.hashes(REPO, kind="dataset")) == sorted(
         [
-            "README.md",
+            README,
+            CARD,
             RECORD,
             *(f"features/radio/{FINGERPRINT[:12]}/{n}" for n in ("column.json", "shard-0000.h5", "texts.safetensors")),
         ]
@@ -242,12 +243,26 @@ def test_features_of_another_state_of_the_teacher_are_refused(author: Project, l
 SHARD = f"features/radio/{FINGERPRINT[:12]}/shard-0000.h5"
 
 
+def test_what_people_added_or_edited_stays_and_is_not_pulled(author: Project, local: LocalHub, tmp_path: Path) -> None:
+    push_features(author, REPO, hub=signed_in(local))
+    more: dict[str, bytes | None] = {"features/radio/abababababab/shard-0001.h5": b"more", "notes.md": b"mine"}
+    card = local.store.path(local.head(REPO, kind="dataset").files[README].oid).read_bytes()
+    tampered(local, {**more, README: card + b"\n## Thanks\n\nEve.\n"})
+    before = local.hashes(REPO, kind="dataset")
+    assert push_features(author, REPO, hub=signed_in(local)).plan.empty
+    assert local.hashes(REPO, kind="dataset") == before
+    other = make_project(tmp_path / "other", names="b")
+    assert [column.rows for column in pull_features(other, REPO, hub=signed_in(local))] == [6]
+    assert [path.name for path in (other.root / "features").rglob("*.h5")] == ["shard-0000.h5"]
+    push_features(author, REPO, hub=signed_in(local), delete=True)
+    assert not local.hashes(REPO, kind="dataset").keys() & more.keys()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
         ({SHARD: b"something else"}, "'features/radio/abababababab/shard-0000.h5' was changed"),
         ({SHARD: None}, "'features/radio/abababababab/shard-0000.h5' is missing"),
-        ({"features/radio/abababababab/shard-0001.h5": b"more"}, "was not pushed by kdkit"),
     ],
 )
 def test_what_was_tampered_with_is_refused_and_named(
