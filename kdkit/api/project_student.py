@@ -144,9 +144,7 @@ class StudentMethods(OpenedProject):
         from kdkit.api.student import CurrentVersion
         from kdkit.core.project.versions import Versions
 
-        project = self._open()
-        with project.exclusive("kdkit versions promote"):
-            Versions(project).promote(name)
+        Versions(self._open()).promote(name)
         return CurrentVersion(name)
 
     def rollback(self, name: str | None = None) -> CurrentVersion:
@@ -162,9 +160,7 @@ class StudentMethods(OpenedProject):
         from kdkit.api.student import CurrentVersion
         from kdkit.core.project.versions import Versions
 
-        project = self._open()
-        with project.exclusive("kdkit rollback"):
-            return CurrentVersion(Versions(project).rollback(name).name)
+        return CurrentVersion(Versions(self._open()).rollback(name).name)
 
     def evaluate(
         self, version: str | None = None, *, split: str = "test", alone: bool = False, device: str = "cpu"
@@ -184,12 +180,11 @@ class StudentMethods(OpenedProject):
         from kdkit.core.evaluation.evaluate import evaluate_version
         from kdkit.core.evaluation.report import write_report
 
-        project, checked = self._open(), _split(split)
-        with project.exclusive("kdkit evaluate"):
-            report = evaluate_version(
-                project, version, split=checked, ancestors=not alone, device=device, reporter=self.reporter
-            )
-            written = write_report(project.reports, report)
+        project = self._open()
+        report = evaluate_version(
+            project, version, split=_split(split), ancestors=not alone, device=device, reporter=self.reporter
+        )
+        written = write_report(project.reports, report)
         self.reporter.say(f"report: {written.file}, picture: {written.picture}")
         return written
 
@@ -239,8 +234,7 @@ class StudentMethods(OpenedProject):
         decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
         request = AnswerRequest(version, teacher, rerank, _split(split), tuple(domains), limit)
         project, file = self._open(), None if to is None else Path(to)
-        with project.exclusive("kdkit answer"):
-            found = answer_samples(project, request, decoding, to=file, device=device, reporter=self.reporter)
+        found = answer_samples(project, request, decoding, to=file, device=device, reporter=self.reporter)
         return AnswerList(tuple(found))
 
     def correct(
@@ -279,9 +273,9 @@ class StudentMethods(OpenedProject):
         request = CorrectionRequest(
             threshold, accept, options or {}, corrector=corrector, domains=tuple(domains), limit=limit
         )
-        project = self._open()
-        with project.exclusive("kdkit correct"):
-            return write_corrections(project, Path(to), request, version=version, device=device, reporter=self.reporter)
+        return write_corrections(
+            self._open(), Path(to), request, version=version, device=device, reporter=self.reporter
+        )
 
 
 def _split(name: str) -> Split:

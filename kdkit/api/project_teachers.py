@@ -307,9 +307,7 @@ class TeacherMethods(OpenedProject):
         from kdkit.core.evaluation.trust.report import report_trust
         from kdkit.core.evaluation.trust.weights import warn_about_gaps
 
-        project = self._open()
-        with project.exclusive("kdkit trust"):
-            report = report_trust(project, policy, dict(options or {}), device=device, reporter=self.reporter)
+        report = report_trust(self._open(), policy, dict(options or {}), device=device, reporter=self.reporter)
         warn_about_gaps(report.chosen.domains_without_teacher, report.chosen.teachers_without_domain, self.reporter)
         return report
 

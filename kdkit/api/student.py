@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
@@ -176,36 +177,42 @@ class VersionRow:
     """One version of the student.
 
     Attributes:
-        status: ``refused`` is a candidate that the guard kept aside.
+        status: ``refused`` is a candidate that the guard kept aside; of a ``damaged`` version only the name is known.
         origin: release that it was pulled from.
         corrected: answers that were corrected during training; None without correction.
         accuracy: mean over domains on the calibration split; None: not judged.
         worst_change: points of the old domain that lost most against the parent.
         seconds: of training.
+        problem: why a version is damaged.
     """
 
     version: str
-    status: Literal["current", "promoted", "refused"]
-    parent: str | None
-    origin: Origin | None
-    created: str
-    recipe: str
-    teachers: tuple[str, ...]
-    corrected: int | None
-    accuracy: float | None
-    worst_change: float | None
-    seconds: float
+    status: Literal["current", "promoted", "refused", "damaged"]
+    parent: str | None = None
+    origin: Origin | None = None
+    created: str | None = None
+    recipe: str | None = None
+    teachers: tuple[str, ...] = ()
+    corrected: int | None = None
+    accuracy: float | None = None
+    worst_change: float | None = None
+    seconds: float | None = None
+    problem: str | None = None
 
     @classmethod
     def of(cls, version: Version, current: Version | None) -> VersionRow:
         """From a version's lineage."""
-        lineage, retention = version.lineage, version.lineage.retention
+        try:
+            lineage, earlier = version.lineage, version.earlier
+        except KdkitError as error:
+            return cls(version.name, "damaged", problem=error.headline)
+        retention = lineage.retention
         status: Literal["promoted", "refused"] = "refused" if version.refused else "promoted"
         return cls(
             version=version.name,
             status="current" if current and current.name == version.name else status,
             parent=lineage.parent,
-            origin=version.earlier.origin if version.earlier else None,
+            origin=earlier.origin if earlier else None,
             created=lineage.created,
             recipe=lineage.recipe.name,
             teachers=tuple(teacher.name for teacher in lineage.teachers),
@@ -236,11 +243,11 @@ class VersionList(ResultRows[VersionRow]):
                 row.version,
                 row.status,
                 f"from {row.origin.repository}" if row.origin else row.parent or "-",
-                row.recipe,
+                row.recipe or "-",
                 ", ".join(row.teachers) or "-",
-                "not judged" if row.accuracy is None else f"{100 * row.accuracy:.1f} %",
+                _accuracy_cell(row),
                 "-" if row.worst_change is None else f"{row.worst_change:+.1f} points",
-                f"{row.seconds:.0f}",
+                "-" if row.seconds is None else f"{row.seconds:.0f}",
             )
             for row in self.rows
         ]
@@ -253,7 +260,14 @@ class VersionList(ResultRows[VersionRow]):
                 for r in self.rows
                 if r.corrected is not None
             ),
+            *(f"{r.version} is damaged: {r.problem}" for r in self.rows if r.problem),
         ]
+
+
+def _accuracy_cell(row: VersionRow) -> str:
+    if row.accuracy is None:
+        return "-" if row.problem else "not judged"
+    return f"{100 * row.accuracy:.1f} %"
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ def run() -> None:
     streams.open_streams()
     if "--json" in sys.argv and not {"--help", "-h"} & set(sys.argv):
         streams.reserve_stdout()
+    _end_on_signals()
     console.show_warnings()
     try:
         try:
@@ -175,6 +176,17 @@ def run() -> None:
         if failed := _plugin_error(error):  # a plugin called sys.exit
             raise SystemExit(_end(failed)) from None
         raise
+
+
+def _end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, which removes drafts; ignored signals (nohup) stay so."""
+
+    def on_signal(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, on_signal)
 
 
 def _usage_error(error: Any) -> KdkitError:
@@ -195,7 +207,7 @@ def _end(error: BaseException) -> int:
             return error.code
         case KeyboardInterrupt():
             console.show_interrupt()
-            return ExitCode.INTERRUPTED
+            return 128 + error.args[0] if error.args else ExitCode.INTERRUPTED
         case BrokenPipeError() if streams.reader_has_gone():
             streams.drop_data()
             return 128 + signal.SIGPIPE

@@ -1,23 +1,24 @@
 """Atomic writing of files and folders.
 
 A draft is made in a hidden folder beside its target (``.NAME.draft-*``) and renamed when complete. A process holds a
-lock on its drafts, so the next writer of the same target recognizes and removes drafts of killed processes.
+lock on its drafts, so the next writer in the same folder recognizes and removes drafts of killed processes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from glob import escape
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.base.locks import try_lock
+from kdkit.core.base.locks import file_lock
 
 _LOCK, _NEW, _OLD = "busy", "new", "old"
+_DRAFT = re.compile(r"\.(.+)\.draft-[a-z0-9_]{8}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -75,25 +76,36 @@ def _draft(path: Path) -> Iterator[Path]:
         raise KdkitError(
             "KD-BASE-001", "this is a file, not a folder", where=str(path.parent), fix="move the file away"
         ) from None
-    for left in path.parent.glob(f".{escape(path.name)}.draft-*"):
-        _remove_if_abandoned(left)
-    room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
-    try:
-        with open(room / "lock", "w", encoding="utf-8") as lock:
-            try_lock(lock)
-            os.replace(room / "lock", room / _LOCK)  # locked before others see it
+    remove_abandoned_drafts(path.parent)
+    with ExitStack() as lock:
+        room = _make_room(path, lock)
+        try:
             yield room / _NEW
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
 
 
-def _remove_if_abandoned(room: Path) -> None:
-    try:
-        with open(room / _LOCK, "r+", encoding="utf-8") as lock:
-            if try_lock(lock):
-                shutil.rmtree(room, ignore_errors=True)
-    except OSError:
-        return  # being made or removed, or owned by another user
+def _make_room(path: Path, lock: ExitStack) -> Path:
+    """A temporary folder beside ``path``, locked; another process may remove it before that."""
+    while True:
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
+        with suppress(FileNotFoundError):
+            if lock.enter_context(file_lock(room / _LOCK)) is not False:
+                return room
+
+
+def remove_abandoned_drafts(folder: Path) -> None:
+    """Remove drafts of killed processes. A folder that one of them was about to replace returns to its place."""
+    for room in folder.glob(".*.draft-*"):
+        name = _DRAFT.fullmatch(room.name)
+        with suppress(OSError):  # being removed, or owned by another user
+            if name is None or not {path.name for path in room.iterdir()} <= {_LOCK, _NEW, _OLD}:
+                continue
+            with file_lock(room / _LOCK) as mine:
+                if mine and (room / _OLD).exists() and not (folder / name[1]).exists():
+                    os.replace(room / _OLD, folder / name[1])
+                if mine:
+                    shutil.rmtree(room, ignore_errors=True)
 
 
 def _sync(file: Path) -> None:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.locks import file_lock
 
 SampleKey = tuple[str, int]
 """Id and content digest of a sample."""
 Value = Mapping[str, Any]
+KEEP_DAYS = 30
+"""An interrupted command can resume for so long."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,6 @@ class Journal:
             os.fsync(file.fileno())
             self._end = file.tell()
 
-    def remove(self) -> None:
-        """Delete the file, if there is one."""
-        self.path.unlink(missing_ok=True)
-
     def _repair(self, file: IO[bytes]) -> None:
         """Cut off a torn last line and write our header unless it is the last one."""
         file.seek(0)
@@ -126,6 +126,36 @@ class Journal:
                     fix="delete this line (the whole file if it is line 1) and run the command again: "
                     "kdkit recomputes what is missing",
                 ) from None
+
+
+@contextmanager
+def temporary_journal(path: Path) -> Iterator[Path]:
+    """``path``, locked for one process; the journal is removed when the block ends without an error.
+
+    Journals in the same folder that no process has touched for :data:`KEEP_DAYS` are removed: their work was given up.
+
+    Raises:
+        KdkitError: another process does the same work.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for other in path.parent.glob("*.jsonl"):
+        if other != path and time.time() - other.stat().st_mtime > KEEP_DAYS * 86400:
+            other.unlink(missing_ok=True)
+    busy = path.with_suffix(".busy")
+    with file_lock(busy) as free:
+        if free is False:
+            raise KdkitError(
+                "KD-BASE-045",
+                "another process does the same work",
+                where=str(path),
+                fix="wait for it to end, or stop it; it keeps its progress",
+                code=ExitCode.FOUND,
+            )
+        try:
+            yield path
+            path.unlink(missing_ok=True)
+        finally:
+            busy.unlink(missing_ok=True)
 
 
 def _to_line(row: Mapping[str, Any]) -> bytes:

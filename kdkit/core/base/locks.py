@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 
@@ -22,3 +26,35 @@ def try_lock(file: IO[Any] | int) -> bool | None:
             return None
         raise
     return True
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[bool | None]:
+    """Lock the file ``path``, which is made if it is absent, until the block ends. Its holder may delete it.
+
+    Yields:
+        True; False if another process holds the lock; None on a file system without locks.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder, file_lock(Path(folder) / "busy") as first:
+        ...     with file_lock(Path(folder) / "busy") as second:
+        ...         first, second
+        (True, False)
+    """
+    while True:
+        with open(path, "a", encoding="utf-8") as handle:
+            locked = try_lock(handle)
+            # If its last holder deleted it between our two calls, lock the next file of this name.
+            if not locked or _is_at(handle.fileno(), path):
+                yield locked
+                return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -147,6 +147,12 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
         if run.corrections is not None:
             write_rows(folder / CORRECTIONS, run.corrections.rows)
     if not refused:
+        current = versions.current()
+        if run.parent is not None and current is not None and current.name != run.parent.name:
+            reporter.warn(
+                f"{current.name} became current while this run trained; now {name} is: 'kdkit rollback "
+                f"{current.name}' returns to it"
+            )
         versions.make_current(name)
     return Outcome(versions.get(name))
 

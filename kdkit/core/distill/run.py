@@ -18,6 +18,7 @@ from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.distributed import peer_errors
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import build
@@ -95,9 +96,10 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
     """
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
-    with accelerator.main_process_first():
-        prepared = prepare(project, options, reporter, str(accelerator.device))
-    return train_and_promote(project, prepared, options, accelerator, reporter)
+    with peer_errors():
+        with accelerator.main_process_first():
+            prepared = prepare(project, options, reporter, str(accelerator.device))
+        return train_and_promote(project, prepared, options, accelerator, reporter)
 
 
 def prepare(project: Project, options: Options, reporter: Reporter, device: str = "cpu") -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,9 +12,7 @@ from typing import IO
 
 import pytest
 
-from kdkit.core.base import atomic
 from kdkit.core.base.atomic import new_file, new_folder, write_atomically
-from kdkit.core.base.locks import try_lock
 from kdkit.core.project.project import Project
 from tests.errors import raises_error
 
@@ -151,15 +150,27 @@ def test_drafts_of_killed_processes_are_removed_and_others_stay(tmp_path: Path) 
     assert names(tmp_path) == ["a", "a/again"]
 
 
-def test_an_unlocked_draft_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process writes the same file just then."""
+def test_a_draft_that_another_process_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
 
-    def after_another(file: IO[str]) -> bool | None:
-        monkeypatch.undo()
+    def after_another(handle: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
         write_atomically(tmp_path / "a", b"theirs")
-        return try_lock(file)
+        real(handle, how)
 
-    monkeypatch.setattr(atomic, "try_lock", after_another)
+    monkeypatch.setattr(fcntl, "flock", after_another)
     write_atomically(tmp_path / "a", b"mine")
     assert (tmp_path / "a").read_bytes() == b"mine"
     assert names(tmp_path) == ["a"]
+
+
+def test_what_killed_processes_left_in_a_folder_is_swept_by_the_next_write_there(tmp_path: Path) -> None:
+    (tmp_path / ".b.draft-0123abc_").mkdir()  # not locked yet
+    (tmp_path / ".c.draft-0123abc_" / "old").mkdir(parents=True)  # between the two renames of a replacement
+    (tmp_path / ".d.draft-0123abc_").mkdir()
+    (tmp_path / ".d.draft-0123abc_" / "chapter").touch()  # not ours
+    (tmp_path / ".e.draft-mine").mkdir()
+    write_atomically(tmp_path / "a", b"new")
+    assert names(tmp_path) == [".d.draft-0123abc_", ".d.draft-0123abc_/chapter", ".e.draft-mine", "a", "c"]

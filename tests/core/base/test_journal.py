@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.base.journal import Journal, JournalEntry
+from kdkit.core.base.journal import Journal, JournalEntry, temporary_journal
 from tests.errors import raises_error
 
 
@@ -81,8 +81,7 @@ def test_damaged_line_is_an_error_with_its_number(path: Path) -> None:
 def test_removed_journal_starts_again(path: Path) -> None:
     journal = Journal(path)
     journal.append([entry(0)])
-    journal.remove()
-    journal.remove()
+    path.unlink()
     journal.append([entry(1)])
     assert list(journal.read()) == [("s1", 1)]
 
@@ -135,3 +134,24 @@ def test_simultaneous_writers_keep_their_settings_apart(path: Path) -> None:
         assert Journal(path, {"writer": number}).read_all() == Journal(path).read_all()
         assert len(Journal(path, {"writer": number}).read()) == 50
     assert len(Journal(path).read_all()) == 100
+
+
+def write_and_interrupt(path: Path) -> None:
+    with temporary_journal(path):
+        path.write_text("1\n", encoding="utf-8")
+        with raises_error("KD-BASE-045"), temporary_journal(path):
+            pass
+        raise KeyboardInterrupt
+
+
+def test_a_temporary_journal_belongs_to_one_process_and_goes_with_its_work(tmp_path: Path) -> None:
+    given_up, recent = tmp_path / "b.jsonl", tmp_path / "c.jsonl"
+    for path in (given_up, recent):
+        path.touch()
+    os.utime(given_up, (0, 0))
+    with pytest.raises(KeyboardInterrupt):
+        write_and_interrupt(path := tmp_path / "a.jsonl")
+    assert sorted(tmp_path.iterdir()) == [path, recent]
+    with temporary_journal(path):
+        assert path.read_text(encoding="utf-8") == "1\n"
+    assert list(tmp_path.iterdir()) == [recent]

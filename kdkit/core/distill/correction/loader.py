@@ -21,8 +21,8 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Reporter, Sample, Silent
 from kdkit.core.distill.loop.dataloader import DistillBatch, StepSampler
+from kdkit.core.distill.loop.interruption import interrupts_immediately
 from kdkit.core.distill.loop.sampler import BatchSampler
-from kdkit.core.distill.loop.train import interrupts_immediately
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import CorrectionSchedule, Indices, Plan, SamplePool
 from kdkit.core.distill.pseudo_labels.corrector import make_corrector

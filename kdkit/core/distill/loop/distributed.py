@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 TIMEOUT = timedelta(days=7)
 """How long ranks wait for one that extracts or corrects. If a rank fails, its launcher ends the others."""
@@ -43,6 +47,23 @@ def gather_outputs(x: Tensor) -> Tensor:
 def to_float32(x: Tensor) -> Tensor:
     """A student's output in float32; integers and parameters pass unchanged."""
     return x.float() if x.is_floating_point() and not isinstance(x, nn.Parameter) else x
+
+
+@contextmanager
+def peer_errors() -> Iterator[None]:
+    """Turn a lost connection between ranks into a :class:`KdkitError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if get_world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise KdkitError(
+            "KD-DIST-041",
+            "another process of this run has ended",
+            why=" ".join(str(error).split())[:200],
+            fix="read the message of that process; the same command continues from the last checkpoint",
+            code=ExitCode.MISSING,
+        ) from error
 
 
 def identity(x: Tensor) -> Tensor:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
+from kdkit.core.distill.loop.interruption import stop_requests
 from kdkit.core.distill.plan.types import TrainSettings
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def train(
 
     Raises:
         KdkitError: the loss is not a number; names the terms.
-        KeyboardInterrupt: after a checkpoint, when the user interrupts the run.
+        KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM or SIGHUP end the run.
 
     Example:
         >>> import tempfile
@@ -99,7 +98,7 @@ def train(
     model.train()
     clock = _Clock(reached, settings.checkpoint_seconds)
     log = list(reached.log)
-    with _interruption() as interruption:
+    with stop_requests(accelerator.device) as stop:
         for step, batch in loader.batches(reached.step):
             torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
@@ -108,8 +107,8 @@ def train(
             accelerator.backward(parts["loss"])
             if settings.clip_norm:
                 accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            last = step + 1 == settings.steps
-            due = clock.due() or interruption.requested or last or step + 1 in loader.pauses
+            last, stopping = step + 1 == settings.steps, stop.requested()
+            due = clock.due() or stopping or last or step + 1 in loader.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
             optimizer.step()
@@ -122,8 +121,8 @@ def train(
             if due and accelerator.is_main_process:
                 checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
                 clock.restart()
-            if interruption.requested:
-                raise KeyboardInterrupt
+            if stopping:
+                raise KeyboardInterrupt(*stop.signals)
     if average is not None:
         task.load_state_dict(average.module.state_dict())
     return Progress(settings.steps, clock.seconds(), log)
@@ -209,39 +208,3 @@ class _Clock:
 
     def restart(self) -> None:
         self._last = time.monotonic()
-
-
-class _Interruption:
-    requested = False
-
-
-@contextmanager
-def _interruption() -> Iterator[_Interruption]:
-    """The first Ctrl-C stops the run after the step, with a checkpoint; the second one raises immediately."""
-    interruption = _Interruption()
-
-    def on_interrupt(*_: object) -> None:
-        if interruption.requested:
-            raise KeyboardInterrupt
-        interruption.requested = True
-
-    with _sigint_handler(on_interrupt):
-        yield interruption
-
-
-def interrupts_immediately() -> Any:
-    """Context in which Ctrl-C raises immediately instead of after the step; its block saves its own progress."""
-    return _sigint_handler(signal.default_int_handler)
-
-
-@contextmanager
-def _sigint_handler(handler: Any) -> Iterator[None]:
-    try:
-        before = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not in the main thread: a notebook or a server handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.journal import Journal, SampleKey
+from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Sample, Silent
@@ -119,21 +118,20 @@ def write_corrections(
     task = make_scoring_task(project.registry.student, project.catalogue, request.options)
     pairs = _correctable(index, request)
     found = Versions(project).get(version)
-    path = project.state / "corrections" / _digest(project, found, request, pairs) / "answers.jsonl"
-    known = read_reviews([path])
-    if any(key not in known for key, _ in pairs):
-        student: Any = load_student(found, project.catalogue)
-        corrector = make_corrector(project, request.corrector, device, reporter)
-        answers = StudentAnswers(found.name, student, device=device)
-        reviewer = Reviewer(answers, task, request, corrector, student)
-        review(reviewer, Journal(path), pairs, known, reporter, f"{found.name} answers")
-    reviews = read_reviews([path])
-    reviewed = [(sample, reviews[key]) for key, sample in pairs]
-    wrong = [(sample, one) for sample, one in reviewed if one.wrong]
-    manifest = Manifest(to, project.root, index.samples)
-    if wrong:
-        write_rows(to, (_row(manifest, sample, one, found.name) for sample, one in wrong))
-    shutil.rmtree(path.parent)
+    with temporary_journal(project.state / "corrections" / f"{_digest(project, found, request, pairs)}.jsonl") as path:
+        known = read_reviews([path])
+        if any(key not in known for key, _ in pairs):
+            student: Any = load_student(found, project.catalogue)
+            corrector = make_corrector(project, request.corrector, device, reporter)
+            answers = StudentAnswers(found.name, student, device=device)
+            reviewer = Reviewer(answers, task, request, corrector, student)
+            review(reviewer, Journal(path), pairs, known, reporter, f"{found.name} answers")
+        reviews = read_reviews([path])
+        reviewed = [(sample, reviews[key]) for key, sample in pairs]
+        wrong = [(sample, one) for sample, one in reviewed if one.wrong]
+        manifest = Manifest(to, project.root, index.samples)
+        if wrong:
+            write_rows(to, (_row(manifest, sample, one, found.name) for sample, one in wrong))
     return CorrectionReport(
         version=found.name,
         file=manifest.file,

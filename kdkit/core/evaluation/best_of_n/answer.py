@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.journal import Journal, SampleKey
+from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Answering, Decoding, Reporter, Silent, Split
@@ -98,12 +98,13 @@ def answer_samples(
         model = _open_student(version, project.catalogue, device)
     samples = index.keyed(rows)
     name = _journal_name(request, version, project.lock, decoding, [key for key, _ in samples])
-    journal = Journal(project.state / "answers" / f"{name}.jsonl")
-    with system_errors(str(project.state)):
-        selected = select_answers(model, samples, decoding, journal, reranker, reporter)
-    if to:
-        write_rows(to, (answer.to_json() for answer in selected))
-    journal.remove()
+    with (
+        system_errors(str(project.state)),
+        temporary_journal(project.state / "answers" / f"{name}.jsonl") as journal,
+    ):
+        selected = select_answers(model, samples, decoding, Journal(journal), reranker, reporter)
+        if to:
+            write_rows(to, (answer.to_json() for answer in selected))
     return selected
 
 

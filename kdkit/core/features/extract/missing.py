@@ -91,22 +91,35 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
     store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
     prompts = all_prompts(prompt_sets(project.registry, index))
     missing = find_missing(store, keys, part, prompts, reporter=reporter)
-    opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
     try:
-        if opened:
-            from kdkit.core.features.extract.extraction import extract
-
-            names = ", ".join(teacher.name for teacher in opened)
-            reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
-            live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
-            extract(
-                store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter, again=missing.again
-            )
+        if missing.counts:
+            with project.exclusive("kdkit trust"):
+                _extract_part(project, store, missing, part, prompts, device, reporter)
         report_unreadable(missing.columns, part, reporter)
     except KdkitError as error:
         if error.id != "KD-FEAT-005":
             raise
         reporter.warn(error.headline)
+
+
+def _extract_part(
+    project: Project,
+    store: FeatureStore,
+    missing: Missing,
+    part: SampleIndex,
+    prompts: Sequence[str],
+    device: str,
+    reporter: Reporter,
+) -> None:
+    from kdkit.core.features.extract.extraction import extract
+
+    opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
+    if not opened:
+        return
+    names = ", ".join(teacher.name for teacher in opened)
+    reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
+    live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
+    extract(store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter, again=missing.again)
 
 
 def _open_or_warn(project: Project, name: str, reporter: Reporter) -> OpenTeacher | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub, connect, hub_errors, with_retries
-from kdkit.core.base.locks import try_lock
+from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import Result, Section
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
@@ -272,8 +271,8 @@ def staging(into: Path) -> Iterator[tuple[Path, Path]]:
     """
     room = into.with_name(f".{into.name}.pulled")
     busy, folders = room.with_name(f"{room.name}.busy"), (room / "record", room / "release")
-    with open(busy, "a", encoding="utf-8") as lock:
-        if not _acquire(lock, busy):
+    with file_lock(busy) as free:
+        if free is False:
             raise KdkitError(
                 "KD-REL-021",
                 "another 'kdkit pull' is making this project",
@@ -295,11 +294,3 @@ def staging(into: Path) -> Iterator[tuple[Path, Path]]:
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _acquire(lock: IO[str], path: Path) -> bool:
-    """Lock the file; False if another process has the lock, or has just released it and removed the file."""
-    try:
-        return try_lock(lock) is not False and os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -68,7 +68,7 @@ def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]]
     return int(process.returncode)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path, how: signal.Signals) -> None:
     recipe(folder, ("steps: 40}", "steps: 300, ema: 0.99}"))
     code = interrupt_at(folder, 61, lambda process: os.kill(process.pid, how))

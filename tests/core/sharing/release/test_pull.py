@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -148,24 +147,6 @@ def test_of_two_pulls_at_once_one_makes_the_project(local: LocalHub, tmp_path: P
         assert pull(local, tmp_path / "q").version == "v2"
     assert pull(local, tmp_path / "p").version == "v2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hub", "p", "q"]
-
-
-def test_a_lock_that_its_holder_has_removed_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first ends between the second one's opening of the file and its lock; a third must not have it as well."""
-    first, real = staging(tmp_path / "p"), fcntl.flock
-    first.__enter__()
-
-    def flock(lock: IO[str], how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", real)
-        first.__exit__(None, None, None)
-        real(lock, how)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with raises_error("KD-REL-021", mentions=("'kdkit pull'",)), staging(tmp_path / "p"):
-        pass
-    with staging(tmp_path / "p"), raises_error("KD-REL-021", mentions=("'kdkit pull'",)), staging(tmp_path / "p"):
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_project_stays_if_its_features_are_not_found(local: LocalHub, tmp_path: Path) -> None:
