@@ -169,6 +169,19 @@ def _whole(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionView:
+    """The samples' own texts as a source of knowledge beside the teachers.
+
+    Attributes:
+        weight: (B,) trust in the texts, in [0, 1]; 0 where a sample has no text or must not teach by it.
+        text: (B,) int64; equal numbers for equal texts.
+    """
+
+    weight: Tensor
+    text: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class LossInput:
     """Input of a loss: the global batch, or, for ``per_sample`` losses, this rank's shard.
 
@@ -176,6 +189,7 @@ class LossInput:
         student: the student's outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
         teachers: one view per teacher of the run.
         domain: (B,) int64 domain index of each sample.
+        captions: the texts of the samples; None: all texts differ and have weight 1.
         total: for ``per_sample`` losses: sums a scalar () of this shard over all ranks, without gradient, for the
             denominator. It is a collective operation: call it equally often for every batch.
     """
@@ -184,6 +198,7 @@ class LossInput:
     teachers: tuple[TeacherView, ...]
     domain: Tensor
     total: Callable[[Tensor], Tensor] = _whole
+    captions: CaptionView | None = None
 
 
 class Loss(Protocol):

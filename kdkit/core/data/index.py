@@ -75,6 +75,14 @@ class SampleIndex:
         return _positions([sample.split for sample in self.samples], SPLITS)
 
     @cached_property
+    def text_index(self) -> NDArray[np.int64]:
+        """(N,) equal numbers for samples with equal texts; case, spaces and a final full stop do not count."""
+        numbers: dict[str, int] = {}
+        texts = (" ".join(sample.text.casefold().split()).removesuffix(".") for sample in self.samples)
+        found = (numbers.setdefault(text, len(numbers)) for text in texts)
+        return np.fromiter(found, dtype=np.int64, count=len(self))
+
+    @cached_property
     def unanswered(self) -> NDArray[np.bool_]:
         """(N,) questions without an answer: samples with ``extra["messages"]`` and no text."""
         found = (not sample.text and bool(sample.extra.get("messages")) for sample in self.samples)

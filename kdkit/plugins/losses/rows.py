@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
 
-AverageOver = Literal["pairs", "samples", "teachers"]
+AverageOver = Literal["pairs", "samples", "teachers", "batch"]
 IMAGE, TEXT = "image", "text"
 
 
@@ -40,10 +40,11 @@ def average_weights(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
     Args:
         weights: one (B,) trust vector per teacher.
         over: the unit of the average. ``pairs``: every (teacher, sample) pair in proportion to its trust;
-            ``samples``: every sample with a teacher equally; ``teachers``: every teacher with a sample equally.
+            ``samples``: every sample with a teacher equally; ``teachers``: every teacher with a sample equally;
+            ``batch``: every pair by its trust, divided by B: half the trust is half the loss.
 
     Returns:
-        (T, B) that sum to 1, or are all 0 when no row has weight.
+        (T, B) that sum to 1 (``batch``: to the mean trust of a sample), or are all 0 when no row has weight.
 
     Example:
         >>> weights = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])]
@@ -52,6 +53,8 @@ def average_weights(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
                 [0.2500, 0.0000]])
     """
     w = torch.stack(list(weights))
+    if over == "batch":
+        return w / w.shape[1]
     if over != "pairs":
         w = w / _or_one(w.sum(dim=0 if over == "samples" else 1, keepdim=True))
     return w / _or_one(w.sum())

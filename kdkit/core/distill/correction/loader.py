@@ -170,7 +170,8 @@ class CorrectedDataLoader:
         )
         targets = tuple(_without_signals_for(len(added), teacher) for teacher in self._build.targets)
         domain = np.concatenate([self._build.domain, self._build.domain[added]])
-        return replace(self._build, targets=targets, domain=domain), _Steps(sampler, begin, end)
+        captions = self._build.captions.with_added(len(added))
+        return replace(self._build, targets=targets, domain=domain, captions=captions), _Steps(sampler, begin, end)
 
 
 def update_corrections(corrections: dict[int, str], reviews: Mapping[int, Review]) -> None:

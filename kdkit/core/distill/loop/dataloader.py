@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import Sample, Student
+from kdkit.core.contracts import CaptionView, Sample, Student
 from kdkit.core.data.images import decoding_threads, open_image
-from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Floats, Indices
 
 if TYPE_CHECKING:
@@ -95,13 +95,14 @@ class DistillBatch:
         inputs: this rank's shard of the student inputs.
         targets: teacher -> signal -> rows of the global batch; of local teachers, of this rank's shard.
         weights: teacher -> (B,) of the global batch.
-        domain: (B,) of the global batch.
+        domain: (B,) of the global batch; ``captions`` likewise.
     """
 
     inputs: dict[str, Tensor]
     targets: dict[str, dict[str, Tensor]]
     weights: dict[str, Tensor]
     domain: Tensor
+    captions: CaptionView | None = None
 
     def to(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the task's forward, on ``device``."""
@@ -114,6 +115,7 @@ class DistillBatch:
             "targets": {t: {k: move(v) for k, v in row.items()} for t, row in self.targets.items()},
             "weights": {k: move(v) for k, v in self.weights.items()},
             "domain": move(self.domain),
+            "captions": self.captions and CaptionView(move(self.captions.weight), move(self.captions.text)),
         }
 
 
@@ -137,6 +139,7 @@ class DistillDataLoader:
         one_teacher: each sample draws one of its teachers uniformly (MMKD-CLIP's released code). The previous version
             is always active; otherwise samples that are not drawn would be forgotten.
         seed: of these draws.
+        captions: of all samples that the sampler may name; None if no loss reads them.
         local_teachers: teachers of which a rank needs the rows of its shard alone (``DistillTask.local_teachers``).
         rank, world: this process and the number of processes that share each batch.
 
@@ -172,11 +175,13 @@ class DistillDataLoader:
         *,
         one_teacher: bool,
         seed: int,
+        captions: CaptionTargets | None = None,
         local_teachers: Collection[str] = (),
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
+        self._captions = captions
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
         self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
 
@@ -210,6 +215,7 @@ class DistillDataLoader:
             targets={t.name: self._load(t, indices, weights[t.name], shard) for t in self._targets},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
+            captions=self._captions and self._captions.load(indices),
         )
 
     def _load(self, teacher: TeacherTargets, indices: Indices, weight: Floats, shard: slice) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from kdkit.core.distill.plan.checks import (
 )
 from kdkit.core.distill.plan.compatibility import head_error, no_signal_error, shared_tokens_error
 from kdkit.core.distill.plan.inventory import TeachingInventory
-from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
 from kdkit.core.project.recipe import Recipe, signals_read
 from kdkit.core.project.versions import TASK, Version
@@ -54,12 +54,14 @@ class Build:
         inputs: of the student.
         targets: of all teachers.
         domain: (N,) domain of every sample.
+        captions: of every sample.
     """
 
     task: DistillTask
     inputs: InputCache
     targets: tuple[TeacherTargets, ...]
     domain: Indices
+    captions: CaptionTargets
 
     def dataloader(self, plan: Plan, sampler: StepSampler, accelerator: Accelerator) -> DistillDataLoader:
         """The batches of ``sampler`` for this rank.
@@ -80,6 +82,7 @@ class Build:
             self.domain,
             one_teacher=plan.recipe.teachers_per_sample == "one",
             seed=plan.settings.seed,
+            captions=self.captions,
             local_teachers=self.task.local_teachers,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
@@ -138,7 +141,7 @@ def build(
         prefixes = {t.name: f"projections.{module_key(t.name)}.heads." for t in teachers}
         without_heads = [t for t in teachers if not any(key.startswith(prefixes[t.name]) for key in saved)]
         _fit_new_heads(task, inputs, without_heads, train, reporter)
-    return Build(task, inputs, tuple(targets), inventory.index.domain_index)
+    return Build(task, inputs, tuple(targets), inventory.index.domain_index, inventory.caption_targets())
 
 
 def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> list[Term]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Loss, LossInput, Student, TeacherView
+from kdkit.core.contracts import CaptionView, Loss, LossInput, Student, TeacherView
 from kdkit.core.distill.loop.distributed import (
     all_reduce_sum,
     gather_outputs,
@@ -125,6 +125,7 @@ class DistillTask(nn.Module):
         targets: Mapping[str, Mapping[str, Tensor]],
         weights: Mapping[str, Tensor],
         domain: Tensor,
+        captions: CaptionView | None = None,
     ) -> dict[str, Tensor]:
         """Compute one step's losses.
 
@@ -133,12 +134,12 @@ class DistillTask(nn.Module):
             targets: teacher -> signal -> (B, D) of the *global* batch, zeros where absent; for
                 :attr:`local_teachers` (b, D) of this rank's shard.
             weights: teacher -> (B,) of the global batch.
-            domain: (B,) of the global batch.
+            domain: (B,) of the global batch; ``captions`` likewise.
         """
         outputs = cast(Student, self.student)(inputs)
         # Losses are computed in float32 for every precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            loss_inputs = self._loss_inputs(outputs, targets, weights, domain)
+            loss_inputs = self._loss_inputs(outputs, targets, weights, domain, captions)
             values: list[Tensor] = []
             log: dict[str, Tensor] = {}
             for term in self.terms:
@@ -161,6 +162,7 @@ class DistillTask(nn.Module):
         targets: Mapping[str, Mapping[str, Tensor]],
         weights: Mapping[str, Tensor],
         domain: Tensor,
+        captions: CaptionView | None,
     ) -> dict[tuple[bool, bool], LossInput]:
         """(sharded, previous) of a term -> its input: the global batch, or, for sharded terms, this rank's shard."""
         loss_inputs: dict[tuple[bool, bool], LossInput] = {}
@@ -168,6 +170,7 @@ class DistillTask(nn.Module):
             rows, total = (local_shard, all_reduce_sum) if sharded else (identity, identity)
             collect = to_float32 if sharded else gather_outputs
             student = Outputs({name: collect(x) for name, x in outputs.items()})
+            own = captions and CaptionView(rows(captions.weight), rows(captions.text))
             for previous in sorted({term.previous for term in self.terms if term.sharded == sharded}):
                 views: list[TeacherView] = []
                 for name in self.teachers:
@@ -176,7 +179,7 @@ class DistillTask(nn.Module):
                         target = {signal: y if local else rows(y) for signal, y in targets[name].items()}
                         projection = self.projections[module_key(name)]
                         views.append(cast(TeacherView, projection(name, student, target, rows(weights[name]))))
-                loss_inputs[sharded, previous] = LossInput(student, tuple(views), rows(domain), total)
+                loss_inputs[sharded, previous] = LossInput(student, tuple(views), rows(domain), total, own)
         return loss_inputs
 
     def _needs_local_rows(self, teacher: str) -> bool:

@@ -1,4 +1,4 @@
-"""The targets that one teacher gives for the samples of a run."""
+"""The targets of a run: what each teacher gives for its samples, and what their captions say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import SignalSpec
+from kdkit.core.contracts import CaptionView, SignalSpec
 from kdkit.core.distill.plan.types import Floats, Indices
 
 
@@ -82,3 +82,28 @@ class TeacherTargets:
     def _shape(self, signal: str) -> tuple[int, ...]:
         width = self.widths[signal]
         return (self.token_lengths[signal], width) if signal in self.token_lengths else (width,)
+
+
+@dataclass(frozen=True)
+class CaptionTargets:
+    """The samples' own texts as a source of knowledge.
+
+    Attributes:
+        weight: (N,) float32 trust in each sample's text; 0 without a text.
+        text: (N,) equal numbers for equal texts.
+    """
+
+    weight: Floats
+    text: Indices
+
+    def load(self, indices: Indices) -> CaptionView:
+        """The captions of a batch."""
+        return CaptionView(torch.from_numpy(self.weight[indices]), torch.from_numpy(self.text[indices]))
+
+    def with_added(self, count: int) -> CaptionTargets:
+        """Extended by ``count`` samples with other texts and weight 1."""
+        first = int(self.text.max(initial=-1)) + 1
+        return CaptionTargets(
+            np.concatenate([self.weight, np.ones(count, dtype=np.float32)]),
+            np.concatenate([self.text, np.arange(first, first + count)]),
+        )
