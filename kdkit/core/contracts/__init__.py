@@ -23,6 +23,7 @@ from kdkit.core.contracts.answers import (
     Decoding,
 )
 from kdkit.core.contracts.protocols import (
+    CAPTIONS,
     IMAGE,
     TEXT,
     Aligner,
@@ -70,6 +71,7 @@ from kdkit.core.contracts.specs import (
 __all__ = [
     "AS_IS",
     "BOX_FAMILY",
+    "CAPTIONS",
     "IMAGE",
     "IMAGE_MARK",
     "LOGPROBS",

@@ -259,12 +259,16 @@ class RopeVariant(Protocol):
 # --------------------------------------------------------------------------- trust, evaluation
 
 
+CAPTIONS = "@captions"
+"""Name of the captions where they stand beside teachers as a source of knowledge; no teacher can have it."""
+
+
 @dataclass(frozen=True)
 class TrustTable:
     """Accuracy of teachers on the calibration split; values in [0, 1], NaN if not measured.
 
     Attributes:
-        teachers, domains: names of rows and columns.
+        teachers, domains: names of rows and columns; a last row :data:`CAPTIONS` is that of the captions.
         accuracy, lower, upper: (T, M) point estimate and two-sided confidence bounds.
         count: (M,) number of calibration samples; ``chance``: (M,) accuracy at chance level.
         level: the confidence level of the bounds.

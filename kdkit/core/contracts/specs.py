@@ -152,6 +152,10 @@ class SourceSpec(FactorySpec):
 class TrustPolicySpec(FactorySpec):
     """``factory(**options) -> TrustPolicy``."""
 
+    weighs_captions: bool = False
+    """The last row of its table is :data:`CAPTIONS`, where they were measured: it weighs captions like a teacher. Other
+    policies give captions the weight 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(FactorySpec):

@@ -16,7 +16,7 @@ class ClipLoss(nn.Module):
     """``1/B sum_b w_b 1/2 [CE(c s_I s_T', y)_b + CE(c s_T s_I', y)_b]`` with unit rows ``s`` and the student's scale
     ``c``. Reads no teacher.
 
-    ``w`` are the caption weights. Row b of the targets ``y`` is uniform over the samples with the same text as b (UniCL,
+    ``w`` are the caption weights. Row b of the targets ``y`` is uniform over the samples with the text of b (UniCL,
     eq. 3 and 4): with 64 samples of 35 classes, most texts occur more than once, and CLIP's own loss would push equal
     texts apart. Samples with ``w = 0`` are in no other sample's softmax.
 

@@ -32,6 +32,13 @@ def kdkit_trust_policies() -> Iterable[TrustPolicySpec]:
             options={"sharpness": 8.0, "floor": 0.2},
         ),
         TrustPolicySpec(
+            name="evidence",
+            summary="teachers and captions share each domain by their log odds against guessing",
+            factory=_AT + "Evidence",
+            options={"sharpness": 30.0, "floor": 0.5},
+            weighs_captions=True,
+        ),
+        TrustPolicySpec(
             name="all",
             summary="every teacher in every domain where it was measured: no gate",
             factory=_AT + "All",

@@ -7,12 +7,13 @@ equivariant to the order of teachers: equal scores get equal weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import TrustTable
+from kdkit.core.contracts import CAPTIONS, TrustTable
 
 Array = np.ndarray[Any, Any]
 
@@ -91,6 +92,40 @@ class Soft:
         return np.where(admitted, np.exp(-self.sharpness * behind), 0.0)
 
 
+class Evidence:
+    """Teachers and captions share each domain in proportion to their evidence, the log odds against guessing.
+
+    ``e_s = logit(a_s) - logit(c)`` for a source with ``l_s > c``, else 0, with ``a_s`` shrunk towards ``c`` by one
+    guess. If sources err independently, the vote with these weights is the most probable answer (Nitzan and Paroush
+    1982; for c = 1/2 the weights of AdaBoost). The teachers share ``max e_t / (max e_t + e_captions)`` in proportion to
+    their weights by :class:`Soft`; the captions have the rest. Captions that could not be measured count as much as
+    the best teacher, and have weight 1 where nothing beats guessing.
+
+    Args:
+        sharpness, floor: of :class:`Soft`.
+
+    Example:
+        >>> column = np.array([[0.9], [0.7]])
+        >>> names = ("a", CAPTIONS), ("ct",)
+        >>> table = TrustTable(*names, column, column - 0.1, column + 0.1, np.array([100]), np.array([0.5]))
+        >>> Evidence()(table).round(2).tolist()
+        [[0.72], [0.28]]
+    """
+
+    def __init__(self, *, sharpness: float = 30.0, floor: float = 0.5) -> None:
+        self._soft = Soft(sharpness=sharpness, floor=floor)
+
+    def __call__(self, table: TrustTable) -> Array:
+        captions = np.array([name == CAPTIONS for name in table.teachers], dtype=bool)
+        evidence, soft = _evidence(table), self._soft(_without(table, captions))
+        best = evidence[~captions].max(axis=0, initial=0.0)
+        own = np.where(np.isnan(table.accuracy[captions]), best, evidence[captions]).sum(axis=0)
+        total, shared = best + own, soft.sum(axis=0)
+        weights = soft / np.where(shared > 0, shared, 1) * best / np.where(total > 0, total, 1)
+        weights[captions] = np.where(total > 0, own / np.where(total > 0, total, 1), 1.0)
+        return weights
+
+
 class All:
     """``w_t = 1`` wherever ``a_t`` was measured.
 
@@ -104,6 +139,21 @@ class All:
 
     def __call__(self, table: TrustTable) -> Array:
         return np.where(np.isnan(table.accuracy) & (not self.unmeasured), 0.0, 1.0)
+
+
+def _evidence(table: TrustTable) -> Array:
+    """(T, M) log odds against guessing; 0 where guessing is not beaten."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = np.clip(table.chance, 1e-3, 1 - 1e-3)
+        accuracy = (table.accuracy * table.count + 1) / (table.count + 1 / chance)
+        odds = np.log(accuracy / (1 - accuracy)) - np.log(chance / (1 - chance))
+    return np.where(_beats_guessing(table), np.maximum(odds, 0), 0.0)
+
+
+def _without(table: TrustTable, rows: Array) -> TrustTable:
+    """The table with ``rows`` (T,) as if they were not measured."""
+    hidden = [np.where(rows[:, None], np.nan, x) for x in (table.accuracy, table.lower, table.upper)]
+    return replace(table, accuracy=hidden[0], lower=hidden[1], upper=hidden[2])
 
 
 def _beats_guessing(table: TrustTable) -> Array:

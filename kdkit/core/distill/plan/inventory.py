@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter, Split, TrustTable
+from kdkit.core.contracts import Reporter, Split, TrustPolicySpec, TrustTable
 from kdkit.core.data.check import find_skipped
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.loop.live_teacher import LiveTeacher
 from kdkit.core.distill.plan.columns import complete_columns, live_device, open_live
-from kdkit.core.distill.plan.targets import TeacherTargets
+from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import Floats, Indices, Mask
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.trust.measure import measure_trust
@@ -25,6 +25,7 @@ from kdkit.core.evaluation.trust.weights import (
     policy_weights,
     teachers_without_domain,
     warn_about_gaps,
+    without_captions,
 )
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.missing import extraction_hint
@@ -52,6 +53,7 @@ class TeachingInventory:
         unreadable: (N,) unreadable images that may be skipped and that no column records.
         live: teachers that compute their signals of training samples during training.
         learns_alone: a loss of the recipe learns from samples without any teacher.
+        captions: (M,) trust weights of the captions; None for 1 everywhere.
     """
 
     index: SampleIndex
@@ -61,6 +63,7 @@ class TeachingInventory:
     unreadable: Mask | None = None
     live: Mapping[str, LiveTeacher] = field(default_factory=dict)
     learns_alone: bool = True
+    captions: np.ndarray[Any, Any] | None = None
 
     @classmethod
     def without_teachers(cls, index: SampleIndex, unreadable: Mask | None = None) -> TeachingInventory:
@@ -110,6 +113,19 @@ class TeachingInventory:
             token_lengths={spec.name: spec.shape[0] for spec in compared if len(spec.shape) == 2},
             sharded_gather=live is not None,
         )
+
+    @property
+    def caption_weights(self) -> dict[str, float]:
+        """Domain -> trust weight of its captions."""
+        weights = np.ones(len(self.index.domains)) if self.captions is None else self.captions
+        return {domain: float(weight) for domain, weight in zip(self.index.domains, weights, strict=True)}
+
+    def caption_targets(self) -> CaptionTargets:
+        """The texts of all samples, weighed by domain; 0 for samples without a text."""
+        by_domain = np.array(list(self.caption_weights.values()), dtype=np.float32)
+        written = np.array([bool(sample.text) for sample in self.index.samples], dtype=bool)
+        weight: Floats = np.where(written, by_domain[self.index.domain_index], np.float32(0))
+        return CaptionTargets(weight, self.index.text_index)
 
     def sample_weights(self, teacher: str) -> np.ndarray[Any, Any]:
         """(N,) the teacher's weight on each sample's domain."""
@@ -169,9 +185,12 @@ def take_inventory(
         project, store, index, teachers, live=opened, before=before_extraction, device=device, reporter=reporter
     )
     evaluator, hint = make_evaluator(registry, catalogue, index), partial(extraction_hint, registry, lock)
-    trust = measure_trust(evaluator, store, lock, teachers, advice=hint, reporter=reporter)
     policy, limits = registry.trust or recipe.trust, domain_limits(registry)
-    weights = policy_weights(trust, catalogue.make("policy", policy.policy, **policy.options), limits=limits)
+    weighs = catalogue.spec(TrustPolicySpec, policy.policy).weighs_captions and learns_alone(recipe, catalogue)
+    table = measure_trust(evaluator, store, lock, teachers, advice=hint, captions=weighs, reporter=reporter)
+    made = catalogue.make("policy", policy.policy, **policy.options)
+    given = policy_weights(table, made, limits=limits, weighs_captions=weighs)
+    trust, weights = without_captions(table), given.teachers
     present = {sample.domain for sample in index.samples if sample.split == "train"}
     gaps = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in present]
     warn_about_gaps(gaps, teachers_without_domain(trust, weights, limits), reporter)
@@ -187,7 +206,9 @@ def take_inventory(
         )
         for name, teacher in opened.items()
     }
-    return TeachingInventory(index, columns, trust, weights, unreadable, live, learns_alone(recipe, catalogue))
+    return TeachingInventory(
+        index, columns, trust, weights, unreadable, live, learns_alone(recipe, catalogue), captions=given.captions
+    )
 
 
 def domain_limits(registry: Registry) -> dict[str, Sequence[str]]:

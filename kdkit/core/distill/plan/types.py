@@ -131,6 +131,7 @@ class Plan:
             teacher.
         domains_without_rehearsal: domains that the parent knows and that no teacher rehearses here, in the training
             split or not. Without teachers, those without a training sample.
+        captions: domain -> trust weight of its captions; 1 unless the trust policy weighs them.
         previous: how the parent itself takes part; with weight 0, not at all.
         pools: where batches are drawn from; the last one holds the fresh samples.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
@@ -145,6 +146,7 @@ class Plan:
     teachers: tuple[PlannedTeacher, ...]
     domains_without_teacher: tuple[str, ...]
     domains_without_rehearsal: tuple[str, ...]
+    captions: Mapping[str, float]
     previous: PreviousPart
     pools: tuple[SamplePool, ...]
     fresh: int
@@ -181,6 +183,7 @@ class Plan:
             "teachers": [asdict(teacher) for teacher in self.teachers],
             "domains_without_teacher": list(self.domains_without_teacher),
             "domains_without_rehearsal": list(self.domains_without_rehearsal),
+            "captions": dict(self.captions),
             "previous": self.previous.model_dump(mode="json"),
             "fresh_samples": self.fresh,
             "replayed_samples": self.replayed,

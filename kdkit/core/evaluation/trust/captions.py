@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.evaluation.evaluator import FeatureEvaluator
 from kdkit.core.evaluation.trust.measurements import DomainCount
 from kdkit.core.evaluation.zero_shot import unit_rows
 
 if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
 
 FIT_ROWS = 2048
@@ -43,11 +43,11 @@ class CaptionTrust:
 
     def __init__(
         self,
-        evaluator: FeatureEvaluator,
+        index: SampleIndex,
         domains: Mapping[str, Mapping[str, Sequence[str]]],
         columns: Sequence[Column],
     ) -> None:
-        self._index, self._domains = evaluator.table, domains
+        self._index, self._domains = index, domains
         self._columns = [(column, column.locate(self._index)) for column in columns]
         self._train = np.array(
             [row for row in self._index.select(split="train") if self._index.samples[row].text], dtype=np.int64

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kdkit.core.contracts import Reporter, Silent, TrustTable
+from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustTable
 from kdkit.core.evaluation.evaluator import AnswerEvaluator, Evaluator
 from kdkit.core.evaluation.trust.answers import AnswerTrust
+from kdkit.core.evaluation.trust.captions import CaptionTrust
 from kdkit.core.evaluation.trust.measurements import (
     LEVEL,
     TeacherMeasurement,
@@ -33,6 +34,7 @@ def measure_trust(
     *,
     advice: Callable[[str], str] | None = None,
     level: float = LEVEL,
+    captions: bool = False,
     reporter: Reporter | None = None,
 ) -> TrustTable:
     """Accuracy of each teacher on each domain, with Wilson bounds.
@@ -46,6 +48,7 @@ def measure_trust(
         teachers: each with a column in the store, or saved scores.
         advice: teacher -> the remedy for missing features, for warnings.
         level: coverage of the bounds.
+        captions: measure the captions too, where a dual encoder learns from them: the table's last row.
 
     Returns:
         Rows in the order of ``teachers``, columns in that of the index's domains. NaN, with a warning, where trust
@@ -71,8 +74,21 @@ def measure_trust(
         counts = meter.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
         measured[teacher] = TeacherMeasurement(fingerprint, counts)
         save_measurements(file, measured, logit_scale=LOGIT_SCALE)
+    rows = tuple(teachers)
+    if captions and isinstance(meter, ZeroShotTrust):
+        columns = [locked_column(store, lock, name) for name in teachers if name in store.teachers]
+        measured[CAPTIONS] = _measure_captions(CaptionTrust(evaluator.table, meter.domains, columns), measured)
+        save_measurements(file, measured, logit_scale=LOGIT_SCALE)
+        rows = (*rows, CAPTIONS)
     reporter.progress("measuring trust", len(teachers), len(teachers))
-    return make_trust_table(measured, teachers, evaluator.table.domains, level)
+    return make_trust_table(measured, rows, evaluator.table.domains, level)
+
+
+def _measure_captions(meter: CaptionTrust, measured: Mapping[str, TeacherMeasurement]) -> TeacherMeasurement:
+    fingerprint = meter.fingerprint()
+    if CAPTIONS in measured and measured[CAPTIONS].fingerprint == fingerprint:
+        return measured[CAPTIONS]
+    return TeacherMeasurement(fingerprint, meter.measure())
 
 
 def _make_meter(evaluator: Evaluator, reporter: Reporter) -> ZeroShotTrust | AnswerTrust:

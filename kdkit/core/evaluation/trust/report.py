@@ -11,7 +11,7 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.contracts import Reporter, Silent, TrustPolicySpec, TrustTable
+from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustPolicySpec, TrustTable
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
@@ -20,9 +20,11 @@ from kdkit.core.evaluation.trust.measurements import load_measurements, trust_fi
 from kdkit.core.evaluation.trust.weights import (
     DomainWithoutTeacher,
     TeacherWithoutDomain,
+    TrustWeights,
     domains_without_teacher,
     policy_weights,
     teachers_without_domain,
+    without_captions,
 )
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_calibration, extraction_hint
@@ -41,13 +43,15 @@ class PolicyOutcome:
 
     Attributes:
         policy, options: its name and all of its options.
-        weights: (T, M) in [0, 1]; 0: may not teach there.
+        weights: of teachers and captions, in [0, 1]; 0: may not teach there.
+        weighs_captions: whether the policy weighs captions; if not, their weight is 1.
         domains_without_teacher, teachers_without_domain: rows and columns of zeros, with reasons.
     """
 
     policy: str
     options: Mapping[str, Any]
-    weights: np.ndarray[Any, Any]
+    weights: TrustWeights
+    weighs_captions: bool
     domains_without_teacher: tuple[DomainWithoutTeacher, ...]
     teachers_without_domain: tuple[TeacherWithoutDomain, ...]
 
@@ -63,6 +67,7 @@ class TrustReport(Result):
     """Measured trust, the chosen policy's outcome, and those of other policies for comparison.
 
     Attributes:
+        table: of the teachers, and of the captions where a dual encoder can learn from them.
         task: name of the evaluation task that measured ``table``.
     """
 
@@ -114,11 +119,12 @@ class TrustReport(Result):
             (domain, *(self._admitted_cell(outcome, m) for outcome in outcomes))
             for m, domain in enumerate(table.domains)
         ]
-        headers = ("domain", *table.teachers, "chance", count_unit(self.task))
+        names = tuple(name.removeprefix("@") for name in table.teachers)
+        headers = ("domain", *names, "chance", count_unit(self.task))
         return [
             f"{accuracy_title(self.task)} in % on the calibration split, {100 * table.level:g} % interval; "
             f"* may teach by {self.chosen.title}",
-            Table(headers, accuracy, "l" + "l" * len(table.teachers) + "rr"),
+            Table(headers, accuracy, "l" + "l" * len(names) + "rr"),
             "",
             "Teachers that each policy admits (weight where it is not 1)",
             Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
@@ -131,8 +137,9 @@ class TrustReport(Result):
             "options": dict(outcome.options),
             "weights": {
                 teacher: dict(zip(self.table.domains, row.tolist(), strict=True))
-                for teacher, row in zip(self.table.teachers, outcome.weights, strict=True)
+                for teacher, row in zip(self._teachers, outcome.weights.teachers, strict=True)
             },
+            "captions": dict(zip(self.table.domains, outcome.weights.captions.tolist(), strict=True)),
             "domains_without_teacher": [
                 {"domain": gap.domain, "message": gap.message} for gap in outcome.domains_without_teacher
             ],
@@ -145,15 +152,23 @@ class TrustReport(Result):
         table = self.table
         if np.isnan(table.accuracy[t, m]):
             return "-"
-        mark = " *" if self.chosen.weights[t, m] > 0 else ""
+        weights = self.chosen.weights
+        weight = weights.captions[m] if table.teachers[t] == CAPTIONS else weights.teachers[t, m]
+        mark = " *" if weight > 0 else ""
         return f"{_percent(table.accuracy[t, m])} ({_percent(table.lower[t, m])}-{_percent(table.upper[t, m])}){mark}"
 
     def _admitted_cell(self, outcome: PolicyOutcome, m: int) -> str:
-        teachers, weights = self.table.teachers, outcome.weights[:, m]
-        if len(teachers) > 1 and (weights == 1).all():
+        teachers, weights = list(self._teachers), outcome.weights.teachers[:, m].tolist()
+        if len(teachers) > 1 and min(weights) == 1:
             return f"all {len(teachers)}"
+        if outcome.weighs_captions:
+            teachers, weights = [*teachers, "captions"], [*weights, outcome.weights.captions[m]]
         names = [f"{name} {w:.2f}" if w < 1 else name for name, w in zip(teachers, weights, strict=True) if w > 0]
         return ", ".join(names) or "none"
+
+    @property
+    def _teachers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.table.teachers if name != CAPTIONS)
 
 
 def report_trust(
@@ -201,7 +216,7 @@ def report_trust(
         make_evaluator(registry, catalogue, table),
         partial(extraction_hint, project.registry, project.lock),
     )
-    measured = measure_trust(evaluator, store, project.lock, teachers, advice=advice, reporter=reporter)
+    measured = measure_trust(evaluator, store, project.lock, teachers, advice=advice, captions=True, reporter=reporter)
     name, chosen = _chosen_policy(project, policy, options or {})
     others = [
         (spec.name, dict(spec.options))
@@ -223,9 +238,13 @@ def _apply_policy(
     registry: Registry, catalogue: Catalogue, table: TrustTable, name: str, options: Mapping[str, Any]
 ) -> PolicyOutcome:
     limits = {teacher: entry.domains for teacher, entry in registry.teachers.items() if entry.domains is not None}
-    weights = policy_weights(table, catalogue.make("policy", name, **options), limits=limits)
-    gaps = domains_without_teacher(table, weights, limits), teachers_without_domain(table, weights, limits)
-    return PolicyOutcome(name, dict(options), weights, *gaps)
+    weighs, made = catalogue.spec(TrustPolicySpec, name).weighs_captions, catalogue.make("policy", name, **options)
+    weights, teachers = policy_weights(table, made, limits=limits, weighs_captions=weighs), without_captions(table)
+    gaps = (
+        domains_without_teacher(teachers, weights.teachers, limits),
+        teachers_without_domain(teachers, weights.teachers, limits),
+    )
+    return PolicyOutcome(name, dict(options), weights, weighs, *gaps)
 
 
 def _percent(value: float) -> str:

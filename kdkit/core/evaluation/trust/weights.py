@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, TrustPolicy, TrustTable
+from kdkit.core.contracts import CAPTIONS, Reporter, TrustPolicy, TrustTable
 
 Array = np.ndarray[Any, Any]
 
@@ -87,18 +87,38 @@ class TeacherWithoutDomain:
         return f"{head}; its best is {self.accuracy:.2f} in '{self.best_domain}'"
 
 
+@dataclass(frozen=True)
+class TrustWeights:
+    """What each source of knowledge is worth in each of M domains; 0: it does not teach there.
+
+    Attributes:
+        teachers: (T, M) float64 in [0, 1], in the order of the table's teachers.
+        captions: (M,) float64 in [0, 1]; 1 from a policy that does not weigh captions.
+    """
+
+    teachers: Array
+    captions: Array
+
+
 def policy_weights(
-    table: TrustTable, policy: TrustPolicy, *, limits: Mapping[str, Sequence[str]] | None = None
-) -> Array:
-    """(T, M) float64 weights in [0, 1] that ``policy`` gives; 0 means: may not teach there.
+    table: TrustTable,
+    policy: TrustPolicy,
+    *,
+    limits: Mapping[str, Sequence[str]] | None = None,
+    weighs_captions: bool = False,
+) -> TrustWeights:
+    """The weights that ``policy`` gives to the teachers of ``table``, and to captions if it weighs them.
 
     Args:
         limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy gets NaN
             elsewhere.
+        weighs_captions: as its spec says; otherwise it does not get the row of the captions.
 
     Raises:
         KdkitError: a policy that returns anything but weights in [0, 1] of that shape.
     """
+    if not weighs_captions:
+        table = without_captions(table)
     allowed = _allowed(table, limits)
     limited = replace(
         table,
@@ -120,7 +140,20 @@ def policy_weights(
             fix="correct the plugin that provides the policy",
             code=ExitCode.PLUGIN,
         )
-    return np.where(allowed, weights, 0.0)
+    weights, captions = np.where(allowed, weights, 0.0), np.array([name == CAPTIONS for name in table.teachers], bool)
+    return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+
+
+def without_captions(table: TrustTable) -> TrustTable:
+    """The teachers' rows of a table."""
+    rows = [row for row, name in enumerate(table.teachers) if name != CAPTIONS]
+    return replace(
+        table,
+        teachers=tuple(table.teachers[row] for row in rows),
+        accuracy=table.accuracy[rows],
+        lower=table.lower[rows],
+        upper=table.upper[rows],
+    )
 
 
 def _allowed(table: TrustTable, limits: Mapping[str, Sequence[str]] | None) -> np.ndarray[Any, np.dtype[np.bool_]]:

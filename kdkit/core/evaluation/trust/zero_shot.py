@@ -28,7 +28,7 @@ class ZeroShotTrust:
 
     def __init__(self, evaluator: FeatureEvaluator, reporter: Reporter) -> None:
         self._table, self._prompts, self._reporter = evaluator.table, evaluator.prompts, reporter
-        self._domains = _measurable_domains(self._table, self._prompts, reporter)
+        self.domains = _measurable_domains(self._table, self._prompts, reporter)
 
     def fingerprint(self, column: Column) -> str:
         """Digest of everything that the scores depend on: features, their rows, samples, prompts."""
@@ -52,7 +52,7 @@ class ZeroShotTrust:
         table = self._table
         places = column.locate(table)
         counts, scored, scores = {}, [], []
-        for domain, prompts in self._domains.items():
+        for domain, prompts in self.domains.items():
             rows = table.select(domains=[domain], labeled=True)
             if not self._has_features(column, places, domain, prompts, advice):
                 continue
