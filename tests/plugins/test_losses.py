@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.core.contracts import CaptionView, LossInput, TeacherView
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.crd import RelationalDistillation
@@ -127,6 +127,37 @@ def test_icl_is_infonce_against_the_other_modality_of_the_teacher(exp: bool, sca
 def test_clip_is_infonce_of_the_student() -> None:
     batch = make_batch()
     assert number(ClipLoss()(batch)) == pytest.approx(reference.clip(student_of(batch), 3.0), rel=1e-12)
+
+
+def test_clip_with_weighted_captions_and_equal_texts() -> None:
+    weight, text = [1.0, 0.5, 0.0, 0.25, 1.0, 0.0, 1.0], [0, 1, 0, 0, 1, 5, 6]
+    batch = replace(make_batch(), captions=CaptionView(torch.tensor(weight).double(), torch.tensor(text)))
+    expected = reference.clip(student_of(batch), 3.0, weight, text)
+    assert number(ClipLoss()(batch)) == pytest.approx(expected, rel=1e-12)
+    own = reference.clip(student_of(batch), 3.0, weight)
+    assert number(ClipLoss(positives="own")(batch)) == pytest.approx(own, rel=1e-12)
+
+
+def test_clip_ignores_samples_whose_captions_have_no_weight() -> None:
+    batch = make_batch()
+    image = batch.student["image"].detach().clone().requires_grad_()
+    weight = torch.ones(len(image)).double()
+    weight[[1, 4]] = 0
+    with torch.no_grad():
+        image[1] = torch.nan
+    student, captions = {**batch.student, "image": image}, CaptionView(weight, torch.zeros(len(image)).long())
+    ClipLoss()(replace(batch, student=student, captions=captions)).backward()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+    assert not image.grad[[1, 4]].any()
+
+
+@pytest.mark.parametrize("name", ["fd", "crd"])
+def test_half_the_trust_is_half_the_loss_of_a_batch(name: str) -> None:
+    batch = make_batch(full=True)
+    half = replace(batch, teachers=tuple(replace(view, weight=view.weight / 2) for view in batch.teachers))
+    made = {"fd": FeatureDistillation, "crd": crd}[name](average_over="batch")
+    assert number(made(half)) == pytest.approx(number(made(batch)) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize("over", ["pairs", "samples", "teachers"])

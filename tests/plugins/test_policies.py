@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kdkit.core.contracts import TrustPolicy, TrustTable
-from kdkit.plugins.policies.policies import All, Soft, Threshold, TopK
+from kdkit.core.contracts import CAPTIONS, TrustPolicy, TrustTable
+from kdkit.plugins.policies.policies import All, Evidence, Soft, Threshold, TopK
 from tests.errors import raises_error
 
 Array = np.ndarray[Any, Any]
@@ -25,6 +27,7 @@ POLICIES: dict[str, Callable[[], TrustPolicy]] = {
     "top-2": lambda: TopK(k=2),
     "soft": Soft,
     "soft without floor": lambda: Soft(floor=0.0),
+    "evidence": Evidence,
     "all": All,
 }
 every_policy = pytest.mark.parametrize("make", POLICIES.values(), ids=list(POLICIES))
@@ -93,7 +96,7 @@ def test_improving_a_teacher_never_costs_it_weight(
     assert make()(table(better))[row, column] >= make()(table(accuracy))[row, column]
 
 
-@pytest.mark.parametrize("make", [Soft, TopK, lambda: Threshold(fallback="best")])
+@pytest.mark.parametrize("make", [Soft, TopK, Evidence, lambda: Threshold(fallback="best")])
 @given(accuracy=scores)
 def test_a_domain_has_a_teacher_exactly_when_someone_beats_guessing(
     make: Callable[[], TrustPolicy], accuracy: Array
@@ -102,7 +105,7 @@ def test_a_domain_has_a_teacher_exactly_when_someone_beats_guessing(
     np.testing.assert_array_equal((make()(table(accuracy)) > 0).any(axis=0), someone)
 
 
-@pytest.mark.parametrize("make", [Soft, TopK, lambda: TopK(k=3)])
+@pytest.mark.parametrize("make", [Soft, TopK, Evidence, lambda: TopK(k=3)])
 @given(accuracy=scores)
 def test_who_may_be_guessing_is_out(make: Callable[[], TrustPolicy], accuracy: Array) -> None:
     assert (make()(table(accuracy))[accuracy <= 0.3] == 0).all()
@@ -160,3 +163,28 @@ def test_all() -> None:
 def test_invalid_options_are_refused(factory: Callable[..., object], options: Any, mention: str) -> None:
     with raises_error("KD-POL-001", mentions=(mention,)):
         factory(**options)
+
+
+def with_captions(accuracy: Any) -> TrustTable:
+    """The last row is that of the captions."""
+    found = table(accuracy)
+    return replace(found, teachers=(*found.teachers[:-1], CAPTIONS))
+
+
+def test_evidence_divides_a_domain_by_log_odds() -> None:
+    a, c = (90 + 1) / (100 + 4), (60 + 1) / (100 + 4)
+    teacher, captions = math.log(a * 3 / (1 - a)), math.log(c * 3 / (1 - c))
+    found = Evidence()(with_captions([[0.9], [0.6]]))
+    np.testing.assert_allclose(found[:, 0], np.array([teacher, captions]) / (teacher + captions), rtol=1e-12)
+
+
+@given(accuracy=scores)
+def test_evidence_divides_all_of_every_domain(accuracy: Array) -> None:
+    np.testing.assert_allclose(Evidence()(with_captions(accuracy)).sum(axis=0), 1)
+
+
+def test_evidence_of_captions() -> None:
+    beaten, unmeasured, nothing = Evidence()(with_captions([[0.9, 0.9, 0.26], [0.26, NAN, 0.26]])).T
+    assert beaten.tolist() == [1, 0]
+    assert unmeasured.tolist() == [0.5, 0.5]
+    assert nothing.tolist() == [0, 1]

@@ -120,7 +120,7 @@ class Evidence:
         evidence, soft = _evidence(table), self._soft(_without(table, captions))
         best = evidence[~captions].max(axis=0, initial=0.0)
         own = np.where(np.isnan(table.accuracy[captions]), best, evidence[captions]).sum(axis=0)
-        total, shared = best + own, soft.sum(axis=0)
+        total, shared = best + own, np.sort(soft, axis=0).sum(axis=0)  # sorted: independent of the order of teachers
         weights = soft / np.where(shared > 0, shared, 1) * best / np.where(total > 0, total, 1)
         weights[captions] = np.where(total > 0, own / np.where(total > 0, total, 1), 1.0)
         return weights

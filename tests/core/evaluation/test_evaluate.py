@@ -155,9 +155,9 @@ def test_trust_report(two_versions: Path) -> None:
     project = open_project(two_versions)
     found = report_trust(project)
     assert (found.chosen.policy, found.chosen.options["value"]) == ("threshold", 0.7)
-    assert found.chosen.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert found.chosen.weights.teachers.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert found.chosen.domains_without_teacher == ()
-    assert [other.policy for other in found.others] == ["all", "soft", "threshold", "top-k"]
+    assert [other.policy for other in found.others] == ["all", "evidence", "soft", "threshold", "top-k"]
     strict = report_trust(project, options={"value": 1.0, "on": "lower"})
     assert [gap.domain for gap in strict.chosen.domains_without_teacher] == ["ct", "mri", "xray"]
     assert [gap.teacher for gap in strict.chosen.teachers_without_domain] == ["radio", "xr"]

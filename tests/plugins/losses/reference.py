@@ -77,13 +77,19 @@ def icl(views: Sequence[View], scale: float, *, over: str = "pairs") -> float:
     return average(values, np.stack([view.weight for view in views]), over)
 
 
-def clip(student: Rows, scale: float) -> float:
-    """Symmetric InfoNCE."""
+def clip(
+    student: Rows, scale: float, weight: Sequence[float] | None = None, text: Sequence[int] | None = None
+) -> float:
+    """Symmetric InfoNCE over the samples with weight, the mean over the positives of each row."""
     size, total = len(student["image"]), 0.0
+    weight, text = weight or [1.0] * size, text or list(range(size))
+    seen = [j for j in range(size) if weight[j] > 0]
     for query, key in (("image", "text"), ("text", "image")):
-        for b in range(size):
-            logits = [scale * float(unit(student[query][b]) @ unit(student[key][j])) for j in range(size)]
-            total -= log_softmax_at(logits, b) / size / 2
+        for b in seen:
+            logits = [scale * float(unit(student[query][b]) @ unit(student[key][j])) for j in seen]
+            positives = [place for place, j in enumerate(seen) if text[j] == text[b]]
+            mean = sum(log_softmax_at(logits, place) for place in positives) / len(positives)
+            total -= weight[b] * mean / size / 2
     return total
 
 

@@ -40,16 +40,16 @@ def table(correct: Any, count: int = 100) -> TrustTable:
 
 def test_weights_of_a_policy() -> None:
     found = table([[95, 50, 20], [92, 60, 10]])
-    weights = policy_weights(found, Threshold())
+    weights = policy_weights(found, Threshold()).teachers
     assert weights.tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
 def test_a_teacher_limited_to_domains_leaves_the_choice_to_others() -> None:
     found = table([[95, 50, 80], [92, 60, 70]])
-    assert policy_weights(found, TopK()).tolist() == [[1, 0, 1], [0, 1, 0]]
-    assert policy_weights(found, TopK(), limits={"t0": ["oct"]}).tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert policy_weights(found, TopK()).teachers.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert policy_weights(found, TopK(), limits={"t0": ["oct"]}).teachers.tolist() == [[0, 0, 0], [1, 1, 1]]
     everywhere = policy_weights(found, All(unmeasured=True), limits={"t0": ["oct"]})
-    assert everywhere.tolist() == [[0, 1, 0], [1, 1, 1]]
+    assert everywhere.teachers.tolist() == [[0, 1, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("answer", [np.ones((1, 2)), np.full((2, 1), NAN), np.full((2, 1), 1.5), np.full((2, 1), -0.1)])
@@ -64,7 +64,7 @@ def test_a_policy_that_breaks_its_contract_is_named(answer: np.ndarray[Any, Any]
 
 def test_a_domain_without_teacher_names_thresholds_that_admit_one() -> None:
     found = table([[95, 86, 20], [92, 60, 10]])
-    ct_only = policy_weights(found, Threshold())
+    ct_only = policy_weights(found, Threshold()).teachers
     oct_, skin = domains_without_teacher(found, ct_only)
     assert (oct_.domain, oct_.best, oct_.accuracy) == ("oct", "t0", 0.86)
     assert oct_.admitting_thresholds == (0.86, 0.77)
@@ -78,36 +78,36 @@ def test_the_named_threshold_admits_the_best_teacher(correct: int, on: str) -> N
     found = table([[correct]], count=113)
     (gap,) = domains_without_teacher(found, np.zeros((1, 1)))
     value = gap.admitting_thresholds[on == "lower"]
-    assert policy_weights(found, Threshold(value=value, on=on)).tolist() == [[1]]
+    assert policy_weights(found, Threshold(value=value, on=on)).teachers.tolist() == [[1]]
 
 
 def test_a_teacher_that_the_registry_excludes_is_named() -> None:
     found, limits = table([[95, 96, 20]]), {"t0": ["ct"]}
-    weights = policy_weights(found, Threshold(), limits=limits)
+    weights = policy_weights(found, Threshold(), limits=limits).teachers
     oct_, skin = domains_without_teacher(found, weights, limits)
     assert (oct_.best, oct_.limited, skin.beats_guessing) == ("t0", True, False)
     assert "'domains'" in oct_.message
     nowhere = {"t0": ["dermoscopy"]}
-    (idle,) = teachers_without_domain(found, policy_weights(found, Threshold(), limits=nowhere), nowhere)
+    (idle,) = teachers_without_domain(found, policy_weights(found, Threshold(), limits=nowhere).teachers, nowhere)
     assert (idle.best_domain, idle.limited) == (None, True)
 
 
 def test_an_unmeasured_domain_has_no_teacher() -> None:
     found = table([[95, NAN]])
-    (gap,) = domains_without_teacher(found, policy_weights(found, Threshold()))
+    (gap,) = domains_without_teacher(found, policy_weights(found, Threshold()).teachers)
     assert (gap.domain, gap.best) == ("oct", None)
 
 
 def test_a_teacher_that_passes_nowhere_is_named_with_its_best() -> None:
     found = table([[95, 96], [NAN, 70], [NAN, NAN]])
-    idle = teachers_without_domain(found, policy_weights(found, Threshold()))
+    idle = teachers_without_domain(found, policy_weights(found, Threshold()).teachers)
     assert [(item.teacher, item.best_domain) for item in idle] == [("t1", "oct"), ("t2", None)]
     assert idle[0].accuracy == 0.7
 
 
 def test_all_gaps_are_reported() -> None:
     found, reporter = table([[95, 50], [40, 50]]), Warned([])
-    weights = policy_weights(found, Threshold())
+    weights = policy_weights(found, Threshold()).teachers
     gaps, idle = domains_without_teacher(found, weights), teachers_without_domain(found, weights)
     warn_about_gaps(gaps, idle, reporter)
     assert reporter.warnings == [gaps[0].message, idle[0].message]
