@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdkit.core.contracts import CAPTIONS
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
@@ -173,7 +174,11 @@ def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Pat
     root = Path(shutil.copytree(two_versions, tmp_path / "project"))
     shutil.rmtree(root / "features")
     table = report_trust(open_project(root), device="cpu").table
-    np.testing.assert_array_equal(table.accuracy, report_trust(open_project(two_versions)).table.accuracy)
+    complete = report_trust(open_project(two_versions)).table
+    np.testing.assert_array_equal(table.accuracy[:2], complete.accuracy[:2])
+    # Captions are measured on training samples.
+    assert np.isnan(table.accuracy[2]).all()
+    assert complete.accuracy[2].min() > 0.9
     index = load_index(open_project(root))
     stored = FeatureStore(root / "features").column("radio").locate(index) >= 0
     assert stored.tolist() == [sample.split == "calibration" for sample in index.samples]
@@ -182,7 +187,7 @@ def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Pat
     shutil.rmtree(root / ".kdkit" / "artifacts" / "xr")
     reporter = Warned([])
     alone = report_trust(open_project(root), device="cpu", reporter=reporter).table
-    assert alone.teachers == ("radio",)
+    assert alone.teachers == ("radio", CAPTIONS)
     assert any("'xr'" in warning for warning in reporter.warnings)
 
 

@@ -77,8 +77,9 @@ def measure_trust(
     rows = tuple(teachers)
     if captions and isinstance(meter, ZeroShotTrust):
         columns = [locked_column(store, lock, name) for name in teachers if name in store.teachers]
-        measured[CAPTIONS] = _measure_captions(CaptionTrust(evaluator.table, meter.domains, columns), measured)
-        save_measurements(file, measured, logit_scale=LOGIT_SCALE)
+        if columns or CAPTIONS not in measured:  # scores outlive the features, as those of teachers do
+            measured[CAPTIONS] = _measure_captions(CaptionTrust(evaluator.table, meter.domains, columns), measured)
+            save_measurements(file, measured, logit_scale=LOGIT_SCALE)
         rows = (*rows, CAPTIONS)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return make_trust_table(measured, rows, evaluator.table.domains, level)

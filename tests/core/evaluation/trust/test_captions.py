@@ -62,9 +62,7 @@ def test_wrong_captions_average_out(tmp_path: Path) -> None:
     assert min(captions_of(tmp_path, wrong_third).values()) > 0.8
 
 
-def test_captions_are_measured_once_and_again_when_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_captions_are_measured_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project, table = make_project(tmp_path), captioned(lambda _, sample: f"{sample.label}")
     add_teacher(project, table, "radio", noise=NOISE)
     first, calls, measure = measured(project, table), list[int](), CaptionTrust.measure
