@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -50,6 +51,13 @@ class KdkitError(Exception):
     def at(self, where: str, *, fix: str = "") -> KdkitError:
         """The same error, located at ``where``; ``fix`` replaces its remedy."""
         return type(self)(**{**vars(self), "where": where, "fix": fix or self.fix})
+
+    def renamed(self, names: Mapping[str, str]) -> KdkitError:
+        """The same error with other names of files: old -> new."""
+        texts = {key: value for key, value in vars(self).items() if isinstance(value, str)}
+        for old, new in names.items():
+            texts = {key: value.replace(old, new) for key, value in texts.items()}
+        return type(self)(**{**vars(self), **texts})
 
     def fields(self) -> dict[str, str | int]:
         """The fields, as ``--json`` prints them."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdkit.core.base.downloads import find_damage
 from kdkit.core.base.errors import ExitCode, KdkitError
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ def _readable(path: Path, fix: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError) as error:
-        missing = not path.exists()
+        missing, damage = not path.exists(), find_damage(path) if path.is_file() else None
+        what = f"this file is {damage.what}" if damage else "damaged, or not a safetensors file"
         raise KdkitError(
             "KD-BASE-040",
-            "no such file" if missing else "damaged, or not a safetensors file",
+            "no such file" if missing else what,
             where=str(path),
             why="" if missing else " ".join(str(error).split()),
-            fix=fix,
+            fix=damage.fix if damage and fix == REMEDY else fix,
             code=ExitCode.MISSING,
         ) from error

@@ -233,9 +233,13 @@ def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, rep
         loader = chosen.loader or recognize_loader(loaders, found.folder, chosen.source)
         require_permission(chosen, project.registry.use, reporter, found.license, gated=found.gated)
         reporter.say(f"probing {chosen.name} with the loader '{loader}'")
-        model, source = load_model(project.catalogue, chosen, loader, found.folder)
-        signals = probe(source, f"teacher '{chosen.name}'")
-        identity = dict(identity_of(model))
+        originals = {name: fact.made_from.file for name, fact in found.files.items() if fact.made_from}
+        try:
+            model, source = load_model(project.catalogue, chosen, loader, found.folder, found.files)
+            signals = probe(source, f"teacher '{chosen.name}'")
+            identity = dict(identity_of(model))
+        except KdkitError as error:  # the stage is gone when the message is read
+            raise error.renamed({str(stage): chosen.source, **originals}) from error
         return LockedTeacher(
             provider=chosen.provider,
             source=chosen.source,

@@ -12,7 +12,14 @@ from kdkit.core.contracts import Companion, LoaderSpec, Reporter
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.registry.chosen import ChosenTeacher
 from kdkit.core.project.registry.lock import FileFact, LicenseSeen, LockedTeacher
-from kdkit.core.teachers.files import copy_file, describe_files, list_folder, select_descriptions, select_files
+from kdkit.core.teachers.files import (
+    copy_file,
+    describe_files,
+    list_folder,
+    require_whole,
+    select_descriptions,
+    select_files,
+)
 from kdkit.core.teachers.hub import Select, snapshot
 from kdkit.core.teachers.license import read_license
 from kdkit.core.teachers.pickles import convert_pickles
@@ -75,6 +82,7 @@ def fetch(
                 fetcher.fetch_also(subfolder, pins.get(subfolder, source), select_descriptions)
         for companion in _companions(chosen, loaders, into):
             fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
+        require_whole(into, str(main))
         made = convert_pickles(into, str(main))
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.downloads import find_damage
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
@@ -142,6 +143,20 @@ def describe_files(folder: Path) -> dict[str, FileFact]:
         name: FileFact(size=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
         for name in list_folder(folder, str(folder))
     }
+
+
+def require_whole(folder: Path, where: str) -> None:
+    """Raises: KdkitError for a file that a failed or partial download left in place of the model's."""
+    for name in list_folder(folder, where):
+        damage = find_damage(folder / name)
+        if damage is not None:
+            raise KdkitError(
+                "KD-TEACH-025",
+                f"this file of the model is {damage.what}",
+                where=f"{where}: {name}",
+                fix=damage.fix,
+                code=ExitCode.MISSING,
+            )
 
 
 def require_same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: str) -> None:

@@ -60,7 +60,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
     use, reporter = project.registry.use, reporter or Silent()
     require_permission(chosen, use, reporter, locked.license, gated=locked.gated)
     materialized = materialize(project, name, reporter=reporter)
-    model, signals = load_model(project.catalogue, chosen, locked.loader, materialized.folder)
+    model, signals = load_model(project.catalogue, chosen, locked.loader, materialized.folder, materialized.files)
     identity = identity_of(model)
     fingerprint = fingerprint_of(materialized.files, locked.loader, chosen.options, identity)
     if fingerprint != locked.fingerprint:
@@ -130,8 +130,12 @@ def _how_to_accept(name: str) -> str:
     return f"'kdkit lock {name}' accepts the change"
 
 
-def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder: Path) -> tuple[Teacher, SignalSource]:
+def load_model(
+    catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder: Path, files: Mapping[str, FileFact]
+) -> tuple[Teacher, SignalSource]:
     """Load the model from a materialized folder; returns it, and the same as a signal source.
+
+    An option that names a file may name it as its source does, also if that was converted (``weights: epoch_3.pt``).
 
     Raises:
         KdkitError: the loader connects to an address from a folder that is not the user's own; errors of the loader.
@@ -147,7 +151,9 @@ def load_model(catalogue: Catalogue, chosen: ChosenTeacher, loader: str, folder:
             fix="write that file into a folder of yours and add it with local:DIR",
             code=ExitCode.DENIED,
         )
-    model: Teacher = freeze(catalogue.make("loader", loader, folder=folder, **chosen.options))
+    made = {fact.made_from.file: name for name, fact in files.items() if fact.made_from}
+    options = {key: made.get(str(value), value) for key, value in chosen.options.items()}
+    model: Teacher = freeze(catalogue.make("loader", loader, folder=folder, **options))
     return model, as_signal_source(model)
 
 

@@ -74,7 +74,7 @@ def _requirements(spec: LoaderSpec) -> str:
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty for anything else, since the file comes from outside."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

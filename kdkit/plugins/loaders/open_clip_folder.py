@@ -167,12 +167,13 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
         path = folder / candidate
         if path.name == candidate and path.is_file():  # a bare name, so that nothing outside the folder is read
             return path
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
     raise KdkitError(
         "KD-LOAD-022",
-        "no weights in this folder",
+        "no weights under that name in this folder" if others else "no weights in this folder",
         where=str(folder),
         why=f"looked for {name or ', '.join((WEIGHTS, *OTHER_WEIGHTS))}",
-        fix="name the file with the loader's option 'weights'",
+        fix=f"name the file: --option weights={others[0]}" if others else "put the weights there",
         code=ExitCode.MISSING,
     )
 
@@ -216,7 +217,7 @@ def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise KdkitError(
             "KD-LOAD-024",

@@ -53,11 +53,12 @@ class Stub(nn.Module):
         return lengths @ self.matrix
 
 
-def load(folder: Path, *, trouble: str = "") -> Stub:
+def load(folder: Path, *, trouble: str = "", weights: str = "model.safetensors") -> Stub:
     """Load the matrix; fails without weights."""
-    if not (folder / "model.safetensors").is_file():
-        raise KdkitError("X-001", "no weights in this folder", where=str(folder))
-    return Stub(load_file(folder / "model.safetensors")["matrix"], trouble)
+    if not (folder / weights).is_file():
+        found = ", ".join(path.name for path in folder.glob("*.safetensors"))
+        raise KdkitError("X-001", "no weights in this folder", where=str(folder), why=f"it has {found}")
+    return Stub(load_file(folder / weights)["matrix"], trouble)
 
 
 def write(folder: Path, *, width: int = 4, pickled: bool = False, nan: bool = False) -> Path:

@@ -117,6 +117,25 @@ def test_nan_in_the_features_is_found_by_the_probe(tmp_path: Path) -> None:
     stub.refused(project, "a", {"from": "local:a"}, "KD-TEACH-014", mentions=("NaN",))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("model.safetensors", b"", "empty"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "LFS pointer"),
+        ("stub.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "LFS pointer"),
+        ("model.safetensors", b"\n <!DOCTYPE html><html>Log in</html>", "web page"),
+        ("model.safetensors", None, "cut off"),
+    ],
+)
+def test_what_a_failed_download_left_is_named(tmp_path: Path, name: str, content: bytes | None, named: str) -> None:
+    source = stub.write(tmp_path / "m")
+    whole = (source / name).read_bytes()
+    (source / name).write_bytes(whole[:-5] if content is None else content)
+    project = stub.make_project(tmp_path / "p")
+    mentions = (f"local:{source}: {name}", named, *((f"{len(whole):,}",) if content is None else ()))
+    stub.refused(project, "a", {"from": f"local:{source}"}, "KD-TEACH-025", mentions=mentions, code=ExitCode.MISSING)
+
+
 def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -52,6 +52,15 @@ def test_training_checkpoints_are_unwrapped(tmp_path: Path, nested: str) -> None
     assert load_file(tmp_path / "ckpt.safetensors").keys() == {"a", "b"}
 
 
+def test_a_converted_file_has_its_own_name_in_options_and_messages(tmp_path: Path) -> None:
+    project, source = stub.make_project(tmp_path / "p"), stub.write(tmp_path / "lab", pickled=True)
+    (source / "pytorch_model.bin").rename(source / "epoch_3.pt")
+    with raises_error("X-001", where=f"local:{source}", mentions=("it has epoch_3.pt",)):
+        add_teacher(project, "a", {"from": f"local:{source}"})
+    add_teacher(project, "a", {"from": f"local:{source}", "options": {"weights": "epoch_3.pt"}})
+    assert open_teacher(project.reloaded(), "a").name == "a"
+
+
 class Code:
     """Would create a file when it is unpickled."""
 
