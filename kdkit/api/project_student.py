@@ -185,7 +185,8 @@ class StudentMethods(OpenedProject):
             project, version, split=_split(split), ancestors=not alone, device=device, reporter=self.reporter
         )
         written = write_report(project.reports, report)
-        self.reporter.say(f"report: {written.file}, picture: {written.picture}")
+        if written.saved:
+            self.reporter.say(f"report: {written.file}, picture: {written.picture}")
         return written
 
     def answer(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.base.locks import file_lock
 
 SampleKey = tuple[str, int]
@@ -111,7 +112,7 @@ class Journal:
         settings = None
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
-                row = json.loads(line)
+                row = without_checksum(json.loads(line))
                 if settings is None or "settings" in row:
                     settings = row["settings"]
                     yield settings, None
@@ -159,4 +160,4 @@ def temporary_journal(path: Path) -> Iterator[Path]:
 
 
 def _to_line(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
+    return json.dumps(with_checksum(row)).encode() + b"\n"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 
@@ -50,6 +52,8 @@ _ADVICE: dict[int, _Advice] = {
     errno.EISDIR: ("this is a folder, not a file", "move the folder away, or name a file", ExitCode.USAGE),
     errno.ELOOP: ("these links lead in a circle", "remove one of the links", ExitCode.USAGE),
 }
+_PLACES = ("HF_HUB_CACHE", "HF_XET_CACHE", "HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME", "TMPDIR")
+"""Variables that name a folder of a cache."""
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -71,6 +75,22 @@ def system_errors(where: str) -> Iterator[None]:
         raise found from error
 
 
+@contextmanager
+def optional_write(what: str) -> Iterator[None]:
+    """Turn errors of the operating system into a warning: the command goes on without what it wanted to keep.
+
+    Args:
+        what: is not kept.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = as_kdkit_error(error)
+        if found is None:
+            raise
+        warnings.warn(f"{what} is not saved: {found.headline} ({found.why})", stacklevel=1)
+
+
 def as_kdkit_error(error: BaseException, where: str = "") -> KdkitError | None:
     """The error of the operating system that ``error`` stands for; None if it is another one."""
     number = _number(error)
@@ -80,10 +100,13 @@ def as_kdkit_error(error: BaseException, where: str = "") -> KdkitError | None:
     if advice is None:
         return None
     what, fix, code = advice
+    where = str(getattr(error, "filename", None) or where)
+    for variable in _PLACES:
+        if where and (place := os.environ.get(variable)) and Path(where).is_relative_to(place):
+            fix = f"{fix}; the place comes from the environment variable {variable}"
+            break
     why = os.strerror(number) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
-    return KdkitError(
-        "KD-BASE-002", f"{what}", where=str(getattr(error, "filename", None) or where), why=why, fix=fix, code=code
-    )
+    return KdkitError("KD-BASE-002", f"{what}", where=where, why=why, fix=fix, code=code)
 
 
 def _number(error: BaseException) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import ImageOptions, Reporter, Sample, Silent
 from kdkit.core.data.images import decode
 
@@ -114,8 +115,8 @@ class DigestCache:
         return known
 
     def _write(self, known: dict[str, list[int]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(known, separators=(",", ":")).encode())
+        with optional_write("the cache of image digests"):
+            write_atomically(self.path, json.dumps(known, separators=(",", ":")).encode())
 
 
 def file_digests(state: Path) -> DigestCache:

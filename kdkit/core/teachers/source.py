@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,7 +63,7 @@ def source_folder(source: Source, root: Path) -> Path:
         KdkitError: the folder or the package is missing.
     """
     if source.kind == "local":
-        folder = root / Path(source.place).expanduser()
+        folder = root / os.path.expanduser(source.place)
         fix = "a local: path is relative to the folder of registry.yaml"
     else:
         package, _, inner = source.place.partition("/")

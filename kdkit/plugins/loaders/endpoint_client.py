@@ -54,14 +54,35 @@ class ChatClient:
             async with slots:
                 return await request(item)
 
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        async with httpx2.AsyncClient(headers=headers, timeout=self._timeout, limits=httpx2.Limits()) as self._http:
+        async with self._client() as self._http:
             tasks = [asyncio.ensure_future(limited(item)) for item in items]
             try:
                 return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
+
+    def _client(self) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        try:
+            return httpx2.AsyncClient(headers=headers, timeout=self._timeout, limits=httpx2.Limits())
+        except UnicodeEncodeError:
+            raise KdkitError(
+                "KD-LOAD-060",
+                "the endpoint's key has a letter that no key has",
+                where=self._url,
+                fix="correct the environment variable that 'key_variable' of endpoint.json names",
+                code=ExitCode.DENIED,
+            ) from None
+        except (ImportError, ValueError, OSError) as error:
+            raise KdkitError(
+                "KD-LOAD-061",
+                "no connection can be made with the network settings of the environment",
+                where=self._url,
+                why=str(error),
+                fix="correct or unset ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+                code=ExitCode.MISSING,
+            ) from None
 
     async def post(self, body: Any, parse: Callable[[Any], Result]) -> Result:
         """The parsed reply to one request; call it inside :meth:`map`.

@@ -39,8 +39,8 @@ def test_appended_entries_are_read_and_the_latest_counts(path: Path) -> None:
     assert journal.read() == {("s0", 0): {"answer": "right lung"}, ("s1", 1): {"answer": "left lung"}}
     assert journal.read_all() == [entry(0), entry(1), entry(0, "right lung")]
     assert [list(json.loads(line)) for line in path.read_bytes().splitlines()] == [
-        ["settings"],
-        *[["id", "digest", "value"]] * 3,
+        ["settings", "checksum"],
+        *[["id", "digest", "value", "checksum"]] * 3,
     ]
 
 
@@ -155,3 +155,10 @@ def test_a_temporary_journal_belongs_to_one_process_and_goes_with_its_work(tmp_p
     with temporary_journal(path):
         assert path.read_text(encoding="utf-8") == "1\n"
     assert list(tmp_path.iterdir()) == [recent]
+
+
+def test_a_changed_letter_is_noticed(path: Path) -> None:
+    Journal(path).append([entry(0), entry(1)])
+    path.write_bytes(path.read_bytes().replace(b"left", b"lefd", 1))
+    with raises_error("KD-BASE-020", where=f"{path}:2"):
+        Journal(path).read()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+import pytest
+
 from kdkit.core.data import load_index
-from kdkit.core.data.digests import DigestCache, file_digest
+from kdkit.core.data.digests import DigestCache, file_digest, file_digests, stamp_of
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row
 from tests.core.features.small import paint
@@ -53,3 +56,15 @@ def test_files_are_hashed_once_and_a_damaged_cache_is_rebuilt(tmp_path: Path) ->
         assert cache.get(files) == expected
     assert len(hashed) == 4
     assert (load_index(project).digests == first.digests).all()
+
+
+def test_a_read_only_disk_costs_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path))
+
+    image = tmp_path / "a.png"
+    image.write_bytes(b"abc")
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.warns(UserWarning, match="Read-only"):
+        (digest,) = file_digests(tmp_path / "state").get([(str(image), stamp_of(image))])
+    assert digest == file_digest(image)

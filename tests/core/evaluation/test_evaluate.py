@@ -186,6 +186,9 @@ def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Pat
     shutil.rmtree(root / "models" / "xr")
     shutil.rmtree(root / ".kdkit" / "artifacts" / "xr")
     reporter = Warned([])
+    with open_project(root).exclusive("kdkit distill"), raises_error("KD-TRUST-001"):
+        report_trust(open_project(root), device="cpu", reporter=reporter)
+    assert any("'kdkit distill'" in warning for warning in reporter.warnings)
     alone = report_trust(open_project(root), device="cpu", reporter=reporter).table
     assert alone.teachers == ("radio", CAPTIONS)
     assert any("'xr'" in warning for warning in reporter.warnings)

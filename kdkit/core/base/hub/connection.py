@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.errors import hub_errors
 from kdkit.core.base.hub.retry import with_retries
+from kdkit.core.base.hub.settings import checked_token, require_usable_settings
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -47,11 +48,17 @@ class Hub:
 
     @cached_property
     def api(self) -> HfApi:
-        """The client; ``token=False`` keeps it from looking for a token by itself."""
-        from huggingface_hub import HfApi
+        """The client; ``token=False`` keeps it from looking for a token by itself.
+
+        Raises:
+            KdkitError: the environment names a proxy or certificates that cannot be used.
+        """
+        from huggingface_hub import HfApi, constants
 
         import kdkit
 
+        if not constants.HF_HUB_OFFLINE:
+            require_usable_settings(os.environ)
         return HfApi(
             endpoint=self.endpoint,
             token=self.token or False,
@@ -116,11 +123,11 @@ def connect(
         environment: environment variables.
 
     Raises:
-        KdkitError: the endpoint is no http(s) address.
+        KdkitError: the endpoint is no http(s) address, or the token has letters that no token has.
     """
     address = (endpoint or environment.get("HF_ENDPOINT") or f"https://{HOME}").rstrip("/")
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or not _port_is_valid(parts):
         raise KdkitError(
             "KD-HUB-005",
             "not the address of a Hub",
@@ -130,13 +137,14 @@ def connect(
         )
     explicit = token or environment.get(TOKEN)
     if explicit:
-        return Hub(address, explicit.strip())
+        return Hub(address, checked_token(explicit, "the token" if token else TOKEN))
     if environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "TRUE", "YES", "ON"):
         return Hub(address, None, "HF_HUB_DISABLE_IMPLICIT_TOKEN is set")
     if is_home(address):
         from huggingface_hub import get_token
 
-        return Hub(address, get_token())
+        found = get_token()
+        return Hub(address, checked_token(found, "HF_TOKEN or 'hf auth login'") if found else None)
     return Hub(address, None, f"a token saved for {HOME} is not sent to {parts.netloc}")
 
 
@@ -144,3 +152,10 @@ def is_home(endpoint: str) -> bool:
     """Whether tokens saved on this machine are meant for this endpoint."""
     parts = urlsplit(endpoint)
     return parts.scheme == "https" and parts.netloc in (HOME, f"www.{HOME}", f"{HOME}:443")
+
+
+def _port_is_valid(parts: SplitResult) -> bool:
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False

@@ -15,6 +15,8 @@ import numpy as np
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.json_record import with_checksum, without_checksum
+from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.metrics import wilson
 
@@ -59,7 +61,7 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = without_checksum(json.loads(path.read_text(encoding="utf-8")))
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}; this kdkit reads {FORMAT}")
         return {
@@ -80,14 +82,17 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
 
 
 def save_measurements(path: Path, teachers: Mapping[str, TeacherMeasurement], *, logit_scale: float) -> None:
-    """Write all entries in one step; ``logit_scale`` of the per-sample scores is recorded."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write all entries in one step; ``logit_scale`` of the per-sample scores is recorded.
+
+    A full or read-only disk is a warning: trust is then measured again by the next command.
+    """
     data = {
         "format": FORMAT,
         "logit_scale": logit_scale,
         "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
     }
-    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+    with optional_write("measured trust"):
+        write_atomically(path, (json.dumps(with_checksum(data), indent=1) + "\n").encode())
 
 
 def make_trust_table(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from kdkit.core.teachers import OpenTeacher
 
 
+_PASSING = ("KD-FEAT-003", "KD-FEAT-005", "KD-FEAT-013", "KD-PROJ-002", "KD-BASE-002")
+"""Errors of an extraction after which trust can be measured from stored features."""
+
+
 def extract_missing(
     project: Project,
     index: SampleIndex,
@@ -77,8 +81,8 @@ def extract_missing(
 def extract_calibration(project: Project, index: SampleIndex, *, device: str, reporter: Reporter) -> None:
     """Extract what the columns of the locked teachers lack of the calibration split.
 
-    A teacher that cannot be opened keeps what its column holds, and an unreadable image has no features; both are
-    warnings.
+    Warnings, after which trust is measured from what the columns hold: a teacher that cannot be opened, unreadable
+    images, another command that writes, a full or read-only disk.
 
     Raises:
         KdkitError: as :func:`extract_missing`.
@@ -91,35 +95,24 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
     store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
     prompts = all_prompts(prompt_sets(project.registry, index))
     missing = find_missing(store, keys, part, prompts, reporter=reporter)
+    opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
     try:
-        if missing.counts:
+        if opened:
+            from kdkit.core.features.extract.extraction import extract
+
             with project.exclusive("kdkit trust"):
-                _extract_part(project, store, missing, part, prompts, device, reporter)
+                names = ", ".join(teacher.name for teacher in opened)
+                reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
+                live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
+                extract(
+                    store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter,
+                    again=missing.again,
+                )  # fmt: skip
         report_unreadable(missing.columns, part, reporter)
     except KdkitError as error:
-        if error.id != "KD-FEAT-005":
+        if error.id not in _PASSING:
             raise
-        reporter.warn(error.headline)
-
-
-def _extract_part(
-    project: Project,
-    store: FeatureStore,
-    missing: Missing,
-    part: SampleIndex,
-    prompts: Sequence[str],
-    device: str,
-    reporter: Reporter,
-) -> None:
-    from kdkit.core.features.extract.extraction import extract
-
-    opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
-    if not opened:
-        return
-    names = ", ".join(teacher.name for teacher in opened)
-    reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
-    live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
-    extract(store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter, again=missing.again)
+        reporter.warn(f"{error.headline}: only stored features are used")
 
 
 def _open_or_warn(project: Project, name: str, reporter: Reporter) -> OpenTeacher | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features.store.header import Header, damaged
 from kdkit.core.features.store.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADABLE, Shard, create_shard
@@ -183,7 +184,8 @@ class Column:
         except KdkitError:  # damaged; scores are computed from features
             scores = np.full(len(self), np.nan, dtype=np.float32)
         scores[rows] = values
-        write_scores(self.folder, name, scores)
+        with optional_write(f"the scores '{name}' of '{self.teacher}'"):
+            write_scores(self.folder, name, scores)
 
     def scores(self, name: str) -> NDArray[np.float32]:
         """(rows,) float32 from :meth:`put_scores`, NaN for rows without a score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ def _complete(project: Project, folder: Path, repo: str, columns: dict[str, Shar
         (folder / name).write_text(card(repo, columns), encoding="utf-8")
     record = FeaturesRecord(kdkit.__version__, columns, describe_folder(folder, without=(RECORD, README)))
     (folder / RECORD).write_bytes(record.to_bytes())
-    check_nothing_leaks(folder, [str(project.root.resolve()), str(Path.home())], without=(".h5",))
+    check_nothing_leaks(folder, [str(project.root.resolve()), os.path.expanduser("~")], without=(".h5",))
 
 
 def _plan(there: PublishedFiles, folder: Path, *, delete: bool, reporter: Reporter) -> UploadPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -216,7 +217,7 @@ def _named_recipe(project: Project, version: Version) -> str | None:
 
 def _places(project: Project) -> list[str]:
     """Paths of this machine, which no file may contain."""
-    roots = {project.root, project.root.absolute(), project.root.resolve(), Path.home()}
+    roots = {project.root, project.root.absolute(), project.root.resolve(), os.path.expanduser("~")}
     named = [*(entry.path for entry in project.registry.data), *_strings(project.registry.student.config)]
     return sorted({*map(str, roots), *(name for name in named if Path(name).is_absolute())})
 

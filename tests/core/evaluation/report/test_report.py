@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -100,6 +101,19 @@ def test_the_report_file_holds_the_evaluation_and_more(tmp_path: Path, report: E
     assert written["learned"] == {"ct": "v1", "oct": "v2", "skin": "v1"}
     assert Evaluation.load(tmp_path / made.file).to_json() == report.evaluation.to_json()
     assert EvaluationReport.load(tmp_path / made.file).to_json() == report.to_json()
+
+
+def test_a_full_disk_costs_the_files_alone(
+    tmp_path: Path, report: EvaluationReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(UserWarning, match="No space"):
+        made = write_report(Project(tmp_path).reports, report)
+    assert made.report is report
+    assert made.to_json()["file"] is None
 
 
 def test_a_changed_figure_is_noticed(tmp_path: Path, report: EvaluationReport) -> None:
