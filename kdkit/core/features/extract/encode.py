@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, SignalSource, SignalSpec
+from kdkit.core.data.images import UnreadableImage
 from kdkit.core.plugin_system.failures import plugin_errors
 from kdkit.core.teachers.signals import DualEncoderSignals
 
@@ -49,6 +50,8 @@ class Encoder:
         try:
             with plugin_errors(f"failed on sample '{sample.id}'", self._model):
                 return self.source.prepare(image, sample)
+        except UnreadableImage:
+            raise
         except KdkitError as error:
             raise KdkitError(
                 "KD-FEAT-019",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
-from kdkit.core.data.images import open_image
+from kdkit.core.data.images import UnreadableImage, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,7 @@ def prefetch(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepar
         ahead: how many results may wait to be consumed.
 
     Yields:
-        One result per function, or the error when the image cannot be read. A function's errors are raised.
+        One result per function, or the error when an image cannot be read. Other errors of functions are raised.
     """
     waiting: deque[Future[Prepared]] = deque()
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prepare")
@@ -46,6 +46,6 @@ def prefetch(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepar
 def _prepare(sample: Sample, functions: Sequence[Prepare]) -> Prepared:
     try:
         image = open_image(sample)
-    except KdkitError as error:
+        return [function(image, sample) for function in functions]
+    except UnreadableImage as error:  # also of a further image, which a function opens
         return error
-    return [function(image, sample) for function in functions]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter
-from kdkit.core.data.images import decoding_threads
+from kdkit.core.contracts import Reporter, Sample
+from kdkit.core.data.images import UnreadableImage, decoding_threads, open_image
 from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.prefetch import prefetch
 from kdkit.core.features.store.column import Column
@@ -59,8 +59,17 @@ def report_unreadable(columns: Iterable[Column], index: SampleIndex, reporter: R
         "KD-FEAT-005",
         f"{len(refused)} of {len(index)} images cannot be read: {name_some(index.ids[i] for i in refused)}",
         where=str(index.samples[refused[0]].image),
-        why="the features of all other images are stored",
+        why=f"{_reason(index.samples[refused[0]])}the features of all other images are stored",
         fix="repair or remove the files ('kdkit data check' lists them), or set skip_unreadable: true in the options "
         "of their data entry",
         code=ExitCode.FOUND,
     )
+
+
+def _reason(sample: Sample) -> str:
+    """Why the image cannot be read, if that is still so."""
+    try:
+        open_image(sample)
+    except UnreadableImage as error:
+        return f"{error.why}; "
+    return ""

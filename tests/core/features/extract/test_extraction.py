@@ -168,7 +168,7 @@ def test_unreadable_images_are_reported_after_all_others_are_stored(tmp_path: Pa
     store, teacher = FeatureStore(tmp_path), open_toy("one", 1)
     index = index_of(samples, tmp_path)
     for _ in range(2):
-        with raises_error("KD-FEAT-005", mentions=("4", "12")):
+        with raises_error("KD-FEAT-005", mentions=("4", "12", "cannot identify")):
             extract(store, [teacher], index, block_rows=4, batch_size=3)
     column = store.column("one")
     assert np.flatnonzero(column.locate(index) < 0).tolist() == [2, 5, 6, 9]
