@@ -150,7 +150,7 @@ def test_answers_are_asked_once_and_go_on_after_a_kill(tmp_path: Path) -> None:
     column = FeatureStore(project.features).column("vlm")
     path = column.folder / "answers.jsonl"
     whole, answers = path.read_bytes(), read_answers(column.folder)
-    assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in rows_to_answer(table))
+    assert sorted(key[0] for key in answers) == sorted(table.ids[row] for row in rows_to_answer(table, column))
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:10])
     missing = find_missing(FeatureStore(project.features), {"vlm": column.fingerprint}, table)

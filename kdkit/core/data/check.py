@@ -141,7 +141,7 @@ class DataReport(Result):
         lines = [str(kind) for kind in self.not_read if kind.level == "problem"]
         for what, found in groupby(sorted(self.unreadable, key=lambda bad: bad.what), lambda bad: bad.what):
             ids = [bad.id for bad in found]
-            lines.append(f"{_n(ids, 'sample')} with {what}: {name_some(ids)}")
+            lines.append(f"{_n(ids, 'sample')}, {what}: {name_some(ids)}")
         for where, path in self.entries_without_images.items():
             lines.append(f"{where}: no image of this entry exists, for example {path}; check its option image_root")
         if self.duplicates:

@@ -117,6 +117,11 @@ def _classes(samples: Sequence[Sample]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
+def _short(name: str, text: str) -> str:
+    """Captions are counted as one kind each."""
+    return f"{text[0]}...{text[-1]}" if name == "text" and text not in MISSING_VALUES else text
+
+
 def count_no_names(samples: Sequence[Sample]) -> dict[str, int]:
     """Domains, classes and captions that are a missing value or a list, written as text -> samples."""
     found: Counter[str] = Counter()
@@ -124,5 +129,5 @@ def count_no_names(samples: Sequence[Sample]) -> dict[str, int]:
         fields = {"domain": sample.domain, "class": sample.label or "", "text": sample.text}
         if sample.extra.get("messages"):  # an answer may be a list, or none
             found["text " + sample.text] += fields.pop("text") in MISSING_NUMBERS
-        found.update(f"{name} {text}" for name, text in fields.items() if is_no_name(text))
+        found.update(f"{name} {_short(name, text)}" for name, text in fields.items() if is_no_name(text))
     return dict(sorted((+found).items()))

@@ -16,6 +16,7 @@ from kdkit.core.base.journal import SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
+from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains, data_entry
 from kdkit.core.distill.pseudo_labels.review import can_learn
@@ -160,7 +161,9 @@ def write_pseudo_labels(
     trust = _trusted_domains(measured, teacher)
     column = locked_column(FeatureStore(project.features), project.lock, teacher)
     trusted = [row for row in questions if index.samples[row].domain in trust]
-    chosen = index.keyed(trusted[: request.limit])
+    limited = trusted[: request.limit]
+    skipped = find_skipped(index.part(np.asarray(limited, dtype=np.int64)), project.state, reporter, refuse=not dry_run)
+    chosen = index.keyed(row for row, skip in zip(limited, skipped, strict=True) if not skip)
     journal = answer_journal(column.folder / PSEUDO_LABELS, DECODING)
     answers = journal.read()
     todo = [pair for pair in chosen if pair[0] not in answers]
@@ -183,7 +186,7 @@ def write_pseudo_labels(
         image_root=manifest.image_root,
         unanswered=len(questions),
         not_trusted=count_domains(s for row in questions if (s := index.samples[row]).domain not in trust),
-        over_limit=len(trusted) - len(chosen),
+        over_limit=len(trusted) - len(limited),
         answered=0 if dry_run else len(todo),
         known=len(chosen) - len(todo),
         empty=rejected.count("empty"),

@@ -16,6 +16,7 @@ from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Answering, Decoding, Reporter, Silent, Split
+from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
 from kdkit.core.evaluation.best_of_n.select import BATCH, SelectedAnswer, select_answers
@@ -96,7 +97,7 @@ def answer_samples(
         model = open_answering(project, str(request.teacher), device, reporter=reporter)
     else:
         model = _open_student(version, project.catalogue, device)
-    samples = index.keyed(rows)
+    samples = index.keyed(rows[~find_skipped(index.part(rows), project.state, reporter, refuse=True)])
     name = _journal_name(request, version, project.lock, decoding, [key for key, _ in samples])
     with (
         system_errors(str(project.state)),

@@ -84,9 +84,10 @@ def answers_of(folder: Path, index: SampleIndex) -> list[str | None]:
     return [known.get(key) for key in keys]
 
 
-def rows_to_answer(index: SampleIndex) -> list[int]:
-    """Calibration and test samples with a reference, which every generating teacher answers."""
-    return [row for row, sample in enumerate(index.samples) if sample.split != "train" and sample.text]
+def rows_to_answer(index: SampleIndex, column: Column) -> list[int]:
+    """Calibration and test samples with a reference and a readable image, which every generating teacher answers."""
+    unreadable = column.unreadable(index)
+    return [row for row, s in enumerate(index.samples) if s.split != "train" and s.text and not unreadable[row]]
 
 
 def count_unanswered(column: Column, index: SampleIndex) -> int:
@@ -94,7 +95,7 @@ def count_unanswered(column: Column, index: SampleIndex) -> int:
     if not answers_texts(column.signals):
         return 0
     found = answers_of(column.folder, index)
-    return sum(found[row] is None for row in rows_to_answer(index))
+    return sum(found[row] is None for row in rows_to_answer(index, column))
 
 
 def answer_missing(

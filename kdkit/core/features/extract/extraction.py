@@ -120,11 +120,11 @@ def extract(
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
         _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
+    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     answers = [
-        answer_missing(t, c.folder, index, rows_to_answer(index), reporter)
+        answer_missing(t, c.folder, index, rows_to_answer(index, c), reporter)
         for t, c in zip(teachers, columns, strict=True)
     ]
-    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
     report_unreadable(columns, index, reporter)
     return done

@@ -106,7 +106,8 @@ def _status(column: Column, index: SampleIndex | None, *, current: bool, live: b
     answers: tuple[int, int] | None = None
     if index is not None:
         if answers_texts(column.signals):
-            answers = len(rows_to_answer(index)) - count_unanswered(column, index), len(rows_to_answer(index))
+            wanted = len(rows_to_answer(index, column))
+            answers = wanted - count_unanswered(column, index), wanted
         here, counted = (
             column.locate(index) >= 0,
             (index.answered(held_out=live) | (not live)) & has_signals(column, index),
