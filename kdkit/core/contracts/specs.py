@@ -109,6 +109,9 @@ class StudentSpec(FactorySpec):
     """Name of the evaluation task for trust, guard, retention and ``kdkit evaluate``."""
     default: bool = False
     """The family of a registry that names none; for the built-in family of dual encoders."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Keys of its config that name a plugin -> its family: ``{"rope": "rope"}``; the value is a name, or a mapping
+    with ``name``. The project pins these names; a factory gets them from ``discovery.current_catalogue``."""
     publisher: str = ""
     """Import string of the function that lays a saved student out for stock libraries:
     ``publisher(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published``. ``folder``

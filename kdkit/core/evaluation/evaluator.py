@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,9 +102,9 @@ def make_evaluator(registry: Registry, catalogue: Catalogue, table: SampleIndex)
     spec = catalogue.spec(TaskSpec, name)
     settings = {"task": name, **spec.options}
     if spec.reads == "answers":
-        return AnswerEvaluator(table, cast(EvaluationTask, catalogue.make("task", name)), settings)
+        return AnswerEvaluator(table, catalogue.make_task(name), settings)
     prompts = prompt_sets(registry, table)
-    task = cast(EvaluationTask, catalogue.make("task", name, prompts=prompts))
+    task = catalogue.make_task(name, prompts=prompts)
     return FeatureEvaluator(table, prompts, task, settings)
 
 

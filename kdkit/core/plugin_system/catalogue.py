@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, TypeVar
@@ -82,6 +83,14 @@ class PluginRecord:
         return f"{self.name} of {self.distribution} {self.version}"
 
 
+_MAKING: ContextVar[Catalogue | None] = ContextVar("making", default=None)
+
+
+def making_catalogue() -> Catalogue | None:
+    """The catalogue that calls a factory now, with the project's pins; None outside of a factory."""
+    return _MAKING.get()
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """All names that a registry or a recipe can use.
@@ -148,8 +157,17 @@ class Catalogue:
         factory = resolve(spec.factory)
         merged = {**spec.options, **options}
         _check_options(f"{family} '{name}'", factory, merged)
-        with plugin_errors(f"{family} '{name}' cannot be made"):
-            return factory(**merged)
+        outer = _MAKING.set(self)
+        try:
+            with plugin_errors(f"{family} '{name}' cannot be made"):
+                return factory(**merged)
+        finally:
+            _MAKING.reset(outer)
+
+    def make_task(self, name: str, **options: Any) -> contracts.EvaluationTask:
+        """:meth:`make` of an evaluation task."""
+        task: contracts.EvaluationTask = self.make("task", name, **options)
+        return task
 
     def _moved(self, family: str, name: str, pin: str) -> KdkitError:
         states = sorted({record.status for record in self.records if record.distribution == pin})

@@ -14,11 +14,20 @@ from functools import cache
 from time import perf_counter
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry, Family, PluginRecord, Status, resolve
+from kdkit.core.plugin_system.catalogue import (
+    FAMILIES,
+    Catalogue,
+    Entry,
+    Family,
+    PluginRecord,
+    Status,
+    making_catalogue,
+    resolve,
+)
 from kdkit.core.plugin_system.installed import BUILT_IN, Installed, installed, normal
 from kdkit.core.plugin_system.loading import HOOKS, LoadedPlugin, TooNew, explain, load_plugin
 
-__all__ = ["BUILT_IN", "FAMILIES", "HOOKS", "Catalogue", "discover", "load_catalogue", "resolve"]
+__all__ = ["BUILT_IN", "FAMILIES", "HOOKS", "Catalogue", "current_catalogue", "discover", "load_catalogue", "resolve"]
 
 
 @cache
@@ -44,6 +53,14 @@ def load_catalogue() -> Catalogue:
             code=ExitCode.PLUGIN,
         )
     return catalogue
+
+
+def current_catalogue() -> Catalogue:
+    """The catalogue for a factory that uses other plugins: that of its project, with the project's pins.
+
+    Outside of a factory it is :func:`load_catalogue`.
+    """
+    return making_catalogue() or load_catalogue()
 
 
 def chosen_plugins() -> frozenset[str] | None:

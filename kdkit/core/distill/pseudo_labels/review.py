@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -187,7 +187,7 @@ def make_scoring_task(student: StudentEntry, catalogue: Catalogue, options: Mapp
         raise KdkitError(
             "KD-LABEL-014", "only students that answer can be corrected", fix="evaluate dual encoders: kdkit evaluate"
         )
-    return cast(EvaluationTask, catalogue.make("task", family.task, **options))
+    return catalogue.make_task(family.task, **options)
 
 
 def score_answers(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ built-in of that name. Names are pinned when teachers are locked and when a stud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,13 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
     registry = project.registry
     yield "student", registry.student.family
     with suppress(KdkitError):
-        yield "task", project.catalogue.spec(StudentSpec, registry.student.family).task
+        family = project.catalogue.spec(StudentSpec, registry.student.family)
+        yield "task", family.task
+        for key, kind in family.names.items():
+            value = registry.student.config.get(key)
+            name = value.get("name") if isinstance(value, Mapping) else value
+            if isinstance(name, str):
+                yield kind, name
     yield from (("source", entry.source) for entry in registry.data)
     yield from (("loader", facts.loader) for facts in lock.teachers.values())
     yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
-from kdkit.core.plugin_system.discovery import BUILT_IN, load_catalogue, resolve
+from kdkit.core.plugin_system.discovery import BUILT_IN, current_catalogue, resolve
 from kdkit.plugins.rope.layouts import sections
 from kdkit.plugins.rope.variants import LanguageRope
 from kdkit.plugins.students.clinkd.settings import Choice
@@ -22,7 +22,7 @@ AXES = 3
 def complete(choice: Choice) -> Choice:
     """The choice with all options and the provider of its variant: a saved student depends on no default, and a
     variant of the same name that another plugin brings later is not taken for its own."""
-    entry = load_catalogue().get("rope", choice.name)
+    entry = current_catalogue().get("rope", choice.name)
     spec, name = entry.spec, choice.name if entry.provider == BUILT_IN else entry.qualified
     parameters = inspect.signature(resolve(spec.factory)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -32,7 +32,7 @@ def complete(choice: Choice) -> Choice:
 def make_variant(choice: Choice, network: Any) -> tuple[RopeVariant, Choice]:
     """The variant, and the choice with all its options; M-RoPE's sections are the model's own unless given."""
     whole = complete(choice)
-    options, make = dict(whole.options), load_catalogue().make
+    options, make = dict(whole.options), current_catalogue().make
     variant: RopeVariant = make("rope", whole.name, **options)
     if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None:
         options["section"] = own_section(network)

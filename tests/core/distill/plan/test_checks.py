@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kdkit.core.contracts import ChecksAnswers, Sample, Silent
+from kdkit.core.contracts import ChecksAnswers, Sample, SignalSpec, Silent
+from kdkit.core.distill.plan.checks import require_same_tokens
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.teachers import OpenTeacher
 from kdkit.core.teachers.add import add_teacher, lock_teachers
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.tiny import SIZES as TINY
@@ -79,6 +82,21 @@ def test_other_tokens_in_one_domain_are_a_warning_and_an_error_where_the_teacher
     assert all(part in warning for part in ("'reader'", "6 answers", " ct", "token-kd"))
     assert caught.value.why.startswith("6 of 12 ")
     assert not (tmp_path / "p" / "versions").exists()
+
+
+def test_models_that_do_not_state_their_tokenizer_are_named() -> None:
+    class Unknown:
+        def identity(self) -> dict[str, str]:
+            return {}
+
+    signals = SimpleNamespace(signals=[SignalSpec("tokens", (4,), "int32")])
+    for parts, student in (({}, Unknown()), ({"tokenizer": "a"}, Unknown())):
+        heard, teacher = Heard(), OpenTeacher("silent", Unknown(), signals, "0", parts)  # type: ignore[arg-type]
+        require_same_tokens(student, [teacher], [], {}, ["token-kd"], heard)
+        (warning,) = heard.warnings
+        assert all(part in warning for part in ("'silent'", "token-kd", "uld"))
+        require_same_tokens(student, [teacher], [], {}, [], heard)
+        assert len(heard.warnings) == 1
 
 
 def test_domains_beyond_the_limit_of_a_teacher_do_not_count(tmp_path: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.contracts import LossSpec, TeacherSpec
+from kdkit.core.contracts import LossSpec, RopeSpec, TeacherSpec
+from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
+from kdkit.core.project.registry.pinned import pinned
 from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import load_student
 from kdkit.core.teachers import add_teacher, check_lock, lock_teachers, open_teacher
@@ -161,11 +164,35 @@ def test_a_lock_without_pins_is_read(root: Path) -> None:
 
 def test_every_family_can_be_pinned() -> None:
     known = load_catalogue()
-    for family in set(FAMILIES) - {"rope"}:
+    for family in FAMILIES:
         name = known.names(family)[0]
         moved = replace(known, pins={family: {name: "kdkit-gone"}})
         with raises_error("KD-PLUG-002", where="registry.lock"):
             moved.get(family, name)
+
+
+def test_names_in_the_students_config_are_pinned_and_reach_its_factory(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"sizes": {"hidden": 32, "heads": 2, "kv_heads": 1}, "max_tokens": 64}
+    for rope in ("turned", {"name": "turned"}):
+        registry = {"version": 1, "student": {"family": "clinkd", "config": {**config, "rope": rope}}}
+        (tmp_path / "registry.yaml").write_text(json.dumps(registry), encoding="utf-8")
+        (tmp_path / "registry.lock").unlink(missing_ok=True)
+        ours, theirs = (
+            Entry(replace(load_catalogue().spec(RopeSpec, name), name="turned"), provider, "1.0")
+            for name, provider in (("mrope", "kdkit-ours"), ("mcg-rope", "kdkit-theirs"))
+        )
+        pin_names(with_ropes(tmp_path, ours))
+        assert Lock.load(tmp_path / "registry.lock").providers["rope"] == {"turned": "kdkit-ours"}
+        made: Any = StudentBuilder.of(with_ropes(tmp_path, theirs, ours)).student
+        assert made.config["rope"]["name"] == "kdkit-ours:turned"
+        with raises_error("KD-PLUG-002", where="registry.lock", mentions=("kdkit lock turned",)):
+            _ = StudentBuilder.of(with_ropes(tmp_path, theirs)).student
+
+
+def with_ropes(root: Path, *ropes: Entry) -> Project:
+    known, project = load_catalogue(), Project(root)
+    contents = {**known.contents, "rope": (*known.contents["rope"], *ropes)}
+    return project.with_catalogue(pinned(replace(known, contents=contents), project.lock))
 
 
 def test_a_folder_inside_a_project_has_its_pins(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
