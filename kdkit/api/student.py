@@ -38,6 +38,11 @@ class DistillPlan(Result):
         start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
         parts: list[Section] = [f"Recipe {plan.recipe.name}; {start}", "", self._teachers(), ""]
         parts.append(f"{plan.fresh} new samples, {plan.replayed} replayed samples")
+        if plan.better:
+            better = ", ".join(f"{domain} ({', '.join(names)})" for domain, names in plan.better.items())
+            parts.append(f"New, since a new teacher is better there than {plan.parent}: {better}")
+        if any(weight < 1 for weight in plan.captions.values()):
+            parts.append("Weight of captions: " + ", ".join(f"{d} {w:.2f}" for d, w in plan.captions.items()))
         if plan.domains_without_teacher:
             parts.append(f"No teacher covers: {', '.join(plan.domains_without_teacher)}")
         if plan.skipped_samples:

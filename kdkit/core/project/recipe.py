@@ -95,7 +95,9 @@ class IncrementPart(Part):
     """Maximum repetition of a new sample, relative to a run from scratch. Few new samples then fill less than
     ``1 - replay`` of a batch."""
     steps: Positive = 0.5
-    """Number of steps as a fraction of a run from scratch."""
+    """Number of steps as a fraction of a run from scratch; with ``exposure`` the largest one."""
+    exposure: Positive | None = None
+    """How often a fresh sample is shown, relative to a run from scratch. Few fresh samples then take few steps."""
     lr_factor: Positive = 1.0
     """Learning rate as a fraction of that of a run from scratch."""
     previous: PreviousPart = PreviousPart()

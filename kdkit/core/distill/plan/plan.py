@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.distill.plan.better_teachers import better_teachers
 from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, TeachingInventory
 from kdkit.core.distill.plan.types import Indices, Mask, Plan, PlannedTeacher, SamplePool, TrainSettings
 from kdkit.core.project.recipe import PreviousPart, Recipe
@@ -67,7 +68,10 @@ def make_plan(
     taught = {name: inventory.taught(name)[train] for name in inventory.teachers}
     usable = _usable(recipe, inventory, train, taught, parent, unrehearsed)
     train, taught, skipped = train[usable], {name: rows[usable] for name, rows in taught.items()}, int((~usable).sum())
-    pools = _pools(recipe, inventory, train, taught, teachers, parent, skipped)
+    better = better_teachers(inventory, teachers, parent)
+    fresh = None if parent is None else _fresh(recipe, inventory, train, taught, teachers, better, parent, skipped)
+    length = _length(recipe, 1.0 if fresh is None else float(fresh.mean()))
+    pools = _pools(recipe, inventory, train, fresh, length)
     batch_size = min(recipe.optimizer.batch_size, len(train))
     plan = Plan(
         recipe=recipe,
@@ -76,13 +80,14 @@ def make_plan(
         domains_without_teacher=tuple(domain for domain in present if domain not in covered),
         domains_without_rehearsal=unrehearsed,
         captions=inventory.caption_weights,
+        better=better,
         previous=_previous(recipe, replays=len(pools) > 1, unrehearsed=unrehearsed),
         pools=pools,
         fresh=len(pools[-1].indices),
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
         skipped_samples=skipped,
         batch_size=batch_size,
-        settings=_settings(recipe, len(train), batch_size, increment=parent is not None, seed=seed),
+        settings=_settings(recipe, len(train), batch_size, length if parent is not None else None, seed=seed),
         digest="",
     )
     return replace(plan, digest=_digest(plan, inventory, parent, student))
@@ -148,20 +153,45 @@ def _usable(
     return covered | seen
 
 
-def _pools(
+def _fresh(
     recipe: Recipe,
     inventory: TeachingInventory,
     train: Indices,
     taught: Taught,
     teachers: Sequence[PlannedTeacher],
-    parent: Version | None,
+    better: Mapping[str, tuple[str, ...]],
+    parent: Version,
     skipped: int,
-) -> tuple[SamplePool, ...]:
-    """Replayed samples first, fresh ones last.
+) -> Mask:
+    """(n,) training samples that bring the parent something new: those that it has not seen, and known ones of domains
+    in which a new teacher is better than it. Without either, or without replay, all that a new teacher may teach."""
+    unseen = ~np.isin(inventory.index.digests[train], parent.known_samples())
+    domain, improved, newly_taught = inventory.index.domain_index[train], *np.zeros((2, len(train)), dtype=bool)
+    for teacher in (teacher for teacher in teachers if teacher.new):
+        newly_taught |= taught[teacher.name]
+        wanted = [inventory.index.domains.index(name) for name, found in better.items() if teacher.name in found]
+        improved |= taught[teacher.name] & np.isin(domain, wanted)
+    fresh: Mask = unseen | (improved if recipe.increment.replay else newly_taught)
+    fresh = fresh if fresh.any() else newly_taught
+    if not fresh.any():
+        raise _nothing_new(parent, teachers, skipped)
+    return fresh
 
-    Fresh are samples that the parent has not seen; if there are none, those that a new teacher may teach. (A new
-    teacher's signals for known samples also reach the student through the replay pool.) No fresh sample is shown more
-    than ``increment.oversample`` times as often as in a run from scratch.
+
+def _length(recipe: Recipe, fresh: float) -> float:
+    """Steps of an increment as a fraction of a run from scratch; ``fresh``: share of the samples that is fresh."""
+    increment = recipe.increment
+    if increment.exposure is None:
+        return increment.steps
+    return min(increment.steps, increment.exposure * fresh / (1 - increment.replay))
+
+
+def _pools(
+    recipe: Recipe, inventory: TeachingInventory, train: Indices, fresh: Mask | None, length: float
+) -> tuple[SamplePool, ...]:
+    """Replayed samples first, fresh ones last; ``fresh`` None: a run from scratch.
+
+    No fresh sample is shown more than ``increment.oversample`` times as often as in a run from scratch.
     """
 
     def pool(chosen: Mask, share: float) -> SamplePool:
@@ -169,20 +199,13 @@ def _pools(
         domain = inventory.index.domain_index[indices]
         return SamplePool(indices, domain, share, recipe.sampling.domain_power, recipe.sampling.domains_per_batch)
 
-    if parent is None:
+    if fresh is None:
         return (pool(np.ones(len(train), dtype=bool), 1.0),)
-    unseen = ~np.isin(inventory.index.digests[train], parent.known_samples())
-    newly_taught = np.zeros(len(train), dtype=bool)
-    for teacher in teachers:
-        if teacher.new:
-            newly_taught |= taught[teacher.name]
-    fresh = unseen if unseen.any() else newly_taught
-    if not fresh.any():
-        raise _nothing_new(parent, teachers, skipped)
-    if not recipe.increment.replay or unseen.all():
-        return (pool(unseen | newly_taught, 1.0),)
-    share = min(1 - recipe.increment.replay, recipe.increment.oversample * fresh.mean() / recipe.increment.steps)
-    return (pool(~unseen, 1 - share), pool(fresh, share))
+    increment = recipe.increment
+    if not increment.replay or fresh.all():
+        return (pool(fresh, 1.0),)
+    share = min(1 - increment.replay, increment.oversample * float(fresh.mean()) / length)
+    return (pool(~fresh, 1 - share), pool(fresh, share))
 
 
 def _previous(recipe: Recipe, *, replays: bool, unrehearsed: Sequence[str]) -> PreviousPart:
@@ -206,12 +229,13 @@ def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: i
     return KdkitError("KD-DIST-035", f"there is nothing new since {parent.name}", why=why, fix=fix)
 
 
-def _settings(recipe: Recipe, samples: int, batch_size: int, *, increment: bool, seed: int) -> TrainSettings:
-    optimizer, change = recipe.optimizer, recipe.increment
+def _settings(recipe: Recipe, samples: int, batch_size: int, length: float | None, *, seed: int) -> TrainSettings:
+    """``length``: of an increment; None: a run from scratch."""
+    optimizer = recipe.optimizer
     steps = optimizer.steps or max(1, math.ceil((optimizer.epochs or 1) * samples / batch_size))
     lr = optimizer.lr
-    if increment:
-        steps, lr = max(1, math.ceil(change.steps * steps)), change.lr_factor * lr
+    if length is not None:
+        steps, lr = max(1, math.ceil(length * steps)), recipe.increment.lr_factor * lr
     return TrainSettings(
         steps=steps,
         lr=lr,

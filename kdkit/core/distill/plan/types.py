@@ -132,6 +132,7 @@ class Plan:
         domains_without_rehearsal: domains that the parent knows and that no teacher rehearses here, in the training
             split or not. Without teachers, those without a training sample.
         captions: domain -> trust weight of its captions; 1 unless the trust policy weighs them.
+        better: known domain -> new teachers that are better there than the parent, so that its samples are fresh.
         previous: how the parent itself takes part; with weight 0, not at all.
         pools: where batches are drawn from; the last one holds the fresh samples.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
@@ -147,6 +148,7 @@ class Plan:
     domains_without_teacher: tuple[str, ...]
     domains_without_rehearsal: tuple[str, ...]
     captions: Mapping[str, float]
+    better: Mapping[str, tuple[str, ...]]
     previous: PreviousPart
     pools: tuple[SamplePool, ...]
     fresh: int
@@ -184,6 +186,7 @@ class Plan:
             "domains_without_teacher": list(self.domains_without_teacher),
             "domains_without_rehearsal": list(self.domains_without_rehearsal),
             "captions": dict(self.captions),
+            "better": {domain: list(names) for domain, names in self.better.items()},
             "previous": self.previous.model_dump(mode="json"),
             "fresh_samples": self.fresh,
             "replayed_samples": self.replayed,
