@@ -156,7 +156,7 @@ def test_clip_ignores_samples_whose_captions_have_no_weight() -> None:
 def test_half_the_trust_is_half_the_loss_of_a_batch(name: str) -> None:
     batch = make_batch(full=True)
     half = replace(batch, teachers=tuple(replace(view, weight=view.weight / 2) for view in batch.teachers))
-    made = {"fd": FeatureDistillation, "crd": crd}[name](average_over="batch")
+    made = crd(average_over="batch") if name == "crd" else FeatureDistillation(average_over="batch")
     assert number(made(half)) == pytest.approx(number(made(batch)) / 2, rel=1e-12)
 
 

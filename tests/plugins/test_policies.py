@@ -171,20 +171,21 @@ def with_captions(accuracy: Any) -> TrustTable:
     return replace(found, teachers=(*found.teachers[:-1], CAPTIONS))
 
 
-def test_evidence_divides_a_domain_by_log_odds() -> None:
+def test_evidence_is_log_odds_relative_to_the_best() -> None:
     a, c = (90 + 1) / (100 + 4), (60 + 1) / (100 + 4)
     teacher, captions = math.log(a * 3 / (1 - a)), math.log(c * 3 / (1 - c))
     found = Evidence()(with_captions([[0.9], [0.6]]))
-    np.testing.assert_allclose(found[:, 0], np.array([teacher, captions]) / (teacher + captions), rtol=1e-12)
+    np.testing.assert_allclose(found[:, 0], [1, captions / teacher], rtol=1e-12)
 
 
 @given(accuracy=scores)
-def test_evidence_divides_all_of_every_domain(accuracy: Array) -> None:
-    np.testing.assert_allclose(Evidence()(with_captions(accuracy)).sum(axis=0), 1)
+def test_the_best_source_of_every_domain_has_weight_one(accuracy: Array) -> None:
+    found = Evidence()(with_captions(accuracy))
+    np.testing.assert_allclose(np.maximum(found[:-1].sum(axis=0), found[-1]), 1)
 
 
 def test_evidence_of_captions() -> None:
     beaten, unmeasured, nothing = Evidence()(with_captions([[0.9, 0.9, 0.26], [0.26, NAN, 0.26]])).T
     assert beaten.tolist() == [1, 0]
-    assert unmeasured.tolist() == [0.5, 0.5]
+    assert unmeasured.tolist() == [1, 1]
     assert nothing.tolist() == [0, 1]

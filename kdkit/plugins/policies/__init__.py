@@ -33,7 +33,7 @@ def kdkit_trust_policies() -> Iterable[TrustPolicySpec]:
         ),
         TrustPolicySpec(
             name="evidence",
-            summary="teachers and captions share each domain by their log odds against guessing",
+            summary="teachers and captions by their log odds against guessing; the better of them has weight 1",
             factory=_AT + "Evidence",
             options={"sharpness": 30.0, "floor": 0.5},
             weighs_captions=True,

@@ -93,13 +93,13 @@ class Soft:
 
 
 class Evidence:
-    """Teachers and captions share each domain in proportion to their evidence, the log odds against guessing.
+    """Teachers and captions weigh by their evidence, the log odds against guessing, relative to the better of them.
 
     ``e_s = logit(a_s) - logit(c)`` for a source with ``l_s > c``, else 0, with ``a_s`` shrunk towards ``c`` by one
     guess. If sources err independently, the vote with these weights is the most probable answer (Nitzan and Paroush
-    1982; for c = 1/2 the weights of AdaBoost). The teachers share ``max e_t / (max e_t + e_captions)`` in proportion to
-    their weights by :class:`Soft`; the captions have the rest. Captions that could not be measured count as much as
-    the best teacher, and have weight 1 where nothing beats guessing.
+    1982; for c = 1/2 the weights of AdaBoost). With ``e* = max(max e_t, e_captions)`` the captions have the weight
+    ``e_captions / e*``; the teachers share ``max e_t / e*`` in proportion to their weights by :class:`Soft`. Captions
+    that could not be measured count as much as the best teacher, and have weight 1 where nothing beats guessing.
 
     Args:
         sharpness, floor: of :class:`Soft`.
@@ -109,7 +109,7 @@ class Evidence:
         >>> names = ("a", CAPTIONS), ("ct",)
         >>> table = TrustTable(*names, column, column - 0.1, column + 0.1, np.array([100]), np.array([0.5]))
         >>> Evidence()(table).round(2).tolist()
-        [[0.72], [0.28]]
+        [[1.0], [0.39]]
     """
 
     def __init__(self, *, sharpness: float = 30.0, floor: float = 0.5) -> None:
@@ -118,12 +118,12 @@ class Evidence:
     def __call__(self, table: TrustTable) -> Array:
         captions = np.array([name == CAPTIONS for name in table.teachers], dtype=bool)
         evidence, soft = _evidence(table), self._soft(_without(table, captions))
-        best = evidence[~captions].max(axis=0, initial=0.0)
-        own = np.where(np.isnan(table.accuracy[captions]), best, evidence[captions]).sum(axis=0)
-        total, shared = best + own, np.sort(soft, axis=0).sum(axis=0)  # sorted: independent of the order of teachers
-        weights = soft / np.where(shared > 0, shared, 1) * best / np.where(total > 0, total, 1)
-        weights[captions] = np.where(total > 0, own / np.where(total > 0, total, 1), 1.0)
-        return weights
+        teachers = evidence[~captions].max(axis=0, initial=0.0)
+        own = np.where(np.isnan(table.accuracy[captions]), teachers, evidence[captions]).sum(axis=0)
+        best, shared = np.maximum(teachers, own), np.sort(soft, axis=0).sum(axis=0)  # sorted: for any order the same
+        weights = soft / np.where(shared > 0, shared, 1) * teachers / np.where(best > 0, best, 1)
+        weights[captions] = np.where(best > 0, own / np.where(best > 0, best, 1), 1.0)
+        return np.asarray(weights)
 
 
 class All:

@@ -11,7 +11,7 @@ def kdkit_recipes() -> tuple[RecipeSpec, ...]:
     """The default recipe, and published methods to compare with."""
     return (
         _spec(
-            "kdkit", "each teacher in its own space through heads, and one similarity row of all teachers; the default"
+            "kdkit", "teachers through heads and one similarity row, and captions, each by its evidence; the default"
         ),
         _spec("mmkd-paper", "MMKD-CLIP as in its paper: FD + ICL + 0.1 CLIP, gate at 0.90"),
         _spec("mmkd-released", "MMKD-CLIP as in its released code, oddities included"),

@@ -215,7 +215,7 @@ class DistillDataLoader:
             targets={t.name: self._load(t, indices, weights[t.name], shard) for t in self._targets},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
-            captions=self._captions and self._captions.load(indices),
+            captions=None if self._captions is None else self._captions.load(indices),
         )
 
     def _load(self, teacher: TeacherTargets, indices: Indices, weight: Floats, shard: slice) -> dict[str, Tensor]:

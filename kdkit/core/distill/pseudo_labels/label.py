@@ -272,11 +272,11 @@ def _trusted_domains(report: TrustReport, teacher: str) -> dict[str, dict[str, A
     return {
         domain: {
             **{name: None if np.isnan(values[m]) else float(values[m]) for name, values in measured.items()},
-            "weight": float(weights[t, m]),
+            "weight": float(weights.teachers[t, m]),
             "policy": report.chosen.policy,
         }
         for m, domain in enumerate(table.domains)
-        if weights[t, m] > 0
+        if weights.teachers[t, m] > 0
     }
 
 

@@ -78,9 +78,10 @@ class CaptionTrust:
             return None
         if len(train) > FIT_ROWS:
             train = np.sort(np.random.default_rng(0).permutation(train)[:FIT_ROWS])
-        features = [_features(columns, rows, domain) for rows in (train, held_out)]
         texts = [self._index.samples[row].text for row in train]
-        predicted = _predict_classes(*features, texts, list(self._domains[domain].values()))
+        prompts = list(self._domains[domain].values())
+        features = _features(columns, train, domain), _features(columns, held_out, domain)
+        predicted = _predict_classes(*features, texts, prompts)
         correct = int((predicted == self._index.label_index[held_out]).sum())
         return DomainCount(correct, len(held_out), 1 / len(self._domains[domain]))
 
@@ -117,4 +118,4 @@ def _predict_classes(train: Array, held_out: Array, texts: Sequence[str], prompt
 
 
 def _unit(rows: Array) -> Array:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))

@@ -14,6 +14,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.trust.captions import CaptionTrust
 from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measurements import DomainCount
 from kdkit.core.features import FeatureStore
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
@@ -66,7 +67,12 @@ def test_captions_are_measured_once_and_again_when_they_change(tmp_path: Path, m
     project, table = make_project(tmp_path), captioned(lambda _, sample: f"{sample.label}")
     add_teacher(project, table, "radio", noise=NOISE)
     first, calls, measure = measured(project, table), list[int](), CaptionTrust.measure
-    monkeypatch.setattr(CaptionTrust, "measure", lambda self: calls.append(1) or measure(self))
+
+    def counted(self: CaptionTrust) -> dict[str, DomainCount]:
+        calls.append(1)
+        return measure(self)
+
+    monkeypatch.setattr(CaptionTrust, "measure", counted)
     assert np.array_equal(measured(project, table).accuracy, first.accuracy)
     assert not calls
     changed = SampleIndex(table.samples, table.digests + np.uint64(1), table.may_skip)
