@@ -12,6 +12,7 @@ import typer
 
 from kdkit.cli import console
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.subprocesses import run_elsewhere, run_python
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the command only.")]
 
@@ -110,7 +111,7 @@ def _versions() -> dict[str, str]:
 def _run(command: Sequence[str]) -> None:
     """Run an installer; its output goes to stderr."""
     console.say(f"+ {_shown(command)}")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    done = run_elsewhere(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     if done.returncode:
         raise KdkitError(
             "KD-CLI-009",
@@ -128,8 +129,8 @@ def _records() -> list[dict[str, Any]]:
 
     choices = ("KDKIT_PLUGINS", "KDKIT_NO_PLUGINS", "KDKIT_STRICT")  # load what was installed in any case
     kept = {key: value for key, value in os.environ.items() if key not in choices}
-    command = [sys.executable, "-P", "-m", "kdkit", "plugins", "--json"]
-    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    command = ["-m", "kdkit", "plugins", "--json"]
+    done = run_python(command, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         found: list[dict[str, Any]] = loads(done.stdout)["plugins"]
     except (ValueError, KeyError):

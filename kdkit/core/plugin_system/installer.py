@@ -6,8 +6,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+
+_ARCHIVES = (".whl", ".tar.gz", ".zip")
 
 
 def install_command(packages: Sequence[str], *, editable: Sequence[str] = (), upgrade: bool = False) -> list[str]:
@@ -18,8 +21,15 @@ def install_command(packages: Sequence[str], *, editable: Sequence[str] = (), up
     """
     command = [*_installer("install"), *(["--upgrade"] if upgrade else [])]
     for folder in editable:
-        command += ["-e", folder]
-    return [*command, *(["--", *packages] if packages else [])]
+        command += ["-e", _absolute(folder)]
+    return [*command, *(["--", *map(_absolute, packages)] if packages else [])]
+
+
+def _absolute(package: str) -> str:
+    """A path without reference to the working folder, in which the installer does not run; other names unchanged."""
+    path, bracket, extras = package.partition("[")
+    is_path = Path(path).exists() and ("/" in path or path.startswith(".") or path.endswith(_ARCHIVES))
+    return f"{Path(path).resolve()}{bracket}{extras}" if is_path else package
 
 
 def uninstall_command(names: Sequence[str]) -> list[str]:
@@ -29,7 +39,7 @@ def uninstall_command(names: Sequence[str]) -> list[str]:
 
 
 def _installer(action: str) -> list[str]:
-    """``-P`` keeps a ``pip.py`` in the working folder from being run."""
+    """``-P``: no ``pip.py`` of the working folder is run."""
     if find_spec("pip"):
         return [sys.executable, "-P", "-m", "pip", action]
     if uv := shutil.which("uv"):

@@ -6,13 +6,13 @@ import dataclasses
 import inspect
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, ClassVar
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.subprocesses import run_python
 from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec
 from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, resolve
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -140,13 +140,12 @@ class PluginContract:
         names = {record.name for record in self.loaded()}
         mine = [plugin.point for plugin in installed() if plugin.distribution == normal(self.name)]
         values = [point.value for point in mine if point.name in names]
-        done = subprocess.run(
-            [sys.executable, "-c", _MEASURE, ",".join(HEAVY), *values],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        here = {"", os.getcwd()}
+        done = run_python(
+            ["-c", _MEASURE, ",".join(HEAVY), *values],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path not in here)},
             capture_output=True,
-            text=True,
             timeout=300,
-            check=False,
         )
         lines = done.stderr.strip().splitlines()
         assert done.returncode == 0, f"the plugin cannot be imported: {lines[-1] if lines else 'no message'}"

@@ -16,6 +16,7 @@ from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.project.versions import CORRECTIONS, HISTORY, Version, Versions
 from kdkit.core.sharing.bundle.manifest import REQUIREMENTS
 from kdkit.core.sharing.bundle.needs import plugin_pins, without_wheel
+from kdkit.core.sharing.kinds import is_known_kind
 from kdkit.core.teachers.files import list_folder
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def _file(project: Project, path: Path) -> Item:
 
 
 def _folder(project: Project, folder: Path) -> list[Item]:
-    """All files below ``folder`` except hidden ones: drafts of a killed process."""
+    """All files of known kinds below ``folder`` except hidden ones: drafts of a killed process."""
     names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
-    return [_file(project, folder / name) for name in names]
+    return [_file(project, folder / name) for name in names if is_known_kind(name)]
 
 
 def _project(project: Project) -> list[Item]:

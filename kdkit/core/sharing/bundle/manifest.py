@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.lock import Sha256
+from kdkit.core.sharing.kinds import KINDS, is_known_kind
 
 FORMAT: Literal[1] = 1
 MANIFEST = "kdkit-bundle.json"
@@ -47,6 +48,13 @@ def safe_path(path: str) -> str:
     return path
 
 
+def known_kind(path: str) -> str:
+    """``path`` itself, if it is of a known kind. Raises: ValueError."""
+    if not is_known_kind(path):
+        raise ValueError(f"'{path}' is of no known kind: {KINDS}")
+    return path
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +62,7 @@ class _Record(BaseModel):
 class BundledFile(_Record):
     """One file; ``path`` is relative to the project, ``size`` in bytes."""
 
-    path: Annotated[str, AfterValidator(safe_path)]
+    path: Annotated[str, AfterValidator(safe_path), AfterValidator(known_kind)]
     size: Annotated[int, Field(ge=0)]
     sha256: Sha256
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.subprocesses import run_python
 from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Decoding, DualEncoder, Published, Sample
 
@@ -259,14 +258,7 @@ def run_check(scratch: Path, where: str) -> tuple[Mapping[str, str], Mapping[str
         KdkitError: exit code 1 when it fails.
     """
     home = {"HF_HOME": str(scratch), "HF_HUB_CACHE": str(scratch / _CACHE), "HF_ENDPOINT": "https://huggingface.co"}
-    done = subprocess.run(
-        [sys.executable, "-P", str(_CHECK), str(scratch)],
-        env={**os.environ, **_OFFLINE, **home},
-        cwd=scratch,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python([str(_CHECK), str(scratch)], env={**os.environ, **_OFFLINE, **home}, capture_output=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["it ended without a message"]
         raise _cannot_load("libraries", where, lines[-1])

@@ -12,7 +12,11 @@ from typing import Any
 
 from kdkit.core.sharing.bundle.manifest import MANIFEST
 
-PROJECT = {"registry.yaml": b"version: 1\n", "versions/current": b"v1\n", "versions/v1/a.bin": bytes(range(256)) * 5}
+PROJECT = {
+    "registry.yaml": b"version: 1\n",
+    "versions/current": b"v1\n",
+    "versions/v1/a.safetensors": bytes(range(256)) * 5,
+}
 
 
 def manifest_of(files: dict[str, bytes], /, **changes: Any) -> dict[str, Any]:
