@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
+from kdkit.plugins.loaders.own_files import require_own_files, tokenizer_folder
 
 READS_PADDING = ("siglip", "siglip2")
 """Model types that were trained with padding as ordinary tokens: they get no attention mask, all others do. What the
@@ -113,13 +114,16 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
+    require_own_files(folder)
     try:
         with torch.random.fork_rng(devices=[]), without_bars():
             model, info = AutoModel.from_pretrained(
                 folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
             )
         image_processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        config = {"config.json": (folder / "config.json").read_bytes()}
+        with tokenizer_folder({**read_tokenizer_files(folder), **config}) as own:
+            tokenizer = AutoTokenizer.from_pretrained(own, **_LOCAL)
     except pickle.UnpicklingError as error:
         raise KdkitError(
             "KD-LOAD-030",

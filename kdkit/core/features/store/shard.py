@@ -127,11 +127,11 @@ class Shard:
             with h5py.File(path, "r", locking=False) as file:
                 self.header = Header.from_json(str(file.attrs["kdkit"]), str(path))
                 self.block_rows = int(file.attrs["block_rows"])
-                names = file["ids"][...]
-                self.digests: NDArray[np.uint64] = file["digests"][...]
+                names = _own(file, "ids")[...]
+                self.digests: NDArray[np.uint64] = _own(file, "digests")[...]
                 expected = str(file.attrs["index_checksum"])
-                locations = {s.name: _location(file[f"{_SIGNALS}/{s.name}"]) for s in self.header.signals}
-                control = {name: _location(file[name]) for name in ("status", "committed", "checksums")}
+                locations = {s.name: _location(_own(file, f"{_SIGNALS}/{s.name}")) for s in self.header.signals}
+                control = {name: _location(_own(file, name)) for name in ("status", "committed", "checksums")}
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise damaged(str(path), str(error)) from error
         if _index_checksum(names, self.digests) != expected:
@@ -249,6 +249,15 @@ class Shard:
             raise damaged(str(self.path), f"truncated: {self._map.size} bytes, at least {offset + size} expected")
         # asarray drops the memmap subclass, whose bookkeeping costs more than gathering a small batch
         return np.asarray(self._map[offset : offset + size]).view(dtype).reshape(shape)
+
+
+def _own(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset whose values lie in this file; HDF5 can link to others, and take values from any file."""
+    parents = [name[:end] for end, char in enumerate(name) if char == "/"]
+    plain = all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in (*parents, name))
+    if not plain or file[name].external or file[name].is_virtual:
+        raise ValueError(f"dataset {name} is missing or lies in another file")
+    return file[name]
 
 
 def _location(dataset: h5py.Dataset) -> tuple[int, tuple[int, ...], np.dtype[Any]]:

@@ -14,7 +14,7 @@ from kdkit.core.project.lineage import EarlierHistory
 from kdkit.core.project.manifest import MANIFEST, Manifest
 from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.project.versions import CORRECTIONS, HISTORY, Version, Versions
-from kdkit.core.sharing.bundle.manifest import REQUIREMENTS
+from kdkit.core.sharing.bundle.manifest import REQUIREMENTS, require_known_kinds
 from kdkit.core.sharing.bundle.needs import plugin_pins, without_wheel
 from kdkit.core.sharing.kinds import is_known_kind
 from kdkit.core.teachers.files import list_folder
@@ -82,6 +82,7 @@ def collect(
         items += _wheels(wheels)
         if lacking := without_wheel(required, (path.name for path in wheels.glob("*.whl"))):
             reporter.warn(f"no wheel of {', '.join(lacking)} in {wheels}")
+    require_known_kinds((item.path for item in items), str(project.root))
     return tuple(items)
 
 

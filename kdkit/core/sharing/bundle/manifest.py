@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.lock import Sha256
 from kdkit.core.sharing.kinds import KINDS, is_known_kind
@@ -48,13 +48,6 @@ def safe_path(path: str) -> str:
     return path
 
 
-def known_kind(path: str) -> str:
-    """``path`` itself, if it is of a known kind. Raises: ValueError."""
-    if not is_known_kind(path):
-        raise ValueError(f"'{path}' is of no known kind: {KINDS}")
-    return path
-
-
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +55,7 @@ class _Record(BaseModel):
 class BundledFile(_Record):
     """One file; ``path`` is relative to the project, ``size`` in bytes."""
 
-    path: Annotated[str, AfterValidator(safe_path), AfterValidator(known_kind)]
+    path: Annotated[str, AfterValidator(safe_path)]
     size: Annotated[int, Field(ge=0)]
     sha256: Sha256
 
@@ -134,6 +127,20 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise _bad(where, f"its manifest, {place}: {message}" if place else message) from None
+
+
+def require_known_kinds(paths: Iterable[str], where: str) -> None:
+    """Raises: KdkitError for a file that is code, or of a kind that kdkit does not know."""
+    for path in paths:
+        if not is_known_kind(path):
+            raise KdkitError(
+                "KD-BUNDLE-022",
+                f"{path!a} is no file of a project",
+                where=where,
+                why=f"{KINDS}; a bundle holds nothing that could be run",
+                fix="nothing was written; remove it from the project and bundle that again",
+                code=ExitCode.FOUND,
+            )
 
 
 def _bad(where: str, why: str) -> KdkitError:

@@ -17,7 +17,14 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.project import REGISTRY
 from kdkit.core.project.registry.load import load_registry
-from kdkit.core.sharing.bundle.manifest import LARGEST, MANIFEST, BundledFile, Manifest, parse_manifest
+from kdkit.core.sharing.bundle.manifest import (
+    LARGEST,
+    MANIFEST,
+    BundledFile,
+    Manifest,
+    parse_manifest,
+    require_known_kinds,
+)
 from kdkit.core.sharing.bundle.needs import senders
 from kdkit.core.sharing.bundle.packing import Progress, require_space, tar_size
 
@@ -144,6 +151,7 @@ def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
         if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST:
             raise _not_a_bundle(archive, f"it does not begin with {MANIFEST}")
         manifest = parse_manifest(b"".join(_chunks(members, first)), str(archive))
+    require_known_kinds((file.path for file in manifest.files), str(archive))
     wanted, found = tar_size(manifest, first.size), archive.stat().st_size
     if found < wanted:
         raise KdkitError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import without_bars
+from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
 
@@ -136,6 +137,7 @@ def read_network(folder: Path, dtype: str) -> Any:
             code=ExitCode.MISSING,
             fix="name the folder of a transformers model",
         )
+    require_own_files(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises nearly anything for a broken file

@@ -108,7 +108,7 @@ def test_the_fingerprint_covers_every_file() -> None:
         return parse_manifest(json.dumps(manifest_of(files)).encode(), "").fingerprint
 
     assert fingerprint(PROJECT) == fingerprint(dict(PROJECT))
-    assert len({fingerprint({**PROJECT, "versions/v1/a.safetensors": data}) for data in (b"a", b"b")}) == 2
+    assert len({fingerprint({**PROJECT, "versions/v1/a.json": data}) for data in (b"a", b"b")}) == 2
     assert Manifest.model_validate_json(Manifest.model_validate(manifest_of(PROJECT)).to_json()) == (
         Manifest.model_validate(manifest_of(PROJECT))
     )

@@ -43,7 +43,7 @@ def refused(archive: Path, *, max_size: int | None = None, checked: bool = True)
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_a_right_one_is_unpacked(tmp_path: Path, form: int) -> None:
-    files = {**PROJECT, "features/" + "long" * 20 + "/" + "x" * 10: b"long"}
+    files = {**PROJECT, "features/" + "long" * 20 + "/" + "x" * 10 + ".txt": b"long"}
     unpack(forge(tmp_path / "a.tar", files, form=form), tmp_path / "out")
     assert tree(tmp_path / "out") == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "out"]
@@ -70,13 +70,13 @@ def test_a_teacher_that_would_send_images_to_a_host_is_told_before_anything_is_w
 MEMBERS: dict[str, tuple[tarfile.TarInfo, bytes]] = {
     "absolute": entry("/tmp/evil", b"x"),
     "parent": entry("../evil", b"x"),
-    "symlink": entry("versions/v1/a.safetensors", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "symlink": entry("versions/v1/a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"),
     "hard link": entry("x", kind=tarfile.LNKTYPE, link="registry.yaml"),
     "character device": entry("x", kind=tarfile.CHRTYPE),
     "block device": entry("x", kind=tarfile.BLKTYPE),
     "pipe": entry("x", kind=tarfile.FIFOTYPE),
     "folder": entry("versions", kind=tarfile.DIRTYPE),
-    "sparse": entry("versions/v1/a.safetensors", kind=tarfile.GNUTYPE_SPARSE),
+    "sparse": entry("versions/v1/a.json", kind=tarfile.GNUTYPE_SPARSE),
     "other kind": entry("x", kind=b"Z"),
     "not in the manifest": entry("versions/v1/more", b"x"),
     "case": entry("Registry.yaml", b"x"),
@@ -117,14 +117,14 @@ def test_a_file_with_another_content_is_named_with_both_hashes(tmp_path: Path) -
 
 
 def test_a_file_of_the_manifest_that_is_missing(tmp_path: Path) -> None:
-    big = {**PROJECT, "versions/v1/gone": b""}
-    files = {name: data for name, data in big.items() if name != "versions/v1/gone"}
+    big = {**PROJECT, "versions/v1/gone.json": b""}
+    files = {name: data for name, data in big.items() if name != "versions/v1/gone.json"}
     archive = forge(tmp_path / "a.tar", files, manifest=manifest_of(big))
     with archive.open("ab") as handle:
         handle.write(bytes(10240))
     missing = refused(archive).why
     assert missing.startswith("1 ")
-    assert missing.endswith("'versions/v1/gone'")
+    assert missing.endswith("'versions/v1/gone.json'")
 
 
 def test_a_bundle_that_is_cut_off_is_refused_before_anything_is_unpacked(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_names_that_the_disk_does_not_take(tmp_path: Path) -> None:
     """Long, but not too long everywhere: it depends on where the project is to be."""
     deep = tmp_path.joinpath(*["d" * 200] * 3)
     deep.mkdir(parents=True)
-    error = refused(forge(deep / "a.tar", {**PROJECT, "/".join(["n" * 250] * 15): b"x"}), checked=False)
+    error = refused(forge(deep / "a.tar", {**PROJECT, "/".join(["n" * 250] * 15) + ".h5": b"x"}), checked=False)
     assert error.id == "KD-BUNDLE-014"
 
 
