@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 
@@ -70,8 +70,8 @@ def _parse(text: str, origin: str) -> Any:
     except MarkedYAMLError as error:
         what = f"not valid YAML: {error.problem}"
         raise KdkitError("KD-BASE-005", what, where=_mark(origin, error), fix="correct this line") from None
-    except YAMLError as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # beside YAMLError: the parser raises anything for odd keys, tags and numbers
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise KdkitError("KD-BASE-006", "not valid YAML", where=origin, why=why, fix="correct the file") from None
 
 
@@ -82,7 +82,7 @@ def _mark(origin: str, error: MarkedYAMLError) -> str:
 def _plain(node: Any) -> Any:
     """Round-trip types of the parser -> plain Python."""
     if isinstance(node, dict):
-        return {_plain(key): _plain(value) for key, value in node.items()}
+        return {str(key) if isinstance(key, dict | list) else _plain(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
     for kind in (bool, int, float, str):

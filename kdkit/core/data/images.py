@@ -17,7 +17,7 @@ from kdkit.core.contracts import ImageOptions, Sample
 PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
 """Pixels of the largest image that Pillow opens; above half of them it only warns, which kdkit does not show."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # we drop transparency
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # transparency, damaged tags
 NO_OPTIONS = ImageOptions()
 _limit = Lock()
 _DEEP = ("I", "F")

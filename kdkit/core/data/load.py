@@ -173,7 +173,7 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
     samples, skipped = list[Sample](), list[Skipped]()
     for item in found:
         if isinstance(item, Skipped):
-            skipped.append(item)
+            skipped.append(replace(item, what=printable(item.what), where=printable(item.where)))
             continue
         sample = _checked(item, entry.source)
         frame = sample.image_options.frame if general.frame is None else general.frame

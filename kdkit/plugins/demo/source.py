@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import Sample, Skipped
 from kdkit.plugins.demo.dataset import draw_split
 from kdkit.plugins.demo.images import DOMAINS
 from kdkit.plugins.demo.questions import MODALITIES, question_rows
@@ -38,7 +38,7 @@ def read_procedural(
     calibration: int = 200,
     test: int = 300,
     domains: Sequence[str] | None = None,
-) -> Iterable[Sample]:
+) -> Iterable[Sample | Skipped]:
     """Samples of ``domains`` (default: all nine), with so many pictures of each in each split.
 
     Raises:
@@ -56,7 +56,7 @@ def read_questions(
     calibration: int = 60,
     test: int = 100,
     domains: Sequence[str] | None = None,
-) -> Iterable[Sample]:
+) -> Iterable[Sample | Skipped]:
     """Four questions about each picture; ``domains`` are modalities with localized findings (default: all seven).
 
     The samples are in the domains ``vg/mri``, ``roc/mri``, ...
@@ -76,7 +76,7 @@ def _read(
     sizes: Mapping[str, int],
     domains: Sequence[str] | None,
     default: Sequence[str],
-) -> Iterable[Sample]:
+) -> Iterable[Sample | Skipped]:
     options = {"seed": seed, **sizes, "domains": None if domains is None else list(domains)}
     if not location.exists():
         location.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 
@@ -44,6 +45,24 @@ def parse_split(name: str, where: str, fix: str = "") -> Split:
             return split
     fix = fix or did_you_mean(name, SPLITS)
     raise KdkitError("KD-SRC-020", f"'{name}' is not a split ({', '.join(SPLITS)})", where=where, fix=fix)
+
+
+def compile_pattern(option: str, text: str, where: str) -> re.Pattern[str]:
+    """The regular expression ``text`` of an option.
+
+    Raises:
+        KdkitError: it is none.
+    """
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise KdkitError(
+            "KD-SRC-056",
+            f"{option} '{text}' is no regular expression",
+            where=where,
+            why=str(error),
+            fix=f"correct the option, for example {option}: '^([a-z]+)_'",
+        ) from error
 
 
 def read_fractions(fractions: Mapping[str, float], where: str) -> dict[Split, float]:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, Sample, Skipped, Split
-from kdkit.plugins.sources.fields import EXAMPLE, fill_caption, parse_split, read_fractions, stable_split
+from kdkit.plugins.sources.fields import (
+    EXAMPLE,
+    compile_pattern,
+    fill_caption,
+    parse_split,
+    read_fractions,
+    stable_split,
+)
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 NO_IMAGES = frozenset(
@@ -61,12 +68,13 @@ def read_folder(
     found = list(_walk(location, tuple(ending.lower() for ending in endings)))
     paths = sorted(item for item in found if isinstance(item, Path))
     skipped = [item for item in found if isinstance(item, Skipped)]
+    pattern = compile_pattern("group_pattern", group_pattern, str(location)) if group_pattern is not None else None
     samples: list[Sample | Skipped] = []
     for path in paths:
         relative = path.relative_to(location)
         named = _read_levels(relative, levels, path)
         sample_domain, label = domain or named["domain"], named["label"]
-        group = _find_group(group_pattern, path)
+        group = _find_group(pattern, path)
         id_ = id_prefix + relative.with_suffix("").as_posix()
         if fractions:
             sample_split = stable_split(group or id_, fractions)
@@ -169,18 +177,19 @@ def _read_split(named: Mapping[str, str], splits: Mapping[str, str], path: Path)
     return parse_split(splits.get(named["split"], named["split"]), str(path), fix)
 
 
-def _find_group(pattern: str | None, path: Path) -> str | None:
+def _find_group(pattern: re.Pattern[str] | None, path: Path) -> str | None:
     if pattern is None:
         return None
-    match = re.search(pattern, path.name)
-    if match is None:
+    match = pattern.search(path.name)
+    group = match[min(1, pattern.groups)] if match else None
+    if group is None:
         raise KdkitError(
             "KD-SRC-007",
-            f"group_pattern '{pattern}' does not match the file name '{path.name}'",
+            f"group_pattern '{pattern.pattern}' does not match the file name '{path.name}'",
             where=str(path),
             fix="correct group_pattern so that it matches every file name",
         )
-    return match.group(1) if match.re.groups else match.group(0)
+    return group
 
 
 def _shape(levels: list[str]) -> str:

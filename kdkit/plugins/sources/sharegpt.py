@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import IMAGE_MARK, Sample, Skipped, Split
+from kdkit.plugins.sources.fields import compile_pattern
 from kdkit.plugins.sources.llama_factory import Entry, choose_entry
 from kdkit.plugins.sources.questions import (
     Boxes,
@@ -74,7 +75,7 @@ def read_sharegpt(
         root=location.parent / image_root,
         constants={k: v for k, v in (("task", task), ("modality", modality), ("split", split)) if v is not None},
         columns=named,
-        pattern=_pattern(modality_pattern, str(location)) if modality_pattern else None,
+        pattern=compile_pattern("modality_pattern", modality_pattern, str(location)) if modality_pattern else None,
         fractions=split_fractions,
         boxes=Boxes(boxes, boxes_as, str(location)),
         ids=Ids(id_prefix),
@@ -86,19 +87,6 @@ def read_sharegpt(
     else:
         data = file_below(location.parent, entry["file_name"], str(location), "set the option file")
     return read_all(json_records(data), reader.samples, data, skip_broken=skip_broken)
-
-
-def _pattern(text: str, where: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise KdkitError(
-            "KD-SRC-056",
-            f"modality_pattern '{text}' is no regular expression",
-            where=where,
-            why=str(error),
-            fix="correct the option, for example modality_pattern: '^([a-z]+)_'",
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ def test_splits_by_hash_keep_groups_together(tmp_path: Path) -> None:
         ({}, "KD-SRC-005"),
         ({"split": "train"}, "KD-SRC-005"),
         ({"domain": "ct", "split": "train", "group_pattern": "z(.)"}, "KD-SRC-007"),
+        ({"domain": "ct", "split": "train", "group_pattern": "(z)?a"}, "KD-SRC-007"),
+        ({"domain": "ct", "split": "train", "group_pattern": "("}, "KD-SRC-056"),
         ({"domain": "ct", "split": "train", "split_fractions": {"train": 1}}, "KD-SRC-003"),
         ({"domain": "ct", "split": "train", "caption": "{x}"}, "KD-SRC-001"),
     ],
