@@ -74,16 +74,16 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
     """
     registry, catalogue = project.registry, project.catalogue
     try:
-        recipe = load_recipe(registry.recipe, catalogue, project.root)
+        recipe, facts = load_recipe(registry.recipe, catalogue, project.root), project.lock.teacher(name)
         builder = StudentBuilder.of(project, Versions(project).current())
-        samples = [s for entry in read_sources(project) for s in entry.samples] if registry.data else []
+        answers = TOKENS in facts.signals and TOKENS in signals_read(recipe, catalogue)
+        samples = [s for entry in read_sources(project) for s in entry.samples] if answers and registry.data else []
         limits = domain_limits(registry)
         allowed = [s for s in samples if s.split == "train" and s.domain in limits.get(name, (s.domain,))]
-        for found in find_incompatibilities(name, project.lock.teacher(name), recipe, builder, allowed):
+        for found in find_incompatibilities(name, facts, recipe, builder, allowed):
             _warn(found.error, reporter)
-        theirs = project.lock.teacher(name).identity.get(TOKENIZER)
-        losses = token_losses(recipe, catalogue)
-        if theirs and losses and TOKENS in project.lock.teacher(name).signals:
+        theirs, losses = facts.identity.get(TOKENIZER), token_losses(recipe, catalogue)
+        if theirs and losses and answers:
             ours = _identity(builder).get(TOKENIZER)
             if ours and theirs != ours:
                 reporter.warn(

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,10 +67,21 @@ class AnswerTrust:
             samples = [by_id[name] for name in score.ids]
             answers = dict(zip(score.ids, stored.answer(samples), strict=True))
             chance = blind_score(self._evaluator.task, samples, answers)
-            counts[score.domain] = DomainCount(float(values.sum()), len(values), chance)
+            counts[score.domain] = DomainCount(float(values.sum()), len(values), chance, evidence(values))
             rows = np.array([places[name] for name in score.ids], dtype=np.int64)
             column.put_scores(SCORES, rows[rows >= 0], values[rows >= 0])
         return counts
+
+
+def evidence(scores: np.ndarray[Any, Any]) -> float:
+    """The variance of right and wrong answers of this mean, over that of the scores; 1 for scores of 0 and 1.
+
+    One score of the larger variance is added, so that few equal scores do not look certain.
+    """
+    mean = float(scores.mean())
+    widest = mean * (1 - mean)
+    found = (len(scores) * float(scores.var()) + widest) / (len(scores) + 1)
+    return widest / found if found > 0 else 1.0
 
 
 def blind_score(task: EvaluationTask, samples: Sequence[Sample], answers: Mapping[str, str]) -> float:

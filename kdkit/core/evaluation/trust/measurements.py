@@ -31,12 +31,14 @@ SCORES = "trust"
 class DomainCount:
     """One teacher on one domain: ``correct`` of ``count`` calibration samples, against ``chance`` in [0, 1].
 
-    For answers, ``correct`` is the sum of scores in [0, 1].
+    For answers, ``correct`` is the sum of scores in [0, 1], and each sample counts ``evidence`` times for the bounds:
+    graded scores vary less than right and wrong.
     """
 
     correct: float
     count: int
     chance: float
+    evidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,14 @@ def make_trust_table(
     """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
     shape = (len(teachers), len(domains))
     count, correct, chance = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.full(shape, -np.inf)
+    evidence = np.ones(shape)
     for row, teacher in enumerate(teachers):
         for column, domain in enumerate(domains):
             found = measured[teacher].domains.get(domain)
             if found is not None:
                 correct[row, column], count[row, column] = found.correct, found.count
-                chance[row, column] = found.chance
-    lower, upper = wilson(correct, count, level)
+                chance[row, column], evidence[row, column] = found.chance, found.evidence
+    lower, upper = wilson(correct * evidence, count * evidence, level)
     return TrustTable(
         teachers=tuple(teachers),
         domains=tuple(domains),

@@ -11,7 +11,7 @@ import pytest
 from kdkit.core.base.journal import JournalEntry
 from kdkit.core.contracts import Decoding, Sample
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.evaluation.trust.answers import blind_score
+from kdkit.core.evaluation.trust.answers import blind_score, evidence
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.answers import ANSWERS, answer_journal
 from kdkit.core.project.project import Project
@@ -79,3 +79,11 @@ def test_a_fixed_box_is_chance() -> None:
     found = blind_score(Answers(resamples=10), samples, dict.fromkeys((s.id for s in samples), near))
     assert found == pytest.approx(0.75)
     assert np.isfinite(found)
+
+
+def test_graded_scores_are_more_evidence_than_right_and_wrong() -> None:
+    assert evidence(np.array([1, 1, 0, 1])) == pytest.approx(1.0)
+    assert evidence(np.ones(5)) == evidence(np.zeros(5)) == 1.0
+    graded = np.array([0.8, 0.9, 1.0] * 20)
+    assert evidence(graded) == pytest.approx(0.09 / ((60 * 0.02 / 3 + 0.09) / 61))
+    assert evidence(np.array([0.9, 0.9])) == pytest.approx(3.0)  # two equal scores are not certain
