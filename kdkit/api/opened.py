@@ -30,4 +30,6 @@ class OpenedProject:
         """Registry, lock and catalogue as they are now."""
         from kdkit.core.project.project import Project
 
-        return Project(self.root)
+        project = Project(self.root)
+        project.remove_abandoned_drafts()
+        return project

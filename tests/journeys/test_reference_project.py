@@ -58,9 +58,11 @@ def test_a_new_project_is_valid_commented_and_can_be_edited(tmp_path: Path) -> N
     assert project.registry.teachers == {}
     assert project.registry == load_registry(project.registry_path)
     assert remove_entry(add_entry(text, "biomedclip", {}), "biomedclip") == text
+    assert create_project(tmp_path / "new") == project
+    project.registry_path.write_text(text + "\n", "utf-8")
     with raises_error("KD-REG-005", mentions=("registry.yaml",)):
         create_project(tmp_path / "new")
-    assert project.registry_path.read_text("utf-8") == text
+    assert project.registry_path.read_text("utf-8") == text + "\n"
 
 
 def test_every_hint_of_the_template_works_when_it_is_uncommented(tmp_path: Path) -> None:

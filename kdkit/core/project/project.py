@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import Registry
 
 REGISTRY = "registry.yaml"
+_WRITTEN = (
+    *(".", ".kdkit", ".kdkit/*", ".kdkit/runs/*", "features", "features/*", "features/*/*", "versions"),
+    *("versions/candidates", "reports"),
+)
+"""Folders in which commands write."""
 
 
 @dataclass(frozen=True, init=False)
@@ -84,6 +89,14 @@ class Project:
             where=str(start),
             fix="run 'kdkit init' to make a project in this folder",
         )
+
+    def remove_abandoned_drafts(self) -> None:
+        """Remove what killed commands left half written in the project."""
+        from kdkit.core.base.atomic import remove_abandoned_drafts
+
+        for pattern in _WRITTEN:
+            for folder in [self.root] if pattern == "." else self.root.glob(pattern):
+                remove_abandoned_drafts(folder)
 
     @property
     def registry_path(self) -> Path:

@@ -15,7 +15,7 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent
 from kdkit.core.data.load import read_domains, warn_unknown_domains
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
-from kdkit.core.project.registry.edit import add_entry, remove_entry
+from kdkit.core.project.registry.edit import add_entry, has_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry, read_text
 from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
@@ -65,6 +65,8 @@ def add_teacher(
 ) -> LockedTeacher:
     """Fetch, check and probe a teacher, lock it, and add it to ``registry.yaml``, in this order.
 
+    A locked teacher that is in the registry with the same fields is added already.
+
     Args:
         project: the project.
         name: of the catalogue, or a new one.
@@ -78,6 +80,9 @@ def add_teacher(
     reporter = reporter or Silent()
     with project.exclusive(f"kdkit add-teacher {name}"):
         project = project.reloaded()
+        if name in project.lock.teachers and has_entry(read_text(project.registry_path), name, fields):
+            pin_names(project)
+            return project.lock.teacher(name)
         chosen, _, after = _edit_registry(project, name, fields)
         _check_domains(project, chosen, reporter)
         facts = _fetch_and_probe(project, chosen, offline, reporter)
@@ -123,13 +128,17 @@ def _file_sizes(project: Project, chosen: ChosenTeacher, offline: bool, reporter
 def remove_teacher(project: Project, name: str) -> None:
     """Remove a teacher from ``registry.yaml``, the lock and ``.kdkit/artifacts``; its cached features stay.
 
+    A teacher with features that is not in the registry is removed already.
+
     Raises:
         KdkitError: no such teacher (did you mean).
     """
     with project.exclusive(f"kdkit remove-teacher {name}"):
-        after = remove_entry(read_text(project.registry_path), name)
-        lock = project.reloaded().lock
-        write_atomically(project.registry_path, after.encode())
+        project = project.reloaded()
+        lock, left = project.lock, (project.artifacts / name, project.features / name)
+        if name in project.registry.teachers or not (name in lock.teachers or any(path.is_dir() for path in left)):
+            after = remove_entry(read_text(project.registry_path), name)
+            write_atomically(project.registry_path, after.encode())
         if name in lock.teachers:
             lock.without_teacher(name).save(project.lock_path)
         shutil.rmtree(project.artifacts / name, ignore_errors=True)

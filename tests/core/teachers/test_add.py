@@ -168,6 +168,13 @@ def test_unknown_names_are_refused_with_a_proposal(tmp_path: Path) -> None:
     project = project.reloaded()
     with raises_error("KD-REG-006", mentions=("'medclip'",)):
         add_teacher(project, "medclip", {})
+    locked, again = project.lock, add_teacher(project, "medclip", {"from": "local:a", "loader": "stub"})
+    assert (project.reloaded().lock, again) == (locked, locked.teacher("medclip")), "the same command again"
+    (project.features / "medclip").mkdir(parents=True)
+    for _ in range(2):
+        remove_teacher(project, "medclip")
+    assert project.reloaded().registry.teachers == {}
+    add_teacher(project.reloaded(), "medclip", {"from": "local:a", "loader": "stub"})
     for use, id in ((open_teacher, "KD-REG-004"), (materialize, "KD-REG-004"), (remove_teacher, "KD-REG-007")):
         with raises_error(id, mentions=("'medclip'",)):
             use(project, "medclop")

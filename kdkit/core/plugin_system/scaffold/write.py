@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -54,6 +54,10 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
     family = _known(kind)
     names = names_for(name, family, catalogue or load_catalogue())
     folder = (to or Path(names.distribution)).absolute()
+    contents = render(names, family)
+    done = NewPlugin(names, family, folder, tuple(sorted(contents)))
+    if _is_written(folder, contents):
+        return done
     if folder.exists() or folder.is_symlink():
         raise KdkitError(
             "KD-PLUG-018",
@@ -62,13 +66,17 @@ def write_plugin(name: str, kind: str, to: Path | None = None, *, catalogue: Cat
             why="existing files are never overwritten",
             fix="name another one with --to, or remove it",
         )
-    contents = render(names, family)
     with system_errors(str(folder)), new_folder(folder) as draft:
         for path, content in contents.items():
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    return NewPlugin(names, family, folder, tuple(sorted(contents)))
+    return done
+
+
+def _is_written(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return paths.keys() == contents.keys() and all(paths[name].read_bytes() == x for name, x in contents.items())
 
 
 def render(names: Names, kind: Family) -> dict[str, bytes]:

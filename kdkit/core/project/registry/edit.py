@@ -49,6 +49,12 @@ def add_entry(text: str, name: str, fields: Mapping[str, Any]) -> str:
     return _checked(changed, expected, fix=by_hand)
 
 
+def has_entry(text: str, name: str, fields: Mapping[str, Any]) -> bool:
+    """Whether ``text`` has the teacher ``name`` with exactly these fields."""
+    teachers = _data(text).get(TEACHERS) or {}
+    return name in teachers and (teachers[name] or {}) == _plain(fields)
+
+
 def remove_entry(text: str, name: str) -> str:
     """``text`` without the teacher ``name``; comments above it and above the next entry stay.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from kdkit.core.base.atomic import new_folder
+from kdkit.core.base.atomic import new_folder, remove_abandoned_drafts
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.system_errors import system_errors
@@ -49,6 +49,7 @@ def unpack(archive: Path, to: Path, *, max_size: int | None = None, reporter: Re
     with _opened(archive) as handle:
         manifest = _read_manifest(handle, archive)
         if _is_unpacked(manifest, to):
+            remove_abandoned_drafts(to.parent)
             return manifest
         check_target(to, manifest, max_size)
         _warn(manifest, reporter)

@@ -138,6 +138,14 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "mine"]
 
 
+def test_the_same_package_again_is_written_already(tmp_path: Path) -> None:
+    made = [write_plugin("huber", "loss", tmp_path / "made", catalogue=CATALOGUE) for _ in range(2)]
+    assert made[0] == made[1]
+    (tmp_path / "made" / "README.md").write_text("mine", encoding="utf-8")
+    with raises_error("KD-PLUG-018"):
+        write_plugin("huber", "loss", tmp_path / "made", catalogue=CATALOGUE)
+
+
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with raises_error("KD-PLUG-019", mentions=("'teachers'",)) as caught:
         write_plugin("huber", "teachers", tmp_path / "x", catalogue=CATALOGUE)

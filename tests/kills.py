@@ -1,0 +1,235 @@
+"""Commands that are killed at a file operation or at a random moment, and run once more in the same folder.
+
+The commands run in forks of this process, which has imported everything; a file operation is one that Python audits,
+below the folder of the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.plugin_system import discovery
+from tests.core.sharing.release.projects import WORDS
+from tests.tiny_models import open_clip_config
+from tests.toy_project import CLASSES, RECIPE, make_project, toy_catalogue, train_teacher
+
+CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+TIMES = {"created", "seconds", "building_seconds", "locked_at", "checksum"}
+"""Keys of JSON files that differ from run to run, and checksums over them."""
+CACHES = {"busy", "digests.json"}
+"""Files whose content depends on processes and times of files."""
+COMMANDS = (
+    "add-teacher radio --from local:models/radio --license mit",
+    "features extract",
+    "trust",
+    "distill --cpu",
+    "evaluate",
+    "add-teacher xr --from local:models/xr --license mit",
+    "distill --cpu --incremental",
+    "evaluate",
+    "rollback v1",
+    "export v2 --to ../out",
+    "bundle --to ../p.tar",
+    "unbundle ../p.tar --to ../there",
+    "lock radio",
+    "remove-teacher xr",
+)
+"""The life of a project: each command starts from what those before it left."""
+Tree = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with the state before it, and its uninterrupted run."""
+
+    words: tuple[str, ...]
+    before: Path
+    code: int
+    operations: int
+    seconds: float
+    after: Tree
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kill and one retry; ``problem`` is empty if all is as without the kill.
+
+    Attributes:
+        moment: ``operation 3 of 12`` or ``0.12 s of 0.40 s``.
+        killed: False if the command had ended before.
+    """
+
+    command: str
+    moment: str
+    killed: bool
+    problem: str
+
+
+class Sweep:
+    """Kills of :data:`COMMANDS`, or of some of them, below ``folder``."""
+
+    def __init__(self, folder: Path, commands: Sequence[str] = COMMANDS) -> None:
+        discovery.load_catalogue = cache(toy_catalogue)  # type: ignore[assignment]  # as if its plugin were installed
+        self.place, self._folder = folder / "place", folder
+        self._make(exported=any(command.startswith("export") for command in commands))
+        self.steps = [self._step(number, command) for number, command in enumerate(commands)]
+
+    def kill(self, step: Step, random_state: random.Random, *, by_time: bool) -> Trial:
+        """Kill the command at a random operation or moment, and run it again."""
+        if by_time:
+            at = random_state.uniform(0, step.seconds)
+            moment = f"{at:.2f} s of {step.seconds:.2f} s"
+            return self._trial(step, moment, after=at)
+        operation = random_state.randint(1, step.operations)
+        return self.kill_at(step, operation)
+
+    def kill_at(self, step: Step, operation: int) -> Trial:
+        """Kill the command before one of its file operations, and run it again."""
+        return self._trial(step, f"operation {operation} of {step.operations}", operation=operation)
+
+    def _trial(self, step: Step, moment: str, *, operation: int = 0, after: float | None = None) -> Trial:
+        self._restore(step.before)
+        killed = self._run(step.words, operation, after)[0] == -signal.SIGKILL
+        code, _, output = self._run(step.words)
+        problem = _difference(step.after, tree(self.place))
+        if code != step.code:
+            problem = f"exit code {code}: {' '.join(output.splitlines()[-3:])}; {problem}"
+        return Trial(" ".join(step.words), moment, killed, problem)
+
+    def _make(self, *, exported: bool) -> None:
+        """A project with two teachers to add; ``exported``: and a student that can be exported."""
+        project = self.place / "p"
+        make_project(project, teachers={}, domains=tuple(CLASSES), train=4, held_out=4)
+        recipe = RECIPE.replace("steps: 40", "steps: 12").replace("replay: 0.5", "previous: {weight: 1.0}, replay: 0.5")
+        (project / "toy.yaml").write_text(recipe, encoding="utf-8")
+        for name, known, width in (("radio", ("ct", "mri"), 8), ("xr", ("xray",), 12)):
+            train_teacher(known, width=width, seed=width).save(project / "models" / name)
+        registry = project / "registry.yaml"
+        text = registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100")
+        if exported:
+            model = open_clip_config(words=WORDS)
+            del model["text_cfg"]["hf_tokenizer_name"]
+            student = {"family": "open_clip", "config": {"model_cfg": model, "tokenizer": {"words": list(WORDS)}}}
+            text = text.replace("{family: toy, config: {width: 12}}", json.dumps(student))
+        registry.write_text(text, encoding="utf-8")
+
+    def _step(self, number: int, command: str) -> Step:
+        words, before = tuple(command.split()), self._folder / f"before-{number}"
+        shutil.copytree(self.place, before)
+        begun = time.monotonic()
+        code, operations, output = self._run(words)
+        assert code == 0, output
+        return Step(words, before, code, operations, time.monotonic() - begun, tree(self.place))
+
+    def _restore(self, state: Path) -> None:
+        shutil.rmtree(self.place)
+        shutil.copytree(state, self.place)
+
+    def _run(self, words: Sequence[str], operation: int = 0, after: float | None = None) -> tuple[int, int, str]:
+        """Exit code, number of file operations and output of a command."""
+        log, count = self._folder / "log", self._folder / "count"
+        count.write_text("0", encoding="utf-8")
+        pid = os.fork()
+        if not pid:
+            _become(words, self.place / "p", log, count, operation)
+        if after is not None:
+            time.sleep(after)
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code, int(count.read_text(encoding="utf-8")), log.read_text(encoding="utf-8", errors="replace")
+
+
+def _become(words: Sequence[str], project: Path, log: Path, count: Path, kill_at: int) -> None:
+    """Run a command in this process, a fork, and end it."""
+    code: Any = 255
+    try:
+        with open(log, "w", encoding="utf-8") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        os.chdir(project)
+        sys.argv = ["kdkit", *words]
+        watched = _Watched(project.parent, kill_at)
+        sys.addaudithook(watched)
+        from kdkit.cli.main import run
+
+        try:
+            run()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        watched.kill_at = -1
+        count.write_text(str(watched.count), encoding="utf-8")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+class _Watched:
+    """An audit hook that counts changes of files below ``folder`` and kills the process before one of them."""
+
+    def __init__(self, folder: Path, kill_at: int) -> None:
+        self.folder, self.kill_at, self.count = str(folder), kill_at, 0
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" and event not in CHANGES:
+            return
+        path = arguments[0]
+        if not isinstance(path, str | os.PathLike):
+            return
+        if event == "open" and not _writes(*arguments[1:3]):
+            return
+        if os.path.abspath(path).startswith(self.folder):
+            self.count += 1
+            if self.count == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _writes(mode: str | None, flags: int) -> bool:
+    return any(letter in mode for letter in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def tree(folder: Path) -> Tree:
+    """Every path below ``folder`` -> digest of its content without times."""
+    paths = sorted(folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): _digest(path) if path.is_file() else "folder" for path in paths}
+
+
+def _digest(path: Path) -> str:
+    if path.name in CACHES:
+        return "cache"
+    if path.suffix in (".json", ".lock"):
+        content = json.dumps(_timeless(json.loads(path.read_bytes())), sort_keys=True).encode()
+    elif path.suffix == ".tar":
+        with tarfile.open(path) as members:
+            content = json.dumps([(item.name, item.size) for item in members if "json" not in item.name]).encode()
+    else:
+        content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _timeless(data: Any) -> Any:
+    """Without times, and without the hashes of files that hold times."""
+    if isinstance(data, dict):
+        kept = {key: value for key, value in data.items() if key not in TIMES}
+        return {key: _timeless(value) for key, value in kept.items() if not str(key).endswith(".json")}
+    return [_timeless(value) for value in data] if isinstance(data, list) else data
+
+
+def _difference(expected: Tree, found: Tree) -> str:
+    changed = sorted(path for path in {*expected, *found} if expected.get(path) != found.get(path))
+    names = [f"{'-' if path not in found else '+' if path not in expected else '~'}{path}" for path in changed]
+    return ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
