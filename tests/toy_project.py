@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,12 @@ def write_images(folder: Path, domains: Sequence[str], *, train: int, held_out: 
 
 def train_teacher(domains: Sequence[str], *, width: int, seed: int) -> ToyEncoder:
     """A teacher that classifies ``domains`` well and has never seen the others."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # as if it were trained again
+    return deepcopy(_trained(tuple(domains), width, seed))
+
+
+@cache
+def _trained(domains: tuple[str, ...], width: int, seed: int) -> ToyEncoder:
     rng = np.random.default_rng(seed)
     model = ToyEncoder(width=width)
     pairs = [(domain, label) for domain in domains for label in CLASSES[domain]]
