@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.warm_python import WarmProcess, WarmPython
 
+REPOSITORY = Path(__file__).parents[1]
+
 # Before torch is imported. Tests share few cores, and the last bits of a sum depend on the number of threads, which
 # must be the same in every process.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,19 +77,8 @@ class Cli:
     def start(
         self, *arguments: str, env: Mapping[str, str] | None = None, out: IO[str], err: IO[str]
     ) -> WarmProcess | subprocess.Popen[str]:
-        """Start the command; libraries that would find other settings are imported anew."""
-        variables, command = self.variables(env), ("-m", "kdkit", *arguments)
-        if seen_by_libraries(variables) == seen_by_libraries(clean_environment()):
-            return warm_python().start(*command[1:], folder=self.folder, environment=variables, out=out, err=err)
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=self.folder,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            text=True,
-        )
+        """Start the command."""
+        return start("kdkit", *arguments, folder=self.folder, environment=self.variables(env), out=out, err=err)
 
     def variables(self, env: Mapping[str, str] | None) -> dict[str, str]:
         return {**clean_environment(), **self.environment, **(env or {})}
@@ -107,6 +98,14 @@ class Cli:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def start_module(*command: str) -> tuple[WarmProcess | subprocess.Popen[str], IO[str]]:
+    """Start ``python -m *command`` of a module of the tests; the lines of its stderr come with it."""
+    reader, writer = os.pipe()
+    variables = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
+    with open(writer, "w") as err:
+        return start(*command, folder=REPOSITORY, environment=variables, out=err, err=err), open(reader)
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without kdkit's variables; Hugging Face is offline."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("KDKIT_") and k != "PYTHONUNBUFFERED"}
@@ -119,16 +118,33 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def seen_by_libraries(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a library may read when it is imported."""
-    others = ("KDKIT_", "PYTEST_", "PYTHONPATH", "WORLD_SIZE", "MASTER_", "RANK", "LOCAL_RANK")
-    return {name: value for name, value in environment.items() if not name.startswith(others)}
+def start(
+    *command: str, folder: Path, environment: Mapping[str, str], out: IO[str], err: IO[str]
+) -> WarmProcess | subprocess.Popen[str]:
+    """Start ``python -m *command``. Libraries that would find other settings than usual are imported anew."""
+    if seen_by_libraries(environment) == seen_by_libraries(clean_environment()):
+        return warm_python().start(*command, folder=folder, environment=environment, out=out, err=err)
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        text=True,
+    )
 
 
 @cache
 def warm_python() -> WarmPython:
     """One for all commands of this process."""
     return WarmPython(seen_by_libraries(clean_environment()))
+
+
+def seen_by_libraries(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a library may read when it is imported."""
+    others = ("KDKIT_", "PYTEST_", "PYTHONPATH", "WORLD_SIZE", "MASTER_", "RANK", "LOCAL_RANK")
+    return {name: value for name, value in environment.items() if not name.startswith(others)}
 
 
 @pytest.fixture

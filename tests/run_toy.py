@@ -1,9 +1,10 @@
-"""``python -m tests.run_toy FOLDER [--incremental] [--every SECONDS] [--wait-at STEP]``: distill a toy project in a
-process of its own, which waits after a step until its stdin is closed."""
+"""``python -m tests.run_toy FOLDER STEP``: distill a toy project in a process of its own, with a checkpoint at every
+step, and wait after STEP for a signal."""
 
 from __future__ import annotations
 
-import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,28 +16,25 @@ from tests.toy_project import open_project
 
 
 class Waiting(Lines):
-    """It comes no further than one step of the training before it is told to."""
+    """Waits for a signal after a step."""
 
-    def __init__(self, step: int | None) -> None:
+    def __init__(self, step: int) -> None:
         super().__init__(every=0.0)
         self.step = step
+        self.arrived, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)  # a signal that arrives before the wait ends it too
 
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:
         super().progress(label, done, total, note)
         if label == "distill" and done == self.step:
-            sys.stdin.read()
+            os.read(self.arrived, 1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--incremental", action="store_true")
-    parser.add_argument("--every", type=float, default=60.0)
-    parser.add_argument("--wait-at", type=int)
-    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    options = Options(incremental=arguments.incremental, cpu=True, checkpoint_seconds=arguments.every)
-    distill(open_project(arguments.folder), options, reporter=Waiting(arguments.wait_at))
+    options = Options(cpu=True, checkpoint_seconds=0.0)
+    distill(open_project(Path(sys.argv[1])), options, reporter=Waiting(int(sys.argv[2])))
 
 
 if __name__ == "__main__":

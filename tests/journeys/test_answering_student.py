@@ -10,10 +10,12 @@ from PIL import Image
 from tests.conftest import Cli
 from tests.plugins.students.clinkd.tiny import make
 
-SIZES = "{hidden: 32, heads: 2, kv_heads: 1, words: [left, right, top, Where, is, it]}"
+WORDS = ["left", "right", "top", "Where", "is", "it"]
+SIZES = {"hidden": 32, "heads": 2, "kv_heads": 1, "layers": 1, "vision_layers": 1, "words": WORDS}
+LENGTHS = {"max_tokens": 64, "max_answer": 28}
 REGISTRY = f"""\
 version: 1
-student: {{family: clinkd, config: {{sizes: {SIZES}, max_tokens: 96, max_answer: 32, max_pixels: 3136, system: ""}}}}
+student: {{family: clinkd, config: {json.dumps({"sizes": SIZES, **LENGTHS, "max_pixels": 3136, "system": ""})}}}
 teachers: {{}}
 data:
   - source: sharegpt
@@ -60,10 +62,8 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     (folder / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     (folder / "data").mkdir()
     write_data(folder / "data", ("ct",))
-    words = ["left", "right", "top", "Where", "is", "it"]
     for number, name in enumerate(("first", "second")):
-        sizes = {"hidden": 32, "heads": 2, "kv_heads": 1, "words": words}
-        make(seed=number, sizes=sizes, max_tokens=96, max_answer=32, system="").save(folder / "models" / name)
+        make(seed=number, sizes=SIZES, system="", **LENGTHS).save(folder / "models" / name)
 
     run(kdkit_cli, "add-teacher", "first", "--from", "local:models/first", "--loader", "qwen2-vl", "--license", "mit")
     run(kdkit_cli, "distill", "--cpu")

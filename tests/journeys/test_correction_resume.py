@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from kdkit.core.base.journal import Journal
-from tests.conftest import clean_environment
+from tests.conftest import start_module
 from tests.core.distill.corrected import EPOCH, Course, add_server, in_other_words, make_project, run, same, weights
 from tests.errors import raises_error
 from tests.local_endpoint import LocalEndpoint, Reply, local_endpoint
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +58,14 @@ def test_a_run_killed_during_correction_resumes_bit_for_bit(
     root, running = project
     requests = 24 + 16 + 4
 
-    with silent_from(running, requests), process(root) as started:
+    with silent_from(running, requests):
+        process, lines = start_module("tests.core.distill.corrected", str(root), "60")
         while len(running.requests) < requests:
-            assert started.poll() is None, started.communicate()[1]
+            assert process.poll() is None, lines.read()
             time.sleep(0.01)
-        started.kill()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+        lines.close()
     (kept,) = (root / ".kdkit" / "runs").glob("*/corrections/round-2/answers-0.jsonl")
     assert len(Journal(kept).read()) == 16
     running.requests.clear()
@@ -77,12 +78,13 @@ def test_a_run_killed_between_two_rounds_resumes_bit_for_bit(
 ) -> None:
     """It goes on in the middle of what follows from the first round."""
     root, running = project
-    with silent_from(running, 24 + 1), process(root, checkpoint_seconds=0) as started:
-        assert started.stderr is not None
-        for line in started.stderr:
-            if line.startswith(f"distill: {EPOCH + 3}/"):
-                started.kill()
-                break
+    with silent_from(running, 24 + 1):
+        process, lines = start_module("tests.core.distill.corrected", str(root), "0")
+        with lines:
+            for line in lines:
+                if line.startswith(f"distill: {EPOCH + 3}/"):
+                    os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
     assert not (root / "versions").exists()
     (newest,) = sorted((root / ".kdkit" / "runs").glob("*/step-*"))[-1:]
     assert newest.name > f"step-{EPOCH:08d}"
@@ -107,17 +109,6 @@ def silent_from(running: LocalEndpoint, request: int) -> Iterator[None]:
     finally:
         over.set()
         running.answer = in_other_words
-
-
-def process(root: Path, checkpoint_seconds: int = 60) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.core.distill.corrected", str(root), str(checkpoint_seconds)],
-        cwd=REPOSITORY,
-        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_failing_server_stops_the_run_and_its_answers_are_kept(

@@ -15,8 +15,8 @@ from tests.toy_project import make_project, open_project, write_images
 STUDENT = {
     "family": "clinkd",
     "config": {
-        "sizes": {"hidden": 32, "heads": 2, "kv_heads": 1},
-        **{"max_tokens": 64, "max_answer": 32, "max_pixels": 56 * 56, "system": ""},
+        "sizes": {"hidden": 32, "heads": 2, "kv_heads": 1, "layers": 1, "vision_layers": 1},
+        **{"max_tokens": 64, "max_answer": 28, "max_pixels": 56 * 56, "system": ""},
     },
 }
 RECIPE = """\

@@ -28,11 +28,11 @@ from tests.local_endpoint import Reply
 from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it", "It"]
-SIZES = {"hidden": 32, "heads": 2, "kv_heads": 1, "words": WORDS}
+SIZES = {"hidden": 32, "heads": 2, "kv_heads": 1, "layers": 1, "vision_layers": 1, "words": WORDS}
 BOX = "<box>(0,0),(250,250)</box>"
 EPOCH = 6
 """Steps: 24 samples in batches of 4."""
-STUDENT = {"sizes": SIZES, "max_tokens": 112, "max_answer": 48, "max_pixels": 3136, "system": ""}
+STUDENT = {"sizes": SIZES, "max_tokens": 112, "max_answer": 36, "max_pixels": 3136, "system": ""}
 REGISTRY = f"""\
 version: 1
 student: {{family: clinkd, config: {json.dumps(STUDENT)}}}
@@ -58,7 +58,7 @@ def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int
     write_samples(root, rows)
     (root / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     set_correction(root, correction, steps=steps)
-    make(seed=1, sizes=SIZES, max_tokens=112, max_answer=48, system="").save(root / "models" / "first")
+    make(seed=1, sizes=SIZES, max_tokens=112, max_answer=36, system="").save(root / "models" / "first")
     add_teacher(Project(root), "first", {"from": "local:models/first", "loader": "qwen2-vl", "license": "mit"})
     return Project(root)
 

@@ -253,7 +253,7 @@ def test_only_corrections_that_keep_meaning_and_coordinates_are_used(tmp_path: P
 def test_a_local_corrector_is_loaded_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, opened = tmp_path / "p", []
     make_project(root, {"corrector": "own", "limit": 4})
-    make(seed=2, sizes=SIZES, max_tokens=512, max_answer=48, system="").save(root / "models" / "own")
+    make(seed=2, sizes=SIZES, max_tokens=512, max_answer=36, system="").save(root / "models" / "own")
     add_teacher(Project(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
 
     def open_and_note(*args: Any, **options: Any) -> Any:

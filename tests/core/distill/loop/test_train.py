@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill
-from tests.conftest import clean_environment
+from tests.conftest import start_module
 from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
 from tests.toy_project import open_project
-
-REPOSITORY = Path(__file__).parents[4]
 
 
 class Stopped(Silent):
@@ -44,34 +39,20 @@ def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) 
 # ------------------------------------------------------------------------ processes of their own
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        env={**clean_environment(), "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def interrupt_at(folder: Path, step: int, send: Callable[[subprocess.Popen[str]], None]) -> int:
+def interrupt_at(folder: Path, step: int, how: signal.Signals) -> int:
     """Start a run that writes a checkpoint at every step and stop it at ``step``."""
-    process = start(["-m", "tests.run_toy", str(folder), "--every", "0", "--wait-at", str(step)])
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(f"distill: {step}/"):
-            send(process)
-            break
-    process.communicate(timeout=300)
-    return int(process.returncode)
+    process, lines = start_module("tests.run_toy", str(folder), str(step))
+    with lines:
+        for line in lines:
+            if line.startswith(f"distill: {step}/"):
+                os.kill(process.pid, how)
+    return process.wait(300)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Path, how: signal.Signals) -> None:
-    recipe(folder, ("steps: 40}", "steps: 300, ema: 0.99}"))
-    code = interrupt_at(folder, 61, lambda process: os.kill(process.pid, how))
+    recipe(folder, ("steps: 40}", "steps: 90, ema: 0.99}"))
+    code = interrupt_at(folder, 31, how)
     assert code != 0
     assert list((folder / ".kdkit" / "runs").glob("*/step-*"))
     resumed = run(open_project(folder))
