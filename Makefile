@@ -18,7 +18,7 @@ docs: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile -e '.[dev]'  # Python compiles what it imports: a fifth
+	$(BIN)/python -m pip install -q --no-compile -e '.[dev]'  # Python compiles what it imports
 	@touch $@
 
 clean:
