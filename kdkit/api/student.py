@@ -49,6 +49,8 @@ class DistillPlan(Result):
             parts.append(f"{plan.skipped_samples} training samples skipped: no teacher covers them.")
         if plan.domains_without_rehearsal:
             parts.append(f"{plan.parent} knows, but no teacher rehearses: {', '.join(plan.domains_without_rehearsal)}")
+        if plan.idle_losses:
+            parts.append(f"Cannot teach with batches of {plan.batch_size}: {', '.join(plan.idle_losses)}")
         if plan.domains_not_judged:
             parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)} (no calibration samples)")
         if plan.parent and plan.previous.weight:

@@ -135,6 +135,8 @@ class LossSpec(FactorySpec):
     per_sample: bool = False
     """It is a sum over samples, divided by a ``LossInput.total``. Each rank then computes its own samples only; other
     losses compute the gathered global batch on every rank."""
+    least_batch: int = 1
+    """Samples that a batch must have for the loss to teach anything: 2 if it compares samples with each other."""
     same_tokens: bool = False
     """It compares student and teacher token by token, so kdkit rejects teachers with another tokenizer before
     extraction."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
-from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
@@ -40,8 +41,8 @@ class Estimate:
 
     Attributes:
         seconds: of training, from ``TRIAL_STEPS`` steps, which include decoding as far as they show it.
-        memory: bytes of parameters (with live teachers), gradients, optimizer state and cached inputs; activations
-            come on top.
+        memory: bytes of weights (with live teachers), gradients and optimizer state of the trained ones, and cached
+            inputs; activations come on top.
         disk: bytes of the version and its checkpoints.
         free: bytes free on the project's disk.
         correction_seconds: of the student's answers in all rounds of correction, from a few answers of the untrained
@@ -115,15 +116,33 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
     if accelerator.is_main_process:
         shutil.rmtree(state / FOLDER, ignore_errors=True)
     end_process_group(accelerator)
-    parameters = sum(p.numel() * p.element_size() for p in made.task.parameters())
+    memory, disk = training_bytes(made.task, averaged=plan.settings.ema is not None)
     return Estimate(
         seconds=steps_timer.mean() * plan.settings.steps,
-        memory=4 * parameters + teacher_bytes + made.inputs.expected_bytes(inventory.rows("train")),
-        disk=parameters * (1 + 2 * 3),
+        memory=memory + teacher_bytes + made.inputs.expected_bytes(inventory.rows("train")),
+        disk=disk,
         free=shutil.disk_usage(state.parent).free,
         correction_seconds=_correction_seconds(prepared, made, accelerator),
         previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
     )
+
+
+def training_bytes(task: nn.Module, *, averaged: bool) -> tuple[int, int]:
+    """Memory of weights, gradients, optimizer state and moving average; disk of the version and its checkpoints.
+
+    Frozen weights have neither gradients nor state, and are not in checkpoints.
+
+    Example:
+        >>> task = nn.Linear(10, 10, bias=False)
+        >>> training_bytes(task, averaged=False)
+        (1600, 2800)
+        >>> training_bytes(task.requires_grad_(False), averaged=True)
+        (800, 400)
+    """
+    weights = sum(p.numel() * p.element_size() for p in task.parameters())
+    trained = sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
+    memory = weights + 3 * trained + averaged * weights
+    return memory, weights + KEEP * (3 + averaged) * trained
 
 
 def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerator) -> float:

@@ -24,7 +24,7 @@ from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
-from kdkit.core.distill.plan.checks import require_same_tokens, require_teachable, token_losses
+from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
 from kdkit.core.distill.plan.compatibility import require_compatible
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.plan import make_plan
@@ -129,7 +129,11 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     def plan_from(start: Version | None) -> Plan:
         plan = make_plan(recipe, inventory, start, entry, seed=options.seed)
         trained = {index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
-        plan = replace(plan, domains_not_judged=tuple(sorted(trained - measurable)))
+        plan = replace(
+            plan,
+            domains_not_judged=tuple(sorted(trained - measurable)),
+            idle_losses=idle_losses(recipe, catalogue, plan.batch_size),
+        )
         return add_correction(project, plan, index, reporter)
 
     if parent is not None and not options.restart:
@@ -189,6 +193,11 @@ def _warn(plan: Plan, parent: Version | None, versions: Versions, reporter: Repo
         )
     if parent is not None and plan.domains_without_rehearsal:
         _warn_of_forgetting(plan, parent, reporter)
+    if plan.idle_losses:
+        reporter.warn(
+            f"{', '.join(plan.idle_losses)} cannot teach with batches of {plan.batch_size}: compared are the samples "
+            "of a batch"
+        )
     if plan.domains_not_judged:
         reporter.warn(
             f"the new version will not be judged on {', '.join(plan.domains_not_judged)}: no labeled (or answered) "

@@ -17,6 +17,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             summary="symmetric InfoNCE of the student's images and texts (the task)",
             factory="kdkit.plugins.losses.clip:ClipLoss",
             signals=(),
+            least_batch=2,
         ),
         LossSpec(
             name="fd",
@@ -27,11 +28,13 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="icl",
             summary="interactive contrastive learning: student image against teacher text, and the reverse",
             factory="kdkit.plugins.losses.icl:InteractiveContrast",
+            least_batch=2,
         ),
         LossSpec(
             name="crd",
             summary="relational distillation: KL of the student's similarity rows from the teachers'",
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
+            least_batch=2,
         ),
         LossSpec(
             name="vkd",

@@ -140,6 +140,17 @@ class LossContract(Contract):
         advice = "divide by batch.total(...) of what is counted, not by what this share has"
         assert_near("sum of two shares' values", values[0] + values[1], self.make()(batch), 1e-5, fix=advice)
 
+    def test_one_sample(self) -> None:
+        """A batch of one sample has a gradient, unless ``least_batch`` says that the loss compares samples."""
+        if self.catalogue.spec(LossSpec, self.name).least_batch > 1:
+            return
+        for row in range(len(self.batch().domain)):
+            batch = self.batch()
+            _backward(self.make()(_share(batch, slice(row, row + 1))))
+            if any(x.grad is not None and bool(x.grad.any()) for x in _student(batch).values()):
+                return
+        raise AssertionError("batches of one sample: expected a gradient, or least_batch=2 in the spec")
+
     def test_gradcheck(self) -> None:
         """The gradient is that of finite differences, in float64."""
         loss, batch = self.make().double(), self.batch(torch.float64)

@@ -170,6 +170,7 @@ MISTAKES = [
     (Greedy, "test_other_signals", "KeyError: 'of another loss'"),
     (NeedsBoth, "test_other_signals", "KeyError: 'image'"),
     (Distance, "test_other_tokens", "expected 'tokens' among its signals"),
+    (Neighbors, "test_one_sample", "least_batch=2"),
     (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
     (Hasty, "test_shares_add_up", "totals: processes would deadlock"),
     (HalfGradient, "test_gradcheck", "gradcheck failed"),

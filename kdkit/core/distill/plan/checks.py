@@ -45,6 +45,25 @@ def require_teachable(student: object, samples: Iterable[Sample]) -> None:
         raise refusal_error(refused, f"the student cannot be taught the answers of {count}")
 
 
+def idle_losses(recipe: Recipe, catalogue: Catalogue, batch_size: int) -> tuple[str, ...]:
+    """The recipe's losses that compare samples and find too few of them in a batch.
+
+    Raises:
+        KdkitError: all losses are idle.
+    """
+    names = [loss.name for loss in recipe.losses]
+    idle = tuple(name for name in names if catalogue.spec(LossSpec, name).least_batch > batch_size)
+    if len(idle) == len(names):
+        raise KdkitError(
+            "KD-DIST-042",
+            f"no loss of the recipe can teach with batches of {batch_size}",
+            where=f"recipe {recipe.name}",
+            why=f"{', '.join(idle)}: compared are the samples of a batch",
+            fix="choose a larger optimizer.batch_size, or add training samples",
+        )
+    return idle
+
+
 def token_losses(recipe: Recipe, catalogue: Catalogue) -> tuple[str, ...]:
     """The recipe's losses that compare teacher and student token by token."""
     names = [loss.name for loss in recipe.losses]

@@ -139,6 +139,7 @@ class Plan:
         skipped_samples: training samples that no teacher covers and that no loss can use without one.
         digest: of everything that decides the result; an interrupted run continues only under the same one.
         correction: rounds of correction; None without them.
+        idle_losses: losses of the recipe that a batch of this size cannot teach.
         domains_not_judged: domains that the run trains and the calibration split cannot measure.
     """
 
@@ -159,6 +160,7 @@ class Plan:
     digest: str
     correction: CorrectionSchedule | None = None
     domains_not_judged: tuple[str, ...] = ()
+    idle_losses: tuple[str, ...] = ()
 
     @property
     def new_teachers(self) -> tuple[str, ...]:
@@ -196,6 +198,7 @@ class Plan:
             "lr": self.settings.lr,
             "seed": self.settings.seed,
             "digest": self.digest,
+            "idle_losses": list(self.idle_losses),
             "domains_not_judged": list(self.domains_not_judged),
             "correction": None if self.correction is None else self.correction.to_json(),
         }

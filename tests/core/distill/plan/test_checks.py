@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import ChecksAnswers, Sample, SignalSpec, Silent
-from kdkit.core.distill.plan.checks import require_same_tokens
+from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers import OpenTeacher
 from kdkit.core.teachers.add import add_teacher, lock_teachers
 from tests.errors import raises_error
@@ -157,3 +159,18 @@ def test_a_student_checks_the_length_of_an_answer() -> None:
     student.check_answer(Sample(id="a", image=Path("a.png"), text="x" * 19, domain="ct"))
     with raises_error("KD-STUD-035", mentions=("'a'", "21")):
         student.check_answer(Sample(id="a", image=Path("a.png"), text="x" * 20, domain="ct"))
+
+
+def test_a_loss_that_compares_samples_needs_two_of_them() -> None:
+    catalogue = load_catalogue()
+
+    def recipe(*losses: str) -> Recipe:
+        optimizer = {"lr": 0.01, "batch_size": 2, "steps": 1}
+        names = [{"name": name} for name in losses]
+        settings = {"name": "r", "summary": "r", "trust": {"policy": "all"}, "optimizer": optimizer, "losses": names}
+        return Recipe.model_validate(settings)
+
+    assert idle_losses(recipe("clip", "icl", "crd"), catalogue, 2) == ()
+    assert idle_losses(recipe("clip", "fd", "crd"), catalogue, 1) == ("clip", "crd")
+    with raises_error("KD-DIST-042", where="recipe r", mentions=("clip",)):
+        idle_losses(recipe("clip"), catalogue, 1)
