@@ -82,7 +82,7 @@ class Sweep:
     """Kills of :data:`COMMANDS`, or of some of them, below ``folder``."""
 
     def __init__(self, folder: Path, commands: Sequence[str] = COMMANDS) -> None:
-        discovery.load_catalogue = cache(toy_catalogue)  # type: ignore[assignment]  # as if its plugin were installed
+        discovery.load_catalogue = cache(toy_catalogue)  # as if its plugin were installed
         self.place, self._folder = folder / "place", folder
         self._make(exported=any(command.startswith("export") for command in commands))
         self.steps = [self._step(number, command) for number, command in enumerate(commands)]
