@@ -120,7 +120,7 @@ def measure(
     """Samples per second of each contender in each batch.
 
     They take turns, first and second equally often. The slow one takes part in every tenth turn: it leaves the
-    processor's caches cold, which in every turn would be timed as the cost of whoever comes next.
+    processor's caches cold, which in every turn would be timed as the cost of the next one.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     quick = [name for name in contenders if name != SLOW]

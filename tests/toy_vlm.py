@@ -81,7 +81,7 @@ class ToyVlm(nn.Module):
             for place in range(TOKENS):
                 logits = self({"pixels": pixels, "tokens": tokens})["logits"]
                 tokens[:, place] = logits[:, place].argmax(-1)
-        return [[Answer(told(row))] for row in tokens]
+        return [[Answer(caption_of(row))] for row in tokens]
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def load_toy_vlm(folder: Path) -> ToyVlm:
     return model.eval()
 
 
-def told(tokens: Tensor) -> str:
+def caption_of(tokens: Tensor) -> str:
     """An answer as text: the numbers of its tokens."""
     return " ".join(str(token) for token in tokens.tolist() if token != PADDING)
 
@@ -149,7 +149,7 @@ class ToyVlmTeacher:
         """Its likeliest token at each place; ``contracts.Answering``."""
         assert decoding in (None, Decoding())
         items = [self.prepare(image, sample) for image, sample in zip(images, samples, strict=True)]
-        return [[Answer(told(ids[:, 0]))] for ids in self.compute(items)["answer_ids"]]
+        return [[Answer(caption_of(ids[:, 0]))] for ids in self.compute(items)["answer_ids"]]
 
 
 class ToyAnswers:
@@ -160,7 +160,7 @@ class ToyAnswers:
         for domain in dict.fromkeys(sample.domain for sample in samples):
             part = [sample for sample in samples if sample.domain == domain]
             pairs = zip(view.answer(part), part, strict=True)
-            values = np.array([_right(answer, told(answer_tokens(sample.text))) for answer, sample in pairs])
+            values = np.array([_right(answer, caption_of(answer_tokens(sample.text))) for answer, sample in pairs])
             mean = float(values.mean())
             ids = tuple(sample.id for sample in part)
             outcomes = {"accuracy": values}

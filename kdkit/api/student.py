@@ -81,8 +81,8 @@ def _correction_line(schedule: CorrectionSchedule) -> str:
         return "The run ends before the first correction."
     steps = ", ".join(map(str, schedule.steps[:SHOWN_STEPS])) + (" ..." if len(schedule.steps) > SHOWN_STEPS else "")
     return (
-        f"Corrected after step {steps}: the student answers {schedule.asked} samples each time, "
-        f"{schedule.asked * len(schedule.steps)} in all; corrector: {schedule.corrector}"
+        f"Corrected after step {steps}: the student answers {schedule.per_round} samples each time, "
+        f"{schedule.per_round * len(schedule.steps)} in all; corrector: {schedule.corrector}"
     )
 
 
@@ -184,7 +184,7 @@ class VersionRow:
     """One version of the student.
 
     Attributes:
-        status: ``refused`` is a candidate that the guard kept aside; of a ``damaged`` version only the name is known.
+        status: ``refused`` is a candidate that failed the guard; of a ``damaged`` version only the name is known.
         origin: release that it was pulled from.
         corrected: answers that were corrected during training; None without correction.
         accuracy: mean over domains on the calibration split; None: not judged.

@@ -24,7 +24,7 @@ from tests.toy_project import RECIPE, make_project, open_project
 
 
 class Heard(Silent):
-    """A reporter that keeps what was said."""
+    """Records messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -111,7 +111,7 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     assert outcome.version.lineage.training.previous.weight == 3.0
     assert outcome.version.lineage.training.lr == pytest.approx(0.01 * 0.5)
     assert outcome.retention is not None
-    assert outcome.retention.domains["ct"].after > 0.6, "nobody teaches ct here, and it is kept all the same"
+    assert outcome.retention.domains["ct"].after > 0.6, "no teacher covers ct here; accuracy is retained"
 
 
 def test_scores_on_other_samples_are_not_compared(authors: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ STORED_TWO = "from: local:models/two\n    loader: toy\n    license: mit"
 
 
 class Heard(Silent):
-    """A reporter that keeps what was said."""
+    """Records messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -232,7 +232,7 @@ def test_a_device_that_does_not_exist(without_features: Path, tmp_path: Path) ->
         with raises_error("KD-FEAT-004", mentions=("'cuda:99'",)) as caught:
             ask(root)
         assert all(word in caught.value.fix for word in ("'device'", "'one'", "registry.yaml"))
-    assert not (root / "features").exists(), "it is said before anything is extracted"
+    assert not (root / "features").exists(), "refused before extraction"
 
 
 def test_a_device_of_a_stored_teacher(without_features: Path, tmp_path: Path) -> None:

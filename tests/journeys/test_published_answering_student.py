@@ -144,7 +144,7 @@ def test_a_base_from_a_folder_cannot_be_pinned_but_merged(tmp_path: Path) -> Non
     assert "kdkit" not in release.lines["transformers"]
     card = (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
     assert "plain transformers" in card
-    assert "base_model" not in card, "nobody knows its repository"
+    assert "base_model" not in card, "its repository is unknown"
     for path in (path for path in release.folder.rglob("*") if path.is_file()):
         assert str(tmp_path).encode() not in path.read_bytes(), path
     record = Record.from_json(json.loads((release.folder / "kdkit.json").read_text(encoding="utf-8")))

@@ -42,7 +42,7 @@ increment: {replay: 0.5, steps: 0.5}
 
 @pytest.fixture(scope="module")
 def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project without teachers, with a version that learnt its captions of two domains."""
+    """A project without teachers, with a version trained on the captions of two domains."""
     root = tmp_path_factory.mktemp("toy") / "project"
     make_project(root, teachers={}, domains=("ct", "mri"))
     (root / "captions.yaml").write_text(CAPTIONS, encoding="utf-8")
@@ -170,15 +170,15 @@ def test_samples_without_a_caption_teach_nothing(folder: Path) -> None:
     """Some sources give pictures without a text."""
     found = prepare(open_project(folder), Options(recipe="./captions.yaml"), Silent())
 
-    def told(domains: tuple[str, ...]) -> Plan:
+    def plan_for(domains: tuple[str, ...]) -> Plan:
         samples = (s if s.domain in domains else replace(s, text="") for s in found.inventory.index.samples)
         inventory = replace(found.inventory, index=replace(found.inventory.index, samples=tuple(samples)))
         return make_plan(found.plan.recipe, inventory, None, {}, seed=0)
 
-    assert told(("ct", "mri")).fresh == 72
-    assert told(("ct",)).fresh == 36
+    assert plan_for(("ct", "mri")).fresh == 72
+    assert plan_for(("ct",)).fresh == 36
     with raises_error("KD-DIST-034"):
-        told(())
+        plan_for(())
 
 
 def test_unreadable_images_are_skipped_where_that_is_asked_for(folder: Path) -> None:

@@ -46,7 +46,7 @@ class Request:
         parts: the named groups of the route, decoded.
         query: the first value of each key.
         headers: names in lower case.
-        account: who asks; None for nobody.
+        account: of the request; None without a token.
         base: the address under which the client reached us.
     """
 

@@ -49,7 +49,7 @@ class LocalHub:
         self.lock = threading.RLock()
 
     def account_of(self, token: str | None) -> Account | None:
-        """Raises: Refusal for a token that nobody has."""
+        """Raises: Refusal for an unknown token."""
         if token is None or (self.xet and token == self.xet.token):
             return None
         if token not in self.accounts:
@@ -61,7 +61,7 @@ class LocalHub:
         made = Repository(name, kind, private, author)
         self.store.put_small(ATTRIBUTES)
         made.commit({".gitattributes": File.small(ATTRIBUTES)}, "initial commit", author, "main", None)
-        self.repositories[kind, name] = made  # last: nobody sees it without its commit
+        self.repositories[kind, name] = made  # last: visible only with its commit
         return made
 
     def add(

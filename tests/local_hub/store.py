@@ -18,7 +18,7 @@ class WrongContent(Exception):
 
 
 def put_whole(path: Path, content: bytes) -> None:
-    """Write a file that is named by its content; somebody who reads it meanwhile sees all of it or none."""
+    """Write a file that is named by its content; a concurrent reader finds all of it or nothing."""
     if not path.is_file():
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".")
         with os.fdopen(descriptor, "wb") as handle:

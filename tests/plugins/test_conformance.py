@@ -181,7 +181,7 @@ class DemoScanner(DemoReader):
 
 
 class OpenAI(kit.LoaderContract):
-    """Loading asks nobody; what a server answers is tested in ``loaders/test_endpoint.py``."""
+    """Loading sends no request; answers of servers are tested in ``loaders/test_endpoint.py``."""
 
     name = "openai"
 

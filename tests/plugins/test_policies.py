@@ -126,7 +126,7 @@ def test_nine_of_ten_is_enough_for_090(count: int) -> None:
 
 def test_top_k() -> None:
     found = table([[0.9, 0.5, 0.2], [0.8, 0.5, 0.1], [0.7, 0.4, NAN]])
-    assert TopK()(found).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]  # ties in; nobody where all guess
+    assert TopK()(found).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]  # ties in; no teacher where all guess
     assert TopK(k=2)(found).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert TopK(k=9)(found).tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 0]]
 

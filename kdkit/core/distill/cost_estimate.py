@@ -157,7 +157,7 @@ def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerato
     begun = time.monotonic()
     view.answer(samples)
     mean = (time.monotonic() - begun) / len(samples)
-    return mean * rounds.asked * len(rounds.steps) / int(accelerator.num_processes)
+    return mean * rounds.per_round * len(rounds.steps) / int(accelerator.num_processes)
 
 
 class _Timer(Silent):

@@ -130,12 +130,12 @@ class LossContract(Contract):
         if not self.catalogue.spec(LossSpec, self.name).per_sample:
             return  # not a per-sample loss
         shares = [_share(batch, slice(0, size // 2)), _share(batch, slice(size // 2, size))]
-        asked: list[list[Tensor]] = [[], []]
-        for share, numbers in zip(shares, asked, strict=True):
+        counted: list[list[Tensor]] = [[], []]
+        for share, numbers in zip(shares, counted, strict=True):
             self.make()(replace(share, total=partial(_noted, numbers)))
-        counts = [len(numbers) for numbers in asked]
+        counts = [len(numbers) for numbers in counted]
         assert counts[0] == counts[1], f"shares ask for {counts[0]} and {counts[1]} totals: processes would deadlock"
-        totals = [torch.stack(parts).sum() for parts in zip(*asked, strict=True)]
+        totals = [torch.stack(parts).sum() for parts in zip(*counted, strict=True)]
         values = [self.make()(replace(share, total=partial(_given_back, iter(totals)))) for share in shares]
         advice = "divide by batch.total(...) of what is counted, not by what this share has"
         assert_near("sum of two shares' values", values[0] + values[1], self.make()(batch), 1e-5, fix=advice)

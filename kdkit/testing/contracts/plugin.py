@@ -45,7 +45,7 @@ class PluginContract:
 
     Attributes:
         name: of the distribution, as ``pip install`` knows it.
-        import_seconds: processor time that importing and asking its plugin modules may take, in a fresh interpreter.
+        import_seconds: limit of processor time for importing its plugin modules and calling their hooks.
     """
 
     name: ClassVar[str]
@@ -93,7 +93,7 @@ class PluginContract:
         assert not heavy, f"importing the plugin imports {', '.join(heavy)}; name factories by import strings instead"
 
     def test_quick(self) -> None:
-        """In a fresh interpreter the plugin modules are imported and asked within ``import_seconds``."""
+        """In a fresh interpreter the plugin modules are imported, and their hooks called, within ``import_seconds``."""
         took = float(self._measured()["seconds"])
         if took > self.import_seconds:  # once may be chance: a cold cache of files, compiling
             took = min(took, *(self._measured()["seconds"] for _ in range(2)))
@@ -136,7 +136,7 @@ class PluginContract:
                 assert not unknown, f"{family} '{spec.name}': '{spec.factory}' takes no option {', '.join(unknown)}"
 
     def _measured(self) -> dict[str, Any]:
-        """Seconds of processor time, and the heavy packages that came along, of importing and asking the plugins."""
+        """Seconds of processor time, and the heavy packages, of importing the plugins and calling their hooks."""
         names = {record.name for record in self.loaded()}
         mine = [plugin.point for plugin in installed() if plugin.distribution == normal(self.name)]
         values = [point.value for point in mine if point.name in names]

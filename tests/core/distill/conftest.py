@@ -14,7 +14,7 @@ from tests.toy_project import make_project, open_project, train_teacher
 
 @pytest.fixture(scope="module")
 def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one version, learnt from a teacher of two of its three domains."""
+    """A project with one version, trained on a teacher of two of its three domains."""
     root = tmp_path_factory.mktemp("toy") / "project"
     project = make_project(root, teachers={"radio": ("ct", "mri")}, domains=ALL)
     run(project)

@@ -144,7 +144,7 @@ def test_new_samples_alone_are_an_increment(folder: Path) -> None:
     manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *extra]), encoding="utf-8")
     plan = prepare(open_project(folder), Options(incremental=True), Silent()).plan
     assert (plan.fresh, plan.new_teachers) == (9, ())
-    assert plan.replayed == 2 * 3 * 12, "of xray nobody speaks"
+    assert plan.replayed == 2 * 3 * 12, "no teacher covers xray"
     for _ in range(2):
         assert run(open_project(folder), incremental=True).version.name == "v2"
     with raises_error("KD-DIST-035"):

@@ -56,7 +56,7 @@ def test_the_lines_are_those_of_pip_freeze(tmp_path: Path, monkeypatch: pytest.M
 def test_kdkit_comes_first_and_nothing_without_a_plugin_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_distribution(tmp_path, "kdkit-broken", "raise AssertionError('nobody imports it')")
+    write_distribution(tmp_path, "kdkit-broken", "raise AssertionError('never imported')")
     write_distribution(tmp_path, "no-plugin", "", entry_points="[console_scripts]\nx = y:z\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     names = [one.name for one in freeze()]

@@ -17,7 +17,7 @@ def kind_of(request: Request) -> Kind:
 
 
 def signed_in(request: Request) -> Account:
-    """The account. Raises: Refusal for nobody."""
+    """The account. Raises: Refusal without one."""
     if request.account is None:
         raise Refusal(401, "Invalid username or password.")
     return request.account
@@ -28,7 +28,7 @@ def readable(hub: LocalHub, request: Request, kind: Kind | None = None) -> Repos
     found = hub.repositories.get((kind or kind_of(request), request.parts["repo"]))
     account = request.account
     if found is None or (found.private and (account is None or not account.may_read(found.namespace))):
-        # Whoever is not signed in is told that signing in may help.
+        # A client without a token gets 401: signing in may help.
         raise Refusal(401 if account is None else 404, "Repository not found", "RepoNotFound")
     return found
 

@@ -66,7 +66,7 @@ def commit(hub: LocalHub, request: Request) -> Answer:
 
 
 def _target(hub: LocalHub, request: Request) -> Repository:
-    """A pull request needs less than a commit: whoever may read may propose."""
+    """A pull request needs read access only."""
     if request.query.get("create_pr") or request.parts["revision"].startswith("refs/pr/"):
         signed_in(request)
         return readable(hub, request)

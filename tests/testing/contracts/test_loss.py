@@ -96,7 +96,7 @@ class NoGraph(Distance):
 
 
 class Greedy(nn.Module):
-    """Compares every signal of the batch, whoever asked for it."""
+    """Compares every signal of the batch, declared or not."""
 
     def forward(self, batch: LossInput) -> Tensor:
         total = batch.student["logit_scale"] * 0

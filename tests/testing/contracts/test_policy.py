@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Measured:
-    """Right: whoever was measured teaches as much as it knows."""
+    """Correct: weights are the measured scores."""
 
     def __call__(self, table: TrustTable) -> Array:
         return np.asarray(np.nan_to_num(table.accuracy))
@@ -52,7 +52,7 @@ class Generous(Measured):
 
 
 class FirstWins(Measured):
-    """A tie goes to whoever comes first."""
+    """A tie goes to the first teacher."""
 
     def __call__(self, table: TrustTable) -> Array:
         weights = np.zeros_like(table.accuracy)

@@ -85,12 +85,12 @@ def make_correction_schedule(
     epoch = len(used) / batch_size
     every = epoch * (part.every or 1.0)
     regular = (max(1, round(number * every)) for number in range(1, math.ceil(steps / every) + 1))
-    asked = math.ceil(part.share * len(samples))
+    per_round = math.ceil(part.share * len(samples))
     return CorrectionSchedule(
         steps=tuple(sorted({step for step in part.steps or regular if step < steps})),
         epoch=epoch,
         samples=samples,
-        asked=asked if part.limit is None else min(asked, part.limit),
+        per_round=per_round if part.limit is None else min(per_round, part.limit),
         corrector=part.corrector,
         fingerprint=fingerprint,
         seed=seed,

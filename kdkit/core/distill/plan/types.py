@@ -71,7 +71,7 @@ class CorrectionSchedule:
     Attributes:
         steps: a round follows each of these optimizer steps; ascending, none after the last step.
         epoch: steps of one epoch; may be fractional.
-        samples: rows of the sample index that rounds draw from; ``asked`` of them each time.
+        samples: rows of the sample index that rounds draw from; ``per_round`` of them each time.
         corrector: the teacher that rewrites, or ``reference``.
         fingerprint: of that teacher; empty for the reference.
         seed: of the draws.
@@ -80,16 +80,16 @@ class CorrectionSchedule:
     steps: tuple[int, ...]
     epoch: float
     samples: Indices
-    asked: int
+    per_round: int
     corrector: str
     fingerprint: str
     seed: int
 
     def chosen(self, number: int) -> Indices:
-        """(asked,) rows of round ``number``, ascending."""
-        if self.asked == len(self.samples):
+        """(per_round,) rows of round ``number``, ascending."""
+        if self.per_round == len(self.samples):
             return self.samples
-        drawn = np.random.default_rng([self.seed, 5, number]).permutation(self.samples)[: self.asked]
+        drawn = np.random.default_rng([self.seed, 5, number]).permutation(self.samples)[: self.per_round]
         return np.sort(drawn)
 
     def epoch_of(self, number: int) -> float:
@@ -98,7 +98,7 @@ class CorrectionSchedule:
 
     def to_json(self) -> dict[str, Any]:
         """The form of ``--dry-run --json``."""
-        return {"steps": list(self.steps), "answers_per_round": self.asked, "corrector": self.corrector}
+        return {"steps": list(self.steps), "answers_per_round": self.per_round, "corrector": self.corrector}
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ class Preparation:
                 why=error.why,
                 fix="correct the sample, or leave it out of the data",
             ) from error
-        asked = self.boxes.question(sample, sizes)
-        text = prompt_of(asked, images=len(pictures), system=settings.system, question=settings.question)
+        converted = self.boxes.question(sample, sizes)
+        text = prompt_of(converted, images=len(pictures), system=settings.system, question=settings.question)
         merge = self.images.merge_size
         merged = [(t, h // merge, w // merge) for t, h, w in grids]
         ids = self._with_images(self.tokens.encode(text), merged)

@@ -58,13 +58,13 @@ def test_rounds_follow_the_configured_steps(part: dict[str, Any], steps: tuple[i
 def test_rounds_draw_reproducible_samples() -> None:
     assert rounds().chosen(0).tolist() == list(range(2, 20))
     half = rounds(share=0.5)
-    assert half.asked == 9
+    assert half.per_round == 9
     drawn = [half.chosen(number).tolist() for number in range(3)]
     assert drawn == [sorted(set(part)) for part in drawn]
     assert len({tuple(part) for part in drawn}) == 3
     assert drawn == [rounds(share=0.5).chosen(number).tolist() for number in range(3)]
     assert drawn != [rounds(share=0.5, seed=1).chosen(number).tolist() for number in range(3)]
-    assert (rounds(share=0.5, limit=4).asked, rounds(limit=100).asked) == (4, 18)
+    assert (rounds(share=0.5, limit=4).per_round, rounds(limit=100).per_round) == (4, 18)
     with raises_error("KD-DIST-009", where="correction"):
         rounds(count=2)
 

@@ -22,7 +22,7 @@ DOMAIN = 3 * 12
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """``radio`` knows ct and mri, and nobody knows xray; an epoch is named instead of steps."""
+    """``radio`` knows ct and mri, and no teacher knows xray; an epoch is named instead of steps."""
     make_project(tmp_path / "p", teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
     write_recipe(tmp_path / "p")
     return tmp_path / "p"
@@ -84,11 +84,11 @@ def test_previous_version_covers_all_samples_without_rehearsal(root: Path) -> No
     more = [dict(row, id=row["id"] + "-b", text=row["text"] + " again") for row in rows if row["domain"] == "ct"]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]), encoding="utf-8")
     assert plan_of(root, incremental=True).skipped_samples == DOMAIN
-    speaks = "previous: {weight: 1.0, loss: crd}"
-    write_recipe(root, "replay: 0.5", f"replay: 0.5, {speaks}")
+    previous = "previous: {weight: 1.0, loss: crd}"
+    write_recipe(root, "replay: 0.5", f"replay: 0.5, {previous}")
     assert plan_of(root, incremental=True).skipped_samples == DOMAIN
     write_recipe(root, "replay: 0.5", "replay: 0.0")
     assert plan_of(root, incremental=True).skipped_samples == DOMAIN
-    write_recipe(root, "replay: 0.5", f"replay: 0.0, {speaks}")
+    write_recipe(root, "replay: 0.5", f"replay: 0.0, {previous}")
     plan = plan_of(root, incremental=True)
     assert (plan.skipped_samples, plan.fresh) == (0, 2 * DOMAIN)

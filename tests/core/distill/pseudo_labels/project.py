@@ -19,7 +19,7 @@ from kdkit.core.teachers.add import add_teacher
 from tests.journeys.test_generating_student import generating_project, reopened
 from tests.local_endpoint import LocalEndpoint, Reply
 from tests.toy_project import write_images
-from tests.toy_vlm import answer_tokens, told
+from tests.toy_vlm import answer_tokens, caption_of
 
 QUESTION = "<image>What is it?"
 UNSURE = 0.3
@@ -35,7 +35,7 @@ class Oracle:
 
     def learn(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         for number, row in enumerate(rows):
-            text = told(answer_tokens(row["caption"])) if row["domain"] == "ct" else "no idea"
+            text = caption_of(answer_tokens(row["caption"])) if row["domain"] == "ct" else "no idea"
             sure = UNSURE if number % 3 == 0 else 0.9
             self.known[_digest((folder / row["image"]).read_bytes())] = (text, sure)
 

@@ -19,7 +19,7 @@ from tests.core.distill.pseudo_labels import project as example
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import add_vlm, reopened
 from tests.local_endpoint import LocalEndpoint, local_endpoint
-from tests.toy_vlm import ToyAnswers, answer_tokens, told
+from tests.toy_vlm import ToyAnswers, answer_tokens, caption_of
 
 SOME = Sample(id="s", image=Path("s.png"), text="a ct image of mass.", domain="ct")
 
@@ -75,7 +75,7 @@ def test_wrong_answers_get_the_reference(project: Project) -> None:
 def test_correctors_may_rephrase_but_not_change_the_meaning(project: Project, endpoint: LocalEndpoint) -> None:
     def rewrite(body: Any) -> list[tuple[str, list[float]]]:
         right = body["messages"][-1]["content"].partition("is: ")[2].partition("\n")[0]
-        return [(told(answer_tokens(right)) if "ct" in right else "rubbish", [])]
+        return [(caption_of(answer_tokens(right)) if "ct" in right else "rubbish", [])]
 
     endpoint.answer = rewrite
     endpoint.requests.clear()

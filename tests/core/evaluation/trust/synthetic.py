@@ -26,7 +26,7 @@ CLASSES = {"ct": ("cyst", "nodule", "stone"), "oct": ("drusen", "healthy"), "ski
 
 @dataclass
 class Warned:
-    """A reporter that remembers what it was told."""
+    """Records messages."""
 
     warnings: list[str]
 

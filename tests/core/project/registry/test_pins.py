@@ -1,4 +1,4 @@
-"""A name that a project uses cannot come from another distribution without somebody saying so."""
+"""A name that a project uses cannot come from another distribution without an explicit change."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_folder_inside_a_project_has_its_pins(root: Path, tmp_path_factory: py
 
 
 def stub_project(root: Path, provider: str) -> Project:
-    """A project whose teacher 't' is in the catalogue, by ``provider`` (or by nobody)."""
+    """A project whose teacher 't' is in the catalogue, by ``provider`` (or by none)."""
     project = stub.make_project(root, TeacherSpec(name="t", summary="", source="local:a", loader="stub"))
     known = project.catalogue
     entries = (replace(known.entries("teacher")[0], provider=provider),) if provider else ()

@@ -1,4 +1,4 @@
-"""Columns that leave the project tell no ids, and come back bit for bit; what does not fit is refused."""
+"""Pushed columns hold no ids and return bit for bit; columns that do not fit are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two people push at once: one wins, the other is told what changed, nothing is lost."""
+"""Two concurrent pushes: one succeeds, the other fails with the changed files, nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_second_push_is_refused_with_the_author_and_changes_of_the_first(
     with raises_error("KD-HUB-003", where="lab/s@main", mentions=changes, code=ExitCode.FOUND) as caught:
         upload(hub, plan)
     assert caught.value.why.count(";") == 2
-    assert server.received() == 0, "told before anything is sent"
+    assert server.received() == 0, "refused before any upload"
     upload(hub, plan_upload(hub, "lab/s", "model", folder))
     assert server.hashes("lab/s") == hashes(folder)
     assert server.repository("lab/s").history(server.head("lab/s"))[1].title == "Better card"

@@ -85,7 +85,7 @@ def test_nothing_freer_than_any_teacher_comes_out(names: list[str], public: bool
 def test_unknown_is_for_private_repositories_alone() -> None:
     private = derive("mit", "weird")
     assert (private.kind, private.because) == ("unknown", ("teacher 't1' (weird)",))
-    assert not private.warnings, "the permission to distill has said it"
+    assert not private.warnings, "the distillation permission covers it"
     others = {"corrector 'big'": LicenseFacts(seen="weird")}
     (warning,) = derive("mit", "weird", others=others).warnings
     assert warning.startswith("corrector 'big'")

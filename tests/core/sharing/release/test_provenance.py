@@ -49,7 +49,7 @@ def test_what_was_pulled_goes_before(tmp_path: Path) -> None:
     project = folder(tmp_path, lineage("v2", "v1"), lineage("v3", "v2"), pulled=pulled)
     found = trace(project, "v3")
     assert names(found) == ["v1", "v2", "v3"]
-    assert [t.name for t in found.teachers] == ["bio"], "nobody who taught it once is forgotten"
+    assert [t.name for t in found.teachers] == ["bio"], "teachers of all ancestors are listed"
     assert Versions(project).origin(Versions(project).get("v3")) == ORIGIN
 
 

@@ -1,4 +1,4 @@
-"""What leaves the machine does not tell how the machine is laid out."""
+"""Published files contain no local paths."""
 
 from __future__ import annotations
 

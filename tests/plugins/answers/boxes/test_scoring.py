@@ -86,7 +86,7 @@ def test_the_strict_rule_finds_the_best_matching() -> None:
         (box(10, 0, 110, 100), 0.5),  # the other one
         (TWO, 1.0),
         (box(10, 0, 110, 100) + box(0, 0, 100, 100), 1.0),  # in any order
-        (TWO + box(500, 500, 600, 600), 2 / 3),  # boxes that nobody asked for cost
+        (TWO + box(500, 500, 600, 600), 2 / 3),  # extra boxes lower the score
         (box(0, 0, 100, 50), 0.25),  # half of one of two
         (box(5, 0, 105, 100) + box(5, 0, 105, 100), 95 / 105),  # each for one target
         ("nowhere", 0.0),

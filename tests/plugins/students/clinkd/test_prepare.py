@@ -1,4 +1,4 @@
-"""Boxes in the coordinates of each kind of model, as it is taught, answers, and teaches."""
+"""Boxes in the coordinates of each kind of model, for training, answering and teaching."""
 
 from __future__ import annotations
 

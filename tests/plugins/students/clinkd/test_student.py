@@ -42,7 +42,7 @@ TOKENS = Tokens(byte_tokenizer_files(WORDS), "here")
 
 
 class TestContract(StudentContract):
-    """With RoPE-TV, so that positions are broken numbers, and a learnt vision tower."""
+    """With RoPE-TV, so that positions are fractional, and a trained vision tower."""
 
     name = "clinkd"
     options = {  # noqa: RUF012
