@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import format_size
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.answers import answer_missing, rows_to_answer
@@ -32,6 +33,7 @@ from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.teachers.open import OpenTeacher
 
 SPARE_BYTES = 64 * 2**20
+"""Reserve that an extraction leaves on the disk."""
 LIVE_FIX = "change 'device' of teacher '{}' in registry.yaml"
 
 
@@ -262,9 +264,10 @@ def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
     if needed and free < needed + SPARE_BYTES:
         raise KdkitError(
             "KD-FEAT-003",
-            f"the features need {needed / 1e9:.2f} GB; the disk has {free / 1e9:.2f} GB free",
+            f"the features need {format_size(needed)}, and {format_size(SPARE_BYTES)} must stay free; "
+            f"the disk has {format_size(free)} free",
             where=str(folder),
-            fix="free some space and run the command again",
+            fix=f"free {format_size(needed + SPARE_BYTES - free)} and run the command again",
             code=ExitCode.MISSING,
         )
 

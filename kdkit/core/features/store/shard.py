@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import format_size
 from kdkit.core.features.store.header import Header, damaged
 
 BLOCK_ROWS = 512
@@ -66,7 +67,7 @@ def create_shard(
             raise
         raise KdkitError(
             "KD-FEAT-013",
-            f"the disk has no room for the features of {len(ids)} samples ({len(ids) * header.row_bytes / 1e9:.2f} GB)",
+            f"the disk has no room for the features of {len(ids)} samples ({format_size(len(ids) * header.row_bytes)})",
             where=str(path.parent),
             fix="free some space and run the command again",
             code=ExitCode.MISSING,

@@ -245,7 +245,7 @@ def test_a_full_disk_is_reported_before_extraction(
     index = index_of(picture_samples(folder, 3), tmp_path)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with raises_error("KD-FEAT-003", mentions=("0.00",)):
+    with raises_error("KD-FEAT-003", mentions=("67.1 MB", "1.0 kB")):
         extract(FeatureStore(tmp_path), [open_toy("one", 1)], index)
     assert not list(tmp_path.rglob("*.h5"))
 
