@@ -172,9 +172,11 @@ def test_trust_report(two_versions: Path) -> None:
 
 def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(two_versions, tmp_path / "project"))
+    recipe = (root / "toy.yaml").read_text(encoding="utf-8")
+    (root / "toy.yaml").write_text(recipe.replace("losses:\n", "losses:\n  - {name: clip}\n"), encoding="utf-8")
+    complete = report_trust(open_project(root)).table
     shutil.rmtree(root / "features")
     table = report_trust(open_project(root), device="cpu").table
-    complete = report_trust(open_project(two_versions)).table
     np.testing.assert_array_equal(table.accuracy[:2], complete.accuracy[:2])
     # Captions are measured on training samples.
     assert np.isnan(table.accuracy[2]).all()

@@ -259,7 +259,7 @@ def _open_questions(index: SampleIndex, domains: Sequence[str]) -> np.ndarray[An
 
 def _trusted_domains(report: TrustReport, teacher: str) -> dict[str, dict[str, Any]]:
     """Domain -> trust of the teacher, where the project's policy admits it; unmeasured numbers are None."""
-    table, weights = report.table, report.chosen.weights.teachers
+    table, weights = report.table, report.chosen.weights
     if teacher not in table.teachers:
         raise KdkitError(
             "KD-LABEL-010",

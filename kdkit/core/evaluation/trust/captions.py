@@ -1,21 +1,22 @@
 """Trust in the captions: how well they name the classes of a domain, for a model that sees what the teachers see.
 
 Captions make no predictions, so a small model makes them: ridge regression from the teachers' image features to the
-captions' TF-IDF vectors, fitted on training samples. A calibration sample gets the class with the prompts nearest to
-the predicted vector. The result is an accuracy like a teacher's: captions that never name the finding give chance,
-and wrong ones average out as far as there are right ones.
+captions' TF-IDF vectors and text features, fitted on training samples. A calibration sample gets the class with the
+prompts nearest to the predicted vector. The result is an accuracy like a teacher's: captions that never name the
+finding give chance, and wrong ones average out as far as there are right ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.evaluation.trust.measurements import DomainCount
+from kdkit.core.evaluation.trust.measurements import DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import unit_rows
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 FIT_ROWS = 2048
 """Training samples of a domain on which the regression is fitted."""
+LEAST_ROWS = 10
+"""With fewer training samples, captions are not measured."""
 WORDS = 4096
 """Largest vocabulary of the TF-IDF vectors."""
 PENALTIES = tuple(float(x) for x in np.logspace(-1, 5, 13))
 """Ridge penalties to choose from, by leave-one-out error on the training samples."""
+_WORD = re.compile(r"(?u)\b\w+\b")
 
 Array = np.ndarray[Any, Any]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -58,7 +62,8 @@ class CaptionTrust:
         inputs = [sorted(column.fingerprint for column, _ in self._columns), self._domains, FIT_ROWS, WORDS]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
         rows = np.concatenate([self._train, self._index.select(split="calibration", labeled=True)])
-        digest.update(self._index.digests[rows].tobytes() + self._index.label_index[rows].tobytes())
+        for array in (self._index.digests, self._index.label_index, self._index.domain_index):
+            digest.update(array[rows].tobytes())
         for _, places in self._columns:
             digest.update((places[rows] >= 0).tobytes())
         return digest.hexdigest()
@@ -74,16 +79,21 @@ class CaptionTrust:
         columns = [each for each in self._columns if _covers(each[1], train) and _covers(each[1], held_out)]
         for _, places in columns:
             train, held_out = train[places[train] >= 0], held_out[places[held_out] >= 0]
-        if not columns or not len(train) or not len(held_out):
+        if not columns or len(train) < LEAST_ROWS or not len(held_out):
             return None
         if len(train) > FIT_ROWS:
             train = np.sort(np.random.default_rng(0).permutation(train)[:FIT_ROWS])
         texts = [self._index.samples[row].text for row in train]
         prompts = list(self._domains[domain].values())
-        features = _features(columns, train, domain), _features(columns, held_out, domain)
-        predicted = _predict_classes(*features, texts, prompts)
-        correct = int((predicted == self._index.label_index[held_out]).sum())
-        return DomainCount(correct, len(held_out), 1 / len(self._domains[domain]))
+        spaces = [_text_rows(column, places[train], prompts, domain) for column, places in columns]
+        spaces = [_word_rows(texts, prompts), *spaces]
+        rows, classes = (np.concatenate(parts, axis=1) for parts in zip(*(x for x in spaces if x), strict=True))
+        if np.ptp(classes, axis=0).max() == 0:
+            return None  # no word of the prompts occurs in a caption
+        predicted = _predict(_features(columns, train, domain), rows, _features(columns, held_out, domain))
+        correct = (_unit(predicted) @ _unit(classes - rows.mean(0)).T).argmax(1) == self._index.label_index[held_out]
+        labels = self._index.label_index[held_out]
+        return DomainCount(int(correct.sum()), len(labels), chance_level(labels, len(prompts)))
 
 
 def _covers(places: Rows, rows: Rows) -> bool:
@@ -102,19 +112,38 @@ def _features(columns: Sequence[tuple[Column, Rows]], rows: Rows, domain: str) -
     ).astype(np.float64)
 
 
-def _predict_classes(train: Array, held_out: Array, texts: Sequence[str], prompts: Sequence[Sequence[str]]) -> Array:
-    """(n,) class of each held-out row (n, D), from training rows (N, D) with their captions."""
+def _word_rows(texts: Sequence[str], prompts: Sequence[Sequence[str]]) -> tuple[Array, Array]:
+    """TF-IDF vectors of the captions (N, W), and their means over the prompts of each class (C, W)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if not any(_WORD.search(text) for text in texts):
+        return np.zeros((len(texts), 1)), np.zeros((len(prompts), 1))
+    words = TfidfVectorizer(max_features=WORDS, token_pattern=_WORD.pattern)
+    rows = words.fit_transform(texts).toarray()
+    return rows, np.stack([words.transform(group).toarray().mean(0) for group in prompts])
+
+
+def _text_rows(
+    column: Column, places: Rows, prompts: Sequence[Sequence[str]], domain: str
+) -> tuple[Array, Array] | None:
+    """The same in a teacher's text features, which know that two words mean the same; None if it has none."""
+    names = {spec.name for spec in column.signals}
+    if "text" not in names or any(text not in column.texts for group in prompts for text in group):
+        return None
+    where = f"teacher '{column.teacher}', domain '{domain}'"
+    rows = unit_rows(column.gather("text", places), what="text features", where=where)
+    classes = [unit_rows(column.text_features(group), what="prompts", where=where).mean(0) for group in prompts]
+    return rows.astype(np.float64), np.stack(classes).astype(np.float64)
+
+
+def _predict(train: Array, targets: Array, held_out: Array) -> Array:
+    """(n, E) centered targets of held-out rows (n, D), by ridge regression on training rows (N, D)."""
     from sklearn.linear_model import RidgeCV
 
-    words = TfidfVectorizer(max_features=WORDS, token_pattern=r"(?u)\b\w+\b")
-    vectors = words.fit_transform(texts).toarray()
-    mean, spread, center = train.mean(0), train.std(0) + 1e-6, vectors.mean(0)
-    ridge = RidgeCV(alphas=PENALTIES).fit((train - mean) / spread, vectors - center)
-    # One caption for all has a single direction, which scikit-learn returns without its second axis.
-    predicted = ridge.predict((held_out - mean) / spread).reshape(len(held_out), -1)
-    classes = np.stack([words.transform(group).toarray().mean(0) for group in prompts]) - center
-    return np.asarray((_unit(predicted) @ _unit(classes).T).argmax(1))
+    mean, spread, center = train.mean(0), train.std(0) + 1e-6, targets.mean(0)
+    ridge = RidgeCV(alphas=PENALTIES).fit((train - mean) / spread, targets - center)
+    # scikit-learn drops the second axis of a single target.
+    return np.asarray(ridge.predict((held_out - mean) / spread).reshape(len(held_out), -1))
 
 
 def _unit(rows: Array) -> Array:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,11 @@ class DomainCount:
     count: int
     chance: float
     evidence: float = 1.0
+
+
+def chance_level(labels: np.ndarray[Any, Any], classes: int) -> float:
+    """Accuracy without looking: of guessing, or of always naming the most frequent class of ``labels`` (N,)."""
+    return max(1 / classes, float(np.bincount(labels).max(initial=0)) / max(len(labels), 1))
 
 
 @dataclass(frozen=True)

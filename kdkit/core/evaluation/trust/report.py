@@ -28,7 +28,7 @@ from kdkit.core.evaluation.trust.weights import (
 )
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_calibration, extraction_hint
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe import learns_alone, load_recipe
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -88,19 +88,21 @@ class TrustReport(Result):
             "teachers": [
                 {
                     "teacher": teacher,
-                    "domains": {
-                        domain: {
-                            "accuracy": float(table.accuracy[t, m]),
-                            "lower": float(table.lower[t, m]),
-                            "upper": float(table.upper[t, m]),
-                        }
-                        for m, domain in enumerate(table.domains)
-                    },
+                    "domains": self._scores(t),
                 }
-                for t, teacher in enumerate(table.teachers)
+                for t, teacher in enumerate(self._teachers)
             ],
+            "captions": self._scores(len(self._teachers)) if CAPTIONS in table.teachers else {},
             "policy": self._outcome_json(self.chosen),
             "other_policies": [self._outcome_json(other) for other in self.others],
+        }
+
+    def _scores(self, row: int) -> dict[str, dict[str, float]]:
+        table = self.table
+        bounds = {"accuracy": table.accuracy[row], "lower": table.lower[row], "upper": table.upper[row]}
+        return {
+            domain: {name: float(values[m]) for name, values in bounds.items()}
+            for m, domain in enumerate(table.domains)
         }
 
     def sections(self) -> list[Section]:
@@ -216,7 +218,12 @@ def report_trust(
         make_evaluator(registry, catalogue, table),
         partial(extraction_hint, project.registry, project.lock),
     )
-    measured = measure_trust(evaluator, store, project.lock, teachers, advice=advice, captions=True, reporter=reporter)
+    captions = learns_alone(load_recipe(registry.recipe, catalogue, project.root), catalogue)
+    measured = measure_trust(
+        evaluator, store, project.lock, teachers, advice=advice, captions=captions, reporter=reporter
+    )
+    if CAPTIONS in measured.teachers and np.isnan(measured.accuracy[-1]).all():
+        reporter.say("captions are measured once training samples have features: 'kdkit features extract' or 'distill'")
     name, chosen = _chosen_policy(project, policy, options or {})
     others = [
         (spec.name, dict(spec.options))

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.evaluator import FeatureEvaluator
-from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
+from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_probabilities, unit_rows
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class ZeroShotTrust:
             rows = rows[places[rows] >= 0]
             true, right = _classify(column, places[rows], table.label_index[rows], prompts, domain)
             counted = np.isin(rows, table.select(split="calibration"))
-            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), 1 / len(prompts))
+            chance = chance_level(table.label_index[rows[counted]], len(prompts))
+            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), chance)
             scored.append(places[rows])
             scores.append(true)
         if scored:

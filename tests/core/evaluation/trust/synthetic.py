@@ -88,7 +88,8 @@ def add_teacher(
     """Put a teacher's column into the store.
 
     Image features are the direction of the class plus noise of the domain's length (default 100: chance);
-    prompts have the direction of the class that they name. ``rows``: the samples that it has, by default all.
+    prompts and captions have the direction of the class that they name. ``rows``: the samples that it has, by default
+    all.
     """
     rng = np.random.default_rng([seed, _number(name) % 2**32])
     chosen = np.arange(len(table)) if rows is None else rows
@@ -103,9 +104,10 @@ def add_teacher(
     fingerprint = hashlib.sha256(f"{name} {noise} {seed}".encode()).hexdigest()
     column = store.create(Header(name, fingerprint, {"weights": fingerprint}, signals))
     path = column.add_shard([table.ids[row] for row in chosen], table.digests[chosen], block_rows=len(chosen))
+    text = np.stack([caption_direction(table.samples[row]) for row in chosen]).astype(np.float16)
     values = image.astype(np.float16)
     status = np.full(len(chosen), PRESENT, dtype=np.uint8)
-    Shard(path, writable=True).commit(0, {"image": values, "text": values}, status)
+    Shard(path, writable=True).commit(0, {"image": values, "text": text}, status)
     sets = prompt_sets(project.registry, table)
     texts = {
         prompt: 3 * direction(label) + 0.1 * direction(prompt)
@@ -128,6 +130,12 @@ def without(table: SampleIndex, *, split: str, label: str | None = None, domain:
             for s in table.samples
         ]
     )
+
+
+def caption_direction(sample: Sample) -> np.ndarray[Any, Any]:
+    """Near the direction of the class that the text names."""
+    named = [label for label in CLASSES.get(sample.domain, ()) if label in sample.text]
+    return 3 * direction(named[0] if named else sample.text) + 0.1 * direction(sample.text)
 
 
 def direction(word: str) -> np.ndarray[Any, Any]:
