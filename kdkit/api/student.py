@@ -37,6 +37,8 @@ class DistillPlan(Result):
         plan, settings = self.plan, self.plan.settings
         start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
         parts: list[Section] = [f"Recipe {plan.recipe.name}; {start}", "", self._teachers(), ""]
+        if plan.finished:
+            parts.append(f"{plan.finished} is the result of this plan: nothing is trained without --restart")
         parts.append(f"{plan.fresh} new samples, {plan.replayed} replayed samples")
         if plan.better:
             better = ", ".join(f"{domain} ({', '.join(names)})" for domain, names in plan.better.items())
@@ -52,7 +54,7 @@ class DistillPlan(Result):
         if plan.idle_losses:
             parts.append(f"Cannot teach with batches of {plan.batch_size}: {', '.join(plan.idle_losses)}")
         if plan.domains_not_judged:
-            parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)} (no calibration samples)")
+            parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)}")
         if plan.parent and plan.previous.weight:
             previous = f"{plan.previous.loss}, weight {plan.previous.weight:g}"
             parts.append(f"{plan.parent} is used as an extra teacher ({previous})")

@@ -109,6 +109,12 @@ def as_kdkit_error(error: BaseException, where: str = "") -> KdkitError | None:
     return KdkitError("KD-BASE-002", f"{what}", where=where, why=why, fix=fix, code=code)
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether another process of a distributed run has ended; torch raises its own types and plain RuntimeErrors."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def _number(error: BaseException) -> int:
     """The ``errno`` of an error; libraries written in other languages have it in the message only."""
     if isinstance(error, OSError) and error.errno:

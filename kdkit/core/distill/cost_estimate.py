@@ -16,6 +16,7 @@ from torch import nn
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints
+from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
@@ -78,9 +79,11 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     """
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
-    with accelerator.main_process_first():
-        prepared = prepare(project, options, reporter, str(accelerator.device))
-    return prepared.plan, _measure(project.state, prepared, accelerator)
+    with peer_errors():
+        with accelerator.main_process_first():
+            prepared = prepare(project, options, reporter, str(accelerator.device))
+        require_same_plan(prepared.plan.digest)
+        return prepared.plan, _measure(project.state, prepared, accelerator)
 
 
 def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import kdkit
+from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
@@ -43,6 +45,7 @@ from kdkit.core.project.lineage import (
     TrainingRecord,
     TrustScore,
 )
+from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.versions import CORRECTIONS, EVALUATION, LINEAGE, SAMPLES, TASK, Version, Versions, load_student
 
@@ -115,25 +118,12 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
 
     The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
     """
-    reporter.say("evaluating on the calibration split")
-    evaluation = _evaluate(project, run.inventory, run.task.student, reporter)
-    kept, verdict = None, None
-    if run.parent is not None:
-        guard = project.registry.guard
-        kept = measure_retention(
-            _parent_evaluation(project, run.inventory, run.parent, evaluation, reporter),
-            evaluation,
-            tolerance=guard.tolerance,
-            tolerances=guard.domains,
-            trusted={teacher.name: tuple(teacher.admitted) for teacher in run.plan.teachers},
-            domains=sorted(run.parent.lineage.data.known),
-        )
-        verdict = apply_guard(kept, guard)
+    evaluation, retention = _judge(project, run.plan, run.inventory, run.task.student, run.parent, reporter)
     versions = Versions(project)
-    name, refused = versions.next_name(), verdict is not None and not verdict.promoted
+    name, refused = versions.next_name(), retention is not None and not _is_promoted(retention)
     lineage = replace(
         _lineage(project, run, name, evaluation),
-        retention=None if kept is None else _retention(kept, verdict),
+        retention=retention,
         correction=None if run.corrections is None else _correction(project, run.plan, run.corrections),
     )
     with versions.writing(name, refused=refused) as folder:
@@ -155,6 +145,60 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
             )
         versions.make_current(name)
     return Outcome(versions.get(name))
+
+
+def judge_again(
+    project: Project,
+    plan: Plan,
+    inventory: TeachingInventory,
+    version: Version,
+    parent: Version,
+    reporter: Reporter,
+) -> Version:
+    """Judge a refused candidate by the guard and the calibration data of today; promote it if it passes."""
+    student = cast(nn.Module, load_student(version, project.catalogue))
+    evaluation, retention = _judge(project, plan, inventory, student, parent, reporter)
+    assert retention is not None
+    if retention != version.lineage.retention:
+        lineage = replace(version.lineage, retention=retention, scores=_scores(evaluation))
+        with new_folder(version.folder, replace=True) as draft:
+            shutil.copytree(version.folder, draft, dirs_exist_ok=True)
+            evaluation.save(draft / EVALUATION)
+            (draft / LINEAGE).write_bytes(lineage.to_bytes())
+            write_manifest(draft)
+    versions = Versions(project)
+    if _is_promoted(retention):
+        versions.promote(version.name)
+    return versions.get(version.name)
+
+
+def _judge(
+    project: Project,
+    plan: Plan,
+    inventory: TeachingInventory,
+    student: nn.Module,
+    parent: Version | None,
+    reporter: Reporter,
+) -> tuple[Evaluation, RetentionRecord | None]:
+    """Scores on the calibration split, and the guard's verdict on the change since ``parent``."""
+    reporter.say("evaluating on the calibration split")
+    evaluation = _evaluate(project, inventory, student, reporter)
+    if parent is None:
+        return evaluation, None
+    guard = project.registry.guard
+    kept = measure_retention(
+        _parent_evaluation(project, inventory, parent, evaluation, reporter),
+        evaluation,
+        tolerance=guard.tolerance,
+        tolerances=guard.domains,
+        trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
+        domains=sorted(parent.lineage.data.known),
+    )
+    return evaluation, _retention(kept, apply_guard(kept, guard))
+
+
+def _is_promoted(retention: RetentionRecord) -> bool:
+    return retention.guard is None or retention.guard.promoted
 
 
 def _parent_evaluation(
@@ -197,7 +241,7 @@ def _evaluate(
 
 def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluation) -> Lineage:
     registry, plan = project.registry, run.plan
-    student, scores = registry.student, evaluation.model(STUDENT)
+    student = registry.student
     trust = registry.trust or plan.recipe.trust  # the policy of this run, which the registry may override
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     return Lineage(
@@ -235,12 +279,14 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
             platform=platform.platform(),
             plugins={r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
         ),
-        scores=Scores(
-            "calibration",
-            dict(scores.means),
-            {domain: dict(score.metrics) for domain, score in scores.domains.items()},
-        ),
+        scores=_scores(evaluation),
     )
+
+
+def _scores(evaluation: Evaluation) -> Scores:
+    model = evaluation.model(STUDENT)
+    domains = {domain: dict(score.metrics) for domain, score in model.domains.items()}
+    return Scores("calibration", dict(model.means), domains)
 
 
 def _teachers(project: Project, run: TrainedRun, name: str) -> tuple[TeacherRecord, ...]:
@@ -292,10 +338,8 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
 
 
-def _retention(kept: Retention, verdict: Verdict | None) -> RetentionRecord:
+def _retention(kept: Retention, verdict: Verdict) -> RetentionRecord:
     mean, low, high = (None if np.isnan(value) else value for value in (kept.mean, kept.low, kept.high))
-    guard = None
-    if verdict is not None:
-        failed, uncertain = (tuple(c.domain for c in changes) for changes in (verdict.failed, verdict.uncertain))
-        guard = GuardRecord(verdict.promoted, failed, uncertain, verdict.mean_failed)
+    failed, uncertain = (tuple(c.domain for c in changes) for changes in (verdict.failed, verdict.uncertain))
+    guard = GuardRecord(verdict.promoted, failed, uncertain, verdict.mean_failed)
     return RetentionRecord(**{**vars(kept), "mean": mean, "low": low, "high": high}, guard=guard)

@@ -18,7 +18,7 @@ from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.distributed import peer_errors
+from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import build
@@ -29,7 +29,7 @@ from kdkit.core.distill.plan.compatibility import require_compatible
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.promotion import Outcome, TrainedRun, interpolate, promote
+from kdkit.core.distill.promotion import Outcome, TrainedRun, interpolate, judge_again, promote
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import Recipe, load_recipe
@@ -99,6 +99,7 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
     with peer_errors():
         with accelerator.main_process_first():
             prepared = prepare(project, options, reporter, str(accelerator.device))
+        require_same_plan(f"{prepared.plan.digest} {prepared.plan.finished}")
         return train_and_promote(project, prepared, options, accelerator, reporter)
 
 
@@ -140,11 +141,14 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
         repeated = _repeated(versions, parent, plan_from, options.precision)
         if repeated is not None:
             start, plan = repeated
+            plan = replace(plan, finished=parent.name)
             return Prepared(plan, inventory, StudentBuilder.of(project, start, options.seed), parent)
     plan = plan_from(parent)
     finished = None if options.restart else versions.made_by(plan.digest, options.precision)
     if finished is None:
         _warn(plan, parent, versions, reporter)
+    else:
+        plan = replace(plan, finished=finished.name)
     return Prepared(plan, inventory, student, finished)
 
 
@@ -249,7 +253,7 @@ def train_and_promote(
     """The second half of :func:`distill`, from a plan to a version."""
     folder = project.runs / f"{prepared.plan.digest[:16]}-{options.precision}"
     if prepared.finished is not None:
-        return _finish_again(project, prepared.inventory, prepared.finished, folder, accelerator, reporter)
+        return _finish_again(project, prepared, prepared.finished, folder, accelerator, reporter)
     if accelerator.is_main_process:
         if options.restart:
             shutil.rmtree(folder, ignore_errors=True)
@@ -270,20 +274,23 @@ def train_and_promote(
 
 def _finish_again(
     project: Project,
-    inventory: TeachingInventory,
+    prepared: Prepared,
     version: Version,
     folder: Path,
     accelerator: Accelerator,
     reporter: Reporter,
 ) -> Outcome | None:
-    """Do what may be left of a finished run after a kill."""
-    inventory.close()
+    """Do what may be left of a finished run after a kill; judge a refused candidate again."""
+    prepared.inventory.close()
     end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
     reporter.say(f"{version.name} is the result of this plan already; --restart trains it again")
+    parent = prepared.student.parent
     if not version.refused:
         Versions(project).make_current(version.name)
+    elif parent is not None:
+        version = judge_again(project, prepared.plan, prepared.inventory, version, parent, reporter)
     shutil.rmtree(folder, ignore_errors=True)
     return Outcome(version)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.system_errors import as_kdkit_error
+from kdkit.core.base.system_errors import as_kdkit_error, is_lost_peer
 from kdkit.core.plugin_system.installed import Installed, installed
 from kdkit.core.plugin_system.requirements import unmet
 
@@ -16,7 +16,7 @@ from kdkit.core.plugin_system.requirements import unmet
 def plugin_errors(what: str, called: object = None) -> Iterator[None]:
     """Turn an error that a third-party plugin raises, or its attempt to end the process, into one that names it.
 
-    Errors of kdkit, of its own plugins and of the operating system pass.
+    Errors of kdkit, of its own plugins, of the operating system and of other processes of a run pass.
 
     Args:
         what: what failed.
@@ -31,7 +31,7 @@ def plugin_errors(what: str, called: object = None) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         plugin = culprit(error) or _owner(called)
-        if plugin is None or as_kdkit_error(error) is not None:
+        if plugin is None or is_lost_peer(error) or as_kdkit_error(error) is not None:
             raise
         raise KdkitError(
             "KD-PLUG-012",

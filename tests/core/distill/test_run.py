@@ -122,7 +122,10 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
     assert outcome.version.refused
     assert run(open_project(with_xray), incremental=True).version == outcome.version
     assert (versions.get().name, versions.candidates()) == ("v1", ("v2",))
-    versions.promote("v2")
+    registry = with_xray / "registry.yaml"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100"), "utf-8")
+    judged = run(open_project(with_xray), incremental=True).version
+    assert (judged.name, judged.refused, judged.lineage.guard and judged.lineage.guard.failed) == ("v2", False, ())
     assert versions.get().name == "v2"
     assert versions.rollback().name == "v1"
     assert versions.names() == ("v1", "v2")
@@ -257,6 +260,7 @@ def test_a_finished_run_makes_no_second_version(folder: Path) -> None:
 
 def test_a_finished_increment_makes_no_second_version(with_xray: Path) -> None:
     made = weights(with_xray, run(open_project(with_xray), incremental=True).version.name)
+    assert prepare(open_project(with_xray), Options(incremental=True), Silent()).plan.finished == "v2"
     assert Versions(open_project(with_xray)).rollback().name == "v1"
     assert run(open_project(with_xray), incremental=True).version.name == "v2"
     assert Versions(open_project(with_xray)).get().name == "v2"

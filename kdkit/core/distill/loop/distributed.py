@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.system_errors import is_lost_peer
 
 TIMEOUT = timedelta(days=7)
 """How long ranks wait for one that extracts or corrects. If a rank fails, its launcher ends the others."""
@@ -55,7 +56,7 @@ def peer_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if get_world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if get_world_size() == 1 or not is_lost_peer(error):
             raise
         raise KdkitError(
             "KD-DIST-041",
@@ -64,6 +65,25 @@ def peer_errors() -> Iterator[None]:
             fix="read the message of that process; the same command continues from the last checkpoint",
             code=ExitCode.MISSING,
         ) from error
+
+
+def require_same_plan(plan: str) -> None:
+    """Compare the plan of all ranks; the project may change while they make it.
+
+    Raises:
+        KdkitError: on every rank, where two plans differ.
+    """
+    plans = [plan] * get_world_size()
+    if len(plans) > 1:
+        dist.all_gather_object(plans, plan)
+    if len(set(plans)) > 1:
+        raise KdkitError(
+            "KD-DIST-043",
+            "the processes of this run made different plans",
+            why="the project changed while they started, for example by 'kdkit rollback'",
+            fix="run the command again",
+            code=ExitCode.FOUND,
+        )
 
 
 def identity(x: Tensor) -> Tensor:

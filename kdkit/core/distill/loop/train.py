@@ -123,6 +123,8 @@ def train(
                 clock.restart()
             if stopping:
                 raise KeyboardInterrupt(*stop.signals)
+        if stop.requested():  # during the last step
+            raise KeyboardInterrupt(*stop.signals)
     if average is not None:
         task.load_state_dict(average.module.state_dict())
     return Progress(settings.steps, clock.seconds(), log)

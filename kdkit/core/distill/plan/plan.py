@@ -70,9 +70,10 @@ def make_plan(
     train, taught, skipped = train[usable], {name: rows[usable] for name, rows in taught.items()}, int((~usable).sum())
     better = better_teachers(inventory, teachers, parent)
     fresh = None if parent is None else _fresh(recipe, inventory, train, taught, teachers, better, parent, skipped)
-    length = _length(recipe, 1.0 if fresh is None else float(fresh.mean()))
-    pools = _pools(recipe, inventory, train, fresh, length)
     batch_size = min(recipe.optimizer.batch_size, len(train))
+    whole = recipe.optimizer.steps or max(1, math.ceil((recipe.optimizer.epochs or 1) * len(train) / batch_size))
+    steps = whole if fresh is None else max(1, math.ceil(_length(recipe, float(fresh.mean())) * whole))
+    pools = _pools(recipe, inventory, train, fresh, steps / whole)
     plan = Plan(
         recipe=recipe,
         parent=None if parent is None else parent.name,
@@ -87,7 +88,7 @@ def make_plan(
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
         skipped_samples=skipped,
         batch_size=batch_size,
-        settings=_settings(recipe, len(train), batch_size, length if parent is not None else None, seed=seed),
+        settings=_settings(recipe, steps, increment=parent is not None, seed=seed),
         digest="",
     )
     return replace(plan, digest=_digest(plan, inventory, parent, student))
@@ -229,16 +230,11 @@ def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: i
     return KdkitError("KD-DIST-035", f"there is nothing new since {parent.name}", why=why, fix=fix)
 
 
-def _settings(recipe: Recipe, samples: int, batch_size: int, length: float | None, *, seed: int) -> TrainSettings:
-    """``length``: of an increment; None: a run from scratch."""
+def _settings(recipe: Recipe, steps: int, *, increment: bool, seed: int) -> TrainSettings:
     optimizer = recipe.optimizer
-    steps = optimizer.steps or max(1, math.ceil((optimizer.epochs or 1) * samples / batch_size))
-    lr = optimizer.lr
-    if length is not None:
-        steps, lr = max(1, math.ceil(length * steps)), recipe.increment.lr_factor * lr
     return TrainSettings(
         steps=steps,
-        lr=lr,
+        lr=optimizer.lr * (recipe.increment.lr_factor if increment else 1),
         weight_decay=optimizer.weight_decay,
         betas=optimizer.betas,
         warmup=optimizer.warmup,

@@ -139,6 +139,7 @@ class Plan:
         skipped_samples: training samples that no teacher covers and that no loss can use without one.
         digest: of everything that decides the result; an interrupted run continues only under the same one.
         correction: rounds of correction; None without them.
+        finished: the version that this plan has made already, if any.
         idle_losses: losses of the recipe that a batch of this size cannot teach.
         domains_not_judged: domains that the run trains and the calibration split cannot measure.
     """
@@ -161,6 +162,7 @@ class Plan:
     correction: CorrectionSchedule | None = None
     domains_not_judged: tuple[str, ...] = ()
     idle_losses: tuple[str, ...] = ()
+    finished: str | None = None
 
     @property
     def new_teachers(self) -> tuple[str, ...]:
@@ -198,6 +200,7 @@ class Plan:
             "lr": self.settings.lr,
             "seed": self.settings.seed,
             "digest": self.digest,
+            "finished": self.finished,
             "idle_losses": list(self.idle_losses),
             "domains_not_judged": list(self.domains_not_judged),
             "correction": None if self.correction is None else self.correction.to_json(),

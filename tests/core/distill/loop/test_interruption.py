@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from kdkit.core.distill.loop.distributed import peer_errors
+from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.interruption import interrupts_immediately, stop_requests
 from tests.errors import raises_error
 
@@ -29,6 +29,9 @@ def test_an_ignored_hangup_stays_ignored() -> None:
 
 def _worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    require_same_plan("the same")
+    with raises_error("KD-DIST-043"):
+        require_same_plan(f"that of {rank}")
     with stop_requests(CPU) as stop:
         answers = []
         for step in range(5):
@@ -43,5 +46,5 @@ def _worker(rank: int, folder: str) -> None:
         dist.barrier()
 
 
-def test_all_ranks_stop_at_one_step_and_a_dead_one_is_named(tmp_path: Path) -> None:
+def test_all_ranks_have_one_plan_and_stop_at_one_step_and_a_dead_one_is_named(tmp_path: Path) -> None:
     mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
