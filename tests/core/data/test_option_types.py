@@ -88,7 +88,7 @@ def test_errors_name_the_line_of_the_entry_or_the_record(tmp_path: Path) -> None
     with raises_error("KD-DATA-006") as caught:
         load_index(folder(tmp_path, "task: vqa, split: train", half))
     assert caught.value.where == f"{tmp_path / 'data.json'}:1, record 1"
-    with raises_error("KD-DATA-004", mentions=("1",)):
+    with raises_error("KD-SRC-035", where=f"{tmp_path / 'data.json'}:1, record 1"):
         load_index(folder(tmp_path, "task: vqa, split: train", {**good, "id": "a\0"}))
 
 
