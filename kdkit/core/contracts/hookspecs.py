@@ -119,7 +119,7 @@ def kdkit_rope_variants() -> Iterable[c.RopeSpec]:
 
 @hookspec
 def kdkit_sources() -> Iterable[c.SourceSpec]:
-    """Data sources: where samples come from.
+    """Data sources: where samples come from. A source yields a ``Skipped`` for each file or record that it leaves out.
 
     Example::
 

@@ -98,6 +98,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         where, fix = f"{path}:{number}", "write one JSON object per line"
+        fix += " (this may be a JSON list)" * (line.strip() in ("[", "[{"))
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
