@@ -24,6 +24,8 @@ NO_IMAGES = frozenset(
     {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py"}
 )
 """Endings of files that describe images; skipping them loses no image."""
+HIDDEN = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+"""What file managers and archives leave, beside names with a leading dot."""
 
 
 def read_folder(
@@ -118,7 +120,7 @@ def _walk(folder: Path, endings: tuple[str, ...], above: tuple[tuple[int, int], 
         why, fix = error.strerror or str(error), "correct the permissions of the folder"
         raise KdkitError("KD-SRC-006", "this folder cannot be read", where=str(folder), why=why, fix=fix) from error
     for path in (folder / name for name in names):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name in HIDDEN:
             yield Skipped("hidden files and folders", str(path), level="note")
         elif os.path.isdir(path):
             yield from _walk(path, endings, (*above, (stat.st_dev, stat.st_ino)))

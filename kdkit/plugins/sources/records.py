@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 
 
 def json_records(path: Path) -> Iterator[tuple[str, Record]]:
-    """(``file:line``, object) of a JSON list of objects, or of a JSON Lines file (``.jsonl``).
+    """(``file:line``, object) of a JSON list of objects, or of JSON Lines, whatever the file's ending.
 
     Records that share a line also have their number: ``file:1, record 3``.
 
@@ -27,10 +27,10 @@ def json_records(path: Path) -> Iterator[tuple[str, Record]]:
         KdkitError: with ``file:line``; the file is missing or has another form.
     """
     require_file(path)
-    if path.suffix.lower() == ".jsonl":
+    text = read_text(path)
+    if text.lstrip()[:1] == "{":
         yield from ((f"{path}:{line}", row) for line, row in jsonl_rows(path))
         return
-    text = read_text(path)
     line, place, minified = 1, 0, "\n" not in text.strip()
     for number, (start, value) in enumerate(_items(text, path), start=1):
         lines = text.count("\n", place, start)
@@ -98,7 +98,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         where, fix = f"{path}:{number}", "write one JSON object per line"
-        fix += " (this may be a JSON list)" * (line.strip() in ("[", "[{"))
+        fix += " (this may be indented JSON)" * (line.strip() in ("[", "[{", "{"))
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:

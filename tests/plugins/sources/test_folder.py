@@ -103,13 +103,13 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_other_files_are_skipped_by_ending(tmp_path: Path) -> None:
-    names = ["a.png", "b.jfif", "c.dcm", "d", "._e.png", ".ipynb_checkpoints/a.png", "f.csv"]
+    names = ["a.png", "b.jfif", "c.dcm", "d", "._e.png", ".ipynb_checkpoints/a.png", "f.csv", "@eaDir/a.png"]
     root = make_tree(tmp_path / "set", *(f"normal/{name}" for name in names))
     (root / "normal/d").write_bytes(b"\0" * 128 + b"DICM")
     found = read_all("folder", root, domain="ct", split="test")
     skipped = {Path(item.where).name: item for item in found if isinstance(item, Skipped)}
     assert {name: item.level for name, item in skipped.items()} == {
-        ".ipynb_checkpoints": "note", "._e.png": "note", "b.jfif": "problem",
+        ".ipynb_checkpoints": "note", "._e.png": "note", "@eaDir": "note", "b.jfif": "problem",
         "c.dcm": "problem", "d": "problem", "f.csv": "note"
     }  # fmt: skip
     assert [name for name, item in skipped.items() if "DICOM" in item.what] == ["c.dcm", "d"]

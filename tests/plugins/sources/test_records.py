@@ -17,7 +17,9 @@ from tests.errors import raises_error
         ('[\n{"a": 1},\n{"broken\n]', "KD-SRC-033", 3),
         ('[\n{"a": 1}\n{"b": 2}\n]', "KD-SRC-033", 3),
         ('[\n{"a": 1},\n7\n]', "KD-SRC-028", 3),
-        ('{"a": 1}', "KD-SRC-033", 1),
+        ('{"a": 1}\n{"b": 2\n', "KD-SRC-014", 2),
+        ('{\n"a": 1}', "KD-SRC-014", 1),
+        ('"a"', "KD-SRC-033", 1),
         ("", "KD-SRC-033", 1),
         ("[]", "KD-SRC-026", None),
         ("[" * 100_000, "KD-SRC-033", 1),
@@ -29,6 +31,16 @@ def test_damaged_files_are_reported_with_their_line(tmp_path: Path, content: str
     path.write_text(content, encoding="utf-8")
     with raises_error(id, where=f"{path}:{line}" if line else str(path)):
         list(read_all(json_records(path), lambda *_: (), path))
+
+
+def test_lists_and_lines_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    for name, content in (("lines.json", '\n{"a": 1}\n{"a": 2}\n'), ("list.jsonl", '[{"a": 1},\n\n{"a": 2}]')):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert list(json_records(tmp_path / "lines.json")) == [
+        (f"{tmp_path / 'lines.json'}:2", {"a": 1}),
+        (f"{tmp_path / 'lines.json'}:3", {"a": 2}),
+    ]
+    assert [row["a"] for _, row in json_records(tmp_path / "list.jsonl")] == [1, 2]
 
 
 def test_absolute_paths_inside_of_the_root_are_files_of_it(tmp_path: Path) -> None:
