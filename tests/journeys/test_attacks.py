@@ -260,16 +260,6 @@ def test_a_model_that_names_another_place_is_refused(
             read_network(folder, "float32")
 
 
-@pytest.mark.parametrize("key", ["vocab_file", "tokenizer_file", "merges_file", "spm_file"])
-@pytest.mark.parametrize("model", ["open_clip", "clip"])
-def test_a_tokenizer_reads_only_its_own_files(
-    model: str, key: str, models: dict[str, Path], tmp_path: Path, secret: Path
-) -> None:
-    folder = Path(shutil.copytree(models[model], tmp_path / "model"))
-    change(folder, "tokenizer_config.json", **{key: str(secret)})
-    load_open_clip(folder) if model == "open_clip" else load_transformers_clip(folder)
-
-
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
 def test_code_of_a_model_folder_does_not_run(file: str, models: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(models["clip"], tmp_path / "model"))

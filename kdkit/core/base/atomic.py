@@ -31,13 +31,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """A draft that replaces ``path`` (or the target of that link) when the block ends without an error.
 
-    The new file gets the mode of the old one. Missing parent folders are created.
+    The new file gets the mode of the old one, or that of the umask. Missing parent folders are created.
     """
     path = path.resolve()
     with _draft(path) as draft:
         yield draft
         if path.exists():
             shutil.copymode(path, draft)
+        else:
+            _open_to_others(draft)
         _sync(draft)
         os.replace(draft, path)
 
@@ -55,6 +57,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         yield draft
         for file in draft.rglob("*"):
             if file.is_file() and not file.is_symlink():
+                _open_to_others(file)
                 _sync(file)
         old = draft.with_name(_OLD)
         if replace and path.exists():
@@ -65,6 +68,14 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if old.exists():
                 os.replace(old, path)
             raise
+
+
+def _open_to_others(file: Path) -> None:
+    """Give a new file the mode of the umask; safetensors makes files that only their owner may read."""
+    drafts = next(above for above in file.parents if above.joinpath(_LOCK).is_file())
+    if file.stat().st_nlink == 1:  # a link to the Hub's cache keeps its mode
+        with suppress(PermissionError):  # a file system without modes
+            file.chmod(drafts.joinpath(_LOCK).stat().st_mode & 0o777)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 import kdkit
 from kdkit.core.base.atomic import new_folder
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
@@ -30,6 +33,7 @@ from kdkit.core.evaluation.guard import Verdict, apply_guard
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.extract.missing import extraction_hint
+from kdkit.core.plugin_system.catalogue import BUILT_IN
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import (
     CorrectionRecord,
@@ -47,6 +51,7 @@ from kdkit.core.project.lineage import (
 )
 from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.registry.chosen import chosen_teacher
+from kdkit.core.project.registry.pins import names_of, used_names
 from kdkit.core.project.versions import CORRECTIONS, EVALUATION, LINEAGE, SAMPLES, TASK, Version, Versions, load_student
 
 if TYPE_CHECKING:
@@ -276,8 +281,8 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
             kdkit=kdkit.__version__,
             python=platform.python_version(),
             torch=torch.__version__,
-            platform=platform.platform(),
-            plugins={r.distribution: r.version for r in project.catalogue.records if r.status == "ok"},
+            platform=f"{platform.system()} {platform.machine()}",
+            plugins=_used_plugins(project, plan),
         ),
         scores=_scores(evaluation),
     )
@@ -287,6 +292,25 @@ def _scores(evaluation: Evaluation) -> Scores:
     model = evaluation.model(STUDENT)
     domains = {domain: dict(score.metrics) for domain, score in model.domains.items()}
     return Scores("calibration", dict(model.means), domains)
+
+
+def _used_plugins(project: Project, plan: Plan) -> dict[str, str]:
+    """Distribution -> version of those that provide the student, its teachers, and parts of the recipe.
+
+    Others, and sources of data, concern nobody who gets the student.
+    """
+    used = {BUILT_IN, *(project.lock.teacher(teacher.name).provider.partition("@")[0] for teacher in plan.teachers)}
+    names = used_names(project, project.lock, project.registry.recipe)
+    for family, name in {*names, *names_of(plan.recipe)}:
+        if family != "source":
+            with suppress(KdkitError):
+                used.add(project.catalogue.get(family, name).provider)
+    named = json.dumps(project.registry.student.config, default=str)
+    return {
+        record.distribution: record.version
+        for record in project.catalogue.records
+        if record.status == "ok" and (record.distribution in used or f'"{record.distribution}:' in named)
+    }
 
 
 def _teachers(project: Project, run: TrainedRun, name: str) -> tuple[TeacherRecord, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.hugging_face import digest_files
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
-from kdkit.plugins.loaders.own_files import tokenizer_folder
 
 
 class OpenClipEncoder(nn.Module):
@@ -129,10 +129,12 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
     if parts.text_config is not None and "tokenizer_class" not in declared:
         # Old repositories do not name the tokenizer class; transformers then uses the model type.
         files["config.json"] = json.dumps({"model_type": parts.text_config["model_type"]}).encode()
-    with tokenizer_folder(files) as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
         try:
             tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
-                str(folder),
+                folder,
                 context_length=context_length,
                 tokenizer_mode=parts.text_cfg.get("tokenizer_mode"),
                 **{**options, "trust_remote_code": False, "local_files_only": True},

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -43,27 +41,6 @@ def require_own_towers(model_cfg: Mapping[str, Any], where: str) -> None:
     for key, value in _strings(model_cfg):
         if key not in _HARMLESS and (_SCHEME.match(value) or "/" in value or "\\" in value):
             raise _elsewhere(Path(where), key, value)
-
-
-@contextmanager
-def tokenizer_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A folder of tokenizer files that is not followed elsewhere: without paths, names and code in its config."""
-    with TemporaryDirectory() as name:
-        for file, content in files.items():
-            (Path(name) / file).write_bytes(_cleaned(content) if file == "tokenizer_config.json" else content)
-        yield Path(name)
-
-
-def _cleaned(content: bytes) -> bytes:
-    """``vocab_file`` and the like replace the folder's own files; transformers finds those by their names."""
-    try:
-        config = json.loads(content)
-    except ValueError:
-        return content  # transformers reports it
-    if not isinstance(config, dict):
-        return content
-    kept = {key: value for key, value in config.items() if key not in _HARMLESS and not key.endswith("_file")}
-    return json.dumps(kept).encode()
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
-from kdkit.plugins.loaders.own_files import require_own_files, tokenizer_folder
+from kdkit.plugins.loaders.own_files import require_own_files
 
 READS_PADDING = ("siglip", "siglip2")
 """Model types that were trained with padding as ordinary tokens: they get no attention mask, all others do. What the
@@ -121,9 +121,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
                 folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
             )
         image_processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL)
-        config = {"config.json": (folder / "config.json").read_bytes()}
-        with tokenizer_folder({**read_tokenizer_files(folder), **config}) as own:
-            tokenizer = AutoTokenizer.from_pretrained(own, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except pickle.UnpicklingError as error:
         raise KdkitError(
             "KD-LOAD-030",

@@ -174,3 +174,19 @@ def test_what_killed_processes_left_in_a_folder_is_swept_by_the_next_write_there
     (tmp_path / ".e.draft-mine").mkdir()
     write_atomically(tmp_path / "a", b"new")
     assert names(tmp_path) == [".d.draft-0123abc_", ".d.draft-0123abc_/chapter", ".e.draft-mine", "a", "c"]
+
+
+def test_new_files_have_the_mode_of_the_umask(tmp_path: Path) -> None:
+    """In a shared folder others must be able to read what a library made for its owner alone."""
+    before = os.umask(0o022)
+    try:
+        with new_folder(tmp_path / "v1") as draft:
+            (draft / "student").mkdir()
+            for file in (draft / "student" / "a.safetensors", draft / "b.json"):
+                file.touch(0o600)
+        with new_file(tmp_path / "c") as draft:
+            draft.touch(0o600)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"v1": 0o755, "student": 0o755, "a.safetensors": 0o644, "b.json": 0o644, "c": 0o644}

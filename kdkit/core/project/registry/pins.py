@@ -89,10 +89,11 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
         parts, _ = read_model(Recipe, file.text, file.origin)
     except KdkitError:
         return
-    yield from _names_of(parts)
+    yield from names_of(parts)
 
 
-def _names_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def names_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(family, name) of the parts of a recipe."""
     yield from (("loss", part.name) for part in recipe.losses)
     yield "loss", recipe.increment.previous.loss
     yield "loss", recipe.increment.without_replay.loss

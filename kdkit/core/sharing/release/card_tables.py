@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from kdkit.core.project.lineage import GuardRecord, Lineage, TrustScore
+from kdkit.core.project.registry.lock import NOT_PUBLISHED
 from kdkit.core.sharing.release.provenance import Taught
 
 
@@ -128,8 +129,8 @@ def _source(source: str, endpoint: str) -> str:
 
 
 def link(repository: str, endpoint: str) -> str:
-    """Link to a repository on the Hub at ``endpoint``; other text is escaped."""
-    plain = re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
+    """Link to a repository on the Hub at ``endpoint``; other text is escaped, and one at an unpublished address."""
+    plain = endpoint != NOT_PUBLISHED and re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
     return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
 
 

@@ -22,7 +22,7 @@ from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.versions import Version, Versions, load_student
 from kdkit.core.sharing.release.form import publish
 from kdkit.core.sharing.release.layout import README, RECORD, Record
-from kdkit.core.sharing.release.redact import public_lineage
+from kdkit.core.sharing.release.redact import public_lineage, public_origin
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -167,7 +167,7 @@ def export_student(
             history=tuple(map(public_lineage, history)),
             checks=form.checks,
             environment=form.environment,
-            origin=origin,
+            origin=public_origin(origin),
         ).save(draft)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     lines = {library: code.replace(name, str(to)) for library, code in form.lines.items()}

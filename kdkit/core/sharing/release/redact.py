@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.project.lineage import Lineage
+from kdkit.core.project.lineage import HUB, Lineage, Origin
 from kdkit.core.project.registry.lock import NOT_PUBLISHED, Lock
 from kdkit.core.project.registry.schema import Registry
 
@@ -43,6 +43,13 @@ def public_lineage(lineage: Lineage) -> Lineage:
     student = replace(public.student, config=_public_config(public.student.config))
     teachers = tuple(replace(teacher, source=public_source(teacher.source)) for teacher in public.teachers)
     return replace(public, student=student, teachers=teachers)
+
+
+def public_origin(origin: Origin | None, endpoint: str = HUB) -> Origin | None:
+    """The origin without the address of a Hub that is neither the default one nor ``endpoint``: it may be private."""
+    if origin is None or origin.endpoint in (HUB, endpoint):
+        return origin
+    return replace(origin, endpoint=NOT_PUBLISHED)
 
 
 def public_registry(registry: Registry, *, recipe: str) -> dict[str, Any]:

@@ -36,7 +36,13 @@ from kdkit.core.sharing.release.layout import (
 )
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense
 from kdkit.core.sharing.release.provenance import Provenance, provenance_of, with_facts
-from kdkit.core.sharing.release.redact import check_nothing_leaks, public_lineage, public_lock, public_registry
+from kdkit.core.sharing.release.redact import (
+    check_nothing_leaks,
+    public_lineage,
+    public_lock,
+    public_origin,
+    public_registry,
+)
 from kdkit.core.sharing.release.results import results_of, warn_of_split, write_results
 
 if TYPE_CHECKING:
@@ -146,7 +152,7 @@ def _record(
         history=tuple(lineages),
         checks=form.checks,
         environment=form.environment,
-        origin=Versions(project).origin(version, place),
+        origin=public_origin(Versions(project).origin(version, place), place[0]),
         base=None if form.base is None else AdapterBase(form.base.repository, form.base.commit),
     )
 

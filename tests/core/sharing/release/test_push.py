@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def test_the_record_holds_the_whole_history(world: World) -> None:
     assert facts == {"radio": "mit", "chest": "cc-by-nc-4.0"}
     assert set(record.checks) == {"open_clip", "transformers"}
     assert max(check["image_difference"] for check in record.checks.values()) <= 1e-5
+    assert platform.release() not in (world.release / RECORD).read_text()
+    assert set(record.lineage.environment.plugins) <= {"kdkit", "kdkit-toy"}
     student = {path.name: path.stat().st_size for path in versions.get("v2").student_folder.iterdir()}
     assert set(record.student) == set(student)
 

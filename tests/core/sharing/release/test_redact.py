@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from kdkit.core.project.lineage import Origin
 from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
+from kdkit.core.sharing.release.card_tables import link
 from kdkit.core.sharing.release.redact import (
     check_nothing_leaks,
     public_lineage,
     public_lock,
+    public_origin,
     public_registry,
     public_source,
     without_paths,
@@ -58,6 +61,14 @@ prompts: {default: ["a {domain} image of {label}."]}
 recipe: ./mine.yaml
 guard: {tolerance: 2}
 """
+
+
+def test_the_address_of_a_private_hub_is_not_published() -> None:
+    origin = Origin("lab/x", "c" * 40, "v1", "http://10.0.0.5")
+    assert public_origin(origin, "http://10.0.0.5") == origin, "it is published there"
+    assert public_origin(origin) == replace(origin, endpoint=HIDDEN)
+    assert link("lab/x", HIDDEN) == "lab/x"
+    assert public_origin(Origin("lab/x", "c" * 40, "v1"), "http://10.0.0.5") == Origin("lab/x", "c" * 40, "v1")
 
 
 def test_a_registry_keeps_what_others_need_and_nothing_else() -> None:
