@@ -119,7 +119,7 @@ class Versions:
         pointer = self.root / "current"
         if not pointer.is_file():
             return None
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
         if name not in self.names():
             raise KdkitError(
                 "KD-PROJ-008",
@@ -232,6 +232,7 @@ class Versions:
                 else did_you_mean(name, list(self.candidates())),
                 code=ExitCode.MISSING,
             )
+        self.get(name).check()
         os.replace(self.root / CANDIDATES / name, self.root / name)
         self.make_current(name)
 
@@ -247,8 +248,11 @@ class Versions:
                     f"{current.name} was made from scratch: there is no parent to roll back to",
                     fix=f"name one: kdkit rollback {earlier[-1]}" if earlier else "",
                 )
+        version = self.get(name)
+        if version.folder.parent == self.root:
+            version.check()
         self.make_current(name)
-        return self.get(name)
+        return version
 
 
 def load_student(where: Path | str | Version, catalogue: Catalogue | None = None) -> Student:

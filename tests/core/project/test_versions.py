@@ -71,6 +71,16 @@ def test_a_version_from_scratch_has_no_parent_to_roll_back_to(versions: Versions
     assert caught.value.fix.endswith("kdkit rollback v1")
 
 
+def test_a_damaged_version_becomes_current_neither_by_rollback_nor_by_promotion(versions: Versions) -> None:
+    make(versions, "v1")
+    make(versions, "v2", "v1", refused=True)
+    for folder, make_current in (("v1", versions.rollback), ("candidates/v2", versions.promote)):
+        (versions.root / folder / LINEAGE).write_bytes(b"{}")
+        with raises_error("KD-PROJ-014", mentions=(LINEAGE,)):
+            make_current(folder[-2:])
+    assert versions.candidates() == ("v2",)
+
+
 def test_a_candidate_becomes_current_when_it_is_promoted(versions: Versions) -> None:
     make(versions, "v1")
     make(versions, "v2", "v1", refused=True)

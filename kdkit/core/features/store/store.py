@@ -140,7 +140,7 @@ class FeatureStore:
 
     def _current(self, teacher: str) -> str:
         try:
-            return (self.root / teacher / "current").read_text(encoding="utf-8").strip()
+            return (self.root / teacher / "current").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return ""
 

@@ -189,9 +189,9 @@ def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
         if answers_texts(column.signals):
             reporter.warn(f"features of '{teacher}' are left out: the texts of your data can be read from them")
             continue
-        pointer = project.features / teacher / "current"
-        if pointer.is_file() and pointer.read_text(encoding="utf-8").strip() == column.folder.name:
-            yield _file(project, pointer)
+        name = column.folder.name.encode()
+        pointer = (project.features / teacher / "current").relative_to(project.root).as_posix()
+        yield Item(pointer, name, len(name))
         yield from _folder(project, column.folder)
 
 

@@ -201,12 +201,13 @@ def _stated(stated: str, derived: StudentLicense, warnings: Iterable[str]) -> St
     known = kind in ORDER
     fits = name in _reachable(derived.name) if _is_share_alike(derived.name) else known
     stricter = known and ORDER.index(kind) >= ORDER.index(derived.kind)
-    if derived.kind == "permissive" or (fits and stricter):
+    if (fits and stricter) or (derived.kind == "permissive" and kind in (*ORDER, "agreement")):
         return StudentLicense(name, kind, derived.because, stated=True, warnings=tuple(warnings))
     raise _conflict(
         f"'{stated}' is not as strict as {derived.name}" if known else f"'{stated}' is of unknown strictness",
         f"the student learnt from {', '.join(derived.because)}",
-        f"--license {derived.name}, or leave it out",
+        f"--license {derived.name}, or leave it out"
+        + ("; a license of your own is LicenseRef-NAME" if derived.kind == "permissive" else ""),
     )
 
 

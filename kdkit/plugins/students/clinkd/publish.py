@@ -119,8 +119,8 @@ def _pinned(saved: Saved, folder: Path) -> PinnedBase:
             "the repository of the adapters' base model is unknown, so it cannot be pinned to a commit",
             where=str(folder),
             why=f"it came from the local folder {base.folder}",
-            fix="publish whole weights: --merge; or, if 'hf download ORG/NAME --local-dir DIR' made the folder, add "
-            f'"base": "ORG/NAME" to "config" in {folder / SAVED}, and base: ORG/NAME to student.config',
+            fix="publish whole weights: --merge; or teach it again with 'base: ORG/NAME' in student.config, from what "
+            "'hf download ORG/NAME --local-dir DIR' fetched",
         )
     return PinnedBase(base.repo, base.commit, base.find(str(folder)))
 

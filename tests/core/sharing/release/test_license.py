@@ -100,7 +100,8 @@ def test_unknown_is_for_private_repositories_alone() -> None:
     ("names", "stated", "fits"),
     [
         (("mit",), "cc-by-nc-4.0", True),
-        (("mit",), "our-own-terms", True),
+        (("mit",), "our-own-terms", False),
+        (("mit",), "licenseref-own", True),
         (("cc-by-4.0",), "mit", True),
         (("cc-by-sa-3.0",), "cc-by-sa-4.0", True),
         (("cc-by-sa-4.0",), "mit", False),

@@ -1,0 +1,61 @@
+"""Every file of a toy project with one flipped bit, and every reading command on it.
+
+Prints per kind of file how often the damage was reported, irrelevant (all results are the same), silent, or a crash:
+``python benchmarks/flipped_bytes.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.flipped import EDITED, make, outcome, run_all
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flips", type=int, default=3, help="per file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=0, help="files of each kind; 0: all")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    with tempfile.TemporaryDirectory() as room:
+        pristine, copy = make(Path(room) / "pristine"), Path(room) / "copy"
+        names = sorted(
+            p.relative_to(pristine).as_posix() for p in pristine.rglob("*") if p.stat().st_size and p.is_file()
+        )
+        usual = run_all(pristine)
+        rng.shuffle(names)
+        taken: Counter[str] = Counter()
+        for name in names:
+            kind = "written by the user" if name.startswith(EDITED) else _kind(name)
+            taken[kind] += 1
+            if arguments.most and taken[kind] > arguments.most:
+                continue
+            for _ in range(arguments.flips):
+                place, bit = rng.randrange((pristine / name).stat().st_size), rng.randrange(8)
+                found = outcome(pristine, copy, name, place, bit, usual)
+                table[kind][found] += 1
+                if found in ("silent", "crash") and kind != "written by the user":
+                    print(f"{found}: {name}, byte {place}, bit {bit}", flush=True)
+    print(f"{'files':<44} reported irrelevant silent crash")
+    for kind, counts in sorted(table.items()):
+        cells = " ".join(f"{counts[word]:>8}" for word in ("reported", "irrelevant", "silent", "crash"))
+        print(f"{kind:<44} {cells}")
+
+
+def _kind(name: str) -> str:
+    """The file's name, without what differs between teachers, versions and pictures."""
+    parts = Path(name)
+    return f"images/*{parts.suffix}" if name.startswith("images/") else f"{parts.parts[0]}/.../{parts.name}"
+
+
+if __name__ == "__main__":
+    main()

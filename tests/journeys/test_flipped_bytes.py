@@ -1,0 +1,25 @@
+"""A flipped bit in any file that kdkit wrote is reported, or changes no result."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from tests.flipped import EDITED, make, outcome, run_all
+
+
+def test_no_damage_is_silent(tmp_path: Path) -> None:
+    """A seeded sample: the files whose values would all be valid, and some others."""
+    pristine, rng = make(tmp_path / "pristine"), random.Random(7)
+    usual = run_all(pristine)
+    assert not [answer for answer in usual.values() if isinstance(answer, Exception)]
+    chosen = ["reports/evaluation-v2-test.json", "versions/current", "versions/v2/lineage.json", "registry.lock"]
+    chosen += ["versions/v2/student/toy.safetensors"]
+    others = [path.relative_to(pristine).as_posix() for path in pristine.rglob("*") if path.is_file()]
+    chosen += rng.sample(sorted(name for name in others if not name.startswith((*EDITED, "images/"))), 3)
+    for name in chosen:
+        size = (pristine / name).stat().st_size
+        if size:
+            place, bit = rng.randrange(size), rng.randrange(8)
+            found = outcome(pristine, tmp_path / "copy", name, place, bit, usual)
+            assert found in ("reported", "irrelevant"), (name, place, bit)
