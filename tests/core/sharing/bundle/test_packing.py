@@ -332,7 +332,7 @@ class Heard(Silent):
 
 def test_memory_stays_small_and_progress_ends_once(copy: Project) -> None:
     size = 40_000_000
-    with open(copy.versions / "v1" / "large", "wb") as handle:
+    with open(copy.versions / "v1" / "large.h5", "wb") as handle:
         handle.truncate(size)
     write_manifest(copy.versions / "v1")
     for work in (
@@ -375,7 +375,7 @@ def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tm
     (project.versions / "v1").mkdir(parents=True)
     project.registry_path.write_text("version: 1\n")
     (project.versions / "current").write_text("v1\n")
-    with open(project.versions / "v1" / "large", "wb") as handle:
+    with open(project.versions / "v1" / "large.h5", "wb") as handle:
         handle.truncate(10_000_000)
     write_version(project.versions / "v1", lineage())
     if command == "unpack":
@@ -389,5 +389,5 @@ def test_killed_in_the_middle_nothing_has_its_name_and_the_next_one_sweeps_up(tm
     if command == "pack":
         pack(project, archive, ["versions"])
     unpack(archive, to)
-    assert tree(to)["versions/v1/large"] == bytes(10_000_000)
+    assert tree(to)["versions/v1/large.h5"] == bytes(10_000_000)
     assert {path.name for path in tmp_path.iterdir()} == {"a.tar", "here", "project"}

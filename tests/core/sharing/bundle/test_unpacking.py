@@ -165,7 +165,7 @@ def test_names_that_the_disk_does_not_take(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d" * 200] * 3)
     deep.mkdir(parents=True)
     error = refused(forge(deep / "a.tar", {**PROJECT, "/".join(["n" * 250] * 15) + ".h5": b"x"}), checked=False)
-    assert error.id == "KD-BUNDLE-014"
+    assert error.id == "KD-BASE-002"
 
 
 def test_nothing_of_a_bundle_can_command_a_terminal(tmp_path: Path) -> None:
