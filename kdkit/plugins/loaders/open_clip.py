@@ -129,7 +129,7 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
     if parts.text_config is not None and "tokenizer_class" not in declared:
         # Old repositories do not name the tokenizer class; transformers then uses the model type.
         files["config.json"] = json.dumps({"model_type": parts.text_config["model_type"]}).encode()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # transformers follows no path that tokenizer_config.json names
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         try:
