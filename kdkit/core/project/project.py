@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import Registry
 
 REGISTRY = "registry.yaml"
+_HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+"""Roots of the projects that the running command has locked; empty in other threads."""
 _WRITTEN = (
     *(".", ".kdkit", ".kdkit/*", ".kdkit/runs/*", "features", "features/*", "features/*/*", "versions"),
     *("versions/candidates", "reports"),
@@ -172,12 +175,15 @@ class Project:
     def exclusive(self, command: str) -> Iterator[None]:
         """Lock the project for a command that writes. Of a distributed run, rank 0 holds the lock for all ranks.
 
+        Inside the block of a command that holds the lock already, it does nothing.
+
         Raises:
             KdkitError: another kdkit process holds the lock; or, inside the block, the disk is full or read-only.
         """
         from kdkit.core.base.system_errors import system_errors
 
-        if os.environ.get("RANK", "0") != "0":
+        held = _HELD.get()
+        if os.environ.get("RANK", "0") != "0" or self.root.resolve() in held:
             yield
             return
         with system_errors(str(self.root)):
@@ -187,9 +193,11 @@ class Project:
                 handle.truncate(0)
                 handle.write(json.dumps({"pid": os.getpid(), "host": gethostname(), "command": command}))
                 handle.flush()
+                token = _HELD.set(held | {self.root.resolve()})
                 try:
                     yield
                 finally:
+                    _HELD.reset(token)
                     handle.truncate(0)
 
     @contextmanager

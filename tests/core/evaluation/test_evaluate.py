@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextvars import Context
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_trust_extracts_what_calibration_lacks(two_versions: Path, tmp_path: Pat
     shutil.rmtree(root / ".kdkit" / "artifacts" / "xr")
     reporter = Warned([])
     with open_project(root).exclusive("kdkit distill"), raises_error("KD-TRUST-001"):
-        report_trust(open_project(root), device="cpu", reporter=reporter)
+        Context().run(report_trust, open_project(root), device="cpu", reporter=reporter)  # as another command
     assert any("'kdkit distill'" in warning for warning in reporter.warnings)
     alone = report_trust(open_project(root), device="cpu", reporter=reporter).table
     assert alone.teachers == ("radio", CAPTIONS)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+from contextvars import Context
 from pathlib import Path
 from socket import gethostname
 
@@ -16,15 +17,20 @@ from kdkit.core.project.project import Project
 from tests.errors import raises_error
 
 
+def lock_again(root: Path) -> None:
+    """In a new context: as another command."""
+    with Project(root).exclusive("kdkit distill"):
+        pass
+
+
 def test_one_command_at_a_time(tmp_path: Path) -> None:
-    with (
-        Project(tmp_path).exclusive("kdkit lock"),
-        raises_error("KD-PROJ-002", mentions=("kdkit lock", str(os.getpid())), code=ExitCode.FOUND),
-        Project(tmp_path).exclusive("kdkit distill"),
-    ):
-        pass
-    with Project(tmp_path).exclusive("kdkit distill"):
-        pass
+    with Project(tmp_path).exclusive("kdkit lock"):
+        with raises_error("KD-PROJ-002", mentions=("kdkit lock", str(os.getpid())), code=ExitCode.FOUND):
+            Context().run(lock_again, tmp_path)
+        lock_again(tmp_path)  # a part of the command that holds the lock
+        with raises_error("KD-PROJ-002"):
+            Context().run(lock_again, tmp_path)
+    Context().run(lock_again, tmp_path)
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,16 +38,15 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    first, second = Project(tmp_path), Project(tmp_path)
+    project = Project(tmp_path)
     with (
         pytest.warns(UserWarning, match=str(tmp_path)),
-        first.exclusive("kdkit lock"),
+        project.exclusive("kdkit lock"),
         raises_error("KD-PROJ-002", mentions=("kdkit lock",)),
-        second.exclusive("kdkit distill"),
     ):
-        pass
-    busy = first.state / "busy"
+        Context().run(lock_again, tmp_path)
+    busy = project.state / "busy"
     assert busy.read_text() == ""
     busy.write_text(json.dumps({"pid": 2**22 + 1, "host": gethostname(), "command": "killed"}))
-    with pytest.warns(UserWarning, match=str(tmp_path)), first.exclusive("kdkit lock"):
+    with pytest.warns(UserWarning, match=str(tmp_path)), project.exclusive("kdkit lock"):
         pass

@@ -14,7 +14,7 @@ from kdkit.core.evaluation.trust.measurements import (
     TeacherMeasurement,
     load_measurements,
     make_trust_table,
-    save_measurements,
+    save_measurement,
     trust_file,
 )
 from kdkit.core.evaluation.trust.zero_shot import ZeroShotTrust
@@ -73,13 +73,13 @@ def measure_trust(
             continue
         counts = meter.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
         measured[teacher] = TeacherMeasurement(fingerprint, counts)
-        save_measurements(file, measured, logit_scale=LOGIT_SCALE)
+        save_measurement(file, teacher, measured[teacher], logit_scale=LOGIT_SCALE)
     rows = tuple(teachers)
     if captions and isinstance(meter, ZeroShotTrust):
         columns = [locked_column(store, lock, name) for name in teachers if name in store.teachers]
         if columns or CAPTIONS not in measured:  # scores outlive the features, as those of teachers do
             measured[CAPTIONS] = _measure_captions(CaptionTrust(evaluator.table, meter.domains, columns), measured)
-            save_measurements(file, measured, logit_scale=LOGIT_SCALE)
+            save_measurement(file, CAPTIONS, measured[CAPTIONS], logit_scale=LOGIT_SCALE)
         rows = (*rows, CAPTIONS)
     reporter.progress("measuring trust", len(teachers), len(teachers))
     return make_trust_table(measured, rows, evaluator.table.domains, level)

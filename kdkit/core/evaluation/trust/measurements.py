@@ -7,7 +7,9 @@ outlives the teacher: scores of one that exists no more stay usable.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.json_record import with_checksum, without_checksum
+from kdkit.core.base.locks import file_lock
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import TrustTable
 from kdkit.core.evaluation.metrics import wilson
@@ -89,18 +92,36 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
         ) from None
 
 
-def save_measurements(path: Path, teachers: Mapping[str, TeacherMeasurement], *, logit_scale: float) -> None:
-    """Write all entries in one step; ``logit_scale`` of the per-sample scores is recorded.
+def save_measurement(path: Path, teacher: str, measured: TeacherMeasurement, *, logit_scale: float) -> None:
+    """Add the entry of one teacher; ``logit_scale`` of the per-sample scores is recorded.
 
-    A full or read-only disk is a warning: trust is then measured again by the next command.
+    Entries that other commands have written meanwhile stay. A full or read-only disk is a warning: trust is then
+    measured again by the next command.
     """
-    data = {
-        "format": FORMAT,
-        "logit_scale": logit_scale,
-        "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
-    }
-    with optional_write("measured trust"):
+    with optional_write("measured trust"), _locked(path):
+        teachers = {**load_measurements(path), teacher: measured}
+        data = {
+            "format": FORMAT,
+            "logit_scale": logit_scale,
+            "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
+        }
         write_atomically(path, (json.dumps(with_checksum(data), indent=1) + "\n").encode())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for another command that writes the file, for a few seconds at most: it writes within milliseconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    busy, deadline = path.with_suffix(".busy"), time.monotonic() + 5
+    while True:
+        with file_lock(busy) as free:
+            if free is not False or time.monotonic() > deadline:
+                try:
+                    yield
+                finally:
+                    busy.unlink(missing_ok=True)
+                return
+        time.sleep(0.02)
 
 
 def make_trust_table(

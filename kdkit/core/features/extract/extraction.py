@@ -71,6 +71,7 @@ def extract(
     reporter: Reporter | None = None,
     block_rows: int = BLOCK_ROWS,
     again: Mask | None = None,
+    resume: bool = True,
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
@@ -91,6 +92,7 @@ def extract(
         reporter: shows progress.
         block_rows: rows per commit.
         again: (N,) images to try again, from :func:`readable_again` by default.
+        resume: finish interrupted shards; False for an index of a part of the samples, which lacks some of theirs.
 
     Raises:
         KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
@@ -115,7 +117,7 @@ def extract(
         _embed_prompts(store, teacher, column, prompts, batch_size)
         for teacher, column in zip(teachers, columns, strict=True)
     ]
-    plans = [_Plan(column, index, again, live=column.teacher in live) for column in columns]
+    plans = [_Plan(column, index, again, live=column.teacher in live, resume=resume) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
         require_accepted(teacher.name, teacher.model, [index.samples[i] for i in plan.samples])
     _check_space(store.root, plans)
@@ -139,18 +141,22 @@ def _header(teacher: OpenTeacher) -> Header:
 class _Plan:
     """What one column lacks: the pending blocks of unfinished shards, and the samples of a new shard."""
 
-    def __init__(self, column: Column, index: SampleIndex, again: Mask, *, live: bool = False) -> None:
+    def __init__(
+        self, column: Column, index: SampleIndex, again: Mask, *, live: bool = False, resume: bool = True
+    ) -> None:
         self.column = column
+        unfinished = column.pending() if resume else []
         position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
         self.resume: list[tuple[Path, Indices]] = []
         wanted = index.answered(held_out=live) & bool(column.signals) & has_signals(column, index)
-        missing = wanted & (column.locate(index) < 0) & (again | ~column.unreadable(index))
-        for shard in [shard for shard in column.shards if shard.pending()]:
+        absent = wanted & (column.locate(index) < 0)
+        missing = absent & (again | ~column.unreadable(index))
+        for shard, blocks in unfinished:
             keys = zip(shard.ids, shard.digests.tolist(), strict=True)
             samples = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
-            samples[(samples >= 0) & ~wanted[samples]] = -1
-            pending = np.isin(np.arange(len(shard)) // shard.block_rows, shard.pending())
-            missing[samples[pending & (samples >= 0)]] = False
+            pending = np.isin(np.arange(len(shard)) // shard.block_rows, blocks)
+            samples[~pending | ((samples >= 0) & ~absent[samples])] = -1
+            missing[samples[samples >= 0]] = False
             self.resume.append((shard.path, samples))
         self.new: Indices = np.flatnonzero(missing).astype(np.int64)
         self._ids = [index.ids[i] for i in self.new]

@@ -106,7 +106,7 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
                 live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
                 extract(
                     store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter,
-                    again=missing.again,
+                    again=missing.again, resume=False,
                 )  # fmt: skip
         report_unreadable(missing.columns, part, reporter)
     except KdkitError as error:

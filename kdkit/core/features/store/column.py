@@ -100,9 +100,18 @@ class Column:
             blocks = np.unique((rows[shard_of == number] - self._starts[number]) // shard.block_rows)
             found += [f"{shard.path.name}, {shard.describe(block)}" for block in shard.check(blocks)]
         if found:
-            for name in ("present", "_row_of", "_failed"):
-                vars(self).pop(name, None)
+            self._forget()
         return found
+
+    def pending(self) -> list[tuple[Shard, list[int]]]:
+        """Shards that an extraction has to finish, with their blocks."""
+        found = [(shard, blocks) for shard in self.shards if (blocks := shard.pending())]
+        self._forget()  # the check of the last block may have found it torn
+        return found
+
+    def _forget(self) -> None:
+        for name in ("present", "_row_of", "_failed"):
+            vars(self).pop(name, None)
 
     def gather(self, signal: str, rows: Rows) -> NDArray[Any]:
         """Rows of one signal, in their stored dtype.

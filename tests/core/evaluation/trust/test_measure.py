@@ -11,7 +11,13 @@ import pytest
 
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import prompt_sets
-from kdkit.core.evaluation.trust.measurements import SCORES, trust_file
+from kdkit.core.evaluation.trust.measurements import (
+    SCORES,
+    TeacherMeasurement,
+    load_measurements,
+    save_measurement,
+    trust_file,
+)
 from kdkit.core.features import FeatureStore
 from kdkit.core.project.project import Project
 from tests.core.evaluation.trust.synthetic import (
@@ -78,6 +84,25 @@ def test_saved_scores_are_reused(project: Project, table: SampleIndex) -> None:
     again = measure(project, table, ["radio"])
     assert (again.accuracy == first.accuracy).all()
     assert (store_of(project).column("radio").scores(SCORES) == 0).all()  # nothing was computed again
+
+
+def test_entries_of_other_commands_stay(project: Project, table: SampleIndex) -> None:
+    """Two commands measure different teachers at the same time."""
+    file, radio = trust_file(project.features), TeacherMeasurement("a", {})
+    add_teacher(project, table, "other", noise=RADIO)
+    real = load_measurements
+
+    def written_meanwhile(path: Path) -> dict[str, TeacherMeasurement]:
+        found = real(path)
+        if not found:
+            save_measurement(file, "radio", radio, logit_scale=1.0)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdkit.core.evaluation.trust.measure.load_measurements", written_meanwhile)
+        measure(project, table, ["other"])
+    assert set(load_measurements(file)) == {"radio", "other"}
+    assert not file.with_suffix(".busy").exists()
 
 
 @pytest.mark.parametrize("change", ["features", "labels", "prompts"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import shutil
 import subprocess
@@ -27,7 +26,6 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract import extraction
 from kdkit.core.features.extract.extraction import extract
-from kdkit.core.features.extract.missing import find_missing
 from kdkit.core.teachers.open import OpenTeacher
 from tests.core.features.small import index_of, open_as, paint, picture_samples
 from tests.errors import raises_error
@@ -181,50 +179,17 @@ def test_unreadable_images_are_reported_after_all_others_are_stored(tmp_path: Pa
     assert (report.new, report.unreadable) == (1, 3)
 
 
-def test_an_error_of_the_moment_is_tried_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_the_samples_leaves_an_interrupted_shard_open(tmp_path: Path, folder: Path) -> None:
     samples = picture_samples(folder, 12)
-    store, teacher = FeatureStore(tmp_path), open_toy("one", 1)
-    index = index_of(samples, tmp_path, skip_unreadable=True)
-
-    really = Image.open
-
-    def fails(path: Path) -> Image.Image:
-        if path.name in ("003.png", "007.png"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return really(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Image, "open", fails)
-        (report,) = extract(store, [teacher], index, block_rows=4)
-        assert report.unreadable == 2
-    missing = find_missing(store, {"one": teacher.fingerprint}, index)
-    assert missing.counts == {"one": 2}
-    (report,) = extract(store, [teacher], index, block_rows=4, again=missing.again)
-    assert (report.new, report.unreadable) == (2, 0)
-    assert find_missing(store, {"one": teacher.fingerprint}, index).counts == {}
-    assert len(store.column("one").shards) == 2
-
-
-def test_damage_is_computed_again(tmp_path: Path, folder: Path) -> None:
-    samples = picture_samples(folder, 12)
-    store, teacher, index = FeatureStore(tmp_path), open_toy("one", 1), index_of(samples, tmp_path)
-    extract(store, [teacher], index_of(samples[:8], tmp_path), block_rows=4, prompts=["a"])
-    extract(store, [teacher], index, block_rows=4)
-    folder_of_column = store.column("one").folder.relative_to(tmp_path)
-    files = [path.name for path in (tmp_path / folder_of_column).iterdir()]
-    assert len(files) == 4
-    for number, name in enumerate(3 * sorted(files)):
-        copy = FeatureStore(tmp_path / f"copy-{number}")
-        shutil.copytree(tmp_path / "one", copy.root / "one")
-        path = copy.root / folder_of_column / name
-        content = path.read_bytes()
-        path.unlink()
-        path.write_bytes([b"", content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1])][number // 4])
-        missing = find_missing(copy, {"one": teacher.fingerprint}, index, ["a"])
-        assert missing.counts["one"] > 0, path
-        extract(copy, [teacher], index, block_rows=4, prompts=["a"], again=missing.again)
-        assert find_missing(copy, {"one": teacher.fingerprint}, index, ["a"]).counts == {}
-        assert copy.column("one").verify() == []
+    store, teacher, whole = FeatureStore(tmp_path), open_toy("one", 1), index_of(samples, tmp_path)
+    again = np.zeros(len(samples), dtype=bool)
+    extraction._Plan(store.create(extraction._header(teacher)), whole, again).add_shard(4)
+    part = whole.part(np.array([1, 2, 9]))
+    (report,) = extract(store, [teacher], part, resume=False)
+    assert (report.new, len(store.column("one").shards)) == (3, 2)
+    (report,) = extract(store, [teacher], whole, batch_size=4)
+    assert (report.new, report.kept, len(store.column("one").shards)) == (9, 3, 2)
+    assert int(store.column("one").present.sum()) == 12
 
 
 def test_prompts_are_stored_once(tmp_path: Path, folder: Path) -> None:
