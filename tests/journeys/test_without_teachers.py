@@ -93,8 +93,10 @@ def test_a_student_that_nothing_can_judge_is_a_version(folder: Path) -> None:
     rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert plan(folder, seed=1).domains_not_judged == ("ct", "mri")
-    lineage = run(open_project(folder), seed=1).version.lineage
+    made = run(open_project(folder), seed=1)
+    lineage = made.version.lineage
     assert (lineage.version, lineage.judged, lineage.scores.mean) == ("v2", False, {})
+    assert made.evaluation.split == "none"
     row = VersionList.of(Versions(open_project(folder)))[1]
     assert (row.status, row.accuracy) == ("current", None)
     with raises_error("KD-EVAL-011"):

@@ -140,8 +140,9 @@ def temporary_journal(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for other in path.parent.glob("*.jsonl"):
-        if other != path and time.time() - other.stat().st_mtime > KEEP_DAYS * 86400:
-            other.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process removes it
+            if other != path and time.time() - other.stat().st_mtime > KEEP_DAYS * 86400:
+                other.unlink()
     busy = path.with_suffix(".busy")
     with file_lock(busy) as free:
         if free is False:

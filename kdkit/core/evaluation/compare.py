@@ -72,7 +72,7 @@ def compare_models(
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
     models += _oracles([m for m in models if m.role == "teacher"], domains, trust, choose_by)
     return Evaluation(
-        split=samples[0].split if samples else "",
+        split=samples[0].split if samples else "none",
         domains=domains,
         models=tuple(models),
         settings=dict(settings or {}),
