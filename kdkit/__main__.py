@@ -1,4 +1,7 @@
-"""``python -m kdkit``, and so ``torchrun -m kdkit distill``."""
+"""``python -m kdkit``, and so ``torchrun -m kdkit distill``.
+
+Python itself imports modules of the current folder before this one; ``python -P`` or ``PYTHONSAFEPATH=1`` prevents it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
-        del sys.path[0]  # ``-m`` puts the current folder there: a file of a project would be imported as a library
+        del sys.path[0]  # from here on, no file of the current folder is imported as a library
 
     from kdkit.cli.main import run
 

@@ -32,6 +32,7 @@ from kdkit.core.sharing.release.layout import LOCK, REGISTRY, SAMPLES, TASK, Rec
 from kdkit.core.sharing.release.pulled_release import read_record
 from kdkit.core.sharing.release.release import assemble_release
 from kdkit.plugins.loaders.open_clip import load_open_clip
+from kdkit.plugins.loaders.open_clip_folder import TEXT_CONFIG
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from kdkit.plugins.students.clinkd.network import read_network
 from kdkit.testing.network import offline
@@ -39,7 +40,7 @@ from tests.core.sharing.bundle.forged import PROJECT, entry, forge
 from tests.core.sharing.release.projects import lay_out
 from tests.errors import raises_error
 from tests.lineages import lineage
-from tests.tiny_models import make_open_clip_folder, make_transformers_clip_folder
+from tests.tiny_models import make_biomedclip_folder, make_open_clip_folder, make_transformers_clip_folder
 
 OPENED: list[str] = []
 """Every file that this process opened while a test watches."""
@@ -97,7 +98,7 @@ def test_a_file_of_the_project_is_no_library(
     assert str(project) not in done.stdout
 
 
-def test_python_m_kdkit_imports_nothing_of_the_folder(tmp_path: Path) -> None:
+def test_python_m_kdkit_imports_no_library_from_the_folder(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(code(tmp_path))
     done = subprocess.run([sys.executable, "-m", "kdkit", "--version"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0
@@ -173,6 +174,7 @@ def test_no_link_of_a_project_is_bundled(registry: str, path: str, id: str, tmp_
     "path",
     [
         *("json.py", "conftest.py", "versions/v1/student/pytorch_model.bin", "features/a/x.so", "a.pth", "run.sh"),
+        *("LICENSE.py", "notice.so", "versions/v1/student/COPYING.pt"),
         *("../x.json", "/tmp/x.json", ".git/hooks/pre-commit", "versions/v1/.envrc", "matplotlibrc", "setup.cfg"),
     ],
 )
@@ -242,6 +244,9 @@ def change(folder: Path, file: str, **values: Any) -> None:
         ("open_clip", "open_clip_config.json", {"model_cfg__multimodal_cfg__hf_thing": "evil/x"}),
         ("clip", "config.json", {"vision_config__backbone": "resnet18"}),
         ("clip", "config.json", {"vision_config__architecture": "hf-hub:evil/x"}),
+        ("clip", "config.json", {"model_type": "timm_wrapper", "model_args__checkpoint_path": "/SECRET/x.pth"}),
+        ("clip", "config.json", {"vision_config__model_type": "timm_backbone"}),
+        ("clip", "config.json", {"vision_config__weights": "../x.pth"}),
         ("clip", "config.json", {"text_config__anything": ["https://evil.example/x"]}),
         ("clip", "model.safetensors.index.json", {"weight_map__logit_scale": "../SECRET/model.safetensors"}),
         ("clip", "adapter_config.json", {"base_model_name_or_path": "/SECRET"}),
@@ -258,6 +263,14 @@ def test_a_model_that_names_another_place_is_refused(
     if model == "clip":
         with raises_error("KD-LOAD-070"):
             read_network(folder, "float32")
+
+
+def test_a_text_tower_that_names_another_place_is_refused(tmp_path: Path, secret: Path) -> None:
+    folder = make_biomedclip_folder(tmp_path / "model")
+    name = next(name for name in TEXT_CONFIG if (folder / name).is_file())
+    change(folder, name, checkpoint_path=str(secret))
+    with raises_error("KD-LOAD-070"):
+        load_open_clip(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,9 @@ def select_descriptions(names: Iterable[str], where: str) -> list[str]:
 
 def is_license_or_card(name: str) -> bool:
     """Whether the file is a text for people, which no loader reads."""
-    return name.endswith(".md") or PurePosixPath(name).name.upper().startswith(LEGAL)
+    path = PurePosixPath(name)
+    legal = path.name.upper().startswith(LEGAL) and re.fullmatch(r"\.(txt|md|rst|\d+)|", path.suffix.lower())
+    return name.endswith(".md") or bool(legal)
 
 
 def _is_description(name: str) -> bool:

@@ -26,7 +26,7 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_header, read_tensors
 from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
-from kdkit.plugins.loaders.own_files import require_own_towers
+from kdkit.plugins.loaders.own_files import require_own_parts, require_own_towers
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -117,6 +117,7 @@ def build_model(
         KdkitError: open_clip cannot build it, or the weights do not fit exactly.
     """
     require_own_towers(parts.model_cfg, where)
+    require_own_parts(parts.text_config or {}, where)
     with tempfile.TemporaryDirectory() as name:
         stage = Path(name)
         model_cfg = deepcopy(dict(parts.model_cfg))

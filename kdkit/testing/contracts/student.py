@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import DualEncoder, Sample, StudentSpec
 from kdkit.core.plugin_system.catalogue import Family, resolve
+from kdkit.core.sharing.kinds import is_known_kind
 from kdkit.testing.contract import Contract, once
 from kdkit.testing.examples import pictures, samples
 from kdkit.testing.network import offline
 from kdkit.testing.tensors import assert_all_near, assert_finite
 
-PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 THREADS = 4
 Inputs = Mapping[str, Tensor]
 
@@ -134,10 +134,10 @@ class StudentContract(Contract):
         assert dict(again.identity()) == dict(student.identity()), "identity() differs after saving and loading"
 
     def test_saves_no_pickle(self) -> None:
-        """What it saves holds no pickle, which can run code when it is loaded."""
+        """It saves kinds of files that bundles and pulled projects may hold: no pickle, which can run code."""
         files = [path for path in self._saved().rglob("*") if path.is_file()]
         assert files, "expected files, save() wrote none"
-        found = [path.name for path in files if path.suffix in PICKLES]
+        found = [path.name for path in files if not is_known_kind(path.name)]
         assert not found, f"expected safetensors and JSON, got {', '.join(found)}"
 
     def test_publishes(self) -> None:

@@ -134,9 +134,12 @@ class Lock(_Fact):
         try:
             if teachers := raw.get("teachers"):
                 raw["teachers"] = {name: _checked(name, facts) for name, facts in teachers.items()}
-            if providers := raw.get("providers"):
-                raw["providers"] = _checked("providers", providers)
-            return cls.model_validate(raw)
+            if pinned := "providers" in raw:
+                raw["providers"] = _checked("providers", raw["providers"])
+            lock = cls.model_validate(raw)
+            if not pinned:
+                raise ValueError("it has no 'providers'")
+            return lock
         except AttributeError:
             raise _bad(path, "not a kdkit lock file", "teachers: not a mapping") from None
         except ValidationError as error:

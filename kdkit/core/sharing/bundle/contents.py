@@ -16,7 +16,7 @@ from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.project.versions import CORRECTIONS, HISTORY, Version, Versions
 from kdkit.core.sharing.bundle.manifest import REQUIREMENTS, require_known_kinds
 from kdkit.core.sharing.bundle.needs import plugin_pins, without_wheel
-from kdkit.core.sharing.kinds import is_known_kind
+from kdkit.core.sharing.kinds import KINDS, is_known_kind
 from kdkit.core.teachers.files import list_folder
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def collect(
     reporter = reporter or Silent()
     required = plugin_pins()
     lines = "".join(f"{line}\n" for line in required).encode()
-    items = [*_project(project), Item(REQUIREMENTS, lines, len(lines))]
+    items = [*_project(project, reporter), Item(REQUIREMENTS, lines, len(lines))]
     if "teachers" in parts:
         items += _teachers(project, reporter)
     if "features" in parts:
@@ -82,7 +82,8 @@ def collect(
         items += _wheels(wheels)
         if lacking := without_wheel(required, (path.name for path in wheels.glob("*.whl"))):
             reporter.warn(f"no wheel of {', '.join(lacking)} in {wheels}")
-    require_known_kinds((item.path for item in items), str(project.root))
+    fix = "leave its part out: --with PARTS; the plugin of a student must save files of these kinds"
+    require_known_kinds((item.path for item in items), str(project.root), fix)
     return tuple(items)
 
 
@@ -90,13 +91,16 @@ def _file(project: Project, path: Path) -> Item:
     return Item(path.relative_to(project.root).as_posix(), path, path.stat().st_size)
 
 
-def _folder(project: Project, folder: Path) -> list[Item]:
+def _folder(project: Project, folder: Path, reporter: Reporter) -> list[Item]:
     """All files of known kinds below ``folder`` except hidden ones: drafts of a killed process."""
     names = [name for name in list_folder(folder, str(folder)) if not name.rpartition("/")[2].startswith(".")]
+    if left := [name for name in names if not is_known_kind(name)]:
+        where = folder.relative_to(project.root).as_posix()
+        reporter.warn(f"not bundled from {where}: {', '.join(left[:5])}{' ...' * (len(left) > 5)}; {KINDS}")
     return [_file(project, folder / name) for name in names if is_known_kind(name)]
 
 
-def _project(project: Project) -> list[Item]:
+def _project(project: Project, reporter: Reporter) -> list[Item]:
     from kdkit.core.project.recipe import is_path
 
     registry = project.registry
@@ -106,7 +110,7 @@ def _project(project: Project) -> list[Item]:
         paths.append(_inside(project, name))
     items: dict[str, Item] = {}
     for path in paths:
-        found = _folder(project, path) if path.is_dir() else [_file(project, path)] if path.exists() else []
+        found = _folder(project, path, reporter) if path.is_dir() else [_file(project, path)] if path.exists() else []
         items |= {item.path: item for item in found}
     return list(items.values())
 
@@ -192,7 +196,7 @@ def _features(project: Project, reporter: Reporter) -> Iterator[Item]:
         name = column.folder.name.encode()
         pointer = (project.features / teacher / "current").relative_to(project.root).as_posix()
         yield Item(pointer, name, len(name))
-        yield from _folder(project, column.folder)
+        yield from _folder(project, column.folder, reporter)
 
 
 def _column_in_use(store: FeatureStore, lock: Lock, teacher: str) -> Column | None:

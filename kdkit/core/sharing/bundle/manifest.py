@@ -129,7 +129,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         raise _bad(where, f"its manifest, {place}: {message}" if place else message) from None
 
 
-def require_known_kinds(paths: Iterable[str], where: str) -> None:
+def require_known_kinds(paths: Iterable[str], where: str, fix: str) -> None:
     """Raises: KdkitError for a file that is code, or of a kind that kdkit does not know."""
     for path in paths:
         if not is_known_kind(path):
@@ -138,7 +138,7 @@ def require_known_kinds(paths: Iterable[str], where: str) -> None:
                 f"{path!a} is no file of a project",
                 where=where,
                 why=f"{KINDS}; a bundle holds nothing that could be run",
-                fix="nothing was written; remove it from the project and bundle that again",
+                fix=fix,
                 code=ExitCode.FOUND,
             )
 

@@ -152,7 +152,8 @@ def _read_manifest(handle: BinaryIO, archive: Path) -> Manifest:
         if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST:
             raise _not_a_bundle(archive, f"it does not begin with {MANIFEST}")
         manifest = parse_manifest(b"".join(_chunks(members, first)), str(archive))
-    require_known_kinds((file.path for file in manifest.files), str(archive))
+    fix = "nothing was unpacked; ask its author for a bundle without this file"
+    require_known_kinds((file.path for file in manifest.files), str(archive), fix)
     wanted, found = tar_size(manifest, first.size), archive.stat().st_size
     if found < wanted:
         raise KdkitError(

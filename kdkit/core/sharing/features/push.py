@@ -209,8 +209,8 @@ def _plan(there: PublishedFiles, folder: Path, *, delete: bool, reporter: Report
     before = FeaturesRecord.load(record, repo).files if record is not None else {}
     if not delete:
         keep_card(there, folder, README, CARD, reporter)
-    plan = plan_upload(there.hub, repo, "dataset", folder)
-    return plan if delete else keep_files(plan, there, before, (README, RECORD), reporter)
+    plan = plan_upload(there.hub, repo, "dataset", folder, seen=there.seen)
+    return plan if delete else keep_files(plan, there, before, (README, RECORD), "--delete", reporter)
 
 
 def _keep_others(plan: UploadPlan, columns: dict[str, SharedColumn]) -> None:

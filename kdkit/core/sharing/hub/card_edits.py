@@ -43,7 +43,7 @@ def keep_edits(before: str, new: str, theirs: str) -> Kept:
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """The front matter between its dashes, and heading -> section; the text before the first heading has none."""
-    match = _FRONT.match(text)
+    match = _FRONT.match(text := text.removeprefix("\ufeff"))
     front, body = (match[1], text[match.end() :]) if match else ("", text)
     sections, heading, fenced = {"": ""}, "", False
     for line in body.splitlines(keepends=True):
@@ -96,9 +96,12 @@ def _front(before: str, new: str, theirs: str, notes: list[str]) -> str:
     """The new front matter with its dashes."""
     from huggingface_hub import CardData
 
-    was, now, there = (_yaml(text) for text in (before, new, theirs))
+    was, now = _yaml(before) or {}, _yaml(new) or {}
+    if (there := _yaml(theirs)) is None:
+        notes.append("the values at its top cannot be read there, and are replaced")
+        there = now
     merged = dict(now)
-    for key in there.keys() | was.keys():
+    for key in dict.fromkeys([*there, *was]):
         if there.get(key) in (was.get(key), now.get(key)):
             continue
         if now.get(key) == was.get(key) and key not in _DERIVED:
@@ -115,13 +118,13 @@ def _front(before: str, new: str, theirs: str, notes: list[str]) -> str:
     return f"---\n{CardData(**merged).to_yaml()}\n---\n"
 
 
-def _yaml(text: str) -> dict[str, Any]:
-    """The front matter's values; none where it cannot be read."""
+def _yaml(text: str) -> dict[str, Any] | None:
+    """The front matter's values; None where it cannot be read."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         found = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
-        return {}
-    return dict(found) if isinstance(found, Mapping) else {}
+    except (YAMLError, ValueError):
+        return None
+    return dict(found) if isinstance(found, Mapping) else {} if found is None else None

@@ -15,7 +15,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.sharing.hub.card_edits import keep_edits
 from kdkit.core.sharing.hub.plan import UploadPlan, first_few
-from kdkit.core.sharing.hub.remote import RemoteFile, Repository, find_repository, list_files
+from kdkit.core.sharing.hub.remote import Repository, look_at
 
 
 class PublishedFiles:
@@ -24,9 +24,9 @@ class PublishedFiles:
     def __init__(self, hub: Hub, repo: str, kind: Kind, scratch: Path) -> None:
         self.hub, self.where, self.scratch = hub, f"{repo}@main", scratch
         with hub_errors(self.where, hub, page=hub.url(repo, kind)):
-            found = find_repository(hub, repo, kind, "main")
-            self.at = found or Repository(repo, kind, "", private=True)
-            self.remote: Mapping[str, RemoteFile] = list_files(hub, found) if found else {}
+            self.seen = look_at(hub, repo, kind, "main")
+        found, self.remote = self.seen
+        self.at = found or Repository(repo, kind, "", private=True)
 
     def fetch(self, path: str) -> Path | None:
         """The file; None where the repository has none of this name."""
@@ -77,13 +77,19 @@ def keep_card(there: PublishedFiles, folder: Path, card: str, computed: str, rep
 
 
 def keep_files(
-    plan: UploadPlan, there: PublishedFiles, pushed: Mapping[str, FileFact], own: tuple[str, ...], reporter: Reporter
+    plan: UploadPlan,
+    there: PublishedFiles,
+    pushed: Mapping[str, FileFact],
+    own: tuple[str, ...],
+    option: str,
+    reporter: Reporter,
 ) -> UploadPlan:
     """The plan without what would delete files that people added.
 
     Args:
         pushed: path -> what the last push wrote there.
         own: paths that every push writes, and that are not in ``pushed``.
+        option: of the command, which replaces them nevertheless.
 
     Raises:
         KdkitError: exit code 1: this push would overwrite a file that somebody added or changed.
@@ -96,11 +102,11 @@ def keep_files(
             f"{first_few(updated)} in {plan.repo} would be overwritten; nothing was pushed",
             where=there.hub.url(plan.repo, plan.kind),
             why="somebody added or changed it on the Hub since the last push",
-            fix="take it over or remove it there, or replace it: --replace",
+            fix=f"take it over or remove it there, or replace it: {option}",
             code=ExitCode.FOUND,
         )
     if deleted:
-        reporter.warn(f"{first_few(deleted)} in {plan.repo} stays: no push wrote it as it is; --replace deletes it")
+        reporter.warn(f"{first_few(deleted)} in {plan.repo} stays: no push wrote it as it is; {option} deletes it")
     return replace(plan, deletes=tuple(path for path in plan.deletes if path not in deleted), kept=tuple(deleted))
 
 

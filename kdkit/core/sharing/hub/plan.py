@@ -12,7 +12,7 @@ from typing import Any, Literal
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.connection import Hub, Kind
 from kdkit.core.base.hub.errors import hub_errors
-from kdkit.core.sharing.hub.remote import RemoteFile, find_repository, list_files
+from kdkit.core.sharing.hub.remote import Listing, RemoteFile, look_at
 
 __all__ = ["Kind", "LocalFile", "UploadPlan", "plan_upload"]
 
@@ -133,7 +133,9 @@ class UploadPlan:
         }
 
 
-def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str = "main") -> UploadPlan:
+def plan_upload(
+    hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str = "main", seen: Listing | None = None
+) -> UploadPlan:
     """Compare ``folder`` with the repository; nothing is written, here or there.
 
     Args:
@@ -142,6 +144,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
         kind: ``model`` or ``dataset``.
         folder: every regular file in it, hidden ones too (not ``.git`` and ``.cache``).
         revision: a branch, or ``refs/pr/N`` to go on with a pull request.
+        seen: the repository and its files as they were looked at; a later commit of others stops the upload.
 
     Raises:
         KdkitError: the folder is empty or holds a link; a bad name; a revision that does not exist; the Hub refuses
@@ -160,8 +163,7 @@ def plan_upload(hub: Hub, repo: str, kind: Kind, folder: Path, *, revision: str 
             fix="check the folder",
         )
     with hub_errors(f"{repo}@{revision}", hub, page=hub.url(repo, kind)):
-        there = find_repository(hub, repo, kind, revision)
-        remote = list_files(hub, there) if there else {}
+        there, remote = seen or look_at(hub, repo, kind, revision)
     same = {path for path, file in local.items() if path in remote and file.equals(remote[path])}
     return UploadPlan(
         endpoint=hub.endpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,3 +68,13 @@ def list_files(hub: Hub, there: Repository, commit: str | None = None) -> dict[s
         entry.path: RemoteFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
         for entry in with_retries(listing)
     }
+
+
+Listing = tuple[Repository | None, Mapping[str, RemoteFile]]
+"""A repository at one commit, and its files."""
+
+
+def look_at(hub: Hub, repo: str, kind: Kind, revision: str) -> Listing:
+    """The repository and its files; None and nothing where there is none."""
+    there = find_repository(hub, repo, kind, revision)
+    return there, list_files(hub, there) if there else {}

@@ -208,9 +208,9 @@ def plan_push(
             require_successor(there, before, record, [*record.history, *own], reporter)
     if not replace:
         keep_card(there, release.folder, README, CARD, reporter)
-    plan = plan_upload(there.hub, there.at.name, "model", release.folder)
+    plan = plan_upload(there.hub, there.at.name, "model", release.folder, seen=there.seen)
     if not replace and not (pull_request and before is None):
-        plan = keep_files(plan, there, before.files if before else {}, (README, RECORD), reporter)
+        plan = keep_files(plan, there, before.files if before else {}, (README, RECORD), "--replace", reporter)
         if before is not None and says_the_same(record, before) and not plan.adds:
             plan = plan.without_changes()
     return plan, None if pull_request else free_tag(there.hub, plan, record.version)

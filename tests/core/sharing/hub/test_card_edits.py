@@ -65,5 +65,7 @@ def test_a_removed_part_stays_removed_until_it_is_computed_anew() -> None:
 def test_headings_in_code_and_broken_front_matter_do_no_harm() -> None:
     code = V1 + "\n```\n## no heading\n```\n"
     assert "## no heading" in keep_edits(V1, V2, code).text
-    broken = V1.replace("tags:", "tags: [")
-    assert "license: cc-by-4.0" in keep_edits(V1, V2, broken).text
+    for broken in (V1.replace("tags:", "tags: ["), V1.replace("tags:\n- clip", "\x00"), "\ufeff" + V1):
+        done = keep_edits(V1, V2, broken)
+        assert done.text == V2
+        assert len(done.notes) == (not broken.startswith("\ufeff"))
