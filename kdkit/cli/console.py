@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -135,7 +136,8 @@ def show_error(error: KdkitError) -> None:
     if error.fix:
         say(f"  fix: {error.fix}")
     if _json_errors and first_process():
-        print_json({"error": error.fields()})
+        with suppress(OSError, KdkitError):  # a full or closed stdout; the error itself was shown
+            print_json({"error": error.fields()})
 
 
 def resumable() -> None:

@@ -57,3 +57,12 @@ def test_characters_that_the_terminal_lacks_are_escaped(kdkit_cli: Cli) -> None:
     assert shell(kdkit_cli, "", **ascii_terminal).stdout.split() == [b"from", b"a", b"plugin", rb"\xfc", rb"\udce9"]
     for env in (ascii_terminal, {}):
         assert loads(shell(kdkit_cli, "", "--json", **env).stdout) == {"name": "\u00fc \udce9"}
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "| true"])
+def test_an_error_beside_a_full_stdout_keeps_its_exit_code(redirect: str, kdkit_cli: Cli) -> None:
+    command = f"{{ {sys.executable} -m kdkit trust --json; echo $? >code; }} {redirect}"
+    done = subprocess.run(["sh", "-c", command], cwd=kdkit_cli.folder, env=clean_environment(), capture_output=True)
+    assert (kdkit_cli.folder / "code").read_text() == "2\n"
+    assert b"error[KD-PROJ-001]" in done.stderr
+    assert b"Traceback" not in done.stderr

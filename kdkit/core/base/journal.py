@@ -162,3 +162,17 @@ def temporary_journal(path: Path) -> Iterator[Path]:
 
 def _to_line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(with_checksum(row)).encode() + b"\n"
+
+
+def intact_lines(content: bytes) -> bytes:
+    """A journal's content without damaged lines, and without the entries below a damaged header."""
+    kept, settings_known = [], False
+    for line in content.splitlines(keepends=True):
+        try:
+            settings_known |= "settings" in without_checksum(json.loads(line))
+        except ValueError:
+            settings_known &= b'"digest"' in line  # the damaged line is an entry
+            continue
+        if settings_known and line.endswith(b"\n"):
+            kept.append(line)
+    return b"".join(kept)

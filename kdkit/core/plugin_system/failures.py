@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from types import TracebackType
 
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -46,34 +47,39 @@ def plugin_errors(what: str, called: object = None) -> Iterator[None]:
 
 def culprit(error: BaseException) -> Installed | None:
     """The third-party plugin that raised ``error``; None if kdkit's own code called what did."""
-    trace, plugin, packages = error.__traceback__, None, _third_party()
+    trace, plugin, others = error.__traceback__, None, [found for found in installed() if not found.built_in]
     while trace:
-        package = _package(str(trace.tb_frame.f_globals.get("__name__", "")))
-        if package == "kdkit":
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if _package(module) == "kdkit":
             plugin = None
-        plugin = packages.get(package, plugin)
+        plugin = _plugin_with(module, others) or plugin
         trace = trace.tb_next
     return plugin
 
 
 def _owner(called: object) -> Installed | None:
-    return _third_party().get(_package(type(called).__module__))
+    return _plugin_with(type(called).__module__, [found for found in installed() if not found.built_in])
 
 
-def _third_party() -> dict[str, Installed]:
-    """Top-level package -> plugin, without kdkit's own."""
-    return {_package(found.point.module): found for found in installed() if not found.built_in}
+def _plugin_with(module: str, plugins: Iterable[Installed]) -> Installed | None:
+    """The plugin of the module's top-level package; in a namespace package, the one with the longest common path."""
+
+    def common(plugin: Installed) -> int:
+        pairs = zip(plugin.point.module.split("."), module.split("."), strict=False)
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+    found = max(plugins, key=common, default=None)
+    return found if found is not None and common(found) else None
 
 
 def lacking_requirements(error: BaseException, module: str) -> str:
     """The command that installs what ``module`` needs, by the requirements of its distribution or by the error."""
     if not isinstance(error, (ImportError, AttributeError)):
         return ""
-    for plugin in installed():
-        if _package(plugin.point.module) == _package(module) and plugin.point.dist is not None:
-            lacking = unmet(plugin.point.dist)
-            if lacking:
-                return "kdkit install " + " ".join(f"'{requirement}'" for requirement in lacking)
+    plugin = _plugin_with(module, installed())
+    lacking = unmet(plugin.point.dist) if plugin is not None and plugin.point.dist is not None else {}
+    if lacking:
+        return "kdkit install " + " ".join(f"'{requirement}'" for requirement in lacking)
     absent = _package(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     if absent and absent != _package(module):
         return f"kdkit install {absent} (or the package that provides the module '{absent}')"

@@ -56,6 +56,16 @@ def test_a_missing_module_gets_its_command(faulty: Any, site: Path) -> None:
     assert caught.value.fix.startswith("kdkit install einsums ")
 
 
+def test_plugins_of_one_namespace_package_are_told_apart(site: Path) -> None:
+    for name in ("one", "two"):
+        write_distribution(site, f"kdkit-{name}", "", entry_points=f"[kdkit]\n{name} = kdkit_acme.{name}.plugin\n")
+        (site / "kdkit_acme" / name).mkdir(parents=True)
+        (site / "kdkit_acme" / name / "loss.py").write_text(FAULTY)
+    for name in ("one", "two"):
+        with raises_error("KD-PLUG-012", where=f"kdkit-{name} 1.0"), plugin_errors("x"):
+            import_module(f"kdkit_acme.{name}.loss").Faulty().fail()
+
+
 def own() -> None:
     raise ValueError("kdkit's own")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub.errors import hub_errors
@@ -126,8 +126,7 @@ def connect(
         KdkitError: the endpoint is no http(s) address, or the token has letters that no token has.
     """
     address = (endpoint or environment.get("HF_ENDPOINT") or f"https://{HOME}").rstrip("/")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or not _port_is_valid(parts):
+    if not _is_address(address):
         raise KdkitError(
             "KD-HUB-005",
             "not the address of a Hub",
@@ -145,7 +144,7 @@ def connect(
 
         found = get_token()
         return Hub(address, checked_token(found, "HF_TOKEN or 'hf auth login'") if found else None)
-    return Hub(address, None, f"a token saved for {HOME} is not sent to {parts.netloc}")
+    return Hub(address, None, f"a token saved for {HOME} is not sent to {urlsplit(address).netloc}")
 
 
 def is_home(endpoint: str) -> bool:
@@ -154,8 +153,12 @@ def is_home(endpoint: str) -> bool:
     return parts.scheme == "https" and parts.netloc in (HOME, f"www.{HOME}", f"{HOME}:443")
 
 
-def _port_is_valid(parts: SplitResult) -> bool:
+def _is_address(text: str) -> bool:
+    """Whether this is http(s)://HOST[:PORT], without user name or password."""
     try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
+        parts = urlsplit(text)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+        )
+    except ValueError:  # a port that is no number, half of an IPv6 address
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 
@@ -19,6 +20,8 @@ def require_usable_settings(environment: Mapping[str, str]) -> None:
     """
     for variable in (name for upper in _PROXIES for name in (upper, upper.lower())):
         address = environment.get(variable, "")
+        if not address:
+            continue
         kind = address.partition("://")[0].lower() if "://" in address else "http"
         if kind in ("socks5", "socks5h"):
             if find_spec("socksio") is None:
@@ -37,6 +40,13 @@ def require_usable_settings(environment: Mapping[str, str]) -> None:
                 why="kinds are http, https, socks5 and socks5h",
                 fix=f"write {'socks5' if kind.startswith('socks') else 'http'}://HOST:PORT, or unset {variable}",
             )
+        elif not _is_proxy(address if "://" in address else f"http://{address}"):
+            raise KdkitError(
+                "KD-HUB-064",
+                "not the address of a proxy",
+                where=variable,
+                fix=f"write {kind}://HOST:PORT, or unset {variable}",
+            )
     for variable, there in (("SSL_CERT_FILE", Path.is_file), ("SSL_CERT_DIR", Path.is_dir)):
         place = environment.get(variable, "")
         if place and not there(Path(place)):
@@ -48,6 +58,14 @@ def require_usable_settings(environment: Mapping[str, str]) -> None:
                 fix=f"correct the path, or unset {variable} for the certificates of Python",
                 code=ExitCode.MISSING,
             )
+
+
+def _is_proxy(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def checked_token(token: str, where: str) -> str:

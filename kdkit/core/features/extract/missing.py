@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import TEXT, Reporter, Silent
 from kdkit.core.data.load import name_some
 from kdkit.core.data.prompts import all_prompts, prompt_sets
-from kdkit.core.features.extract.answers import count_unanswered
-from kdkit.core.features.extract.endpoint_answers import has_signals, only_own_answers
+from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
+from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import is_damage
@@ -183,12 +184,14 @@ def _checked(column: Column, index: SampleIndex, reporter: Reporter) -> Column:
     """The column, with the blocks of all samples compared with their checksums.
 
     Raises:
-        KdkitError: its prompts are damaged.
+        KdkitError: its prompts or a journal are damaged.
     """
     rows = column.locate(index)
     if damage := column.check(rows[rows >= 0]):
         reporter.warn(f"features of '{column.teacher}' are damaged and not used: {name_some(damage)}")
     _ = column.texts
+    for name in (ANSWERS, PSEUDO_LABELS):
+        Journal(column.folder / name).read_all()
     return column
 
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Sample
-from kdkit.core.data.images import UnreadableImage, decoding_threads, open_image
+from kdkit.core.data.images import UnreadableImage, decoding_threads, open_further_images, open_image
 from kdkit.core.data.load import name_some
 from kdkit.core.features.extract.prefetch import prefetch
 from kdkit.core.features.store.column import Column
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from kdkit.core.data.index import SampleIndex
 
 Mask = NDArray[np.bool_]
@@ -35,7 +37,8 @@ def readable_again(columns: Iterable[Column], index: SampleIndex) -> Mask:
     again = np.zeros(len(index), dtype=bool)
     rows = np.flatnonzero(unreadable_images(columns, index))
     threads = decoding_threads()
-    with closing(prefetch([(index.samples[row], ()) for row in rows], threads, ahead=2 * threads)) as results:
+    work = [(index.samples[row], (_open_others,)) for row in rows]
+    with closing(prefetch(work, threads, ahead=2 * threads)) as results:
         for row, result in zip(rows, results, strict=True):
             again[row] = not isinstance(result, KdkitError)
     return again
@@ -69,7 +72,12 @@ def report_unreadable(columns: Iterable[Column], index: SampleIndex, reporter: R
 def _reason(sample: Sample) -> str:
     """Why the image cannot be read, if that is still so."""
     try:
-        open_image(sample)
+        _open_others(open_image(sample), sample)
     except UnreadableImage as error:
         return f"{error.why}; "
     return ""
+
+
+def _open_others(_: Image, sample: Sample) -> None:
+    """Open the sample's further images, as the models that take several do."""
+    open_further_images(sample)

@@ -88,8 +88,8 @@ def damaged(where: str, why: str) -> KdkitError:
 
 
 def is_damage(error: KdkitError) -> bool:
-    """Whether the error is that of :func:`damaged`, which an extraction repairs."""
-    return error.id == "KD-FEAT-012"
+    """Whether the error is that of :func:`damaged` or of a journal's damaged line, which an extraction repairs."""
+    return error.id in ("KD-FEAT-012", "KD-BASE-020")
 
 
 def _short(value: str | None) -> str:

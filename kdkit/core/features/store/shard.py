@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
+from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.features.store.header import Header, damaged
 
 BLOCK_ROWS = 512
@@ -134,7 +135,7 @@ class Shard:
                 locations = {s.name: _location(_own(file, f"{_SIGNALS}/{s.name}")) for s in self.header.signals}
                 control = {name: _location(_own(file, name)) for name in ("status", "committed", "checksums")}
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise damaged(str(path), str(error)) from error
+            raise as_kdkit_error(error, str(path)) or damaged(str(path), str(error)) from error
         if _index_checksum(names, self.digests) != expected:
             raise damaged(str(path), "the checksum of its sample ids does not match")
         self.ids: list[str] = [name.decode() for name in names.tolist()]

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.base.tensors import read_array, read_header
 from kdkit.core.features.store.header import damaged
 
@@ -76,7 +77,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
         values, about = read_array(path, _KEY), json.loads(read_header(path).metadata[_ABOUT])
         expected = about.pop("checksum")
     except KdkitError as error:
-        raise damaged(str(path), error.why) from error
+        raise as_kdkit_error(error.__cause__ or error, str(path)) or damaged(str(path), error.why) from error
     except (ValueError, KeyError) as error:
         raise damaged(str(path), f"{type(error).__name__}: {error}") from error
     if expected != _checksum(values, about):

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.journal import Journal, intact_lines
+from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header, damaged, is_damage
 from kdkit.core.features.store.shard import Shard
@@ -107,7 +109,7 @@ class FeatureStore:
     def set_aside_damage(self, teacher: str) -> list[Path]:
         """Rename unreadable files of a teacher's columns to ``NAME.damaged``, for an extraction that replaces them.
 
-        Damaged scores are removed: they are computed from the features.
+        Intact lines of journals stay. Scores are removed: they are computed from the features.
 
         Returns:
             The files, under their old names.
@@ -123,7 +125,10 @@ class FeatureStore:
                     raise
                 found.append(path)
         for path in found:
+            lines = intact_lines(path.read_bytes()) if path.suffix == ".jsonl" else b""
             os.replace(path, path.with_name(f"{path.name}.damaged"))
+            if lines:
+                write_atomically(path, lines)
             shutil.rmtree(path.parent / "scores", ignore_errors=True)
         return found
 
@@ -149,12 +154,14 @@ def _read_header(path: Path) -> Header:
     try:
         return Header.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise damaged(str(path), str(error)) from error
+        raise as_kdkit_error(error) or damaged(str(path), str(error)) from error
 
 
 _READERS: Mapping[str, Callable[[Path], object]] = {
     ".h5": Shard,
     "column.json": _read_header,
     "texts.safetensors": lambda path: read_texts(path.parent),
+    "answers.jsonl": lambda path: Journal(path).read_all(),
+    "pseudo-labels.jsonl": lambda path: Journal(path).read_all(),
 }
 """Suffix of a shard, or name of another file -> what reads it."""

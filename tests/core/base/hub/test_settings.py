@@ -18,6 +18,8 @@ from tests.errors import raises_error
         ("ALL_PROXY", "socks5://127.0.0.1:1080", "KD-HUB-060"),
         ("all_proxy", "socks://127.0.0.1:7890/", "KD-HUB-061"),
         ("HTTPS_PROXY", "socks4://127.0.0.1:7890/", "KD-HUB-061"),
+        ("HTTPS_PROXY", "http://proxy:abc", "KD-HUB-064"),
+        ("HTTP_PROXY", "http://[::1", "KD-HUB-064"),
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "KD-HUB-062"),
         ("SSL_CERT_DIR", "/nowhere", "KD-HUB-062"),
     ],
@@ -46,6 +48,7 @@ def test_a_token_with_odd_letters_is_refused_and_not_shown(token: str) -> None:
     assert connect("http://localhost", environment={where: " hf_alice\r\n"}).token == "hf_alice"
 
 
-def test_a_port_out_of_range() -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1", "http://host:abc", "http://:80"])
+def test_addresses_of_no_host(address: str) -> None:
     with raises_error("KD-HUB-005", where="HF_ENDPOINT"):
-        connect(environment={"HF_ENDPOINT": "http://127.0.0.1:99999"})
+        connect(environment={"HF_ENDPOINT": address})

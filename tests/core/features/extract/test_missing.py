@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from kdkit.core.contracts import Sample
+from kdkit.core.data.images import open_further_images
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features.extract.missing import find_missing
-from tests.core.features.extract.test_extraction import open_toy
-from tests.core.features.small import index_of, picture_samples
+from tests.core.features.extract.test_extraction import TopAnswers, open_toy
+from tests.core.features.small import index_of, open_as, picture_samples
 
 
 def test_an_error_of_the_moment_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +64,21 @@ def test_damage_is_computed_again(tmp_path: Path) -> None:
         extract(copy, [teacher], index, block_rows=4, prompts=["a"], again=missing.again)
         assert find_missing(copy, {"one": teacher.fingerprint}, index, ["a"]).counts == {}
         assert copy.column("one").verify() == []
+
+
+def test_a_broken_further_image_adds_no_shard_at_every_run(tmp_path: Path) -> None:
+    class Several(TopAnswers):
+        def prepare(self, image: Image.Image, sample: Sample) -> tuple[int, int]:
+            open_further_images(sample)
+            return super().prepare(image, sample)
+
+    samples = picture_samples(tmp_path / "images", 2)
+    broken = tmp_path / "images" / "broken.png"
+    broken.write_bytes(b"no image")
+    samples[1] = replace(samples[1], extra={"images": [str(broken)]})
+    index = index_of(samples, tmp_path, skip_unreadable=True)
+    teacher, store = open_as("vlm", Several()), FeatureStore(tmp_path)
+    extract(store, [teacher], index)
+    assert find_missing(store, {"vlm": teacher.fingerprint}, index).counts == {}
+    (report,) = extract(store, [teacher], index)
+    assert (report.unreadable, len(store.column("vlm").shards)) == (1, 1)

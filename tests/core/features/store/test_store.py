@@ -11,10 +11,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kdkit.core.base.journal import Journal, JournalEntry
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import ABSENT, PRESENT, UNREADABLE, Shard
@@ -212,6 +214,36 @@ def test_damage_that_a_check_finds_is_not_located(tmp_path: Path) -> None:
     assert column.check(located[:32]) == []
     assert len(column.check(located)) == 1
     assert np.flatnonzero(column.locate(index) < 0).tolist() == list(range(32, 48))
+
+
+@pytest.mark.parametrize("name", ["shard-0000.h5", "column.json", "texts.safetensors"])
+def test_an_error_of_the_disk_is_no_damage(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, path = one_shard(tmp_path)
+    store.put_texts("tiny", HEADER.fingerprint, {"a photo": np.ones(4)})
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path.with_name(name)))
+
+    reader = {"shard-0000.h5": (h5py, "File"), "column.json": (Path, "read_text")}.get(name, (safetensors, "safe_open"))
+    monkeypatch.setattr(*reader, fails)
+    with raises_error("KD-BASE-002", where=str(path.with_name(name))):
+        store.set_aside_damage("tiny")
+    monkeypatch.undo()
+    assert store.set_aside_damage("tiny") == []
+    assert path.exists()
+
+
+def test_a_damaged_journal_keeps_its_intact_lines(tmp_path: Path) -> None:
+    store, path = one_shard(tmp_path)
+    journal = Journal(path.with_name("answers.jsonl"))
+    journal.append([JournalEntry((name, 1), {"answer": name}) for name in "abc"])
+    journal.path.write_bytes(journal.path.read_bytes().replace(b'"answer": "b"', b'"answer": "x"'))
+    assert store.set_aside_damage("tiny") == [journal.path]
+    assert [key for key, _ in journal.read()] == ["a", "c"]
+    header, *entries = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(header.replace(b"settings", b"settinks") + b"".join(entries))
+    store.set_aside_damage("tiny")
+    assert not journal.path.exists()
 
 
 def test_a_new_shard_never_takes_the_name_of_another(tmp_path: Path) -> None:
