@@ -84,7 +84,7 @@ def run_all(root: Path) -> dict[str, Any]:
             for name in ("v1", "v2")
         ],
         "results": lambda project: results_of(project, Versions(project).get()),
-        "heads": lambda project: [Versions(project).get(name).check() for name in ("v1", "v2")],
+        "heads": _check_versions,
         "student": lambda project: _weights(load_student(Versions(project).get(), project.catalogue)),
         "teacher": lambda project: verify(project, "radio")[1],
         "bundle": lambda project: [item.path for item in collect(project)],
@@ -99,6 +99,11 @@ def run_all(root: Path) -> dict[str, Any]:
         except Exception as error:
             found[name] = error
     return {**found, "heard": [line.replace(str(root), "") for line in heard.lines]}
+
+
+def _check_versions(project: Project) -> None:
+    for name in ("v1", "v2"):
+        Versions(project).get(name).check()
 
 
 def _weights(student: Any) -> str:

@@ -12,7 +12,7 @@ from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it"]
 SIZES = {"hidden": 32, "heads": 2, "kv_heads": 1, "layers": 1, "vision_layers": 1, "words": WORDS}
-LENGTHS = {"max_tokens": 64, "max_answer": 28}
+LENGTHS: dict[str, Any] = {"max_tokens": 64, "max_answer": 28}
 REGISTRY = f"""\
 version: 1
 student: {{family: clinkd, config: {json.dumps({"sizes": SIZES, **LENGTHS, "max_pixels": 3136, "system": ""})}}}

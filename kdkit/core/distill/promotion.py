@@ -33,7 +33,7 @@ from kdkit.core.evaluation.guard import Verdict, apply_guard
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.extract.missing import extraction_hint
-from kdkit.core.plugin_system.catalogue import BUILT_IN
+from kdkit.core.plugin_system.installed import BUILT_IN
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import (
     CorrectionRecord,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdkit.core.contracts import Decoding
+from kdkit.core.contracts import Decoding, Sample
 from kdkit.core.data.images import open_image
 from kdkit.plugins.answers.task import Answers
 from kdkit.plugins.demo.captions import all_texts
@@ -67,7 +67,7 @@ def test_answerers_beat_chance(answerer: Answerer, tmp_path: Path) -> None:
     """Chance: correct answers to other questions of the same task and modality."""
     teacher = load_generating(WEIGHTS / answerer.name)
     options: dict[str, Any] = {"seed": 77, "train": 0, "calibration": 36, "test": 0, "domains": answerer.modalities}
-    samples = list(read_questions(tmp_path / "data", **options))
+    samples = [s for s in read_questions(tmp_path / "data", **options) if isinstance(s, Sample)]
     for modality in answerer.modalities:
         draw, judge = random.Random(0), Answers(resamples=2)
         for task in TASKS:

@@ -51,8 +51,9 @@ def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
     stem = f"evaluation-{report.version}-{report.evaluation.split}"
     picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
     written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), "")
+    saved = False
     with optional_write("the report"):
         written = replace(written, alt=draw(report, picture))
         write_atomically(file, (json.dumps(with_checksum(written.to_json()), allow_nan=False) + "\n").encode())
-        return written
-    return replace(written, saved=False)
+        saved = True
+    return replace(written, saved=saved)
