@@ -233,7 +233,7 @@ def find_skipped(
     Args:
         index: N samples.
         state: the project's folder for machine state.
-        reporter: shows progress.
+        reporter: shows progress, and is warned of skipped samples.
         refuse: decode the images of all entries, and refuse those that may not be skipped.
 
     Raises:
@@ -255,6 +255,9 @@ def find_skipped(
             "options of their data entry",
             code=ExitCode.FOUND,
         )
+    if reporter and broken.any():
+        names = name_some(index.ids[row] for row in np.flatnonzero(broken))
+        reporter.warn(f"{int(broken.sum())} samples with unreadable images skipped: {names}")
     return broken
 
 

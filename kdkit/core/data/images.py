@@ -75,7 +75,23 @@ def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
             ``options``.
     """
     try:
-        with _open(path, options) as image:
+        return _decode(path, options)
+    except Image.DecompressionBombError as error:
+        if options.max_pixels is None:
+            pixels = int(next(iter(re.findall(r"\d+", str(error))), "0"))
+            raise _too_large(path, pixels, PIXELS) from None
+        with _limit:  # Pillow compares with its own limit also while it decodes
+            usual = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = None
+            try:
+                return _decode(path, options)
+            finally:
+                Image.MAX_IMAGE_PIXELS = usual
+
+
+def _decode(path: Path, options: ImageOptions) -> Image.Image:
+    try:
+        with Image.open(path) as image:
             _choose_frame(image, path, options.frame)
             _check_size(image, path, options)
             if bits := _bits_per_sample(image, path):
@@ -87,7 +103,7 @@ def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
                     fix="convert it to 8 bits",
                 )
             return image.convert("RGB")
-    except UnreadableImage:
+    except (UnreadableImage, Image.DecompressionBombError):
         raise
     except Exception as error:  # decoders of damaged files raise anything
         raise UnreadableImage(
@@ -98,23 +114,6 @@ def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
             fix="repair or remove the file, or set skip_unreadable: true in the options of its data entry",
             code=ExitCode.MISSING if isinstance(error, FileNotFoundError) else ExitCode.USAGE,
         ) from error
-
-
-def _open(path: Path, options: ImageOptions) -> Image.Image:
-    """Open the file; Pillow's limit is lifted only for the header of a file that a higher limit of ours allows."""
-    try:
-        return Image.open(path)
-    except Image.DecompressionBombError as error:
-        if options.max_pixels is None:
-            pixels = int(next(iter(re.findall(r"\d+", str(error))), "0"))
-            raise _too_large(path, pixels, PIXELS) from None
-        with _limit:
-            usual = Image.MAX_IMAGE_PIXELS
-            Image.MAX_IMAGE_PIXELS = None
-            try:
-                return Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = usual
 
 
 def _check_size(image: Image.Image, path: Path, options: ImageOptions) -> None:

@@ -18,6 +18,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.names import near_miss
 from kdkit.core.data.option_types import check_types
 from kdkit.core.plugin_system.catalogue import resolve
+from kdkit.core.plugin_system.failures import plugin_errors
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of, placed
 
@@ -166,20 +167,28 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
                 raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
     general = EntryOptions(**own)
     location = Path(os.path.abspath(project.root / entry.path))
-    with placed(place, "data", number):
+    samples, skipped = list[Sample](), list[Skipped]()
+    with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
         spec = project.catalogue.spec(SourceSpec, entry.source)
         check_types(f"source '{entry.source}'", resolve(spec.factory), options)
-        found = project.catalogue.make("source", entry.source, location=location, **options)
-    samples, skipped = list[Sample](), list[Skipped]()
-    for item in found:
-        if isinstance(item, Skipped):
-            skipped.append(replace(item, what=printable(item.what), where=printable(item.where)))
-            continue
-        sample = _checked(item, entry.source)
-        frame = sample.image_options.frame if general.frame is None else general.frame
-        images = ImageOptions(frame, general.max_pixels, max_aspect)
-        samples.append(replace(sample, image_options=images) if images != sample.image_options else sample)
-    return LoadedEntry(tuple(samples), general.skip_unreadable, _kinds(skipped, line_of(place, "data", number)))
+        for item in project.catalogue.make("source", entry.source, location=location, **options):
+            if isinstance(item, Skipped):
+                skipped.append(replace(item, what=printable(item.what), where=printable(item.where)))
+            else:
+                samples.append(_with_options(_checked(item, entry.source), general, max_aspect))
+    kinds = _kinds(skipped, line_of(place, "data", number)) if skipped else ()
+    return LoadedEntry(tuple(samples), general.skip_unreadable, kinds)
+
+
+def _with_options(sample: Sample, entry: EntryOptions, max_aspect: float | None) -> Sample:
+    """Add the options of the data entry, which take precedence, and the limit of the student's family."""
+    own = sample.image_options
+    images = ImageOptions(
+        frame=own.frame if entry.frame is None else entry.frame,
+        max_pixels=own.max_pixels if entry.max_pixels is None else entry.max_pixels,
+        max_aspect=min((limit for limit in (own.max_aspect, max_aspect) if limit is not None), default=None),
+    )
+    return sample if images == own else replace(sample, image_options=images)
 
 
 def _max_aspect(project: Project) -> float | None:

@@ -38,15 +38,20 @@ def near_miss(path: Path) -> str:
 
 
 def _nearest(folder: Path, name: str) -> str:
-    """The entry of ``folder`` with nearly this name, or with another extension."""
+    """The entry of ``folder`` with nearly this name, or an image with another extension."""
+    from PIL import Image
+
     try:
         names = sorted(os.listdir(folder))
     except OSError:
         return ""
     wanted, stem = spelling(name), spelling(Path(name).stem)
     same = [entry for entry in names if spelling(entry) == wanted]
-    others = [entry for entry in names if spelling(Path(entry).stem) == stem and (folder / entry).is_file()]
-    return next(iter(same or others), "")
+    if same:
+        return same[0]
+    images = Image.registered_extensions()
+    others = (entry for entry in names if spelling(Path(entry).stem) == stem)
+    return next((entry for entry in others if Path(entry).suffix.lower() in images), "")
 
 
 def spelling(name: str) -> str:

@@ -118,9 +118,10 @@ class Entry:
         turns = self._alpaca(record, where) if self.formatting == "alpaca" else self._messages(record, where, images)
         if turns[:1] and turns[0][0] != "system" and self.system and record.get(self.system):
             turns = [("system", str(record[self.system])), *turns]
-        if self.tools and record.get(self.tools):
+        given = record.get(str(self.tools))
+        if turns and given and (tools := _json_list(given, where)):
             system, turns = (turns[0][1], turns[1:]) if turns[0][0] == "system" else (SYSTEM, turns)
-            turns = [("system", system + _tools(record[self.tools], where)), *turns]
+            turns = [("system", system + _tools(tools)), *turns]
         return turns, images
 
     def _alpaca(self, record: Record, where: str) -> list[Turn]:
@@ -221,9 +222,8 @@ def _as_template(role: str, content: str, where: str) -> Turn:
     return "assistant", "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in texts)
 
 
-def _tools(tools: object, where: str) -> str:
-    listed = _json_list(tools, where)
-    whole = [tool if tool.get("type") == "function" else {"type": "function", "function": tool} for tool in listed]
+def _tools(tools: Sequence[Mapping[str, Any]]) -> str:
+    whole = [tool if tool.get("type") == "function" else {"type": "function", "function": tool} for tool in tools]
     return TOOLS.format(tools="".join("\n" + json.dumps(tool, ensure_ascii=False) for tool in whole))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.check import check_data, find_skipped
 from kdkit.core.data.images import decode
@@ -92,7 +94,7 @@ def test_questions_need_calibration_answers_instead_of_labels(tmp_path: Path) ->
     assert not report.problems
 
 
-def test_all_images_of_a_sample_are_checked(tmp_path: Path) -> None:
+def test_all_images_of_a_sample_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row(0), row(1, extra={"images": ["0.png", "bad.png"]}), row(2, extra={"images": ["gone.png"]})]
     project = make_project(tmp_path, rows)
     (tmp_path / "data" / "bad.png").write_bytes(b"no image")
@@ -103,7 +105,10 @@ def test_all_images_of_a_sample_are_checked(tmp_path: Path) -> None:
     assert caught.value.where.endswith("samples.jsonl:3")
     paint(tmp_path / "data" / "gone.png", seed=0)
     skipping = make_project(tmp_path, rows, {"skip_unreadable": True})
-    assert find_skipped(load_index(skipping), skipping.state).tolist() == [False, True, False]
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "warn", (warnings := list[str]()).append)
+    assert find_skipped(load_index(skipping), skipping.state, reporter).tolist() == [False, True, False]
+    assert [warning for warning in warnings if "1" in warning and "s1" in warning]
 
 
 def test_a_leak_through_any_image_of_a_sample_is_found_once(tmp_path: Path) -> None:

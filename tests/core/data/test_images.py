@@ -98,11 +98,12 @@ def test_the_previews_of_a_camera_are_no_frames(tmp_path: Path) -> None:
     assert decode(path).size == (8, 8)
 
 
-def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a lower limit of Pillow than its own of 179 million, of which the picture would take long."""
+@pytest.mark.parametrize("kind", ["png", "tif", "gif", "jpg", "webp", "jp2", "bmp", "ico"])
+def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """With a lower limit of Pillow than its own of 179 million; it compares some formats again while decoding."""
     assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == PIXELS
+    path = paint(tmp_path / f"large.{kind}", seed=1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    path = paint(tmp_path / "large.png", seed=1)
     with raises_error("KD-DATA-015", mentions=("max_pixels", "256")):
         decode(path)
     assert decode(path, ImageOptions(max_pixels=256)).size == (16, 16)
@@ -112,6 +113,15 @@ def test_the_limit_of_pixels_can_be_set(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     with raises_error("KD-DATA-015"):
         decode(path, ImageOptions(max_pixels=255))
+
+
+def test_a_large_second_frame_is_allowed_by_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, frames = tmp_path / "a.tif", [Image.new("L", (8, 8)), Image.new("L", (16, 16), 99)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], compression="tiff_deflate")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with raises_error("KD-DATA-015"):
+        decode(path, ImageOptions(frame=1))
+    assert decode(path, ImageOptions(frame=1, max_pixels=256)).getpixel((0, 0)) == (99, 99, 99)
 
 
 def test_thin_images_are_unreadable_within_a_limit(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kdkit.core.contracts import ImageOptions, Silent
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import ImageOptions, Sample, Silent
 from kdkit.core.data import load_index
+from kdkit.core.data.load import read_sources
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row, write_registry
 from tests.core.features.small import paint
@@ -142,3 +145,27 @@ def test_lost_data_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (warning,) = warnings
     assert warning.startswith("registry.yaml:2: 2 ")
     assert ".jp2" in warning
+
+
+def read_oddly(location: Path, *, fail: bool = False) -> Iterator[Sample]:
+    """A source that limits its own images, and fails while it is read."""
+    yield Sample("a", location / "a.png", "x", "ct", image_options=ImageOptions(1, 9, 3))
+    if fail:
+        raise KdkitError("ODD-001", "it fails", fix="mend it")
+
+
+def test_errors_and_limits_of_a_source_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdkit.plugins.sources.folder.read_folder", read_oddly)
+    cases: list[dict[str, Any]] = [{"frame": 2}, {"max_pixels": 5}, {"fail": True}]
+    for options in cases:
+        write_registry(
+            tmp_path, [{"source": "folder", "path": "set", "options": options}], student={"family": "clinkd"}
+        )
+        if "fail" in options:
+            with raises_error("ODD-001", where="registry.yaml:2"):
+                read_sources(Project(tmp_path))
+        else:
+            (entry,) = read_sources(Project(tmp_path))
+            assert entry.samples[0].image_options == ImageOptions(
+                options.get("frame", 1), options.get("max_pixels", 9), 3
+            )

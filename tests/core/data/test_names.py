@@ -36,5 +36,6 @@ def test_unicode_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", ["x.png", "imgs/y.png", "a" * 300, "nul\0"])
 def test_nothing_near(tmp_path: Path, written: str) -> None:
     (tmp_path / "a.png").touch()
+    (tmp_path / "x.json").touch()
     assert near_miss(tmp_path / written) == ""
     assert near_miss(tmp_path / "a.png") == ""

@@ -212,6 +212,9 @@ def test_tools_become_the_text_of_qwens_template(tmp_path: Path) -> None:
     assert json.dumps({"type": "function", "function": {"name": "measure"}}) in system["content"]
     assert response["role"] == "user"
     assert response["content"] == "<tool_response>\n14\n</tool_response>\n<tool_response>\ncm\n</tool_response>"
+    for none in ("[]", [], "", None):
+        _, answered = sharegpt(tmp_path, {**talk, "tools": none}, entry=OPENAI, task="vqa")
+        assert answered.extra["messages"][0]["role"] == "user"
     with raises_error("KD-SRC-059"):
         sharegpt(tmp_path, {**talk, "tools": "measure"}, entry=OPENAI, task="vqa")
     share = {**CLINKD, "tags": {**CLINKD["tags"], "observation_tag": "observation", "function_tag": "function_call"}}
