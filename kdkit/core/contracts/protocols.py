@@ -341,6 +341,17 @@ class EvaluationTask(Protocol):
         """
 
 
+@runtime_checkable
+class GradesAnswers(Protocol):
+    """An evaluation task that grades answers without intervals; chance is then measured faster and more finely."""
+
+    def question_type(self, sample: Sample) -> str:
+        """Questions of one type can be answered by one fixed answer, such as *yes*."""
+
+    def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(N,) the ``accuracy`` of each answer, in [0, 1]; all samples are of one domain."""
+
+
 # ------------------------------------------------------------------------------------ progress
 
 

@@ -117,13 +117,21 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     student = StudentBuilder.of(project, parent, options.seed)
     index = load_index(project, reporter)
 
-    def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
-        _check_answers(registry, recipe, student, index, teachers, reporter)
+    compared = list[str]()
+
+    def compare() -> None:
         locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
         train = [sample for sample in index.samples if sample.split == "train"]
         require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
+        compared.extend(locked)
+
+    def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
+        _check_answers(registry, recipe, student, index, teachers, reporter)
+        compare()
 
     inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
+    if not compared:  # nothing was extracted
+        compare()
     entry = registry.student.model_dump(mode="json")
     measurable = _measurable(project, inventory)
 

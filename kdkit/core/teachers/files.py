@@ -151,7 +151,7 @@ def describe_files(folder: Path) -> dict[str, FileFact]:
 def require_whole(folder: Path, where: str) -> None:
     """Raises: KdkitError for a file that a failed or partial download left in place of the model's."""
     for name in list_folder(folder, where):
-        damage = find_damage(folder / name)
+        damage = None if is_license_or_card(name) else find_damage(folder / name)
         if damage is not None:
             raise KdkitError(
                 "KD-TEACH-025",

@@ -20,8 +20,8 @@ from kdkit.plugins.answers.boxes.scoring import THRESHOLD, score_boxes
 from kdkit.plugins.answers.questions import (
     closed_legacy,
     closed_right,
+    closed_strictly,
     exact,
-    first_sentence,
     is_closed,
     legacy_recall,
     names_published,
@@ -146,7 +146,7 @@ def grade_questions(replies: Sequence[Reply], tools: Tools) -> Graded:  # noqa: 
     closed one is right."""
     closed = np.array([is_closed(r.reference, r.answer_type) for r in replies])
     scores = [recall_and_f1(r.answer, r.reference) for r in replies]
-    right = _numbers(closed_right(first_sentence(r.answer), first_sentence(r.reference)) for r in replies)
+    right = _numbers(closed_strictly(r.answer, r.reference) for r in replies)
     recall = np.array([recall for recall, _ in scores])
     published = _numbers(
         closed_right(r.published, r.reference) if c else recall_and_f1(r.published, r.reference)[0]

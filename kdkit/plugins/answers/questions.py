@@ -6,7 +6,9 @@ import re
 from collections import Counter
 
 _WORD = re.compile(r"[^\W_]+")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]|(?<![:\s])\s*\n")
+_SENTENCE_END = re.compile(r"(?<!\b\w)(?<!\b\d\d)\.(?=\s|$)|[!?](?=\s|$)|[。！？]|(?<![:\s])\s*\n")
+"""A full stop after a single letter or a number is that of a list mark, a choice or a genus."""
+_POLAR = (["yes"], ["no"])
 _ARTICLES = frozenset(("a", "an", "the"))
 _SPOKEN = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {word: str(number) for number, word in enumerate(_SPOKEN.split())}
@@ -44,7 +46,7 @@ def contains(words: list[str], wanted: list[str]) -> bool:
 
 def recall_and_f1(answer: str, reference: str) -> tuple[float, float]:
     """Share of the reference's words that the answer has (each as often as it occurs), and F1 with its precision."""
-    answered, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    answered, wanted = map(Counter, _compared(answer, reference))
     shared = (answered & wanted).total()
     if not shared:
         return 0.0, 0.0
@@ -68,25 +70,54 @@ def is_closed(reference: str, answer_type: str | None) -> bool:
     """By the data set's ``answer_type`` (OPEN, CLOSED); without one, closed questions have yes or no as answer."""
     if answer_type is not None:
         return answer_type.strip().upper() == "CLOSED"
-    return normal_words(reference) in (["yes"], ["no"])
+    return normal_words(reference) in _POLAR
+
+
+def question_type(reference: str, answer_type: str | None) -> str:
+    """``polar`` (yes or no), ``closed`` or ``open``."""
+    if not is_closed(reference, answer_type):
+        return "open"
+    return "polar" if normal_words(first_sentence(reference)) in _POLAR else "closed"
 
 
 def first_sentence(text: str) -> str:
     """The first sentence or line that has a word; a line that ends with a colon continues.
 
     Example:
-        >>> first_sentence("Answer:\\nYes. There is no effusion.")
-        'Answer:\\nYes'
+        >>> first_sentence("Answer:\\nB. Yes. There is no effusion.")
+        'Answer:\\nB. Yes'
     """
     return next((part for part in _SENTENCE_END.split(text) if _WORD.search(part)), text)
 
 
+def closed_strictly(answer: str, reference: str) -> bool:
+    """A closed question by the first sentence of the answer; an answer that equals the reference is right.
+
+    If the reference begins with yes or no, one other word before the answer (``Sure!``) is no sentence.
+    """
+    if plain_words(answer) == plain_words(reference):
+        return True
+    polar = first_sentence(reference)
+    if normal_words(polar) not in _POLAR:
+        return closed_right(first_sentence(answer), reference)
+    sentence = first_sentence(answer)
+    if len(words := normal_words(sentence)) == 1 and words not in _POLAR:
+        sentence = first_sentence(answer[answer.index(sentence) + len(sentence) + 1 :])
+    return closed_right(sentence, polar)
+
+
 def closed_right(answer: str, reference: str) -> bool:
     """A closed question: the first *yes* or *no* of the answer is the reference; another choice occurs in it whole."""
-    answered, wanted = normal_words(answer), normal_words(reference)
-    if wanted in (["yes"], ["no"]):
+    answered, wanted = _compared(answer, reference)
+    if wanted in _POLAR:
         return next((word for word in answered if word in ("yes", "no")), None) == wanted[0]
     return contains(answered, wanted)
+
+
+def _compared(answer: str, reference: str) -> tuple[list[str], list[str]]:
+    """Words of both; articles count where the reference has nothing else, such as the choice ``A``."""
+    words = normal_words if normal_words(reference) else plain_words
+    return words(answer), words(reference)
 
 
 def closed_legacy(answer: str, reference: str) -> bool | None:

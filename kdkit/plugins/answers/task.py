@@ -13,7 +13,8 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelAnswers, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
-from kdkit.plugins.answers.grading import GRADERS, Graded, Reply, Tools
+from kdkit.plugins.answers.grading import GRADERS, HEADLINE, Graded, Reply, Tools
+from kdkit.plugins.answers.questions import question_type
 from kdkit.plugins.answers.text.meteor import make_meteor
 from kdkit.plugins.answers.text.spice import Spice
 
@@ -65,6 +66,15 @@ class Answers:
         answers = iter(_answers(model, [sample for group in by_domain.values() for sample in group]))
         return [self._score(domain, group, list(islice(answers, len(group)))) for domain, group in by_domain.items()]
 
+    def question_type(self, sample: Sample) -> str:
+        """Closed questions with yes or no, other closed ones, and all others."""
+        return question_type(sample.text, sample.extra.get("answer_type")) if task_of(sample) == "vqa" else ""
+
+    def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> Array:
+        """(N,) the ``accuracy`` of each answer; all samples are of one task and have a reference that is scored."""
+        graded = GRADERS[task_of(samples[0])](_replies(samples, answers), self.tools)
+        return graded.outcomes[HEADLINE]
+
     def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
         tasks = sorted({task_of(sample) for sample in samples})
         if len(tasks) > 1:
@@ -74,11 +84,7 @@ class Answers:
                 where=samples[0].origin,
                 fix="a domain is task and modality, such as 'vg/ct'",
             )
-        replies = [
-            Reply.of(answer, sample.text, sample.extra.get("answer_type"))
-            for sample, answer in zip(samples, answers, strict=True)
-        ]
-        graded = GRADERS[tasks[0]](replies, self.tools)
+        graded = GRADERS[tasks[0]](_replies(samples, answers), self.tools)
         names = [*graded.outcomes, *graded.others]
         values = _values(graded, np.ones((len(samples), 1)))[0]
         drawn = bootstrap(graded.strata, lambda counts: _values(graded, counts), self.resamples, self.seed)
@@ -96,6 +102,10 @@ class Answers:
             outcomes=dict(graded.outcomes),
             notes=(*graded.notes, *few),
         )
+
+
+def _replies(samples: Sequence[Sample], answers: Sequence[str]) -> list[Reply]:
+    return [Reply.of(a, s.text, s.extra.get("answer_type")) for s, a in zip(samples, answers, strict=True)]
 
 
 def task_of(sample: Sample) -> str:

@@ -136,6 +136,11 @@ def test_what_a_failed_download_left_is_named(tmp_path: Path, name: str, content
     stub.refused(project, "a", {"from": f"local:{source}"}, "KD-TEACH-025", mentions=mentions, code=ExitCode.MISSING)
 
 
+def test_an_empty_license_does_not_matter(tmp_path: Path) -> None:
+    (stub.write(tmp_path / "m") / "LICENSE").touch()
+    assert add_teacher(stub.make_project(tmp_path / "p"), "a", {"from": f"local:{tmp_path / 'm'}"}).loader == "stub"
+
+
 def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -38,6 +38,11 @@ BOXES = "<box>(0,0),(100,100)</box>\n and \n<box>(500,500),(900,900)</box>"
         ("vqa", "There is a mass. No effusion.", "no", 0, 1),
         ("vqa", "Left. The right lung is normal.", "right", 0, 1),
         ("vqa", "Yes.<|im_end|>\nassistant\nNo.\n", "yes", 1, 1),
+        ("vqa", "1. Yes", "yes", 1, 1),
+        ("vqa", "Answer: B. Left", "left", 1, 1),
+        ("vqa", "Sure! Yes, it is.", "yes", 1, 1),
+        ("vqa", "A. pneumonia", "A", 1, 1),
+        ("vqa", "L", "L. lung", 0, 0),
         ("roc", "A liver.\n\nIt is enlarged.\n", "liver", 1, 0),
         ("roc", "the prolungation", "lung", 0, 1),
         ("vg", BOXES, BOXES, 1, 0),
@@ -66,9 +71,10 @@ def test_figures_of_papers_keep_the_published_rule() -> None:
     assert graded.others["mbmr_lite_published"](once) == same.others["mbmr_lite"](once)
 
 
-texts = st.lists(st.sampled_from(["yes", "no", "left", "a cyst", "\n", ". ", " ", ":\n", "! "]), max_size=9).map(
-    "".join
-)
+texts = st.lists(
+    st.sampled_from(["yes", "no", "left", "a cyst", "A", "1", "B.", "T. gondii", "\n", ". ", " ", ":\n", "! "]),
+    max_size=9,
+).map("".join)
 
 
 @given(texts.filter(lambda text: any(letter.isalpha() for letter in text)), st.sampled_from(["vqa", "roc", "rc"]))

@@ -36,10 +36,10 @@ MAX_ANSWER = "max_answer"
 
 
 class Incompatibility(NamedTuple):
-    """What does not fit; ``everywhere``: on all samples that the teacher may teach."""
+    """What does not fit; ``fatal``: the run would stop at it, perhaps after days of extraction."""
 
     error: KdkitError
-    everywhere: bool
+    fatal: bool
 
 
 def require_compatible(
@@ -50,19 +50,19 @@ def require_compatible(
     limits: Mapping[str, Sequence[str]],
     reporter: Reporter,
 ) -> None:
-    """Check teachers before an extraction; what does not fit on some samples alone is a warning.
+    """Check teachers before an extraction. What costs only disk or single samples is a warning.
 
     Args:
         samples: the training samples.
         limits: teacher -> the domains that the registry allows it.
 
     Raises:
-        KdkitError: a teacher that cannot teach any sample.
+        KdkitError: a teacher that cannot teach all domains that the registry allows it.
     """
     for name, facts in teachers.items():
         allowed = [s for s in samples if s.domain in limits.get(name, (s.domain,))]
         for found in find_incompatibilities(name, facts, recipe, builder, allowed):
-            if found.everywhere:
+            if found.fatal:
                 raise found.error
             _warn(found.error, reporter)
 
@@ -106,14 +106,14 @@ def find_incompatibilities(
     if not facts.signals or not read:
         return  # it teaches through pseudo-labels alone
     if not read & set(facts.signals):
-        yield Incompatibility(no_signal_error(name, list(facts.signals), sorted(read)), everywhere=True)
+        yield Incompatibility(no_signal_error(name, list(facts.signals), sorted(read)), fatal=True)
         return
     if recipe.heads == "orthogonal" or recipe.space == "shared":
         student = cast(Student, builder.student)
         for signal, fact in facts.signals.items():
             if signal in read and signal in student.outputs and len(fact.shape) in (1, 2):
                 if recipe.space == "shared" and len(fact.shape) == 2:
-                    yield Incompatibility(shared_tokens_error(name, recipe), everywhere=True)
+                    yield Incompatibility(shared_tokens_error(name, recipe), fatal=True)
                 elif recipe.heads == "orthogonal":
                     yield from _orthogonal(name, recipe, student.outputs[signal], fact.shape[-1])
     if TOKENS in read and TOKENS in facts.signals:
@@ -124,7 +124,7 @@ def _orthogonal(name: str, recipe: Recipe, student: int, teacher: int) -> Iterat
     try:
         require_orthogonal_widths(student, teacher)
     except KdkitError as error:
-        yield Incompatibility(head_error(name, recipe, error), everywhere=True)
+        yield Incompatibility(head_error(name, recipe, error), fatal=True)
 
 
 def _answers(
@@ -136,7 +136,7 @@ def _answers(
         others = other_coordinates(theirs, ours, boxed)
         if others:
             error = coordinates_error(name, theirs, ours, others)
-            yield Incompatibility(error, everywhere=len(others) == len(samples))
+            yield Incompatibility(error, fatal=True)
     theirs, ours = facts.identity.get(MAX_ANSWER), student.get(MAX_ANSWER)
     if theirs is not None and ours is not None and theirs != ours:
         error = KdkitError(
@@ -148,7 +148,7 @@ def _answers(
             fix=f"give both the same: --option {MAX_ANSWER}={ours}",
             code=ExitCode.FOUND,
         )
-        yield Incompatibility(error, everywhere=False)
+        yield Incompatibility(error, fatal=False)
 
 
 def _identity(builder: StudentBuilder) -> Mapping[str, str]:

@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import EvaluationTask, Reporter, Sample
+from kdkit.core.contracts import EvaluationTask, GradesAnswers, Reporter, Sample
 from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.evaluator import AnswerEvaluator
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
 HEADLINE = "accuracy"
 """The metric that trust is made of: a mean over samples of numbers in [0, 1]."""
-ANSWER_TYPE = "answer_type"
-"""Key of ``Sample.extra``: whether a question is closed or open, as the data set marks it."""
-FIXED = 8
+FIXED = 4
 """Answers that are tried for all questions: the most frequent references, and as many of the teacher's."""
 
 
@@ -96,7 +93,7 @@ def blind_score(task: EvaluationTask, samples: Sequence[Sample], answers: Mappin
     """
     types: dict[str, list[Sample]] = {}
     for sample in samples:
-        types.setdefault(str(sample.extra.get(ANSWER_TYPE)), []).append(sample)
+        types.setdefault(task.question_type(sample) if isinstance(task, GradesAnswers) else "", []).append(sample)
     return sum(_best_fixed_answer(task, group, answers) * len(group) for group in types.values()) / len(samples)
 
 
@@ -107,15 +104,17 @@ def _best_fixed_answer(task: EvaluationTask, samples: Sequence[Sample], answers:
         for text in texts:
             owners.setdefault(text, set()).add(sample.id)
     tried = dict.fromkeys(text for texts in (references, own) for text, _ in Counter(texts).most_common(FIXED))
-    copies = {
-        f"{number} {sample.id}": (sample, text)
-        for number, text in enumerate(tried)
-        for sample in samples
-        if owners[text] != {sample.id}
-    }
-    given = GivenAnswers({name: text for name, (_, text) in copies.items()})
-    values: dict[str, list[float]] = {}
-    for score in task.evaluate(given, [replace(sample, id=name) for name, (sample, _) in copies.items()]):
-        for name, value in zip(score.ids, score.outcomes[HEADLINE], strict=True):
-            values.setdefault(copies[name][1], []).append(float(value))
-    return max((float(np.mean(scores)) for scores in values.values()), default=1.0)  # of one question: nothing known
+    means = [
+        float(_grade(task, others, text).mean())
+        for text in tried
+        if (others := [sample for sample in samples if owners[text] != {sample.id}])
+    ]
+    return max(means, default=1.0)  # of one question: nothing is known
+
+
+def _grade(task: EvaluationTask, samples: Sequence[Sample], text: str) -> np.ndarray[Any, Any]:
+    """The score of one answer to each question."""
+    if isinstance(task, GradesAnswers):
+        return task.grade(samples, [text] * len(samples))
+    (score,) = task.evaluate(GivenAnswers(dict.fromkeys((sample.id for sample in samples), text)), samples)
+    return np.asarray(score.outcomes[HEADLINE], dtype=np.float64)

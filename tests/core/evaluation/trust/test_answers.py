@@ -64,6 +64,12 @@ def test_chance_is_that_of_the_type_of_each_question() -> None:
     assert found == pytest.approx((0.75 + 5 / 8) / 2)
 
 
+def test_yes_or_no_is_a_type_without_a_mark() -> None:
+    plain = [Sample(s.id, s.image, s.text, s.domain, None, "calibration") for s in closed(8, 0.75)]
+    samples = plain + [question(9 + n, NAMES[n % 2], "vqa/ct") for n in range(8)]
+    assert blind_score(Answers(), samples, {s.id: s.text for s in samples}) == pytest.approx((0.75 + 0.5) / 2)
+
+
 def test_an_answer_of_one_question_is_not_scored_on_it() -> None:
     samples = [question(n, name, "roc/ct") for n, name in enumerate(NAMES)]
     assert blind_score(Answers(resamples=10), samples, {s.id: s.text for s in samples}) == 0.0
