@@ -146,6 +146,7 @@ class Shard:
         found = os.stat(path)
         key = str(path.resolve()), found.st_ino, found.st_mtime_ns, found.st_size
         self._checked = _CHECKED.setdefault(key, np.zeros(len(self.committed), np.uint8))
+        self._all_intact = False
         self._file = open(path, "r+b") if writable else None  # noqa: SIM115  # kept open; see close
 
     def __len__(self) -> int:
@@ -184,7 +185,7 @@ class Shard:
         """
         if self._file is None:
             raise ValueError(f"{self.path} is not open for writing")
-        self._checked[block] = _UNKNOWN
+        self._checked[block], self._all_intact = _UNKNOWN, False
         start = self.rows_of(block).start
         stored = {name: np.ascontiguousarray(values[name], array.dtype) for name, array in self.arrays.items()}
         _write_at(self._file, self._offsets["committed"] + block, b"\0")
@@ -220,10 +221,13 @@ class Shard:
         Raises:
             KdkitError: a block is damaged.
         """
+        if self._all_intact:
+            return
         blocks = rows // self.block_rows
         if (self._checked.take(blocks) == _INTACT).all():
             return
         damage = self.check(np.unique(blocks))
+        self._all_intact = bool((self._checked == _INTACT).all())
         if damage:
             raise KdkitError(
                 "KD-FEAT-020",
