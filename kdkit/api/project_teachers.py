@@ -153,7 +153,7 @@ class TeacherMethods(OpenedProject):
         return LockCheck(tuple(check_lock(self._open())))
 
     def check_data(self, *, skip_unreadable: bool = False) -> DataReport:
-        """Count domains and classes; find unreadable images, duplicate ids and leaks between splits.
+        """Count domains and classes; find what is unreadable, skipped, duplicated, leaked or contradictory.
 
         Args:
             skip_unreadable: unreadable images are no problem.

@@ -24,7 +24,7 @@ def check(
         bool, typer.Option("--skip-unreadable", help="Unreadable images are no problem.")
     ] = False,
 ) -> None:
-    """Count domains and classes; find unreadable images, duplicate ids and leaks between splits.
+    """Count domains and classes; find what is unreadable, skipped, duplicated, leaked or contradictory.
 
     Exits with 1 if there is a problem.
     """
