@@ -54,6 +54,13 @@ def file_lock(path: Path) -> Iterator[bool | None]:
                 return
 
 
+def remove_if_free(path: Path) -> None:
+    """Delete a lock file that no process holds: a killed one left it."""
+    with suppress(OSError), file_lock(path) as mine:
+        if mine:
+            path.unlink()
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -16,7 +16,7 @@ from socket import gethostname
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.locks import try_lock
+from kdkit.core.base.locks import remove_if_free, try_lock
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -100,6 +100,8 @@ class Project:
         for pattern in _WRITTEN:
             for folder in [self.root] if pattern == "." else self.root.glob(pattern):
                 remove_abandoned_drafts(folder)
+        for lock in (*self.features.glob("*.busy"), *self.state.glob("*/*.busy")):
+            remove_if_free(lock)
 
     @property
     def registry_path(self) -> Path:

@@ -13,6 +13,7 @@ from socket import gethostname
 import pytest
 
 from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.locks import file_lock
 from kdkit.core.project.project import Project
 from tests.errors import raises_error
 
@@ -50,3 +51,18 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     busy.write_text(json.dumps({"pid": 2**22 + 1, "host": gethostname(), "command": "killed"}))
     with pytest.warns(UserWarning, match=str(tmp_path)), project.exclusive("kdkit lock"):
         pass
+
+
+def test_what_killed_commands_left_is_removed_and_what_others_hold_stays(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    left = [
+        tmp_path / "versions" / ".v2.draft-0123abc_",
+        tmp_path / ".kdkit" / "runs" / "1f-no" / ".step-1.draft-0123abc_",
+    ]
+    for folder in (*left, project.features, project.state / "answers"):
+        folder.mkdir(parents=True)
+    (project.features / "trust.busy").touch()
+    with file_lock(project.state / "answers" / "1f.busy"):
+        project.remove_abandoned_drafts()
+        assert [path for path in (*left, project.features / "trust.busy") if path.exists()] == []
+        assert (project.state / "answers" / "1f.busy").exists()

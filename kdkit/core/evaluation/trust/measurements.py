@@ -119,7 +119,8 @@ def _locked(path: Path) -> Iterator[None]:
                 try:
                     yield
                 finally:
-                    busy.unlink(missing_ok=True)
+                    if free:
+                        busy.unlink(missing_ok=True)
                 return
         time.sleep(0.02)
 
