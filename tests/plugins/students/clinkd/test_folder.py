@@ -290,7 +290,7 @@ def _break(folder: Path, how: str) -> None:
         ("type", "a model of type 'bert'"),
         ("json", "config.json cannot be read"),
         ("weights", "1 weights are missing"),
-        ("truncated", "damaged"),
+        ("truncated", "cut off"),
         ("saved", "format 9 is not the one"),
         ("tokens", "no <|image_pad|>"),
         ("config.json", "no config.json"),
