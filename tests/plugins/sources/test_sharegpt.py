@@ -212,8 +212,9 @@ def test_tools_become_the_text_of_qwens_template(tmp_path: Path) -> None:
     assert json.dumps({"type": "function", "function": {"name": "measure"}}) in system["content"]
     assert response["role"] == "user"
     assert response["content"] == "<tool_response>\n14\n</tool_response>\n<tool_response>\ncm\n</tool_response>"
-    for none in ("[]", [], "", None):
-        _, answered = sharegpt(tmp_path, {**talk, "tools": none}, entry=OPENAI, task="vqa")
+    no_tools: tuple[Any, ...] = ("[]", [], "", None)
+    for absent in no_tools:
+        _, answered = sharegpt(tmp_path, {**talk, "tools": absent}, entry=OPENAI, task="vqa")
         assert answered.extra["messages"][0]["role"] == "user"
     with raises_error("KD-SRC-059"):
         sharegpt(tmp_path, {**talk, "tools": "measure"}, entry=OPENAI, task="vqa")

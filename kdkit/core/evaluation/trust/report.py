@@ -11,7 +11,7 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustPolicySpec, TrustTable
+from kdkit.core.contracts import Reporter, Silent, TrustPolicySpec, TrustTable
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
@@ -22,6 +22,7 @@ from kdkit.core.evaluation.trust.weights import (
     TeacherWithoutDomain,
     TrustWeights,
     domains_without_teacher,
+    only_captions,
     policy_weights,
     teachers_without_domain,
     without_captions,
@@ -67,7 +68,8 @@ class TrustReport(Result):
     """Measured trust, the chosen policy's outcome, and those of other policies for comparison.
 
     Attributes:
-        table: of the teachers, and of the captions where a dual encoder can learn from them.
+        table: of the teachers.
+        captions: a table of one row, where a loss of the recipe learns from them.
         task: name of the evaluation task that measured ``table``.
     """
 
@@ -75,6 +77,7 @@ class TrustReport(Result):
     chosen: PolicyOutcome
     others: tuple[PolicyOutcome, ...]
     task: str
+    captions: TrustTable | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN is left to the writer."""
@@ -86,32 +89,21 @@ class TrustReport(Result):
                 for m, domain in enumerate(table.domains)
             ],
             "teachers": [
-                {
-                    "teacher": teacher,
-                    "domains": self._scores(t),
-                }
-                for t, teacher in enumerate(self._teachers)
+                {"teacher": teacher, "domains": _scores(table, t)} for t, teacher in enumerate(table.teachers)
             ],
-            "captions": self._scores(len(self._teachers)) if CAPTIONS in table.teachers else {},
+            "captions": _scores(self.captions, 0) if self.captions else {},
             "policy": self._outcome_json(self.chosen),
             "other_policies": [self._outcome_json(other) for other in self.others],
         }
 
-    def _scores(self, row: int) -> dict[str, dict[str, float]]:
-        table = self.table
-        bounds = {"accuracy": table.accuracy[row], "lower": table.lower[row], "upper": table.upper[row]}
-        return {
-            domain: {name: float(values[m]) for name, values in bounds.items()}
-            for m, domain in enumerate(table.domains)
-        }
-
     def sections(self) -> list[Section]:
         """Accuracy per domain and teacher, then the teachers that each policy admits."""
-        table, outcomes = self.table, (self.chosen, *self.others)
+        table, weights, outcomes = self.table, self.chosen.weights, (self.chosen, *self.others)
         accuracy = [
             (
                 domain,
-                *(self._accuracy_cell(t, m) for t in range(len(table.teachers))),
+                *(_accuracy_cell(table, t, m, weights.teachers[t, m]) for t in range(len(table.teachers))),
+                *([_accuracy_cell(self.captions, 0, m, weights.captions[m])] if self.captions else []),
                 _percent(table.chance[m]),
                 str(table.count[m]),
             )
@@ -121,7 +113,7 @@ class TrustReport(Result):
             (domain, *(self._admitted_cell(outcome, m) for outcome in outcomes))
             for m, domain in enumerate(table.domains)
         ]
-        names = tuple(name.removeprefix("@") for name in table.teachers)
+        names = (*table.teachers, "captions") if self.captions else table.teachers
         headers = ("domain", *names, "chance", count_unit(self.task))
         return [
             f"{accuracy_title(self.task)} in % on the calibration split, {100 * table.level:g} % interval; "
@@ -139,7 +131,7 @@ class TrustReport(Result):
             "options": dict(outcome.options),
             "weights": {
                 teacher: dict(zip(self.table.domains, row.tolist(), strict=True))
-                for teacher, row in zip(self._teachers, outcome.weights.teachers, strict=True)
+                for teacher, row in zip(self.table.teachers, outcome.weights.teachers, strict=True)
             },
             "captions": dict(zip(self.table.domains, outcome.weights.captions.tolist(), strict=True)),
             "domains_without_teacher": [
@@ -150,27 +142,14 @@ class TrustReport(Result):
             ],
         }
 
-    def _accuracy_cell(self, t: int, m: int) -> str:
-        table = self.table
-        if np.isnan(table.accuracy[t, m]):
-            return "-"
-        weights = self.chosen.weights
-        weight = weights.captions[m] if table.teachers[t] == CAPTIONS else weights.teachers[t, m]
-        mark = " *" if weight > 0 else ""
-        return f"{_percent(table.accuracy[t, m])} ({_percent(table.lower[t, m])}-{_percent(table.upper[t, m])}){mark}"
-
     def _admitted_cell(self, outcome: PolicyOutcome, m: int) -> str:
-        teachers, weights = list(self._teachers), outcome.weights.teachers[:, m].tolist()
+        teachers, weights = list(self.table.teachers), outcome.weights.teachers[:, m].tolist()
         if len(teachers) > 1 and min(weights) == 1:
             return f"all {len(teachers)}"
         if outcome.weighs_captions:
             teachers, weights = [*teachers, "captions"], [*weights, outcome.weights.captions[m]]
         names = [f"{name} {w:.2f}" if w < 1 else name for name, w in zip(teachers, weights, strict=True) if w > 0]
         return ", ".join(names) or "none"
-
-    @property
-    def _teachers(self) -> tuple[str, ...]:
-        return tuple(name for name in self.table.teachers if name != CAPTIONS)
 
 
 def report_trust(
@@ -222,7 +201,8 @@ def report_trust(
     measured = measure_trust(
         evaluator, store, project.lock, teachers, advice=advice, captions=captions, reporter=reporter
     )
-    if CAPTIONS in measured.teachers and np.isnan(measured.accuracy[-1]).all():
+    own = only_captions(measured)
+    if own is not None and np.isnan(own.accuracy).all():
         reporter.say("captions are measured once training samples have features: 'kdkit features extract' or 'distill'")
     name, chosen = _chosen_policy(project, policy, options or {})
     others = [
@@ -231,7 +211,8 @@ def report_trust(
         if (spec.name, dict(spec.options)) != (name, chosen)
     ]
     outcomes = [_apply_policy(registry, catalogue, measured, *each) for each in ((name, chosen), *others)]
-    return TrustReport(measured, outcomes[0], tuple(outcomes[1:]), str(evaluator.settings["task"]))
+    task = str(evaluator.settings["task"])
+    return TrustReport(without_captions(measured), outcomes[0], tuple(outcomes[1:]), task, own)
 
 
 def _chosen_policy(project: Project, policy: str | None, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -252,6 +233,20 @@ def _apply_policy(
         teachers_without_domain(teachers, weights.teachers, limits),
     )
     return PolicyOutcome(name, dict(options), weights, weighs, *gaps)
+
+
+def _scores(table: TrustTable, row: int) -> dict[str, dict[str, float]]:
+    bounds = {"accuracy": table.accuracy[row], "lower": table.lower[row], "upper": table.upper[row]}
+    return {
+        domain: {name: float(values[m]) for name, values in bounds.items()} for m, domain in enumerate(table.domains)
+    }
+
+
+def _accuracy_cell(table: TrustTable, row: int, m: int, weight: float) -> str:
+    if np.isnan(table.accuracy[row, m]):
+        return "-"
+    low, high = _percent(table.lower[row, m]), _percent(table.upper[row, m])
+    return f"{_percent(table.accuracy[row, m])} ({low}-{high})" + (" *" if weight > 0 else "")
 
 
 def _percent(value: float) -> str:

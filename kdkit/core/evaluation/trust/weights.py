@@ -146,13 +146,23 @@ def policy_weights(
 
 def without_captions(table: TrustTable) -> TrustTable:
     """The teachers' rows of a table."""
-    rows = [row for row, name in enumerate(table.teachers) if name != CAPTIONS]
+    return _rows(table, [row for row, name in enumerate(table.teachers) if name != CAPTIONS])
+
+
+def only_captions(table: TrustTable) -> TrustTable | None:
+    """The captions' row of a table, if it has one."""
+    rows = [row for row, name in enumerate(table.teachers) if name == CAPTIONS]
+    return _rows(table, rows) if rows else None
+
+
+def _rows(table: TrustTable, rows: Sequence[int]) -> TrustTable:
+    chosen = list(rows)
     return replace(
         table,
-        teachers=tuple(table.teachers[row] for row in rows),
-        accuracy=table.accuracy[rows],
-        lower=table.lower[rows],
-        upper=table.upper[rows],
+        teachers=tuple(table.teachers[row] for row in chosen),
+        accuracy=table.accuracy[chosen],
+        lower=table.lower[chosen],
+        upper=table.upper[chosen],
     )
 
 
