@@ -32,6 +32,7 @@ def test_exports_the_current_version(kdkit_cli: Cli) -> None:
     record = Record.from_json(json.loads((project / "out" / RECORD).read_text()))
     assert (record.version, record.repository, record.lineage) == ("v1", None, lineage())
 
+    before = {path.name: path.read_bytes() for path in (project / "out").iterdir()}
     again = kdkit_cli("export", "v1", "--to", "out")
-    assert again.code == 1
-    assert "--overwrite" in again.stderr
+    assert again.code == 0, again.stderr
+    assert {path.name: path.read_bytes() for path in (project / "out").iterdir()} == before

@@ -148,7 +148,9 @@ def test_one_broken_plugin_of_two(install: Install, tmp_path: Path) -> None:
 
 def test_a_plugin_that_ends_the_process_in_a_check_fails_it(install: Install) -> None:
     install("kdkit-bad", policy("kdkit_bad").replace("self.share = share", "raise SystemExit(0)"))
-    assert problems(verify_plugin("kdkit-bad"))["policy", "kdkit-bad:half", "test_shape"].startswith("SystemExit: 0")
+    found = problems(verify_plugin("kdkit-bad"))["policy", "kdkit-bad:half", "test_shape"]
+    assert found.startswith("kdkit-bad 1.0")
+    assert "SystemExit: 0" in found
 
 
 def test_a_missing_module_is_named(install: Install) -> None:

@@ -68,7 +68,7 @@ def test_what_a_person_says_is_pinned_to_the_commit_of_the_files(world: tuple[Pa
 def test_the_base_may_be_named_when_the_student_is_published(world: tuple[Path, str], tmp_path: Path) -> None:
     folder, commit = world
     adapted(folder).save(tmp_path / "a")
-    remedy = ('"base": "ORG/NAME"', '"config"', str(tmp_path / "a" / "clinkd.json"))
+    remedy = ("'base: ORG/NAME'", "student.config", "--merge", str(tmp_path / "a"))
     with raises_error("KD-STUD-037", mentions=remedy):
         publish(tmp_path / "a", tmp_path / "refused", "lab/student", merged=False, skip={})
     content = saved(tmp_path / "a")
