@@ -148,7 +148,11 @@ class TrustReport(Result):
             return f"all {len(teachers)}"
         if outcome.weighs_captions:
             teachers, weights = [*teachers, "captions"], [*weights, outcome.weights.captions[m]]
-        names = [f"{name} {w:.2f}" if w < 1 else name for name, w in zip(teachers, weights, strict=True) if w > 0]
+        names = [
+            name if weight >= 0.995 else f"{name} {weight:.2f}"
+            for name, weight in zip(teachers, weights, strict=True)
+            if weight >= 0.005  # less would print as 0.00
+        ]
         return ", ".join(names) or "none"
 
 
