@@ -194,6 +194,8 @@ def take_inventory(
     present = {sample.domain for sample in index.samples if sample.split == "train"}
     gaps = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in present]
     warn_about_gaps(gaps, teachers_without_domain(trust, weights, limits), reporter)
+    if gaps and learns_alone(recipe, catalogue):
+        reporter.say("taught by their own texts alone: " + ", ".join(gap.domain for gap in gaps))
     _warn_of_unknown_domains(registry, index, reporter)
     unreadable = find_skipped(index, project.state, reporter) if opened else None
     live = {

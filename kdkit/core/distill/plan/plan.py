@@ -54,7 +54,7 @@ def make_plan(
     """
     train = _training_samples(inventory)
     teachers = _planned_teachers(inventory, train, parent)
-    if teachers and not any(teacher.samples for teacher in teachers):
+    if teachers and not any(teacher.samples for teacher in teachers) and not inventory.learns_alone:
         raise KdkitError(
             "KD-DIST-033",
             "no teacher may teach any training sample",

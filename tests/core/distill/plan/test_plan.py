@@ -61,6 +61,21 @@ def test_a_loss_without_teachers_uses_all_samples(root: Path) -> None:
     assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (3 * DOMAIN, 0, ("xray",))
 
 
+def test_captions_teach_where_no_teacher_may(root: Path) -> None:
+    """A gate that admits no teacher ends a recipe without captions alone."""
+    write_recipe(root, "value: 0.7", "value: 1.0, on: lower")
+    with raises_error("KD-DIST-033"):
+        plan_of(root)
+    text = (root / "toy.yaml").read_text(encoding="utf-8")
+    (root / "toy.yaml").write_text(text.replace("losses:\n", "losses:\n  - {name: clip}\n"), encoding="utf-8")
+    plan = plan_of(root)
+    assert [teacher.samples for teacher in plan.teachers] == [0]
+    assert plan.fresh == 3 * DOMAIN
+    outcome = distill(open_project(root), Options(cpu=True))
+    assert outcome is not None
+    assert outcome.evaluation.of_role("student")[0].means["accuracy"] > 0.5
+
+
 def test_skipped_samples_are_fresh_when_a_teacher_for_them_is_added(root: Path) -> None:
     outcome = distill(open_project(root), Options(cpu=True))
     assert outcome is not None
