@@ -34,6 +34,11 @@ settings.register_profile("kdkit", derandomize=True, deadline=None, suppress_hea
 settings.load_profile("kdkit")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole commands first: their long files would otherwise end the run on one of two processes."""
+    items.sort(key=lambda item: not {"journeys", "cli"}.intersection(item.path.parts))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""
