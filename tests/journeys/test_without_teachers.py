@@ -202,6 +202,9 @@ def test_a_loss_that_reads_teachers_needs_one(folder: Path) -> None:
         plan(folder)
     assert "'sft'" in caught.value.fix
     add_radio(folder, "xray")
+    assert [teacher.samples for teacher in plan(folder).teachers] == [0]  # captions teach what no teacher may
+    text = text.replace("{name: clip}, ", "")
+    (folder / "captions.yaml").write_text(text, encoding="utf-8")
     with raises_error("KD-DIST-033") as caught:
         plan(folder)
     assert "'captions'" in caught.value.fix
