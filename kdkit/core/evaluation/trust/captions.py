@@ -85,15 +85,17 @@ class CaptionTrust:
             train = np.sort(np.random.default_rng(0).permutation(train)[:FIT_ROWS])
         texts = [self._index.samples[row].text for row in train]
         prompts = list(self._domains[domain].values())
-        spaces = [_text_rows(column, places[train], prompts, domain) for column, places in columns]
-        spaces = [_word_rows(texts, prompts), *spaces]
+        spaces = [
+            _word_rows(texts, prompts),
+            *(_text_rows(column, places[train], prompts, domain) for column, places in columns),
+        ]
         rows, classes = (np.concatenate(parts, axis=1) for parts in zip(*(x for x in spaces if x), strict=True))
         if np.ptp(classes, axis=0).max() == 0:
             return None  # no word of the prompts occurs in a caption
         predicted = _predict(_features(columns, train, domain), rows, _features(columns, held_out, domain))
-        correct = (_unit(predicted) @ _unit(classes - rows.mean(0)).T).argmax(1) == self._index.label_index[held_out]
+        nearest = (_unit(predicted) @ _unit(classes - rows.mean(0)).T).argmax(1)
         labels = self._index.label_index[held_out]
-        return DomainCount(int(correct.sum()), len(labels), chance_level(labels, len(prompts)))
+        return DomainCount(int((nearest == labels).sum()), len(labels), chance_level(labels, len(prompts)))
 
 
 def _covers(places: Rows, rows: Rows) -> bool:
