@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from medmini_tables import INCREMENT_COLUMNS, increment_row, print_differences, print_domains, print_means
 from medmini_teachers import SPECIALISTS, model_config, train_missing
@@ -45,7 +46,7 @@ RECIPES = ("kdkit", "teachers-alone", "mmkd-paper", "mmkd-released", "clipkd", "
 RATES = dict.fromkeys(RECIPES, 2e-3) | {"mmkd-paper": 1e-3, "mmkd-released": 1e-3}
 """Learning rates: chosen on the calibration split among ``GRID``. Length and batch are the same for all."""
 GRID = (1e-3, 2e-3, 5e-3)
-EPOCHS, BATCH = 5, 64
+BATCH = 64
 TUNING_SEED = 100
 
 REGISTRY = """\
@@ -66,14 +67,30 @@ class Bench:
 
     work: Path
     data: Path
-    epochs: float
-    teacher_steps: int | None
+    epochs: float | None
+    teacher_steps: float
+    wrong_captions: float = 0.0
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The manifest's rows of domains that have something to tell apart."""
         with open(self.data / "samples.jsonl", encoding="utf-8") as lines:
             return [row for row in map(json.loads, lines) if row["modality"] in DOMAINS]
+
+    @cached_property
+    def captioned(self) -> list[dict[str, Any]]:
+        """``rows``, each with the text that the student reads: for a share of them it names another class of the
+        domain. Labels and prompts stay right."""
+        draw = np.random.default_rng(7)
+        others = {
+            domain: sorted({row["caption"] for row in self.rows if row["modality"] == domain}) for domain in DOMAINS
+        }
+        rows = []
+        for row in self.rows:
+            wrong = [caption for caption in others[row["modality"]] if caption != row["caption"]]
+            chosen, swapped = str(draw.choice(wrong)), draw.random() < self.wrong_captions
+            rows.append({**row, "text": chosen if swapped and row["split"] == "train" else row["caption"]})
+        return rows
 
     @cached_property
     def words(self) -> list[str]:
@@ -120,15 +137,16 @@ class Bench:
     def _entry(self, root: Path, domain: str) -> dict[str, Any]:
         """A manifest of one domain, since a source takes all of a manifest; the images stay where they are."""
         with open(root / f"{domain}.jsonl", "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row) + "\n" for row in self.rows if row["modality"] == domain)
+            lines.writelines(json.dumps(row) + "\n" for row in self.captioned if row["modality"] == domain)
         # Each class has one caption; it serves as the prompt, so that nothing depends on how a prompt is worded.
-        columns = {"text": "caption", "domain": "modality", "label": "caption"}
+        columns = {"text": "text", "domain": "modality", "label": "caption"}
         options = {"columns": columns, "image_root": str(self.data)}
         return {"source": "jsonl", "path": f"{domain}.jsonl", "options": options}
 
     def distill(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, CPU seconds without extraction, evaluation on the calibration split)."""
-        _rewrite(project, "optimizer", json.dumps({"lr": rate, "epochs": self.epochs, "batch_size": BATCH}))
+        length = {} if self.epochs is None else {"epochs": self.epochs}
+        _rewrite(project, "optimizer", json.dumps({"lr": rate, "batch_size": BATCH, **length}))
         own = project.root / f"{recipe}.yaml"
         options["recipe"] = f"./{own.name}" if own.exists() else recipe
         prepare(Project(project.root), Options(cpu=True, **options), Silent())  # extraction is not timed
@@ -162,13 +180,14 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=["choose", "quality", "increment"], default=["quality", "increment"]
     )
-    parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_argument("--teacher-steps", type=int, help="instead of each specialist's own number; to try things out")
+    parser.add_argument("--epochs", type=float, help="default: each recipe's own length")
+    parser.add_argument("--teacher-steps", type=float, default=1.0, help="share of each specialist's steps; 0.1: weak")
+    parser.add_argument("--wrong-captions", type=float, default=0.0, help="share of training captions that are wrong")
     given = parser.parse_args()
     if not (given.data / "samples.jsonl").is_file():
         sys.exit(f"the images are not here: {given.data}\nThis benchmark needs them; name their folder by --data.")
     torch.set_num_threads(1)
-    bench = Bench(given.work.resolve(), given.data.resolve(), given.epochs, given.teacher_steps)
+    bench = Bench(given.work.resolve(), given.data.resolve(), given.epochs, given.teacher_steps, given.wrong_captions)
     train_missing(bench.teachers, bench.rows, bench.data, bench.words, bench.teacher_steps)
     if "choose" in given.parts:
         choose(bench, given.recipes)

@@ -63,15 +63,15 @@ def model_config(embed_dim: int, words: Sequence[str]) -> dict[str, Any]:
 
 
 def train_missing(
-    folder: Path, rows: Sequence[Mapping[str, Any]], images: Path, words: Sequence[str], steps: int | None = None
+    folder: Path, rows: Sequence[Mapping[str, Any]], images: Path, words: Sequence[str], share: float = 1.0
 ) -> None:
-    """Train every specialist that ``folder`` lacks, on training rows of its domains alone."""
+    """Train every specialist that ``folder`` lacks, on training rows of its domains alone, for ``share`` of its steps."""
     for specialist in SPECIALISTS:
         if (folder / specialist.name).is_dir():
             continue
         own = [row for row in rows if row["modality"] in specialist.domains and row["split"] == "train"]
         started = time.process_time()
-        model = _train(specialist, own, images, words, steps or specialist.steps)
+        model = _train(specialist, own, images, words, max(1, round(share * specialist.steps)))
         draft = folder / f".{specialist.name}"
         shutil.rmtree(draft, ignore_errors=True)
         model.eval().save(draft)
