@@ -65,7 +65,7 @@ def model_config(embed_dim: int, words: Sequence[str]) -> dict[str, Any]:
 def train_missing(
     folder: Path, rows: Sequence[Mapping[str, Any]], images: Path, words: Sequence[str], share: float = 1.0
 ) -> None:
-    """Train every specialist that ``folder`` lacks, on training rows of its domains alone, for ``share`` of its steps."""
+    """Train every specialist that ``folder`` lacks, for ``share`` of its steps, on training rows of its domains."""
     for specialist in SPECIALISTS:
         if (folder / specialist.name).is_dir():
             continue
