@@ -187,7 +187,7 @@ def _judge(
 ) -> tuple[Evaluation, RetentionRecord | None]:
     """Scores on the calibration split, and the guard's verdict on the change since ``parent``."""
     reporter.say("evaluating on the calibration split")
-    evaluation = _evaluate(project, inventory, student, reporter)
+    evaluation = evaluate_on_calibration(project, inventory, student, reporter)
     if parent is None:
         return evaluation, None
     guard = project.registry.guard
@@ -219,7 +219,7 @@ def _parent_evaluation(
             return before
     reporter.say(f"evaluating {parent.name} on the same calibration samples")
     student = cast(nn.Module, load_student(parent, project.catalogue))
-    return _evaluate(project, inventory, student, reporter, teachers=False)
+    return evaluate_on_calibration(project, inventory, student, reporter, teachers=False)
 
 
 def _sample_ids(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ def _sample_ids(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
     return () if score is None else score.ids
 
 
-def _evaluate(
+def evaluate_on_calibration(
     project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
     """Scores of the student, and of the teachers unless switched off, on the labeled calibration samples."""

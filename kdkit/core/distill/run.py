@@ -110,28 +110,13 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
         KdkitError: ``--incremental`` without a version or with nothing new; errors of the registry, the data or a
             teacher.
     """
-    registry, lock, catalogue = project.registry, project.lock, project.catalogue
+    registry, catalogue = project.registry, project.catalogue
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
     versions = Versions(project)
     parent = _parent(versions, incremental=options.incremental)
     student = StudentBuilder.of(project, parent, options.seed)
     index = load_index(project, reporter)
-
-    compared = list[str]()
-
-    def compare() -> None:
-        locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
-        train = [sample for sample in index.samples if sample.split == "train"]
-        require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
-        compared.extend(locked)
-
-    def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
-        _check_answers(registry, recipe, student, index, teachers, reporter)
-        compare()
-
-    inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
-    if not compared:  # nothing was extracted
-        compare()
+    inventory = checked_inventory(project, recipe, student, index, reporter, device)
     entry = registry.student.model_dump(mode="json")
     measurable = _measurable(project, inventory)
 
@@ -158,6 +143,43 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     else:
         plan = replace(plan, finished=finished.name)
     return Prepared(plan, inventory, student, finished)
+
+
+def checked_inventory(
+    project: Project,
+    recipe: Recipe,
+    student: StudentBuilder,
+    index: SampleIndex,
+    reporter: Reporter,
+    device: str,
+    before: Callable[[], object] | None = None,
+) -> TeachingInventory:
+    """The inventory of a run, after checks of what recipe, teachers and student can do together.
+
+    Args:
+        before: called before an extraction.
+
+    Raises:
+        KdkitError: see :func:`~kdkit.core.distill.plan.inventory.take_inventory`; what does not fit.
+    """
+    registry, lock, compared = project.registry, project.lock, list[str]()
+
+    def compare() -> None:
+        locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
+        train = [sample for sample in index.samples if sample.split == "train"]
+        require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
+        compared.extend(locked)
+
+    def before_extraction(teachers: Sequence[OpenTeacher]) -> None:
+        _check_answers(registry, recipe, student, index, teachers, reporter)
+        compare()
+        if before is not None:
+            before()
+
+    inventory = take_inventory(project, recipe, index, before_extraction, device=device, reporter=reporter)
+    if not compared:  # nothing was extracted
+        compare()
+    return inventory
 
 
 def _measurable(project: Project, inventory: TeachingInventory) -> set[str]:
@@ -267,7 +289,10 @@ def train_and_promote(
             shutil.rmtree(folder, ignore_errors=True)
         pin_names(project, options.recipe)
     accelerator.wait_for_everyone()
-    run = _train(project, prepared, options, accelerator, folder, reporter)
+    try:
+        run = train_plan(project, prepared, options, accelerator, folder, reporter)
+    finally:
+        prepared.inventory.close()
     end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
@@ -303,10 +328,14 @@ def _finish_again(
     return Outcome(version)
 
 
-def _train(
+def train_plan(
     project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, folder: Path, reporter: Reporter
 ) -> TrainedRun:
-    """Build the task and do all steps of the plan, with its rounds of correction if it has any."""
+    """Build the task and do all steps of the plan, with its rounds of correction if it has any.
+
+    Args:
+        folder: of the run's checkpoints; a run with checkpoints there continues.
+    """
     plan, inventory, parent = prepared.plan, prepared.inventory, prepared.student.parent
     begun = time.monotonic()
     made = build(
@@ -338,7 +367,6 @@ def _train(
         corrections = corrected.summarize() if corrected else None
     finally:
         made.inputs.close()
-        inventory.close()
     if kept < 1:
         interpolate(made.task.student, start, kept)
     return TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
 from kdkit.core.evaluation.trust.weights import (
+    TrustGate,
     domains_without_teacher,
-    policy_weights,
     teachers_without_domain,
     warn_about_gaps,
     without_captions,
@@ -54,6 +54,7 @@ class TeachingInventory:
         live: teachers that compute their signals of training samples during training.
         learns_alone: a loss of the recipe learns from samples without any teacher.
         captions: (M,) trust weights of the captions; None for 1 everywhere.
+        gate: what ``weights`` and ``captions`` come from; None without teachers.
     """
 
     index: SampleIndex
@@ -64,6 +65,7 @@ class TeachingInventory:
     live: Mapping[str, LiveTeacher] = field(default_factory=dict)
     learns_alone: bool = True
     captions: np.ndarray[Any, Any] | None = None
+    gate: TrustGate | None = None
 
     @classmethod
     def without_teachers(cls, index: SampleIndex, unreadable: Mask | None = None) -> TeachingInventory:
@@ -90,6 +92,13 @@ class TeachingInventory:
         """Domain -> weight, where the teacher may teach."""
         row = self.weights[self.trust.teachers.index(teacher)]
         return {domain: float(w) for domain, w in zip(self.trust.domains, row, strict=True) if w > 0}
+
+    def without(self, sources: Collection[str]) -> TeachingInventory:
+        """The same samples and columns, with weights as if ``sources`` did not exist; see :meth:`TrustGate.weights`."""
+        if self.gate is None:
+            return self
+        given = self.gate.weights(sources)
+        return replace(self, weights=given.teachers, captions=given.captions)
 
     def targets(self, teacher: str, outputs: Mapping[str, int], signals: Collection[str]) -> TeacherTargets:
         """The teacher's targets for all samples.
@@ -189,7 +198,8 @@ def take_inventory(
     weighs = catalogue.spec(TrustPolicySpec, policy.policy).weighs_captions and learns_alone(recipe, catalogue)
     table = measure_trust(evaluator, store, lock, teachers, advice=hint, captions=weighs, reporter=reporter)
     made = catalogue.make("policy", policy.policy, **policy.options)
-    given = policy_weights(table, made, limits=limits, weighs_captions=weighs)
+    gate = TrustGate(table, made, limits, weighs)
+    given = gate.weights()
     trust, weights = without_captions(table), given.teachers
     present = {sample.domain for sample in index.samples if sample.split == "train"}
     gaps = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in present]
@@ -208,9 +218,8 @@ def take_inventory(
         )
         for name, teacher in opened.items()
     }
-    return TeachingInventory(
-        index, columns, trust, weights, unreadable, live, learns_alone(recipe, catalogue), captions=given.captions
-    )
+    alone = learns_alone(recipe, catalogue)
+    return TeachingInventory(index, columns, trust, weights, unreadable, live, alone, given.captions, gate)
 
 
 def domain_limits(registry: Registry) -> dict[str, Sequence[str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,30 @@ def policy_weights(
         )
     weights, captions = np.where(allowed, weights, 0.0), np.array([name == CAPTIONS for name in table.teachers], bool)
     return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+
+
+@dataclass(frozen=True)
+class TrustGate:
+    """A measured table with the policy that reads it.
+
+    Attributes:
+        table: of the teachers, with the captions as its last row where they were measured.
+        policy, limits, weighs_captions: see :func:`policy_weights`.
+    """
+
+    table: TrustTable
+    policy: TrustPolicy
+    limits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    weighs_captions: bool = False
+
+    def weights(self, without: Collection[str] = ()) -> TrustWeights:
+        """The weights by the policy, as if the sources ``without`` (teachers, :data:`CAPTIONS`) did not exist.
+
+        The policy does not see their scores. A source that was second to one of them counts as the best.
+        """
+        limits = {**self.limits, **dict.fromkeys(without, ())}
+        given = policy_weights(self.table, self.policy, limits=limits, weighs_captions=self.weighs_captions)
+        return replace(given, captions=np.zeros_like(given.captions)) if CAPTIONS in without else given
 
 
 def without_captions(table: TrustTable) -> TrustTable:

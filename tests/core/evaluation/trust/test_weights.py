@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.contracts import TrustTable
+from kdkit.core.contracts import CAPTIONS, TrustTable
 from kdkit.core.evaluation.metrics import wilson
 from kdkit.core.evaluation.trust.weights import (
+    TrustGate,
     domains_without_teacher,
     policy_weights,
     teachers_without_domain,
     warn_about_gaps,
 )
-from kdkit.plugins.policies.policies import All, Threshold, TopK
+from kdkit.plugins.policies.policies import All, Evidence, Threshold, TopK
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
 
@@ -50,6 +52,24 @@ def test_a_teacher_limited_to_domains_leaves_the_choice_to_others() -> None:
     assert policy_weights(found, TopK(), limits={"t0": ["oct"]}).teachers.tolist() == [[0, 0, 0], [1, 1, 1]]
     everywhere = policy_weights(found, All(unmeasured=True), limits={"t0": ["oct"]})
     assert everywhere.teachers.tolist() == [[0, 1, 0], [1, 1, 1]]
+
+
+def test_without_a_source_the_next_best_counts_as_the_best() -> None:
+    gate = TrustGate(table([[95, 50, 80], [92, 60, 70]]), TopK(k=1), {"t1": ["ct", "oct"]})
+    assert gate.weights().teachers.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert gate.weights({"t0"}).teachers.tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert gate.weights({CAPTIONS}).captions.tolist() == [0, 0, 0]
+    assert gate.weights({CAPTIONS}).teachers.tolist() == gate.weights().teachers.tolist()
+
+
+def test_without_captions_the_best_teacher_has_the_whole_weight() -> None:
+    found = replace(table([[50, 60, 70], [95, 95, 95]]), teachers=("t0", CAPTIONS))
+    gate = TrustGate(found, Evidence(), weighs_captions=True)
+    assert (gate.weights().teachers < 1).all()
+    assert gate.weights().captions.tolist() == [1, 1, 1]
+    assert gate.weights({CAPTIONS}).teachers.tolist() == [[1, 1, 1]]
+    assert gate.weights({CAPTIONS}).captions.tolist() == [0, 0, 0]
+    assert gate.weights({"t0"}).captions.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("answer", [np.ones((1, 2)), np.full((2, 1), NAN), np.full((2, 1), 1.5), np.full((2, 1), -0.1)])
