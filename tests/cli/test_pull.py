@@ -73,8 +73,13 @@ def test_pull(cli: Cli, hub: LocalHub, install_plugin: InstallPlugin, tmp_path: 
     assert warning.endswith("kdkit-toy==1.0")
     assert (cli.folder / "toy" / "versions" / "current").read_text() == "v3\n"
     again = cli("pull", "alice/toy")
-    assert again.code == 1
-    assert "in use" in again.stderr
+    assert again.code == 0
+    assert "is pulled already, unchanged" in again.stderr
+    assert again.stdout == done.stdout
+    (cli.folder / "toy" / "registry.lock").unlink()
+    again = cli("pull", "alice/toy")
+    assert (again.code, again.error) == (1, "KD-REL-015")
+    assert "registry.lock has changed since it was pulled" in again.stderr
     install_plugin("kdkit-toy", TOY)
     done = cli("pull", "alice/toy", "--to", "other", "--revision", commit, "--json")
     data = json.loads(done.stdout)

@@ -25,6 +25,7 @@ from kdkit.core.project.versions import HISTORY, LINEAGE, Versions
 from kdkit.core.project.versions import RESULTS as PUBLISHED
 from kdkit.core.sharing.hub import download
 from kdkit.core.sharing.hub.client import quiet_client
+from kdkit.core.sharing.release.finished_pull import finished_pull, pulled_origin, uncommented
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, RESULTS, SAMPLES, TASK, AdapterBase, below_kdkit
 from kdkit.core.sharing.release.pulled_release import (
     Lacking,
@@ -97,11 +98,11 @@ def pull_student(
     """Make the project ``into`` from the release in ``repo``; it appears whole, or not at all.
 
     The base of adapters and the features are fetched afterwards; if that is interrupted, the same call resumes with
-    the same release.
+    the same release. A finished call that is repeated changes nothing.
 
     Args:
         repo: ``ORG/NAME`` of a model repository that ``kdkit push`` made.
-        into: a folder that does not exist, or is empty.
+        into: a folder that does not exist, is empty, or is the unchanged project of this release.
         revision: branch, tag or commit; the commit is recorded.
         features: a data set repository with columns, see :func:`kdkit.core.sharing.features.pull_features`.
         hub: by default :func:`kdkit.core.sharing.hub.connect`.
@@ -112,10 +113,8 @@ def pull_student(
             :func:`kdkit.core.sharing.hub.download`. If the base or the features cannot be fetched, the project stays.
     """
     hub, reporter, into = hub or connect(), reporter or Silent(), into.absolute()
-    release = pending_release(Project(into))
-    if release is not None and release.origin.repository == repo:
-        reporter.say(f"resuming {repo} at {release.origin.commit[:12]}: the project exists already")
-    else:
+    release = _pulled_before(hub, repo, revision, into, reporter)
+    if release is None:
         _require_empty(into)
         release = _fetch_project(hub, repo, revision, into, reporter, keep=bool(features))
     columns: tuple[PulledColumn, ...] = ()
@@ -123,7 +122,8 @@ def pull_student(
         columns = _fetch_rest(hub, release, into, features, reporter)
     else:  # an interrupted pull wanted features, this one does not
         forget_pending(Project(into))
-    hidden = tuple(name for name in release.unpublished if name not in {column.teacher for column in columns})
+    shown = {*(column.teacher for column in columns), *uncommented(Project(into), release)}
+    hidden = tuple(name for name in release.unpublished if name not in shown)
     return Pulled(
         root=into,
         version=release.record.version,
@@ -133,6 +133,27 @@ def pull_student(
         columns=columns,
         lacking=release.lacking(catalogue or load_catalogue()),
     )
+
+
+def _pulled_before(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter) -> PulledRelease | None:
+    """The release of the project ``into``, if an earlier call made it.
+
+    Raises:
+        KdkitError: the project is of another commit, or was changed since.
+    """
+    project = Project(into)
+    release = pending_release(project)
+    if release is not None and release.origin.repository == repo:
+        reporter.say(f"resuming {repo} at {release.origin.commit[:12]}: the project exists already")
+        return release
+    origin = pulled_origin(project, repo)
+    if origin is None:
+        return None
+    release, difference = finished_pull(hub, origin, revision, project, reporter)
+    if release is None:
+        raise _in_use(into, difference)
+    reporter.say(f"{repo} at {origin.commit[:12]} is pulled already, unchanged")
+    return release
 
 
 def _fetch_project(hub: Hub, repo: str, revision: str, into: Path, reporter: Reporter, *, keep: bool) -> PulledRelease:
@@ -169,9 +190,9 @@ def _fetch_rest(
 
 def _uncomment_teachers(root: Path, release: PulledRelease, teachers: Collection[str], reporter: Reporter) -> None:
     """Unpublished teachers are comments in ``registry.yaml`` until their features are pulled."""
-    path = root / PROJECT_REGISTRY
-    if path.read_text(encoding="utf-8") == release.registry_text():
-        write_atomically(path, release.registry_text(teachers).encode())
+    path, before = root / PROJECT_REGISTRY, uncommented(Project(root), release)
+    if path.read_text(encoding="utf-8") == release.registry_text(before):
+        write_atomically(path, release.registry_text({*before, *teachers}).encode())
     else:  # edited since an interrupted pull
         reporter.warn(f"registry.yaml was edited: remove '# ' before the lines of {', '.join(teachers)}")
 
@@ -191,16 +212,20 @@ def _columns(root: Path, features: str, hub: Hub, reporter: Reporter) -> tuple[P
 
 def _require_empty(into: Path) -> None:
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        is_project = (into / PROJECT_REGISTRY).is_file()
-        raise KdkitError(
-            "KD-REL-015",
-            "this is in use",
-            where=str(into),
-            why="a pulled project needs a folder of its own",
-            fix="choose another: --to DIR"
-            + ("; for shared features in this project: kdkit features pull ORG/NAME" if is_project else ""),
-            code=ExitCode.FOUND,
-        )
+        raise _in_use(into, "a pulled project needs a folder of its own")
+
+
+def _in_use(into: Path, why: str) -> KdkitError:
+    is_project = (into / PROJECT_REGISTRY).is_file()
+    return KdkitError(
+        "KD-REL-015",
+        "this is in use",
+        where=str(into),
+        why=why,
+        fix="choose another: --to DIR"
+        + ("; for shared features in this project: kdkit features pull ORG/NAME" if is_project else ""),
+        code=ExitCode.FOUND,
+    )
 
 
 def _write_project(root: Path, release: PulledRelease) -> None:

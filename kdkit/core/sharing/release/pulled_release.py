@@ -74,7 +74,12 @@ def read_record(path: Path, repo: str) -> Record:
 
 def check_release(got: Downloaded, record: Record, repo: str) -> None:
     """Compare the fetched files with the record. Raises: KdkitError for a file that is missing or was changed."""
-    for name in wanted_files(record, record.files):
+    check_files(got, record, repo, wanted_files(record, record.files))
+
+
+def check_files(got: Downloaded, record: Record, repo: str, names: Iterable[str]) -> None:
+    """See :func:`check_release`; the files ``names`` alone."""
+    for name in names:
         expected = record.files[name].sha256
         if got.files.get(name) != expected:
             raise KdkitError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.run import Options, prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.lineage import Origin
 from kdkit.core.project.project import Project
@@ -24,50 +24,18 @@ from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.features import push_features
 from kdkit.core.sharing.release.layout import LOCK, RECORD, Record
-from kdkit.core.sharing.release.pull import Pulled, pull_student, staging
+from kdkit.core.sharing.release.pull import pull_student, staging
 from kdkit.core.sharing.release.pulled_release import Lacking
 from kdkit.core.sharing.release.registry_text import registry_text
 from kdkit.core.teachers.add import add_teacher, check_lock
-from tests.core.sharing.release.toy_release import contents, seal, write_release
+from tests.core.sharing.release.toy_release import REPO, contents, pull, seal
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
-from tests.local_hub import LocalHub, local_hub
+from tests.local_hub import LocalHub
 from tests.tiny_models import pictures
-from tests.toy_project import make_project, open_project, toy_catalogue, train_teacher, write_images
+from tests.toy_project import open_project, train_teacher, write_images
 
-REPO, COLUMNS = "alice/student", "alice/columns"
-
-
-@pytest.fixture(scope="module")
-def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with two versions; its teachers are folders of the author's."""
-    root = tmp_path_factory.mktemp("author") / "project"
-    make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri"))
-    distill(open_project(root), Options(cpu=True))
-    train_teacher(["ct"], width=20, seed=5).save(root / "models" / "more")
-    add_teacher(open_project(root), "more", {"from": "local:models/more", "loader": "toy", "license": "mit"})
-    registry = root / "registry.yaml"
-    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100"), "utf-8")
-    distill(open_project(root), Options(cpu=True, incremental=True))
-    return root
-
-
-@pytest.fixture(scope="module")
-def release(author: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
-    folder = tmp_path_factory.mktemp("release") / "files"
-    return folder, write_release(open_project(author), REPO, folder)
-
-
-@pytest.fixture
-def local(tmp_path: Path, release: tuple[Path, Record]) -> Iterator[LocalHub]:
-    """A Hub that has the release."""
-    with local_hub(tmp_path / "hub") as hub:
-        hub.add(REPO, contents(release[0]), private=True)
-        yield hub
-
-
-def pull(local: LocalHub, into: Path, **options: Any) -> Pulled:
-    return pull_student(REPO, into, hub=Hub(local.url, "hf_alice"), catalogue=toy_catalogue(), **options)
+COLUMNS = "alice/columns"
 
 
 def features(project: Project) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,8 +122,7 @@ def test_a_project_stays_if_its_features_are_not_found(local: LocalHub, tmp_path
         pull(local, tmp_path / "p", features="alice/nothing")
     assert Versions(open_project(tmp_path / "p")).get().name == "v2"
     assert pull(local, tmp_path / "p").version == "v2"  # without them: then nothing is to come
-    with raises_error("KD-REL-015", mentions=("in use",)):
-        pull(local, tmp_path / "p")
+    assert not (tmp_path / "p" / ".kdkit" / "pulled").exists()
 
 
 def test_features_that_were_cut_off_are_fetched_by_the_same_command(
@@ -178,8 +145,13 @@ def test_features_that_were_cut_off_are_fetched_by_the_same_command(
     assert not [request.line for request in local.requests[before:] if REPO in request.line]
     text = cut.read_text(encoding="utf-8")
     assert text == (tmp_path / "whole" / "registry.yaml").read_text(encoding="utf-8")
-    with raises_error("KD-REL-015", mentions=("in use",)):
+    with raises_error("KD-REL-015", mentions=("in use",)):  # of a newer commit
         pull(local, tmp_path / "cut", features=COLUMNS)
+    again = pull(local, tmp_path / "cut", features=COLUMNS, revision=done.origin.commit)
+    assert (again.teachers, again.unpublished) == (done.teachers, ())
+    assert [(column.rows, column.here > 0) for column in again.columns] == [(0, True), (0, True)]
+    assert pull(local, tmp_path / "cut", revision=done.origin.commit).teachers == done.teachers
+    assert cut.read_text(encoding="utf-8") == text
     pull(local, tmp_path / "edited", features=COLUMNS, reporter=notes)
     (warning,) = notes.warnings
     assert warning.startswith("registry.yaml ")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import kdkit
+from kdkit.core.base.hub import Hub
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.release.layout import LOCK, README, RECIPE, REGISTRY, SAMPLES, TASK, Record
+from kdkit.core.sharing.release.pull import Pulled, pull_student
 from kdkit.core.sharing.release.redact import public_lineage, public_lock, public_registry
+from tests.local_hub import LocalHub
+from tests.toy_project import toy_catalogue
+
+REPO = "alice/student"
 
 
 def write_release(project: Project, repo: str, to: Path) -> Record:
@@ -54,3 +61,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def _put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def pull(local: LocalHub, into: Path, **options: Any) -> Pulled:
+    """As alice, with the plugins of the toys."""
+    return pull_student(REPO, into, hub=Hub(local.url, "hf_alice"), catalogue=toy_catalogue(), **options)
