@@ -110,16 +110,16 @@ class Bench:
         root.mkdir(parents=True)
         text = REGISTRY.format(
             student=json.dumps(model_config(128, self.words)),
-            data=json.dumps([self._entry(root, domain) for domain in domains]),
+            data=json.dumps([self.entry(root, domain) for domain in domains]),
         )
         (root / "registry.yaml").write_text(text, encoding="utf-8")
-        recipe = _kdkit_recipe()
+        recipe = kdkit_recipe()
         recipe["losses"] = [loss for loss in recipe["losses"] if loss["name"] != "clip"]
         recipe["trust"]["policy"] = "soft"
-        _dump(recipe, root / "teachers-alone.yaml")
-        recipe = _kdkit_recipe()
+        write_recipe(recipe, root / "teachers-alone.yaml")
+        recipe = kdkit_recipe()
         recipe["increment"].update({"replay": 0.0, "previous": {"weight": 0.0}, "pull": 0.0, "interpolate": 1.0})
-        _dump(recipe, root / "plain.yaml")
+        write_recipe(recipe, root / "plain.yaml")
         for teacher in teachers:
             self.add(root, teacher)
         (root / "made").touch()
@@ -130,14 +130,19 @@ class Bench:
 
     def extend(self, project: Project) -> None:
         """The last specialist appears, and with it its domains."""
-        data = json.dumps([self._entry(project.root, domain) for domain in (*OLD, *LAST.domains)])
-        _rewrite(project, "data", data)
+        data = json.dumps([self.entry(project.root, domain) for domain in (*OLD, *LAST.domains)])
+        rewrite(project, "data", data)
         self.add(project.root, LAST.name)
 
-    def _entry(self, root: Path, domain: str) -> dict[str, Any]:
-        """A manifest of one domain, since a source takes all of a manifest; the images stay where they are."""
+    def entry(self, root: Path, domain: str, *, train: bool = True) -> dict[str, Any]:
+        """A manifest of one domain, since a source takes all of a manifest; the images stay where they are.
+
+        Args:
+            train: False: without the training images, as if they could not be kept.
+        """
+        rows = [row for row in self.captioned if row["modality"] == domain and (train or row["split"] != "train")]
         with open(root / f"{domain}.jsonl", "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row) + "\n" for row in self.captioned if row["modality"] == domain)
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
         # Each class has one caption; it serves as the prompt, so that nothing depends on how a prompt is worded.
         columns = {"text": "text", "domain": "modality", "label": "caption"}
         options = {"columns": columns, "image_root": str(self.data)}
@@ -146,7 +151,7 @@ class Bench:
     def distill(self, project: Project, recipe: str, rate: float, **options: Any) -> tuple[str, float, Evaluation]:
         """(version, CPU seconds without extraction, evaluation on the calibration split)."""
         length = {} if self.epochs is None else {"epochs": self.epochs}
-        _rewrite(project, "optimizer", json.dumps({"lr": rate, "batch_size": BATCH, **length}))
+        rewrite(project, "optimizer", json.dumps({"lr": rate, "batch_size": BATCH, **length}))
         own = project.root / f"{recipe}.yaml"
         options["recipe"] = f"./{own.name}" if own.exists() else recipe
         prepare(Project(project.root), Options(cpu=True, **options), Silent())  # extraction is not timed
@@ -157,9 +162,12 @@ class Bench:
     def score(self, key: str, project: Project, version: str, seconds: float) -> None:
         """Evaluate a version on the test split and keep what was found."""
         found = score_on_test(project, version)
-        replace(found, settings={**found.settings, "seconds": seconds}).save(self._file(key))
+        self.keep(key, found, seconds)
         means = {name: round(value, 4) for name, value in found.of_role("student")[0].means.items()}
         print(f"{key}: {means} in {seconds:.0f} CPU s", flush=True)
+
+    def keep(self, key: str, found: Evaluation, seconds: float) -> None:
+        replace(found, settings={**found.settings, "seconds": seconds}).save(self._file(key))
 
     def has(self, key: str) -> bool:
         return self._file(key).exists()
@@ -272,16 +280,16 @@ def _one_increment(bench: Bench, seed: int) -> None:
         bench.score(f"increment-{step}-{seed}", Project(grown), version, seconds)
 
 
-def _kdkit_recipe() -> Any:
+def kdkit_recipe() -> Any:
     return YAML().load(recipe_file("kdkit", load_catalogue()).text)
 
 
-def _dump(recipe: Any, path: Path) -> None:
+def write_recipe(recipe: Any, path: Path) -> None:
     with open(path, "w", encoding="utf-8") as handle:
         YAML().dump(recipe, handle)
 
 
-def _rewrite(project: Project, key: str, value: str) -> None:
+def rewrite(project: Project, key: str, value: str) -> None:
     """Replace a one-line section of the registry."""
     text = project.registry_path.read_text(encoding="utf-8")
     changed = re.sub(rf"^{key}: .*$", lambda _: f"{key}: {value}", text, count=1, flags=re.M)

@@ -65,20 +65,20 @@ def print_differences(found: Mapping[str, Sequence[Evaluation]]) -> None:
     rows = []
     for other in others:
         domains = found[first][0].domains
-        pairs = [(_outcomes(found[other], domain), _outcomes(found[first], domain)) for domain in domains]
-        mean, low, high = _mean_difference(pairs)
+        pairs = [(student_outcomes(found[other], domain), student_outcomes(found[first], domain)) for domain in domains]
+        mean, low, high = mean_difference(pairs)
         rows.append([f"{first} - {other}", f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"])
     print("\nDifference in mean accuracy, points [95 % paired interval over images, students averaged over seeds]:\n")
     print_table(("recipes", "points"), rows)
 
 
-def _mean_difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> tuple[float, float, float]:
+def mean_difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> tuple[float, float, float]:
     """(mean over domains of after - before, low, high) of (before, after) outcomes per domain."""
     found = np.array([paired_difference(before, after) for before, after in pairs])
     return mean_interval(found[:, 0], found[:, 1], found[:, 2])
 
 
-def _outcomes(runs: Sequence[Evaluation], domain: str) -> np.ndarray[Any, Any]:
+def student_outcomes(runs: Sequence[Evaluation], domain: str) -> np.ndarray[Any, Any]:
     """(N,) share of the seeds' students that are right."""
     right = [evaluation.of_role("student")[0].domains[domain].outcomes["accuracy"] for evaluation in runs]
     return np.asarray(np.mean(right, axis=0))
@@ -109,7 +109,9 @@ def increment_row(
     """Cells of :data:`INCREMENT_COLUMNS` for one strategy; each argument has one evaluation per seed."""
     changes = [_values(b, "accuracy", old) - _values(a, "accuracy", old) for a, b in zip(before, after, strict=True)]
     areas = [_values(b, "auc", old) - _values(a, "auc", old) for a, b in zip(before, after, strict=True)]
-    _, low, high = _mean_difference([(_outcomes(before, domain), _outcomes(after, domain)) for domain in old])
+    _, low, high = mean_difference(
+        [(student_outcomes(before, domain), student_outcomes(after, domain)) for domain in old]
+    )
     gained = {metric: [float(_values(e, metric, new).mean()) for e in after] for metric in ("accuracy", "auc")}
     start, whole = (np.array([_values(e, "accuracy", new).mean() for e in runs]) for runs in (before, together))
     seconds = [float(evaluation.settings["seconds"]) for evaluation in after]
