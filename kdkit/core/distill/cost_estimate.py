@@ -8,14 +8,15 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import nn
 
-from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.base.result import format_size
+from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
-from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints
+from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints, changing_tensors, task_tensors
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
@@ -44,7 +45,7 @@ class Estimate:
         seconds: of training, from ``TRIAL_STEPS`` steps, which include decoding as far as they show it.
         memory: bytes of weights (with live teachers), gradients and optimizer state of the trained ones, and cached
             inputs; activations come on top.
-        disk: bytes of the version and its checkpoints.
+        disk: bytes of the version and its checkpoints, of which a new one is written before the oldest is deleted.
         free: bytes free on the project's disk.
         correction_seconds: of the student's answers in all rounds of correction, from a few answers of the untrained
             student, which are the longest. A corrector's time comes on top.
@@ -75,7 +76,8 @@ class Estimate:
 def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
     """Plan as :func:`kdkit.core.distill.run.distill` does, measure a few steps, and write no version.
 
-    Missing features are extracted, because trust and the plan depend on them.
+    Missing features are extracted, because trust and the plan depend on them. A disk with too little space is a
+    warning.
     """
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
@@ -83,7 +85,13 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
         with accelerator.main_process_first():
             prepared = prepare(project, options, reporter, str(accelerator.device))
         require_same_plan(prepared.plan.digest)
-        return prepared.plan, _measure(project.state, prepared, accelerator)
+        estimate = _measure(project.state, prepared, accelerator)
+    if estimate.disk > estimate.free:
+        reporter.warn(
+            f"{project.root}: the run needs about {format_size(estimate.disk)} on disk, "
+            f"{format_size(estimate.free)} are free; free space before it starts"
+        )
+    return prepared.plan, estimate
 
 
 def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
@@ -104,48 +112,77 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
         device=accelerator.device,
         shown=shown,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            made.task,
-            made.dataloader(plan, sampler, accelerator),
-            dataclasses.replace(plan.settings, steps=few, ema=None),
-            accelerator=accelerator,
-            checkpoints=Checkpoints(Path(folder)),
-            reporter=steps_timer,
-        )
+    train(
+        made.task,
+        made.dataloader(plan, sampler, accelerator),
+        dataclasses.replace(plan.settings, steps=few, ema=None),
+        accelerator=accelerator,
+        checkpoints=_NoCheckpoints(state / "no checkpoints"),
+        reporter=steps_timer,
+    )
     made.inputs.close()
-    teacher_bytes = sum(teacher.nbytes for teacher in inventory.live.values())
+    held = sum(teacher.nbytes for teacher in inventory.live.values())
+    held += made.inputs.expected_bytes(inventory.rows("train"))
     inventory.close()
     if accelerator.is_main_process:
         shutil.rmtree(state / FOLDER, ignore_errors=True)
     end_process_group(accelerator)
-    memory, disk = training_bytes(made.task, averaged=plan.settings.ema is not None)
+    averaged = plan.settings.ema is not None
+    student = cast(Student, made.task.student)
     return Estimate(
         seconds=steps_timer.mean() * plan.settings.steps,
-        memory=memory + teacher_bytes + made.inputs.expected_bytes(inventory.rows("train")),
-        disk=disk,
+        memory=memory_bytes(made.task, averaged=averaged) + held,
+        disk=version_bytes(student, made.task) + (KEEP + 1) * checkpoint_bytes(made.task, averaged=averaged),
         free=shutil.disk_usage(state.parent).free,
         correction_seconds=_correction_seconds(prepared, made, accelerator),
         previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
     )
 
 
-def training_bytes(task: nn.Module, *, averaged: bool) -> tuple[int, int]:
-    """Memory of weights, gradients, optimizer state and moving average; disk of the version and its checkpoints.
-
-    Frozen weights have neither gradients nor state, and are not in checkpoints.
+def memory_bytes(task: nn.Module, *, averaged: bool) -> int:
+    """Memory of weights, gradients, optimizer state and moving average. Frozen weights have neither of the middle two.
 
     Example:
         >>> task = nn.Linear(10, 10, bias=False)
-        >>> training_bytes(task, averaged=False)
-        (1600, 2800)
-        >>> training_bytes(task.requires_grad_(False), averaged=True)
-        (800, 400)
+        >>> memory_bytes(task, averaged=False), memory_bytes(task.requires_grad_(False), averaged=True)
+        (1600, 800)
     """
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
-    trained = sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
-    memory = weights + 3 * trained + averaged * weights
-    return memory, weights + KEEP * (3 + averaged) * trained
+    return weights + 3 * _trained_bytes(task) + averaged * weights
+
+
+def checkpoint_bytes(task: nn.Module, *, averaged: bool) -> int:
+    """Tensors of one checkpoint: what changes, its moving average, and the optimizer's two moments.
+
+    Example:
+        >>> task = nn.ModuleDict({"student": nn.Linear(10, 10, bias=False)})
+        >>> checkpoint_bytes(task, averaged=False), checkpoint_bytes(task.requires_grad_(False), averaged=True)
+        (1200, 0)
+    """
+    changing = sum(tensor.nbytes for tensor in changing_tensors(task).values())
+    return (1 + averaged) * changing + 2 * _trained_bytes(task)
+
+
+def version_bytes(student: Student, task: nn.Module) -> int:
+    """The files of a version. A student with frozen weights is saved once: with adapters it does not write them."""
+    tensors = task_tensors(task)
+    if all(parameter.requires_grad for parameter in task.parameters()):
+        return sum(tensor.nbytes for tensor in tensors.values())
+    with tempfile.TemporaryDirectory() as folder:
+        student.save(Path(folder) / "student")
+        own = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return own + sum(tensor.nbytes for name, tensor in tensors.items() if not name.startswith("student."))
+
+
+def _trained_bytes(task: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
+
+
+class _NoCheckpoints(Checkpoints):
+    """The trial steps write nothing."""
+
+    def save(self, *_: Any) -> None:
+        pass
 
 
 def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerator) -> float:
