@@ -172,6 +172,8 @@ def _bits_per_sample(image: Image.Image, path: Path) -> str:
         bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
     elif image.format == "JPEG2000":
         bits = _bits_of_jpeg2000(path)
+    elif image.format == "AVIF":
+        bits = _bits_of_avif(path)
     for tile in getattr(image, "tile", ()):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if image.format == "PPM" and isinstance(arguments[-1], int) and arguments[-1] > 255:  # the largest value
@@ -185,6 +187,12 @@ def _bits_of_jpeg2000(path: Path) -> int:
     """Bits per sample by the SIZ marker segment: 3 bytes per component, of which the first is the depth."""
     found = re.search(rb"\xff\x4f\xff\x51.{37}(.)(.{0,48})", path.read_bytes(), re.S)
     return max((depth & 0x7F) + 1 for depth in found[2][: 3 * found[1][0] : 3]) if found else 8
+
+
+def _bits_of_avif(path: Path) -> int:
+    """Bits per sample by the ``av1C`` boxes: version, profile and level, then flags for 10 and for 12 bits."""
+    flags = [found[1][0] for found in re.finditer(rb"av1C\x81.(.)", path.read_bytes(), re.S)]
+    return max((12 if flag & 0x20 else 10 for flag in flags if flag & 0x40), default=8)
 
 
 def _kind_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from kdkit.core.contracts import ImageOptions, Sample
 from kdkit.core.data.images import PIXELS, decode, decoding_threads, open_further_images, open_image
@@ -75,6 +75,23 @@ def test_deep_images_are_recognized_by_their_file(tmp_path: Path) -> None:
     for name in ("3.png", "2.png", "4.png", "rgb.tif", "rgb.ppm", "gray.jp2", "deep.jp2"):
         with raises_error("KD-DATA-002", where=str(tmp_path / name)):
             decode(tmp_path / name)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize(("flags", "bits"), [(0x40, 10), (0x60, 12)])
+def test_a_deep_avif_is_recognized_by_its_configuration(tmp_path: Path, flags: int, bits: int) -> None:
+    """Pillow writes 8 bits, and reads more as 8: here the flags alone are those of a deep file."""
+    path = tmp_path / "a.avif"
+    Image.new("RGB", (16, 16), (9, 90, 200)).save(path)
+    assert decode(path).size == (16, 16)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"av1C") + 6] |= flags
+    depths = content.index(b"pixi") + 9
+    content[depths : depths + 3] = bytes([bits] * 3)
+    path.write_bytes(content)
+    assert Image.open(path).mode == "RGB"
+    with raises_error("KD-DATA-002", where=str(path), mentions=(f"{bits} bits",)):
+        decode(path)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
