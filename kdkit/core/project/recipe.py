@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -66,6 +67,9 @@ class OptimizerPart(Part):
     batch_size: Annotated[int, Field(ge=1)]
     epochs: Positive | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
+    min_steps: Annotated[int, Field(ge=1)] | None = None
+    """Fewest steps: few samples then take more epochs, but no more than ``max_epochs``. Null for none."""
+    max_epochs: Positive | None = None
     clip_norm: Positive | None = None
     """Maximum gradient norm; null for none."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -75,7 +79,23 @@ class OptimizerPart(Part):
     def _one_length(self) -> OptimizerPart:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.steps is not None and (self.min_steps or self.max_epochs):
+            raise ValueError("'min_steps' and 'max_epochs' belong to 'epochs'")
         return self
+
+    def length(self, samples: int) -> int:
+        """Steps of a run from scratch over so many training samples.
+
+        Example:
+            >>> part = OptimizerPart(lr=1e-3, batch_size=64, epochs=12, min_steps=900, max_epochs=60)
+            >>> [part.length(samples) for samples in (100, 2_000, 100_000)]
+            [94, 900, 18750]
+        """
+        if self.steps is not None:
+            return self.steps
+        epoch = samples / min(self.batch_size, samples)
+        longest = math.inf if self.max_epochs is None else self.max_epochs * epoch
+        return max(1, math.ceil(max((self.epochs or 1) * epoch, min(self.min_steps or 1, longest))))
 
 
 class PreviousPart(Part):
@@ -183,7 +203,7 @@ class Recipe(Part):
         if not given:
             return self
         if "steps" in given or "epochs" in given:
-            given = {"steps": None, "epochs": None, **given}
+            given = {"steps": None, "epochs": None, "min_steps": None, "max_epochs": None, **given}
         optimizer = OptimizerPart.model_validate({**self.optimizer.model_dump(), **given})
         return self.model_copy(update={"optimizer": optimizer})
 

@@ -10,7 +10,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.recipe import Recipe, load_recipe, recipe_file
+from kdkit.core.project.recipe import OptimizerPart, Recipe, load_recipe, recipe_file
 from kdkit.core.project.registry.schema import OptimizerEntry
 from tests.errors import raises_error
 
@@ -153,3 +153,15 @@ def test_the_registry_overrides_rate_and_length() -> None:
     assert recipe.with_optimizer(OptimizerEntry()) is recipe
     with pytest.raises(ValueError, match=r"'epochs'.*'steps'"):
         OptimizerEntry(steps=7, epochs=2)
+
+
+def test_few_samples_take_the_fewest_steps_unless_the_registry_gives_a_length() -> None:
+    recipe = load_recipe("kdkit", load_catalogue())
+    optimizer = recipe.optimizer.model_copy(update={"batch_size": 64, "epochs": 10, "min_steps": 900, "max_epochs": 60})
+    assert [optimizer.length(samples) for samples in (1, 64, 640, 960, 5_760, 6_400)] == [60, 60, 600, 900, 900, 1_000]
+    recipe = recipe.model_copy(update={"optimizer": optimizer})
+    assert recipe.with_optimizer(OptimizerEntry(lr=0.5)).optimizer.length(960) == 900
+    assert recipe.with_optimizer(OptimizerEntry(epochs=2)).optimizer.length(640) == 20
+    assert recipe.with_optimizer(OptimizerEntry(steps=7)).optimizer.length(640) == 7
+    with pytest.raises(ValueError, match="min_steps"):
+        OptimizerPart(lr=0.1, batch_size=4, steps=7, min_steps=3)

@@ -71,7 +71,7 @@ def make_plan(
     better = better_teachers(inventory, teachers, parent)
     fresh = None if parent is None else _fresh(recipe, inventory, train, taught, teachers, better, parent, skipped)
     batch_size = min(recipe.optimizer.batch_size, len(train))
-    whole = recipe.optimizer.steps or max(1, math.ceil((recipe.optimizer.epochs or 1) * len(train) / batch_size))
+    whole = recipe.optimizer.length(len(train))
     steps = whole if fresh is None else max(1, math.ceil(_length(recipe, float(fresh.mean())) * whole))
     pools = _pools(recipe, inventory, train, fresh, steps / whole)
     plan = Plan(
