@@ -48,7 +48,7 @@ class DistillPlan(Result):
         if plan.domains_without_teacher:
             parts.append(f"No teacher covers: {', '.join(plan.domains_without_teacher)}")
         if plan.skipped_samples:
-            parts.append(f"{plan.skipped_samples} training samples skipped: no teacher covers them.")
+            parts.append(f"{plan.skipped_samples} training samples skipped: nothing teaches them.")
         if plan.domains_without_rehearsal:
             parts.append(f"{plan.parent} knows, but no teacher rehearses: {', '.join(plan.domains_without_rehearsal)}")
         if plan.idle_losses:

@@ -137,14 +137,16 @@ def _usable(
     parent: Version | None,
     unrehearsed: Sequence[str],
 ) -> Mask:
-    """(n,) training samples from which a teacher, a loss without teachers or the previous version can teach.
+    """(n,) training samples from which a teacher, the sample's own text or the previous version can teach.
 
     Others would waste places in batches, and would count as known when a teacher for them is added. Samples that the
     parent has seen stay, for rehearsal. Without rehearsal the previous version, if it takes part, covers all samples.
     """
-    if inventory.learns_alone or not taught:
+    if not taught:
         return np.ones(len(train), dtype=bool)
     covered: Mask = np.logical_or.reduce(list(taught.values()))
+    if inventory.learns_alone:
+        covered = covered | (inventory.caption_targets().weight[train] > 0)
     if parent is None:
         return covered
     seen = np.isin(inventory.index.digests[train], parent.known_samples())

@@ -136,7 +136,7 @@ class Plan:
         previous: how the parent itself takes part; with weight 0, not at all.
         pools: where batches are drawn from; the last one holds the fresh samples.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
-        skipped_samples: training samples that no teacher covers and that no loss can use without one.
+        skipped_samples: training samples that no teacher covers and whose own text, if any, does not count.
         digest: of everything that decides the result; an interrupted run continues only under the same one.
         correction: rounds of correction; None without them.
         finished: the version that this plan has made already, if any.

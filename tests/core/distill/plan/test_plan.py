@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import Estimate
+from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
@@ -59,6 +62,14 @@ def test_a_loss_without_teachers_uses_all_samples(root: Path) -> None:
     )
     plan = plan_of(root)
     assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (3 * DOMAIN, 0, ("xray",))
+
+
+def test_samples_that_neither_teacher_nor_text_can_teach_are_skipped(root: Path) -> None:
+    write_recipe(root, "  - {name: crd, weight: 1.0}\n", "  - {name: crd, weight: 1.0}\n  - {name: clip}\n")
+    found = prepare(open_project(root), Options(), Silent())
+    trusted = np.array([domain != "xray" for domain in found.inventory.index.domains], dtype=np.float64)
+    plan = make_plan(found.plan.recipe, replace(found.inventory, captions=trusted), None, {}, seed=0)
+    assert (plan.fresh, plan.skipped_samples) == (2 * DOMAIN, DOMAIN)
 
 
 def test_captions_teach_where_no_teacher_may(root: Path) -> None:
