@@ -171,7 +171,8 @@ def write_pseudo_labels(
         from kdkit.core.teachers import open_answering
 
         model = open_answering(project, teacher, device, reporter=reporter)
-        append_answers(model, journal, todo, DECODING, reporter, teacher)
+        for error in append_answers(model, journal, todo, DECODING, reporter, teacher).values():
+            raise error  # it could be read a moment ago
         answers = journal.read()
     accepted, rejected = _filter([] if dry_run else chosen, answers, request)
     learnable = _learnable(project, [sample for sample, _ in accepted], reporter)

@@ -20,7 +20,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.features.extract.answers import answer_missing, rows_to_answer
+from kdkit.core.features.extract.answers import answer_missing
 from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
 from kdkit.core.features.extract.refusals import require_accepted
@@ -125,10 +125,8 @@ def extract(
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
         _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
     columns = [store.column(c.teacher, c.fingerprint) for c in columns]
-    answers = [
-        answer_missing(t, c.folder, index, rows_to_answer(index, c), reporter)
-        for t, c in zip(teachers, columns, strict=True)
-    ]
+    answers = [answer_missing(t, c, index, again, reporter) for t, c in zip(teachers, columns, strict=True)]
+    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
     report_unreadable(columns, index, reporter)
     return done

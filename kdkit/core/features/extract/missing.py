@@ -14,7 +14,7 @@ from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
-from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.column import UNREADABLE_IMAGES, Column
 from kdkit.core.features.store.header import is_damage
 from kdkit.core.features.store.store import FeatureStore
 
@@ -176,7 +176,7 @@ def find_missing(
     for name, column in columns.items():
         texts = [spec.name for spec in column.signals].count(TEXT) and sum(p not in column.texts for p in prompts)
         rows = count_missing_rows(column, index, again, live=name in live)
-        counts[name] = rows + texts + count_unanswered(column, index)
+        counts[name] = rows + texts + count_unanswered(column, index, again)
     return Missing({name: count for name, count in counts.items() if count}, tuple(columns.values()), again)
 
 
@@ -190,7 +190,7 @@ def _checked(column: Column, index: SampleIndex, reporter: Reporter) -> Column:
     if damage := column.check(rows[rows >= 0]):
         reporter.warn(f"features of '{column.teacher}' are damaged and not used: {name_some(damage)}")
     _ = column.texts
-    for name in (ANSWERS, PSEUDO_LABELS):
+    for name in (ANSWERS, PSEUDO_LABELS, UNREADABLE_IMAGES):
         Journal(column.folder / name).read_all()
     return column
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features.store.header import Header, damaged
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
 
 Rows = NDArray[np.int64]
+UNREADABLE_IMAGES = "unreadable.jsonl"
+"""Journal of images that could not be read for an answer."""
 _UNSIGNED = np.dtype(np.uint64)
 """Read as unsigned, negative rows are beyond the end, so one comparison finds both kinds of bad row."""
 _largest = np.maximum.reduce
@@ -86,8 +89,16 @@ class Column:
         return _find(index, self._row_of)
 
     def unreadable(self, index: SampleIndex) -> NDArray[np.bool_]:
-        """(N,) samples without features whose present image could not be read by an extraction."""
-        return (_find(index, self._failed) >= 0) & (self.locate(index) < 0)
+        """(N,) samples whose present image could not be read for features, and has none, or for an answer."""
+        return ((_find(index, self._failed) >= 0) & (self.locate(index) < 0)) | (_find(index, self._unanswered) >= 0)
+
+    def remember_images(self, readable: Mapping[SampleKey, bool]) -> None:
+        """Remember which samples' images could be read for an answer; answers have no rows to mark."""
+        changed = {key: able for key, able in readable.items() if able == (key in self._unanswered)}
+        if changed:
+            journal = Journal(self.folder / UNREADABLE_IMAGES)
+            journal.append(JournalEntry(key, {"readable": able}) for key, able in changed.items())
+        self._forget()
 
     def check(self, rows: Rows) -> list[str]:
         """Compare the blocks of ``rows`` with their checksums, each once per process; returns the damaged ones.
@@ -110,7 +121,7 @@ class Column:
         return found
 
     def _forget(self) -> None:
-        for name in ("present", "_row_of", "_failed"):
+        for name in ("present", "_row_of", "_failed", "_unanswered"):
             vars(self).pop(name, None)
 
     def gather(self, signal: str, rows: Rows) -> NDArray[Any]:
@@ -232,6 +243,11 @@ class Column:
     @cached_property
     def _failed(self) -> dict[tuple[str, int], int]:
         return self._index(self._rows_with(UNREADABLE))
+
+    @cached_property
+    def _unanswered(self) -> dict[tuple[str, int], int]:
+        known = Journal(self.folder / UNREADABLE_IMAGES).read()
+        return {key: 0 for key, value in known.items() if not value["readable"]}
 
     def _rows_with(self, status: int) -> NDArray[np.bool_]:
         """(rows,) whether a row has this status in a usable block."""

@@ -20,7 +20,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal, intact_lines
 from kdkit.core.base.system_errors import as_kdkit_error
-from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.column import UNREADABLE_IMAGES, Column
 from kdkit.core.features.store.header import Header, damaged, is_damage
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.features.store.sidecar import read_texts, write_texts
@@ -163,5 +163,6 @@ _READERS: Mapping[str, Callable[[Path], object]] = {
     "texts.safetensors": lambda path: read_texts(path.parent),
     "answers.jsonl": lambda path: Journal(path).read_all(),
     "pseudo-labels.jsonl": lambda path: Journal(path).read_all(),
+    UNREADABLE_IMAGES: lambda path: Journal(path).read_all(),
 }
 """Suffix of a shard, or name of another file -> what reads it."""
