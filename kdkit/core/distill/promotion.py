@@ -265,6 +265,7 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
             domains_without_teacher=plan.domains_without_teacher,
             domains_without_rehearsal=plan.domains_without_rehearsal,
             licenses=tuple(sorted({entry.license for entry in registry.data if entry.license})),
+            captions=dict(plan.captions) if run.inventory.learns_alone else {},
         ),
         training=TrainingRecord(
             steps=plan.settings.steps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -91,6 +91,7 @@ class DataRecord(JsonRecord):
         domains_without_teacher: domains of the training split that no teacher may teach.
         domains_without_rehearsal: known domains that nothing in this run repeats.
         licenses: of the data entries that name one.
+        captions: domain -> weight of the samples' own texts; empty if no loss reads them.
     """
 
     samples: Mapping[str, int]
@@ -101,6 +102,7 @@ class DataRecord(JsonRecord):
     domains_without_teacher: tuple[str, ...]
     domains_without_rehearsal: tuple[str, ...]
     licenses: tuple[str, ...] = ()
+    captions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,10 @@ def _data(facts: CardFacts) -> Iterator[str]:
     yield data_table(facts.record.history, facts.results)
     if uncovered := facts.record.lineage.data.domains_without_teacher:
         yield f"No teacher was trusted in: {', '.join(map(cell, uncovered))}."
+    captions = facts.record.lineage.data.captions
+    if any(weight < 1 for weight in captions.values()):
+        weights = ", ".join(f"{cell(domain)} {weight:.2f}" for domain, weight in captions.items())
+        yield f"Weight of the samples' own captions, beside teachers' weights of 0 to 1: {weights}."
 
 
 def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:

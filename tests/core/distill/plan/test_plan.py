@@ -84,6 +84,7 @@ def test_captions_teach_where_no_teacher_may(root: Path) -> None:
     assert plan.fresh == 3 * DOMAIN
     outcome = distill(open_project(root), Options(cpu=True))
     assert outcome is not None
+    assert outcome.version.lineage.data.captions == {"ct": 1.0, "mri": 1.0, "xray": 1.0}
     assert outcome.evaluation.of_role("student")[0].means["accuracy"] > 0.5
 
 

@@ -201,6 +201,15 @@ def test_domains_without_figures_are_named_among_the_limits() -> None:
     assert "- Not evaluated in this version, and perhaps forgotten: xray." in card_text(given)
 
 
+def test_weights_of_captions_are_stated_where_they_count_less_than_fully() -> None:
+    def text(**captions: float) -> str:
+        data = replace(history()[-1].data, captions=captions)
+        return " ".join(card_text(with_last(data=data)).split())
+
+    assert "ct 0.25, oct 1.00" in text(ct=0.25, oct=1.0)
+    assert text(ct=1.0, oct=1.0) == text()
+
+
 def test_a_refused_version_says_so_at_its_top() -> None:
     refused = lineage(retention=retention(guard=guard("ct", promoted=False)))
     text = card_text(with_last(retention=refused.retention))
