@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.hugging_face import digest_files
+from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
 
 
@@ -140,6 +141,8 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
                 **{**options, "trust_remote_code": False, "local_files_only": True},
             )
         except Exception as error:  # transformers raises any error for a damaged file
+            if CUSTOM_CODE in str(error):
+                raise needs_own_code(Path(folder), where=", ".join(sorted(files))) from error
             raise KdkitError(
                 "KD-LOAD-029",
                 "damaged tokenizer files",

@@ -10,13 +10,15 @@ from threading import Lock
 from typing import Any
 
 import torch
+import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
+from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code, require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
 
 READS_PADDING = ("siglip", "siglip2")
@@ -108,13 +110,15 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        KdkitError: the folder is another model, or its weights are incomplete or a pickle with code.
+        KdkitError: the folder is another model, or one that needs code of its own; its weights are incomplete, or a
+            pickle with code.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
     require_own_files(folder)
+    require_known_type(folder, CONFIG_MAPPING, f"transformers {transformers.__version__} has no such model")
     try:
         with torch.random.fork_rng(devices=[]), without_bars():
             model, info = AutoModel.from_pretrained(
@@ -133,6 +137,8 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     except ImportError as error:
         raise missing_packages(folder, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        if CUSTOM_CODE in str(error):
+            raise needs_own_code(folder) from error
         raise _not_a_model(folder, str(error).splitlines()[0] if str(error) else repr(error)) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise _not_a_model(folder, f"{type(model).__name__} has no image and text features")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import without_bars
+from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
@@ -138,8 +139,9 @@ def read_network(folder: Path, dtype: str) -> Any:
             fix="name the folder of a transformers model",
         )
     require_own_files(folder)
+    require_known_type(folder, CLASSES, f"the student clinkd takes {' and '.join(CLASSES)}")
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises nearly anything for a broken file
         raise KdkitError(
             "KD-STUD-026",
@@ -148,14 +150,6 @@ def read_network(folder: Path, dtype: str) -> Any:
             why=str(error),
             fix="fetch the file again from the model's repository",
         ) from error
-    if config.model_type not in CLASSES:
-        raise KdkitError(
-            "KD-STUD-027",
-            f"a model of type '{config.model_type}'",
-            where=str(folder),
-            why=f"the student clinkd takes {' and '.join(CLASSES)}",
-            fix="name a Qwen2-VL or Qwen2.5-VL folder",
-        )
     require_readable(folder)
     model_class = getattr(transformers, CLASSES[config.model_type][1])
     with torch.random.fork_rng(devices=[]), without_bars():
