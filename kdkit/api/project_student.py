@@ -11,7 +11,9 @@ from kdkit.api.opened import OpenedProject
 if TYPE_CHECKING:
     from kdkit.api.student import AnswerList, CurrentVersion, Distillation, DistillPlan, VersionList
     from kdkit.core.contracts import Split, Student
+    from kdkit.core.distill.explain.runs import ExplanationPlan
     from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
+    from kdkit.core.evaluation.leave_one_out import Explanation
     from kdkit.core.evaluation.report import WrittenReport
     from kdkit.core.project.lineage import Lineage
 
@@ -188,6 +190,60 @@ class StudentMethods(OpenedProject):
         if written.saved:
             self.reporter.say(f"report: {written.file}, picture: {written.picture}")
         return written
+
+    def explain(
+        self,
+        version: str | None = None,
+        *,
+        length: float = 0.25,
+        seeds: int = 1,
+        domains: Sequence[str] = (),
+        cpu: bool = False,
+        checkpoint_every: float = 60.0,
+    ) -> Explanation:
+        """What the student would be without each source: its teachers, and the captions or answers of its samples.
+
+        Short runs from scratch, one with all sources and one without each, are compared on the calibration split. They
+        make no version. An interrupted call resumes; a repeated one trains nothing.
+
+        Args:
+            version: or a refused candidate; by default the current version.
+            length: of the runs, as a share of the recipe's steps.
+            seeds: runs per source; their outcomes are averaged.
+            domains: only these.
+            cpu: use the CPU even if there is a GPU.
+            checkpoint_every: seconds between checkpoints.
+
+        Example:
+            >>> project.explain().sources[0].mean.points  # doctest: +SKIP
+            -21.5
+        """
+        from kdkit.core.distill.explain.explain import explain
+        from kdkit.core.distill.explain.runs import ExplainOptions
+
+        options = ExplainOptions(length, seeds, tuple(domains), cpu, checkpoint_every)
+        return explain(self._open(), version, options, self.reporter)
+
+    def plan_explanation(
+        self,
+        version: str | None = None,
+        *,
+        length: float = 0.25,
+        seeds: int = 1,
+        domains: Sequence[str] = (),
+        cpu: bool = False,
+    ) -> ExplanationPlan:
+        """What :meth:`explain` would train, with the time (``kdkit explain --dry-run``).
+
+        Example:
+            >>> project.plan_explanation().sources  # doctest: +SKIP
+            ('demo-radio', 'captions')
+        """
+        from kdkit.core.distill.explain.explain import plan_explanation
+        from kdkit.core.distill.explain.runs import ExplainOptions
+
+        options = ExplainOptions(length, seeds, tuple(domains), cpu)
+        return plan_explanation(self._open(), version, options, self.reporter)
 
     def answer(
         self,

@@ -27,6 +27,7 @@ from kdkit.cli import (
     demo,
     distill,
     evaluate,
+    explain,
     export,
     features,
     install,
@@ -58,7 +59,7 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "answer", "correct", "export", "push", "pull", "bundle", "unbundle"),
+    "Use the student": ("evaluate", "explain", "answer", "correct", "export", "push", "pull", "bundle", "unbundle"),
     "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project uses the commands."""
@@ -120,6 +121,7 @@ for module in (
     distill,
     versions,
     evaluate,
+    explain,
     answers,
     export,
     push,

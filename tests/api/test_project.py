@@ -36,6 +36,7 @@ PROJECT = {
     "versions promote": "promote",
     "rollback": "rollback",
     "evaluate": "evaluate",
+    "explain": "explain",
     "answer": "answer",
     "correct": "correct",
     "export": "export",
@@ -59,6 +60,7 @@ SHELL_ONLY = {"install", "uninstall", "demo"}
 OWN_METHOD = {
     ("add-teacher", "dry_run"): "plan_teacher",
     ("distill", "dry_run"): "plan",
+    ("explain", "dry_run"): "plan_explanation",
     ("lock", "check"): "check_lock",
 }
 """Options that change what a command returns."""

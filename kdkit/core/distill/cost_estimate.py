@@ -85,7 +85,10 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
         with accelerator.main_process_first():
             prepared = prepare(project, options, reporter, str(accelerator.device))
         require_same_plan(prepared.plan.digest)
-        estimate = _measure(project.state, prepared, accelerator)
+        try:
+            estimate = measure_cost(project.state, prepared, accelerator)
+        finally:
+            prepared.inventory.close()
     if estimate.disk > estimate.free:
         reporter.warn(
             f"{project.root}: the run needs about {format_size(estimate.disk)} on disk, "
@@ -94,7 +97,8 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     return prepared.plan, estimate
 
 
-def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
+def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
+    """The cost of a plan, from a few steps of a copy of its student."""
     plan, inventory = prepared.plan, prepared.inventory
     few = min(TRIAL_STEPS, plan.settings.steps)
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
@@ -123,7 +127,6 @@ def _measure(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estim
     made.inputs.close()
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += made.inputs.expected_bytes(inventory.rows("train"))
-    inventory.close()
     if accelerator.is_main_process:
         shutil.rmtree(state / FOLDER, ignore_errors=True)
     end_process_group(accelerator)

@@ -118,7 +118,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     index = load_index(project, reporter)
     inventory = checked_inventory(project, recipe, student, index, reporter, device)
     entry = registry.student.model_dump(mode="json")
-    measurable = _measurable(project, inventory)
+    measurable = measurable_domains(project, inventory)
 
     def plan_from(start: Version | None) -> Plan:
         plan = make_plan(recipe, inventory, start, entry, seed=options.seed)
@@ -182,7 +182,7 @@ def checked_inventory(
     return inventory
 
 
-def _measurable(project: Project, inventory: TeachingInventory) -> set[str]:
+def measurable_domains(project: Project, inventory: TeachingInventory) -> set[str]:
     """Domains that the calibration split can measure."""
     evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
     return evaluator.measurable(np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration")))

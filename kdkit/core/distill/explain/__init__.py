@@ -1,0 +1,1 @@
+"""``kdkit explain``: what a version's student would be without each source of its knowledge."""
