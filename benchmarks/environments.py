@@ -55,6 +55,7 @@ ARGUMENTS = {
     "versions promote": ["v1"],
     "rollback": ["v1"],
     "evaluate": [],
+    "explain": ["--cpu"],
     "export": ["--to", "exported"],
     "push": ["lab/student", "--dry-run"],
     "pull": ["lab/student", "--to", "pulled"],
