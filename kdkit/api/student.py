@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
-    from kdkit.core.project.lineage import CorrectionRecord, Origin, Scores
+    from kdkit.core.project.lineage import CorrectionRecord, Lineage, Origin, Scores
     from kdkit.core.project.versions import Version, Versions
 
 SHOWN_STEPS = 8
@@ -112,7 +112,7 @@ class Distillation(Result):
         return self.outcome.version.folder
 
     def to_json(self) -> dict[str, Any]:
-        """Version, scores, retention, time."""
+        """Version, scores, retention, repair, time."""
         lineage = self.outcome.version.lineage.to_json()
         return {
             "version": self.version,
@@ -121,6 +121,7 @@ class Distillation(Result):
             "folder": str(self.folder),
             "scores": lineage["scores"],
             "retention": lineage["retention"],
+            "repair": lineage["repair"],
             "seconds": lineage["training"]["seconds"],
         }
 
@@ -130,7 +131,7 @@ class Distillation(Result):
         scores: list[Section] = [_scores_line(lineage.scores)]
         if lineage.correction:
             scores.append(f"{_corrected_line(lineage.correction)}: {self.folder / lineage.correction.file}")
-        scores += self._retention()
+        scores += [*self._retention(), *_repair_sections(lineage)]
         if self.promoted:
             return [f"{self.version} is current now", *scores, "next: kdkit evaluate"]
         return [
@@ -168,6 +169,33 @@ class Distillation(Result):
         return [*lines, f"new domains: {', '.join(taught)}"] if taught else lines
 
 
+def _repair_sections(lineage: Lineage) -> list[Section]:
+    """What was tried because the student as trained broke the guard."""
+    repair = lineage.repair
+    if repair is None:
+        return []
+    rows = [
+        (
+            "*" if number == repair.kept else "",
+            attempt.describe(lineage.parent),
+            _points(attempt.gain),
+            attempt.worst or "-",
+            _points(attempt.points),
+            _points(attempt.mean),
+            "passed" if attempt.passed else "refused",
+        )
+        for number, attempt in enumerate(repair.attempts)
+    ]
+    headers = ("kept", "weights", "gain", "worst old domain", "", "mean of old", "guard")
+    gain = f"gain: points on {', '.join(repair.new)}"
+    more = f"; rehearsed more: {', '.join(repair.rehearsed)}" if repair.rehearsed else ""
+    return [repair.describe(lineage.parent), Table(headers, rows, "llrlrrl"), gain + more]
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"
+
+
 def _scores_line(scores: Scores) -> str:
     if not scores.domains:
         return "not judged: no calibration sample could measure it; label some, then 'kdkit evaluate'"
@@ -191,6 +219,7 @@ class VersionRow:
         status: ``refused`` is a candidate that failed the guard; of a ``damaged`` version only the name is known.
         origin: release that it was pulled from.
         corrected: answers that were corrected during training; None without correction.
+        repair: what became of a student that broke the guard as it was trained; None for others.
         accuracy: mean over domains on the calibration split; None: not judged.
         worst_change: points of the old domain that lost most against the parent.
         seconds: of training.
@@ -205,6 +234,7 @@ class VersionRow:
     recipe: str | None = None
     teachers: tuple[str, ...] = ()
     corrected: int | None = None
+    repair: str | None = None
     accuracy: float | None = None
     worst_change: float | None = None
     seconds: float | None = None
@@ -228,6 +258,7 @@ class VersionRow:
             recipe=lineage.recipe.name,
             teachers=tuple(teacher.name for teacher in lineage.teachers),
             corrected=lineage.correction.corrected if lineage.correction else None,
+            repair=lineage.repair.describe(lineage.parent) if lineage.repair else None,
             accuracy=lineage.scores.mean.get("accuracy"),
             worst_change=retention.worst.points if retention and retention.worst else None,
             seconds=lineage.training.seconds,
@@ -271,6 +302,7 @@ class VersionList(ResultRows[VersionRow]):
                 for r in self.rows
                 if r.corrected is not None
             ),
+            *(f"{r.version}: {r.repair}" for r in self.rows if r.repair),
             *(f"{r.version} is damaged: {r.problem}" for r in self.rows if r.problem),
         ]
 

@@ -65,7 +65,7 @@ LENGTH = {"steps": 0.8, "lr_factor": 0.5}
 INCREMENT = {"replay": 0.3, "oversample": 2.0, **LENGTH}
 """Replaces that of the recipes, which is made for students that start from a pretrained model. New samples are 0.62 of
 a batch (docs/explanation/benchmarks.md compares others): each is shown twice as often as in a run from scratch."""
-PLAIN = {"replay": 0.0, **LENGTH, "without_replay": {"weight": 0.0}}
+PLAIN = {"replay": 0.0, **LENGTH, "without_replay": {"weight": 0.0}, "repair": None}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def test_the_life_of_a_student(toy: Cli) -> None:
     assert second.code == 0, second.stderr
     assert second.json["promoted"] is True
 
-    (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
+    (toy.folder / "toy.yaml").write_text(
+        RECIPE.replace("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0, repair: null")
+    )
     assert toy("rollback").code == 0
     refused = toy("distill", "--incremental")
     assert refused.code == 1
@@ -110,6 +112,27 @@ def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_two_processes_repair_the_student_as_one(toy: Cli) -> None:
+    """One judges, both rehearse."""
+    unbalanced = "replay: 0.02, oversample: 9, steps: 0.5, repair: {interpolate: [], rehearse: 0.5}"
+    (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", unbalanced))
+    assert toy("distill", "--cpu").code == 0
+    train_teacher(["xray"], width=20, seed=5).save(toy.folder / "models" / "xr")
+    assert toy("add-teacher", "xr", "--from", "local:models/xr", "--license", "mit").code == 0
+    one = toy("distill", "--cpu", "--incremental", "--json").json
+    assert toy("rollback").code == 0
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    words = ["-m", "kdkit", "distill", "--incremental", "--restart", "--json"]
+    both = toy.python(*launch, *words, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert both.code == 0, both.stderr[-3000:]
+    two = both.json
+    assert (one["version"], two["version"], two["promoted"], two["repair"]["kept"]) == ("v2", "v3", True, 1)
+    assert two["repair"] | {"seconds": 0} == one["repair"] | {"seconds": 0}
+    alone, together = (weights(toy.folder, name) for name in ("v2", "v3"))
+    for name in alone:
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_path: Path) -> None:

@@ -1,45 +1,38 @@
-"""After training: evaluate the student, apply the promotion guard, and write the version with its lineage."""
+"""After training: judge the student, and write the version with its lineage."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 import kdkit
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
+from kdkit.core.distill.judge import STUDENT, Judge, Judgement
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.evaluation.compare import compare_models
-from kdkit.core.evaluation.evaluator import make_evaluator
-from kdkit.core.evaluation.guard import Verdict, apply_guard
-from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.scores import Evaluation
-from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.plugin_system.installed import BUILT_IN
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import (
     CorrectionRecord,
     DataRecord,
     Environment,
-    GuardRecord,
     Lineage,
     Machine,
     RetentionRecord,
@@ -52,13 +45,12 @@ from kdkit.core.project.lineage import (
 from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.pins import names_of, used_names
+from kdkit.core.project.repair_record import RepairRecord
 from kdkit.core.project.versions import CORRECTIONS, EVALUATION, LINEAGE, SAMPLES, TASK, Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.distill.correction.loader import Corrections
     from kdkit.core.project.project import Project
-
-STUDENT = "student"
 
 
 @dataclass(frozen=True)
@@ -78,13 +70,6 @@ class Outcome:
         return self.version.lineage.retention
 
 
-def interpolate(student: nn.Module, previous: Sequence[Tensor], kept: float) -> None:
-    """Weights := (1 - kept) previous + kept trained, in place (WiSE-FT, arXiv 2109.01903, eq. 1)."""
-    with torch.no_grad():
-        for trained, before in zip(student.parameters(), previous, strict=True):
-            trained.lerp_(before.to(trained), 1 - kept)
-
-
 @dataclass(frozen=True)
 class TrainedRun:
     """A run after its last step.
@@ -92,6 +77,8 @@ class TrainedRun:
     Attributes:
         parent: the version that an increment started from.
         corrections: of its rounds of correction, if it had any.
+        judgement: of the student as it is now, if it was judged while the run could still repair it.
+        repair: what was tried because the guard refused the student as it was trained.
     """
 
     plan: Plan
@@ -101,6 +88,8 @@ class TrainedRun:
     progress: Progress
     machine: Machine
     corrections: Corrections | None = None
+    judgement: Judgement | None = None
+    repair: RepairRecord | None = None
 
     @property
     def known_domains(self) -> set[str]:
@@ -119,17 +108,17 @@ class TrainedRun:
 
 
 def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
-    """Evaluate the student on the calibration split, compare it with the parent, and write the version.
-
-    The guard reads the calibration split; the test split stays untouched until ``kdkit evaluate``.
-    """
-    evaluation, retention = _judge(project, run.plan, run.inventory, run.task.student, run.parent, reporter)
+    """Judge the student, unless that was done, and write the version; make it current if it passed."""
+    judgement = run.judgement
+    if judgement is None:
+        judgement = Judge(project, run.plan, run.inventory, run.parent, reporter).judge(run.task.student)
     versions = Versions(project)
-    name, refused = versions.next_name(), retention is not None and not _is_promoted(retention)
+    name, refused = versions.next_name(), not judgement.passed
     lineage = replace(
-        _lineage(project, run, name, evaluation),
-        retention=retention,
+        _lineage(project, run, name, judgement.evaluation),
+        retention=judgement.retention,
         correction=None if run.corrections is None else _correction(project, run.plan, run.corrections),
+        repair=run.repair,
     )
     with versions.writing(name, refused=refused) as folder:
         student = run.task.student.to("cpu").eval()
@@ -137,7 +126,7 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
         rest = {name: x for name, x in task_tensors(run.task).items() if not name.startswith("student.")}
         save_file(rest, folder / TASK)
         save_arrays({"digests": run.known_samples.view(np.int64)}, folder / SAMPLES)
-        evaluation.save(folder / EVALUATION)
+        judgement.evaluation.save(folder / EVALUATION)
         (folder / LINEAGE).write_bytes(lineage.to_bytes())
         if run.corrections is not None:
             write_rows(folder / CORRECTIONS, run.corrections.rows)
@@ -162,86 +151,19 @@ def judge_again(
 ) -> Version:
     """Judge a refused candidate by the guard and the calibration data of today; promote it if it passes."""
     student = cast(nn.Module, load_student(version, project.catalogue))
-    evaluation, retention = _judge(project, plan, inventory, student, parent, reporter)
-    assert retention is not None
-    if retention != version.lineage.retention:
-        lineage = replace(version.lineage, retention=retention, scores=_scores(evaluation))
+    judgement = Judge(project, plan, inventory, parent, reporter).judge(student)
+    if judgement.retention != version.lineage.retention:
+        scores = _scores(judgement.evaluation)
+        lineage = replace(version.lineage, retention=judgement.retention, scores=scores)
         with new_folder(version.folder, replace=True) as draft:
             shutil.copytree(version.folder, draft, dirs_exist_ok=True)
-            evaluation.save(draft / EVALUATION)
+            judgement.evaluation.save(draft / EVALUATION)
             (draft / LINEAGE).write_bytes(lineage.to_bytes())
             write_manifest(draft)
     versions = Versions(project)
-    if _is_promoted(retention):
+    if judgement.passed:
         versions.promote(version.name)
     return versions.get(version.name)
-
-
-def _judge(
-    project: Project,
-    plan: Plan,
-    inventory: TeachingInventory,
-    student: nn.Module,
-    parent: Version | None,
-    reporter: Reporter,
-) -> tuple[Evaluation, RetentionRecord | None]:
-    """Scores on the calibration split, and the guard's verdict on the change since ``parent``."""
-    reporter.say("evaluating on the calibration split")
-    evaluation = evaluate_on_calibration(project, inventory, student, reporter)
-    if parent is None:
-        return evaluation, None
-    guard = project.registry.guard
-    kept = measure_retention(
-        _parent_evaluation(project, inventory, parent, evaluation, reporter),
-        evaluation,
-        tolerance=guard.tolerance,
-        tolerances=guard.domains,
-        trusted={teacher.name: tuple(teacher.admitted) for teacher in plan.teachers},
-        domains=sorted(parent.lineage.data.known),
-    )
-    return evaluation, _retention(kept, apply_guard(kept, guard))
-
-
-def _is_promoted(retention: RetentionRecord) -> bool:
-    return retention.guard is None or retention.guard.promoted
-
-
-def _parent_evaluation(
-    project: Project, inventory: TeachingInventory, parent: Version, after: Evaluation, reporter: Reporter
-) -> Evaluation:
-    """The parent's saved evaluation if it has the samples of ``after``, or else a new one.
-
-    A pulled version has no saved evaluation, and the data of a project may change.
-    """
-    if EVALUATION in parent.manifest.files:
-        before = Evaluation.load(parent.file(EVALUATION))
-        if all(_sample_ids(before, domain) == _sample_ids(after, domain) for domain in parent.lineage.data.known):
-            return before
-    reporter.say(f"evaluating {parent.name} on the same calibration samples")
-    student = cast(nn.Module, load_student(parent, project.catalogue))
-    return evaluate_on_calibration(project, inventory, student, reporter, teachers=False)
-
-
-def _sample_ids(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
-    score = evaluation.model(STUDENT).domains.get(domain)
-    return () if score is None else score.ids
-
-
-def evaluate_on_calibration(
-    project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
-) -> Evaluation:
-    """Scores of the student, and of the teachers unless switched off, on the labeled calibration samples."""
-    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
-    readable = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
-    return compare_models(
-        evaluator.task,
-        [evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))],
-        [evaluator.teacher(name, inventory.columns[name]) for name in inventory.teachers] if teachers else [],
-        [inventory.index.samples[row] for row in readable],
-        trust=inventory.trust if teachers else None,
-        advice=partial(extraction_hint, project.registry, project.lock),
-        reporter=reporter,
-    )
 
 
 def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluation) -> Lineage:
@@ -361,10 +283,3 @@ def _correction(project: Project, plan: Plan, corrections: Corrections) -> Corre
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
-
-
-def _retention(kept: Retention, verdict: Verdict) -> RetentionRecord:
-    mean, low, high = (None if np.isnan(value) else value for value in (kept.mean, kept.low, kept.high))
-    failed, uncertain = (tuple(c.domain for c in changes) for changes in (verdict.failed, verdict.uncertain))
-    guard = GuardRecord(verdict.promoted, failed, uncertain, verdict.mean_failed)
-    return RetentionRecord(**{**vars(kept), "mean": mean, "low": low, "high": high}, guard=guard)

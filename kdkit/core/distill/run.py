@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
-from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint import Checkpoints, load_task_tensors
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import build
+from kdkit.core.distill.model.interpolation import interpolate, save_state
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
@@ -29,7 +30,9 @@ from kdkit.core.distill.plan.compatibility import require_compatible
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.promotion import Outcome, TrainedRun, interpolate, judge_again, promote
+from kdkit.core.distill.promotion import Outcome, TrainedRun, judge_again, promote
+from kdkit.core.distill.repair.rehearsal import Rehearsal
+from kdkit.core.distill.repair.repair import judge_and_repair
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import Recipe, load_recipe
@@ -290,17 +293,14 @@ def train_and_promote(
         pin_names(project, options.recipe)
     accelerator.wait_for_everyone()
     try:
-        run = train_plan(project, prepared, options, accelerator, folder, reporter)
+        run = train_plan(project, prepared, options, accelerator, folder, reporter, repair=True)
     finally:
         prepared.inventory.close()
     end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
-    try:
+    with _keeping_the_student(reporter):
         outcome = promote(project, run, reporter)
-    except BaseException:
-        reporter.say("the trained student is kept: the same command continues with its evaluation")
-        raise
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
@@ -329,12 +329,20 @@ def _finish_again(
 
 
 def train_plan(
-    project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, folder: Path, reporter: Reporter
+    project: Project,
+    prepared: Prepared,
+    options: Options,
+    accelerator: Accelerator,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    repair: bool = False,
 ) -> TrainedRun:
     """Build the task and do all steps of the plan, with its rounds of correction if it has any.
 
     Args:
         folder: of the run's checkpoints; a run with checkpoints there continues.
+        repair: judge an increment, and repair it if the guard refuses it.
     """
     plan, inventory, parent = prepared.plan, prepared.inventory, prepared.student.parent
     begun = time.monotonic()
@@ -347,8 +355,9 @@ def train_plan(
         precision=options.precision,
         building_seconds=round(time.monotonic() - begun, 3),
     )
-    kept = plan.recipe.increment.interpolate if parent is not None else 1.0
-    start = [x.detach().cpu().clone() for x in made.task.student.parameters()] if kept < 1 else []
+    increment = plan.recipe.increment
+    part, kept = (increment.repair if repair else None, increment.interpolate) if parent is not None else (None, 1.0)
+    start = save_state(made.task) if kept < 1 or part is not None else {}
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
     try:
         corrected = None
@@ -364,9 +373,25 @@ def train_plan(
             checkpoints=Checkpoints(folder),
             reporter=reporter,
         )
+        if kept < 1:
+            own = {name: x for name, x in start.items() if name.startswith("student.")}
+            load_task_tensors(made.task, interpolate(own, save_state(made.task), kept))
         corrections = corrected.summarize() if corrected else None
+        run = TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)
+        if part is None:
+            return run
+        rehearsal = Rehearsal(plan, made, inventory.index, accelerator, folder, options.checkpoint_seconds, reporter)
+        with _keeping_the_student(reporter):
+            return judge_and_repair(project, run, part, start, rehearsal, reporter)
     finally:
         made.inputs.close()
-    if kept < 1:
-        interpolate(made.task.student, start, kept)
-    return TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)
+
+
+@contextmanager
+def _keeping_the_student(reporter: Reporter) -> Iterator[None]:
+    """A failure after the last step costs no training."""
+    try:
+        yield
+    except BaseException:
+        reporter.say("the trained student is kept: the same command continues with its evaluation")
+        raise

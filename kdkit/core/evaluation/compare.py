@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -79,6 +80,12 @@ def compare_models(
         skipped=skipped,
         ratios=_ratios(models),
     )
+
+
+def with_students_of(evaluation: Evaluation, other: Evaluation) -> Evaluation:
+    """``evaluation`` with the students of ``other``; both are of the same samples."""
+    models = [*other.of_role("student"), *(model for model in evaluation.models if model.role != "student")]
+    return replace(evaluation, models=tuple(models), ratios=_ratios(models))
 
 
 @runtime_checkable

@@ -88,7 +88,9 @@ def evaluate_version(
     retention = _retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None
     continual = _continual(evaluation, history, learned)
     weights = {item.name: item.manifest.student_digest for item in chain}
-    return EvaluationReport(version.name, history, evaluation, retention, continual, learned, weights)
+    lineage = version.lineage
+    repair = None if lineage.repair is None else lineage.repair.describe(lineage.parent)
+    return EvaluationReport(version.name, history, evaluation, retention, continual, learned, weights, repair)
 
 
 def _teachers(registered: Mapping[str, Any], store: FeatureStore, chain: Sequence[Version]) -> list[str]:

@@ -13,6 +13,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.recipe import PreviousPart, Recipe
+from kdkit.core.project.repair_record import RepairRecord
 
 HUB = "https://huggingface.co"
 """Address of the default Hub."""
@@ -266,6 +267,7 @@ class Lineage(JsonRecord):
         recipe: with the trust policy that was in force.
         retention: None without a parent.
         correction: None where nothing was corrected.
+        repair: None where the guard did not refuse the student as it was trained.
         published_under: license of the release; set in published lineages only.
     """
 
@@ -283,6 +285,7 @@ class Lineage(JsonRecord):
     scores: Scores
     retention: RetentionRecord | None = None
     correction: CorrectionRecord | None = None
+    repair: RepairRecord | None = None
     published_under: str | None = None
 
     @property

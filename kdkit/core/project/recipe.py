@@ -106,6 +106,23 @@ class PreviousPart(Part):
     options: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class RepairPart(Part):
+    """What is tried with a student that breaks the guard, before it is refused. All choices are made on the calibration
+    split."""
+
+    interpolate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.75, 0.5, 0.25)
+    """Each a gives a candidate with the weights (1 - a) previous + a trained."""
+    rehearse: Fraction = 0.2
+    """Steps of additional training with more of the domains that broke the guard, as a fraction of the increment's
+    steps; 0 for none. Used if interpolation keeps less than 0.9 of what was gained."""
+
+    @model_validator(mode="after")
+    def _something(self) -> RepairPart:
+        if not self.interpolate and not self.rehearse:
+            raise ValueError("this repairs nothing: write 'repair: null'")
+        return self
+
+
 class IncrementPart(Part):
     """Differences of ``distill --incremental`` from a run from scratch."""
 
@@ -128,6 +145,8 @@ class IncrementPart(Part):
     """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""
     interpolate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Kept weights = (1 - a) previous + a trained (WiSE-FT); 1 keeps the trained ones."""
+    repair: RepairPart | None = RepairPart()
+    """Repair of a student that breaks the guard; null refuses it at once."""
 
 
 class CorrectionPart(Part):

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.teachers.add import add_teacher
-from tests.core.distill.toy_runs import ALL, run
-from tests.toy_project import make_project, open_project, train_teacher
+from tests.core.distill.toy_runs import ALL, add_xray, run
+from tests.toy_project import make_project
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +29,4 @@ def folder(first_version: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def with_xray(folder: Path) -> Path:
     """The copy, with a teacher of the third domain added."""
-    train_teacher(["xray"], width=20, seed=5).save(folder / "models" / "xr")
-    add_teacher(open_project(folder), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
-    return folder
+    return add_xray(folder)

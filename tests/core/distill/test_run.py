@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
-from kdkit.core.distill import promotion
+from kdkit.core.distill import judge, promotion
 from kdkit.core.distill import run as run_module
 from kdkit.core.distill.model import student
 from kdkit.core.distill.run import Options, distill, prepare
@@ -112,12 +112,13 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(folder: Path) ->
 
 
 def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
-    recipe(with_xray, ("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0"))
+    recipe(with_xray, ("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0, repair: null"))
     outcome = run(open_project(with_xray), incremental=True)
     versions = Versions(open_project(with_xray))
     guard = outcome.version.lineage.guard
     assert guard is not None
     assert guard.failed
+    assert outcome.version.lineage.repair is None
     assert set(guard.failed) <= {"ct", "mri"}
     assert outcome.version.refused
     assert run(open_project(with_xray), incremental=True).version == outcome.version
@@ -318,6 +319,7 @@ def test_files_are_read_and_the_student_is_built_once(with_xray: Path, monkeypat
         (run_module, "load_index"),
         (student, "load_student"),
         (promotion, "load_student"),
+        (judge, "load_student"),
     ):
         monkeypatch.setattr(owner, name, partial(_counted, calls, f"{owner.__name__}.{name}", getattr(owner, name)))
     run(project, incremental=True)

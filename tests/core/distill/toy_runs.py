@@ -12,7 +12,8 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.promotion import Outcome
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.project import Project
-from tests.toy_project import RECIPE
+from kdkit.core.teachers.add import add_teacher
+from tests.toy_project import RECIPE, open_project, train_teacher
 
 ALL = ("ct", "mri", "xray")
 """The domains of the toy project."""
@@ -40,6 +41,13 @@ def recipe(folder: Path, *changes: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new)
     (folder / "toy.yaml").write_text(text, encoding="utf-8")
+
+
+def add_xray(folder: Path) -> Path:
+    """Add a teacher of the third domain to a toy project."""
+    train_teacher(["xray"], width=20, seed=5).save(folder / "models" / "xr")
+    add_teacher(open_project(folder), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    return folder
 
 
 def weights(folder: Path, version: str) -> dict[str, torch.Tensor]:

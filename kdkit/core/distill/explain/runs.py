@@ -21,12 +21,12 @@ from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import Result, Section
 from kdkit.core.contracts import Reporter, StudentSpec
 from kdkit.core.distill.cost_estimate import TRIAL_STEPS, measure_cost
+from kdkit.core.distill.judge import evaluate_on_calibration
 from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.ablation import KnowledgeSource
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.promotion import evaluate_on_calibration
 from kdkit.core.distill.run import Options, Prepared, train_plan
 from kdkit.core.evaluation.leave_one_out import Explanation, measure_effects
 from kdkit.core.evaluation.scores import Evaluation

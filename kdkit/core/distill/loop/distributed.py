@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.system_errors import is_lost_peer
 
+T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
-"""How long ranks wait for one that extracts or corrects. If a rank fails, its launcher ends the others."""
+"""How long ranks wait for one that extracts, corrects or judges. If a rank fails, its launcher ends the others."""
 
 
 def get_world_size() -> int:
@@ -84,6 +85,14 @@ def require_same_plan(plan: str) -> None:
             fix="run the command again",
             code=ExitCode.FOUND,
         )
+
+
+def broadcast(value: T) -> T:
+    """The main process's ``value``, on every rank; a collective call."""
+    values = [value]
+    if get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def identity(x: Tensor) -> Tensor:

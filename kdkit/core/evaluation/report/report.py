@@ -26,6 +26,7 @@ class EvaluationReport(Result):
         retention: against the parent, on domains that were not new to the version; None without a parent.
         continual: over ``history``; None when that is one version.
         learned: domain -> the version of ``history`` that was first taught it.
+        repair: how the version was repaired, if it broke the guard as it was trained.
         weights: version of ``history`` -> digest of the student that was evaluated, see ``Manifest.student_digest``.
     """
 
@@ -36,6 +37,7 @@ class EvaluationReport(Result):
     continual: ContinualMetrics | None
     learned: Mapping[str, str]
     weights: Mapping[str, str]
+    repair: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null. :meth:`Evaluation.from_json` reads it too."""
@@ -45,6 +47,7 @@ class EvaluationReport(Result):
             "history": list(self.history),
             "learned": dict(self.learned),
             "weights": dict(self.weights),
+            "repair": self.repair,
             "retention": None if self.retention is None else self.retention.to_json(),
             "continual": None if self.continual is None else self.continual.to_json(),
         }
@@ -61,6 +64,7 @@ class EvaluationReport(Result):
             continual=None if continual is None else ContinualMetrics.from_json(continual),
             learned=dict(data["learned"]),
             weights=dict(data["weights"]),
+            repair=data.get("repair"),
         )
 
     @classmethod
@@ -83,6 +87,8 @@ class EvaluationReport(Result):
                 before, after = (evaluation.model(name).values("accuracy", new) for name in self.history[-2:])
                 gains = (f"{d} {percent(x)} -> {percent(y)}" for d, x, y in zip(new, before, after, strict=True))
                 sections.append(f"new in {self.version}: {', '.join(gains)}")
+        if self.repair is not None:
+            sections.append(f"{self.version}: {self.repair}")
         if self.continual is not None:
             figures = self.continual
             sections.append(

@@ -164,7 +164,7 @@ def increments_table(history: Sequence[Lineage]) -> str:
                 ", ".join(map(cell, added)) or "-",
                 _points(kept.mean, kept.low, kept.high),
                 "-" if worst is None else f"{cell(worst.domain)} {_points(worst.points, worst.low, worst.high)}",
-                _verdict(kept.guard) if kept.domains else "no labeled samples",
+                _verdict(lineage, kept.guard) if kept.domains else "no labeled samples",
                 ", ".join(map(cell, kept.not_compared)) or "-",
             )
         )
@@ -178,10 +178,10 @@ def _points(value: float | None, low: float | None, high: float | None) -> str:
     return f"{value:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else "")
 
 
-def _verdict(guard: GuardRecord | None) -> str:
+def _verdict(lineage: Lineage, guard: GuardRecord | None) -> str:
     if guard is None:
         return "-"
     if not guard.promoted:
         return f"**refused**: {', '.join(map(cell, guard.failed)) or 'the mean'}"
-    uncertain = ", ".join(map(cell, guard.uncertain))
-    return f"passed; in doubt: {uncertain}" if uncertain else "passed"
+    verdict = f"passed; in doubt: {', '.join(map(cell, guard.uncertain))}" if guard.uncertain else "passed"
+    return verdict if lineage.repair is None else f"{verdict}; {cell(lineage.repair.describe(lineage.parent))}"

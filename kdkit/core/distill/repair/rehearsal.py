@@ -1,0 +1,86 @@
+"""Additional training of a student that lost some domains, with more samples of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdkit.core.contracts import Reporter
+from kdkit.core.data import SampleIndex
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.build import Build
+from kdkit.core.distill.plan.types import Plan, SamplePool
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+FOLDER = "rehearsal"
+"""Folder of a run for the checkpoints of the additional training."""
+SHARE = 0.5
+"""Share of each batch that is drawn from the lost domains; the rest is drawn as in the run."""
+_SEED = 7_368_787
+"""Added to the run's seed, for other batches than the run's."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Continues the training of a run; every rank takes part.
+
+    Attributes:
+        made: what the run trained.
+        folder: of the run.
+    """
+
+    plan: Plan
+    made: Build
+    index: SampleIndex
+    accelerator: Accelerator
+    folder: Path
+    checkpoint_seconds: float
+    reporter: Reporter
+
+    def train(self, domains: Sequence[str], length: float) -> int:
+        """Train on, from a checkpoint if there is one.
+
+        Args:
+            domains: of which half of each batch is.
+            length: steps as a fraction of the run's.
+
+        Returns:
+            The number of steps; 0 if no training sample of ``domains`` is here.
+        """
+        plan, settings = self.plan, self.plan.settings
+        pools = rehearsal_pools(plan, self.index, domains)
+        if not pools:
+            self.reporter.say(f"no training sample of {', '.join(domains)} is here to rehearse")
+            return 0
+        self.accelerator.free_memory()  # the wrapper of the run would take part in each backward pass
+        steps, seed = math.ceil(length * settings.steps), settings.seed + _SEED
+        self.reporter.say(f"training {steps} more steps, with more samples of {', '.join(domains)}")
+        sampler = BatchSampler(pools, batch_size=plan.batch_size, steps=steps, seed=seed)
+        train(
+            self.made.task,
+            self.made.dataloader(plan, sampler, self.accelerator),
+            replace(settings, steps=steps, seed=seed, checkpoint_seconds=self.checkpoint_seconds),
+            accelerator=self.accelerator,
+            checkpoints=Checkpoints(self.folder / FOLDER),
+            reporter=self.reporter,
+        )
+        return steps
+
+
+def rehearsal_pools(plan: Plan, index: SampleIndex, domains: Sequence[str]) -> tuple[SamplePool, ...]:
+    """A pool of ``domains``, then the plan's with the rest of each batch; empty without samples of ``domains``."""
+    rows = plan.samples
+    rows = rows[np.isin(index.domain_index[rows], [index.domains.index(name) for name in domains])]
+    if not len(rows):
+        return ()
+    more = replace(plan.pools[0], indices=rows, domain=index.domain_index[rows], share=SHARE)
+    return (more, *(replace(pool, share=pool.share * (1 - SHARE)) for pool in plan.pools))

@@ -1,0 +1,160 @@
+"""The candidates of a repair and the choice among them, on the calibration split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdkit.core.contracts import Reporter
+from kdkit.core.distill.judge import STUDENT, Judge, Judgement
+from kdkit.core.distill.loop.checkpoint import load_task_tensors
+from kdkit.core.distill.model.interpolation import State, interpolate, save_state
+from kdkit.core.distill.model.task import DistillTask
+from kdkit.core.evaluation.scores import Evaluation
+from kdkit.core.project.lineage import RetentionRecord
+from kdkit.core.project.repair_record import RepairAttempt, RepairRecord
+
+ENOUGH = 0.9
+"""Share of the gain of the student as trained that interpolation must keep; otherwise it is rehearsed more."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A judged candidate."""
+
+    record: RepairAttempt
+    judgement: Judgement
+
+    @property
+    def gain(self) -> float:
+        """0 if it cannot be measured."""
+        return self.record.gain or 0.0
+
+
+class RepairSearch:
+    """Judges candidates one after the other, on the main process.
+
+    Args:
+        task: whose student broke the guard; only :meth:`finish` changes it for good.
+        start: state of the task before training: the parent's, with heads of new teachers fitted to it.
+        weights: each a gives a candidate (1 - a) start + a trained.
+        fresh: domain -> number of fresh samples; the gain is the mean over them.
+        parent: name of the parent, for messages.
+    """
+
+    def __init__(
+        self,
+        task: DistillTask,
+        judge: Judge,
+        *,
+        start: State,
+        weights: Sequence[float],
+        fresh: Mapping[str, int],
+        parent: str,
+        reporter: Reporter,
+    ) -> None:
+        self._task, self._judge, self._start, self._weights = task, judge, start, weights
+        self._fresh, self._parent, self._reporter = fresh, parent, reporter
+        self._states: dict[int, State] = {}
+        self._before: Evaluation | None = None
+        self._begun = time.monotonic()
+        self._attempts: list[Attempt] = []
+
+    def add(self, judgement: Judgement, *, rehearsed: int = 0) -> None:
+        """The student as it is now, and, if the guard refuses it, those between the parent's and its weights.
+
+        Args:
+            judgement: of the student as it is now.
+            rehearsed: steps of additional training that it has had.
+        """
+        trained = self._states[rehearsed] = save_state(self._task)
+        self._append(rehearsed, 1.0, judgement)
+        if judgement.passed:
+            return
+        for a in sorted(set(self._weights), reverse=True):
+            load_task_tensors(self._task, interpolate(self._start, trained, a))
+            self._append(rehearsed, a, self._judge.judge(self._task.student))
+        load_task_tensors(self._task, trained)
+
+    @property
+    def best(self) -> Attempt | None:
+        """Of the candidates that the guard promotes, the one that gains most (of equals, the one that keeps most);
+        None if none of them gains anything."""
+        passed = [one for one in self._attempts if one.judgement.passed and (one.record.gain is None or one.gain > 0)]
+        return max(passed, key=lambda one: (one.gain, one.record.mean or 0.0), default=None)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the best candidate keeps enough of what the student as trained has gained."""
+        return self.best is not None and self.best.gain >= ENOUGH * self._attempts[0].gain
+
+    def lost(self) -> tuple[str, ...]:
+        """Old domains with which the student as trained broke the guard."""
+        retention = self._attempts[0].judgement.retention
+        return () if retention is None else lost_domains(retention)
+
+    def finish(self, rehearsed: Sequence[str]) -> tuple[Judgement, RepairRecord]:
+        """Load the best candidate, or the student as it was trained if there is none.
+
+        Args:
+            rehearsed: domains of the additional training, if there was one.
+        """
+        best = self.best
+        chosen = best or self._attempts[0]
+        state, a = self._states[chosen.record.rehearsed], chosen.record.weight
+        load_task_tensors(self._task, state if a == 1 else interpolate(self._start, state, a))
+        record = RepairRecord(
+            attempts=tuple(one.record for one in self._attempts),
+            kept=None if best is None else self._attempts.index(best),
+            new=tuple(sorted(self._fresh)),
+            rehearsed=tuple(rehearsed),
+            seconds=round(time.monotonic() - self._begun, 3),
+        )
+        return chosen.judgement, record
+
+    def _append(self, rehearsed: int, a: float, judgement: Judgement) -> None:
+        kept = judgement.retention
+        assert kept is not None
+        record = RepairAttempt(
+            rehearsed=rehearsed,
+            weight=a,
+            gain=self._gain(judgement.evaluation, kept.metric),
+            worst=kept.worst.domain if kept.worst else None,
+            points=kept.worst.points if kept.worst else None,
+            mean=kept.mean,
+            passed=judgement.passed,
+        )
+        self._attempts.append(Attempt(record, judgement))
+        verdict = "passes" if judgement.passed else "breaks"
+        self._reporter.say(f"{record.describe(self._parent)}: {verdict} the guard")
+
+    def _gain(self, after: Evaluation, metric: str) -> float | None:
+        """Points gained since the parent: mean over the domains of the fresh samples, weighed by their number."""
+        scores = after.model(STUDENT).domains
+        measured = [domain for domain in self._fresh if domain in scores and metric in scores[domain].metrics]
+        if not measured:
+            return None
+        if self._before is None:
+            self._before = self._judge.saved_parent_evaluation(after, measured) or self._evaluate_start()
+        before = self._before.model(STUDENT).domains
+        gains = [100 * (scores[domain].metrics[metric] - before[domain].metrics[metric]) for domain in measured]
+        return float(np.average(gains, weights=[self._fresh[domain] for domain in measured]))
+
+    def _evaluate_start(self) -> Evaluation:
+        now = save_state(self._task)
+        load_task_tensors(self._task, self._start)
+        evaluation = self._judge.evaluate(self._task.student)
+        load_task_tensors(self._task, now)
+        return evaluation
+
+
+def lost_domains(retention: RetentionRecord) -> tuple[str, ...]:
+    """Domains that broke the guard; if the mean did, all that lost."""
+    guard = retention.guard
+    if guard is None:
+        return ()
+    lost = [name for name, change in retention.domains.items() if guard.mean_failed and change.points < 0]
+    return tuple(dict.fromkeys([*guard.failed, *lost]))
