@@ -107,6 +107,8 @@ def test_shown_text_is_the_file_byte_for_byte() -> None:
             "unknown loss 'cdr'",
             "did you mean 'crd'?",
         ),
+        ("losses:\n", "increment: {repair: {interpolate: [1.5]}}\nlosses:\n", ":3", "repair.interpolate", ""),
+        ("losses:\n", "increment: {repair: {interpolate: [], rehearse: 0}}\nlosses:\n", ":3", "'repair: null'", ""),
         ("trust: {", "trust: [", ":", "not valid YAML", ""),
     ],
 )

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from kdkit.core.contracts import PinnedBase, Published
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights, Lineage, Origin
+from kdkit.core.project.repair_record import RepairAttempt, RepairRecord
 from kdkit.core.sharing.release.card import card_text
 from kdkit.core.sharing.release.card_facts import HUB_LICENSES, CardFacts
 from kdkit.core.sharing.release.card_tables import cell, metrics_table, table
@@ -214,6 +215,12 @@ def test_a_refused_version_says_so_at_its_top() -> None:
     refused = lineage(retention=retention(guard=guard("ct", promoted=False)))
     text = card_text(with_last(retention=refused.retention))
     assert "refused this version" in text.partition("## How to load it")[0]
+
+
+def test_a_repaired_version_says_among_how_many_it_was_chosen() -> None:
+    tries = [RepairAttempt(0, a, 12.0, "ct", -a, -a / 2, passed=a < 0.6) for a in (1.0, 0.75, 0.5)]
+    text = card_text(with_last(repair=RepairRecord(tuple(tries), 2, ("oct",), (), 1.0)))
+    assert "0.5 of the way from v1: chosen on the calibration split among 3 candidates" in text
 
 
 def test_a_guard_without_figures_passed_nothing() -> None:
