@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.result import Result, ResultRows, Section, Table, format_size
+from kdkit.core.contracts import TEXT
 
 if TYPE_CHECKING:
     from kdkit.core.distill.alignment.compare import AlignerReport  # noqa: F401  # named in quotes
     from kdkit.core.features.extract.extraction import Extracted  # noqa: F401  # named in quotes
     from kdkit.core.features.extract.status import ColumnStatus  # noqa: F401  # named in quotes
+    from kdkit.core.features.imports.importing import ImportedColumn
     from kdkit.core.sharing.features import PulledColumn  # noqa: F401  # named in quotes
 
 
@@ -59,6 +61,70 @@ class ExtractedFeatures(ResultRows["Extracted"]):
         cells = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts, d.answers) for d in self.rows]
         headers = ("teacher", "fingerprint", "new", "present before", "unreadable", "new prompts", "new answers")
         return [Table(headers, cells, "llrrrrr")]
+
+
+SHOWN = 3
+"""Ids that an import shows of each side."""
+
+
+@dataclass(frozen=True)
+class FeatureImport(Result):
+    """An import of features, or what it would do.
+
+    Attributes:
+        column: rows, matches and what was not used.
+        dry_run: nothing was written.
+    """
+
+    column: ImportedColumn
+    dry_run: bool = False
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the store had all of it."""
+        return not self.column.new and not self.column.prompts
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, and all ids that did not match."""
+        return {**asdict(self.column), "unchanged": self.unchanged, "dry_run": self.dry_run}
+
+    def sections(self) -> list[Section]:
+        """Every row of the files: used, or why not."""
+        column = self.column
+        widths = ", ".join(f"{signal} {width}" for signal, width in column.signals.items())
+        known = column.used - column.new
+        rows = [
+            (f"rows in the files ({widths})", column.rows + sum(column.skipped.values())),
+            *((f"  skipped: {reason}", count) for reason, count in column.skipped.items()),
+            ("  without a sample" + _first(column.rows_without_sample), len(column.rows_without_sample)),
+            ("  imported before", known),
+            ("  would be imported" if self.dry_run else "  imported", column.new),
+            ("samples without features" + _first(column.samples_without_row), len(column.samples_without_row)),
+            ("features of prompts", column.prompts),
+        ]
+        state = "nothing was written" if self.dry_run else "unchanged" if self.unchanged else "imported"
+        head = f"{column.teacher} {column.fingerprint[:12]}".rstrip() + f": {state}"
+        lines: list[Section] = [head, Table(("", "count"), [row for row in rows if row[1]], "lr")]
+        if column.prompts_missing:
+            first = column.prompts_missing[0]
+            lines.append(
+                f"{len(column.prompts_missing)} prompts such as '{first}' have no features, so trust cannot be "
+                "measured by zero-shot classification: --prompts FILE adds them, --json lists them (prompts_missing)"
+            )
+        if TEXT not in column.signals:
+            lines.append("no text vectors: losses that read texts do not use this teacher")
+        if column.unused:
+            lines.append("not read: " + ", ".join(column.unused[:SHOWN]) + _more(column.unused))
+        lines.append("the model is not here, so features of new samples cannot be computed: import them too")
+        return lines
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ": " + ", ".join(ids[:SHOWN]) + _more(ids) if ids else ""
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
 
 
 @dataclass(frozen=True)

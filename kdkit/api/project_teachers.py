@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from kdkit.api.opened import OpenedProject
 
 if TYPE_CHECKING:
-    from kdkit.api.features import AlignerComparison, ExtractedFeatures, FeatureCheck, FeatureStatus, PulledFeatures
+    from kdkit.api.features import AlignerComparison
     from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
     from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
     from kdkit.core.evaluation.trust.report import TrustReport
-    from kdkit.core.sharing.features import PushedFeatures
 
 
 class TeacherMethods(OpenedProject):
@@ -165,130 +164,6 @@ class TeacherMethods(OpenedProject):
         from kdkit.core.data.check import check_data
 
         return check_data(self._open(), skip_unreadable=skip_unreadable, reporter=self.reporter)
-
-    def features(self) -> FeatureStatus:
-        """The columns of the feature store.
-
-        Example:
-            >>> [column.complete for column in project.features()]
-            []
-        """
-        from kdkit.api.features import FeatureStatus
-        from kdkit.core.base.errors import KdkitError
-        from kdkit.core.data import load_index
-        from kdkit.core.features.extract.status import column_statuses
-
-        project = self._open()
-        try:
-            index = load_index(project, self.reporter)
-        except KdkitError as error:
-            self.reporter.warn(f"samples are not counted: {error.headline}")
-            index = None
-        return FeatureStatus(column_statuses(project, index, self.reporter))
-
-    def extract(
-        self, teachers: Sequence[str] = (), *, device: str = "cpu", batch_size: int = 64, workers: int | None = None
-    ) -> ExtractedFeatures:
-        """Extract missing features. It can be interrupted; the same call resumes.
-
-        Args:
-            teachers: by default all of the registry.
-            device: ``cpu``, ``cuda``, ``cuda:1`` ...
-            batch_size: samples per forward pass.
-            workers: threads that decode and preprocess; by default one per processor.
-
-        Example:
-            >>> project.extract()[0].teacher
-            'demo-radio'
-        """
-        from kdkit.api.features import ExtractedFeatures
-        from kdkit.core.data import load_index
-        from kdkit.core.features.extract.missing import extract_missing
-
-        project = self._open()
-        with project.exclusive("kdkit features extract"):
-            done = extract_missing(
-                project,
-                load_index(project, self.reporter),
-                teachers,
-                device=device,
-                batch_size=batch_size,
-                workers=workers,
-                reporter=self.reporter,
-            )
-        return ExtractedFeatures(tuple(done))
-
-    def verify_features(self, teachers: Sequence[str] = (), *, quick: bool = False) -> FeatureCheck:
-        """Compare every block of the feature store with its checksum.
-
-        Args:
-            teachers: by default all.
-            quick: structure and ids only.
-
-        Example:
-            >>> project.verify_features().ok
-            True
-        """
-        from kdkit.api.features import FeatureCheck
-        from kdkit.core.features.extract.status import verify_columns
-
-        found = verify_columns(self._open(), teachers, deep=not quick, reporter=self.reporter)
-        return FeatureCheck({column: tuple(problems) for column, problems in found.items()})
-
-    def push_features(
-        self,
-        repository: str,
-        teachers: Sequence[str] = (),
-        *,
-        public: bool = False,
-        delete: bool = False,
-        dry_run: bool = False,
-    ) -> PushedFeatures:
-        """Publish columns as a data set: no images, captions, labels or sample ids.
-
-        Args:
-            repository: ``ORG/NAME``.
-            teachers: by default all that have features.
-            public: visible to everybody.
-            delete: allow removing columns of other teachers from the repository.
-            dry_run: compare only; send nothing.
-
-        Example:
-            >>> project.push_features("lab/features", dry_run=True)  # doctest: +SKIP
-        """
-        from kdkit.core.sharing.features import push_features
-
-        project = self._open()
-        with project.exclusive("kdkit features push"):
-            return push_features(
-                project,
-                repository,
-                teachers,
-                public=public,
-                delete=delete,
-                dry_run=dry_run,
-                reporter=self.reporter,
-            )
-
-    def pull_features(self, repository: str, teachers: Sequence[str] = (), *, revision: str = "main") -> PulledFeatures:
-        """Add published columns to the store, verified; features that are there stay.
-
-        Args:
-            repository: ``ORG/NAME`` of a data set.
-            teachers: by default all.
-            revision: branch, tag or commit.
-
-        Example:
-            >>> project.pull_features("lab/features")  # doctest: +SKIP
-        """
-        from kdkit.api.features import PulledFeatures
-        from kdkit.core.sharing.features import pull_features
-
-        project = self._open()
-        with project.exclusive("kdkit features pull"):
-            columns = pull_features(project, repository, teachers, revision=revision, reporter=self.reporter)
-        absent = tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
-        return PulledFeatures(tuple(columns), absent)
 
     def trust(
         self, policy: str | None = None, *, options: Mapping[str, Any] | None = None, device: str = "cpu"

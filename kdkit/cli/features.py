@@ -1,7 +1,8 @@
-"""``kdkit features``: ``extract``, ``verify``, ``push``, ``pull``."""
+"""``kdkit features``: ``extract``, ``import``, ``verify``, ``push``, ``pull``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The feature store: signals of the teachers for the samples.")
     group.callback(invoke_without_command=True)(show)
     group.command("extract")(extract)
+    group.command("import")(import_)
     group.command("verify")(verify)
     group.command("push")(push)
     group.command("pull")(pull)
@@ -44,6 +46,47 @@ def extract(
     project = console.project(folder)
     console.resumable()
     console.emit(project.extract(teachers or (), device=device, batch_size=batch_size, workers=workers), json=json)
+
+
+def import_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new teacher, or one of the catalogue.")],
+    source: Annotated[
+        list[Path],
+        typer.Option("--from", metavar="PATH", help="A file or folder of features; may be repeated."),
+    ],
+    ids: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids of the rows of a .npy file.")] = None,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="Text vectors beside a .npy file.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Vectors of prompts, which are their ids; for trust.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model that computed the features.")] = "",
+    revision: Annotated[str, typer.Option(metavar="R", help="Its version or commit.")] = "",
+    preprocessing: Annotated[str, typer.Option(metavar="TEXT", help="How images were prepared for it.")] = "",
+    license: Annotated[str | None, typer.Option(help="The model's license, unless the catalogue knows it.")] = None,
+    domains: Annotated[str | None, typer.Option(metavar="A,B", help="The only domains that it may teach.")] = None,
+    float32: Annotated[bool, typer.Option("--float32", help="Store float32 instead of float16.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another import of this name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, check and match only; write nothing.")] = False,
+    folder: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Make a teacher from features that exist already: its rows and the samples are matched by id."""
+    done = console.project(folder).import_features(
+        name,
+        source,
+        ids=ids,
+        text=text,
+        prompts=prompts,
+        model=model,
+        revision=revision,
+        preprocessing=preprocessing,
+        license=license,
+        domains=None if domains is None else [part.strip() for part in domains.split(",") if part.strip()],
+        float32=float32,
+        replace=replace,
+        dry_run=dry_run,
+    )
+    console.emit(done, json=json)
 
 
 def verify(

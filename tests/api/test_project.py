@@ -24,6 +24,7 @@ PROJECT = {
     "data check": "check_data",
     "features": "features",
     "features extract": "extract",
+    "features import": "import_features",
     "features verify": "verify_features",
     "features push": "push_features",
     "features pull": "pull_features",

@@ -98,3 +98,31 @@ def test_extract_show_verify(project: Cli) -> None:
     shard.write_bytes(data[:2000])
     done = project("features", "verify", "--json")
     assert (done.code, done.json["ok"]) == (1, False)
+
+
+def test_import(project: Cli) -> None:
+    import numpy as np
+
+    ids = [f"s{i}" for i in range(20)] + ["another"]
+    np.savez(project.folder / "a.npz", ids=np.array(ids), image=np.ones((21, 4)), text=np.ones((21, 4)))
+    arguments = ("features", "import", "tiles", "--from", "a.npz", "--license", "mit", "--model", "UNI")
+    done = project(*arguments, "--dry-run")
+    assert done.code == 0, done.stderr
+    assert "without a sample: another" in done.stdout
+    assert "samples without features: s20, s21, s22 and 1 more" in done.stdout
+    assert "tiles" not in project("teachers", "--json").stdout
+
+    done = project(*arguments, "--json")
+    assert done.code == 0, done.stderr
+    assert (done.json["rows"], done.json["used"], done.json["new"]) == (21, 20, 20)
+    done = project(*arguments)
+    assert (done.code, done.stdout.splitlines()[0].endswith("unchanged")) == (0, True)
+    done = project(*arguments, "--revision", "2")
+    assert (done.code, done.error) == (1, "KD-FEAT-030")
+    assert project("features", "import", "patch", "--from", "a.npz").error == "KD-FEAT-031"
+
+    done = project("features", "extract", "tiles")
+    assert done.code == 0, done.stderr
+    assert "4 of 24 samples have none" in done.stderr
+    assert project("lock", "--check").code == 0
+    assert project("remove-teacher", "tiles").code == 0

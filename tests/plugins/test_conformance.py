@@ -31,6 +31,7 @@ MAY_BE_SKIPPED = (
     "no loader can load it: ",
     "it reads no signal of a teacher",
     "it belongs to a vision tower",
+    "its features were imported: ",
     "a source of folders needs a damaged example",
 )
 """Reasons that need no example: of a published teacher the facts are checked, its files are not here."""
@@ -194,6 +195,21 @@ class OpenAI(kit.LoaderContract):
         return place
 
 
+class Imported(kit.LoaderContract):
+    """It computes nothing; ``tests/core/features/imports`` tests what teaches."""
+
+    name = "imported"
+
+    @kit.once
+    def folder(self) -> Path:
+        place = self.scratch() / "imported"
+        place.mkdir()
+        signals = {"image": {"shape": [4], "dtype": "float16"}}
+        record = {"sha256": "0" * 64, "signals": signals, "model": "", "revision": "", "preprocessing": ""}
+        (place / "imported.json").write_text(json.dumps(record), encoding="utf-8")
+        return place
+
+
 KINDS: tuple[type[kit.Contract], ...] = (
     Csv,
     Jsonl,
@@ -203,6 +219,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     Transformers,
     Qwen2Vl,
     OpenAI,
+    Imported,
     OpenClipStudent,
     Clinkd,
     DemoAnswerer,

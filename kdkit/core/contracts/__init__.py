@@ -25,6 +25,7 @@ from kdkit.core.contracts.answers import (
 from kdkit.core.contracts.protocols import (
     CAPTIONS,
     IMAGE,
+    IMPORTED,
     TEXT,
     Aligner,
     Answering,
@@ -75,6 +76,7 @@ __all__ = [
     "CAPTIONS",
     "IMAGE",
     "IMAGE_MARK",
+    "IMPORTED",
     "LOGPROBS",
     "MAX_ANSWER",
     "OWN_ANSWERS",

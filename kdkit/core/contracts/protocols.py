@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT = "image", "text"
 """Names of the two signals of a dual encoder."""
+IMPORTED = "imported"
+"""Key in the identity of a teacher whose features were imported: its model is not here, so it computes nothing."""
 
 
 # ------------------------------------------------------------------------------------ teachers

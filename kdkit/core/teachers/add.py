@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import system_errors
-from kdkit.core.contracts import LoaderSpec, Reporter, Silent
+from kdkit.core.contracts import IMPORTED, LoaderSpec, Reporter, Silent
 from kdkit.core.data.load import read_domains, warn_unknown_domains
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.project.registry.edit import add_entry, has_entry, remove_entry
@@ -25,7 +25,7 @@ from kdkit.core.teachers.files import list_folder, select_files
 from kdkit.core.teachers.hub import list_remote
 from kdkit.core.teachers.license import read_license, require_permission
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
-from kdkit.core.teachers.probe import identity_of, probe
+from kdkit.core.teachers.probe import declared_signals, identity_of, probe
 from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.core.teachers.source import parse_source, source_folder
 
@@ -209,11 +209,7 @@ def check_lock(project: Project) -> list[str]:
 
 def _edit_registry(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:
     """The teacher, and ``registry.yaml`` before and after."""
-    try:
-        valid_name(name)
-    except ValueError as error:
-        fix = "choose another name for the teacher"
-        raise KdkitError("KD-TEACH-001", str(error), where="the new teacher's name", fix=fix) from None
+    require_name(name)
     before = read_text(project.registry_path)
     after = add_entry(before, name, fields)
     registry = check_registry(after)
@@ -222,6 +218,15 @@ def _edit_registry(project: Project, name: str, fields: Mapping[str, Any]) -> tu
         require_permission(chosen, registry.use, Silent())  # before advice on how to make the teacher available
     chosen.require_available()
     return chosen, before, after
+
+
+def require_name(name: str) -> None:
+    """Raises: KdkitError when ``name`` cannot be a teacher's."""
+    try:
+        valid_name(name)
+    except ValueError as error:
+        fix = "choose another name for the teacher"
+        raise KdkitError("KD-TEACH-001", str(error), where="the new teacher's name", fix=fix) from None
 
 
 def _license_known(chosen: ChosenTeacher) -> bool:
@@ -245,8 +250,9 @@ def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, rep
         originals = {name: fact.made_from.file for name, fact in found.files.items() if fact.made_from}
         try:
             model, source = load_model(project.catalogue, chosen, loader, found.folder, found.files)
-            signals = probe(source, f"teacher '{chosen.name}'")
             identity = dict(identity_of(model))
+            imported = IMPORTED in identity
+            signals = declared_signals(source) if imported else probe(source, f"teacher '{chosen.name}'")
         except KdkitError as error:  # the stage is gone when the message is read
             raise error.renamed({str(stage): chosen.source, **originals}) from error
         return LockedTeacher(

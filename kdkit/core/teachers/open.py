@@ -52,13 +52,21 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
 
     Raises:
         KdkitError: not in the registry (did you mean), not locked, changed since the lock (with both values), forbidden
-            by its license; errors of its loader.
+            by its license, imported; errors of its loader.
     """
     chosen = chosen_teacher(project, name)
     locked = project.lock.teacher(name)
     chosen.require_available()
     use, reporter = project.registry.use, reporter or Silent()
     require_permission(chosen, use, reporter, locked.license, gated=locked.gated)
+    if locked.imported:
+        raise KdkitError(
+            "KD-TEACH-026",
+            f"teacher '{name}' computes no features: they were imported",
+            where=chosen.where,
+            fix=f"import more of them: kdkit features import {name} --from PATH",
+            code=ExitCode.MISSING,
+        )
     materialized = materialize(project, name, reporter=reporter)
     model, signals = load_model(project.catalogue, chosen, locked.loader, materialized.folder, materialized.files)
     identity = identity_of(model)

@@ -63,7 +63,12 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
         raise _unusable(where, f"it declares the signals {sorted(declared)} and returns {sorted(first)}")
     for name, rows in first.items():
         _check(where, name, rows, second[name], declared[name].shape)
-    return {name: SignalFact(shape=spec.shape, dtype=spec.dtype) for name, spec in declared.items()}
+    return declared_signals(signals)
+
+
+def declared_signals(signals: SignalSource) -> dict[str, SignalFact]:
+    """Signal name -> shape and dtype of one row, as the model declares them."""
+    return {spec.name: SignalFact(shape=spec.shape, dtype=spec.dtype) for spec in signals.signals}
 
 
 def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int, ...]) -> None:

@@ -54,4 +54,10 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             marks=("endpoint.json",),
             asks_network=True,
         ),
+        LoaderSpec(
+            name="imported",
+            summary="features that 'kdkit features import' read from files; there is no model that computes others",
+            factory="kdkit.plugins.loaders.imported:load_imported",
+            marks=("imported.json",),
+        ),
     )

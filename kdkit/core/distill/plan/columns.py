@@ -10,7 +10,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
-from kdkit.core.features.extract.missing import find_missing, live_devices
+from kdkit.core.features.extract.missing import find_missing, live_devices, without_imported
 from kdkit.core.features.extract.unreadable import report_unreadable
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.lock import Lock
@@ -54,6 +54,7 @@ def complete_columns(
     fingerprints = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = all_prompts(prompt_sets(project.registry, index))
     missing = find_missing(store, fingerprints, index, prompts, live=live, reporter=reporter)
+    missing = without_imported(missing, lock, index, prompts, reporter)
     opened: list[OpenTeacher] = []
     for name, count in missing.counts.items():
         teacher = live.get(name) or _open(project, store, name, fingerprints[name], count, reporter)

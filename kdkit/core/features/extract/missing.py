@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal
@@ -58,6 +61,7 @@ def extract_missing(
     store = FeatureStore(project.features)
     prompts = all_prompts(prompt_sets(project.registry, index))
     missing = find_missing(store, keys, index, prompts, live=live, reporter=reporter)
+    missing = without_imported(missing, project.lock, index, prompts, reporter)
     if not missing.counts:
         report_unreadable(missing.columns, index, reporter)
         return ()
@@ -96,6 +100,7 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
     store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
     prompts = all_prompts(prompt_sets(project.registry, index))
     missing = find_missing(store, keys, part, prompts, reporter=reporter)
+    missing = without_imported(missing, project.lock, part, prompts, reporter, refuse=False)
     opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]
     try:
         if opened:
@@ -180,6 +185,51 @@ def find_missing(
     return Missing({name: count for name, count in counts.items() if count}, tuple(columns.values()), again)
 
 
+def without_imported(
+    missing: Missing, lock: Lock, index: SampleIndex, prompts: Sequence[str], reporter: Reporter, *, refuse: bool = True
+) -> Missing:
+    """``missing`` without teachers whose features were imported: they compute nothing. A warning says what they lack.
+
+    Args:
+        refuse: an imported column that is gone is an error instead of a warning.
+
+    Raises:
+        KdkitError: an imported column is gone.
+    """
+    columns = {column.teacher: column for column in missing.columns}
+    for name in (name for name in missing.counts if lock.teacher(name).imported):
+        again = f"'kdkit features import {name}' adds them"
+        if name not in columns:
+            gone = KdkitError(
+                "KD-FEAT-033",
+                f"the imported features of '{name}' are not in the store",
+                why="they were removed, or their import was interrupted",
+                fix=f"kdkit features import {name} --from PATH",
+                code=ExitCode.MISSING,
+            )
+            if refuse:
+                raise gone
+            reporter.warn(f"{gone.what}; {gone.fix}")
+            continue
+        column = columns[name]
+        lacking = (column.locate(index) < 0) & index.answered(held_out=False)
+        if count := int(lacking.sum()):
+            names = name_some(f"'{index.ids[row]}'" for row in np.flatnonzero(lacking))
+            splits = Counter(index.samples[row].split for row in np.flatnonzero(lacking))
+            counted = ", ".join(f"{number} {split}" for split, number in splits.items())
+            reporter.warn(
+                f"teacher '{name}' was imported and cannot compute features: {count} of {len(index)} samples have none "
+                f"({counted}), such as {names}; {again}"
+            )
+        if any(spec.name == TEXT for spec in column.signals) and any(text not in column.texts for text in prompts):
+            reporter.warn(
+                f"teacher '{name}' was imported without features of the prompts, so its trust cannot be measured by "
+                f"zero-shot classification; 'kdkit features import {name} --prompts FILE' adds them"
+            )
+    counts = {name: count for name, count in missing.counts.items() if not lock.teacher(name).imported}
+    return replace(missing, counts=counts)
+
+
 def _checked(column: Column, index: SampleIndex, reporter: Reporter) -> Column:
     """The column, with the blocks of all samples compared with their checksums.
 
@@ -230,6 +280,8 @@ def live_devices(registry: Registry, lock: Lock) -> dict[str, str | None]:
 def extraction_hint(registry: Registry, lock: Lock, teacher: str) -> str:
     """How missing features of ``teacher`` can be added, for messages: ``... adds them``."""
     locked = lock.teachers.get(teacher)
+    if teacher in registry.teachers and locked and locked.imported:
+        return f"'kdkit features import {teacher}' adds them"
     if teacher in registry.teachers and not (locked and locked.held_by_author):
         return f"'kdkit features extract {teacher}' adds them"
     return "only an author with its files adds them"

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.json_record import with_checksum, without_checksum
+from kdkit.core.contracts import IMPORTED
 from kdkit.core.project.registry.schema import Name, Options
 
 LOCK_VERSION: Literal[1] = 1
@@ -92,6 +93,11 @@ class LockedTeacher(_Fact):
     def held_by_author(self) -> bool:
         """Its source was a local folder of the author of a published student, so its files are not available."""
         return self.source == f"local:{NOT_PUBLISHED}"
+
+    @property
+    def imported(self) -> bool:
+        """Its features were imported, so it computes none."""
+        return IMPORTED in self.identity
 
     @property
     def dims(self) -> dict[str, int]:

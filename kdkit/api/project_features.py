@@ -1,0 +1,202 @@
+"""Methods of :class:`kdkit.Project` that read and write the feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdkit.api.opened import OpenedProject
+
+if TYPE_CHECKING:
+    from kdkit.api.features import ExtractedFeatures, FeatureCheck, FeatureImport, FeatureStatus, PulledFeatures
+    from kdkit.core.sharing.features import PushedFeatures
+
+
+class FeatureMethods(OpenedProject):
+    """Part of :class:`kdkit.Project`."""
+
+    def features(self) -> FeatureStatus:
+        """The columns of the feature store.
+
+        Example:
+            >>> [column.complete for column in project.features()]
+            []
+        """
+        from kdkit.api.features import FeatureStatus
+        from kdkit.core.base.errors import KdkitError
+        from kdkit.core.data import load_index
+        from kdkit.core.features.extract.status import column_statuses
+
+        project = self._open()
+        try:
+            index = load_index(project, self.reporter)
+        except KdkitError as error:
+            self.reporter.warn(f"samples are not counted: {error.headline}")
+            index = None
+        return FeatureStatus(column_statuses(project, index, self.reporter))
+
+    def extract(
+        self, teachers: Sequence[str] = (), *, device: str = "cpu", batch_size: int = 64, workers: int | None = None
+    ) -> ExtractedFeatures:
+        """Extract missing features. It can be interrupted; the same call resumes.
+
+        Args:
+            teachers: by default all of the registry.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            batch_size: samples per forward pass.
+            workers: threads that decode and preprocess; by default one per processor.
+
+        Example:
+            >>> project.extract()[0].teacher
+            'demo-radio'
+        """
+        from kdkit.api.features import ExtractedFeatures
+        from kdkit.core.data import load_index
+        from kdkit.core.features.extract.missing import extract_missing
+
+        project = self._open()
+        with project.exclusive("kdkit features extract"):
+            done = extract_missing(
+                project,
+                load_index(project, self.reporter),
+                teachers,
+                device=device,
+                batch_size=batch_size,
+                workers=workers,
+                reporter=self.reporter,
+            )
+        return ExtractedFeatures(tuple(done))
+
+    def import_features(
+        self,
+        name: str,
+        source: Sequence[Path | str],
+        *,
+        ids: Path | str | None = None,
+        text: Path | str | None = None,
+        prompts: Path | str | None = None,
+        model: str = "",
+        revision: str = "",
+        preprocessing: str = "",
+        license: str | None = None,
+        domains: Sequence[str] | None = None,
+        float32: bool = False,
+        replace: bool = False,
+        dry_run: bool = False,
+    ) -> FeatureImport:
+        """Make a teacher from features that exist already; its model is not needed.
+
+        Args:
+            name: of the catalogue, or a new one.
+            source: files or folders; rows and samples are matched by id.
+            ids: file of ids beside a ``.npy`` file.
+            text: ``.npy`` file of text vectors beside one of image vectors.
+            prompts: file whose ids are prompts; their vectors let trust be measured by zero-shot classification.
+            model, revision, preprocessing: what computed the features; part of the fingerprint.
+            license: of the model, unless the catalogue knows it.
+            domains: the only domains that it may teach.
+            float32: store float32 instead of float16.
+            replace: replace an earlier, different import of this name.
+            dry_run: read, check and match; write nothing.
+
+        Raises:
+            KdkitError: not allowed; files that cannot be read; no id matches; another import of this name.
+
+        Example:
+            >>> project.import_features("tiles", ["tiles.npz"], license="mit")  # doctest: +SKIP
+        """
+        from kdkit.api.features import FeatureImport
+        from kdkit.core.distill.plan.compatibility import compare_with_student
+        from kdkit.core.features.imports.importing import ImportRequest, import_features
+        from kdkit.core.features.imports.rows import ReadOptions
+
+        read = ReadOptions(Path(ids) if ids else None, Path(text) if text else None)
+        request = ImportRequest(
+            [Path(path) for path in source],
+            read,
+            Path(prompts) if prompts else None,
+            model,
+            revision,
+            preprocessing,
+            license,
+            domains,
+            float32=float32,
+            replace=replace,
+        )
+        done = import_features(self._open(), name, request, dry_run=dry_run, reporter=self.reporter)
+        if not dry_run:
+            compare_with_student(self._open(), name, self.reporter)
+        return FeatureImport(done, dry_run)
+
+    def verify_features(self, teachers: Sequence[str] = (), *, quick: bool = False) -> FeatureCheck:
+        """Compare every block of the feature store with its checksum.
+
+        Args:
+            teachers: by default all.
+            quick: structure and ids only.
+
+        Example:
+            >>> project.verify_features().ok
+            True
+        """
+        from kdkit.api.features import FeatureCheck
+        from kdkit.core.features.extract.status import verify_columns
+
+        found = verify_columns(self._open(), teachers, deep=not quick, reporter=self.reporter)
+        return FeatureCheck({column: tuple(problems) for column, problems in found.items()})
+
+    def push_features(
+        self,
+        repository: str,
+        teachers: Sequence[str] = (),
+        *,
+        public: bool = False,
+        delete: bool = False,
+        dry_run: bool = False,
+    ) -> PushedFeatures:
+        """Publish columns as a data set: no images, captions, labels or sample ids.
+
+        Args:
+            repository: ``ORG/NAME``.
+            teachers: by default all that have features.
+            public: visible to everybody.
+            delete: allow removing columns of other teachers from the repository.
+            dry_run: compare only; send nothing.
+
+        Example:
+            >>> project.push_features("lab/features", dry_run=True)  # doctest: +SKIP
+        """
+        from kdkit.core.sharing.features import push_features
+
+        project = self._open()
+        with project.exclusive("kdkit features push"):
+            return push_features(
+                project,
+                repository,
+                teachers,
+                public=public,
+                delete=delete,
+                dry_run=dry_run,
+                reporter=self.reporter,
+            )
+
+    def pull_features(self, repository: str, teachers: Sequence[str] = (), *, revision: str = "main") -> PulledFeatures:
+        """Add published columns to the store, verified; features that are there stay.
+
+        Args:
+            repository: ``ORG/NAME`` of a data set.
+            teachers: by default all.
+            revision: branch, tag or commit.
+
+        Example:
+            >>> project.pull_features("lab/features")  # doctest: +SKIP
+        """
+        from kdkit.api.features import PulledFeatures
+        from kdkit.core.sharing.features import pull_features
+
+        project = self._open()
+        with project.exclusive("kdkit features pull"):
+            columns = pull_features(project, repository, teachers, revision=revision, reporter=self.reporter)
+        absent = tuple(c.teacher for c in columns if c.teacher not in project.registry.teachers)
+        return PulledFeatures(tuple(columns), absent)

@@ -1,0 +1,142 @@
+"""``.npy`` and ``.npz`` files: arrays with ids, never pickled objects."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.contracts import IMAGE, TEXT
+from kdkit.core.features.imports.rows import (
+    FeatureRows,
+    Part,
+    ReadOptions,
+    as_ids,
+    as_vectors,
+    holds_objects,
+    require_count,
+    signals_of,
+    slices,
+    unreadable,
+)
+
+_MAGIC = b"\x93NUMPY"
+IDS = "ids"
+"""The array of ids in an archive, and the stem of the file of ids in a folder."""
+
+
+def read_npz(path: Path, options: ReadOptions) -> FeatureRows:
+    """``ids``, and ``image`` and ``text`` under any of their names; a single (N, D) array of floats is ``image``."""
+    archive = _load(path)
+    if isinstance(archive, np.ndarray):
+        raise unreadable(str(path), "it holds one array", "rename it to .npy")
+    names = [name for name in archive.files if name != IDS]
+    with archive:
+        found = {IMAGE: names[0]} if len(names) == 1 else signals_of(names, str(path))
+        if options.ids is None and IDS not in archive.files:
+            why = f"it has {', '.join(archive.files)}"
+            raise unreadable(str(path), why, "add an array 'ids', or name a file of ids: --ids FILE")
+        ids = read_ids(options.ids) if options.ids else as_ids(_member(archive, IDS, path), str(path))
+        values = {signal: _member(archive, name, path) for signal, name in found.items()}
+    unused = tuple(f"{path.name}: {name}" for name in names if name not in found.values())
+    files = {path.name: path, **({f"ids/{options.ids.name}": options.ids} if options.ids else {})}
+    return _rows(values, ids, files, str(path), unused)
+
+
+def read_npy(path: Path, options: ReadOptions) -> FeatureRows:
+    """Image vectors, with ``--ids`` and perhaps ``--text``."""
+    if options.ids is None:
+        raise unreadable(str(path), "an array has no ids", "name a file with one id per row: --ids FILE")
+    files = {path.name: path, f"ids/{options.ids.name}": options.ids}
+    values = {IMAGE: _array(path)}
+    if options.text is not None:
+        files[f"text/{options.text.name}"] = options.text
+        values[TEXT] = _array(options.text)
+    return _rows(values, read_ids(options.ids), files, str(path))
+
+
+def read_npy_folder(files: Mapping[str, Path], where: str) -> FeatureRows:
+    """A folder with ``ids.txt``, ``image.npy`` and perhaps ``text.npy``, as ``kdkit features export`` writes it."""
+    ids = next(path for name, path in files.items() if Path(name).stem == IDS)
+    arrays = {Path(name).stem: path for name, path in files.items() if path.suffix == ".npy" and path != ids}
+    found = signals_of(list(arrays), where)
+    values = {signal: _array(arrays[name]) for signal, name in found.items()}
+    used = {path.name: path for path in (ids, *(arrays[name] for name in found.values()))}
+    unused = tuple(name for name, path in files.items() if path not in used.values())
+    return _rows(values, read_ids(ids), used, where, unused)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids from ``.txt`` (one per line), ``.json`` (a list) or ``.npy``.
+
+    Raises:
+        KdkitError: another file, or one that cannot be read.
+    """
+    try:
+        if path.suffix == ".npy":
+            return as_ids(_array(path), str(path))
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix != ".json":
+            return [line for line in text.replace("\r\n", "\n").split("\n") if line]
+        ids = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise unreadable(str(path), str(error), "give ids as .txt (one per line), .json (a list) or .npy") from None
+    if not isinstance(ids, list) or not all(isinstance(one, str | int) for one in ids):
+        raise unreadable(str(path), "it is no list of strings", "give ids as a JSON list of strings")
+    return [str(one) for one in ids]
+
+
+def _rows(
+    values: Mapping[str, NDArray[Any]],
+    ids: list[str],
+    files: Mapping[str, Path],
+    where: str,
+    unused: tuple[str, ...] = (),
+) -> FeatureRows:
+    for signal, array in values.items():
+        as_vectors(array, f"'{signal}'", where)
+        require_count(ids, len(array), signal, where)
+
+    def parts() -> Iterator[Part]:
+        for part in slices(len(ids)):
+            yield Part(ids[part], {signal: array[part] for signal, array in values.items()})
+
+    return FeatureRows(files, parts, unused=unused)
+
+
+def _load(path: Path) -> Any:
+    """Map ``.npy`` and open ``.npz``, without pickles."""
+    try:
+        with path.open("rb") as handle:
+            begin = handle.read(len(_MAGIC))
+        if begin.startswith(b"\x80"):
+            raise holds_objects(str(path), "the file")
+        if begin != _MAGIC and not begin.startswith(b"PK"):
+            raise unreadable(str(path), "it is no file of NumPy", "save the array with numpy.save or numpy.savez")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "objects" in str(error):
+            raise holds_objects(str(path), "the file") from None
+        raise unreadable(str(path), str(error), "check that it is a whole .npy or .npz file") from None
+
+
+def _array(path: Path) -> NDArray[Any]:
+    found = _load(path)
+    if not isinstance(found, np.ndarray):
+        raise unreadable(str(path), "it is an archive of arrays", "rename it to .npz")
+    return found
+
+
+def _member(archive: Any, name: str, path: Path) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = archive[name]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error) or "objects" in str(error):
+            raise holds_objects(str(path), f"the array '{name}'") from None
+        raise unreadable(str(path), f"{name}: {error}", "check that it is a whole .npz file") from None
+    return found

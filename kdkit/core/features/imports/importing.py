@@ -1,0 +1,356 @@
+"""``kdkit features import``: a column from features that people already have, and its teacher in the registry.
+
+Everything is read and checked before anything is written. A killed import is continued by the same command: the teacher
+is locked first, then its rows appear at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import TEXT, Reporter, Silent
+from kdkit.core.data.load import load_index
+from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.features.imports.check import CheckedRows, MatchedRows, check_rows, first_ids, match_rows
+from kdkit.core.features.imports.open import open_rows
+from kdkit.core.features.imports.record import (
+    LOADER,
+    ImportRecord,
+    digest_files,
+    read_record,
+    record_path,
+    source_of,
+)
+from kdkit.core.features.imports.rows import FeatureRows, ReadOptions
+from kdkit.core.features.store.column import Column
+from kdkit.core.features.store.header import Header
+from kdkit.core.features.store.shard import PRESENT, Shard
+from kdkit.core.features.store.store import FeatureStore
+from kdkit.core.project.registry.chosen import choose
+from kdkit.core.project.registry.lock import SignalFact
+from kdkit.core.project.registry.schema import TeacherEntry
+from kdkit.core.teachers.add import add_teacher, lock_teachers, remove_teacher, require_name
+from kdkit.core.teachers.license import require_permission
+from kdkit.core.teachers.open import fingerprint_parts
+
+if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
+    from kdkit.core.project.project import Project
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import.
+
+    Attributes:
+        paths: files or folders of features.
+        read: how they are read.
+        prompts: file of prompts and their vectors, for trust by zero-shot classification.
+        model, revision, preprocessing: declared origin; part of the fingerprint.
+        license: of the model, unless the catalogue knows it.
+        domains: the only domains that the teacher may teach.
+        float32: store float32 instead of float16.
+        replace: replace another import of the same name.
+    """
+
+    paths: Sequence[Path]
+    read: ReadOptions = field(default_factory=ReadOptions)
+    prompts: Path | None = None
+    model: str = ""
+    revision: str = ""
+    preprocessing: str = ""
+    license: str | None = None
+    domains: Sequence[str] | None = None
+    float32: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class ImportedColumn:
+    """An import, or its dry run.
+
+    Attributes:
+        teacher, fingerprint: the column; no fingerprint in a dry run.
+        signals: name -> width.
+        rows: in the files; ``skipped`` (reason -> rows) are not among them.
+        used: rows with a sample; ``new`` of them were not in the column before.
+        rows_without_sample, samples_without_row: ids.
+        prompts: texts whose features were added.
+        prompts_missing: prompts without features, if the teacher has text vectors.
+        unused: arrays, columns and files that were not read.
+    """
+
+    teacher: str
+    fingerprint: str
+    signals: Mapping[str, int]
+    rows: int
+    used: int
+    new: int
+    samples: int
+    rows_without_sample: Sequence[str]
+    samples_without_row: Sequence[str]
+    skipped: Mapping[str, int]
+    prompts: int
+    prompts_missing: Sequence[str]
+    unused: Sequence[str]
+
+
+def import_features(
+    project: Project, name: str, request: ImportRequest, *, dry_run: bool = False, reporter: Reporter | None = None
+) -> ImportedColumn:
+    """Import features as the teacher ``name``: registry, lock and column.
+
+    Args:
+        project: with data entries; rows are matched with its samples by id.
+        name: of a teacher of the catalogue, whose license then counts, or a new one.
+        request: the files, and what is declared about them.
+        dry_run: read, check and match; write nothing.
+        reporter: shows progress and warnings.
+
+    Raises:
+        KdkitError: the license forbids it; files that cannot be read or checked; no id matches; the name is a teacher
+            of another kind, or was imported from other files.
+    """
+    reporter = reporter or Silent()
+    with project.exclusive(f"kdkit features import {name}"):
+        project = project.reloaded()
+        entry = _entry(name, request)
+        _require_importable(project, name, entry)
+        where = ", ".join(str(path) for path in request.paths)
+        rows = open_rows(request.paths, request.read)
+        dtype = "float32" if request.float32 else "float16"
+        checked = check_rows(rows, dtype, where)
+        prompts = _read_prompts(request.prompts, checked.widths)
+        index = load_index(project, reporter)
+        matched = match_rows(checked.ids, index, where)
+        record = _record(rows, checked, request, dtype, reporter)
+        other = _other_import(project, name, record, entry)
+        if other and not request.replace:
+            raise KdkitError(
+                "KD-FEAT-030",
+                f"'{name}' was imported from other features",
+                where=str(record_path(project.root, name)),
+                why=other,
+                fix="choose another name, or replace it: --replace",
+                code=ExitCode.FOUND,
+            )
+        before = None if other else _column(project, name)
+        new_prompts = _new_prompts(before, prompts, request)
+        report = ImportedColumn(
+            teacher=name,
+            fingerprint=before.fingerprint if before else "",
+            signals=dict(checked.widths),
+            rows=len(checked.ids),
+            used=matched.used,
+            new=len(_wanted(before, index, matched)),
+            samples=len(index),
+            rows_without_sample=matched.rows_without_sample,
+            samples_without_row=matched.samples_without_row,
+            skipped=dict(rows.skipped),
+            prompts=len(new_prompts),
+            prompts_missing=_missing_prompts(project, index, before, checked, prompts),
+            unused=rows.unused,
+        )
+        if dry_run:
+            return report
+        if other:
+            remove_teacher(project, name)
+        fingerprint = _lock(project, name, entry, record, reporter)
+        column = FeatureStore(project.features).create(_header(project, name, record, fingerprint))
+        _fill(project, column, index, rows, matched, reporter)
+        FeatureStore(project.features).put_texts(name, fingerprint, new_prompts)
+        return replace(report, fingerprint=fingerprint)
+
+
+def _entry(name: str, request: ImportRequest) -> dict[str, Any]:
+    """The teacher's fields in registry.yaml."""
+    fields: dict[str, Any] = {
+        "from": source_of(name),
+        "loader": LOADER,
+        "domains": None if request.domains is None else list(request.domains),
+        "license": request.license,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _require_importable(project: Project, name: str, entry: Mapping[str, Any]) -> None:
+    """Before the files are read: the name is free or an import, and the license allows distillation."""
+    require_name(name)
+    there = project.registry.teachers.get(name)
+    if there is not None and there.source != source_of(name):
+        raise KdkitError(
+            "KD-FEAT-031",
+            f"teacher '{name}' computes its features itself",
+            where="registry.yaml",
+            why=f"its source is {there.source or 'in the catalogue'}",
+            fix="choose another name for the imported features",
+        )
+    chosen = choose(project.catalogue, name, TeacherEntry.model_validate(entry))
+    require_permission(chosen, project.registry.use, Silent())
+
+
+def _record(
+    rows: FeatureRows, checked: CheckedRows, request: ImportRequest, dtype: str, reporter: Reporter
+) -> ImportRecord:
+    return ImportRecord(
+        sha256=digest_files(rows.files, reporter),
+        files=len(rows.files),
+        signals={signal: SignalFact(shape=(width,), dtype=dtype) for signal, width in checked.widths.items()},
+        model=request.model,
+        revision=request.revision,
+        preprocessing=request.preprocessing,
+    )
+
+
+def _other_import(project: Project, name: str, record: ImportRecord, entry: Mapping[str, Any]) -> str:
+    """What differs from an earlier import of this name; empty if nothing does or there is none."""
+    there = project.registry.teachers.get(name)
+    if there is None:
+        return ""
+    before = read_record(record_path(project.root, name))
+    if before is None:
+        return "its imported.json is missing or cannot be read"
+    differences = [before.differences(record)]
+    wanted = TeacherEntry.model_validate(entry)
+    for key in ("license", "domains"):
+        then, now = getattr(there, key), getattr(wanted, key)
+        if now is not None and then != now:
+            differences.append(f"{key} is {then!r} in registry.yaml and {now!r} now")
+    return "; ".join(part for part in differences if part)
+
+
+def _lock(project: Project, name: str, entry: Mapping[str, Any], record: ImportRecord, reporter: Reporter) -> str:
+    """Write the record, add the teacher unless it is there; returns its fingerprint."""
+    path = record_path(project.root, name)
+    if read_record(path) != record:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, record.to_bytes())
+    project = project.reloaded()
+    if name in project.registry.teachers:
+        known = project.lock.teachers.get(name)
+        return (known or lock_teachers(project, [name], offline=True, reporter=reporter)[name]).fingerprint
+    return add_teacher(project, name, entry, offline=True, reporter=reporter).fingerprint
+
+
+def _header(project: Project, name: str, record: ImportRecord, fingerprint: str) -> Header:
+    facts = project.reloaded().lock.teacher(name)
+    parts = fingerprint_parts(facts.files, facts.loader, facts.options, facts.identity)
+    return Header(name, fingerprint, parts, record.specs)
+
+
+def _fill(
+    project: Project, column: Column, index: SampleIndex, rows: FeatureRows, matched: MatchedRows, reporter: Reporter
+) -> None:
+    """Add a shard with the matched rows that the column lacks."""
+    wanted = _wanted(column, index, matched)
+    if not len(wanted):
+        return
+    samples = matched.samples[wanted]
+    with project.room("features-imported") as room:
+        draft = FeatureStore(room).create(column.header)
+        path = draft.add_shard([index.ids[i] for i in samples], index.digests[samples])
+        _write(Shard(path, writable=True), rows, wanted, reporter)
+        number = max((int(shard.path.stem.partition("-")[2]) for shard in column.shards), default=-1) + 1
+        os.replace(path, column.folder / f"shard-{number:04d}.h5")
+
+
+def _wanted(column: Column | None, index: SampleIndex, matched: MatchedRows) -> NDArray[np.int64]:
+    """Positions of the matched rows whose sample has no row in the column."""
+    lacking = np.ones(len(index), bool) if column is None else column.locate(index) < 0
+    positions = np.flatnonzero(matched.samples >= 0)
+    return positions[lacking[matched.samples[positions]]].astype(np.int64)
+
+
+def _write(shard: Shard, rows: FeatureRows, wanted: NDArray[np.int64], reporter: Reporter) -> None:
+    """The second pass: the rows at the positions ``wanted`` into the blocks of the shard."""
+    signals = shard.header.signals
+    buffers = {spec.name: np.empty((0, *spec.shape), spec.dtype) for spec in signals}
+    blocks, start, written = shard.pending(), 0, 0
+    for part in rows.parts():
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(part.ids))] - start
+        start += len(part.ids)
+        for spec in signals:
+            values = np.asarray(part.values[spec.name])[here].astype(spec.dtype)
+            buffers[spec.name] = np.concatenate([buffers[spec.name], values])
+        while blocks:
+            span = shard.rows_of(blocks[0])
+            count = span.stop - span.start
+            if len(next(iter(buffers.values()))) < count:
+                break
+            block = {name: array[:count] for name, array in buffers.items()}
+            shard.commit(blocks.pop(0), block, np.full(count, PRESENT, np.uint8))
+            buffers = {name: array[count:] for name, array in buffers.items()}
+            written += count
+            reporter.progress("importing", written, len(wanted))
+    shard.close()
+
+
+def _column(project: Project, name: str) -> Column | None:
+    """The column of an earlier import."""
+    store, locked = FeatureStore(project.features), project.lock.teachers.get(name)
+    there = {header.fingerprint for header in store.headers(name)}
+    return store.column(name, locked.fingerprint) if locked and locked.fingerprint in there else None
+
+
+def _read_prompts(path: Path | None, widths: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    """Prompt -> (D,), from a file of the same formats whose ids are the prompts."""
+    if path is None:
+        return {}
+    rows = open_rows([path], ReadOptions())
+    checked = check_rows(rows, "float32", str(path))
+    width = next(iter(widths.values()))
+    if set(checked.widths.values()) != {width}:
+        raise KdkitError(
+            "KD-FEAT-032",
+            "the prompts have another width than the features",
+            where=str(path),
+            why=f"{next(iter(checked.widths.values()))} and {width}",
+            fix="give the vectors of the same model's text tower",
+        )
+    signal = TEXT if TEXT in checked.widths else next(iter(checked.widths))
+    return {
+        id_: np.asarray(row, np.float32)
+        for part in rows.parts()
+        for id_, row in zip(part.ids, part.values[signal], strict=True)
+    }
+
+
+def _new_prompts(
+    column: Column | None, prompts: Mapping[str, NDArray[np.float32]], request: ImportRequest
+) -> dict[str, NDArray[np.float32]]:
+    """Prompts whose features the column lacks, or has otherwise.
+
+    Raises:
+        KdkitError: the column has other features of a prompt, and these are not to be replaced.
+    """
+    stored = column.texts if column else {}
+    others = [text for text in prompts if text in stored and not np.array_equal(stored[text], prompts[text])]
+    if others and not request.replace:
+        raise KdkitError(
+            "KD-FEAT-034",
+            f"other features of {len(others)} prompts were imported before",
+            where=str(request.prompts),
+            why=first_ids(others),
+            fix="replace them: --replace",
+            code=ExitCode.FOUND,
+        )
+    return {text: row for text, row in prompts.items() if text not in stored or text in others}
+
+
+def _missing_prompts(
+    project: Project, index: SampleIndex, column: Column | None, checked: CheckedRows, prompts: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Prompts that zero-shot classification needs and the teacher lacks; none without text vectors."""
+    if TEXT not in checked.widths:
+        return ()
+    known = {*prompts, *(column.texts if column else ())}
+    return tuple(text for text in all_prompts(prompt_sets(project.registry, index)) if text not in known)

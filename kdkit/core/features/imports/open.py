@@ -1,0 +1,58 @@
+"""Which reader takes a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.features.imports.arrays import IDS, read_npy, read_npy_folder, read_npz
+from kdkit.core.features.imports.rows import FeatureRows, Part, ReadOptions, files_inside, unreadable
+
+Reader = Callable[[Path, ReadOptions], FeatureRows]
+READERS: Mapping[str, Reader] = {".npz": read_npz, ".npy": read_npy}
+"""Ending of a file -> its reader."""
+
+
+def open_rows(paths: Sequence[Path], options: ReadOptions) -> FeatureRows:
+    """The rows of all paths, in their order.
+
+    Raises:
+        KdkitError: a path is missing, of no known format, or cannot be read.
+    """
+    if len(paths) > 1 and (options.ids or options.text):
+        raise unreadable(str(paths[1]), "--ids and --text belong to one file", "import one file with them")
+    found = [_open(path, options) for path in paths]
+    if len(found) == 1:
+        return found[0]
+    files = {f"{number}/{name}": file for number, one in enumerate(found) for name, file in one.files.items()}
+    skipped: dict[str, int] = {}
+    for reason, count in (item for one in found for item in one.skipped.items()):
+        skipped[reason] = skipped.get(reason, 0) + count
+    return FeatureRows(files, _chained(found), skipped, tuple(name for one in found for name in one.unused))
+
+
+def _chained(found: Sequence[FeatureRows]) -> Callable[[], Iterator[Part]]:
+    def parts() -> Iterator[Part]:
+        for rows in found:
+            yield from rows.parts()
+
+    return parts
+
+
+def _open(path: Path, options: ReadOptions) -> FeatureRows:
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise unreadable(str(path), "there is no such file", "check the path", code=ExitCode.MISSING)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise unreadable(str(path), f"'{path.suffix}' is no known ending", f"known are {', '.join(READERS)}")
+    return reader(path, options)
+
+
+def _open_folder(folder: Path) -> FeatureRows:
+    files = files_inside(folder)
+    if any(PurePosixPath(name).stem == IDS for name in files):
+        return read_npy_folder(files, str(folder))
+    raise unreadable(str(folder), "it has no file of ids", "name the file of features itself")
