@@ -15,6 +15,8 @@ from kdkit.core.evaluation.report.tables import count_unit
 from kdkit.core.evaluation.scores import Evaluation
 
 METRIC = "accuracy"
+ENOUGH = 0.8
+"""Share of the version's accuracy that runs must reach to say something about it."""
 Kind = Literal["teacher", "texts"]
 Array = np.ndarray[Any, Any]
 
@@ -80,6 +82,7 @@ class Explanation(Result):
         seeds: of the runs.
         sources: teachers, then the samples' own texts.
         task: name of the evaluation task.
+        version_accuracy: of the version itself, mean over the compared domains; None where it was not judged.
     """
 
     version: str
@@ -89,6 +92,13 @@ class Explanation(Result):
     seeds: tuple[int, ...]
     sources: tuple[SourceEffect, ...]
     task: str
+    version_accuracy: float | None = None
+
+    @property
+    def too_short(self) -> bool:
+        """Whether the run with all sources falls far behind the version: then the changes say little about it."""
+        reached = self.sources[0].mean.everything
+        return self.version_accuracy is not None and reached < ENOUGH * self.version_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """All figures."""
@@ -100,6 +110,8 @@ class Explanation(Result):
             "seeds": list(self.seeds),
             "split": "calibration",
             "level": LEVEL,
+            "version_accuracy": self.version_accuracy,
+            "too_short": self.too_short,
             "sources": [effect.to_json() for effect in self.sources],
         }
 
@@ -118,7 +130,17 @@ class Explanation(Result):
             "",
             f"~ not distinguishable from 0. {runs} ({self.length:g} of recipe {self.recipe}), seed {seeds}",
             "Two sources that know the same can both show 0: each replaces the other.",
+            *self._reached(),
         ]
+
+    def _reached(self) -> list[Section]:
+        if self.version_accuracy is None:
+            return []
+        reached = (
+            f"{100 * self.sources[0].mean.everything:.1f} %, {self.version} has {100 * self.version_accuracy:.1f} %"
+        )
+        verdict = ": the runs are too short to tell, raise --length" if self.too_short else ""
+        return [f"With all sources the mean is {reached}{verdict}"]
 
     @staticmethod
     def _row(changes: Sequence[Change]) -> list[str]:

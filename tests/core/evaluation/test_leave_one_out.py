@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,10 @@ def test_an_explanation_as_a_table_and_as_json() -> None:
     assert table[3][:1] + table[3][-2:] == ["ct", "90.0", "40"]
     assert table[3].count("~") == 1
     assert table[4].count("~") == 2
+    assert (found.too_short, replace(found, version_accuracy=1.0).too_short) == (False, False)
+    short = replace(found, version_accuracy=1.1)
+    assert short.too_short
+    assert "--length" in str(short).splitlines()[-1]
     data = found.to_json()
     assert [source["source"] for source in data["sources"]] == ["radio", "captions"]
     assert [source["kind"] for source in data["sources"]] == ["teacher", "texts"]

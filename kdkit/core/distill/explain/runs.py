@@ -28,7 +28,7 @@ from kdkit.core.distill.plan.ablation import KnowledgeSource
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, Prepared, train_plan
-from kdkit.core.evaluation.leave_one_out import Explanation, measure_effects
+from kdkit.core.evaluation.leave_one_out import METRIC, Explanation, measure_effects
 from kdkit.core.evaluation.scores import Evaluation
 
 if TYPE_CHECKING:
@@ -197,7 +197,15 @@ class PreparedExplanation:
                 found.pop(None), {(s.name, s.kind): runs for s, runs in found.items() if s}, self.domains
             ),
             task=self.project.catalogue.spec(StudentSpec, self.project.registry.student.family).task,
+            version_accuracy=self._version_accuracy(),
         )
+
+    def _version_accuracy(self) -> float | None:
+        """Mean over the compared domains; None if the version was not judged in all of them."""
+        scores = self.version.lineage.scores.domains
+        found = [scores[domain].get(METRIC) for domain in self.domains if domain in scores]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if len(known) == len(self.domains) else None
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -79,6 +79,8 @@ def test_at_the_whole_length_the_run_with_all_sources_is_the_version(distilled: 
     scores = Versions(open_project(distilled)).get("v1").lineage.scores.domains
     for domain, change in explained.sources[0].domains.items():
         assert change.everything == scores[domain]["accuracy"]
+    assert explained.version_accuracy == pytest.approx(explained.sources[0].mean.everything)
+    assert not explained.too_short
 
 
 def test_a_second_call_trains_nothing_and_a_project_stays_as_it_is(distilled: Path, explained: Explanation) -> None:
