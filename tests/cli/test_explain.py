@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.cli.test_distill import PLUGIN
@@ -14,7 +16,7 @@ def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
     """The command in a project with v1 of two teachers."""
     install_plugin("kdkit-toy", PLUGIN)
     kdkit_cli.folder.rmdir()
-    teachers = {"radio": ("ct", "mri"), "xr": ("xray",)}
+    teachers: dict[str, Sequence[str]] = {"radio": ("ct", "mri"), "xr": ("xray",)}
     make_project(kdkit_cli.folder, teachers=teachers, domains=("ct", "mri", "xray"))
     assert kdkit_cli("distill").code == 0
     return kdkit_cli

@@ -47,7 +47,7 @@ def check_rows(rows: FeatureRows, dtype: str, where: str) -> CheckedRows:
         widths = found
         for signal, values in part.values.items():
             wrong = np.flatnonzero(~finite_rows(values, dtype))
-            bad.setdefault(signal, []).extend(part.ids[i] for i in wrong)
+            bad.setdefault(signal, []).extend(part.ids[i] for i in wrong.tolist())
     if len(set(widths.values())) > 1:
         raise _widths_differ(where, f"{_widths(widths)}: images and texts are compared in one space")
     if not ids:

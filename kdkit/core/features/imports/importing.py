@@ -267,7 +267,8 @@ def _wanted(column: Column | None, index: SampleIndex, matched: MatchedRows) -> 
     """Positions of the matched rows whose sample has no row in the column."""
     lacking = np.ones(len(index), bool) if column is None else column.locate(index) < 0
     positions = np.flatnonzero(matched.samples >= 0)
-    return positions[lacking[matched.samples[positions]]].astype(np.int64)
+    chosen: NDArray[np.int64] = positions[lacking[matched.samples[positions]]]
+    return chosen
 
 
 def _write(shard: Shard, rows: FeatureRows, wanted: NDArray[np.int64], reporter: Reporter) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from tests.errors import raises_error
 
 
 def all_rows(rows: FeatureRows) -> tuple[list[str], dict[str, np.ndarray]]:
-    ids, values = [], {}
+    ids: list[str] = []
+    values: dict[str, list[np.ndarray]] = {}
     for part in rows.parts():
         ids += part.ids
         for signal, array in part.values.items():
@@ -28,7 +30,8 @@ def all_rows(rows: FeatureRows) -> tuple[list[str], dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("name", ["image", "image_vector", "features", "anything"])
 def test_one_array_holds_image_vectors(tmp_path: Path, name: str) -> None:
-    ids, values = all_rows(open_rows([save_npz(tmp_path / "a.npz", **{name: vectors()})], ReadOptions()))
+    arrays: dict[str, Any] = {name: vectors()}
+    ids, values = all_rows(open_rows([save_npz(tmp_path / "a.npz", **arrays)], ReadOptions()))
     assert ids == list(IDS)
     assert list(values) == ["image"]
     assert np.array_equal(values["image"], vectors())
