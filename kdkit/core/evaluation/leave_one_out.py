@@ -131,6 +131,11 @@ class Explanation(Result):
             f"~ not distinguishable from 0. {runs} ({self.length:g} of recipe {self.recipe}), seed {seeds}",
             "Two sources that know the same can both show 0: each replaces the other.",
             *self._reached(),
+            *(
+                ["One seed: the chance of training is in no interval; --seeds 3 adds it"]
+                if len(self.seeds) == 1
+                else []
+            ),
         ]
 
     def _reached(self) -> list[Section]:

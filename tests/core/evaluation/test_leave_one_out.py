@@ -84,7 +84,9 @@ def test_an_explanation_as_a_table_and_as_json() -> None:
     assert (found.too_short, replace(found, version_accuracy=1.0).too_short) == (False, False)
     short = replace(found, version_accuracy=1.1)
     assert short.too_short
-    assert "--length" in str(short).splitlines()[-1]
+    assert "--length" in str(short).splitlines()[-2]
+    assert "--seeds" in str(found).splitlines()[-1]
+    assert "--seeds" not in str(replace(found, seeds=(0, 1)))
     data = found.to_json()
     assert [source["source"] for source in data["sources"]] == ["radio", "captions"]
     assert [source["kind"] for source in data["sources"]] == ["teacher", "texts"]
