@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.alignment.compare import AlignerReport  # noqa: F401  # named in quotes
     from kdkit.core.features.extract.extraction import Extracted  # noqa: F401  # named in quotes
     from kdkit.core.features.extract.status import ColumnStatus  # noqa: F401  # named in quotes
+    from kdkit.core.features.imports.export import ExportedColumn
     from kdkit.core.features.imports.importing import ImportedColumn
     from kdkit.core.sharing.features import PulledColumn  # noqa: F401  # named in quotes
 
@@ -125,6 +126,26 @@ def _first(ids: Sequence[str]) -> str:
 
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+
+
+@dataclass(frozen=True)
+class FeatureExport(Result):
+    """A column as a file or a folder of another program."""
+
+    written: ExportedColumn
+
+    def to_json(self) -> dict[str, Any]:
+        """Path, counts and signals."""
+        return {**asdict(self.written), "path": str(self.written.path)}
+
+    def sections(self) -> list[Section]:
+        """One line, and the samples that it lacks."""
+        done = self.written
+        signals = ", ".join(f"{name} {what}" for name, what in done.signals.items())
+        lines: list[Section] = [f"{done.path}: {done.rows} rows of {done.teacher} ({signals}), with ids"]
+        if done.samples_without_row:
+            lines.append(f"without features: {len(done.samples_without_row)}{_first(done.samples_without_row)}")
+        return lines
 
 
 @dataclass(frozen=True)

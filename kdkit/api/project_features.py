@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from kdkit.api.opened import OpenedProject
 
 if TYPE_CHECKING:
-    from kdkit.api.features import ExtractedFeatures, FeatureCheck, FeatureImport, FeatureStatus, PulledFeatures
+    from kdkit.api.features import (
+        ExtractedFeatures,
+        FeatureCheck,
+        FeatureExport,
+        FeatureImport,
+        FeatureStatus,
+        PulledFeatures,
+    )
     from kdkit.core.sharing.features import PushedFeatures
 
 
@@ -75,6 +82,9 @@ class FeatureMethods(OpenedProject):
         *,
         ids: Path | str | None = None,
         text: Path | str | None = None,
+        key: str | None = None,
+        projected: bool = False,
+        id_format: str | None = None,
         prompts: Path | str | None = None,
         model: str = "",
         revision: str = "",
@@ -92,6 +102,9 @@ class FeatureMethods(OpenedProject):
             source: files or folders; rows and samples are matched by id.
             ids: file of ids beside a ``.npy`` file.
             text: ``.npy`` file of text vectors beside one of image vectors.
+            key: one of the teachers in a folder of MMKD-CLIP.
+            projected: its features in MMKD-CLIP's common space instead of its own.
+            id_format: id of a row of an HDF5 file, from ``{file}``, ``{x}``, ``{y}`` and ``{row}``.
             prompts: file whose ids are prompts; their vectors let trust be measured by zero-shot classification.
             model, revision, preprocessing: what computed the features; part of the fingerprint.
             license: of the model, unless the catalogue knows it.
@@ -111,7 +124,9 @@ class FeatureMethods(OpenedProject):
         from kdkit.core.features.imports.importing import ImportRequest, import_features
         from kdkit.core.features.imports.rows import ReadOptions
 
-        read = ReadOptions(Path(ids) if ids else None, Path(text) if text else None)
+        read = ReadOptions(
+            Path(ids) if ids else None, Path(text) if text else None, key, projected=projected, id_format=id_format
+        )
         request = ImportRequest(
             [Path(path) for path in source],
             read,
@@ -128,6 +143,24 @@ class FeatureMethods(OpenedProject):
         if not dry_run:
             compare_with_student(self._open(), name, self.reporter)
         return FeatureImport(done, dry_run)
+
+    def export_features(self, teacher: str, to: Path | str) -> FeatureExport:
+        """Write ids and vectors of the project's samples to a file of another program.
+
+        Args:
+            teacher: with features in the store.
+            to: a ``.npz`` or ``.parquet`` file, or a folder for ``.npy`` files.
+
+        Raises:
+            KdkitError: no features; another file is there.
+
+        Example:
+            >>> project.export_features("demo-radio", "radio.npz")  # doctest: +SKIP
+        """
+        from kdkit.api.features import FeatureExport
+        from kdkit.core.features.imports.export import export_features
+
+        return FeatureExport(export_features(self._open(), teacher, Path(to), reporter=self.reporter))
 
     def verify_features(self, teachers: Sequence[str] = (), *, quick: bool = False) -> FeatureCheck:
         """Compare every block of the feature store with its checksum.

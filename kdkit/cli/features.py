@@ -1,4 +1,4 @@
-"""``kdkit features``: ``extract``, ``import``, ``verify``, ``push``, ``pull``."""
+"""``kdkit features``: ``extract``, ``import``, ``export``, ``verify``, ``push``, ``pull``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     group.callback(invoke_without_command=True)(show)
     group.command("extract")(extract)
     group.command("import")(import_)
+    group.command("export")(export)
     group.command("verify")(verify)
     group.command("push")(push)
     group.command("pull")(pull)
@@ -56,6 +57,11 @@ def import_(
     ],
     ids: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids of the rows of a .npy file.")] = None,
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="Text vectors beside a .npy file.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="NAME", help="One of the teachers of an MMKD-CLIP folder.")] = None,
+    projected: Annotated[bool, typer.Option("--projected", help="Its features in MMKD-CLIP's common space.")] = False,
+    id_format: Annotated[
+        str | None, typer.Option(metavar="F", help="Ids of an HDF5 file's rows (default: {file}_{x}_{y}).")
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Vectors of prompts, which are their ids; for trust.")
     ] = None,
@@ -76,6 +82,9 @@ def import_(
         source,
         ids=ids,
         text=text,
+        key=key,
+        projected=projected,
+        id_format=id_format,
         prompts=prompts,
         model=model,
         revision=revision,
@@ -87,6 +96,16 @@ def import_(
         dry_run=dry_run,
     )
     console.emit(done, json=json)
+
+
+def export(
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER")],
+    to: Annotated[Path, typer.Option(metavar="PATH", help="A .npz or .parquet file, or a folder for .npy files.")],
+    folder: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Write ids and vectors of a teacher's column to files of other programs."""
+    console.emit(console.project(folder).export_features(teacher, to), json=json)
 
 
 def verify(

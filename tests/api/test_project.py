@@ -25,6 +25,7 @@ PROJECT = {
     "features": "features",
     "features extract": "extract",
     "features import": "import_features",
+    "features export": "export_features",
     "features verify": "verify_features",
     "features push": "push_features",
     "features pull": "pull_features",

@@ -201,9 +201,11 @@ def _require_importable(project: Project, name: str, entry: Mapping[str, Any]) -
 def _record(
     rows: FeatureRows, checked: CheckedRows, request: ImportRequest, dtype: str, reporter: Reporter
 ) -> ImportRecord:
+    read = {"key": request.read.key, "projected": request.read.projected, "id_format": request.read.id_format}
     return ImportRecord(
         sha256=digest_files(rows.files, reporter),
         files=len(rows.files),
+        read={key: str(value) for key, value in read.items() if value},
         signals={signal: SignalFact(shape=(width,), dtype=dtype) for signal, width in checked.widths.items()},
         model=request.model,
         revision=request.revision,

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.features.imports.arrays import IDS, read_npy, read_npy_folder, read_npz
+from kdkit.core.features.imports.hdf5 import ENDINGS, read_hdf5, read_hdf5_files
+from kdkit.core.features.imports.mmkd import META, read_mmkd
+from kdkit.core.features.imports.parquet import read_parquet, read_parquet_files
 from kdkit.core.features.imports.rows import FeatureRows, Part, ReadOptions, files_inside, unreadable
 
 Reader = Callable[[Path, ReadOptions], FeatureRows]
-READERS: Mapping[str, Reader] = {".npz": read_npz, ".npy": read_npy}
+READERS: Mapping[str, Reader] = {
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".parquet": read_parquet,
+    **dict.fromkeys(ENDINGS, read_hdf5),
+}
 """Ending of a file -> its reader."""
 
 
@@ -42,7 +51,7 @@ def _chained(found: Sequence[FeatureRows]) -> Callable[[], Iterator[Part]]:
 
 def _open(path: Path, options: ReadOptions) -> FeatureRows:
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, options)
     if not path.is_file():
         raise unreadable(str(path), "there is no such file", "check the path", code=ExitCode.MISSING)
     reader = READERS.get(path.suffix.lower())
@@ -51,8 +60,17 @@ def _open(path: Path, options: ReadOptions) -> FeatureRows:
     return reader(path, options)
 
 
-def _open_folder(folder: Path) -> FeatureRows:
+def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
+    if (folder / META).is_file():
+        return read_mmkd(folder, options)
     files = files_inside(folder)
     if any(PurePosixPath(name).stem == IDS for name in files):
         return read_npy_folder(files, str(folder))
-    raise unreadable(str(folder), "it has no file of ids", "name the file of features itself")
+    known = {name: path for name, path in files.items() if path.suffix.lower() in (*ENDINGS, ".parquet")}
+    kinds = {path.suffix.lower() for path in known.values()}
+    if not kinds or (".parquet" in kinds and len(kinds) > 1):
+        why = f"it has {', '.join(sorted(kinds)) or 'none of them'}"
+        fix = f"a folder holds {META} of MMKD-CLIP, a file of ids with arrays, or only .h5 or only .parquet files"
+        raise unreadable(str(folder), why, fix)
+    rows = read_parquet_files(known) if ".parquet" in kinds else read_hdf5_files(known, options)
+    return replace(rows, unused=(*rows.unused, *(name for name in files if name not in known)))

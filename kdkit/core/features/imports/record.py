@@ -27,6 +27,7 @@ class ImportRecord(JsonRecord):
     Attributes:
         sha256: over names and content of the imported files.
         files: their number.
+        read: options that changed how they were read.
         signals: name -> shape and dtype of a row.
         model, revision, preprocessing: as the user declares them; empty if unknown.
     """
@@ -35,6 +36,7 @@ class ImportRecord(JsonRecord):
 
     sha256: str
     files: int
+    read: Mapping[str, str]
     signals: Mapping[str, SignalFact]
     model: str = ""
     revision: str = ""

@@ -54,10 +54,16 @@ class ReadOptions:
     Attributes:
         ids: file of ids, for arrays without any.
         text: file of text vectors beside one of image vectors.
+        key: one of the teachers in a folder of MMKD-CLIP.
+        projected: its features in MMKD-CLIP's common space instead of its own.
+        id_format: id of a row of an HDF5 file, from ``{file}``, ``{x}``, ``{y}`` and ``{row}``.
     """
 
     ids: Path | None = None
     text: Path | None = None
+    key: str | None = None
+    projected: bool = False
+    id_format: str | None = None
 
 
 def signals_of(names: Sequence[str], where: str) -> dict[str, str]:

@@ -39,9 +39,10 @@ def column_of(project: Project, name: str = "tiles") -> Column:
 
 
 def stored(project: Project, signal: str = "image", name: str = "tiles") -> np.ndarray[Any, Any]:
-    """Rows of all samples, in the order of the index."""
+    """Rows of all samples that have one, in the order of the index."""
     column = column_of(project, name)
-    return column.gather(signal, column.locate(load_index(project)))
+    rows = column.locate(load_index(project))
+    return column.gather(signal, rows[rows >= 0])
 
 
 def refused(call: Callable[[], object]) -> KdkitError:
