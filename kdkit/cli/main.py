@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -173,11 +174,26 @@ def run() -> None:
             plugins.warn_of_broken()
             streams.flush_data()
     except (Exception, KeyboardInterrupt) as error:
-        raise SystemExit(_end(error)) from None
+        _leave(_end(error))
     except SystemExit as error:
         if failed := _plugin_error(error):  # a plugin called sys.exit
-            raise SystemExit(_end(failed)) from None
+            _leave(_end(failed))
         raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process with the exit code.
+
+    A process group that is still connected can abort the interpreter's own end (code 134) when another process has
+    died. The streams are flushed, and nothing else is left to do.
+    """
+    torch = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code) from None
 
 
 def _end_on_signals() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.project.versions import Versions
 from tests.conftest import start_module
 from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
 from tests.toy_project import open_project
@@ -58,3 +59,51 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(folder: Pat
     resumed = run(open_project(folder))
     again = run(open_project(folder), restart=True)
     assert_equal(weights(folder, resumed.version.name), weights(folder, again.version.name))
+
+
+# ------------------------------------------------------------------------ signals in this process
+
+
+class Signalled(Heard):
+    """Sends this process a signal during a step."""
+
+    def __init__(self, step: int, how: signal.Signals) -> None:
+        super().__init__()
+        self.step, self.how, self.steps = step, how, list[int]()
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        if label == "distill":
+            self.steps.append(done)
+            if done == self.step:
+                os.kill(os.getpid(), self.how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("step", "saved"), [(7, 8), (40, 40)], ids=["amid", "last"])
+def test_a_signal_writes_a_checkpoint_after_the_step(step: int, saved: int, how: signal.Signals, folder: Path) -> None:
+    options, names = Options(cpu=True, seed=5, checkpoint_seconds=1e9), Versions(open_project(folder)).names()
+    before = signal.signal(how, signal.SIG_DFL)  # a parent process may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            distill(open_project(folder), options, reporter=Signalled(step, how))
+    finally:
+        signal.signal(how, before)
+    assert caught.value.args == (how,)
+    assert [path.name for path in (folder / ".kdkit" / "runs").glob("*/step-*")] == [f"step-{saved:08d}"]
+    assert Versions(open_project(folder)).names() == names
+    again = Signalled(0, how)
+    resumed = distill(open_project(folder), options, reporter=again)
+    assert resumed is not None
+    assert again.steps == list(range(saved + 1, 41))
+    whole = run(open_project(folder), seed=5, restart=True)
+    assert_equal(weights(folder, resumed.version.name), weights(folder, whole.version.name))
+
+
+def test_an_ignored_hangup_ends_no_run(folder: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        heard = Signalled(7, signal.SIGHUP)
+        assert distill(open_project(folder), Options(cpu=True, seed=5), reporter=heard) is not None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert heard.steps == list(range(1, 41))
