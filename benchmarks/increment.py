@@ -45,7 +45,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "replay 0.85": {"replay": 0.85},
     "kdkit, and the previous version of what it knows": {"previous": CRD},
     "previous version on the new images only (LwF)": {"replay": 0.0, "previous": CRD},
-    "nothing to replay (without_replay of kdkit)": {"replay": 0.0, "previous": FD},
+    "nothing to replay (without_replay of kdkit)": {"replay": 0.0, "previous": {"frozen_energy": 0.5}},
+    "nothing to replay, fd against the previous version": {"replay": 0.0, "previous": FD},
     "nothing to replay, pull 1": {"replay": 0.0, "pull": 1.0},
     "plain fine-tuning, half-way back (WiSE-FT)": {"replay": 0.0, "interpolate": 0.5},
 }

@@ -55,9 +55,7 @@ class DistillPlan(Result):
             parts.append(f"Cannot teach with batches of {plan.batch_size}: {', '.join(plan.idle_losses)}")
         if plan.domains_not_judged:
             parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)}")
-        if plan.parent and plan.previous.weight:
-            previous = f"{plan.previous.loss}, weight {plan.previous.weight:g}"
-            parts.append(f"{plan.parent} is used as an extra teacher ({previous})")
+        parts += _protection(plan)
         if plan.correction is not None:
             parts.append(_correction_line(plan.correction))
         steps = f"{settings.steps} steps of {plan.batch_size} samples"
@@ -78,6 +76,17 @@ class DistillPlan(Result):
         if not rows:
             return "No loss of the recipe reads a teacher: the student learns from the samples' own texts."
         return Table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
+
+
+def _protection(plan: Plan) -> list[str]:
+    """What the parent itself does for its domains."""
+    lines, previous = list[str](), plan.previous
+    if plan.parent and previous.weight:
+        lines.append(f"{plan.parent} is used as an extra teacher ({previous.loss}, weight {previous.weight:g})")
+    if plan.parent and previous.frozen_energy:
+        share = f"{100 * previous.frozen_energy:g} % of each matrix's energy"
+        lines.append(f"The strongest directions of {plan.parent}'s weights stay as they are ({share})")
+    return lines
 
 
 def _correction_line(schedule: CorrectionSchedule) -> str:

@@ -114,6 +114,16 @@ def test_where_nothing_can_be_replayed_the_previous_version_speaks_for_itself(au
     assert outcome.retention.domains["ct"].after > 0.6, "no teacher covers ct here; accuracy is retained"
 
 
+def test_where_nothing_can_be_replayed_directions_of_its_weights_stay(authors: Path, tmp_path: Path) -> None:
+    stand_in = "replay: 0.5, without_replay: {frozen_energy: 0.5}"
+    root = elsewhere(authors, tmp_path / "p", ("ct", "xray"), RECIPE.replace("replay: 0.5", stand_in))
+    other_pictures(root)
+    heard = Heard()
+    plan = prepare(open_project(root), Options(incremental=True), heard).plan
+    assert (plan.replayed, plan.previous.frozen_energy, plan.previous.weight) == (0, 0.5, 0)
+    assert any("v1 itself protects them in part" in line for line in heard.lines)
+
+
 def test_scores_on_other_samples_are_not_compared(authors: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(authors, tmp_path / "p"))
     saved = root / "versions" / "v1" / "evaluation.json"

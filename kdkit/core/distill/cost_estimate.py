@@ -43,8 +43,8 @@ class Estimate:
 
     Attributes:
         seconds: of training, from ``TRIAL_STEPS`` steps, which include decoding as far as they show it.
-        memory: bytes of weights (with live teachers), gradients and optimizer state of the trained ones, and cached
-            inputs; activations come on top.
+        memory: bytes of weights (with live teachers), gradients and optimizer state of the trained ones, frozen
+            directions, and cached inputs; activations come on top.
         disk: bytes of the version and its checkpoints, of which a new one is written before the oldest is deleted.
         free: bytes free on the project's disk.
         correction_seconds: of the student's answers in all rounds of correction, from a few answers of the untrained
@@ -127,6 +127,7 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
     made.inputs.close()
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += made.inputs.expected_bytes(inventory.rows("train"))
+    held += made.task.frozen.nbytes if made.task.frozen is not None else 0
     if accelerator.is_main_process:
         shutil.rmtree(state / FOLDER, ignore_errors=True)
     end_process_group(accelerator)

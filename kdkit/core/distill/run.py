@@ -266,17 +266,17 @@ def _warn_of_forgetting(plan: Plan, parent: Version, reporter: Reporter) -> None
     here = [domain for domain in plan.domains_without_rehearsal if domain in plan.domains_without_teacher]
     absent = [domain for domain in plan.domains_without_rehearsal if domain not in here]
     advice = ""
-    if not plan.previous.weight:
-        has_weight = bool(plan.recipe.increment.without_replay.weight)
-        value = "the recipe's 'without_replay'" if has_weight else "{weight: 1.0}"
-        advice = f"set 'increment.previous' of the recipe to {value} to use {parent.name} as a teacher"
+    if not plan.previous.protects:
+        protects = plan.recipe.increment.without_replay.protects
+        value = "the recipe's 'without_replay'" if protects else "{frozen_energy: 0.5}"
+        advice = f"set 'increment.previous' of the recipe to {value}, so that {parent.name} itself protects them"
     if here and advice:
         reporter.warn(f"{parent.name} knows {', '.join(here)}, but no teacher covers them now: {advice}")
     if absent:
         reporter.warn(
             f"{parent.name} knows {', '.join(absent)}, but there are no training samples of them here; forgetting can "
             "be measured only on labeled calibration samples; "
-            + (advice or f"{parent.name} as a teacher of the other samples protects them in part")
+            + (advice or f"{parent.name} itself protects them in part; --dry-run prints how")
         )
 
 

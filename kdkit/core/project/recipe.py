@@ -99,11 +99,21 @@ class OptimizerPart(Part):
 
 
 class PreviousPart(Part):
-    """The previous version as an extra teacher, in its own space, on the replayed samples (else on all)."""
+    """How the previous version protects what it knows: as an extra teacher, in its own space, on the replayed samples
+    (else on all), and by its weights, which need no sample."""
 
     weight: NonNegative = 0.0
+    """Of the extra teacher's loss; 0 for none."""
     loss: str = "crd"
     options: Mapping[str, Any] = Field(default_factory=dict)
+    frozen_energy: Fraction = 0.0
+    """The strongest singular directions of every weight matrix, with this share of its squared singular values, stay
+    as they are (NuSA-CL); 0 for none."""
+
+    @property
+    def protects(self) -> bool:
+        """Whether anything is switched on."""
+        return bool(self.weight or self.frozen_energy)
 
 
 class RepairPart(Part):
@@ -139,8 +149,8 @@ class IncrementPart(Part):
     """Learning rate as a fraction of that of a run from scratch."""
     previous: PreviousPart = PreviousPart()
     without_replay: PreviousPart = PreviousPart()
-    """Replaces ``previous`` if that has weight 0, no sample of the previous version is available for replay, and one of
-    its domains has no teacher. The previous version is then an extra teacher on all samples."""
+    """Replaces ``previous`` if that is off, no sample of the previous version is available for replay, and one of its
+    domains has no teacher. With a weight, the previous version is then an extra teacher on all samples."""
     pull: NonNegative = 0.0
     """Weight of the squared distance to the previous version's parameters (L2; ZSCL, PRIMED)."""
     interpolate: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ class Batches(Protocol):
 
     def batches(self, start: int) -> Iterator[tuple[int, Batch]]:
         """(step, batch) from ``start`` to the last step, each requested after the step before it."""
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A task that limits which weights may result, such as :class:`~kdkit.core.distill.model.task.DistillTask`."""
+
+    def constrain(self) -> None:
+        """Called after every optimizer step; changes parameters in place, equally on all processes."""
 
 
 def train(
@@ -112,6 +120,8 @@ def train(
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
             optimizer.step()
+            if isinstance(task, Constrained):
+                task.constrain()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update_parameters(task)

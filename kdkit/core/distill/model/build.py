@@ -17,6 +17,7 @@ from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
 from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache, StepSampler
 from kdkit.core.distill.model.aligners import make_aligners
+from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.previous_version import previous_version_targets, student_features
 from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, make_heads, module_key
 from kdkit.core.distill.model.student import StudentBuilder
@@ -133,7 +134,10 @@ def build(
     train = inventory.rows("train")
     projections = _projections(plan.recipe, targets, model.outputs, aligners, train)
     pull = 0.0 if parent is None else plan.recipe.increment.pull
-    task = DistillTask(student, projections, _terms(plan, catalogue, projections), pull=pull)
+    frozen = None
+    if parent is not None and plan.previous.frozen_energy:
+        frozen = FrozenDirections(student, plan.previous.frozen_energy, reporter)
+    task = DistillTask(student, projections, _terms(plan, catalogue, projections), pull=pull, frozen=frozen)
     state = task.state_dict()
     fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
     task.load_state_dict(fitting, strict=False)

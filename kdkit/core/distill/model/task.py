@@ -26,6 +26,7 @@ from kdkit.core.distill.loop.distributed import (
     scale_for_ddp,
     to_float32,
 )
+from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
 from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.plugin_system.failures import plugin_errors
@@ -75,6 +76,7 @@ class DistillTask(nn.Module):
         terms: the losses.
         pull: weight of the squared distance to the student's initial parameters (L2 pull, as in ZSCL, arXiv
             2303.06628, eq. 5); 0 for none.
+        frozen: directions of the student's weights that stay as they are, or None.
 
     Example:
         >>> class Mse(nn.Module):
@@ -104,6 +106,7 @@ class DistillTask(nn.Module):
         terms: Sequence[Term],
         *,
         pull: float = 0.0,
+        frozen: FrozenDirections | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -113,6 +116,7 @@ class DistillTask(nn.Module):
         self.terms = tuple(terms)
         self.local_teachers = frozenset(name for name in self.teachers if self._needs_local_rows(name))
         """Teachers that only ``per_sample`` losses read: a rank loads the rows of its shard alone."""
+        self.frozen = frozen
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
@@ -155,6 +159,11 @@ class DistillTask(nn.Module):
                 total = total + self.pull * distance
                 log["pull"] = distance.detach()
         return {"loss": total, **log}
+
+    def constrain(self) -> None:
+        """Called after every optimizer step: undoes its changes in frozen directions."""
+        if self.frozen is not None:
+            self.frozen.restore()
 
     def _loss_inputs(
         self,

@@ -215,7 +215,7 @@ def _previous(recipe: Recipe, *, replays: bool, unrehearsed: Sequence[str]) -> P
     """The recipe's ``previous``, or its ``without_replay`` where samples that need rehearsal are not here."""
     increment = recipe.increment
     replay_impossible = bool(increment.replay and unrehearsed) and not replays
-    return increment.without_replay if replay_impossible and not increment.previous.weight else increment.previous
+    return increment.without_replay if replay_impossible and not increment.previous.protects else increment.previous
 
 
 def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: int) -> KdkitError:

@@ -133,7 +133,7 @@ class Plan:
             split or not. Without teachers, those without a training sample.
         captions: domain -> trust weight of its captions; 1 unless the trust policy weighs them.
         better: known domain -> new teachers that are better there than the parent, so that its samples are fresh.
-        previous: how the parent itself takes part; with weight 0, not at all.
+        previous: how the parent itself takes part: as an extra teacher, by directions of its weights that stay.
         pools: where batches are drawn from; the last one holds the fresh samples.
         fresh: training samples that bring something new; ``replayed``: samples rehearsed beside them.
         skipped_samples: training samples that no teacher covers and whose own text, if any, does not count.

@@ -81,7 +81,7 @@ def history() -> tuple[Lineage, Lineage]:
             "replayed": 36,
             "domains_without_teacher": ["skin"],
         },
-        training={"steps": 8, "lr": 7.5e-4, "previous": {"weight": 10.0, "loss": "fd"}},
+        training={"steps": 8, "lr": 7.5e-4, "previous": {"weight": 10.0, "loss": "fd", "frozen_energy": 0.5}},
         retention=retention({"domain": "ct", "points": 2.0}, new_domains=["oct"]),
     )
     return lineage(teachers=[bio]), after
