@@ -195,6 +195,8 @@ def run_joint(bench: Bench, seed: int, split: Split) -> None:
     version, seconds, _ = bench.distill(project, "kdkit", RATE, seed=seed)
     found = evaluate_version(Project(project.root), version, split=split, ancestors=False).evaluation
     bench.keep(key, found, seconds=seconds)
+    accuracy = found.of_role("student")[0].means["accuracy"]
+    print(f"joint, seed {seed}: {split} accuracy {100 * accuracy:.1f}, {seconds:.0f} CPU s", flush=True)
 
 
 def joint_key(seed: int, split: Split) -> str:
