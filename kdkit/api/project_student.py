@@ -196,7 +196,7 @@ class StudentMethods(OpenedProject):
         version: str | None = None,
         *,
         length: float = 0.25,
-        seeds: int = 1,
+        seeds: int = 3,
         domains: Sequence[str] = (),
         cpu: bool = False,
         checkpoint_every: float = 60.0,
@@ -229,7 +229,7 @@ class StudentMethods(OpenedProject):
         version: str | None = None,
         *,
         length: float = 0.25,
-        seeds: int = 1,
+        seeds: int = 3,
         domains: Sequence[str] = (),
         cpu: bool = False,
     ) -> ExplanationPlan:

@@ -19,7 +19,7 @@ def explain(
         str | None, typer.Argument(help="A version or a refused candidate (default: the current version).")
     ] = None,
     length: Annotated[float, typer.Option(metavar="SHARE", help="Of the recipe's steps, above 0 and up to 1.")] = 0.25,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Runs per source; their outcomes are averaged.")] = 1,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs per source; their outcomes are averaged.")] = 3,
     domains: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; may be repeated.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sources, runs and time; train nothing.")] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,

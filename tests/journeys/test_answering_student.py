@@ -77,9 +77,9 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     assert {step for entry in lineage["training"]["log"] for step in entry} >= {"answer-ce", "token-kd"}
     found = json.loads(run(kdkit_cli, "evaluate", "--json"))
     assert {"v1", "v2", "first", "second"} <= {model["name"] for model in found["models"]}
-    planned = json.loads(run(kdkit_cli, "explain", "--dry-run", "--cpu", "--json"))
+    planned = json.loads(run(kdkit_cli, "explain", "--seeds", "1", "--dry-run", "--cpu", "--json"))
     assert (planned["sources"], planned["steps"], planned["runs"]) == (["first", "second", "answers"], 2, 4)
-    explained = json.loads(run(kdkit_cli, "explain", "--cpu", "--json"))
+    explained = json.loads(run(kdkit_cli, "explain", "--seeds", "1", "--cpu", "--json"))
     assert {change["domain"] for change in explained["sources"][0]["domains"]} == {"vqa/ct", "vqa/xray"}
     exported = json.loads(run(kdkit_cli, "export", "--to", "out", "--json"))
     assert exported["checks"]["transformers"]["logit_difference"] <= 1e-5

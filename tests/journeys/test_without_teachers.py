@@ -103,6 +103,25 @@ def test_a_student_that_nothing_can_judge_is_a_version(folder: Path) -> None:
         evaluate_version(open_project(folder))
 
 
+def test_teachers_that_nothing_measures_make_a_version(folder: Path) -> None:
+    """Policy ``all``, a released recipe, and captions without labels."""
+    add_radio(folder)
+    manifest, registry = folder / "images" / "samples.jsonl", folder / "registry.yaml"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    text = registry.read_text(encoding="utf-8") + "trust: {policy: all, options: {unmeasured: true}}\n"
+    registry.write_text(text + "optimizer: {lr: 0.001, batch_size: 24, steps: 12}\n", encoding="utf-8")
+    options: dict[str, Any] = {"recipe": "mmkd-released", "seed": 2}
+    planned, _ = dry_run(open_project(folder), Options(cpu=True, recipe="mmkd-released", seed=2), Silent())
+    assert planned.domains_not_judged == ("ct", "mri")
+    made = run(open_project(folder), **options)
+    lineage = made.version.lineage
+    assert (lineage.version, lineage.judged, [teacher.name for teacher in lineage.teachers]) == ("v2", False, ["radio"])
+    assert VersionList.of(Versions(open_project(folder)))[1].status == "current"
+    assert lineage.training.steps == 12
+
+
 class Interrupts(Silent):
     """Ctrl-C when the evaluation begins; counts the steps of training."""
 

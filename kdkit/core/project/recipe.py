@@ -81,6 +81,8 @@ class OptimizerPart(Part):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
         if self.steps is not None and (self.min_steps or self.max_epochs):
             raise ValueError("'min_steps' and 'max_epochs' belong to 'epochs'")
+        if self.max_epochs is not None and (self.min_steps is None or self.max_epochs < (self.epochs or 0)):
+            raise ValueError("'max_epochs' limits 'min_steps', and is not below 'epochs'")
         return self
 
     def length(self, samples: int) -> int:

@@ -167,3 +167,6 @@ def test_few_samples_take_the_fewest_steps_unless_the_registry_gives_a_length() 
     assert recipe.with_optimizer(OptimizerEntry(steps=7)).optimizer.length(640) == 7
     with pytest.raises(ValueError, match="min_steps"):
         OptimizerPart(lr=0.1, batch_size=4, steps=7, min_steps=3)
+    for limits in ({"max_epochs": 20}, {"min_steps": 9, "max_epochs": 5}):
+        with pytest.raises(ValueError, match="max_epochs"):
+            OptimizerPart.model_validate({"lr": 0.1, "batch_size": 4, "epochs": 10, **limits})

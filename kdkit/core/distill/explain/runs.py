@@ -54,7 +54,7 @@ class ExplainOptions:
     """
 
     length: float = 0.25
-    seeds: int = 1
+    seeds: int = 3
     domains: Sequence[str] = ()
     cpu: bool = False
     checkpoint_seconds: float = 60.0

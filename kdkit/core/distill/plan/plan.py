@@ -54,19 +54,14 @@ def make_plan(
     """
     train = _training_samples(inventory)
     teachers = _planned_teachers(inventory, train, parent)
-    if teachers and not any(teacher.samples for teacher in teachers) and not inventory.learns_alone:
-        raise KdkitError(
-            "KD-DIST-033",
-            "no teacher may teach any training sample",
-            fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
-            code=ExitCode.FOUND,
-        )
     present = [inventory.index.domains[i] for i in np.unique(inventory.index.domain_index[train])]
     covered = {domain for teacher in teachers for domain in teacher.admitted} if teachers else set(present)
     known = set() if parent is None else set(parent.lineage.data.known)
     unrehearsed = tuple(sorted(known - (covered & set(present))))
     taught = {name: inventory.taught(name)[train] for name in inventory.teachers}
     usable = _usable(recipe, inventory, train, taught, parent, unrehearsed)
+    if not usable.any() or (not inventory.learns_alone and not any(teacher.samples for teacher in teachers)):
+        raise _nothing_teaches()
     train, taught, skipped = train[usable], {name: rows[usable] for name, rows in taught.items()}, int((~usable).sum())
     better = better_teachers(inventory, teachers, parent)
     fresh = None if parent is None else _fresh(recipe, inventory, train, taught, teachers, better, parent, skipped)
@@ -216,6 +211,15 @@ def _previous(recipe: Recipe, *, replays: bool, unrehearsed: Sequence[str]) -> P
     increment = recipe.increment
     replay_impossible = bool(increment.replay and unrehearsed) and not replays
     return increment.without_replay if replay_impossible and not increment.previous.protects else increment.previous
+
+
+def _nothing_teaches() -> KdkitError:
+    return KdkitError(
+        "KD-DIST-033",
+        "no teacher may teach any training sample",
+        fix=f"'kdkit trust' shows the scores and what each policy would admit; {WITHOUT_TEACHERS}",
+        code=ExitCode.FOUND,
+    )
 
 
 def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: int) -> KdkitError:

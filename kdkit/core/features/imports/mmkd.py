@@ -31,7 +31,7 @@ def read_mmkd(folder: Path, options: ReadOptions) -> FeatureRows:
     """The features of the teacher ``options.key``."""
     samples = _read_meta(folder)
     names = Counter(name for _, _, trusted in samples for name in trusted)
-    if options.key not in names:
+    if options.key is None or options.key not in names:
         why = f"{META} names {', '.join(sorted(names))}"
         near = f"; {did_you_mean(options.key, tuple(names))}" if options.key else ""
         raise unreadable(str(folder), why, f"name one of its teachers: --key NAME{near}")

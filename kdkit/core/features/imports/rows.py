@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +116,7 @@ def as_ids(array: NDArray[Any], where: str) -> list[str]:
         raise unreadable(where, f"an id is no UTF-8 text: {error}", "write the ids as strings") from None
 
 
-def require_count(ids: Sequence[str], rows: int, what: str, where: str) -> None:
+def require_count(ids: Sized, rows: int, what: str, where: str) -> None:
     """Raises: KdkitError when the numbers of ids and rows differ."""
     if len(ids) != rows:
         raise unreadable(where, f"{len(ids)} ids for {rows} rows of {what}", "give one id per row, in the same order")

@@ -22,8 +22,8 @@ from tests.errors import raises_error
 from tests.flipped import flip
 from tests.toy_project import make_project, open_project
 
-WHOLE = ExplainOptions(length=1.0, cpu=True)
-SHORT = ExplainOptions(length=0.05, cpu=True)
+WHOLE = ExplainOptions(length=1.0, seeds=1, cpu=True)
+SHORT = ExplainOptions(length=0.05, seeds=1, cpu=True)
 
 
 class Counting(Silent):
@@ -95,7 +95,7 @@ def test_a_second_call_trains_nothing_and_a_project_stays_as_it_is(distilled: Pa
 
 
 def test_an_interrupted_call_continues_with_the_same_result(copied: Path, explained: Explanation) -> None:
-    options = ExplainOptions(length=1.0, cpu=True, checkpoint_seconds=0.0)
+    options = ExplainOptions(length=1.0, seeds=1, cpu=True, checkpoint_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
         explain(open_project(copied), None, options, Counting(stop=40 + 10))
     assert len(list((copied / ".kdkit" / FOLDER).glob("*.json"))) == 1
@@ -164,7 +164,8 @@ def test_missing_features_are_extracted_with_the_project_locked(copied: Path) ->
 
 def test_what_cannot_be_explained(copied: Path) -> None:
     def explained_with(name: str | None = None, **options: object) -> None:
-        plan_explanation(open_project(copied), name, ExplainOptions(cpu=True, **options), Silent())  # type: ignore[arg-type]
+        chosen = ExplainOptions(**{"seeds": 1, "cpu": True, **options})  # type: ignore[arg-type]
+        plan_explanation(open_project(copied), name, chosen, Silent())
 
     with raises_error("KD-PROJ-010", mentions=("'v7'",), code=ExitCode.MISSING):
         explained_with("v7")
@@ -202,7 +203,7 @@ def test_a_domain_that_cannot_be_measured_is_named(copied: Path) -> None:
     assert prepared.domains == ("ct", "xray")
     assert any("not compared" in line and "mri" in line for line in heard.warnings)
     with raises_error("KD-DIST-088", mentions=("mri",)):
-        prepare_explanation(open_project(copied), None, ExplainOptions(domains=("mri",), cpu=True), Silent())
+        prepare_explanation(open_project(copied), None, ExplainOptions(seeds=1, domains=("mri",), cpu=True), Silent())
 
 
 def test_samples_that_are_gone_are_counted(copied: Path) -> None:

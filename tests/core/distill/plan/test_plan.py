@@ -70,6 +70,9 @@ def test_samples_that_neither_teacher_nor_text_can_teach_are_skipped(root: Path)
     trusted = np.array([domain != "xray" for domain in found.inventory.index.domains], dtype=np.float64)
     plan = make_plan(found.plan.recipe, replace(found.inventory, captions=trusted), None, {}, seed=0)
     assert (plan.fresh, plan.skipped_samples) == (2 * DOMAIN, DOMAIN)
+    nothing = replace(found.inventory, captions=trusted * 0, weights=found.inventory.weights * 0)
+    with raises_error("KD-DIST-033"):
+        make_plan(found.plan.recipe, nothing, None, {}, seed=0)
 
 
 def test_captions_teach_where_no_teacher_may(root: Path) -> None:
