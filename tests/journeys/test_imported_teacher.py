@@ -59,6 +59,27 @@ def test_import_trust_and_distill(extracted: Project, tmp_path: Path) -> None:
     assert [teacher.name for teacher in outcome.version.lineage.teachers] == ["known", "twin"]
 
 
+def test_replaced_prompts_are_measured_again(extracted: Project, tmp_path: Path) -> None:
+    features, prompts = save_features(extracted, tmp_path)
+    with np.load(prompts) as archive:
+        ids, right = archive["ids"], archive["text"]
+    wrong = save_npz(
+        tmp_path / "wrong.npz", list(ids), text=np.random.default_rng(0).permutation(right) - right.mean(0)
+    )
+
+    def trust(prompts: Path) -> np.ndarray:
+        request = ImportRequest([features], prompts=prompts, license="mit", replace=True)
+        import_features(open_project(extracted.root), "mended", request)
+        project = open_project(extracted.root)
+        evaluator = make_evaluator(project.registry, project.catalogue, load_index(project))
+        return measure_trust(evaluator, FeatureStore(project.features), project.lock, ["known", "mended"]).accuracy
+
+    known, measured = trust(wrong)
+    assert not np.array_equal(measured, known)
+    known, measured = trust(prompts)
+    assert np.array_equal(measured, known)
+
+
 def test_what_it_lacks_is_said_before_training(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p", teachers={"known": ("ct", "mri")}, domains=DOMAINS)
     extract_missing(project, load_index(project))

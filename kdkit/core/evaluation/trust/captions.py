@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.trust.measurements import DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import unit_rows
 
@@ -59,7 +60,9 @@ class CaptionTrust:
 
     def fingerprint(self) -> str:
         """Digest of everything that the accuracy depends on."""
-        inputs = [sorted(column.fingerprint for column, _ in self._columns), self._domains, FIT_ROWS, WORDS]
+        prompts = all_prompts(self._domains)
+        columns = sorted([column.fingerprint, column.text_digest(prompts)] for column, _ in self._columns)
+        inputs = [columns, self._domains, FIT_ROWS, WORDS]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
         rows = np.concatenate([self._train, self._index.select(split="calibration", labeled=True)])
         for array in (self._index.digests, self._index.label_index, self._index.domain_index):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import Reporter
+from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.evaluator import FeatureEvaluator
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_probabilities, unit_rows
@@ -31,10 +32,11 @@ class ZeroShotTrust:
         self.domains = _measurable_domains(self._table, self._prompts, reporter)
 
     def fingerprint(self, column: Column) -> str:
-        """Digest of everything that the scores depend on: features, their rows, samples, prompts."""
+        """Digest of everything that the scores depend on: features, their rows, samples, prompts and their vectors."""
         table = self._table
         rows = table.select(labeled=True)
-        inputs = [column.fingerprint, self._prompts, sorted(column.texts), LOGIT_SCALE]
+        prompts = column.text_digest(all_prompts(self._prompts))
+        inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
         for row in rows:
             sample = table.samples[row]

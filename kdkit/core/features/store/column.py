@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +187,15 @@ class Column:
             )
         width = next(iter(stored.values())).shape[0] if stored else 0
         return np.stack([stored[text] for text in texts]) if texts else np.zeros((0, width), np.float32)
+
+    def text_digest(self, texts: Sequence[str]) -> str:
+        """Digest of the features of prompts; one without features counts too."""
+        digest = sha256()
+        for text in sorted(set(texts)):
+            values = self.texts.get(text)
+            digest.update(json.dumps([text, None if values is None else len(values)]).encode())
+            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def texts(self) -> Mapping[str, NDArray[np.float32]]:

@@ -96,3 +96,16 @@ def test_captions_without_features_of_training_samples_are_not_measured(tmp_path
     project, table = make_project(tmp_path), make_table()
     add_teacher(project, table, "radio", noise=NOISE, rows=table.select(split="calibration"))
     assert np.isnan(measured(project, table).accuracy[-1]).all()
+
+
+def test_captions_are_measured_again_when_vectors_of_prompts_change(tmp_path: Path) -> None:
+    """The vectors of a teacher's prompts change under the same fingerprint when an import replaces them."""
+    project, table = make_project(tmp_path), captioned(lambda _, sample: f"{sample.label}")
+    column = add_teacher(project, table, "radio", noise=NOISE)
+    evaluator, store = make_evaluator(project.registry, project.catalogue, table), FeatureStore(project.features)
+    domains = {domain: evaluator.prompts[domain] for domain in CLASSES}
+    before = CaptionTrust(table, domains, [column]).fingerprint()
+    store.put_texts("radio", column.fingerprint, {"of no class": np.ones(16)})
+    assert CaptionTrust(table, domains, [store.column("radio")]).fingerprint() == before
+    store.put_texts("radio", column.fingerprint, {text: -values for text, values in column.texts.items()})
+    assert CaptionTrust(table, domains, [store.column("radio")]).fingerprint() != before
