@@ -19,12 +19,21 @@ from kdkit.core.contracts import LoaderSpec, StudentSpec
 from kdkit.core.plugin_system.catalogue import Catalogue, Entry
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
-from tests.toys import SIDE, ToyEncoder, count_letters
+from tests.toys import SIDE, ToyEncoder, ToyVision, count_letters
 
 CLASSES = {"ct": ("mass", "cyst", "clear"), "mri": ("lesion", "edema", "plain"), "xray": ("opaque", "fluid", "bright")}
 TEMPLATE = "a {domain} image of {label}."
 SPECS = (
     ("loader", LoaderSpec(name="toy", summary="toy", factory="tests.toys:load_toy", marks=("toy.json",))),
+    (
+        "loader",
+        LoaderSpec(
+            name="toy-vision",
+            summary="toy without text",
+            factory="tests.toys:load_toy_vision",
+            marks=("toy-vision.safetensors",),
+        ),
+    ),
     (
         "student",
         StudentSpec(name="toy", summary="toy", factory="tests.toys:make_toy", loader="tests.toys:load_toy"),
@@ -101,6 +110,21 @@ def _trained(domains: tuple[str, ...], width: int, seed: int) -> ToyEncoder:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
+
+
+def vision_teacher(known: str, others: Sequence[str], *, width: int = 12) -> ToyVision:
+    """A teacher without text that tells the classes of one domain apart, and none of the others.
+
+    Its features are the projections on the differences of the domain's patterns, after all that distinguishes the
+    others was removed from them, and on noise.
+    """
+    blind = np.stack([pattern(domain, label).ravel() for domain in others for label in CLASSES[domain]], axis=1)
+    basis = np.linalg.qr(blind)[0]
+    patterns = np.stack([pattern(known, label).ravel() for label in CLASSES[known]])
+    seen = (patterns - patterns.mean(0)).T
+    noise = np.random.default_rng(0).normal(size=(SIDE * SIDE, width - seen.shape[1])) * seen.std()
+    columns = np.concatenate([seen, noise], axis=1)
+    return ToyVision(torch.tensor(columns - basis @ (basis.T @ columns), dtype=torch.float32))
 
 
 def make_project(

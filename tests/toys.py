@@ -13,7 +13,7 @@ from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import Sample, SignalSpec
 
 LETTERS = 26
 SIDE = 8
@@ -98,3 +98,35 @@ def load_toy(folder: Path) -> ToyEncoder:
     model = ToyEncoder(**json.loads((folder / "toy.json").read_text(encoding="utf-8")))
     model.load_state_dict(load_file(folder / "toy.safetensors"))
     return model.eval()
+
+
+class ToyVision(nn.Module):
+    """A teacher without text (``SignalSource``): gray pixels through ``matrix`` (SIDE * SIDE, D)."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    @property
+    def signals(self) -> tuple[SignalSpec, ...]:
+        return (SignalSpec("image", (int(self.matrix.shape[1]),)),)
+
+    def identity(self) -> Mapping[str, str]:
+        return {"preprocess": f"gray {SIDE}x{SIDE}"}
+
+    def prepare(self, image: Image, sample: Sample) -> Tensor:
+        del sample
+        gray = np.asarray(image.convert("L").resize((SIDE, SIDE)), dtype=np.float32) / 255.0
+        return torch.from_numpy(gray).flatten()
+
+    def compute(self, items: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        return {"image": torch.stack(list(items)) @ self.matrix}
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"matrix": self.matrix.detach().contiguous()}, folder / "toy-vision.safetensors")
+
+
+def load_toy_vision(folder: Path) -> ToyVision:
+    """Teacher loader."""
+    return ToyVision(load_file(folder / "toy-vision.safetensors")["matrix"])

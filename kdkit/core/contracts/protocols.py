@@ -274,6 +274,7 @@ class TrustTable:
         accuracy, lower, upper: (T, M) point estimate and two-sided confidence bounds.
         count: (M,) number of calibration samples; ``chance``: (M,) accuracy at chance level.
         level: the confidence level of the bounds.
+        probed: teachers without text features, measured by a probe with few labels per class instead of prompts.
     """
 
     teachers: tuple[str, ...]
@@ -284,6 +285,7 @@ class TrustTable:
     count: np.ndarray[Any, Any]
     chance: np.ndarray[Any, Any]
     level: float = 0.95
+    probed: tuple[str, ...] = ()
 
 
 TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]

@@ -135,6 +135,9 @@ class LossSpec(FactorySpec):
     per_sample: bool = False
     """It is a sum over samples, divided by a ``LossInput.total``. Each rank then computes its own samples only; other
     losses compute the gathered global batch on every rank."""
+    needs_all_signals: bool = False
+    """It compares a teacher's signals with each other, so it skips teachers that lack one of ``signals``. Other losses
+    read the signals that a teacher has."""
     least_batch: int = 1
     """Samples that a batch must have for the loss to teach anything: 2 if it compares samples with each other."""
     same_tokens: bool = False

@@ -28,6 +28,7 @@ from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
 from kdkit.core.distill.plan.compatibility import require_compatible
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
+from kdkit.core.distill.plan.loss_signals import with_skipping_losses
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.promotion import Outcome, TrainedRun, judge_again, promote
@@ -130,6 +131,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             plan,
             domains_not_judged=tuple(sorted(trained - measurable)),
             idle_losses=idle_losses(recipe, catalogue, plan.batch_size),
+            teachers=with_skipping_losses(plan.teachers, inventory.columns, recipe, catalogue),
         )
         return add_correction(project, plan, index, reporter)
 

@@ -18,8 +18,9 @@ from kdkit.core.contracts import (
     Silent,
     TrustTable,
 )
+from kdkit.core.evaluation.features import StoredFeatures
 from kdkit.core.evaluation.metrics import mean_interval
-from kdkit.core.evaluation.scores import Evaluation, ModelScores, Role
+from kdkit.core.evaluation.scores import WITHOUT_TEXT, Evaluation, ModelScores, Role
 
 ModelOutputs = ModelFeatures | ModelAnswers
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
@@ -41,7 +42,7 @@ def compare_models(
 
     On each domain, ``oracle`` is the teacher with the highest accuracy on the *calibration* split (``trust``): a rule
     that does not look at the evaluated samples. ``oracle-on-test`` takes the best teacher on these samples: an upper
-    bound.
+    bound. Teachers without text features are left out, with a note: no prompt can be compared with their features.
 
     Args:
         students, teachers: outputs of models, with names unique over both.
@@ -55,8 +56,11 @@ def compare_models(
         Without any domain, and with a warning for each, where no model can be scored.
     """
     reporter = reporter or Silent()
+    left_out = [model.name for model in teachers if isinstance(model, StoredFeatures) and model.images_alone]
+    if left_out:
+        reporter.say(f"{', '.join(left_out)}: no text features, so no zero-shot accuracy; 'kdkit trust' shows a probe")
     roles: list[tuple[ModelOutputs, Role]] = [(model, "student") for model in students]
-    roles += [(model, "teacher") for model in teachers]
+    roles += [(model, "teacher") for model in teachers if model.name not in left_out]
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
     for number, (model, role) in enumerate(roles):
         reporter.progress("evaluating", number, len(roles), model.name)
@@ -76,7 +80,7 @@ def compare_models(
         split=samples[0].split if samples else "none",
         domains=domains,
         models=tuple(models),
-        settings=dict(settings or {}),
+        settings={**(settings or {}), **({WITHOUT_TEXT: left_out} if left_out else {})},
         skipped=skipped,
         ratios=_ratios(models),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import DualEncoder, Sample
+from kdkit.core.contracts import IMAGE, TEXT, DualEncoder, Sample
 from kdkit.core.data.images import decoding_threads, open_image
 from kdkit.core.evaluation.zero_shot import Prompts, unit_rows
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 BATCH = 128
 TEXT_BATCH = 256
+
+
+def gives_images_alone(column: Column) -> bool:
+    """Whether a column has image features and no text features: no prompt can be compared with them."""
+    names = {spec.name for spec in column.signals}
+    return IMAGE in names and TEXT not in names
 
 
 class StoredFeatures:
@@ -43,6 +49,11 @@ class StoredFeatures:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def images_alone(self) -> bool:
+        """Whether the teacher has no text features, so that no zero-shot task can score it."""
+        return gives_images_alone(self._column)
 
     def covered(self, samples: Sequence[Sample]) -> list[Sample]:
         """Samples of the domains whose samples and prompts are all in the column.

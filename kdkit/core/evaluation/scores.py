@@ -16,6 +16,8 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DomainScore
 
 FORMAT = 1
+WITHOUT_TEXT = "teachers_without_text"
+"""Key of an evaluation's settings with the teachers that have no text features and are not scored."""
 Role = Literal["student", "teacher", "oracle"]
 T = TypeVar("T")
 

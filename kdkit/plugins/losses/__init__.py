@@ -28,12 +28,14 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="icl",
             summary="interactive contrastive learning: student image against teacher text, and the reverse",
             factory="kdkit.plugins.losses.icl:InteractiveContrast",
+            needs_all_signals=True,
             least_batch=2,
         ),
         LossSpec(
             name="crd",
             summary="relational distillation: KL of the student's similarity rows from the teachers'",
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
+            needs_all_signals=True,
             least_batch=2,
         ),
         LossSpec(
@@ -55,6 +57,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             signals=TOKEN_SIGNALS,
             per_sample=True,
             same_tokens=True,
+            needs_all_signals=True,
         ),
         LossSpec(
             name="uld",
@@ -62,6 +65,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.tokens.losses:UniversalLogitDistillation",
             signals=TOKEN_SIGNALS,
             per_sample=True,
+            needs_all_signals=True,
         ),
         LossSpec(
             name="answer-vkd",
@@ -70,5 +74,6 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             signals=("tokens", "answer_hidden"),
             per_sample=True,
             same_tokens=True,
+            needs_all_signals=True,
         ),
     )

@@ -29,8 +29,9 @@ from kdkit.core.distill.plan.checks import (
     require_teachable,
     token_losses,
 )
-from kdkit.core.distill.plan.compatibility import head_error, no_signal_error, shared_tokens_error
+from kdkit.core.distill.plan.compatibility import head_error, shared_tokens_error
 from kdkit.core.distill.plan.inventory import TeachingInventory
+from kdkit.core.distill.plan.loss_signals import losses_with_teachers, no_signal_error, reads_teacher
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
 from kdkit.core.project.recipe import Recipe, signals_read
@@ -119,7 +120,8 @@ def build(
     for live in inventory.live.values():
         live.join_process_group()
     signals = signals_read(plan.recipe, catalogue)
-    teachers = [_targets(inventory, t.name, model.outputs, signals) for t in plan.teachers if t.samples]
+    teachers = [inventory.targets(t.name, model.outputs, signals) for t in plan.teachers if t.samples]
+    _require_signals(plan.recipe, catalogue, teachers)
     require_same_coordinates(inventory, teachers, model)
     require_same_stored_tokens(inventory, teachers, model, token_losses(plan.recipe, catalogue))
     _require_heads_for_tokens(plan.recipe, teachers)
@@ -160,13 +162,11 @@ def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> li
     return terms
 
 
-def _targets(
-    inventory: TeachingInventory, name: str, outputs: Mapping[str, int], signals: Collection[str]
-) -> TeacherTargets:
-    targets = inventory.targets(name, outputs, signals)
-    if not targets.signals:
-        raise no_signal_error(name, [spec.name for spec in inventory.columns[name].signals], sorted(signals))
-    return targets
+def _require_signals(recipe: Recipe, catalogue: Catalogue, teachers: Sequence[TeacherTargets]) -> None:
+    losses = losses_with_teachers(recipe, catalogue)
+    for teacher in teachers:
+        if not any(reads_teacher(spec, teacher.signals) for spec in losses):
+            raise no_signal_error(teacher.name, teacher.signals, recipe, catalogue)
 
 
 def _require_heads_for_tokens(recipe: Recipe, teachers: Sequence[TeacherTargets]) -> None:
@@ -181,10 +181,10 @@ def _warn_of_idle_losses(
 ) -> None:
     """A loss without targets is 0, which its curve does not explain."""
     given = {signal for teacher in teachers for signal in teacher.signals}
-    for part in recipe.losses:
-        lacking = [name for name in catalogue.spec(LossSpec, part.name).signals if name not in given]
-        if lacking and teachers:
-            reporter.warn(f"the loss '{part.name}' reads {', '.join(lacking)}, which no teacher gives")
+    for spec in losses_with_teachers(recipe, catalogue) if teachers else ():
+        if not any(reads_teacher(spec, teacher.signals) for teacher in teachers):
+            lacking = [name for name in spec.signals if name not in given]
+            reporter.warn(f"the loss '{spec.name}' reads {', '.join(lacking or spec.signals)}, which no teacher gives")
 
 
 def _projections(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, Sample, Student
+from kdkit.core.contracts import IMAGE, Reporter, Sample, Student
 from kdkit.core.data.load import read_sources
 from kdkit.core.distill.model.projection import require_orthogonal_widths
 from kdkit.core.distill.model.student import StudentBuilder
@@ -22,6 +22,7 @@ from kdkit.core.distill.plan.checks import (
     token_losses,
 )
 from kdkit.core.distill.plan.inventory import domain_limits
+from kdkit.core.distill.plan.loss_signals import losses_with_teachers, no_signal_error, reads_teacher, skipping_losses
 from kdkit.core.features.extract.answers import TOKENS
 from kdkit.core.project.recipe import load_recipe, signals_read
 from kdkit.core.project.versions import Versions
@@ -82,6 +83,10 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
         allowed = [s for s in samples if s.split == "train" and s.domain in limits.get(name, (s.domain,))]
         for found in find_incompatibilities(name, facts, recipe, builder, allowed):
             _warn(found.error, reporter)
+        if set(facts.signals) == {IMAGE}:
+            skipping = skipping_losses(recipe, catalogue, facts.signals)
+            without = f"; the losses {', '.join(skipping)} skip it" if skipping else ""
+            reporter.say(f"{name} has no text features: a probe measures trust in it{without}")
         theirs, losses = facts.identity.get(TOKENIZER), token_losses(recipe, catalogue)
         if theirs and losses and answers:
             ours = _identity(builder).get(TOKENIZER)
@@ -105,8 +110,8 @@ def find_incompatibilities(
     read = signals_read(recipe, builder.catalogue)
     if not facts.signals or not read:
         return  # it teaches through pseudo-labels alone
-    if not read & set(facts.signals):
-        yield Incompatibility(no_signal_error(name, list(facts.signals), sorted(read)), fatal=True)
+    if not any(reads_teacher(spec, facts.signals) for spec in losses_with_teachers(recipe, builder.catalogue)):
+        yield Incompatibility(no_signal_error(name, list(facts.signals), recipe, builder.catalogue), fatal=True)
         return
     if recipe.heads == "orthogonal" or recipe.space == "shared":
         student = cast(Student, builder.student)
@@ -157,15 +162,6 @@ def _identity(builder: StudentBuilder) -> Mapping[str, str]:
 
 def _warn(error: KdkitError, reporter: Reporter) -> None:
     reporter.warn("; ".join(filter(None, (f"{error.what} ({error.why})" if error.why else error.what, error.fix))))
-
-
-def no_signal_error(name: str, given: Sequence[str], read: Sequence[str]) -> KdkitError:
-    return KdkitError(
-        "KD-DIST-019",
-        f"teacher '{name}' gives {', '.join(given)}; the losses of the recipe read {', '.join(read)}",
-        why="no loss can use a signal of this teacher",
-        fix="choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
-    )
 
 
 def shared_tokens_error(name: str, recipe: Recipe) -> KdkitError:

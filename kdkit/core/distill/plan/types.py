@@ -110,6 +110,7 @@ class PlannedTeacher:
         samples: training samples that it may teach.
         new: the parent version has not learned from it (in this state of its weights and preprocessing).
         live: it computes its signals during training.
+        skipping_losses: losses of the recipe that need a signal that it does not give.
     """
 
     name: str
@@ -118,6 +119,7 @@ class PlannedTeacher:
     samples: int
     new: bool
     live: bool = False
+    skipping_losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 from kdkit.core.base.result import Section, Table
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.evaluation.scores import WITHOUT_TEXT, Evaluation, ModelScores
 from kdkit.core.project.lineage import DomainChange
 
 WIDE = 4
@@ -55,6 +55,8 @@ def evaluation_notes(evaluation: Evaluation) -> list[Section]:
         for note in dict.fromkeys(note for group in found for note in group):
             domains.setdefault(note, []).append(domain)
     notes += [f"note: {', '.join(where)}: {note}" for note, where in domains.items()]
+    if without := evaluation.settings.get(WITHOUT_TEXT):
+        notes.append(f"note: not compared, no text features: {', '.join(without)}; 'kdkit trust' shows their probes")
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustTable
 from kdkit.core.evaluation.evaluator import AnswerEvaluator, Evaluator
+from kdkit.core.evaluation.features import gives_images_alone
 from kdkit.core.evaluation.trust.answers import AnswerTrust
 from kdkit.core.evaluation.trust.captions import CaptionTrust
 from kdkit.core.evaluation.trust.measurements import (
@@ -17,6 +18,7 @@ from kdkit.core.evaluation.trust.measurements import (
     save_measurement,
     trust_file,
 )
+from kdkit.core.evaluation.trust.probe import ProbeTrust
 from kdkit.core.evaluation.trust.zero_shot import ZeroShotTrust
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE
 
@@ -39,9 +41,10 @@ def measure_trust(
 ) -> TrustTable:
     """Accuracy of each teacher on each domain, with Wilson bounds.
 
-    Saved scores are reused while the column, the labeled samples and the prompts are the same, and also, with a
-    warning, when the column no longer exists. Beside each column lie per-sample scores: the probability of the true
-    class for every labeled sample of every split.
+    Teachers without text features are measured by a probe of their image features. Saved scores are reused while the
+    column, the labeled samples and the prompts are the same, and also, with a warning, when the column no longer
+    exists. Beside each column lie per-sample scores: the probability of the true class for every labeled sample of
+    every split (of a probe: for every calibration sample).
 
     Args:
         evaluator: of the student's family; its index gives samples and domains.
@@ -68,11 +71,12 @@ def measure_trust(
             reporter.warn(f"teacher '{teacher}' has no features any more: using the trust measured before")
             continue
         column = locked_column(store, lock, teacher)
-        fingerprint = meter.fingerprint(column)
+        own = _meter_of(column, meter, evaluator, reporter)
+        fingerprint = own.fingerprint(column)
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
-        counts = meter.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
-        measured[teacher] = TeacherMeasurement(fingerprint, counts)
+        counts = own.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
+        measured[teacher] = TeacherMeasurement(fingerprint, counts, probe=isinstance(own, ProbeTrust))
         save_measurement(file, teacher, measured[teacher], logit_scale=LOGIT_SCALE)
     rows = tuple(teachers)
     if captions and isinstance(meter, ZeroShotTrust):
@@ -96,6 +100,14 @@ def _make_meter(evaluator: Evaluator, reporter: Reporter) -> ZeroShotTrust | Ans
     if isinstance(evaluator, AnswerEvaluator):
         return AnswerTrust(evaluator, reporter)
     return ZeroShotTrust(evaluator, reporter)
+
+
+def _meter_of(
+    column: Column, meter: ZeroShotTrust | AnswerTrust, evaluator: Evaluator, reporter: Reporter
+) -> ZeroShotTrust | AnswerTrust | ProbeTrust:
+    if isinstance(meter, ZeroShotTrust) and gives_images_alone(column):
+        return ProbeTrust(evaluator.table, meter.domains, reporter)
+    return meter
 
 
 def locked_column(store: FeatureStore, lock: Lock, teacher: str) -> Column:

@@ -52,10 +52,14 @@ def chance_level(labels: np.ndarray[Any, Any], classes: int) -> float:
 
 @dataclass(frozen=True)
 class TeacherMeasurement:
-    """One teacher: counts of each measurable domain, and the fingerprint of their inputs."""
+    """One teacher: counts of each measurable domain, and the fingerprint of their inputs.
+
+    ``probe``: by a probe of image features (:mod:`~kdkit.core.evaluation.trust.probe`), for want of text features.
+    """
 
     fingerprint: str
     domains: Mapping[str, DomainCount]
+    probe: bool = False
 
 
 def trust_file(features: Path) -> Path:
@@ -79,6 +83,7 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
             name: TeacherMeasurement(
                 entry["fingerprint"],
                 {domain: DomainCount(**counts) for domain, counts in entry["domains"].items()},
+                bool(entry.get("probe", False)),
             )
             for name, entry in data["teachers"].items()
         }
@@ -148,4 +153,5 @@ def make_trust_table(
         count=count.max(axis=0, initial=0),
         chance=np.where((count > 0).any(axis=0), chance.max(axis=0, initial=-np.inf), np.nan),
         level=level,
+        probed=tuple(teacher for teacher in teachers if measured[teacher].probe),
     )

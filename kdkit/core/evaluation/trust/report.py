@@ -17,6 +17,7 @@ from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
 from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.measurements import load_measurements, trust_file
+from kdkit.core.evaluation.trust.probe import SHOTS
 from kdkit.core.evaluation.trust.weights import (
     DomainWithoutTeacher,
     TeacherWithoutDomain,
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import Registry
+
+PROBE = "probe"
+PROBE_NOTE = (
+    f"{PROBE}: no text features; image features with {SHOTS} labels per class, cross-fitted on the calibration split"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class TrustReport(Result):
                 for m, domain in enumerate(table.domains)
             ],
             "teachers": [
-                {"teacher": teacher, "domains": _scores(table, t)} for t, teacher in enumerate(table.teachers)
+                {"teacher": teacher, "kind": self._kind(teacher), "domains": _scores(table, t)}
+                for t, teacher in enumerate(table.teachers)
             ],
             "captions": _scores(self.captions, 0) if self.captions else {},
             "policy": self._outcome_json(self.chosen),
@@ -113,17 +120,22 @@ class TrustReport(Result):
             (domain, *(self._admitted_cell(outcome, m) for outcome in outcomes))
             for m, domain in enumerate(table.domains)
         ]
-        names = (*table.teachers, "captions") if self.captions else table.teachers
+        titles = [f"{name} ({PROBE})" if name in table.probed else name for name in table.teachers]
+        names = [*titles, "captions"] if self.captions else titles
         headers = ("domain", *names, "chance", count_unit(self.task))
         return [
             f"{accuracy_title(self.task)} in % on the calibration split, {100 * table.level:g} % interval; "
             f"* may teach by {self.chosen.title}",
             Table(headers, accuracy, "l" + "l" * len(names) + "rr"),
+            *([PROBE_NOTE] if table.probed else []),
             "",
             "Teachers that each policy admits (weight where it is not 1)",
             Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
             "* " + ", ".join(outcome.title for outcome in outcomes),
         ]
+
+    def _kind(self, teacher: str) -> str:
+        return PROBE if teacher in self.table.probed else self.task
 
     def _outcome_json(self, outcome: PolicyOutcome) -> dict[str, Any]:
         return {

@@ -109,6 +109,9 @@ def policy_weights(
 ) -> TrustWeights:
     """The weights that ``policy`` gives to the teachers of ``table``, and to captions if it weighs them.
 
+    A teacher without text features is weighed beside all others, but lowers the weight of no other: it cannot replace
+    what they teach about texts. The policy therefore also gets the table without such teachers.
+
     Args:
         limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy gets NaN
             elsewhere.
@@ -126,7 +129,17 @@ def policy_weights(
         lower=np.where(allowed, table.lower, np.nan),
         upper=np.where(allowed, table.upper, np.nan),
     )
-    weights = np.asarray(policy(limited), dtype=np.float64)
+    weights = _ask(policy, limited)
+    probed = np.array([name in table.probed for name in table.teachers], dtype=bool)
+    if probed.any() and not probed.all():
+        weights[~probed] = _ask(policy, _rows(limited, np.flatnonzero(~probed).tolist()))
+    weights, captions = np.where(allowed, weights, 0.0), np.array([name == CAPTIONS for name in table.teachers], bool)
+    return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+
+
+def _ask(policy: TrustPolicy, table: TrustTable) -> Array:
+    """(T, M) float64, a copy. Raises: KdkitError for anything but weights in [0, 1] of that shape."""
+    weights = np.array(policy(table), dtype=np.float64)
     problem = ""
     if weights.shape != table.accuracy.shape:
         problem = f"weights of shape {weights.shape} for a table of {table.accuracy.shape}"
@@ -140,8 +153,7 @@ def policy_weights(
             fix="correct the plugin that provides the policy",
             code=ExitCode.PLUGIN,
         )
-    weights, captions = np.where(allowed, weights, 0.0), np.array([name == CAPTIONS for name in table.teachers], bool)
-    return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+    return weights
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,15 @@ def domains_without_teacher(
             )
         )
     return tuple(found)
+
+
+def domains_of_images_alone(table: TrustTable, weights: Array) -> dict[str, tuple[str, ...]]:
+    """Domain -> its teachers, where none of them has text features."""
+    probed = np.array([name in table.probed for name in table.teachers], dtype=bool)
+    found = {}
+    for column in np.flatnonzero((weights[probed] > 0).any(axis=0) & ~(weights[~probed] > 0).any(axis=0)):
+        found[table.domains[column]] = tuple(table.teachers[row] for row in np.flatnonzero(weights[:, column] > 0))
+    return found
 
 
 def teachers_without_domain(

@@ -84,30 +84,35 @@ def add_teacher(
     noise: Mapping[str, float],
     rows: np.ndarray[Any, Any] | None = None,
     seed: int = 0,
+    images_alone: bool = False,
+    image: np.ndarray[Any, Any] | None = None,
 ) -> Column:
     """Put a teacher's column into the store.
 
     Image features are the direction of the class plus noise of the domain's length (default 100: chance);
     prompts and captions have the direction of the class that they name. ``rows``: the samples that it has, by default
-    all.
+    all. ``images_alone``: without text features. ``image``: other image features.
     """
     rng = np.random.default_rng([seed, _number(name) % 2**32])
     chosen = np.arange(len(table)) if rows is None else rows
-    image = np.stack(
+    noisy = np.stack(
         [
             10 * direction(str(s.label)) + noise.get(s.domain, 100.0) * 10 * rng.normal(size=WIDTH) / WIDTH**0.5
             for s in (table.samples[row] for row in chosen)
         ]
     )
     store = FeatureStore(project.features)
-    signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))
+    signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))[: 1 if images_alone else 2]
     fingerprint = hashlib.sha256(f"{name} {noise} {seed}".encode()).hexdigest()
     column = store.create(Header(name, fingerprint, {"weights": fingerprint}, signals))
     path = column.add_shard([table.ids[row] for row in chosen], table.digests[chosen], block_rows=len(chosen))
     text = np.stack([caption_direction(table.samples[row]) for row in chosen]).astype(np.float16)
-    values = image.astype(np.float16)
+    values = (noisy if image is None else image).astype(np.float16)
     status = np.full(len(chosen), PRESENT, dtype=np.uint8)
-    Shard(path, writable=True).commit(0, {"image": values, "text": text}, status)
+    arrays = {"image": values, "text": text}
+    Shard(path, writable=True).commit(0, {spec.name: arrays[spec.name] for spec in signals}, status)
+    if images_alone:
+        return store.column(name)
     sets = prompt_sets(project.registry, table)
     texts = {
         prompt: 3 * direction(label) + 0.1 * direction(prompt)

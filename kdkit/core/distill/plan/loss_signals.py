@@ -1,0 +1,48 @@
+"""Which losses of a recipe can read which teacher: not every teacher gives every signal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import IMAGE, LossSpec
+
+if TYPE_CHECKING:
+    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.recipe import Recipe
+
+
+def losses_with_teachers(recipe: Recipe, catalogue: Catalogue) -> tuple[LossSpec, ...]:
+    """The recipe's losses that read a teacher, each once."""
+    names = dict.fromkeys(part.name for part in recipe.losses)
+    return tuple(spec for spec in (catalogue.spec(LossSpec, name) for name in names) if spec.signals)
+
+
+def reads_teacher(spec: LossSpec, given: Collection[str]) -> bool:
+    """Whether a loss can learn from a teacher with the signals ``given``."""
+    if spec.needs_all_signals:
+        return set(spec.signals) <= set(given)
+    return bool(set(spec.signals) & set(given))
+
+
+def skipping_losses(recipe: Recipe, catalogue: Catalogue, given: Collection[str]) -> tuple[str, ...]:
+    """Names of the losses that read teachers, but not one with the signals ``given``."""
+    return tuple(spec.name for spec in losses_with_teachers(recipe, catalogue) if not reads_teacher(spec, given))
+
+
+def no_signal_error(name: str, given: Collection[str], recipe: Recipe, catalogue: Catalogue) -> KdkitError:
+    """The error about a teacher that no loss of the recipe can read."""
+    reads = [
+        f"{spec.name} {'needs each of' if spec.needs_all_signals else 'reads'} {', '.join(spec.signals)}"
+        for spec in losses_with_teachers(recipe, catalogue)
+    ]
+    return KdkitError(
+        "KD-DIST-019",
+        f"no loss of the recipe can use teacher '{name}', which gives {', '.join(given)}",
+        where=f"recipe {recipe.name}",
+        why="; ".join(reads),
+        fix="add the loss 'fd', which learns from image features alone"
+        if set(given) == {IMAGE}
+        else "choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
+    )

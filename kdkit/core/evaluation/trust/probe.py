@@ -1,0 +1,185 @@
+"""Trust of a teacher without text features: a probe with few labels classifies calibration samples.
+
+Zero-shot classification needs prompts. Without a text tower, :data:`SHOTS` labeled samples per class take their place:
+ridge regression from the unit image features to the classes, fitted on one half of the calibration samples, classifies
+the other half, and the reverse. Samples of one group (one patient) are in the same half. The accuracy is the mean over
+:data:`REPEATS` such divisions.
+
+The few labels are the handicap that makes the figure comparable with a zero-shot accuracy: for CLIP's own image
+features, a probe with 4 labels per class equals zero-shot classification on average over 27 data sets (Radford et al.,
+Learning Transferable Visual Models From Natural Language Supervision, 2021, section 3.1.4 and figure 6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.contracts import IMAGE, Reporter
+from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
+from kdkit.core.evaluation.zero_shot import unit_rows
+
+if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
+    from kdkit.core.features.store.column import Column
+
+SHOTS = 4
+"""Labeled samples of each class that a probe is fitted on."""
+REPEATS = 25
+"""Divisions of the calibration samples into two halves; each sample is classified once in each."""
+GROUP = "group"
+"""Key of ``Sample.extra`` with the patient or the study of a sample."""
+
+Array = np.ndarray[Any, Any]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class ProbeTrust:
+    """Measures image features in every domain that has labeled calibration samples.
+
+    Args:
+        domains: domain -> class -> prompts, of the domains in which trust can be measured; the prompts are not read.
+    """
+
+    def __init__(
+        self, index: SampleIndex, domains: Mapping[str, Mapping[str, Sequence[str]]], reporter: Reporter
+    ) -> None:
+        self._index, self._reporter = index, reporter
+        self._classes = {domain: len(prompts) for domain, prompts in domains.items()}
+
+    def fingerprint(self, column: Column) -> str:
+        """Digest of everything that the accuracy depends on."""
+        rows = self._index.select(split="calibration", labeled=True)
+        digest = hashlib.sha256(json.dumps([column.fingerprint, self._classes, SHOTS, REPEATS, IMAGE]).encode())
+        for row in rows:
+            sample = self._index.samples[row]
+            digest.update(json.dumps([sample.id, sample.domain, sample.label, _group(sample.extra, "")]).encode())
+        digest.update(self._index.digests[rows].tobytes())
+        digest.update((column.locate(self._index)[rows] >= 0).tobytes())
+        return digest.hexdigest()
+
+    def measure(self, column: Column, advice: str) -> dict[str, DomainCount]:
+        """Domain -> counts, for domains that the column has. Beside the column is stored, for every calibration sample,
+        the share of the probes that name its class.
+
+        Args:
+            advice: the remedy, appended to warnings about missing features.
+        """
+        places, counts = column.locate(self._index), dict[str, DomainCount]()
+        for domain, classes in self._classes.items():
+            labeled = self._index.select(split="calibration", domains=[domain], labeled=True)
+            rows = labeled[places[labeled] >= 0]
+            labels, groups = self._index.label_index[rows], self._groups(rows)
+            if not self._can_probe(column.teacher, domain, len(labeled), labels, groups, advice):
+                continue
+            where = f"teacher '{column.teacher}', domain '{domain}'"
+            features = unit_rows(column.gather(IMAGE, places[rows]), what="image features", where=where)
+            right = probe_hits(features.astype(np.float64), labels, groups, classes)
+            counts[domain] = DomainCount(float(right.sum()), len(rows), chance_level(labels, classes))
+            column.put_scores(SCORES, places[rows], right.astype(np.float32))
+        return counts
+
+    def _groups(self, rows: Rows) -> Rows:
+        """(len(rows),) equal numbers for samples of one group; a sample without one is its own."""
+        samples = [self._index.samples[row] for row in rows]
+        names = [_group(sample.extra, sample.id) for sample in samples]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return np.array([numbers[name] for name in names], dtype=np.int64)
+
+    def _can_probe(self, teacher: str, domain: str, wanted: int, labels: Rows, groups: Rows, advice: str) -> bool:
+        """Whether both halves can hold two classes; warns about missing samples."""
+        if not len(labels):
+            self._reporter.warn(
+                f"teacher '{teacher}' has no features of its calibration samples in domain '{domain}' and is not "
+                f"trusted there; {advice}"
+            )
+            return False
+        if len(labels) < wanted:
+            self._reporter.warn(
+                f"teacher '{teacher}' lacks features of {wanted - len(labels)} of {wanted} calibration "
+                f"samples in domain '{domain}': measured on the others"
+            )
+        able = sum(len(np.unique(groups[labels == label])) > 1 for label in np.unique(labels))
+        if able < 2:
+            self._reporter.warn(
+                f"teacher '{teacher}' has no text features, and domain '{domain}' has too few labeled calibration "
+                "samples to probe its image features: at least two classes need samples of two groups (patients); "
+                "it is not trusted there"
+            )
+        return able > 1
+
+
+def probe_hits(features: Array, labels: Rows, groups: Rows, classes: int) -> Array:
+    """(N,) share of the probes that name the class of each sample, cross-fitted over groups.
+
+    Args:
+        features: (N, D) float64 unit rows.
+        labels: (N,) in 0..classes - 1; groups: (N,) in 0..G - 1.
+
+    Example:
+        >>> labels = np.arange(20) % 2
+        >>> probe_hits(np.eye(2)[labels], labels, np.arange(20), 2).mean().item()
+        1.0
+    """
+    right = np.zeros(len(labels))
+    for fit, judged in _divisions(labels, groups):
+        predicted = _ridge(features[fit], np.eye(classes)[labels[fit]], features[judged]).argmax(1)
+        right[judged] += predicted == labels[judged]
+    return right / REPEATS
+
+
+def _divisions(labels: Rows, groups: Rows) -> Iterator[tuple[Rows, Rows]]:
+    """(samples to fit on, samples to classify): each sample is classified :data:`REPEATS` times.
+
+    Both halves have half of the groups of each class, as far as groups do not mix classes.
+    """
+    rng = np.random.default_rng(0)
+    first = np.unique(groups, return_index=True)[1]
+    kinds = labels[first]  # class of each group, by its first sample
+    for _ in range(REPEATS):
+        order = rng.permutation(len(kinds))
+        place, seen = np.empty(len(kinds), dtype=np.int64), np.zeros(labels.max() + 1, dtype=np.int64)
+        seen += rng.integers(0, 2, len(seen))  # the larger half of an odd class
+        for group in order:
+            place[group] = seen[kinds[group]] % 2
+            seen[kinds[group]] += 1
+        half = place[groups]
+        for side in (0, 1):
+            fit = _few(np.flatnonzero(half == side), labels, groups, rng)
+            judged = np.flatnonzero(half != side)
+            if len(fit) and len(judged):
+                yield fit, judged
+
+
+def _few(rows: Rows, labels: Rows, groups: Rows, rng: np.random.Generator) -> Rows:
+    """At most :data:`SHOTS` of ``rows`` per class, of different groups if there are enough."""
+    chosen: list[int] = []
+    mixed = rng.permutation(rows)
+    for label in np.unique(labels[rows]):
+        own = mixed[labels[mixed] == label]
+        firsts = np.sort(np.unique(groups[own], return_index=True)[1])
+        others = np.setdiff1d(np.arange(len(own)), firsts)
+        chosen += own[np.concatenate([firsts, others])[:SHOTS]].tolist()
+    return np.array(chosen, dtype=np.int64)
+
+
+def _ridge(rows: Array, targets: Array, held_out: Array) -> Array:
+    """(n, C) predicted targets of ``held_out`` (n, D), by ridge regression on ``rows`` (m, D) and ``targets`` (m, C).
+
+    Both are centered. The penalty is the mean squared length of the centered rows: a direction of mean variance is
+    shrunk by half, whatever the scale of the features.
+    """
+    mean, center = rows.mean(0), targets.mean(0)
+    centered = rows - mean
+    similar = centered @ centered.T
+    penalty = max(float(np.trace(similar)) / len(rows), 1e-12)
+    weights = np.linalg.solve(similar + penalty * np.eye(len(rows)), targets - center)
+    return np.asarray((held_out - mean) @ centered.T @ weights + center)
+
+
+def _group(extra: Mapping[str, Any], alone: str) -> str:
+    return f"group {extra[GROUP]}" if GROUP in extra else alone
