@@ -52,6 +52,8 @@ class LoaderSpec(FactorySpec):
     """File names that identify a folder of this kind, e.g. ``my_model.json``."""
     model_types: tuple[str, ...] = ()
     """Values of ``model_type`` in ``config.json`` that identify a folder of this kind without any mark."""
+    config_keys: tuple[str, ...] = ()
+    """Keys that a ``config.json`` without ``model_type`` has in a folder of this kind."""
     asks_network: bool = False
     """Its teachers send samples to an address in the folder; such a folder must be ``local:``."""
     companions: str = ""

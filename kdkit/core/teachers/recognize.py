@@ -42,17 +42,24 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
         "KD-TEACH-016",
         "no loader recognizes these files as a model",
         where=source,
-        why="; ".join(f"{spec.name} needs {_requirements(spec)}" for spec in loaders if spec.marks or spec.model_types)
+        why="; ".join(f"{spec.name} needs {wanted}" for spec in loaders if (wanted := _requirements(spec)))
         or "no installed plugin has a loader",
         fix="check that it is the right folder, or name the loader: --loader LOADER",
     )
 
 
 def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[LoaderSpec]:
-    """Loaders whose marks are all in ``folder``, or with the ``model_type`` of its config."""
+    """Loaders whose marks are all in ``folder``, or with the ``model_type`` or the keys of its config."""
     names = _model_files(folder)
-    kind = _read_object(folder / CONFIG).get("model_type") if CONFIG in names else None
-    return [spec for spec in loaders if (spec.marks and names.issuperset(spec.marks)) or kind in spec.model_types]
+    config = _read_object(folder / CONFIG) if CONFIG in names else {}
+    kind = config.get("model_type")
+    return [
+        spec
+        for spec in loaders
+        if (spec.marks and names.issuperset(spec.marks))
+        or kind in spec.model_types
+        or (spec.config_keys and kind is None and config.keys() >= set(spec.config_keys))
+    ]
 
 
 def _model_files(folder: Path) -> frozenset[str]:
@@ -68,6 +75,8 @@ def _requirements(spec: LoaderSpec) -> str:
     ways = [", ".join(spec.marks)] if spec.marks else []
     if spec.model_types:
         ways.append(f"a {CONFIG} with model_type {', '.join(spec.model_types)}")
+    if spec.config_keys:
+        ways.append(f"a {CONFIG} with {' and '.join(spec.config_keys)}")
     return " or ".join(ways)
 
 

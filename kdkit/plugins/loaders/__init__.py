@@ -23,6 +23,20 @@ DUAL_ENCODERS = (
 )
 """Model types of transformers 5.23 with ``get_image_features`` and ``get_text_features`` of whole images and texts."""
 
+VISION_TOKENS = (
+    "beit",
+    "data2vec-vision",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "vit",
+    "vit_msn",
+)
+"""Model types of transformers 5.24 whose first token is a class token; registers follow it, then the patches."""
+VISION_POOLER = ("convnext", "convnextv2", "dinov3_convnext", "resnet", "swin", "swinv2")
+"""Model types without a class token; they pool their features themselves."""
+
 
 @hookimpl
 def kdkit_loaders() -> tuple[LoaderSpec, ...]:
@@ -39,6 +53,18 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="CLIP-style models of transformers (CLIP, SigLIP, ...), without remote code",
             factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
             model_types=DUAL_ENCODERS,
+        ),
+        LoaderSpec(
+            name="transformers-vision",
+            summary="vision models of transformers without text (DINOv2, DINOv3, ViT, Swin, ...), without remote code",
+            factory="kdkit.plugins.loaders.transformers_vision:load_transformers_vision",
+            model_types=(*VISION_TOKENS, *VISION_POOLER),
+        ),
+        LoaderSpec(
+            name="timm",
+            summary="vision models of timm without text, from folders of the Hub or bare weights",
+            factory="kdkit.plugins.loaders.timm_vision:load_timm",
+            config_keys=("architecture", "pretrained_cfg"),
         ),
         LoaderSpec(
             name="qwen2-vl",
