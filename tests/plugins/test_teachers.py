@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
+
 import pytest
 
-from kdkit.core.contracts import TeacherSpec
+from kdkit.core.contracts import LoaderSpec, TeacherSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.licenses import LicenseFacts, classify, normalize
 from kdkit.core.teachers.source import parse_source
@@ -12,6 +15,7 @@ from kdkit.plugins.teachers import kdkit_teachers
 
 TEACHERS: tuple[TeacherSpec, ...] = kdkit_teachers()
 NINE = TEACHERS[:9]
+VISION = ("timm", "transformers-vision")
 
 
 def test_the_first_nine_are_those_of_mmkd_clip() -> None:
@@ -40,7 +44,13 @@ def test_facts_fit_together(spec: TeacherSpec) -> None:
     assert normalize(spec.license) == normalize(normalize(spec.license))
     for source in spec.extra_sources.values():
         parse_source(source)
-    assert spec.image_dim == spec.text_dim, "dual encoders share one space"
+    if spec.loader in VISION:
+        assert spec.text_dim is None
+        assert "no text" in spec.summary
+        module, _, name = load_catalogue().spec(LoaderSpec, spec.loader).factory.partition(":")
+        assert set(spec.options) <= set(inspect.signature(getattr(import_module(module), name)).parameters)
+    else:
+        assert spec.image_dim == spec.text_dim, "dual encoders share one space"
 
 
 @pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)

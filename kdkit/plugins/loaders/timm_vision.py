@@ -55,7 +55,7 @@ def load_timm(
             ``mean`` and ``std``.
         mlp: ``swiglu-packed``: the feed-forward layer, where the authors pass it in code.
         weights: the weights' file name, if it is not ``model.safetensors``.
-        ignore: prefixes of weights that the features do not need: ``[decoder_, mask_token]``.
+        ignore: prefixes of weights that the features do not need: ``[decoder_]``.
         precision: name of a torch dtype.
 
     Raises:
