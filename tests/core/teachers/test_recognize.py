@@ -53,7 +53,9 @@ def test_two_forms_without_a_record_are_ambiguous(record: dict[str, Any], tmp_pa
         recognized(tmp_path, {**DUAL, **record})
 
 
-@pytest.mark.parametrize("config", [{"model_type": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"])
+@pytest.mark.parametrize(
+    "config", [{"model_type": "vits"}, {"architecture": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"]
+)
 def test_an_unknown_model_is_refused(config: Any, tmp_path: Path) -> None:
     with raises_error("KD-TEACH-016", where="local:here", mentions=("aimv2", "clinkd.json", "qwen2_5_vl")):
         recognized(tmp_path, {"config.json": config, "preprocessor_config.json": {}})

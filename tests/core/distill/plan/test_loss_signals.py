@@ -1,0 +1,40 @@
+"""Which losses can read which teacher."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdkit.core.contracts import LossSpec
+from kdkit.core.distill.plan.loss_signals import no_signal_error, reads_teacher, skipping_losses
+from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.core.project.recipe import Recipe
+
+
+def recipe(*losses: str) -> Recipe:
+    base = {"name": "toy", "summary": "toy", "losses": [{"name": name} for name in losses], "trust": {"policy": "all"}}
+    return Recipe.model_validate({**base, "optimizer": {"lr": 0.1, "batch_size": 2, "steps": 1}})
+
+
+@pytest.mark.parametrize(
+    ("given", "skipping"),
+    [
+        (("image",), ("icl", "crd")),
+        (("text",), ("icl", "crd")),
+        (("image", "text"), ()),
+        (("tokens",), ("fd", "icl", "crd", "vkd")),
+    ],
+)
+def test_losses_that_compare_signals_need_all_of_them(given: tuple[str, ...], skipping: tuple[str, ...]) -> None:
+    catalogue = load_catalogue()
+    assert skipping_losses(recipe("clip", "fd", "icl", "crd", "vkd"), catalogue, given) == skipping
+
+
+def test_a_loss_without_teachers_reads_none() -> None:
+    assert not reads_teacher(LossSpec(name="x", summary="", factory="", signals=()), ("image",))
+
+
+def test_the_error_names_what_each_loss_reads() -> None:
+    error = no_signal_error("uni", ("image",), recipe("crd", "clip"), load_catalogue())
+    assert error.id == "KD-DIST-019"
+    assert "crd needs each of image, text" in error.why
+    assert "'fd'" in error.fix
