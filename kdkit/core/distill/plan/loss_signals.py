@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import IMAGE, LossSpec
+from kdkit.core.distill.plan.types import PlannedTeacher
 
 if TYPE_CHECKING:
+    from kdkit.core.features import Column
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.recipe import Recipe
 
@@ -29,6 +32,17 @@ def reads_teacher(spec: LossSpec, given: Collection[str]) -> bool:
 def skipping_losses(recipe: Recipe, catalogue: Catalogue, given: Collection[str]) -> tuple[str, ...]:
     """Names of the losses that read teachers, but not one with the signals ``given``."""
     return tuple(spec.name for spec in losses_with_teachers(recipe, catalogue) if not reads_teacher(spec, given))
+
+
+def with_skipping_losses(
+    teachers: Sequence[PlannedTeacher], columns: Mapping[str, Column], recipe: Recipe, catalogue: Catalogue
+) -> tuple[PlannedTeacher, ...]:
+    """The teachers of a plan, each with the losses that skip it."""
+    given = {teacher.name: [spec.name for spec in columns[teacher.name].signals] for teacher in teachers}
+    return tuple(
+        replace(teacher, skipping_losses=skipping_losses(recipe, catalogue, given[teacher.name]))
+        for teacher in teachers
+    )
 
 
 def no_signal_error(name: str, given: Collection[str], recipe: Recipe, catalogue: Catalogue) -> KdkitError:
