@@ -74,7 +74,7 @@ class TeacherSpec(Spec):
     image_dim: int | None = None
     """Width of an image's features."""
     text_dim: int | None = None
-    """Width of a text's features."""
+    """Width of a text's features; None beside an ``image_dim`` for a model without text."""
     image_size: int | None = None
     """Height and width in pixels."""
     context_length: int | None = None

@@ -149,8 +149,8 @@ def _divisions(labels: Rows, groups: Rows) -> Iterator[tuple[Rows, Rows]]:
             seen[kinds[group]] += 1
         half = place[groups]
         for side in (0, 1):
-            fit = _few(np.flatnonzero(half == side), labels, groups, rng)
-            judged = np.flatnonzero(half != side)
+            fit = _few(np.flatnonzero(half == side).astype(np.int64), labels, groups, rng)
+            judged = np.flatnonzero(half != side).astype(np.int64)
             if len(fit) and len(judged):
                 yield fit, judged
 

@@ -124,4 +124,8 @@ def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chos
 
 
 def _declared_dims(spec: TeacherSpec | None) -> dict[str, int | None]:
-    return {"image": spec.image_dim, "text": spec.text_dim} if spec else {}
+    if spec is None:
+        return {}
+    if spec.image_dim is not None and spec.text_dim is None:
+        return {"image": spec.image_dim}
+    return {"image": spec.image_dim, "text": spec.text_dim}
