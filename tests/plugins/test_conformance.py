@@ -21,6 +21,7 @@ from kdkit.core.plugin_system.discovery import discover
 from kdkit.core.plugin_system.installed import BUILT_IN, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
 from tests.plugins.answer_examples import EXAMPLES as ANSWERS
+from tests.plugins.loaders.vision_models import DATA, RESNET, timm_folder, transformers_folder
 from tests.plugins.students.clinkd.tiny import make as make_clinkd
 from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
 
@@ -126,6 +127,22 @@ class Transformers(kit.LoaderContract):
         return make_transformers_clip_folder(self.scratch() / "clip")
 
 
+class TransformersVision(kit.LoaderContract):
+    name = "transformers-vision"
+
+    @kit.once
+    def folder(self) -> Path:
+        return transformers_folder(self.scratch() / "dinov2", "dinov2")
+
+
+class Timm(kit.LoaderContract):
+    name = "timm"
+
+    @kit.once
+    def folder(self) -> Path:
+        return timm_folder(self.scratch() / "resnet", "resnet18", RESNET, DATA)
+
+
 class OpenClipStudent(kit.StudentContract):
     name = "open_clip"
     options: ClassVar[Mapping[str, Any]] = {"model_cfg": open_clip_config(), "tokenizer": {"words": list(WORDS)}}
@@ -217,6 +234,8 @@ KINDS: tuple[type[kit.Contract], ...] = (
     Procedural,
     ProceduralQuestions,
     Transformers,
+    TransformersVision,
+    Timm,
     Qwen2Vl,
     OpenAI,
     Imported,

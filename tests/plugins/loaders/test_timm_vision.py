@@ -12,39 +12,14 @@ import torch
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.layers import SwiGLUPacked
-from timm.models._hub import save_for_hf
 
-from kdkit.core.contracts import Sample
 from kdkit.core.teachers.probe import probe
 from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.plugins.loaders import kdkit_loaders
-from kdkit.plugins.loaders.image_encoder import ImageEncoder
 from kdkit.plugins.loaders.timm_vision import load_timm
 from tests.errors import raises_error
+from tests.plugins.loaders.vision_models import DATA, RESNET, VIT, stacked, timm_folder
 from tests.tiny_models import close, pictures
-
-VIT: dict[str, Any] = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2}
-DATA: dict[str, Any] = {"input_size": [3, 32, 32], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.7, 0.5, 0.7]}
-RESNET: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 32]}
-
-
-def timm_folder(folder: Path, arch: str, model_args: dict[str, Any], data: dict[str, Any], **code: Any) -> Path:
-    """A folder as timm's ``push_to_hf_hub`` writes it; ``code``: arguments that the authors pass in code."""
-    torch.manual_seed(0)
-    model: Any = timm.create_model(arch, pretrained=False, **model_args, **code)
-    model.pretrained_cfg = {**model.pretrained_cfg, **data, "num_classes": model.num_classes}
-    if code:  # which the config cannot hold
-        folder.mkdir()
-        config = {"architecture": arch, "pretrained_cfg": DATA, "model_args": model_args}
-        (folder / "config.json").write_text(json.dumps(config))
-        save_file(model.state_dict(), folder / "model.safetensors")
-    else:
-        save_for_hf(model, folder, model_args=model_args, safe_serialization=True)
-    return folder
-
-
-def stacked(encoder: ImageEncoder) -> torch.Tensor:
-    return torch.stack([encoder.prepare(image, Sample("x", Path("x.png"), "", "ct")) for image in pictures()])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,21 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from kdkit.core.contracts import Sample, SignalSource
+from kdkit.core.contracts import SignalSource
 from kdkit.core.teachers.probe import probe
 from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.plugins.loaders import kdkit_loaders
-from kdkit.plugins.loaders.image_encoder import ImageEncoder
 from kdkit.plugins.loaders.transformers_vision import load_transformers_vision
 from tests.errors import raises_error
+from tests.plugins.loaders.vision_models import MODELS, stacked, transformers_folder
 from tests.tiny_models import close, pictures
-
-SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-TILE = {"image_size": 28, "patch_size": 14}
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-SIDES: dict[str, Any] = {"size": {"height": 28, "width": 28}}
-BIT: dict[str, Any] = {
-    **IMAGENET,
-    "size": {"shortest_edge": 30},
-    "crop_size": {"height": 28, "width": 28},
-    "resample": 3,
-}
-MODELS: dict[str, tuple[Any, Any, Any]] = {
-    # RAD-DINO and Phikon-v2 have this model and processor
-    "dinov2": (transformers.Dinov2Model, transformers.Dinov2Config(**SMALL, **TILE), ("BitImageProcessor", BIT)),
-    "dinov2_with_registers": (
-        transformers.Dinov2WithRegistersModel,
-        transformers.Dinov2WithRegistersConfig(**SMALL, **TILE, num_register_tokens=4),
-        ("BitImageProcessor", BIT),
-    ),
-    "dinov3_vit": (
-        transformers.DINOv3ViTModel,
-        transformers.DINOv3ViTConfig(**SMALL, **TILE, num_register_tokens=4),
-        ("DINOv3ViTImageProcessor", {**IMAGENET, **SIDES}),
-    ),
-    "vit": (transformers.ViTModel, transformers.ViTConfig(**SMALL, **TILE), ("ViTImageProcessor", SIDES)),
-    "convnext": (
-        transformers.ConvNextModel,
-        transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], image_size=32),
-        ("ConvNextImageProcessor", {**IMAGENET, "size": {"shortest_edge": 32}, "crop_pct": 0.875}),
-    ),
-    "swin": (
-        transformers.SwinModel,
-        transformers.SwinConfig(
-            embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=2, image_size=32, patch_size=4
-        ),
-        ("ViTImageProcessor", {"size": {"height": 32, "width": 32}}),
-    ),
-}
 
 
 @pytest.fixture(scope="module")
 def transformers_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model type -> a folder as ``save_pretrained`` writes it."""
-    root, folders = tmp_path_factory.mktemp("vision"), dict[str, Path]()
-    torch.manual_seed(0)
-    for name, (model, config, (processor, settings)) in MODELS.items():
-        folders[name] = root / name
-        model(config).save_pretrained(folders[name])
-        described = {"image_processor_type": processor, "do_resize": True, "do_normalize": True, **settings}
-        (folders[name] / "preprocessor_config.json").write_text(json.dumps(described))
-    return folders
-
-
-def stacked(encoder: ImageEncoder) -> torch.Tensor:
-    return torch.stack([encoder.prepare(image, Sample("x", Path("x.png"), "", "ct")) for image in pictures()])
+    """Model type -> its folder."""
+    root = tmp_path_factory.mktemp("vision")
+    return {name: transformers_folder(root / name, name) for name in MODELS}
 
 
 @pytest.mark.parametrize("name", list(MODELS))
