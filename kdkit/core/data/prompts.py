@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.project.registry.schema import Registry
@@ -30,7 +30,7 @@ def prompt_sets(registry: Registry, index: SampleIndex) -> PromptSets:
     }
 
 
-def all_prompts(sets: PromptSets) -> tuple[str, ...]:
+def all_prompts(sets: Mapping[str, Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
     """Every prompt once, in a fixed order."""
     return tuple(dict.fromkeys(p for labels in sets.values() for prompts in labels.values() for p in prompts))
 

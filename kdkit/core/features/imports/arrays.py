@@ -60,10 +60,22 @@ def read_npy(path: Path, options: ReadOptions) -> FeatureRows:
     return _rows(values, read_ids(options.ids), files, str(path))
 
 
+def is_npy_folder(files: Mapping[str, Path]) -> bool:
+    """Whether a folder itself, not one inside it, holds a file of ids and arrays."""
+    top = [path for name, path in files.items() if name == path.name]
+    return any(path.stem == IDS for path in top) and any(path.suffix == ".npy" and path.stem != IDS for path in top)
+
+
 def read_npy_folder(files: Mapping[str, Path], where: str) -> FeatureRows:
-    """A folder with ``ids.txt``, ``image.npy`` and perhaps ``text.npy``, as ``kdkit features export`` writes it."""
-    ids = next(path for name, path in files.items() if Path(name).stem == IDS)
-    arrays = {Path(name).stem: path for name, path in files.items() if path.suffix == ".npy" and path != ids}
+    """A folder with ``ids.txt``, ``image.npy`` and perhaps ``text.npy``, as ``kdkit features export`` writes it.
+
+    Folders inside it are not read: their rows have ids of their own.
+    """
+    top = [path for name, path in files.items() if name == path.name]
+    ids, *others = [path for path in top if path.stem == IDS]
+    if others:
+        raise unreadable(where, f"it has {ids.name} and {others[0].name}", "keep one file of ids")
+    arrays = {path.stem: path for path in top if path.suffix == ".npy" and path != ids}
     found = signals_of(list(arrays), where)
     values = {signal: _array(arrays[name]) for signal, name in found.items()}
     used = {path.name: path for path in (ids, *(arrays[name] for name in found.values()))}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode
-from kdkit.core.features.imports.arrays import IDS, read_npy, read_npy_folder, read_npz
+from kdkit.core.features.imports.arrays import is_npy_folder, read_npy, read_npy_folder, read_npz
 from kdkit.core.features.imports.hdf5 import ENDINGS, read_hdf5, read_hdf5_files
 from kdkit.core.features.imports.mmkd import META, read_mmkd
 from kdkit.core.features.imports.parquet import read_parquet, read_parquet_files
@@ -64,13 +64,15 @@ def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
     if (folder / META).is_file():
         return read_mmkd(folder, options)
     files = files_inside(folder)
-    if any(PurePosixPath(name).stem == IDS for name in files):
+    if is_npy_folder(files):
         return read_npy_folder(files, str(folder))
     known = {name: path for name, path in files.items() if path.suffix.lower() in (*ENDINGS, ".parquet")}
     kinds = {path.suffix.lower() for path in known.values()}
     if not kinds or (".parquet" in kinds and len(kinds) > 1):
         why = f"it has {', '.join(sorted(kinds)) or 'none of them'}"
-        fix = f"a folder holds {META} of MMKD-CLIP, a file of ids with arrays, or only .h5 or only .parquet files"
+        fix = f"a folder holds {META} of MMKD-CLIP, a file of ids with .npy files, or only .h5 or only .parquet files"
+        if ".npy" in {path.suffix for path in files.values()}:
+            fix += "; name each folder of .npy files with its own --from"
         raise unreadable(str(folder), why, fix)
     rows = read_parquet_files(known) if ".parquet" in kinds else read_hdf5_files(known, options)
     return replace(rows, unused=(*rows.unused, *(name for name in files if name not in known)))

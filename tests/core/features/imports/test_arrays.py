@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +150,32 @@ def test_links_that_leave_the_folder(tmp_path: Path) -> None:
     (folder / "ids.txt").unlink()
     (tmp_path / "ids.txt").replace(folder / "ids.txt")
     assert all_rows(open_rows([folder], ReadOptions()))[0] == list(IDS)
+
+
+def folder_of_arrays(folder: Path, ids: Sequence[str], seed: int) -> Path:
+    folder.mkdir(parents=True)
+    np.save(folder / "image.npy", vectors(len(ids), seed=seed))
+    (folder / "ids.txt").write_text("\n".join(ids), encoding="utf-8")
+    return folder
+
+
+def test_folders_inside_a_folder_are_not_read(tmp_path: Path) -> None:
+    """Their ids would otherwise meet vectors of another folder."""
+    one = folder_of_arrays(tmp_path / "f" / "one", IDS[:6], 1)
+    two = folder_of_arrays(tmp_path / "f" / "two", IDS[6:], 2)
+    with raises_error("KD-FEAT-022", mentions=["--from"]):
+        open_rows([tmp_path / "f"], ReadOptions())
+    ids, values = all_rows(open_rows([one, two], ReadOptions()))
+    assert ids == list(IDS)
+    assert np.array_equal(values["image"], np.concatenate([vectors(6, seed=1), vectors(6, seed=2)]))
+    two.rename(one / "two")
+    rows = open_rows([one], ReadOptions())
+    assert all_rows(rows)[0] == list(IDS[:6])
+    assert rows.unused == ("two/ids.txt", "two/image.npy")
+
+
+def test_a_folder_with_two_files_of_ids(tmp_path: Path) -> None:
+    folder = folder_of_arrays(tmp_path / "f", IDS, 0)
+    (folder / "ids.json").write_text(json.dumps(IDS[::-1]), encoding="utf-8")
+    with raises_error("KD-FEAT-022", mentions=["ids.json and ids.txt"]):
+        open_rows([folder], ReadOptions())
