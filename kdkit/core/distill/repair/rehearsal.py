@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 FOLDER = "rehearsal"
-"""Folder of a run for the checkpoints of the additional training."""
+"""Folder of a run, with a folder of checkpoints for each training that :meth:`Rehearsal.train` can be asked for."""
 SHARE = 0.5
 """Share of each batch that is drawn from the lost domains; the rest is drawn as in the run."""
 _SEED = 7_368_787
@@ -70,10 +72,15 @@ class Rehearsal:
             self.made.dataloader(plan, sampler, self.accelerator),
             replace(settings, steps=steps, seed=seed, checkpoint_seconds=self.checkpoint_seconds),
             accelerator=self.accelerator,
-            checkpoints=Checkpoints(self.folder / FOLDER),
+            checkpoints=self.checkpoints(domains, steps),
             reporter=self.reporter,
         )
         return steps
+
+    def checkpoints(self, domains: Sequence[str], steps: int) -> Checkpoints:
+        """Those of this training alone: a repeated command with another guard may find other lost domains."""
+        key = hashlib.sha256(json.dumps([sorted(domains), steps]).encode()).hexdigest()
+        return Checkpoints(self.folder / FOLDER / key[:16])
 
 
 def rehearsal_pools(plan: Plan, index: SampleIndex, domains: Sequence[str]) -> tuple[SamplePool, ...]:

@@ -151,3 +151,23 @@ def test_a_kill_in_the_repair_changes_nothing(with_xray: Path, rehearsed: Path, 
     assert (record.attempts, record.kept) == (expected.attempts, expected.kept)
     assert_equal(weights(with_xray, "v2"), weights(rehearsed, "v2"))
     assert not list((with_xray / ".kdkit" / "runs").glob("*"))
+
+
+def test_a_rehearsal_of_other_domains_is_not_continued(with_xray: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(with_xray, tmp_path / "other"))
+    for folder in (with_xray, other):
+        recipe(folder, (DEFAULT, UNBALANCED))
+    options = Options(cpu=True, incremental=True, checkpoint_seconds=0.0)
+    with pytest.raises(InterruptedError):  # it rehearses both old domains
+        distill(open_project(with_xray), options, reporter=Killed("more samples of ct, mri", step=2))
+    records = []
+    for folder in (with_xray, other):
+        registry = folder / "registry.yaml"
+        text = registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100, domains: {ct: 5}")
+        registry.write_text(text, encoding="utf-8")
+        records.append(run(open_project(folder), incremental=True).version.lineage.repair)
+    killed, whole = records
+    assert killed is not None
+    assert whole is not None
+    assert killed.rehearsed == whole.rehearsed == ("ct",)
+    assert killed.attempts == whole.attempts
