@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.contracts import IMAGE, TEXT
 from kdkit.core.features.imports.rows import (
+    SIGNALS,
     FeatureRows,
     Part,
     ReadOptions,
@@ -31,13 +31,14 @@ IDS = "ids"
 
 
 def read_npz(path: Path, options: ReadOptions) -> FeatureRows:
-    """``ids``, and ``image`` and ``text`` under any of their names; a single (N, D) array of floats is ``image``."""
+    """``ids``, and ``image`` and ``text`` under any of their names; a single array of another name is ``image``."""
     archive = _load(path)
     if isinstance(archive, np.ndarray):
         raise unreadable(str(path), "it holds one array", "rename it to .npy")
     names = [name for name in archive.files if name != IDS]
     with archive:
-        found = {IMAGE: names[0]} if len(names) == 1 else signals_of(names, str(path))
+        alone = len(names) == 1 and names[0].lower() not in SIGNALS
+        found = {IMAGE: names[0]} if alone else signals_of(names, str(path))
         if options.ids is None and IDS not in archive.files:
             why = f"it has {', '.join(archive.files)}"
             raise unreadable(str(path), why, "add an array 'ids', or name a file of ids: --ids FILE")
@@ -96,7 +97,7 @@ def read_ids(path: Path) -> list[str]:
         if path.suffix != ".json":
             return [line for line in text.replace("\r\n", "\n").split("\n") if line]
         ids = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(str(path), str(error), "give ids as .txt (one per line), .json (a list) or .npy") from None
     if not isinstance(ids, list) or not all(isinstance(one, str | int) for one in ids):
         raise unreadable(str(path), "it is no list of strings", "give ids as a JSON list of strings")
@@ -126,15 +127,18 @@ def _load(path: Path) -> Any:
     try:
         with path.open("rb") as handle:
             begin = handle.read(len(_MAGIC))
-        if begin.startswith(b"\x80"):
-            raise holds_objects(str(path), "the file")
-        if begin != _MAGIC and not begin.startswith(b"PK"):
-            raise unreadable(str(path), "it is no file of NumPy", "save the array with numpy.save or numpy.savez")
+    except OSError as error:
+        raise unreadable(str(path), str(error), "check the file") from None
+    if begin.startswith(b"\x80"):
+        raise holds_objects(str(path), "the file")
+    if begin != _MAGIC and not begin.startswith(b"PK"):
+        raise unreadable(str(path), "it is no file of NumPy", "save the array with numpy.save or numpy.savez")
+    try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and zlib raise many errors for damaged files
         if "objects" in str(error):
             raise holds_objects(str(path), "the file") from None
-        raise unreadable(str(path), str(error), "check that it is a whole .npy or .npz file") from None
+        raise unreadable(str(path), _first_line(error), "check that it is a whole .npy or .npz file") from None
 
 
 def _array(path: Path) -> NDArray[Any]:
@@ -145,10 +149,17 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _member(archive: Any, name: str, path: Path) -> NDArray[Any]:
+    fix = "write the archive again with numpy.savez"
     try:
-        found: NDArray[Any] = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        found = archive[name]
+    except Exception as error:  # a damaged, encrypted or otherwise compressed archive raises many errors
         if "allow_pickle" in str(error) or "objects" in str(error):
             raise holds_objects(str(path), f"the array '{name}'") from None
-        raise unreadable(str(path), f"{name}: {error}", "check that it is a whole .npz file") from None
+        raise unreadable(str(path), f"{name}: {_first_line(error)}", fix) from None
+    if not isinstance(found, np.ndarray):
+        raise unreadable(str(path), f"'{name}' is no array", fix)
     return found
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

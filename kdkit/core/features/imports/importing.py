@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import TEXT, Reporter, Silent
+from kdkit.core.contracts import IMAGE, TEXT, Reporter, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.imports.check import CheckedRows, MatchedRows, check_rows, first_ids, match_rows
@@ -30,7 +30,7 @@ from kdkit.core.features.imports.record import (
     record_path,
     source_of,
 )
-from kdkit.core.features.imports.rows import FeatureRows, ReadOptions
+from kdkit.core.features.imports.rows import FeatureRows, ReadOptions, unreadable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import PRESENT, Shard
@@ -129,6 +129,9 @@ def import_features(
         rows = open_rows(request.paths, request.read)
         dtype = "float32" if request.float32 else "float16"
         checked = check_rows(rows, dtype, where)
+        if IMAGE not in checked.widths:
+            fix = "add the image vectors as 'image'; vectors of prompts belong to --prompts FILE"
+            raise unreadable(where, "it has text vectors alone", fix)
         prompts = _read_prompts(request.prompts, checked.widths)
         index = load_index(project, reporter)
         matched = match_rows(checked.ids, index, where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def test_one_array_holds_image_vectors(tmp_path: Path, name: str) -> None:
     assert ids == list(IDS)
     assert list(values) == ["image"]
     assert np.array_equal(values["image"], vectors())
+
+
+def test_one_array_of_texts_is_no_array_of_images(tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz", text_features=vectors())
+    assert list(all_rows(open_rows([path], ReadOptions()))[1]) == ["text"]
 
 
 def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
@@ -100,8 +106,56 @@ def two_images(path: Path) -> None:
     save_npz(path, image=vectors(), features=vectors())
 
 
+def damaged(path: Path) -> None:
+    np.savez_compressed(path, ids=np.array(IDS), image=vectors())
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("image.npy")
+    start = info.header_offset + 30 + content[info.header_offset + 26] + content[info.header_offset + 28]
+    content[start : start + info.compress_size] = bytes(255 for _ in range(info.compress_size))
+    path.write_bytes(content)
+
+
+def of_another_compression(path: Path) -> None:
+    save_npz(path)
+    changed = bytearray(path.read_bytes())
+    at = -1
+    while (at := changed.find(b"PK\x01\x02", at + 1)) >= 0:
+        changed[at + 10] = 97
+    path.write_bytes(changed)
+
+
+def encrypted(path: Path) -> None:
+    save_npz(path)
+    changed = bytearray(path.read_bytes())
+    for begin, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := changed.find(begin, at + 1)) >= 0:
+            changed[at + flags] |= 1
+    path.write_bytes(changed)
+
+
+def other_members(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ids", "s0\ns1")
+        archive.writestr("image", "no array")
+
+
 @pytest.mark.parametrize(
-    "write", [text_file, truncated, without_ids, fewer_ids, whole_numbers, one_dimension, two_images]
+    "write",
+    [
+        damaged,
+        of_another_compression,
+        encrypted,
+        other_members,
+        text_file,
+        truncated,
+        without_ids,
+        fewer_ids,
+        whole_numbers,
+        one_dimension,
+        two_images,
+    ],
 )
 def test_files_that_are_refused(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path / "a.npz")

@@ -171,6 +171,13 @@ def test_prompts_come_from_a_file_too(project: Project, tmp_path: Path) -> None:
     assert refused(lambda: run(project, both, prompts=wide)).id == "KD-FEAT-032"
 
 
+def test_text_vectors_alone(project: Project, tmp_path: Path) -> None:
+    error = refused(lambda: run(project, save_npz(tmp_path / "a.npz", text=vectors())))
+    assert (error.id, error.why) == ("KD-FEAT-022", "it has text vectors alone")
+    assert "--prompts" in error.fix
+    assert "tiles" not in Project(project.root).registry.teachers
+
+
 def test_ids_that_match_nothing(project: Project, tmp_path: Path) -> None:
     path = save_npz(tmp_path / "a.npz", ["1.png", "2.png", "3.png", "4.png"])
     error = refused(lambda: run(project, path))
