@@ -80,8 +80,8 @@ def test_it_is_added_measured_and_taught(root: Path) -> None:
     assert scores.settings["teachers_without_text"] == ["xr"]
     assert any(line.startswith("xr: no text features") for line in told.said)
     assert {t.name: sorted(t.domains) for t in outcome.version.lineage.teachers}["xr"] == ["xray"]
-    report = evaluate_version(open_project(root), reporter=told)
-    assert any("not compared, no text features: xr" in str(section) for section in report.sections())
+    evaluated = evaluate_version(open_project(root), reporter=told)
+    assert any("not compared, no text features: xr" in str(section) for section in evaluated.sections())
     assert not any("'xr' lacks" in line for line in told.warnings)
 
 
