@@ -58,7 +58,7 @@ class ExtractedFeatures(ResultRows["Extracted"]):
     def sections(self) -> list[Section]:
         """New and kept rows by column."""
         if not self.rows:
-            return ["nothing is missing"]
+            return ["nothing to extract"]
         cells = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts, d.answers) for d in self.rows]
         headers = ("teacher", "fingerprint", "new", "present before", "unreadable", "new prompts", "new answers")
         return [Table(headers, cells, "llrrrrr")]

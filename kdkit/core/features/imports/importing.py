@@ -23,6 +23,7 @@ from kdkit.core.data.prompts import all_prompts, prompt_sets
 from kdkit.core.features.imports.check import CheckedRows, MatchedRows, check_rows, first_ids, match_rows
 from kdkit.core.features.imports.open import open_rows
 from kdkit.core.features.imports.record import (
+    FILE,
     LOADER,
     ImportRecord,
     digest_files,
@@ -221,9 +222,10 @@ def _other_import(project: Project, name: str, record: ImportRecord, entry: Mapp
     there = project.registry.teachers.get(name)
     if there is None:
         return ""
-    before = read_record(record_path(project.root, name))
+    copy = project.artifacts / name / FILE  # a bundle holds this one alone
+    before = read_record(record_path(project.root, name)) or read_record(copy)
     if before is None:
-        return "its imported.json is missing or cannot be read"
+        return f"its {FILE} is missing or cannot be read"
     differences = [before.differences(record)]
     wanted = TeacherEntry.model_validate(entry)
     for key in ("license", "domains"):

@@ -242,3 +242,11 @@ def test_names(project: Project, tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert refused(lambda: run(project, path)).id == "KD-FEAT-031"
+
+
+def test_the_record_of_a_bundle_is_its_copy(project: Project, tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz")
+    run(project, path)
+    (project.root / "imported" / "tiles" / "imported.json").unlink()
+    assert run(project, path).new == 0
+    assert check_lock(Project(project.root)) == []
