@@ -90,3 +90,16 @@ def test_what_it_lacks_is_said_before_training(tmp_path: Path) -> None:
     inventory = take_inventory(project, recipe, load_index(project), lambda _: None, device="cpu", reporter=heard)
     assert int(inventory.taught("twin").sum()) < int((inventory.sample_weights("twin") > 0).sum())
     assert [warning for warning in heard.warnings if "'twin' was imported" in warning and " 7 of " in warning]
+
+
+def test_image_vectors_alone_are_trusted_by_a_probe(extracted: Project, tmp_path: Path) -> None:
+    index = load_index(extracted)
+    column = FeatureStore(extracted.features).column("known")
+    file = save_npz(tmp_path / "images.npz", index.ids, image=column.gather("image", column.locate(index)))
+    import_features(extracted, "images", ImportRequest([file], license="mit"))
+    project = open_project(extracted.root)
+    evaluator = make_evaluator(project.registry, project.catalogue, index)
+    table = measure_trust(evaluator, FeatureStore(project.features), project.lock, ["images"])
+    assert table.probed == ("images",)
+    assert np.isfinite(table.accuracy).all()
+    assert table.accuracy.max() > 0.7
