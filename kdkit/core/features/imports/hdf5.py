@@ -34,6 +34,7 @@ FIELDS = ("file", "x", "y", "row")
 
 def read_hdf5(path: Path, options: ReadOptions) -> FeatureRows:
     """The patches of one slide."""
+    options.require_only("id_format", where=str(path))
     return read_hdf5_files({path.name: path}, options)
 
 

@@ -29,6 +29,7 @@ ROWS = 256
 
 def read_mmkd(folder: Path, options: ReadOptions) -> FeatureRows:
     """The features of the teacher ``options.key``."""
+    options.require_only("key", "projected", where=str(folder))
     samples = _read_meta(folder)
     names = Counter(name for _, _, trusted in samples for name in trusted)
     if options.key is None or options.key not in names:

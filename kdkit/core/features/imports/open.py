@@ -65,6 +65,7 @@ def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
         return read_mmkd(folder, options)
     files = files_inside(folder)
     if is_npy_folder(files):
+        options.require_only(where=str(folder))
         return read_npy_folder(files, str(folder))
     known = {name: path for name, path in files.items() if path.suffix.lower() in (*ENDINGS, ".parquet")}
     kinds = {path.suffix.lower() for path in known.values()}
@@ -74,5 +75,6 @@ def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
         if ".npy" in {path.suffix for path in files.values()}:
             fix += "; name each folder of .npy files with its own --from"
         raise unreadable(str(folder), why, fix)
+    options.require_only(*(() if ".parquet" in kinds else ("id_format",)), where=str(folder))
     rows = read_parquet_files(known) if ".parquet" in kinds else read_hdf5_files(known, options)
     return replace(rows, unused=(*rows.unused, *(name for name in files if name not in known)))

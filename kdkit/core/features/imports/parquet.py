@@ -41,8 +41,9 @@ def pyarrow_parquet() -> Any:
     return parquet
 
 
-def read_parquet(path: Path, options: ReadOptions) -> FeatureRows:  # noqa: ARG001
+def read_parquet(path: Path, options: ReadOptions) -> FeatureRows:
     """Rows of one file."""
+    options.require_only(where=str(path))
     return read_parquet_files({path.name: path})
 
 

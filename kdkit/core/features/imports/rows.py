@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class FeatureRows:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How files are read; each format uses its own options.
+    """How files are read; each format uses its own options and refuses others.
 
     Attributes:
         ids: file of ids, for arrays without any.
@@ -64,6 +64,23 @@ class ReadOptions:
     key: str | None = None
     projected: bool = False
     id_format: str | None = None
+
+    def require_only(self, *used: str, where: str) -> None:
+        """Raises: KdkitError when an option is given that the format at ``where`` does not use."""
+        given = [option.name for option in fields(self) if getattr(self, option.name)]
+        if others := [name for name in given if name not in used]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+            uses = "; ".join(f"--{name.replace('_', '-')} is for {_USED_BY[name]}" for name in others)
+            raise unreadable(where, f"this format does not use {flags}", f"leave it out: {uses}")
+
+
+_USED_BY = {
+    "ids": ".npy and .npz files",
+    "text": ".npy files",
+    "key": "folders of MMKD-CLIP",
+    "projected": "folders of MMKD-CLIP",
+    "id_format": "HDF5 files",
+}
 
 
 def signals_of(names: Sequence[str], where: str) -> dict[str, str]:

@@ -233,3 +233,23 @@ def test_a_folder_with_two_files_of_ids(tmp_path: Path) -> None:
     (folder / "ids.json").write_text(json.dumps(IDS[::-1]), encoding="utf-8")
     with raises_error("KD-FEAT-022", mentions=["ids.json and ids.txt"]):
         open_rows([folder], ReadOptions())
+
+
+def test_options_that_a_format_does_not_use(tmp_path: Path) -> None:
+    """An option that is silently ignored would pair rows with other ids than the user named."""
+    npz, folder = save_npz(tmp_path / "a.npz"), folder_of_arrays(tmp_path / "f", IDS, 0)
+    (tmp_path / "ids.txt").write_text("\n".join(IDS[::-1]), encoding="utf-8")
+    ids = ReadOptions(ids=tmp_path / "ids.txt")
+    assert all_rows(open_rows([npz], ids))[0] == list(IDS[::-1])
+    with raises_error("KD-FEAT-022", mentions=["--ids", ".npy and .npz"], where=str(folder)):
+        open_rows([folder], ids)
+    with raises_error("KD-FEAT-022", mentions=["--text"], where=str(npz)):
+        open_rows([npz], ReadOptions(text=tmp_path / "t.npy"))
+    for option in (ReadOptions(key="a"), ReadOptions(projected=True), ReadOptions(id_format="{file}")):
+        for path in (npz, folder, folder / "image.npy"):
+            with raises_error("KD-FEAT-022", mentions=["this format does not use"]):
+                open_rows([path], option)
+    for name in ("a.h5", "a.parquet"):
+        (tmp_path / name).touch()
+        with raises_error("KD-FEAT-022", mentions=["--ids"]):
+            open_rows([tmp_path / name], ids)
