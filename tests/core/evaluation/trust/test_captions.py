@@ -11,7 +11,7 @@ import pytest
 
 from kdkit.core.contracts import CAPTIONS, Sample, TrustTable
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.evaluation.evaluator import make_evaluator
+from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.trust.captions import CaptionTrust
 from kdkit.core.evaluation.trust.measure import measure_trust
 from kdkit.core.evaluation.trust.measurements import DomainCount
@@ -103,6 +103,7 @@ def test_captions_are_measured_again_when_vectors_of_prompts_change(tmp_path: Pa
     project, table = make_project(tmp_path), captioned(lambda _, sample: f"{sample.label}")
     column = add_teacher(project, table, "radio", noise=NOISE)
     evaluator, store = make_evaluator(project.registry, project.catalogue, table), FeatureStore(project.features)
+    assert isinstance(evaluator, FeatureEvaluator)
     domains = {domain: evaluator.prompts[domain] for domain in CLASSES}
     before = CaptionTrust(table, domains, [column]).fingerprint()
     store.put_texts("radio", column.fingerprint, {"of no class": np.ones(16)})
