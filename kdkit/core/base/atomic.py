@@ -34,7 +34,7 @@ def new_file(path: Path) -> Iterator[Path]:
     The new file gets the mode of the old one, or that of the umask. Missing parent folders are created.
     """
     path = path.resolve()
-    with _draft(path) as draft:
+    with draft_beside(path) as draft:
         yield draft
         if path.exists():
             shutil.copymode(path, draft)
@@ -52,7 +52,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         path: absent, or an empty folder.
         replace: replace an existing folder at the end; otherwise it raises ``OSError``.
     """
-    with _draft(path) as draft:
+    with draft_beside(path) as draft:
         draft.mkdir()
         yield draft
         for file in draft.rglob("*"):
@@ -79,8 +79,8 @@ def _open_to_others(file: Path) -> None:
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A name in a temporary folder beside ``path``; the folder is removed at the end."""
+def draft_beside(path: Path) -> Iterator[Path]:
+    """A free name in a temporary folder beside ``path``, on the same file system; the folder is removed at the end."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

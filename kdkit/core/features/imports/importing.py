@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.atomic import draft_beside, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE, TEXT, Reporter, Silent
 from kdkit.core.data.load import load_index
@@ -34,7 +34,7 @@ from kdkit.core.features.imports.record import (
 from kdkit.core.features.imports.rows import FeatureRows, ReadOptions, unreadable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
-from kdkit.core.features.store.shard import PRESENT, Shard
+from kdkit.core.features.store.shard import PRESENT, Shard, create_shard
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.registry.chosen import choose
 from kdkit.core.project.registry.lock import SignalFact
@@ -170,7 +170,7 @@ def import_features(
             remove_teacher(project, name)
         fingerprint = _lock(project, name, entry, record, reporter)
         column = FeatureStore(project.features).create(_header(project, name, record, fingerprint))
-        _fill(project, column, index, rows, matched, reporter)
+        _fill(column, index, rows, matched, reporter)
         FeatureStore(project.features).put_texts(name, fingerprint, new_prompts)
         return replace(report, fingerprint=fingerprint)
 
@@ -254,20 +254,19 @@ def _header(project: Project, name: str, record: ImportRecord, fingerprint: str)
     return Header(name, fingerprint, parts, record.specs)
 
 
-def _fill(
-    project: Project, column: Column, index: SampleIndex, rows: FeatureRows, matched: MatchedRows, reporter: Reporter
-) -> None:
+def _fill(column: Column, index: SampleIndex, rows: FeatureRows, matched: MatchedRows, reporter: Reporter) -> None:
     """Add a shard with the matched rows that the column lacks."""
     wanted = _wanted(column, index, matched)
     if not len(wanted):
         return
     samples = matched.samples[wanted]
-    with project.room("features-imported") as room:
-        draft = FeatureStore(room).create(column.header)
-        path = draft.add_shard([index.ids[i] for i in samples], index.digests[samples])
-        _write(Shard(path, writable=True), rows, wanted, reporter)
-        number = max((int(shard.path.stem.partition("-")[2]) for shard in column.shards), default=-1) + 1
-        os.replace(path, column.folder / f"shard-{number:04d}.h5")
+    path = column.next_shard
+    with draft_beside(path) as draft:
+        draft.mkdir()
+        shard = draft / path.name
+        create_shard(shard, column.header, [index.ids[i] for i in samples], index.digests[samples])
+        _write(Shard(shard, writable=True), rows, wanted, reporter)
+        os.replace(shard, path)
 
 
 def _wanted(column: Column | None, index: SampleIndex, matched: MatchedRows) -> NDArray[np.int64]:

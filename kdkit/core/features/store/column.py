@@ -222,14 +222,19 @@ class Column:
         """(rows,) float32 from :meth:`put_scores`, NaN for rows without a score."""
         return read_scores(self.folder, name, len(self))
 
+    @property
+    def next_shard(self) -> Path:
+        """The path of a shard that is added."""
+        number = max((int(shard.path.stem.partition("-")[2]) for shard in self.shards), default=-1) + 1
+        return self.folder / f"shard-{number:04d}.h5"
+
     def add_shard(self, ids: Sequence[str], digests: NDArray[np.uint64], block_rows: int = BLOCK_ROWS) -> Path:
         """Make a new, empty shard for these samples; open it with ``Shard(path, writable=True)``.
 
         Raises:
             KdkitError: the disk is full.
         """
-        number = max((int(shard.path.stem.partition("-")[2]) for shard in self.shards), default=-1) + 1
-        path = self.folder / f"shard-{number:04d}.h5"
+        path = self.next_shard
         create_shard(path, self.header, ids, digests, block_rows)
         return path
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +149,35 @@ def test_an_interrupted_import_is_continued(project: Project, tmp_path: Path, mo
     monkeypatch.undo()
     assert run(project, path).new == COUNT
     assert column_of(project).complete
+
+
+def test_features_on_another_disk(project: Project, tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        project.features.symlink_to(other)
+        assert run(project, save_npz(tmp_path / "a.npz")).new == COUNT
+        assert np.array_equal(stored(project), vectors().astype(np.float16))
+
+
+def test_a_killed_import_leaves_no_draft(project: Project, tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz")
+    program = f"""
+import os
+from pathlib import Path
+from kdkit.core.features.imports import importing
+from kdkit.core.project.project import Project
+importing._write = lambda *_: os._exit(9)
+request = importing.ImportRequest([Path({str(path)!r})], license="mit")
+importing.import_features(Project(Path({str(project.root)!r})), "tiles", request)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    folder = column_of(project).folder
+    assert len(list(folder.glob(".*"))) == 1
+    assert run(project, path).new == COUNT
+    assert list(folder.glob(".*")) == []
+    assert np.array_equal(stored(project), vectors().astype(np.float16))
 
 
 def test_an_imported_teacher_computes_nothing(project: Project, tmp_path: Path) -> None:
