@@ -382,7 +382,8 @@ def train_plan(
         run = TrainedRun(plan, inventory, parent, made.task, progress, machine, corrections)
         if part is None:
             return run
-        rehearsal = Rehearsal(plan, made, inventory.index, accelerator, folder, options.checkpoint_seconds, reporter)
+        seconds = options.checkpoint_seconds
+        rehearsal = Rehearsal(plan, made, inventory.index, accelerator, folder, seconds, reporter, corrected)
         with _keeping_the_student(reporter):
             return judge_and_repair(project, run, part, start, rehearsal, reporter)
     finally:

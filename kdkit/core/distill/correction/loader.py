@@ -100,6 +100,14 @@ class CorrectedDataLoader:
         reviews = [self._read_round(number) for number in range(len(self._schedule.steps))]
         return Corrections.of(self._schedule, self._index, reviews)
 
+    def add_latest_corrections(self, pools: Sequence[SamplePool]) -> tuple[Build, tuple[SamplePool, ...]]:
+        """What further training of a finished run learns from: ``pools``, with the corrected samples of the last
+        round added as the run itself added them."""
+        corrections: dict[int, str] = {}
+        for number in range(len(self._schedule.steps)):
+            update_corrections(corrections, self._read_round(number))
+        return self._add_corrections(pools, corrections)
+
     def _complete_round(self, number: int, *, reached: bool) -> Mapping[int, Review]:
         """Reviews of a round by row. ``reached``: the student is in the state of this round and can still answer."""
         if reached:
@@ -155,6 +163,16 @@ class CorrectedDataLoader:
         """Steps ``begin`` to ``end``, with corrected samples added."""
         if not corrections:
             return self._build, _Steps(self._sampler, 0, end)
+        build, pools = self._add_corrections(self._plan.pools, corrections)
+        seed = self._plan.settings.seed + 1_000_003 * number
+        sampler = BatchSampler(pools, batch_size=self._plan.batch_size, steps=end - begin, seed=seed)
+        return build, _Steps(sampler, begin, end)
+
+    def _add_corrections(
+        self, pools: Sequence[SamplePool], corrections: Mapping[int, str]
+    ) -> tuple[Build, tuple[SamplePool, ...]]:
+        if not corrections:
+            return self._build, tuple(pools)
         source = np.array(sorted(corrections), dtype=np.int64)
         samples = self._index.samples
         same = np.array([samples[row].text == corrections[row] for row in source])
@@ -162,16 +180,11 @@ class CorrectedDataLoader:
         first = self._build.inputs.add([replace(samples[row], text=corrections[row]) for row in added.tolist()])
         corrected = source.copy()
         corrected[~same] = first + np.arange(len(added))
-        sampler = BatchSampler(
-            [_with_corrected(pool, source, corrected) for pool in self._plan.pools],
-            batch_size=self._plan.batch_size,
-            steps=end - begin,
-            seed=self._plan.settings.seed + 1_000_003 * number,
-        )
         targets = tuple(_without_signals_for(len(added), teacher) for teacher in self._build.targets)
         domain = np.concatenate([self._build.domain, self._build.domain[added]])
         captions = self._build.captions.with_added(len(added))
-        return replace(self._build, targets=targets, domain=domain, captions=captions), _Steps(sampler, begin, end)
+        build = replace(self._build, targets=targets, domain=domain, captions=captions)
+        return build, tuple(_with_corrected(pool, source, corrected) for pool in pools)
 
 
 def update_corrections(corrections: dict[int, str], reviews: Mapping[int, Review]) -> None:

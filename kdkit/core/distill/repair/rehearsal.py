@@ -14,7 +14,9 @@ import numpy as np
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.data import SampleIndex
+from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.dataloader import DistillDataLoader
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build
@@ -38,6 +40,7 @@ class Rehearsal:
     Attributes:
         made: what the run trained.
         folder: of the run.
+        corrected: batches of the run, if it corrected answers.
     """
 
     plan: Plan
@@ -47,9 +50,13 @@ class Rehearsal:
     folder: Path
     checkpoint_seconds: float
     reporter: Reporter
+    corrected: CorrectedDataLoader | None = None
 
     def train(self, domains: Sequence[str], length: float) -> int:
         """Train on, from a checkpoint if there is one.
+
+        The weights of the last step count, also where the run averaged its own: an average over so few steps would
+        consist mostly of the first ones.
 
         Args:
             domains: of which half of each batch is.
@@ -58,24 +65,33 @@ class Rehearsal:
         Returns:
             The number of steps; 0 if no training sample of ``domains`` is here.
         """
-        plan, settings = self.plan, self.plan.settings
-        pools = rehearsal_pools(plan, self.index, domains)
-        if not pools:
+        settings = self.plan.settings
+        steps, seed = math.ceil(length * settings.steps), settings.seed + _SEED
+        loader = self.dataloader(domains, steps, seed)
+        if loader is None:
             self.reporter.say(f"no training sample of {', '.join(domains)} is here to rehearse")
             return 0
         self.accelerator.free_memory()  # the wrapper of the run would take part in each backward pass
-        steps, seed = math.ceil(length * settings.steps), settings.seed + _SEED
         self.reporter.say(f"training {steps} more steps, with more samples of {', '.join(domains)}")
-        sampler = BatchSampler(pools, batch_size=plan.batch_size, steps=steps, seed=seed)
         train(
             self.made.task,
-            self.made.dataloader(plan, sampler, self.accelerator),
-            replace(settings, steps=steps, seed=seed, checkpoint_seconds=self.checkpoint_seconds),
+            loader,
+            replace(settings, steps=steps, seed=seed, ema=None, checkpoint_seconds=self.checkpoint_seconds),
             accelerator=self.accelerator,
             checkpoints=self.checkpoints(domains, steps),
             reporter=self.reporter,
         )
         return steps
+
+    def dataloader(self, domains: Sequence[str], steps: int, seed: int) -> DistillDataLoader | None:
+        """The batches, with the run's latest corrections; None if no training sample of ``domains`` is here."""
+        made, pools = self.made, rehearsal_pools(self.plan, self.index, domains)
+        if not pools:
+            return None
+        if self.corrected is not None:
+            made, pools = self.corrected.add_latest_corrections(pools)
+        sampler = BatchSampler(pools, batch_size=self.plan.batch_size, steps=steps, seed=seed)
+        return made.dataloader(self.plan, sampler, self.accelerator)
 
     def checkpoints(self, domains: Sequence[str], steps: int) -> Checkpoints:
         """Those of this training alone: a repeated command with another guard may find other lost domains."""

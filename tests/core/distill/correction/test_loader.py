@@ -21,7 +21,9 @@ from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import update_corrections
 from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.pseudo_labels.review import Review
+from kdkit.core.distill.repair.rehearsal import Rehearsal
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_answering
@@ -174,6 +176,25 @@ def test_rewritten_samples_are_added_with_teacher_weight_zero(tmp_path: Path, en
     assert abs(len(rewritten) - len(shown) / 2) <= 8
     made = course.loader.summarize()
     assert [part.rewritten for part in made.rounds] == [24] * 2
+
+
+def test_a_rehearsal_learns_from_the_latest_corrections(tmp_path: Path, endpoint: LocalEndpoint) -> None:
+    root = tmp_path / "p"
+    make_project(root, {"corrector": "remote"}, steps=12)
+    add_server(root, endpoint.url)
+    course = Course(root, tmp_path / "run")
+    course.batches()
+    plan, index = course.prepared.plan, course.prepared.inventory.index
+    accelerator = make_accelerator("no", cpu=True)
+    rehearsal = Rehearsal(plan, course.built, index, accelerator, tmp_path, 60.0, Silent(), course.loader)
+    loader = rehearsal.dataloader(["vqa/ct"], 12, seed=1)
+    assert loader is not None
+    shown: list[tuple[str, float]] = []
+    for _, batch in loader.batches(0):
+        shown += zip(course.answers(batch), batch.weights["first"].tolist(), strict=True)
+    weights = {text.startswith("It is "): weight for text, weight in shown}
+    assert weights == {True: 0.0, False: 1.0}
+    assert abs(sum(text.startswith("It is ") for text, _ in shown) - 24) <= 8, "half of 48, as in the run"
 
 
 def test_signals_of_the_original_do_not_fit_the_corrected_text(tmp_path: Path, endpoint: LocalEndpoint) -> None:
