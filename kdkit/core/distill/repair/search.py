@@ -28,11 +28,6 @@ class Attempt:
     record: RepairAttempt
     judgement: Judgement
 
-    @property
-    def gain(self) -> float:
-        """0 if it cannot be measured."""
-        return self.record.gain or 0.0
-
 
 class RepairSearch:
     """Judges candidates one after the other, on the main process.
@@ -80,16 +75,9 @@ class RepairSearch:
         load_task_tensors(self._task, trained)
 
     @property
-    def best(self) -> Attempt | None:
-        """Of the candidates that the guard promotes, the one that gains most (of equals, the one that keeps most);
-        None if none of them gains anything."""
-        passed = [one for one in self._attempts if one.judgement.passed and (one.record.gain is None or one.gain > 0)]
-        return max(passed, key=lambda one: (one.gain, one.record.mean or 0.0), default=None)
-
-    @property
     def enough(self) -> bool:
         """Whether the best candidate keeps enough of what the student as trained has gained."""
-        return self.best is not None and self.best.gain >= ENOUGH * self._attempts[0].gain
+        return keeps_enough([one.record for one in self._attempts])
 
     def lost(self) -> tuple[str, ...]:
         """Old domains with which the student as trained broke the guard."""
@@ -102,13 +90,13 @@ class RepairSearch:
         Args:
             rehearsed: domains of the additional training, if there was one.
         """
-        best = self.best
-        chosen = best or self._attempts[0]
+        kept = choose_attempt([one.record for one in self._attempts])
+        chosen = self._attempts[kept or 0]
         state, a = self._states[chosen.record.rehearsed], chosen.record.weight
         load_task_tensors(self._task, state if a == 1 else interpolate(self._start, state, a))
         record = RepairRecord(
             attempts=tuple(one.record for one in self._attempts),
-            kept=None if best is None else self._attempts.index(best),
+            kept=kept,
             new=tuple(sorted(self._fresh)),
             rehearsed=tuple(rehearsed),
             seconds=round(time.monotonic() - self._begun, 3),
@@ -149,6 +137,36 @@ class RepairSearch:
         evaluation = self._judge.evaluate(self._task.student)
         load_task_tensors(self._task, now)
         return evaluation
+
+
+def choose_attempt(attempts: Sequence[RepairAttempt]) -> int | None:
+    """Number of the best candidate that the guard promotes; None if none of them passes and gains anything.
+
+    The best one gains most; of equals, it keeps most. If gains cannot be measured, it has the largest weight: the
+    smaller weights pass too, because they learned less.
+
+    Example:
+        >>> trained = RepairAttempt(0, 1.0, None, "ct", -9.0, -9.0, passed=False)
+        >>> half = RepairAttempt(0, 0.5, None, "ct", -2.0, -2.0, passed=True)
+        >>> quarter = RepairAttempt(0, 0.25, None, "ct", -0.5, -0.5, passed=True)
+        >>> choose_attempt([trained, half, quarter]), keeps_enough([trained, half, quarter])
+        (1, False)
+    """
+
+    def rank(number: int) -> tuple[float, float]:
+        one = attempts[number]
+        return one.weight if one.gain is None else one.gain, one.mean or 0.0
+
+    passed = [n for n, one in enumerate(attempts) if one.passed and (one.gain is None or one.gain > 0)]
+    return max(passed, key=rank, default=None)
+
+
+def keeps_enough(attempts: Sequence[RepairAttempt]) -> bool:
+    """Whether the best candidate keeps enough of the gain of the first, the student as trained; False if gains cannot
+    be measured."""
+    best = choose_attempt(attempts)
+    gain, first = None if best is None else attempts[best].gain, attempts[0].gain
+    return gain is not None and first is not None and gain >= ENOUGH * first
 
 
 def lost_domains(retention: RetentionRecord) -> tuple[str, ...]:
