@@ -149,12 +149,16 @@ def judge_again(
     parent: Version,
     reporter: Reporter,
 ) -> Version:
-    """Judge a refused candidate by the guard and the calibration data of today; promote it if it passes."""
+    """Judge a refused candidate by the guard and the calibration data of today; promote it if it passes.
+
+    It passes as it was trained, so its lineage then has no repair.
+    """
     student = cast(nn.Module, load_student(version, project.catalogue))
     judgement = Judge(project, plan, inventory, parent, reporter).judge(student)
     if judgement.retention != version.lineage.retention:
         scores = _scores(judgement.evaluation)
-        lineage = replace(version.lineage, retention=judgement.retention, scores=scores)
+        repair = None if judgement.passed else version.lineage.repair  # it failed under the guard of then
+        lineage = replace(version.lineage, retention=judgement.retention, scores=scores, repair=repair)
         with new_folder(version.folder, replace=True) as draft:
             shutil.copytree(version.folder, draft, dirs_exist_ok=True)
             judgement.evaluation.save(draft / EVALUATION)

@@ -267,7 +267,7 @@ class Lineage(JsonRecord):
         recipe: with the trust policy that was in force.
         retention: None without a parent.
         correction: None where nothing was corrected.
-        repair: None where the guard did not refuse the student as it was trained.
+        repair: None where the guard does not refuse the student as it was trained.
         published_under: license of the release; set in published lineages only.
     """
 
