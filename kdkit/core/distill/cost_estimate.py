@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import nn
 
+from kdkit.core.base.atomic import draft_beside
 from kdkit.core.base.result import format_size
 from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints, changing_tensors, task_tensors
-from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
+from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
@@ -104,32 +106,31 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
     targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
-    if accelerator.is_main_process:
-        shutil.rmtree(state / FOLDER, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    made = build(
-        plan,
-        inventory,
-        prepared.student,
-        scratch=state / FOLDER,
-        reporter=targets_timer,
-        device=accelerator.device,
-        shown=shown,
-    )
-    train(
-        made.task,
-        made.dataloader(plan, sampler, accelerator),
-        dataclasses.replace(plan.settings, steps=few, ema=None),
-        accelerator=accelerator,
-        checkpoints=_NoCheckpoints(state / "no checkpoints"),
-        reporter=steps_timer,
-    )
+    with ExitStack() as own:  # several commands may measure at once
+        main = accelerator.is_main_process
+        scratch = broadcast(own.enter_context(draft_beside(state / FOLDER)) if main else Path())
+        made = build(
+            plan,
+            inventory,
+            prepared.student,
+            scratch=scratch,
+            reporter=targets_timer,
+            device=accelerator.device,
+            shown=shown,
+        )
+        train(
+            made.task,
+            made.dataloader(plan, sampler, accelerator),
+            dataclasses.replace(plan.settings, steps=few, ema=None),
+            accelerator=accelerator,
+            checkpoints=_NoCheckpoints(state / "no checkpoints"),
+            reporter=steps_timer,
+        )
+        accelerator.wait_for_everyone()  # all of them read the scratch
     made.inputs.close()
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += made.inputs.expected_bytes(inventory.rows("train"))
     held += made.task.frozen.nbytes if made.task.frozen is not None else 0
-    if accelerator.is_main_process:
-        shutil.rmtree(state / FOLDER, ignore_errors=True)
     end_process_group(accelerator)
     averaged = plan.settings.ema is not None
     student = cast(Student, made.task.student)

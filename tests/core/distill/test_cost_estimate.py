@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kdkit.core.base.result import format_size
+from kdkit.core.distill import cost_estimate
 from kdkit.core.distill.cost_estimate import checkpoint_bytes, dry_run, memory_bytes, version_bytes
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
 from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.model.previous_version import LABEL
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.versions import Versions
 from tests.core.distill.model.test_task import SETTINGS
+from tests.core.distill.toy_runs import recipe
 from tests.core.sharing.release.answering import LORA, make_answering, make_base
 from tests.core.teachers.stub import Notes
 from tests.toy_project import make_project, open_project
@@ -100,6 +103,24 @@ def test_an_estimate_of_a_run_writes_nothing_and_tells_a_small_disk(
     monkeypatch.setattr("kdkit.core.distill.cost_estimate.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     dry_run(open_project(root), Options(cpu=True), notes)
     assert any(f"{format_size(estimate.disk)} on disk, 1.0 kB are free" in warning for warning in notes.warnings)
+
+
+def test_an_estimate_beside_another_one_keeps_its_targets(with_xray: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(with_xray, ("steps: 0.5", "steps: 0.5, previous: {weight: 1.0, loss: fd}"))
+    options, progress, nested = Options(cpu=True, incremental=True), cost_estimate._Timer.progress, list[bool]()
+
+    def estimate_again(timer: Any, label: str, done: int, total: int, note: str = "") -> None:
+        if label == LABEL and not nested:  # the targets are being written
+            nested.append(True)
+            with torch.enable_grad():
+                dry_run(open_project(with_xray), options, Notes())
+        progress(timer, label, done, total, note)
+
+    monkeypatch.setattr(cost_estimate._Timer, "progress", estimate_again)
+    _, estimate = dry_run(open_project(with_xray), options, Notes())
+    assert nested
+    assert estimate.previous_seconds > 0
+    assert not [path for path in (with_xray / ".kdkit").rglob("*") if "previous-version" in path.name]
 
 
 def test_of_an_answering_student_with_adapters_the_base_is_not_on_the_disk(tmp_path: Path) -> None:
