@@ -83,19 +83,21 @@ class FeatureMethods(OpenedProject):
         ids: Path | str | None = None,
         text: Path | str | None = None,
         key: str | None = None,
-        projected: bool = False,
+        projected: bool | None = None,
         id_format: str | None = None,
         prompts: Path | str | None = None,
-        model: str = "",
-        revision: str = "",
-        preprocessing: str = "",
+        model: str | None = None,
+        revision: str | None = None,
+        preprocessing: str | None = None,
         license: str | None = None,
         domains: Sequence[str] | None = None,
-        float32: bool = False,
+        float32: bool | None = None,
         replace: bool = False,
         dry_run: bool = False,
     ) -> FeatureImport:
         """Make a teacher from features that exist already; its model is not needed.
+
+        What is not given stays as in an earlier import of this name.
 
         Args:
             name: of the catalogue, or a new one.

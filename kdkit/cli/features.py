@@ -58,25 +58,32 @@ def import_(
     ids: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids of the rows of a .npy file.")] = None,
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="Text vectors beside a .npy file.")] = None,
     key: Annotated[str | None, typer.Option(metavar="NAME", help="One of the teachers of an MMKD-CLIP folder.")] = None,
-    projected: Annotated[bool, typer.Option("--projected", help="Its features in MMKD-CLIP's common space.")] = False,
+    projected: Annotated[
+        bool | None, typer.Option("--projected/--no-projected", help="Its features in MMKD-CLIP's common space.")
+    ] = None,
     id_format: Annotated[
         str | None, typer.Option(metavar="F", help="Ids of an HDF5 file's rows (default: {file}_{x}_{y}).")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Vectors of prompts, which are their ids; for trust.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The model that computed the features.")] = "",
-    revision: Annotated[str, typer.Option(metavar="R", help="Its version or commit.")] = "",
-    preprocessing: Annotated[str, typer.Option(metavar="TEXT", help="How images were prepared for it.")] = "",
+    model: Annotated[str | None, typer.Option(help="The model that computed the features.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="R", help="Its version or commit.")] = None,
+    preprocessing: Annotated[str | None, typer.Option(metavar="TEXT", help="How images were prepared for it.")] = None,
     license: Annotated[str | None, typer.Option(help="The model's license, unless the catalogue knows it.")] = None,
     domains: Annotated[str | None, typer.Option(metavar="A,B", help="The only domains that it may teach.")] = None,
-    float32: Annotated[bool, typer.Option("--float32", help="Store float32 instead of float16.")] = False,
+    float32: Annotated[
+        bool | None, typer.Option("--float32/--float16", help="How numbers are stored (default: float16).")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another import of this name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, check and match only; write nothing.")] = False,
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
-    """Make a teacher from features that exist already: its rows and the samples are matched by id."""
+    """Make a teacher from features that exist already: its rows and the samples are matched by id.
+
+    An import of a name that was imported before keeps what you leave out: origin, license, domains, precision.
+    """
     done = console.project(folder).import_features(
         name,
         source,

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.distill.explain.explain import plan_explanation
+from kdkit.core.distill.explain.runs import ExplainOptions
 from kdkit.core.distill.plan.inventory import take_inventory
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.trust.measure import measure_trust
@@ -17,8 +20,10 @@ from kdkit.core.features.imports.importing import ImportRequest, import_features
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import load_recipe
+from kdkit.core.teachers.add import remove_teacher
 from tests.core.distill.toy_runs import Heard, run
 from tests.core.features.imports.saved import save_npz
+from tests.errors import raises_error
 from tests.toy_project import make_project, open_project
 
 DOMAINS = ("ct", "mri", "xray")
@@ -57,6 +62,10 @@ def test_import_trust_and_distill(extracted: Project, tmp_path: Path) -> None:
 
     outcome = run(project)
     assert [teacher.name for teacher in outcome.version.lineage.teachers] == ["known", "twin"]
+
+    remove_teacher(project, "twin")
+    with raises_error("KD-DIST-085", mentions=("kdkit features import twin --from PATH",)):
+        plan_explanation(open_project(project.root), None, ExplainOptions(seeds=1, cpu=True), Silent())
 
 
 def test_replaced_prompts_are_measured_again(extracted: Project, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
             "KD-TEACH-026",
             f"teacher '{name}' computes no features: they were imported",
             where=chosen.where,
-            fix=f"import more of them: kdkit features import {name} --from PATH",
+            fix=f"import files with all features, old and new: kdkit features import {name} --from PATH --replace",
             code=ExitCode.MISSING,
         )
     materialized = materialize(project, name, reporter=reporter)

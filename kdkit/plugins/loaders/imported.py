@@ -62,7 +62,7 @@ def load_imported(folder: Path) -> ImportedFeatures:
             f"no {FILE} of 'kdkit features import' here",
             where=str(folder),
             why=f"{type(error).__name__}: {error}",
-            fix="run 'kdkit features import' again",
+            fix="run it again: kdkit features import NAME --from PATH",
             code=ExitCode.MISSING,
         ) from None
 
@@ -71,6 +71,6 @@ def _no_model() -> KdkitError:
     return KdkitError(
         "KD-LOAD-081",
         "imported features cannot be computed: the model is not here",
-        fix="import features of these samples too: kdkit features import",
+        fix="import files with features of these samples too: kdkit features import NAME --from PATH --replace",
         code=ExitCode.MISSING,
     )

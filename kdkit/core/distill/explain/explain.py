@@ -24,6 +24,7 @@ from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import checked_inventory, measurable_domains
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.leave_one_out import Explanation
+from kdkit.core.features.imports.record import source_of
 from kdkit.core.project.registry.schema import StudentEntry
 from kdkit.core.project.versions import Version, Versions
 
@@ -137,12 +138,15 @@ def _as_of(project: Project, version: Version, reporter: Reporter) -> Project:
     lineage, registry = version.lineage, project.registry
     gone = [teacher for teacher in lineage.teachers if teacher.domains and teacher.name not in registry.teachers]
     if gone:
+        first = gone[0]
+        imported = first.source == source_of(first.name)
+        again = f"features import {first.name} --from PATH" if imported else f"add-teacher {first.name}"
         raise KdkitError(
             "KD-DIST-085",
             f"{version.name} learned from {', '.join(t.name for t in gone)}, which this project does not have",
             where=str(project.registry_path),
             why="every run of the comparison but one needs it",
-            fix=f"'kdkit add-teacher {gone[0].name}' adds it ({gone[0].source})",
+            fix=f"'kdkit {again}' adds it ({first.source})",
             code=ExitCode.MISSING,
         )
     names = {teacher.name: teacher.fingerprint for teacher in lineage.teachers}

@@ -198,7 +198,7 @@ def without_imported(
     """
     columns = {column.teacher: column for column in missing.columns}
     for name in (name for name in missing.counts if lock.teacher(name).imported):
-        again = f"'kdkit features import {name}' adds them"
+        again = import_hint(name)
         if name not in columns:
             gone = KdkitError(
                 "KD-FEAT-033",
@@ -224,7 +224,8 @@ def without_imported(
         if any(spec.name == TEXT for spec in column.signals) and any(text not in column.texts for text in prompts):
             reporter.warn(
                 f"teacher '{name}' was imported without features of the prompts, so its trust cannot be measured by "
-                f"zero-shot classification; 'kdkit features import {name} --prompts FILE' adds them"
+                f"zero-shot classification; 'kdkit features import {name} --from PATH --prompts FILE' adds them "
+                "(PATH: the same files as before)"
             )
     counts = {name: count for name, count in missing.counts.items() if not lock.teacher(name).imported}
     return replace(missing, counts=counts)
@@ -281,10 +282,16 @@ def extraction_hint(registry: Registry, lock: Lock, teacher: str) -> str:
     """How missing features of ``teacher`` can be added, for messages: ``... adds them``."""
     locked = lock.teachers.get(teacher)
     if teacher in registry.teachers and locked and locked.imported:
-        return f"'kdkit features import {teacher}' adds them"
+        return import_hint(teacher)
     if teacher in registry.teachers and not (locked and locked.held_by_author):
         return f"'kdkit features extract {teacher}' adds them"
     return "only an author with its files adds them"
+
+
+def import_hint(teacher: str) -> str:
+    """How features of an imported teacher are added, for messages: ``... adds them``."""
+    command = f"kdkit features import {teacher} --from PATH --replace"
+    return f"'{command}' adds them (PATH: files with all features, old and new)"
 
 
 def _locked_fingerprints(registry: Registry, lock: Lock, teachers: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ IDS = "ids"
 
 def read_npz(path: Path, options: ReadOptions) -> FeatureRows:
     """``ids``, and ``image`` and ``text`` under any of their names; a single array of another name is ``image``."""
-    options.require_only("ids", where=str(path))
+    options = options.only("ids", where=str(path))
     archive = _load(path)
     if isinstance(archive, np.ndarray):
         raise unreadable(str(path), "it holds one array", "rename it to .npy")
@@ -52,7 +52,7 @@ def read_npz(path: Path, options: ReadOptions) -> FeatureRows:
 
 def read_npy(path: Path, options: ReadOptions) -> FeatureRows:
     """Image vectors, with ``--ids`` and perhaps ``--text``."""
-    options.require_only("ids", "text", where=str(path))
+    options = options.only("ids", "text", where=str(path))
     if options.ids is None:
         raise unreadable(str(path), "an array has no ids", "name a file with one id per row: --ids FILE")
     files = {path.name: path, f"ids/{options.ids.name}": options.ids}

@@ -34,8 +34,7 @@ FIELDS = ("file", "x", "y", "row")
 
 def read_hdf5(path: Path, options: ReadOptions) -> FeatureRows:
     """The patches of one slide."""
-    options.require_only("id_format", where=str(path))
-    return read_hdf5_files({path.name: path}, options)
+    return read_hdf5_files({path.name: path}, options.only("id_format", where=str(path)))
 
 
 def read_hdf5_files(files: Mapping[str, Path], options: ReadOptions) -> FeatureRows:
@@ -52,7 +51,7 @@ def read_hdf5_files(files: Mapping[str, Path], options: ReadOptions) -> FeatureR
         for name, path in files.items():
             yield from _parts(PurePosixPath(name).with_suffix("").as_posix(), path, options.id_format)
 
-    return FeatureRows(files, parts, unused=tuple(unused))
+    return FeatureRows(files, parts, unused=tuple(unused), read=options.recorded)
 
 
 def _parts(stem: str, path: Path, id_format: str | None) -> Iterator[Part]:

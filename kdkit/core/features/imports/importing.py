@@ -37,9 +37,11 @@ from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import PRESENT, Shard, create_shard
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.registry.chosen import choose
+from kdkit.core.project.registry.edit import add_entry, has_entry, remove_entry
+from kdkit.core.project.registry.load import read_text
 from kdkit.core.project.registry.lock import SignalFact
 from kdkit.core.project.registry.schema import TeacherEntry
-from kdkit.core.teachers.add import add_teacher, lock_teachers, remove_teacher, require_name
+from kdkit.core.teachers.add import add_teacher, lock_teachers, require_name
 from kdkit.core.teachers.license import require_permission
 from kdkit.core.teachers.open import fingerprint_parts
 
@@ -56,23 +58,38 @@ class ImportRequest:
         paths: files or folders of features.
         read: how they are read.
         prompts: file of prompts and their vectors, for trust by zero-shot classification.
-        model, revision, preprocessing: declared origin; part of the fingerprint.
-        license: of the model, unless the catalogue knows it.
-        domains: the only domains that the teacher may teach.
-        float32: store float32 instead of float16.
+        model, revision, preprocessing: declared origin; part of the fingerprint. None is the value of an earlier import
+            of this name, otherwise empty.
+        license: of the model, unless the catalogue or registry.yaml knows it.
+        domains: the only domains that the teacher may teach; None is what registry.yaml has.
+        float32: store float32 instead of float16; None is as before, otherwise float16.
         replace: replace another import of the same name.
     """
 
     paths: Sequence[Path]
     read: ReadOptions = field(default_factory=ReadOptions)
     prompts: Path | None = None
-    model: str = ""
-    revision: str = ""
-    preprocessing: str = ""
+    model: str | None = None
+    revision: str | None = None
+    preprocessing: str | None = None
     license: str | None = None
     domains: Sequence[str] | None = None
-    float32: bool = False
+    float32: bool | None = None
     replace: bool = False
+
+    def completed(self, before: ImportRecord | None) -> ImportRequest:
+        """The request, with what it omits as in an earlier import."""
+        if before is None:
+            return self
+        float32 = any(fact.dtype == "float32" for fact in before.signals.values())
+        return replace(
+            self,
+            read=replace(self.read, before=before.read),
+            model=before.model if self.model is None else self.model,
+            revision=before.revision if self.revision is None else self.revision,
+            preprocessing=before.preprocessing if self.preprocessing is None else self.preprocessing,
+            float32=float32 if self.float32 is None else self.float32,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,8 +141,10 @@ def import_features(
     reporter = reporter or Silent()
     with project.exclusive(f"kdkit features import {name}"):
         project = project.reloaded()
-        entry = _entry(name, request)
+        entry = _entry(project, name, request)
         _require_importable(project, name, entry)
+        if name in project.registry.teachers:
+            request = request.completed(read_record(record_path(project.root, name)))
         where = ", ".join(str(path) for path in request.paths)
         rows = open_rows(request.paths, request.read)
         dtype = "float32" if request.float32 else "float16"
@@ -167,7 +186,7 @@ def import_features(
         if dry_run:
             return report
         if other:
-            remove_teacher(project, name)
+            _unlock(project, name, entry)
         fingerprint = _lock(project, name, entry, record, reporter)
         column = FeatureStore(project.features).create(_header(project, name, record, fingerprint))
         _fill(column, index, rows, matched, reporter)
@@ -175,15 +194,17 @@ def import_features(
         return replace(report, fingerprint=fingerprint)
 
 
-def _entry(name: str, request: ImportRequest) -> dict[str, Any]:
-    """The teacher's fields in registry.yaml."""
-    fields: dict[str, Any] = {
+def _entry(project: Project, name: str, request: ImportRequest) -> dict[str, Any]:
+    """The teacher's fields in registry.yaml; those of an earlier import stay unless others are given."""
+    there = project.registry.teachers.get(name)
+    fields = there.model_dump(by_alias=True, exclude_unset=True) if there and there.source == source_of(name) else {}
+    given: dict[str, Any] = {
         "from": source_of(name),
         "loader": LOADER,
         "domains": None if request.domains is None else list(request.domains),
         "license": request.license,
     }
-    return {key: value for key, value in fields.items() if value is not None}
+    return fields | {key: value for key, value in given.items() if value is not None}
 
 
 def _require_importable(project: Project, name: str, entry: Mapping[str, Any]) -> None:
@@ -205,15 +226,14 @@ def _require_importable(project: Project, name: str, entry: Mapping[str, Any]) -
 def _record(
     rows: FeatureRows, checked: CheckedRows, request: ImportRequest, dtype: str, reporter: Reporter
 ) -> ImportRecord:
-    read = {"key": request.read.key, "projected": request.read.projected, "id_format": request.read.id_format}
     return ImportRecord(
         sha256=digest_files(rows.files, reporter),
         files=len(rows.files),
-        read={key: str(value) for key, value in read.items() if value},
+        read=dict(rows.read),
         signals={signal: SignalFact(shape=(width,), dtype=dtype) for signal, width in checked.widths.items()},
-        model=request.model,
-        revision=request.revision,
-        preprocessing=request.preprocessing,
+        model=request.model or "",
+        revision=request.revision or "",
+        preprocessing=request.preprocessing or "",
     )
 
 
@@ -233,6 +253,16 @@ def _other_import(project: Project, name: str, record: ImportRecord, entry: Mapp
         if now is not None and then != now:
             differences.append(f"{key} is {then!r} in registry.yaml and {now!r} now")
     return "; ".join(part for part in differences if part)
+
+
+def _unlock(project: Project, name: str, entry: Mapping[str, Any]) -> None:
+    """Give the teacher its new entry, and take it out of the lock, so that a killed replacement is continued."""
+    text = read_text(project.registry_path)
+    changed = text if has_entry(text, name, entry) else add_entry(remove_entry(text, name), name, entry)
+    if name in project.lock.teachers:
+        project.lock.without_teacher(name).save(project.lock_path)
+    if changed != text:
+        write_atomically(project.registry_path, changed.encode())
 
 
 def _lock(project: Project, name: str, entry: Mapping[str, Any], record: ImportRecord, reporter: Reporter) -> str:
@@ -312,6 +342,9 @@ def _read_prompts(path: Path | None, widths: Mapping[str, int]) -> dict[str, NDA
     """Prompt -> (D,), from a file of the same formats whose ids are the prompts."""
     if path is None:
         return {}
+    if path.suffix.lower() == ".npy":
+        fix = "save 'ids' (the prompts) and 'text' with numpy.savez, or make a folder of ids.txt and text.npy"
+        raise unreadable(str(path), "a .npy file does not say which prompts it holds", fix)
     rows = open_rows([path], ReadOptions())
     checked = check_rows(rows, "float32", str(path))
     width = next(iter(widths.values()))

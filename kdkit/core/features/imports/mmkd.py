@@ -29,7 +29,7 @@ ROWS = 256
 
 def read_mmkd(folder: Path, options: ReadOptions) -> FeatureRows:
     """The features of the teacher ``options.key``."""
-    options.require_only("key", "projected", where=str(folder))
+    options = options.only("key", "projected", where=str(folder))
     samples = _read_meta(folder)
     names = Counter(name for _, _, trusted in samples for name in trusted)
     if options.key is None or options.key not in names:
@@ -55,8 +55,9 @@ def read_mmkd(folder: Path, options: ReadOptions) -> FeatureRows:
                 for (id_, _), one in zip(part, found, strict=True):
                     yield Part([id_], {signal: row[None] for signal, row in one.items()})
 
-    skipped = {f"not in available_clips of '{key}'": len(samples) - len(chosen)}
-    return FeatureRows({META: folder / META, **files}, parts, {k: n for k, n in skipped.items() if n})
+    excluded = len(samples) - len(chosen)
+    skipped = {f"not in available_clips of '{key}'": excluded} if excluded else {}
+    return FeatureRows({META: folder / META, **files}, parts, skipped, read=options.recorded)
 
 
 def _read_meta(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -38,7 +38,11 @@ def open_rows(paths: Sequence[Path], options: ReadOptions) -> FeatureRows:
     skipped: dict[str, int] = {}
     for reason, count in (item for one in found for item in one.skipped.items()):
         skipped[reason] = skipped.get(reason, 0) + count
-    return FeatureRows(files, _chained(found), skipped, tuple(name for one in found for name in one.unused))
+    unused, read = (
+        tuple(name for one in found for name in one.unused),
+        {k: v for one in found for k, v in one.read.items()},
+    )
+    return FeatureRows(files, _chained(found), skipped, unused, read)
 
 
 def _chained(found: Sequence[FeatureRows]) -> Callable[[], Iterator[Part]]:
@@ -65,7 +69,7 @@ def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
         return read_mmkd(folder, options)
     files = files_inside(folder)
     if is_npy_folder(files):
-        options.require_only(where=str(folder))
+        options.only(where=str(folder))
         return read_npy_folder(files, str(folder))
     known = {name: path for name, path in files.items() if path.suffix.lower() in (*ENDINGS, ".parquet")}
     kinds = {path.suffix.lower() for path in known.values()}
@@ -75,6 +79,6 @@ def _open_folder(folder: Path, options: ReadOptions) -> FeatureRows:
         if ".npy" in {path.suffix for path in files.values()}:
             fix += "; name each folder of .npy files with its own --from"
         raise unreadable(str(folder), why, fix)
-    options.require_only(*(() if ".parquet" in kinds else ("id_format",)), where=str(folder))
+    options = options.only(*(() if ".parquet" in kinds else ("id_format",)), where=str(folder))
     rows = read_parquet_files(known) if ".parquet" in kinds else read_hdf5_files(known, options)
     return replace(rows, unused=(*rows.unused, *(name for name in files if name not in known)))

@@ -43,7 +43,7 @@ def pyarrow_parquet() -> Any:
 
 def read_parquet(path: Path, options: ReadOptions) -> FeatureRows:
     """Rows of one file."""
-    options.require_only(where=str(path))
+    options.only(where=str(path))
     return read_parquet_files({path.name: path})
 
 

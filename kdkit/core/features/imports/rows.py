@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ class FeatureRows:
         files: name -> path of every file that determines the rows.
         parts: reads the rows; called once per pass.
         skipped: reason -> rows that the format's own lists exclude.
+        read: options that determined the rows, for the record.
         unused: arrays, columns and files beside the rows, for the report.
     """
 
@@ -45,6 +46,7 @@ class FeatureRows:
     parts: Callable[[], Iterator[Part]]
     skipped: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,36 @@ class ReadOptions:
         key: one of the teachers in a folder of MMKD-CLIP.
         projected: its features in MMKD-CLIP's common space instead of its own.
         id_format: id of a row of an HDF5 file, from ``{file}``, ``{x}``, ``{y}`` and ``{row}``.
+        before: ``recorded`` options of an earlier import, used where one is not given.
     """
 
     ids: Path | None = None
     text: Path | None = None
     key: str | None = None
-    projected: bool = False
+    projected: bool | None = None
     id_format: str | None = None
+    before: Mapping[str, str] = field(default_factory=dict)
 
-    def require_only(self, *used: str, where: str) -> None:
-        """Raises: KdkitError when an option is given that the format at ``where`` does not use."""
-        given = [option.name for option in fields(self) if getattr(self, option.name)]
-        if others := [name for name in given if name not in used]:
+    @property
+    def recorded(self) -> dict[str, str]:
+        """The options that are part of an import's record."""
+        found = {name: getattr(self, name) for name in ("key", "projected", "id_format")}
+        return {name: str(value) for name, value in found.items() if value}
+
+    def only(self, *used: str, where: str) -> ReadOptions:
+        """The options for a format that uses these, completed from ``before``.
+
+        Raises:
+            KdkitError: an option is given that the format at ``where`` does not use.
+        """
+        if others := [name for name in _USED_BY if getattr(self, name) and name not in used]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
             uses = "; ".join(f"--{name.replace('_', '-')} is for {_USED_BY[name]}" for name in others)
             raise unreadable(where, f"this format does not use {flags}", f"leave it out: {uses}")
+        known = {name: value for name, value in self.before.items() if name in used and getattr(self, name) is None}
+        return replace(
+            self, **{name: value == "True" if name == "projected" else value for name, value in known.items()}
+        )
 
 
 _USED_BY = {

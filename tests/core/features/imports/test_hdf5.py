@@ -77,3 +77,12 @@ def test_formats_of_ids_that_are_refused(tmp_path: Path, text: str) -> None:
     path = slide(tmp_path / "a.h5", features=vectors(3), coords=COORDS)
     with raises_error("KD-FEAT-022", mentions=["{file}"]):
         open_rows([path], ReadOptions(id_format=text))
+
+
+def test_options_of_an_earlier_import_are_used_where_they_fit(tmp_path: Path) -> None:
+    path = slide(tmp_path / "a.h5", features=vectors(3))
+    before = {"id_format": "{file}_{row}", "key": "another"}
+    rows = open_rows([path], ReadOptions(before=before))
+    assert all_rows(rows)[0] == ["a_0", "a_1", "a_2"]
+    assert rows.read == {"id_format": "{file}_{row}"}
+    assert all_rows(open_rows([path], ReadOptions(id_format="{row}", before=before)))[0] == ["0", "1", "2"]

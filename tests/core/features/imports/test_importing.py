@@ -188,7 +188,70 @@ def test_an_imported_teacher_computes_nothing(project: Project, tmp_path: Path) 
     (warning,) = reporter.warnings
     assert "7 of 12 samples have none" in warning
     assert "'s5', 's6', 's7' and 4 more" in warning
-    assert extraction_hint(fresh.registry, fresh.lock, "tiles") == "'kdkit features import tiles' adds them"
+    hint = extraction_hint(fresh.registry, fresh.lock, "tiles")
+    assert hint.startswith("'kdkit features import tiles --from PATH --replace' adds them")
+    assert hint in warning
+
+
+def test_what_is_left_out_is_as_before(project: Project, tmp_path: Path) -> None:
+    """Prompts are added, and files replaced, without repeating what was declared."""
+    path = save_npz(tmp_path / "a.npz", image=vectors(), text=vectors(seed=1))
+    declared = {"model": "UNI2-h", "revision": "abc", "preprocessing": "224 px"}
+    run(project, path, float32=True, domains=["ct"], **declared)
+    registry = (project.root / "registry.yaml").read_text(encoding="utf-8")
+    first = Project(project.root).lock.teacher("tiles").fingerprint
+    prompts = save_npz(tmp_path / "p.npz", ["a", "b"], text=vectors(2))
+    done = run(project, path, license=None, prompts=prompts)
+    assert (done.fingerprint, done.prompts, done.new) == (first, 2, 0)
+
+    other = save_npz(tmp_path / "b.npz", image=vectors(seed=5), text=vectors(seed=6))
+    assert refused(lambda: run(project, other, license=None)).why.startswith("sha256 was")
+    done = run(project, other, license=None, replace=True)
+    assert done.fingerprint != first
+    assert (project.root / "registry.yaml").read_text(encoding="utf-8") == registry
+    facts = Project(project.root).lock.teacher("tiles")
+    assert declared.items() <= facts.identity.items()
+    assert {fact.dtype for fact in facts.signals.values()} == {"float32"}
+    assert check_lock(Project(project.root)) == []
+
+    run(project, other, license="apache-2.0", domains=["ct", "mri"], model="", float32=False, replace=True)
+    entry = Project(project.root).registry.teachers["tiles"]
+    assert (entry.license, entry.domains) == ("apache-2.0", ["ct", "mri"])
+    facts = Project(project.root).lock.teacher("tiles")
+    assert "model" not in facts.identity
+    assert facts.identity["revision"] == "abc"
+    assert {fact.dtype for fact in facts.signals.values()} == {"float16"}
+    assert check_lock(Project(project.root)) == []
+
+
+@pytest.mark.parametrize("step", ["write_atomically", "lock_teachers", "_fill"])
+def test_a_killed_replacement_is_continued(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from kdkit.core.features.imports import importing
+
+    run(project, save_npz(tmp_path / "a.npz"), model="UNI2-h", domains=["ct"])
+    other = save_npz(tmp_path / "b.npz", image=vectors(seed=5))
+    again = {"license": "apache-2.0", "replace": True}
+    monkeypatch.setattr(importing, step, lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(project, other, **again)
+    monkeypatch.undo()
+    assert run(project, other, **again).new == COUNT
+    assert np.array_equal(stored(project), vectors(seed=5).astype(np.float16))
+    fresh = Project(project.root)
+    assert fresh.registry.teachers["tiles"].domains == ["ct"]
+    assert fresh.registry.teachers["tiles"].license == "apache-2.0"
+    assert fresh.lock.teacher("tiles").identity["model"] == "UNI2-h"
+    assert check_lock(fresh) == []
+
+
+def test_prompts_in_a_file_without_ids(project: Project, tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz")
+    np.save(tmp_path / "p.npy", vectors(2))
+    error = refused(lambda: run(project, path, prompts=tmp_path / "p.npy"))
+    assert error.id == "KD-FEAT-022"
+    assert "--ids" not in error.fix
 
 
 def test_prompts_come_from_a_file_too(project: Project, tmp_path: Path) -> None:
