@@ -1,7 +1,8 @@
 """The runs of an explanation: one with all sources and one without each, for every seed; trained, evaluated, compared.
 
-They share initial weights and batches, make no version, and are evaluated on the calibration split. Finished runs stay
-in ``.kdkit/explain``, so a killed command continues, and a repeated one trains nothing.
+They share the student's initial weights and the batches. Only heads are drawn anew: without one teacher, the
+heads of those after it start with other values. The runs make no version, and are evaluated on the calibration split.
+Finished ones stay in ``.kdkit/explain``, so a killed command continues, and a repeated one trains nothing.
 """
 
 from __future__ import annotations

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.explain.explain import explain, plan_explanation, prepare_explanation
 from kdkit.core.distill.explain.runs import FOLDER, ExplainOptions
+from kdkit.core.distill.loop.checkpoint import task_tensors
+from kdkit.core.distill.model.projection import module_key
 from kdkit.core.evaluation.leave_one_out import Explanation
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import remove_teacher
+from tests.core.distill.building import build_plan
 from tests.core.distill.toy_runs import ALL, Heard, recipe, run
 from tests.errors import raises_error
 from tests.flipped import flip
@@ -116,6 +120,19 @@ def test_all_runs_have_the_same_batches_and_the_others_keep_their_trust(copied: 
     without = {teacher.name: teacher for teacher in prepared.runs[1].plan.teachers}
     assert (without["radio"].samples, dict(without["radio"].admitted)) == (0, {})
     assert without["xr"].admitted == {teacher.name: teacher for teacher in whole.teachers}["xr"].admitted
+
+
+def test_all_runs_have_the_same_initial_student_and_heads_are_drawn_in_order(copied: Path) -> None:
+    project = open_project(copied)
+    prepared = prepare_explanation(project, None, ExplainOptions(0.5, seeds=1, cpu=True), Silent())
+    whole, no_radio, no_xr = (task_tensors(build_plan(project, run.plan, run.inventory).task) for run in prepared.runs)
+    student = [name for name in whole if name.startswith("student.")]
+    heads = {teacher: [name for name in whole if f".{module_key(teacher)}." in name] for teacher in ("radio", "xr")}
+    assert heads["radio"]
+    assert heads["xr"]
+    assert all(torch.equal(whole[name], other[name]) for name in student for other in (no_radio, no_xr))
+    assert all(torch.equal(whole[name], no_xr[name]) for name in heads["radio"])
+    assert not any(torch.equal(whole[name], no_radio[name]) for name in heads["xr"])
 
 
 def test_captions_are_a_source_where_a_loss_learns_from_them(copied: Path) -> None:
