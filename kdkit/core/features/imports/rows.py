@@ -85,10 +85,12 @@ class ReadOptions:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in others)
             uses = "; ".join(f"--{name.replace('_', '-')} is for {_USED_BY[name]}" for name in others)
             raise unreadable(where, f"this format does not use {flags}", f"leave it out: {uses}")
-        known = {name: value for name, value in self.before.items() if name in used and getattr(self, name) is None}
-        return replace(
-            self, **{name: value == "True" if name == "projected" else value for name, value in known.items()}
-        )
+        known: dict[str, Any] = {
+            name: value == "True" if name == "projected" else value
+            for name, value in self.before.items()
+            if name in used and getattr(self, name) is None
+        }
+        return replace(self, **known)
 
 
 _USED_BY = {

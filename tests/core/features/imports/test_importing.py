@@ -232,7 +232,7 @@ def test_a_killed_replacement_is_continued(
 
     run(project, save_npz(tmp_path / "a.npz"), model="UNI2-h", domains=["ct"])
     other = save_npz(tmp_path / "b.npz", image=vectors(seed=5))
-    again = {"license": "apache-2.0", "replace": True}
+    again: dict[str, Any] = {"license": "apache-2.0", "replace": True}
     monkeypatch.setattr(importing, step, lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(project, other, **again)
