@@ -58,7 +58,7 @@ def load_imported(folder: Path) -> ImportedFeatures:
         return ImportedFeatures(signals, {IMPORTED: f"sha256 {found['sha256']}", **stated})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KdkitError(
-            "KD-LOAD-080",
+            "KD-LOAD-082",
             f"no {FILE} of 'kdkit features import' here",
             where=str(folder),
             why=f"{type(error).__name__}: {error}",
@@ -69,7 +69,7 @@ def load_imported(folder: Path) -> ImportedFeatures:
 
 def _no_model() -> KdkitError:
     return KdkitError(
-        "KD-LOAD-081",
+        "KD-LOAD-083",
         "imported features cannot be computed: the model is not here",
         fix="import files with features of these samples too: kdkit features import NAME --from PATH --replace",
         code=ExitCode.MISSING,
