@@ -39,6 +39,8 @@ ARGUMENTS = {
     "data check": [],
     "features": [],
     "features extract": [],
+    "features export": ["demo-radio", "--to", "radio.npz"],
+    "features import": ["theirs", "--from", "theirs.npz", "--license", "mit"],
     "features verify": [],
     "features push": ["lab/features", "--dry-run"],
     "features pull": ["lab/features"],

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
+from kdkit.core.plugin_system import discovery
 from tests.kills import Sweep
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    installed = discovery.load_catalogue
     commands = ("add-teacher radio --from local:models/radio --license mit", "distill --cpu")
-    return Sweep(tmp_path_factory.mktemp("kills"), commands)
+    yield Sweep(tmp_path_factory.mktemp("kills"), commands)
+    discovery.load_catalogue = installed  # the sweep replaced it in this process
 
 
 def test_a_retry_after_a_kill_gives_the_same_project(sweep: Sweep) -> None:
