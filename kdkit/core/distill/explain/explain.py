@@ -98,7 +98,7 @@ def prepare_explanation(
         )
     entry = project.registry.student.model_dump(mode="json")
     plans = [make_plan(recipe, inventory, None, entry, seed=seed) for seed in seeds]
-    idle_losses(recipe, project.catalogue, plans[0].batch_size)
+    idle_losses(recipe, project.catalogue, plans[0].batch_size)  # raises if no loss can teach at this batch size
     sources = _require_sources(project, version, plans[0], inventory)
     domains = _measured_domains(project, version, inventory, options, reporter)
     evaluated = f"{accelerator.mixed_precision} {_evaluation_digest(project, inventory)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,10 +112,9 @@ def first_ids(ids: Sequence[str]) -> str:
 
 
 def _require_unique(ids: Sequence[str], where: str) -> None:
-    if len(set(ids)) == len(ids):
+    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
+    if not twice:
         return
-    seen: set[str] = set()
-    twice = list(dict.fromkeys(id_ for id_ in ids if id_ in seen or seen.add(id_)))  # type: ignore[func-returns-value]
     raise KdkitError(
         "KD-FEAT-027",
         f"{len(twice)} ids occur more than once",

@@ -45,8 +45,8 @@ class ImportRecord(JsonRecord):
     @property
     def specs(self) -> tuple[SignalSpec, ...]:
         """The signals of the column."""
-        facts = self.signals.items()
-        return tuple(SignalSpec(name, fact.shape, fact.dtype) for name, fact in facts)  # type: ignore[arg-type]
+        dtypes: Any = {name: fact.dtype for name, fact in self.signals.items()}  # of a fact, a plain str
+        return tuple(SignalSpec(name, fact.shape, dtypes[name]) for name, fact in self.signals.items())
 
     def differences(self, other: ImportRecord) -> str:
         """The fields that differ, with both values, for a message."""
