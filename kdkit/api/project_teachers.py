@@ -10,6 +10,7 @@ from kdkit.api.opened import OpenedProject
 
 if TYPE_CHECKING:
     from kdkit.api.features import AlignerComparison
+    from kdkit.api.teacher_facts import TeacherSheet
     from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
     from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
@@ -83,19 +84,51 @@ class TeacherMethods(OpenedProject):
         short, fields = _entry(name, source, loader, domains, license, live, options)
         return TeacherAddition.of(plan_addition(self._open(), short, fields, offline=offline, reporter=self.reporter))
 
-    def teachers(self, *, available: bool = False) -> TeacherList:
+    def teachers(
+        self,
+        *,
+        available: bool = False,
+        domain: str = "",
+        license: str = "",
+        kind: str = "",
+        max_parameters: int | None = None,
+    ) -> TeacherList:
         """The teachers of the registry, then those that can be added.
 
         Args:
             available: only those that can be added, with the catalogue's notes.
+            domain: only those whose authors name it, or that may teach it here.
+            license: only those of a license, or of a class: ``permissive``, ``share-alike``, ``non-commercial``,
+                ``no-derivatives``, ``unknown``.
+            kind: only ``image-text``, ``image``, ``text`` or ``answers``.
+            max_parameters: only those with at most so many weights.
+
+        Raises:
+            KdkitError: no such kind.
 
         Example:
             >>> [row.name for row in project.teachers() if row.chosen]
             ['demo-radio']
         """
         from kdkit.api.teachers import TeacherList
+        from kdkit.core.project.registry.filters import TeacherFilter
 
-        return TeacherList.of(self._open(), available=available)
+        only = TeacherFilter(domain, license, kind, max_parameters)
+        return TeacherList.of(self._open(), available=available, only=only)
+
+    def teacher_facts(self, name: str) -> TeacherSheet:
+        """What the catalogue knows about a teacher, with sources (``kdkit teachers show``).
+
+        Raises:
+            KdkitError: no such teacher (did you mean).
+
+        Example:
+            >>> project.teacher_facts("biomedclip").spec.image_size
+            224
+        """
+        from kdkit.api.teacher_facts import teacher_sheet
+
+        return teacher_sheet(name, self._open())
 
     def remove_teacher(self, name: str) -> RemovedTeacher:
         """Remove a teacher from registry.yaml and registry.lock; its features stay.

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.result import Result, ResultRows, Section, Table, format_size
 
 if TYPE_CHECKING:
+    from kdkit.core.project.licenses import Use
     from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.filters import TeacherFilter
     from kdkit.core.project.registry.listing import TeacherRow
     from kdkit.core.project.registry.lock import LockedTeacher
     from kdkit.core.teachers import Addition
@@ -25,41 +27,54 @@ class TeacherList(ResultRows["TeacherRow"]):
     Attributes:
         use: what the project is for; licenses are judged by it.
         available: only those that can be added, with notes.
+        hidden: number of teachers that a filter leaves out.
+        domains: all domains that can be filtered by.
     """
 
     use: str
     available: bool
+    hidden: int = 0
+    domains: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, project: Project | None, *, available: bool) -> TeacherList:
-        """Teachers of a project, or without one those of the catalogue."""
+    def of(cls, project: Project | None, *, available: bool, only: TeacherFilter | None = None) -> TeacherList:
+        """Teachers of a project, or without one those of the catalogue; ``only`` those that fulfill a filter."""
         from kdkit.core.plugin_system.discovery import load_catalogue
+        from kdkit.core.project.registry.filters import domains_of
         from kdkit.core.project.registry.listing import available_rows, chosen_rows
 
         if project is None:
-            return cls(tuple(available_rows(load_catalogue(), "research")), "research", available)
-        chosen, use = chosen_rows(project), project.registry.use
-        others = available_rows(project.catalogue, use, frozenset(row.name for row in chosen))
-        return cls(tuple(others if available else [*chosen, *others]), use, available)
+            use: Use = "research"
+            rows = available_rows(load_catalogue(), use)
+        else:
+            chosen, use = chosen_rows(project), project.registry.use
+            others = available_rows(project.catalogue, use, frozenset(row.name for row in chosen))
+            rows = others if available else [*chosen, *others]
+        found = tuple(row for row in rows if only is None or only.matches(row))
+        return cls(found, use, available, len(rows) - len(found), domains_of(rows))
 
     def to_json(self) -> dict[str, Any]:
-        """``use`` and ``teachers``."""
-        return {"use": self.use, "teachers": super().to_json()}
+        """``use``, ``hidden`` and ``teachers``."""
+        return {"use": self.use, "hidden": self.hidden, "teachers": super().to_json()}
 
     def sections(self) -> list[Section]:
         """One row per teacher, with notes."""
+        if not self.rows:
+            return [f"no teacher fulfills the filter; domains are: {', '.join(self.domains)}"]
         chosen, others = ([row for row in self.rows if row.chosen is kind] for kind in (True, False))
+        hidden = [f"{self.hidden} do not fulfill the filter"] if self.hidden else []
         if self.available:
             notes = (f"{row.name}: {'; '.join(filter(None, (row.reason, row.note)))}" for row in others)
-            return [_teacher_table(others), "", *notes]
+            return [_teacher_table(others), "", *notes, *hidden]
         parts: list[Section] = []
         if chosen:
             parts = [f"chosen (use: {self.use})", _teacher_table(chosen), ""]
             notes_of_chosen = [f"{row.name}: {row.note}" for row in chosen if row.state == "unavailable"]
             parts += [*notes_of_chosen, ""] if notes_of_chosen else []
         ready = [row for row in others if row.state == "available"]
-        parts += ["available: kdkit add-teacher NAME", _teacher_table(ready), ""]
-        return [*parts, f"{len(others) - len(ready)} more need a plugin: kdkit teachers --available"]
+        parts += ["available: kdkit add-teacher NAME; facts: kdkit teachers show NAME", _teacher_table(ready), ""]
+        more = len(others) - len(ready)
+        return [*parts, *hidden, f"{more} more cannot be added by name: kdkit teachers --available"]
 
 
 @dataclass(frozen=True)

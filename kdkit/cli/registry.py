@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdkit.cli import console
 from kdkit.core.base.errors import ExitCode, KdkitError
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Project
 
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the Hub's cache alone.")]
 TeacherName = Annotated[str, typer.Argument(metavar="NAME")]
@@ -18,7 +21,10 @@ def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
     app.command("init")(init)
     app.command("add-teacher")(add_teacher)
-    app.command("teachers")(list_teachers)
+    teachers = typer.Typer(help="The chosen teachers, and those that can be added.", invoke_without_command=True)
+    teachers.callback()(list_teachers)
+    teachers.command("show")(show_teacher)
+    app.add_typer(teachers, name="teachers")
     app.command("remove-teacher")(remove_teacher)
     app.command("lock")(lock)
 
@@ -69,22 +75,46 @@ def add_teacher(
 
 
 def list_teachers(
+    context: typer.Context,
     available: Annotated[
         bool, typer.Option("--available", help="List only teachers that can be added, with notes.")
     ] = False,
+    domain: Annotated[str, typer.Option(help="Only teachers of this domain, such as xray.")] = "",
+    license: Annotated[
+        str, typer.Option(help="Only of this license, or class: permissive, non-commercial, no-derivatives ...")
+    ] = "",
+    kind: Annotated[str, typer.Option(help="Only image-text, image, text or answers.")] = "",
+    size: Annotated[str, typer.Option(metavar="COUNT", help="Only with at most so many weights, such as 150M.")] = "",
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
     """List the chosen teachers, then those that can be added."""
+    if context.invoked_subcommand is not None:
+        return
     from kdkit.api.teachers import TeacherList
+    from kdkit.core.project.registry.filters import TeacherFilter, parse_count
+
+    only = TeacherFilter(domain, license, kind, parse_count(size) if size else None)
+    console.emit(TeacherList.of(_project_if_any(folder), available=available, only=only), json=json)
+
+
+def show_teacher(name: TeacherName, folder: console.ProjectOption = None, json: console.JsonOption = False) -> None:
+    """Print what is known about a teacher of the catalogue, and where each fact comes from."""
+    from kdkit.api.teacher_facts import teacher_sheet
+
+    console.emit(teacher_sheet(name, _project_if_any(folder)), json=json)
+
+
+def _project_if_any(folder: str | None) -> Project | None:
+    """The opened project of ``--project`` or around the current folder; None if there is none around it."""
+    from kdkit.core.project.project import Project
 
     try:
-        found = console.project(folder).teachers(available=available)
+        return Project.find(folder or ".")
     except KdkitError as error:
         if folder is not None or error.id != "KD-PROJ-001":
             raise
-        found = TeacherList.of(None, available=available)
-    console.emit(found, json=json)
+        return None
 
 
 def remove_teacher(name: TeacherName, folder: console.ProjectOption = None, json: console.JsonOption = False) -> None:

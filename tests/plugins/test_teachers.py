@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
+import re
 from importlib import import_module
 
 import pytest
 
-from kdkit.core.contracts import LoaderSpec, TeacherSpec
+from kdkit.core.contracts import ABOUT, LoaderSpec, TeacherSpec, known_facts, sources_of
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.licenses import LicenseFacts, classify, normalize
 from kdkit.core.teachers.source import parse_source
 from kdkit.plugins.teachers import kdkit_teachers
 
 TEACHERS: tuple[TeacherSpec, ...] = kdkit_teachers()
-NINE = TEACHERS[:9]
-VISION = ("timm", "transformers-vision")
+BY_NAME = {spec.name: spec for spec in TEACHERS}
+NINE = (
+    *("biomedclip", "bmc-clip", "unimed-clip", "quiltnet", "genmedclip", "plip", "pmc-clip", "pubmedclip"),
+    "medclip",
+)
+DIMS = {"image-text": {"image", "text"}, "image": {"image"}, "text": {"text"}, "answers": set[str]()}
 
 
-def test_the_first_nine_are_those_of_mmkd_clip() -> None:
-    assert [spec.name for spec in NINE] == [
-        *("biomedclip", "bmc-clip", "unimed-clip", "quiltnet", "genmedclip", "plip", "pmc-clip", "pubmedclip"),
-        "medclip",
-    ]
-    widths = {spec.name: spec.image_dim for spec in NINE}
+def test_the_nine_teachers_of_mmkd_clip_have_the_widths_of_its_released_features() -> None:
+    widths = {name: BY_NAME[name].image_dim for name in NINE}
     assert {name for name, width in widths.items() if width == 768} == {"bmc-clip", "pmc-clip"}
-    assert sum(width or 0 for width in widths.values()) == 5120  # as measured in the released features
+    assert sum(width or 0 for width in widths.values()) == 5120
 
 
-def test_there_are_at_least_twenty_others() -> None:
-    assert len(TEACHERS) >= len(NINE) + 20
-    assert len({spec.name for spec in TEACHERS}) == len(TEACHERS)
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(TEACHERS)
 
 
 @pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)
@@ -44,13 +45,28 @@ def test_facts_fit_together(spec: TeacherSpec) -> None:
     assert normalize(spec.license) == normalize(normalize(spec.license))
     for source in spec.extra_sources.values():
         parse_source(source)
-    if spec.loader in VISION:
-        assert spec.text_dim is None
-        assert "no text" in spec.summary
         module, _, name = load_catalogue().spec(LoaderSpec, spec.loader).factory.partition(":")
         assert set(spec.options) <= set(inspect.signature(getattr(import_module(module), name)).parameters)
-    else:
+    stated = {name for name in ("image", "text") if getattr(spec, f"{name}_dim") is not None}
+    assert stated <= DIMS[spec.kind]
+    if spec.kind == "image-text":
         assert spec.image_dim == spec.text_dim, "dual encoders share one space"
+    if spec.kind == "image":
+        assert "no text" in spec.summary
+    assert len(spec.mean) == len(spec.std)
+    assert all(0 <= mean <= 1 for mean in spec.mean)
+    assert all(0 < std <= 1 for std in spec.std)
+
+
+@pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)
+def test_sources_name_facts_that_are_stated(spec: TeacherSpec) -> None:
+    known = {*known_facts(spec), *ABOUT}
+    assert set(sources_of(spec)) <= known
+    if spec.sources:
+        assert set(known_facts(spec)) <= set(sources_of(spec)), "every fact has a source"
+        assert datetime.date.fromisoformat(spec.checked)
+    for source in spec.sources:
+        assert not source.verified or re.match(r"(hf|github|https|arXiv|measured)\b", source.source), source.source
 
 
 @pytest.mark.parametrize("spec", TEACHERS, ids=lambda spec: spec.name)

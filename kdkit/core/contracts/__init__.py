@@ -1,6 +1,7 @@
 """The contract between kdkit and its plugins. Importing it imports no torch.
 
 - specs: frozen data that the hooks of a plugin return, such as :class:`LossSpec`;
+- facts: what is known about a published model, with sources;
 - protocols: the interfaces of the objects behind the specs, such as :class:`Loss`, and the data that they exchange;
 - answers: generated answers, and the keys that teachers and samples use for them.
 
@@ -22,6 +23,7 @@ from kdkit.core.contracts.answers import (
     Answer,
     Decoding,
 )
+from kdkit.core.contracts.facts import ABOUT, Distillation, FactSource, Kind, TeacherFacts, known_facts, sources_of
 from kdkit.core.contracts.protocols import (
     CAPTIONS,
     IMAGE,
@@ -55,7 +57,6 @@ from kdkit.core.contracts.samples import SPLITS, USUAL_SPLITS, ImageOptions, Sam
 from kdkit.core.contracts.specs import (
     AlignerSpec,
     Companion,
-    Distillation,
     FactorySpec,
     LoaderSpec,
     LossSpec,
@@ -71,6 +72,7 @@ from kdkit.core.contracts.specs import (
 )
 
 __all__ = [
+    "ABOUT",
     "AS_IS",
     "BOX_FAMILY",
     "CAPTIONS",
@@ -97,9 +99,11 @@ __all__ = [
     "DomainScore",
     "DualEncoder",
     "EvaluationTask",
+    "FactSource",
     "FactorySpec",
     "GradesAnswers",
     "ImageOptions",
+    "Kind",
     "LoaderSpec",
     "Loss",
     "LossInput",
@@ -125,9 +129,12 @@ __all__ = [
     "StudentSpec",
     "TaskSpec",
     "Teacher",
+    "TeacherFacts",
     "TeacherSpec",
     "TeacherView",
     "TrustPolicy",
     "TrustPolicySpec",
     "TrustTable",
+    "known_facts",
+    "sources_of",
 ]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Distillation = Literal["allowed", "non-commercial", "forbidden", "unknown"]
+from kdkit.core.contracts.facts import TeacherFacts
+
 Options = Mapping[str, Any]
 
 
@@ -62,8 +63,8 @@ class LoaderSpec(FactorySpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherSpec(Spec):
-    """Facts about a published teacher. ``kdkit teachers`` shows them without loading the teacher."""
+class TeacherSpec(Spec, TeacherFacts):
+    """A published teacher: how to load it, and what is known about it. ``kdkit teachers`` shows it without loading."""
 
     source: str
     """``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR`` (files inside an installed package)."""
@@ -71,32 +72,12 @@ class TeacherSpec(Spec):
     """Name of a loader; empty if no plugin provides the architecture (see ``unavailable``)."""
     options: Options = field(default_factory=dict)
     """Options of the loader."""
-    image_dim: int | None = None
-    """Width of an image's features."""
-    text_dim: int | None = None
-    """Width of a text's features; None beside an ``image_dim`` for a model without text."""
-    image_size: int | None = None
-    """Height and width in pixels."""
-    context_length: int | None = None
-    """Tokens; longer texts are truncated."""
-    domains: tuple[str, ...] = ()
-    """Domains that its authors name; trust is measured and does not depend on them."""
-    license: str = "unknown"
-    """SPDX, or the name that the Hub uses."""
-    distillation: Distillation = "unknown"
-    """Whether its license allows training a student on its outputs: ``"allowed"``; ``"non-commercial"``, for projects
-    with ``use: research`` alone; ``"forbidden"``; or ``"unknown"``, which counts as not allowed outside of research
-    unless ``license`` is a known one. ``notes`` gives the reason."""
-    gated: bool = False
-    """The Hub requires accepting terms before download."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Other repositories a working folder needs, e.g. ``{"text": "hf:ORG/TEXT-TOWER"}``."""
-    paper: str = ""
-    """Link to its paper."""
     notes: str = ""
     """Further information for ``kdkit teachers``."""
     unavailable: str = ""
-    """Why no loader supports it yet; empty if one does."""
+    """Why it cannot be added by its name, and what would change that; empty if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import TeacherSpec
+from kdkit.core.contracts import Kind, TeacherSpec
 from kdkit.core.plugin_system.catalogue import Catalogue, Entry
 from kdkit.core.plugin_system.installed import BUILT_IN
-from kdkit.core.project.licenses import Use, allowed
+from kdkit.core.project.licenses import LicenseClass, Use, allowed
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose
 from kdkit.core.project.registry.lock import LockedTeacher
@@ -28,6 +28,9 @@ class TeacherRow:
             added), ``unavailable`` (no plugin provides its architecture).
         dims: signal -> width, measured or from the catalogue; None if unknown.
         domains: the domains that it teaches; for others, those that its authors name.
+        license_class: of the strictest of its licenses.
+        kind: what it reads into features; None if the catalogue does not know it.
+        parameters: number of its weights; None if unknown.
         distillation: verdict for the project's use, with ``reason``.
         note: remarks.
     """
@@ -45,6 +48,9 @@ class TeacherRow:
     provider: str
     summary: str
     note: str
+    license_class: LicenseClass = "unknown"
+    kind: Kind | None = None
+    parameters: int | None = None
 
 
 def chosen_rows(project: Project) -> list[TeacherRow]:
@@ -120,12 +126,14 @@ def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chos
         provider=teacher.provider,
         summary=spec.summary if spec else "",
         note=teacher.unavailable or (spec.notes if spec else ""),
+        license_class=facts.strictest,
+        kind=spec.kind if spec else None,
+        parameters=spec.parameters if spec else None,
     )
 
 
 def _declared_dims(spec: TeacherSpec | None) -> dict[str, int | None]:
-    if spec is None:
+    if spec is None or spec.kind == "answers":
         return {}
-    if spec.image_dim is not None and spec.text_dim is None:
-        return {"image": spec.image_dim}
-    return {"image": spec.image_dim, "text": spec.text_dim}
+    dims = {"image": spec.image_dim, "text": spec.text_dim}
+    return {name: dims[name] for name in spec.kind.split("-")}
