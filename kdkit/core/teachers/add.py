@@ -20,8 +20,8 @@ from kdkit.core.project.registry.load import check_registry, read_text
 from kdkit.core.project.registry.lock import LockedTeacher
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
-from kdkit.core.teachers.fetch import fetch
-from kdkit.core.teachers.files import list_folder, select_files
+from kdkit.core.teachers.fetch import fetch, selector
+from kdkit.core.teachers.files import list_folder
 from kdkit.core.teachers.hub import list_remote
 from kdkit.core.teachers.license import read_license, require_permission
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
@@ -112,9 +112,10 @@ def plan_addition(
 def _file_sizes(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
     """The files to fetch; also checks the license as far as it is known before."""
     source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
+    select = selector(chosen.options)
     if source.kind != "hf":
         folder = source_folder(source, project.root)
-        names = select_files(list_folder(folder, str(source)), str(source))
+        names = select(list_folder(folder, str(source)), str(source))
         seen, gated = read_license(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
         return {file: (folder / file).stat().st_size for file in names}
@@ -122,7 +123,7 @@ def _file_sizes(project: Project, chosen: ChosenTeacher, offline: bool, reporter
         require_permission(chosen, use, reporter)
     else:
         reporter.say("the license will be read from the fetched files")
-    return {} if offline else dict(list_remote(source, select_files).sizes)  # offline: nothing would be fetched
+    return {} if offline else dict(list_remote(source, select).sizes)  # offline: nothing would be fetched
 
 
 def remove_teacher(project: Project, name: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import system_errors
@@ -76,18 +78,24 @@ def fetch(
     pins = locked.also if locked else {}
     with system_errors(str(into)):
         main = parse_source(chosen.source, chosen.name).pinned(locked.commit if locked else None)
-        commit, gated = fetcher.fetch(main, into, select_files)
+        commit, gated = fetcher.fetch(main, into, selector(chosen.options))
         if chosen.spec and chosen.source == chosen.spec.source:  # its extra sources belong to its own source
             for subfolder, source in chosen.spec.extra_sources.items():
                 fetcher.fetch_also(subfolder, pins.get(subfolder, source), select_descriptions)
         for companion in _companions(chosen, loaders, into):
             fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
         require_whole(into, str(main))
-        made = convert_pickles(into, str(main))
+        made = convert_pickles(into, str(main), reporter)
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
     license, says_gated = read_license(into)
     return Materialized(into, files, commit, license, gated or says_gated, fetcher.also)
+
+
+def selector(options: Mapping[str, Any]) -> Select:
+    """Which files belong to a teacher with these options; ``weights`` names the one file of several."""
+    weights = options.get("weights")
+    return partial(select_files, weights=str(weights) if weights is not None else None)
 
 
 def _companions(chosen: ChosenTeacher, loaders: Iterable[LoaderSpec], folder: Path) -> Iterator[Companion]:

@@ -14,25 +14,30 @@ from kdkit.core.base.hashes import sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
 DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
-PICKLES = (".bin", ".pt", ".pth")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 USUAL_PICKLE = "pytorch_model.bin"
+_TENSORS = ".safetensors"
+_TRAINING = re.compile(r"training_args|optimizer|optim|scheduler|scaler|rng_state(_\d+)?|trainer_state")
+"""Stems of pickles beside a model's that hold the state of its training."""
 LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
-def select_files(names: Iterable[str], where: str) -> list[str]:
+def select_files(names: Iterable[str], where: str, weights: str | None = None) -> list[str]:
     """Select descriptions, license texts, and weights (safetensors, else pickles); never code.
 
     Args:
         names: relative POSIX paths; not trusted.
         where: the source, for messages.
+        weights: the only file of weights to select, if the source has it: its own name, or that after conversion.
 
     Raises:
         KdkitError: a path leads outside, no file belongs to a model, or several pickles could be the weights.
     """
     visible = _visible(names, where)
-    chosen = [name for name in visible if _is_description(name) or name.endswith(".safetensors")]
-    if not any(name.endswith(".safetensors") for name in chosen):
-        chosen += _select_pickles(visible, where)
+    chosen = [name for name in visible if _is_description(name)]
+    named = [name for name in visible if _is_weights(name) and weights in (name, converted_name(name))]
+    whole = [name for name in visible if name.endswith(_TENSORS)]
+    chosen += named[:1] or whole or _select_pickles(visible, where)
     if all(is_license_or_card(name) for name in chosen):
         raise KdkitError(
             "KD-TEACH-017",
@@ -79,18 +84,29 @@ def _visible(names: Iterable[str], where: str) -> list[str]:
     return visible
 
 
+def converted_name(name: str) -> str:
+    """What a file of weights is called after its conversion to safetensors, as libraries name it."""
+    path = PurePosixPath(name)
+    return str(path.with_name(path.stem.replace("pytorch_", "") + _TENSORS)) if path.suffix in PICKLES else name
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith((*PICKLES, _TENSORS))
+
+
 def _select_pickles(names: list[str], where: str) -> list[str]:
     found = [name for name in names if name.endswith(PICKLES)]
     usual = [name for name in found if name.endswith(USUAL_PICKLE)]
-    if len(found) > 1 and not usual:
+    models = [name for name in found if not _TRAINING.fullmatch(PurePosixPath(name).stem)]
+    if len(models) > 1 and not usual:
         raise KdkitError(
             "KD-TEACH-019",
             "several files could be the weights",
             where=where,
-            why=", ".join(sorted(found)),
-            fix="copy the right one, with its config, into a folder of its own and add that with local:DIR",
+            why=", ".join(sorted(models)),
+            fix=f"choose one: --option weights={min(models)}",
         )
-    return usual or found
+    return usual or models
 
 
 def list_folder(folder: Path, where: str) -> list[str]:

@@ -32,6 +32,27 @@ def test_files_of_a_model_are_selected(present: list[str], chosen: list[str]) ->
 
 
 @pytest.mark.parametrize(
+    ("present", "weights", "chosen"),
+    [
+        (["a.pt", "b.pt", "c.json"], "b.pt", ["b.pt", "c.json"]),
+        (["a.pt", "b.ckpt", "c.json"], "b.safetensors", ["b.ckpt", "c.json"]),
+        (["a.safetensors", "b.safetensors", "b.pt"], "a.safetensors", ["a.safetensors"]),
+        (["model.safetensors", "run/epoch_3.pt", "c.json"], "run/epoch_3.pt", ["c.json", "run/epoch_3.pt"]),
+        (["a.pt", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"], None, ["a.pt"]),
+        (["model.safetensors", "a.json"], "missing.pt", ["a.json", "model.safetensors"]),
+    ],
+)
+def test_one_file_of_weights_can_be_chosen(present: list[str], weights: str | None, chosen: list[str]) -> None:
+    assert select_files(present, "here", weights) == chosen
+
+
+def test_several_files_of_weights_are_listed() -> None:
+    with raises_error("KD-TEACH-019", mentions=("a.pt, b.ckpt",)) as caught:
+        select_files(["b.ckpt", "a.pt", "optimizer.pt"], "here")
+    assert caught.value.fix.endswith("--option weights=a.pt")
+
+
+@pytest.mark.parametrize(
     ("present", "id"),
     [
         ([], "KD-TEACH-017"),

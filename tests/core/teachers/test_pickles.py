@@ -57,7 +57,11 @@ def test_a_converted_file_has_its_own_name_in_options_and_messages(tmp_path: Pat
     (source / "pytorch_model.bin").rename(source / "epoch_3.pt")
     with raises_error("X-001", where=f"local:{source}", mentions=("it has epoch_3.pt",)):
         add_teacher(project, "a", {"from": f"local:{source}"})
-    add_teacher(project, "a", {"from": f"local:{source}", "options": {"weights": "epoch_3.pt"}})
+    torch.save({"matrix": torch.ones(3, 4)}, source / "epoch_9.pt")
+    with raises_error("KD-TEACH-019", mentions=("epoch_3.pt, epoch_9.pt",)):
+        add_teacher(project, "a", {"from": f"local:{source}"})
+    facts = add_teacher(project, "a", {"from": f"local:{source}", "options": {"weights": "epoch_3.pt"}})
+    assert "epoch_9.safetensors" not in facts.files
     assert open_teacher(project.reloaded(), "a").name == "a"
 
 
@@ -79,7 +83,7 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, zipped: bool
     torch.save(content, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     before = stub.tree(tmp_path)
     where = "local:a: pytorch_model.bin"
-    with raises_error("KD-TEACH-010", where=where, mentions=("mkdir",), code=ExitCode.DENIED):
+    with raises_error("KD-BASE-047", where=where, mentions=("mkdir",), code=ExitCode.DENIED):
         add_teacher(project, "a", {"from": "local:a"})
     assert not (tmp_path / "pwned").exists()
     assert stub.tree(tmp_path) == before
@@ -99,7 +103,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(KdkitError) as caught:
         convert_pickles(tmp_path, "here")
-    assert caught.value.id in ("KD-TEACH-010", "KD-TEACH-011", "KD-TEACH-012")
+    assert caught.value.id in ("KD-BASE-046", "KD-BASE-047", "KD-BASE-048")
 
 
 def test_a_changed_pickle_of_a_local_teacher_is_reported(tmp_path: Path) -> None:
