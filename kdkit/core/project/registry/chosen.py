@@ -77,7 +77,7 @@ class ChosenTeacher:
             catalogue=self.spec.license,
             distillation=self.spec.distillation,
             note=self.spec.notes if explained else "",
-            gated=gated or self.spec.gated,
+            gated=gated or bool(self.spec.gated),
         )
 
 
