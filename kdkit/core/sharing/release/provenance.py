@@ -147,7 +147,7 @@ def _facts(project: Project, entry: TeacherRecord, spec: TeacherSpec | None) -> 
     if spec is None or facts.catalogue != "unknown":
         return facts
     note = spec.notes if spec.distillation in ("forbidden", "non-commercial") else ""
-    return replace(facts, catalogue=spec.license, distillation=spec.distillation, note=note, gated=spec.gated)
+    return replace(facts, catalogue=spec.license, distillation=spec.distillation, note=note, gated=bool(spec.gated))
 
 
 def _spec(project: Project, entry: TeacherRecord) -> TeacherSpec | None:
