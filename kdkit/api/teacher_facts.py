@@ -44,6 +44,7 @@ class TeacherSheet(Result):
         rows = [(name.replace("_", " "), _show(value), _places(sources.get(name, ()))) for name, value in self._facts()]
         remarks = {
             "cannot be added by its name": spec.unavailable,
+            "what would change that": spec.remedy,
             "notes": spec.notes,
             "verified": spec.verified or "nothing was run with its weights",
             "checked": spec.checked,

@@ -11,8 +11,8 @@ from kdkit.core.project.registry.create import create_project
 from kdkit.core.project.registry.edit import add_entry, remove_entry
 from kdkit.core.project.registry.listing import available_rows, chosen_rows
 from kdkit.core.project.registry.load import load_registry
-from kdkit.plugins.teachers import kdkit_teachers
 from tests.errors import raises_error
+from tests.plugins.test_teachers import NINE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_the_reference_project_is_valid_and_has_the_nine_and_clinkds_teacher() -> None:
     registry = load_registry(REPOSITORY / "registry.yaml")
     catalogue = load_catalogue()
-    assert set(registry.teachers) == {spec.name for spec in kdkit_teachers()[:9]} | {"qwen2-vl-7b"}
+    assert set(registry.teachers) == {*NINE, "qwen2-vl-7b"}
     chosen = {name: choose(catalogue, name, entry) for name, entry in registry.teachers.items()}
     ready = {name for name, teacher in chosen.items() if not teacher.unavailable}
     assert ready == {"biomedclip", "bmc-clip", "quiltnet", "genmedclip", "plip", "pubmedclip", "qwen2-vl-7b"}

@@ -67,11 +67,11 @@ class TeacherFacts:
     weights_format: str = ""
     """Of the published files: ``safetensors``, ``pickle (.bin)`` ..."""
     license: str = "unknown"
-    """The name that counts, in the spelling of SPDX or the Hub: the stricter of the two below."""
+    """The name that counts for the weights, in the spelling of SPDX or the Hub."""
     license_card: str = ""
     """As the model card says it."""
     license_file: str = ""
-    """As the license file or the code repository says it."""
+    """As the license file or the repository of its code says it."""
     distillation: Distillation = "unknown"
     """Whether its license allows training a student on its outputs: ``"allowed"``; ``"non-commercial"``, for projects
     with ``use: research`` alone; ``"forbidden"``; or ``"unknown"``, which counts as not allowed outside of research

@@ -77,7 +77,9 @@ class TeacherSpec(Spec, TeacherFacts):
     notes: str = ""
     """Further information for ``kdkit teachers``."""
     unavailable: str = ""
-    """Why it cannot be added by its name, and what would change that; empty if it can."""
+    """Why it cannot be added by its name; empty if it can."""
+    remedy: str = ""
+    """What would change that."""
 
 
 @dataclass(frozen=True, kw_only=True)

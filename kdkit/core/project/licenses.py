@@ -36,8 +36,9 @@ def normalize(name: str) -> str:
     word = re.sub(r"^(the-)?(.+?)-licen[cs]e(-.*)?$", lambda match: match[2] + (match[3] or ""), word)
     word = re.sub(r"-(version-|v)(?=\d)", "-", word)
     word = re.sub(r"^creative-commons-", "cc-", word)
-    for long, short in _LONG.items():
-        word = word.replace(long, short)
+    if re.match(r"cc|(attribution|by)\b", word):
+        for long, short in _LONG.items():
+            word = word.replace(long, short)
     word = re.sub(r"^cc(by|0)", r"cc-\1", word).replace("cc-0", "cc0").replace("bync", "by-nc")
     return {"apache": "apache-2.0", "apache-2": "apache-2.0", "apache2": "apache-2.0", "": "unknown"}.get(word, word)
 
@@ -55,7 +56,7 @@ _LONG = {
 
 
 def classify(name: str) -> LicenseClass:
-    """The class of a license's name; ``unknown`` if in doubt.
+    """The class of a license's name; ``unknown`` if in doubt. A name that says ``non-commercial`` is believed.
 
     ``LicenseRef-...`` (SPDX's form for custom texts) is an ``agreement``: the user asserts a permission of the owner.
     """
@@ -63,11 +64,10 @@ def classify(name: str) -> LicenseClass:
     if word.startswith(_AGREEMENT):
         return "agreement"
     parts = word.split("-")
-    if word.startswith("cc-"):
-        if "nd" in parts:
-            return "no-derivatives"
-        if "nc" in parts:
-            return "non-commercial"
+    if word.startswith("cc-") and "nd" in parts:
+        return "no-derivatives"
+    if (word.startswith("cc-") and "nc" in parts) or re.search(r"\bnon-?commercial\b", word):
+        return "non-commercial"
     if _PERMISSIVE.fullmatch(word):
         return "permissive"
     if _SHARE_ALIKE.fullmatch(word):

@@ -50,14 +50,15 @@ class ChosenTeacher:
         return self.spec.unavailable if self.spec and not (self.loader and self.source) else ""
 
     def require_available(self) -> None:
-        """Raises: KdkitError: no installed plugin provides its architecture."""
+        """Raises: KdkitError: it cannot be loaded, with what would change that."""
         if self.unavailable:
             raise KdkitError(
                 "KD-REG-001",
-                f"no installed plugin provides the architecture of teacher '{self.name}'",
+                f"teacher '{self.name}' cannot be added by its name",
                 where=self.where,
                 why=self.unavailable,
-                fix="install or write a plugin with a loader for it (docs/reference/registry.md), then --loader LOADER",
+                fix=(self.spec.remedy if self.spec else "")
+                or "install or write a plugin with a loader for it (docs/reference/registry.md), then --loader LOADER",
                 code=ExitCode.MISSING,
             )
 
