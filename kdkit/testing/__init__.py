@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "AlignerContract": "contracts.aligner",
     "Contract": "contract",
+    "ImageReaderContract": "contracts.reader",
     "LoaderContract": "contracts.loader",
     "LossContract": "contracts.loss",
     "PluginContract": "contracts.plugin",
@@ -40,6 +41,7 @@ _WHERE = {
 __all__ = [
     "AlignerContract",
     "Contract",
+    "ImageReaderContract",
     "LoaderContract",
     "LossContract",
     "PluginContract",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from kdkit.testing.contracts.loss import LossContract
     from kdkit.testing.contracts.plugin import PluginContract
     from kdkit.testing.contracts.policy import TrustPolicyContract
+    from kdkit.testing.contracts.reader import ImageReaderContract
     from kdkit.testing.contracts.recipe import RecipeContract
     from kdkit.testing.contracts.rope import RopeContract
     from kdkit.testing.contracts.source import SourceContract

@@ -31,6 +31,7 @@ CONTRACTS: dict[Family, str] = {
     "loss": "LossContract",
     "rope": "RopeContract",
     "source": "SourceContract",
+    "reader": "ImageReaderContract",
     "policy": "TrustPolicyContract",
     "task": "TaskContract",
     "recipe": "RecipeContract",

@@ -97,7 +97,7 @@ def test_verify_passes(plugins: dict[str, NewPlugin], environment: FreshEnvironm
         checks = reports[plugin.names.distribution]
         assert [check for check in checks if check[0] == "failed"] == []
         subjects = {subject for status, subject, *_ in checks if status == "passed"}
-        needs_an_example = kind in ("loader", "source")
+        needs_an_example = kind in ("loader", "source", "reader")
         assert subjects > {plugin.names.distribution} or needs_an_example, kind
 
 

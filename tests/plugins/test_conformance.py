@@ -21,6 +21,7 @@ from kdkit.core.plugin_system.discovery import discover
 from kdkit.core.plugin_system.installed import BUILT_IN, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
 from tests.plugins.answer_examples import EXAMPLES as ANSWERS
+from tests.plugins.archive_examples import EXAMPLES as ARCHIVES
 from tests.plugins.loaders.vision_models import DATA, RESNET, timm_folder, transformers_folder
 from tests.plugins.students.clinkd.tiny import make as make_clinkd
 from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
@@ -245,6 +246,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     DemoReader,
     DemoScanner,
     *ANSWERS,
+    *ARCHIVES,
 )
 EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {(kind.family, kind.name): kind for kind in KINDS}
 

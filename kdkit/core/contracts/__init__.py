@@ -24,6 +24,7 @@ from kdkit.core.contracts.answers import (
     Decoding,
 )
 from kdkit.core.contracts.facts import ABOUT, Distillation, FactSource, Kind, TeacherFacts, known_facts, sources_of
+from kdkit.core.contracts.image_readers import DecodesImages, ImageReader
 from kdkit.core.contracts.protocols import (
     CAPTIONS,
     IMAGE,
@@ -53,11 +54,21 @@ from kdkit.core.contracts.protocols import (
     TrustTable,
 )
 from kdkit.core.contracts.published import PinnedBase, Published
-from kdkit.core.contracts.samples import SPLITS, USUAL_SPLITS, ImageOptions, Sample, Skipped, Split
+from kdkit.core.contracts.samples import (
+    SPLITS,
+    USUAL_SPLITS,
+    ImageLocation,
+    ImageOptions,
+    ImageRef,
+    Sample,
+    Skipped,
+    Split,
+)
 from kdkit.core.contracts.specs import (
     AlignerSpec,
     Companion,
     FactorySpec,
+    ImageReaderSpec,
     LoaderSpec,
     LossSpec,
     Options,
@@ -94,6 +105,7 @@ __all__ = [
     "CaptionView",
     "ChecksAnswers",
     "Companion",
+    "DecodesImages",
     "Decoding",
     "Distillation",
     "DomainScore",
@@ -102,7 +114,11 @@ __all__ = [
     "FactSource",
     "FactorySpec",
     "GradesAnswers",
+    "ImageLocation",
     "ImageOptions",
+    "ImageReader",
+    "ImageReaderSpec",
+    "ImageRef",
     "Kind",
     "LoaderSpec",
     "Loss",

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="empty-body"
 # Hookspecs are declarations, never called.
-"""The hooks of a plugin: ten functions that return specs.
+"""The hooks of a plugin: eleven functions that return specs.
 
 Every kdkit command imports the modules that implement them, so they import no torch and do no work.
 """
@@ -126,6 +126,18 @@ def kdkit_sources() -> Iterable[c.SourceSpec]:
         @hookimpl
         def kdkit_sources():
             yield SourceSpec(name="dicom", summary="DICOM folders", factory="kdkit_dicom.source:read")
+    """
+
+
+@hookspec
+def kdkit_image_readers() -> Iterable[c.ImageReaderSpec]:
+    """Readers of images that are no image files of their own. A source says which of its images a reader reads.
+
+    Example::
+
+        @hookimpl
+        def kdkit_image_readers():
+            yield ImageReaderSpec(name="nifti", summary="slices of volumes", factory="kdkit_nifti.reader:Slices")
     """
 
 

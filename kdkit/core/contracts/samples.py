@@ -33,6 +33,30 @@ class ImageOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageLocation:
+    """Where an image is that is no image file of its own: a member of a tar file, a cell of a table, a DICOM instance.
+
+    Attributes:
+        reader: name of the image reader that reads it (the hook ``kdkit_image_readers``).
+        file: the file that holds it, absolute.
+        at: where in the file, and how to read it, as the reader defines; JSON-able.
+        name: its name in the file, for messages.
+    """
+
+    reader: str
+    file: Path
+    at: tuple[str | int | float | None, ...] = ()
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}[{self.name}]" if self.name else str(self.file)
+
+
+ImageRef = Path | ImageLocation
+"""Where an image is: an image file, or a place that a reader knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A file or record that a source does not turn into a sample. Sources yield it beside samples, so that
     ``kdkit data check`` counts it.
@@ -57,18 +81,18 @@ class Sample:
 
     Attributes:
         id: stable and unique in the project; cache key.
-        image: the image file.
+        image: the image file, or where else the image is.
         text: the caption.
         domain: unit of trust and forgetting (a modality or a data set).
         label: the class, if known; zero-shot evaluation and trust use labeled samples only.
         split: ``train`` for training, ``calibration`` for trust, ``test`` for reports.
         origin: ``file:line`` or the file, for error messages.
-        extra: data for specific families (boxes, a conversation, a task name).
+        extra: data for specific families (boxes, a conversation, a task name); its ``images`` are further images.
         image_options: how its images are decoded; kdkit sets them from the data entry.
     """
 
     id: str
-    image: Path
+    image: ImageRef
     text: str
     domain: str
     label: str | None = None

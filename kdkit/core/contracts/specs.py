@@ -138,7 +138,13 @@ class RopeSpec(FactorySpec):
 @dataclass(frozen=True, kw_only=True)
 class SourceSpec(FactorySpec):
     """``factory(location: Path, **options) -> Iterable[Sample | Skipped]``; it reads every file or record, or yields a
-    ``Skipped`` for it."""
+    ``Skipped`` for it. A factory with an argument ``cache_folder: Path | None`` gets a folder of the project that it
+    may fill, and that people may delete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReaderSpec(FactorySpec):
+    """``factory(**options) -> ImageReader`` for the images that sources describe by ``ImageLocation(reader=name)``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.contracts import SPLITS, USUAL_SPLITS, ImageOptions, Reporter, Sample
+from kdkit.core.contracts import SPLITS, USUAL_SPLITS, ImageOptions, ImageRef, Reporter, Sample
 from kdkit.core.data.digests import file_digests, pixel_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import LoadedEntry, SkippedKind, find_duplicates, images_of, name_some, read_sources
+from kdkit.core.data.load import LoadedEntry, SkippedKind, find_duplicates, name_some, read_sources
+from kdkit.core.data.locations import file_of, images_of
 from kdkit.core.data.names import (
     SimilarNames,
     count_no_names,
@@ -41,7 +42,7 @@ SHOWN = 20
 """Unreadable images and duplicate ids that are listed."""
 UNLABELED = "(no label)"
 MISSING = "no such file"
-Image = tuple[Path, ImageOptions]
+Image = tuple[ImageRef, ImageOptions]
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ def check_data(project: Project, *, skip_unreadable: bool = False, reporter: Rep
     numbers = [number for number, entry in enumerate(entries) for _ in entry.samples]
     pixels = _decode_all(project.state, samples, reporter)
     broken = {image: value for image, value in pixels.items() if isinstance(value, str)}
-    paths = sorted({path for path, _ in pixels.keys() - broken.keys()})
-    values = file_digests(project.state).get([(str(path), stamp_of(path)) for path in paths], reporter)
+    paths = list(dict.fromkeys(path for path, options in pixels if (path, options) not in broken))
+    values = file_digests(project.state).get([(path, stamp_of(path)) for path in paths], reporter)
     files = {path: value for path, value in zip(paths, values, strict=True) if isinstance(value, int)}
     bad: list[Unreadable] = []
     skipped: list[Unreadable] = []
@@ -261,26 +262,31 @@ def find_skipped(
     return broken
 
 
+def _files(sample: Sample) -> list[Path]:
+    return [file_of(ref) for ref in images_of(sample)]
+
+
 def _images(sample: Sample) -> list[Image]:
     return [(path, sample.image_options) for path in images_of(sample)]
 
 
 def _decode_all(state: Path, samples: Sequence[Sample], reporter: Reporter | None) -> dict[Image, int | str]:
     """Image -> digest of its pixels, or ``kind: reason`` of an unreadable one."""
-    wanted: dict[ImageOptions, set[Path]] = defaultdict(set)
+    wanted: dict[ImageOptions, dict[ImageRef, None]] = defaultdict(dict)  # in the order of the samples
     for path, options in (image for sample in samples for image in _images(sample)):
-        wanted[options].add(path)
+        wanted[options][path] = None
     found: dict[Image, int | str] = {}
     for options, paths in wanted.items():
-        there = [path for path in sorted(paths) if os.path.isfile(path)]
-        keys = [(str(path), stamp_of(path)) for path in there]
+        files = {file: os.path.isfile(file) for file in dict.fromkeys(map(file_of, paths))}
+        there = [path for path in paths if files[file_of(path)]]
+        keys = [(path, stamp_of(path)) for path in there]
         values = pixel_digests(state, options).get(keys, reporter, "decoding")
         found |= {(path, options): MISSING for path in paths}
         found |= {(path, options): value for path, value in zip(there, values, strict=True)}
     return found
 
 
-def _unreadable(sample: Sample, path: Path, reason: str) -> Unreadable:
+def _unreadable(sample: Sample, path: ImageRef, reason: str) -> Unreadable:
     what, _, why = reason.partition(": ")
     return Unreadable(sample.id, str(path), what, why)
 
@@ -297,7 +303,7 @@ def _entries_without_images(registry: Path, entries: Sequence[LoadedEntry]) -> d
     return {
         line_of(registry, "data", number): str(entry.samples[0].image)
         for number, entry in enumerate(entries)
-        if entry.samples and not any(os.path.isfile(path) for sample in entry.samples for path in images_of(sample))
+        if entry.samples and not any(os.path.isfile(file) for sample in entry.samples for file in _files(sample))
     }
 
 
@@ -320,10 +326,10 @@ def _count_misplaced(entries: Sequence[LoadedEntry]) -> dict[str, int]:
     """Folder that names another split -> training samples in it; folders above all images of an entry do not count."""
     found: Counter[str] = Counter()
     for entry in entries:
-        folders = {path.parent for sample in entry.samples for path in images_of(sample)}
+        folders = {path.parent for sample in entry.samples for path in _files(sample)}
         above = len(Path(os.path.commonpath(folders)).parts) if folders else 0
         for sample in (sample for sample in entry.samples if sample.split == "train"):
-            names = {part for path in images_of(sample) for part in path.parent.parts[above:]}
+            names = {part for path in _files(sample) for part in path.parent.parts[above:]}
             found.update(name for name in names if USUAL_SPLITS.get(name.lower(), "train") != "train")
     return dict(sorted(found.items()))
 

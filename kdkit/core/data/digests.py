@@ -1,4 +1,4 @@
-"""Content digests of files, cached by path, size and time so that a data set is hashed once."""
+"""Content digests of images, cached by place, size and time so that a data set is hashed once."""
 
 from __future__ import annotations
 
@@ -15,32 +15,41 @@ from typing import Any
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import ImageOptions, Reporter, Sample, Silent
+from kdkit.core.contracts import ImageLocation, ImageOptions, ImageRef, Reporter, Sample, Silent
 from kdkit.core.data.images import decode
+from kdkit.core.data.locations import file_of, key_of, read_content
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns."""
 
 
-def stamp_of(path: Path) -> Stamp:
-    """The stamp of a file; raises OSError if it is missing."""
-    found = os.stat(path)
+def stamp_of(path: ImageRef) -> Stamp:
+    """The stamp of the file that is or holds an image; raises OSError if it is missing."""
+    found = os.stat(file_of(path))
     return found.st_size, found.st_mtime_ns
 
 
-def file_digest(path: Path) -> int | str:
-    """First 64 bits of the BLAKE2b hash of the file's bytes, or the reason why they cannot be read."""
+def file_digest(path: ImageRef) -> int | str:
+    """First 64 bits of the BLAKE2b hash of the image's bytes, or the reason why they cannot be read.
+
+    An image has the same digest as a file, in a tar file and in a Parquet cell.
+    """
     state = blake2b(digest_size=8)
     try:
-        with open(path, "rb") as handle:
-            while chunk := handle.read(1 << 20):
-                state.update(chunk)
+        if isinstance(path, ImageLocation):
+            state.update(read_content(path))
+        else:
+            with open(path, "rb") as handle:
+                while chunk := handle.read(1 << 20):
+                    state.update(chunk)
+    except KdkitError as error:
+        return f"{error.what}: {error.why}" if error.why else error.what
     except OSError as error:
         return error.strerror or str(error)
     return int.from_bytes(state.digest(), "big")
 
 
-def pixel_digest(path: Path, options: ImageOptions) -> int | str:
+def pixel_digest(path: ImageRef, options: ImageOptions) -> int | str:
     """The same hash of the decoded RGB pixels and their size, or ``kind: reason`` of an unreadable image."""
     try:
         image = decode(path, options)
@@ -71,39 +80,44 @@ def content_digest(sample: Sample, file: int, others: Sequence[int] = ()) -> int
 
 def _to_json(value: Any) -> str:
     """A path becomes its name, so that the same data in another folder has the same digests."""
-    return value.name if isinstance(value, Path) else str(value)
+    return value.name if isinstance(value, Path | ImageLocation) else str(value)
 
 
 class DigestCache:
-    """Digests of files, cached in a JSON file. A damaged cache is rebuilt.
+    """Digests of images, cached in a JSON file. A damaged cache is rebuilt.
 
     Args:
         path: the JSON file; written when it changes.
-        digest: path -> value; called in threads.
+        digest: image -> value; called in threads.
     """
 
-    def __init__(self, path: Path, digest: Callable[[Path], int | str]) -> None:
+    def __init__(self, path: Path, digest: Callable[[ImageRef], int | str]) -> None:
         self.path, self._digest = path, digest
 
     def get(
-        self, files: Sequence[tuple[str, Stamp]], reporter: Reporter | None = None, label: str = "hashing"
+        self, images: Sequence[tuple[ImageRef, Stamp]], reporter: Reporter | None = None, label: str = "hashing"
     ) -> list[int | str]:
-        """One value per (path, stamp), computed only for files that changed; failures are not cached."""
+        """One value per (image, stamp), computed only where the file changed; failures are not cached."""
         reporter = reporter or Silent()
         known, failed = self._read(), dict[str, str]()
-        todo = [(path, stamp) for path, stamp in dict(files).items() if known.get(path, [])[:2] != [*stamp]]
+        keys = [key_of(ref) for ref, _ in images]
+        todo = {
+            key: (ref, stamp)
+            for key, (ref, stamp) in zip(keys, images, strict=True)
+            if known.get(key, [])[:2] != [*stamp]
+        }
         if todo:
             with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-                values = pool.map(self._digest, [Path(path) for path, _ in todo])
-                for done, ((path, stamp), value) in enumerate(zip(todo, values, strict=True), start=1):
+                values = pool.map(self._digest, [ref for ref, _ in todo.values()])
+                for done, ((key, (_, stamp)), value) in enumerate(zip(todo.items(), values, strict=True), start=1):
                     if isinstance(value, str):
-                        failed[path] = value
+                        failed[key] = value
                     else:
-                        known[path] = [*stamp, value]
+                        known[key] = [*stamp, value]
                     if done % 100 == 0 or done == len(todo):
                         reporter.progress(label, done, len(todo))
             self._write(known)
-        return [failed[path] if path in failed else known[path][2] for path, _ in files]
+        return [failed[key] if key in failed else known[key][2] for key in keys]
 
     def _read(self) -> dict[str, list[int]]:
         try:

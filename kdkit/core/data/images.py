@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from pathlib import Path
+from io import BytesIO
 from threading import Lock
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import ImageOptions, Sample
+from kdkit.core.contracts import DecodesImages, ImageLocation, ImageOptions, ImageRef, Sample
+from kdkit.core.data.locations import further_images_of, image_reader, read_content
 
 PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
 """Pixels of the largest image that Pillow opens; above half of them it only warns, which kdkit does not show."""
@@ -50,30 +51,33 @@ def open_image(sample: Sample) -> Image.Image:
 
 def open_further_images(sample: Sample) -> list[Image.Image]:
     """The images of ``extra["images"]``, as :func:`open_image`."""
-    return [_open_for(sample, Path(path)) for path in sample.extra.get("images") or ()]
+    return [_open_for(sample, ref) for ref in further_images_of(sample)]
 
 
-def _open_for(sample: Sample, path: Path) -> Image.Image:
+def _open_for(sample: Sample, ref: ImageRef) -> Image.Image:
     try:
-        return decode(path, sample.image_options)
-    except KdkitError as error:
+        return decode(ref, sample.image_options)
+    except UnreadableImage as error:
         raise UnreadableImage(
             "KD-DATA-001",
             f"{error.what} of sample '{sample.id}'",
-            where=str(path),
+            where=str(ref),
             why=error.why,
             fix=error.fix,
             code=error.code,
         ) from error
 
 
-def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
-    """The file's pixels as RGB.
+def decode(path: ImageRef, options: ImageOptions = NO_OPTIONS) -> Image.Image:
+    """The pixels of an image file, or of an image elsewhere, as RGB.
 
     Raises:
-        UnreadableImage: the file is missing, damaged, no image, has more than 8 bits per sample, or is not allowed by
+        UnreadableImage: the image is missing, damaged, no image, has more than 8 bits per sample, or is not allowed by
             ``options``.
+        KdkitError: its reader is not installed, or lacks a package.
     """
+    if isinstance(path, ImageLocation):
+        image_reader(path.reader)
     try:
         return _decode(path, options)
     except Image.DecompressionBombError as error:
@@ -89,9 +93,17 @@ def decode(path: Path, options: ImageOptions = NO_OPTIONS) -> Image.Image:
                 Image.MAX_IMAGE_PIXELS = usual
 
 
-def _decode(path: Path, options: ImageOptions) -> Image.Image:
+def _opened(path: ImageRef) -> Image.Image:
+    if not isinstance(path, ImageLocation):
+        return Image.open(path)
+    reader = image_reader(path.reader)
+    content = reader.content(path)
+    return reader.decode(path, content) if isinstance(reader, DecodesImages) else Image.open(BytesIO(content))
+
+
+def _decode(path: ImageRef, options: ImageOptions) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             _choose_frame(image, path, options.frame)
             _check_size(image, path, options)
             if bits := _bits_per_sample(image, path):
@@ -105,6 +117,15 @@ def _decode(path: Path, options: ImageOptions) -> Image.Image:
             return image.convert("RGB")
     except (UnreadableImage, Image.DecompressionBombError):
         raise
+    except KdkitError as error:  # of a reader
+        raise UnreadableImage(
+            "KD-DATA-020",
+            error.what,
+            where=error.where or str(path),
+            why=error.why,
+            fix=error.fix,
+            code=error.code,
+        ) from error
     except Exception as error:  # decoders of damaged files raise anything
         raise UnreadableImage(
             "KD-DATA-003",
@@ -116,7 +137,7 @@ def _decode(path: Path, options: ImageOptions) -> Image.Image:
         ) from error
 
 
-def _check_size(image: Image.Image, path: Path, options: ImageOptions) -> None:
+def _check_size(image: Image.Image, path: ImageRef, options: ImageOptions) -> None:
     width, height = image.size
     if width * height > (limit := options.max_pixels or PIXELS):
         raise _too_large(path, width * height, limit)
@@ -130,7 +151,7 @@ def _check_size(image: Image.Image, path: Path, options: ImageOptions) -> None:
         )
 
 
-def _too_large(path: Path, pixels: int, limit: int) -> UnreadableImage:
+def _too_large(path: ImageRef, pixels: int, limit: int) -> UnreadableImage:
     return UnreadableImage(
         "KD-DATA-015",
         "more pixels than allowed",
@@ -140,7 +161,7 @@ def _too_large(path: Path, pixels: int, limit: int) -> UnreadableImage:
     )
 
 
-def _choose_frame(image: Image.Image, path: Path, frame: int | None) -> None:
+def _choose_frame(image: Image.Image, path: ImageRef, frame: int | None) -> None:
     """Seek ``frame``. The further pictures of a camera's JPEG (MPO) are previews and count as no frames."""
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1 and frame is None:
@@ -163,7 +184,7 @@ def _choose_frame(image: Image.Image, path: Path, frame: int | None) -> None:
         image.seek(frame)
 
 
-def _bits_per_sample(image: Image.Image, path: Path) -> str:
+def _bits_per_sample(image: Image.Image, path: ImageRef) -> str:
     """The file's depth if it is more than 8 bits, else an empty text. Pillow's mode alone would hide it."""
     if image.mode.startswith(_DEEP):
         return f"mode {image.mode}"
@@ -171,9 +192,9 @@ def _bits_per_sample(image: Image.Image, path: Path) -> str:
     if isinstance(image, TiffImageFile):
         bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
     elif image.format == "JPEG2000":
-        bits = _bits_of_jpeg2000(path)
+        bits = _bits_of_jpeg2000(read_content(path))
     elif image.format == "AVIF":
-        bits = _bits_of_avif(path)
+        bits = _bits_of_avif(read_content(path))
     for tile in getattr(image, "tile", ()):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if image.format == "PPM" and isinstance(arguments[-1], int) and arguments[-1] > 255:  # the largest value
@@ -183,27 +204,30 @@ def _bits_per_sample(image: Image.Image, path: Path) -> str:
     return f"{bits} bits" if bits > 8 else ""
 
 
-def _bits_of_jpeg2000(path: Path) -> int:
+def _bits_of_jpeg2000(content: bytes) -> int:
     """Bits per sample by the SIZ marker segment: 3 bytes per component, of which the first is the depth."""
-    found = re.search(rb"\xff\x4f\xff\x51.{37}(.)(.{0,48})", path.read_bytes(), re.S)
+    found = re.search(rb"\xff\x4f\xff\x51.{37}(.)(.{0,48})", content, re.S)
     return max((depth & 0x7F) + 1 for depth in found[2][: 3 * found[1][0] : 3]) if found else 8
 
 
-def _bits_of_avif(path: Path) -> int:
+def _bits_of_avif(content: bytes) -> int:
     """Bits per sample by the ``av1C`` boxes: version, profile and level, then flags for 10 and for 12 bits."""
-    flags = [found[1][0] for found in re.finditer(rb"av1C\x81.(.)", path.read_bytes(), re.S)]
+    flags = [found[1][0] for found in re.finditer(rb"av1C\x81.(.)", content, re.S)]
     return max((12 if flag & 0x20 else 10 for flag in flags if flag & 0x40), default=8)
 
 
-def _kind_of(path: Path) -> str:
+def _kind_of(path: ImageRef) -> str:
     """What a file is that is no image, where its first bytes say so."""
     try:
-        with open(path, "rb") as handle:
-            head = handle.read(132)
-    except OSError:
+        if isinstance(path, ImageLocation):
+            head = read_content(path)[:132]
+        else:
+            with open(path, "rb") as handle:
+                head = handle.read(132)
+    except (OSError, KdkitError):
         return ""
     if not head:
-        return "the file is empty"
+        return "the image is empty" if isinstance(path, ImageLocation) else "the file is empty"
     if head[128:] == b"DICM":
         return "a DICOM file; convert it to 8 bits with a window (pydicom, dcm2img), or read it by a plugin"
     if head.startswith(b"version https://git-lfs"):

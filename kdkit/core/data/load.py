@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
-from kdkit.core.contracts import SPLITS, ImageOptions, Reporter, Sample, Skipped, SourceSpec, StudentSpec
+from kdkit.core.contracts import (
+    SPLITS,
+    ImageLocation,
+    ImageOptions,
+    ImageRef,
+    Reporter,
+    Sample,
+    Skipped,
+    SourceSpec,
+    StudentSpec,
+)
 from kdkit.core.data.digests import DigestCache, Stamp, content_digest, file_digests, stamp_of
 from kdkit.core.data.index import SampleIndex
+from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import near_miss
 from kdkit.core.data.option_types import check_types
 from kdkit.core.plugin_system.catalogue import resolve
@@ -24,6 +37,8 @@ from kdkit.core.project.registry.load import line_of, placed
 
 SHOWN = 3
 """How many of many equal problems a message names."""
+CACHE_FOLDER = "cache_folder"
+"""Argument of a source that keeps an index of its files."""
 
 
 @dataclass(frozen=True)
@@ -99,41 +114,43 @@ def build_index(entries: Sequence[LoadedEntry], cache: DigestCache, reporter: Re
     )
 
 
-def _hash_images(samples: Sequence[Sample], cache: DigestCache, reporter: Reporter | None) -> dict[Path, int]:
-    """Image file -> digest, for every image of every sample."""
+def _hash_images(samples: Sequence[Sample], cache: DigestCache, reporter: Reporter | None) -> dict[ImageRef, int]:
+    """Image -> digest, for every image of every sample."""
     origins = {path: sample.origin for sample in reversed(samples) for path in images_of(sample)}
+    images = list(dict.fromkeys(path for sample in samples for path in images_of(sample)))
     stamps: dict[Path, Stamp] = {}
     missing = []
-    for path in dict.fromkeys(path for sample in samples for path in images_of(sample)):
+    for path in dict.fromkeys(file_of(ref) for ref in images):
         try:
             stamps[path] = stamp_of(path)
         except (OSError, ValueError):  # ValueError: a name that no file can have
             missing.append(path)
     if missing:
+        first = next(ref for ref in images if file_of(ref) == missing[0])
         raise KdkitError(
             "KD-DATA-004",
             f"{_count(len(missing), 'image file')} missing: {name_some(map(str, missing))}",
-            where=origins[missing[0]],
+            where=origins[first],
             fix=near_miss(missing[0])
             or "put the files there, or correct the manifest or the entry's option image_root",
             code=ExitCode.MISSING,
         )
-    values = cache.get([(str(path), stamp) for path, stamp in stamps.items()], reporter)
+    values = cache.get([(ref, stamps[file_of(ref)]) for ref in images], reporter)
     digests = {}
-    for path, value in zip(stamps, values, strict=True):
+    for ref, value in zip(images, values, strict=True):
         if isinstance(value, str):
             raise KdkitError(
                 "KD-DATA-005",
-                f"cannot read {path}: {value}",
-                where=origins[path],
+                f"cannot read {ref}: {value}",
+                where=origins[ref],
                 fix="check the file and its permissions",
                 code=ExitCode.MISSING,
             )
-        digests[path] = value
+        digests[ref] = value
     return digests
 
 
-def _content_digest(sample: Sample, images: Mapping[Path, int]) -> int:
+def _content_digest(sample: Sample, images: Mapping[ImageRef, int]) -> int:
     first, *others = (images[path] for path in images_of(sample))
     return content_digest(sample, first, others)
 
@@ -169,15 +186,31 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
     location = Path(os.path.abspath(project.root / entry.path))
     samples, skipped = list[Sample](), list[Skipped]()
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
-        spec = project.catalogue.spec(SourceSpec, entry.source)
-        check_types(f"source '{entry.source}'", resolve(spec.factory), options)
-        for item in project.catalogue.make("source", entry.source, location=location, **options):
+        given = _given(project, entry.source, options)
+        readers = set[str]()
+        for item in project.catalogue.make("source", entry.source, location=location, **options, **given):
             if isinstance(item, Skipped):
                 skipped.append(replace(item, what=printable(item.what), where=printable(item.where)))
             else:
                 samples.append(_with_options(_checked(item, entry.source), general, max_aspect))
+                readers |= {ref.reader for ref in images_of(item) if isinstance(ref, ImageLocation)}
+        for reader in sorted(readers):
+            image_reader(reader)
     kinds = _kinds(skipped, line_of(place, "data", number)) if skipped else ()
     return LoadedEntry(tuple(samples), general.skip_unreadable, kinds)
+
+
+def _given(project: Project, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What kdkit gives to a source beside the checked options of its data entry."""
+    factory = resolve(project.catalogue.spec(SourceSpec, source).factory)
+    check_types(f"source '{source}'", factory, options)
+    try:
+        takes = CACHE_FOLDER in inspect.signature(factory).parameters
+    except ValueError:  # written in C, without a signature
+        return {}
+    if takes and CACHE_FOLDER in options:
+        raise KdkitError("KD-DATA-021", f"source '{source}': kdkit chooses the {CACHE_FOLDER}", fix="remove the option")
+    return {CACHE_FOLDER: project.state / "index"} if takes else {}
 
 
 def _with_options(sample: Sample, entry: EntryOptions, max_aspect: float | None) -> Sample:
@@ -230,11 +263,6 @@ def warn_unknown_domains(domains: Iterable[str], known: tuple[str, ...], place: 
             reporter.warn(f"{place}: no sample has the domain '{domain}'; {did_you_mean(domain, known)}")
 
 
-def images_of(sample: Sample) -> tuple[Path, ...]:
-    """All images of a sample, the first one first."""
-    return (sample.image, *(Path(path) for path in sample.extra.get("images") or ()))
-
-
 def name_some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     listed = list(names)
@@ -271,12 +299,14 @@ def _checked(sample: object, source: str) -> Sample:
             fix="report this to the authors of the plugin",
             code=ExitCode.PLUGIN,
         )
-    problem = ""
+    problem, image = "", cast(object, sample.image)
     if not sample.id or not sample.domain:
         problem = "a sample without an id or a domain"
     elif sample.split not in SPLITS:
         problem = f"sample '{sample.id}' has split '{sample.split}', not one of {', '.join(SPLITS)}"
-    elif not os.path.isabs(sample.image):
+    elif not isinstance(image, Path | ImageLocation):
+        problem = f"sample '{sample.id}' has a {type(image).__name__} as its image"
+    elif not all(os.path.isabs(file_of(ref)) for ref in images_of(sample)):
         problem = f"sample '{sample.id}' has a relative image path"
     if problem:
         raise KdkitError(

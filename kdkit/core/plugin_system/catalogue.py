@@ -15,7 +15,9 @@ from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.plugin_system.failures import lacking_requirements, one_line, plugin_errors
 from kdkit.core.plugin_system.installed import BUILT_IN, normal
 
-Family = Literal["loader", "teacher", "student", "aligner", "loss", "rope", "source", "policy", "task", "recipe"]
+Family = Literal[
+    "loader", "teacher", "student", "aligner", "loss", "rope", "source", "reader", "policy", "task", "recipe"
+]
 FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
     contracts.LoaderSpec: "loader",
     contracts.TeacherSpec: "teacher",
@@ -24,6 +26,7 @@ FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
     contracts.LossSpec: "loss",
     contracts.RopeSpec: "rope",
     contracts.SourceSpec: "source",
+    contracts.ImageReaderSpec: "reader",
     contracts.TrustPolicySpec: "policy",
     contracts.TaskSpec: "task",
     contracts.RecipeSpec: "recipe",

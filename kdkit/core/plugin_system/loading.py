@@ -29,6 +29,7 @@ HOOKS: Mapping[str, type[contracts.Spec]] = {
     "kdkit_losses": contracts.LossSpec,
     "kdkit_rope_variants": contracts.RopeSpec,
     "kdkit_sources": contracts.SourceSpec,
+    "kdkit_image_readers": contracts.ImageReaderSpec,
     "kdkit_trust_policies": contracts.TrustPolicySpec,
     "kdkit_tasks": contracts.TaskSpec,
     "kdkit_recipes": contracts.RecipeSpec,

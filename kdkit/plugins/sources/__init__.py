@@ -9,6 +9,9 @@ SOURCES = (
     ("folder", "folder:read_folder", "images in a folder per class, with a caption template"),
     ("csv", "manifest:CsvManifest", "a CSV manifest: id, image, text, domain, label, split"),
     ("jsonl", "manifest:JsonlManifest", "a JSON Lines manifest: id, image, text, domain, label, split"),
+    ("parquet", "parquet:ParquetRows", "Parquet files: a row per sample, images in cells or as paths"),
+    ("webdataset", "webdataset:WebDataset", "WebDataset shards: tar files with images, texts and fields"),
+    ("medmnist", "medmnist:read_medmnist", "MedMNIST's .npz files: arrays of images with labels"),
     (
         "sharegpt",
         "sharegpt:read_sharegpt",

@@ -35,8 +35,8 @@ class CsvManifest(RowReader):
                 fix="write ';', or a tab as \"\\t\" in double quotes",
             )
 
-    def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """(first line, row) pairs; a row may span several lines."""
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(``file:line``, row) pairs; a row may span several lines, and the first one counts."""
         text, start, delimiter = read_text(self.location), 1, self.delimiter
         if named := re.match(r"sep=(.)\r?\n", text):  # spreadsheets write and obey this line
             text, start, delimiter = text[named.end() :], 2, named[1]
@@ -56,7 +56,7 @@ class CsvManifest(RowReader):
                         fix="add the missing fields, or put fields with a delimiter in quotes",
                     )
                 if row:
-                    yield line, dict(zip(header, row, strict=True))
+                    yield f"{self.location}:{line}", dict(zip(header, row, strict=True))
                 line = reader.line_num + start
         except csv.Error as error:
             fix = 'close every quote; write a " inside a quoted field as ""'
@@ -68,8 +68,10 @@ class CsvManifest(RowReader):
 class JsonlManifest(RowReader):
     """A JSON Lines file: an object per line."""
 
-    def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        return jsonl_rows(self.location)
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(``file:line``, row) pairs."""
+        for line, row in jsonl_rows(self.location):
+            yield f"{self.location}:{line}", row
 
 
 def _check_header(header: Sequence[str], where: str) -> None:

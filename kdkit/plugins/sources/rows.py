@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -9,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, SPLITS, USUAL_SPLITS, Sample, Skipped, Split
+from kdkit.core.contracts import (
+    BOX_FAMILY,
+    SPLITS,
+    USUAL_SPLITS,
+    ImageLocation,
+    ImageRef,
+    Sample,
+    Skipped,
+    Split,
+)
 from kdkit.plugins.answers.boxes.own import declared
 from kdkit.plugins.sources.fields import EXAMPLE, Fractions, fill_caption, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import file_below, require_file
@@ -66,8 +76,8 @@ class RowReader:
         if self.split_fractions is not None:
             read_fractions(self.split_fractions, where)
 
-    def rows(self) -> Iterable[tuple[int, Mapping[str, Any]]]:
-        """(line number, row) pairs of the file.
+    def rows(self) -> Iterable[tuple[str, Mapping[str, Any] | Skipped]]:
+        """(``file:line``, row) pairs, or what is left out there.
 
         Raises:
             KdkitError: with ``file:line``; the file has another form.
@@ -80,25 +90,38 @@ class RowReader:
         Raises:
             KdkitError: with ``file:line``; a row is wrong.
         """
-        require_file(self.location)
+        self.require_location()
         fractions = None
         if self.split_fractions is not None:
             fractions = read_fractions(self.split_fractions, str(self.location))
-        root = self.location.parent / self.image_root
+        root = (self.location if self.location.is_dir() else self.location.parent) / self.image_root
         found = False
-        for line, row in self.rows():
-            where = f"{self.location}:{line}"
+        for where, row in self.rows():
+            if isinstance(row, Skipped):
+                yield row
+                continue
             if row and all(isinstance(value, str) and not value.strip() for value in row.values()):
                 yield Skipped("empty rows", where, level="note")
                 continue
             found = True
-            yield self._sample(row, where, root, fractions)
+            yield self._sample_or_skipped(row, where, root, fractions)
         if not found:
             fix = "write a row per sample, or remove the data entry"
             raise KdkitError("KD-SRC-040", "no rows in this file", where=str(self.location), fix=fix)
 
+    def require_location(self) -> None:
+        """Raises: KdkitError when the location is not what the format needs."""
+        require_file(self.location)
+
+    def _sample_or_skipped(
+        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
+    ) -> Sample | Skipped:
+        return self._sample(row, where, root, fractions)
+
     def _sample(self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None) -> Sample:
-        id_ = self.id_prefix + self._required(row, "id", where)
+        own_id = None if self._has_no_id(row) else self._required(row, "id", where)
+        image, name = self._image(row, root, where)
+        id_ = self.id_prefix + (own_id or name)
         domain = self._required(row, "domain", where)
         label = self._optional(row, "label", where)
         group = self._optional(row, "group", where)
@@ -114,7 +137,7 @@ class RowReader:
             extra = {**extra, "boxes": [box.corners for box in boxes]}
         return Sample(
             id=id_,
-            image=file_below(root, self._required(row, "image", where), where),
+            image=image,
             text=text,
             domain=domain,
             label=label,
@@ -134,8 +157,25 @@ class RowReader:
         found = dict(value or {})
         if "images" in found:
             names = found["images"] if isinstance(found["images"], list) else [found["images"]]
-            found["images"] = [file_below(root, _required_text(name, "images", where), where) for name in names]
+            found["images"] = [
+                _location(name, root, where)
+                if isinstance(name, dict)
+                else file_below(root, _required_text(name, "images", where), where)
+                for name in names
+            ]
         return found
+
+    def _has_no_id(self, row: Mapping[str, Any]) -> bool:
+        return "id" not in self.columns and "id" not in row
+
+    def _image(self, row: Mapping[str, Any], root: Path, where: str) -> tuple[ImageRef, str]:
+        """The image of a row, and its name, which is the id where no column has ids."""
+        value = self._column(row, self.columns.get("image", "image"), where)
+        if isinstance(value, Mapping):
+            location = _location(value, root, where)
+            return location, location.name
+        path = file_below(root, _required_text(value, "image", where), where)
+        return path, Path(os.path.relpath(path, os.path.abspath(root))).as_posix()
 
     def _split(self, row: Mapping[str, Any], where: str, key: str, fractions: Fractions | None) -> Split:
         given = self._optional(row, "split", where)
@@ -181,6 +221,16 @@ class RowReader:
                 fix=_column_fix(column, tuple(row)),
             )
         return row[column]
+
+
+def _location(value: Mapping[str, Any], root: Path, where: str) -> ImageLocation:
+    """An image elsewhere than in an image file, as pseudo-labels name it."""
+    at = value.get("at", [])
+    fields = {name: _required_text(value.get(name), name, where) for name in ("reader", "file", "name")}
+    if not isinstance(at, list) or not all(isinstance(part, str | int | float | None) for part in at):
+        fix = "write it as kdkit does: {reader: tar, file: a.tar, at: [512, 1024], name: a.jpg}"
+        raise KdkitError("KD-SRC-084", f"at must be a list of numbers and texts, not {at!r}", where=where, fix=fix)
+    return ImageLocation(fields["reader"], file_below(root, fields["file"], where), tuple(at), fields["name"])
 
 
 def _column_fix(column: str, known: tuple[str, ...]) -> str:

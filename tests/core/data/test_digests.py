@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kdkit.core.contracts import ImageRef
 from kdkit.core.data import load_index
 from kdkit.core.data.digests import DigestCache, file_digest, file_digests, stamp_of
+from kdkit.core.data.locations import file_of
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row
 from tests.core.features.small import paint
@@ -39,15 +41,16 @@ def test_digests_follow_all_images_of_a_sample(tmp_path: Path) -> None:
 def test_files_are_hashed_once_and_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
     project = make_project(tmp_path, [row(i) for i in range(4)])
     first = load_index(project)
-    hashed: list[Path] = []
+    hashed: list[ImageRef] = []
 
-    def counting(path: Path) -> int | str:
+    def counting(path: ImageRef) -> int | str:
         hashed.append(path)
         return file_digest(path)
 
     cache = DigestCache(project.state / "digests.json", counting)
-    stat = os.stat(first.samples[2].image)
-    files = [(str(first.samples[2].image), (stat.st_size, stat.st_mtime_ns))]
+    image = first.samples[2].image
+    stat = os.stat(file_of(image))
+    files = [(image, (stat.st_size, stat.st_mtime_ns))]
     expected = [file_digest(first.samples[2].image)]
     assert cache.get(files) == expected
     assert hashed == []
@@ -66,5 +69,5 @@ def test_a_read_only_disk_costs_the_cache_alone(tmp_path: Path, monkeypatch: pyt
     image.write_bytes(b"abc")
     monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.warns(UserWarning, match="Read-only"):
-        (digest,) = file_digests(tmp_path / "state").get([(str(image), stamp_of(image))])
+        (digest,) = file_digests(tmp_path / "state").get([(image, stamp_of(image))])
     assert digest == file_digest(image)

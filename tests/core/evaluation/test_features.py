@@ -13,6 +13,7 @@ from PIL import Image
 
 from kdkit.core.contracts import ModelFeatures, Sample
 from kdkit.core.data.images import open_image
+from kdkit.core.data.locations import file_of
 from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
 from kdkit.core.evaluation.zero_shot import unit_rows
@@ -56,7 +57,7 @@ def test_the_batch_size_does_not_matter(samples: list[Sample]) -> None:
 
 
 def test_an_unreadable_image_is_named(samples: list[Sample]) -> None:
-    samples[5].image.write_bytes(b"no image")
+    file_of(samples[5].image).write_bytes(b"no image")
     with raises_error("KD-DATA-001", mentions=("'s5'",)):
         StudentFeatures("v1", ToyEncoder(), batch=4).image(samples)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Skipped
+from kdkit.core.data.locations import file_of
 from kdkit.plugins.demo.images import FINDINGS, SIZE
 from kdkit.plugins.demo.source import read_procedural, read_questions
 from kdkit.plugins.demo.teachers import TASKS
@@ -40,7 +41,7 @@ def test_data_sets_are_complete_and_reproducible(tmp_path: Path) -> None:
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     assert len({sample.id for sample in samples}) == len(samples) == 2 * (11 + 4 + 6)
-    assert all(Image.open(sample.image).size == (SIZE, SIZE) for sample in samples)
+    assert all(Image.open(file_of(sample.image)).size == (SIZE, SIZE) for sample in samples)
     assert all(sample.label in FINDINGS[sample.domain] for sample in samples)
     assert all(str(sample.label) in sample.text for sample in samples if sample.split != "train")
 
@@ -73,7 +74,7 @@ def test_questions_are_drawn_once_and_other_options_are_refused(tmp_path: Path) 
     samples = drawn(read_questions(tmp_path / "data", domains=["endoscopy"], **sizes))
     assert len(samples) == 4 * (4 + 3 + 2)
     assert {sample.domain for sample in samples} == {f"{task}/endoscopy" for task in TASKS}
-    assert all(sample.image.is_file() for sample in samples)
+    assert all(file_of(sample.image).is_file() for sample in samples)
     assert samples[0].extra["box_family"] == "qwen2-vl"
     before = digest(tmp_path / "data")
     assert [s.id for s in drawn(read_questions(tmp_path / "data", domains=["endoscopy"], **sizes))] == [

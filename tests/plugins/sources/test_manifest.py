@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.contracts import Sample, Skipped
+from kdkit.core.data.locations import file_of
 from tests.errors import raises_error
 from tests.plugins.sources.files import ROW, read, read_all
 
@@ -85,4 +86,4 @@ def test_medmini(request: pytest.FixtureRequest) -> None:
     samples = read("jsonl", manifest, columns={"domain": "modality", "text": "caption"})
     assert len(samples) == 5533
     assert len({sample.domain for sample in samples}) == 11
-    assert all(sample.image.is_file() for sample in samples[::500])
+    assert all(file_of(sample.image).is_file() for sample in samples[::500])

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.contracts import Sample
+from kdkit.core.contracts import ImageLocation, ImageRef, Sample
+from kdkit.core.data.locations import file_of, further_images_of, images_of
 
 
 class Manifest:
@@ -26,8 +27,7 @@ class Manifest:
 
     def __init__(self, path: Path, project: Path, samples: Sequence[Sample]) -> None:
         project = project.resolve()
-        folders = [os.path.realpath(sample.image.parent) for sample in samples]
-        folders += [os.path.realpath(Path(p).parent) for s in samples for p in s.extra.get("images", ())]
+        folders = [os.path.realpath(file_of(ref).parent) for sample in samples for ref in images_of(sample)]
         self._root = Path(os.path.commonpath([project, *folders]))
         self.file = os.path.relpath(path.resolve(), project)
         self.image_root = os.path.relpath(self._root, path.resolve().parent)
@@ -36,19 +36,25 @@ class Manifest:
         """The sample with the id ``ID#suffix``, another text and more ``extra``."""
         extra = {**sample.extra, **extra}
         if "images" in extra:
-            extra["images"] = [self._relative(path) for path in extra["images"]]
+            extra["images"] = [self._place(ref) for ref in further_images_of(sample)]
         row = {
             "id": f"{sample.id}#{suffix}",
-            "image": self._relative(sample.image),
+            "image": self._place(sample.image),
             "text": text,
             "domain": sample.domain,
             "split": sample.split,
         }
         return {**row, **({"label": sample.label} if sample.label else {}), "extra": extra}
 
-    def _relative(self, path: Path | str) -> str:
+    def _place(self, ref: ImageRef) -> str | dict[str, Any]:
+        """The path of an image file, or the object that the source ``jsonl`` reads as an :class:`ImageLocation`."""
+        file = self._relative(file_of(ref))
+        if isinstance(ref, ImageLocation):
+            return {"reader": ref.reader, "file": file, "at": list(ref.at), "name": ref.name}
+        return file
+
+    def _relative(self, path: Path) -> str:
         """Links in the folder are resolved; the file keeps its name."""
-        path = Path(path)
         return os.path.relpath(Path(os.path.realpath(path.parent)) / path.name, self._root)
 
 

@@ -34,6 +34,7 @@ KINDS: Mapping[Family, Kind] = {
     "loss": Kind("a loss that forgives outliers", ("torch",)),
     "rope": Kind("a RoPE variant in which image tokens take small steps", ("torch",)),
     "source": Kind("a source that reads captions from text files beside the images"),
+    "reader": Kind("a reader of raw gray frames", ("pillow",)),
     "policy": Kind("a trust policy that weighs by proven skill", ("numpy",)),
     "task": Kind("a task that measures how often an image finds its caption", ("numpy",)),
     "recipe": Kind("a recipe with a strict gate"),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from kdkit.core.data import load_index
+from kdkit.core.data.locations import file_of
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import answers_of
@@ -36,14 +37,14 @@ def run(root: Path, notes: Notes) -> tuple[Extracted, ...]:
 
 def held_out_images(root: Path) -> list[Path]:
     samples = [sample for sample in load_index(reopened(root)).samples if sample.split != "train"]
-    return [samples[0].image, samples[-1].image]
+    return [file_of(samples[0].image), file_of(samples[-1].image)]
 
 
 def unanswered(root: Path) -> list[Path]:
     project = reopened(root)
     index, column = load_index(project), FeatureStore(project.features).column("remote")
     answers = zip(index.samples, answers_of(column.folder, index), strict=True)
-    return [sample.image for sample, answer in answers if sample.split != "train" and answer is None]
+    return [file_of(sample.image) for sample, answer in answers if sample.split != "train" and answer is None]
 
 
 def test_unreadable_images_are_reported_after_all_others_are_answered(tmp_path: Path, endpoint: LocalEndpoint) -> None:

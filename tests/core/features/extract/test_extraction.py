@@ -23,6 +23,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, SignalSpec
 from kdkit.core.data.images import decode, open_image
 from kdkit.core.data.index import SampleIndex
+from kdkit.core.data.locations import file_of
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract import extraction
 from kdkit.core.features.extract.extraction import extract
@@ -127,7 +128,7 @@ def test_only_changed_samples_are_extracted_again(tmp_path: Path, folder: Path) 
     store, teacher = FeatureStore(tmp_path), open_toy("one", 1)
     before = index_of(samples, tmp_path)
     extract(store, [teacher], before)
-    paint(samples[3].image, seed=77)
+    paint(file_of(samples[3].image), seed=77)
     samples[6] = dataclasses.replace(samples[6], text="another caption")
     changed = index_of(samples, tmp_path)
     column = store.column("one")
@@ -162,7 +163,7 @@ def test_values_beyond_the_dtype_are_refused(tmp_path: Path, folder: Path, value
 def test_unreadable_images_are_reported_after_all_others_are_stored(tmp_path: Path, folder: Path) -> None:
     samples = picture_samples(folder, 12)
     for i in (2, 5, 6, 9):
-        samples[i].image.write_bytes(b"no image")
+        file_of(samples[i].image).write_bytes(b"no image")
     store, teacher = FeatureStore(tmp_path), open_toy("one", 1)
     index = index_of(samples, tmp_path)
     for _ in range(2):
@@ -174,7 +175,7 @@ def test_unreadable_images_are_reported_after_all_others_are_stored(tmp_path: Pa
     skipping = index_of(samples, tmp_path, skip_unreadable=True)
     (report,) = extract(store, [teacher], skipping)
     assert report.unreadable == 4
-    paint(samples[5].image, seed=5)
+    paint(file_of(samples[5].image), seed=5)
     (report,) = extract(store, [teacher], index_of(samples, tmp_path, skip_unreadable=True))
     assert (report.new, report.unreadable) == (1, 3)
 

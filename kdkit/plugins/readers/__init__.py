@@ -1,0 +1,21 @@
+"""Built-in image readers: members of tar files, cells of Parquet files, rows of arrays, DICOM instances."""
+
+from __future__ import annotations
+
+from kdkit.core.contracts import ImageReaderSpec
+from kdkit.core.contracts.hookspecs import hookimpl
+
+READERS = (
+    ("tar", "tar:TarReader", "a member of a tar file, by its offset"),
+    ("parquet", "parquet:ParquetReader", "the bytes in a cell of a Parquet file"),
+    ("array", "array:ArrayReader", "a row of an array in a .npz or .npy file"),
+)
+"""Name, factory in this package, summary."""
+
+
+@hookimpl
+def kdkit_image_readers() -> list[ImageReaderSpec]:
+    return [
+        ImageReaderSpec(name=name, summary=summary, factory=f"kdkit.plugins.readers.{factory}")
+        for name, factory, summary in READERS
+    ]

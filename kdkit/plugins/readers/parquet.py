@@ -1,0 +1,105 @@
+"""Images in cells of Parquet files: ``at`` is the column and the number of the row."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
+
+MAX_FILES = 8
+"""Parquet files that stay open."""
+MAX_BYTES = 2**28
+"""Bytes of decompressed row groups that are kept; the last one always is."""
+
+Stamp = tuple[int, int]
+FileKey = tuple[Path, Stamp]
+
+
+class ParquetReader:
+    """Decompresses a row group once for the images in it that are read one after the other.
+
+    Random reads of a file with large row groups decompress each of them again and again: write images in row groups of
+    about 100 rows, as the Hub does.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process, self._lock = os.getpid(), Lock()
+        self._files: OrderedDict[FileKey, tuple[Any, list[int]]] = OrderedDict()
+        self._groups: OrderedDict[tuple[FileKey, str, int], Any] = OrderedDict()
+
+    def content(self, location: ImageLocation) -> bytes:
+        """The bytes in the cell, or in its field ``bytes``.
+
+        Raises:
+            KdkitError: pyarrow is not installed; the file, the column, the row or the image does not exist.
+        """
+        match location.at:
+            case (str(column), int(row)) if row >= 0:
+                pass
+            case _:
+                raise _no_image(location, "at is not a column and a row")
+        if self._process != os.getpid():  # a fork copied the lock in any state
+            self._reset()
+        with self._lock:
+            group, first = self._group(location, column, row)
+            value = group[row - first].as_py()
+        if not value:
+            raise _no_image(location, "the cell is empty")
+        return bytes(value)
+
+    def _group(self, location: ImageLocation, column: str, row: int) -> tuple[Any, int]:
+        """The images of the row group with ``row``, and its first row."""
+        found = os.stat(location.file)
+        key = (location.file, (found.st_size, found.st_mtime_ns))
+        if key not in self._files:
+            file = open_parquet(location.file)
+            ends, end = [], 0
+            for number in range(file.num_row_groups):
+                end += file.metadata.row_group(number).num_rows
+                ends.append(end)
+            self._files[key] = (file, ends)
+        self._files.move_to_end(key)
+        while len(self._files) > MAX_FILES:
+            self._files.popitem(last=False)[1][0].close()
+        file, ends = self._files[key]
+        number = bisect.bisect_right(ends, row)
+        if number == len(ends):
+            raise _no_image(location, f"the file has {ends[-1] if ends else 0} rows")
+        if (key, column, number) not in self._groups:
+            self._groups[key, column, number] = self._read(location, file, number, column)
+        self._groups.move_to_end((key, column, number))
+        while len(self._groups) > 1 and sum(group.nbytes for group in self._groups.values()) > MAX_BYTES:
+            self._groups.popitem(last=False)
+        return self._groups[key, column, number], ends[number - 1] if number else 0
+
+    @staticmethod
+    def _read(location: ImageLocation, file: Any, number: int, column: str) -> Any:
+        leaf = binary_leaf(file.schema_arrow, column)
+        if leaf is None:
+            raise _no_image(location, f"no column of images '{column}'")
+        try:
+            values = file.read_row_group(number, columns=[leaf], use_threads=False).column(0)
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise _no_image(location, str(error)) from None
+        values = values.combine_chunks() if hasattr(values, "combine_chunks") else values
+        return values.field("bytes") if leaf != column else values
+
+
+def _no_image(location: ImageLocation, why: str) -> KdkitError:
+    return KdkitError(
+        "KD-SRC-077",
+        "the Parquet file has no such image",
+        where=str(location),
+        why=why,
+        fix="write the file again, or leave the row out",
+    )

@@ -1,0 +1,55 @@
+"""Opening Parquet files with pyarrow, an extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+
+
+def open_parquet(path: Path) -> Any:
+    """``pyarrow.parquet.ParquetFile``, not memory-mapped, so that a closed one frees all.
+
+    Raises:
+        KdkitError: pyarrow is not installed, or this is no whole Parquet file.
+    """
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise KdkitError(
+            "KD-SRC-078",
+            "Parquet needs pyarrow",
+            where=str(path),
+            fix="pip install 'kdkit[parquet]'",
+            code=ExitCode.MISSING,
+        ) from None
+    try:
+        return parquet.ParquetFile(path, pre_buffer=False)
+    except (OSError, ValueError) as error:
+        raise KdkitError(
+            "KD-SRC-079",
+            "not a whole Parquet file",
+            where=str(path),
+            why=str(error).partition("\n")[0],
+            fix="download or write the file again",
+            code=ExitCode.MISSING if isinstance(error, FileNotFoundError) else ExitCode.USAGE,
+        ) from None
+
+
+def binary_leaf(schema: Any, column: str) -> str | None:
+    """``column``, or ``column.bytes`` of the Hub's struct ``{bytes, path}``; None where it holds no bytes."""
+    import pyarrow as pa
+
+    if schema.get_field_index(column) < 0:
+        return None
+    kind = schema.field(column).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{column}.bytes" if _is_bytes(kind.field("bytes").type) else None
+    return column if _is_bytes(kind) else None
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

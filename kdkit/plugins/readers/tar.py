@@ -1,0 +1,53 @@
+"""Members of tar files: ``at`` is the offset of the member's data and its size, in bytes."""
+
+from __future__ import annotations
+
+import tarfile
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import ImageLocation
+
+BLOCK = tarfile.BLOCKSIZE
+
+
+class TarReader:
+    """Opens the file for each image, as for an image file of its own: no handle stays open."""
+
+    def content(self, location: ImageLocation) -> bytes:
+        """The member's bytes, after its header was compared with what the index says.
+
+        Raises:
+            KdkitError: the file ends before the member does, or has another member there.
+        """
+        match location.at:
+            case (int(offset), int(size)) if offset >= BLOCK and size >= 0:
+                pass
+            case _:
+                raise _moved(location, "at is not an offset and a size")
+        with open(location.file, "rb") as file:
+            file.seek(offset - BLOCK)
+            block = file.read(BLOCK + size)
+        try:
+            header = tarfile.TarInfo.frombuf(block[:BLOCK], "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise _moved(location, str(error)) from None
+        # A long name is cut in this header; the whole one is in a header before it.
+        if not header.isreg() or header.size != size or not _same_name(header.name, location.name):
+            raise _moved(location, f"another member is there: {header.name}, {header.size} bytes")
+        if len(block) < BLOCK + size:
+            raise _moved(location, "the file ends within this member")
+        return block[BLOCK:]
+
+
+def _same_name(short: str, name: str) -> bool:
+    return len(short) >= 99 or not short.isascii() or "?" in short or short == name
+
+
+def _moved(location: ImageLocation, why: str) -> KdkitError:
+    return KdkitError(
+        "KD-SRC-076",
+        "the tar file has no such image there",
+        where=str(location),
+        why=why,
+        fix="restore the file; if it was written again, read the data entry again",
+    )

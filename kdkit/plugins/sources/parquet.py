@@ -1,0 +1,108 @@
+"""Parquet files: a row per sample, with the image in a cell, or its path."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
+from kdkit.plugins.sources.shards import ShardedRows
+
+ROWS = 4096
+"""Rows that are read at once, without their images."""
+LABELS = "__labels__"
+
+
+@dataclass(frozen=True)
+class ParquetRows(ShardedRows):
+    """The column ``image`` holds image files as bytes, the Hub's struct ``{bytes, path}``, or paths.
+
+    Names of labels are those of the Hub's feature ``ClassLabel``, if the file has one.
+    """
+
+    ending: ClassVar[str] = ".parquet"
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(``file:row``, row) pairs; rows count from 1."""
+        for path in self.files():
+            with open_parquet(path) as file:
+                yield from self._rows_of(path, file)
+
+    def _rows_of(self, path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        schema, column = file.schema_arrow, self.columns.get("image", "image")
+        if column not in schema.names:
+            raise KdkitError(
+                "KD-SRC-093",
+                f"no column '{column}'",
+                where=str(path),
+                why=f"columns: {', '.join(schema.names)}",
+                fix="name the column of the images: columns: {image: picture}",
+            )
+        in_cells, names = binary_leaf(schema, column) is not None, self._class_labels(schema)
+        wanted = [name for name in schema.names if name in self.extra or _is_plain(schema.field(name).type)]
+        leaves = [name for name in wanted if name != column or not in_cells]
+        if in_cells and schema.field(column).type.num_fields and schema.field(column).type.get_field_index("path") >= 0:
+            leaves.append(f"{column}.path")
+        number = 0
+        for batch in _batches(file, leaves, path):
+            for row in batch:
+                number += 1
+                where = f"{path}:{number}"
+                if in_cells:
+                    row = {**row, **self._cell(path, column, number - 1, row.get(column))}
+                if names:
+                    row[LABELS] = names
+                yield where, self.with_split(row, path)
+
+    def _cell(self, path: Path, column: str, number: int, value: Any) -> dict[str, Any]:
+        given = value.get("path") if isinstance(value, Mapping) else None
+        name = os.path.basename(given) if isinstance(given, str) and given else f"row {number + 1}"
+        return {
+            "image": ImageLocation("parquet", path, (column, number), name),
+            self.KEY: f"{self.shard_name(path)}-{number}",
+        }
+
+    def _class_labels(self, schema: Any) -> tuple[str, ...]:
+        """Names of the labels by the metadata that the library ``datasets`` writes."""
+        try:
+            features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+            names = features[self.columns.get("label", "label")]["names"]
+        except (KeyError, TypeError, ValueError):
+            return ()
+        return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+    def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(self.labels) or tuple(row.get(LABELS, ()))
+
+
+def _is_plain(kind: Any) -> bool:
+    """A text, a number or a flag: what a field can be."""
+    import pyarrow as pa
+
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
+    return any(test(kind) for test in (*tests, pa.types.is_boolean, pa.types.is_dictionary))
+
+
+def _batches(file: Any, columns: list[str], path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Rows of ``columns``; without columns, empty ones."""
+    if not columns:
+        for start in range(0, file.metadata.num_rows, ROWS):
+            yield [{} for _ in range(min(ROWS, file.metadata.num_rows - start))]
+        return
+    try:
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            yield batch.to_pylist()
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise KdkitError(
+            "KD-SRC-094",
+            "this Parquet file is damaged",
+            where=str(path),
+            why=str(error).partition("\n")[0],
+            fix="download or write the file again",
+        ) from None

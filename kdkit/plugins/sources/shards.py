@@ -1,0 +1,108 @@
+"""Rows of several files: which files a location names, the split that a file's name gives, and broken samples."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, ImageRef, Sample, Skipped
+from kdkit.plugins.sources.fields import Fractions
+from kdkit.plugins.sources.rows import RowReader
+
+
+@dataclass(frozen=True)
+class ShardedRows(RowReader):
+    """Rows of a file, or of all files with an ending in a folder, ordered by path.
+
+    Attributes:
+        labels: names of labels that are numbers: 0, 1, ...
+        skip_broken: skip a sample if anything in it is broken, and count it.
+    """
+
+    labels: tuple[str, ...] | list[str] = ()
+    skip_broken: bool = False
+    ending: ClassVar[str]
+    KEY: ClassVar[str] = "__key__"
+    """Field of a row with the sample's name in its file, which is the id where no field has ids."""
+
+    def files(self) -> list[Path]:
+        """The files, hidden ones left out.
+
+        Raises:
+            KdkitError: there is none.
+        """
+        if self.location.is_dir():
+            found = sorted(
+                path
+                for path in self.location.rglob(f"*{self.ending}")
+                if path.is_file() and not any(part.startswith(".") for part in path.relative_to(self.location).parts)
+            )
+            if found:
+                return found
+        elif self.location.is_file():
+            return [self.location]
+        raise KdkitError(
+            "KD-SRC-087",
+            f"no {self.ending} file in this folder" if self.location.is_dir() else "no such file or folder",
+            where=str(self.location),
+            fix="check the path of the data entry; it is relative to registry.yaml",
+            code=ExitCode.MISSING,
+        )
+
+    def require_location(self) -> None:
+        self.files()
+
+    def shard_name(self, file: Path) -> str:
+        """Its path below the location without the ending; for ids."""
+        below = self.location if self.location.is_dir() else self.location.parent
+        return file.relative_to(below).as_posix().removesuffix(self.ending)
+
+    def with_split(self, row: dict[str, Any], file: Path) -> dict[str, Any]:
+        """``row`` with the split that its file's path names, if nothing else does.
+
+        A folder or the beginning of its name may name one: ``val/0.tar``, ``train-00000-of-00004.parquet``.
+        """
+        if self.split_fractions is None and not {"split"} & (self.columns.keys() | self.constants.keys() | row.keys()):
+            name = self.shard_name(file)
+            words = [*name.split("/")[:-1], *re.split(r"[-_.]", os.path.basename(name))[:1]]
+            named = next((word for word in words if word in self.splits or word.lower() in USUAL_SPLITS), None)
+            if named is not None:
+                row["split"] = named if named in self.splits else USUAL_SPLITS[named.lower()]
+        return row
+
+    def _image(self, row: Mapping[str, Any], root: Path, where: str) -> tuple[ImageRef, str]:
+        """The image of a row, and its key."""
+        found = row.get("image")
+        if isinstance(found, ImageLocation):
+            return found, str(row[self.KEY])
+        return super()._image(row, root, where)
+
+    def _sample_or_skipped(
+        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
+    ) -> Sample | Skipped:
+        try:
+            return self._sample(row, where, root, fractions)
+        except KdkitError as error:
+            if not self.skip_broken:
+                raise
+            return Skipped(f"broken samples ({error.what})", where, level="warning")
+
+    def _optional(self, row: Mapping[str, Any], name: str, where: str) -> str | None:
+        """As of all rows; a label that is a number becomes its name."""
+        found = super()._optional(row, name, where)
+        names = self._label_names(row)
+        if name != "label" or found is None or not names or not found.isdecimal():
+            return found
+        if int(found) >= len(names):
+            fix = "name all labels by the option labels: [normal, pneumonia]"
+            raise KdkitError("KD-SRC-088", f"label {found} has no name", where=where, why=", ".join(names), fix=fix)
+        return names[int(found)]
+
+    def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        del row
+        return tuple(self.labels)

@@ -1,0 +1,91 @@
+"""One run on the same images in several forms: files in folders, a table, tar shards, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.core.data import load_index
+from kdkit.core.distill.run import Options, distill
+from tests.plugins.sources.archives import members_of, write_parquet, write_tar
+from tests.toy_project import TEMPLATE, make_project, open_project
+
+Row = dict[str, Any]
+
+
+def as_folder(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
+    for row in rows:
+        path = root / "tree" / f"{row['id']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images[row["image"]])
+    return {"source": "folder", "path": "tree", "options": {"caption": TEMPLATE}}
+
+
+def as_csv(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
+    as_folder(root, rows, images)
+    with open(root / "tree" / "rows.csv", "w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "image": f"{row['id']}.png"} for row in rows)
+    return {"source": "csv", "path": "tree/rows.csv"}
+
+
+def as_shards(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
+    for start in range(0, len(rows), 20):
+        write_tar(root / "shards" / f"{start:03d}.tar", members_of(rows[start : start + 20], images))
+    return {"source": "webdataset", "path": "shards"}
+
+
+def as_parquet(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "image"}
+    write_parquet(root / "rows.parquet", {**columns, "image": [images[row["image"]] for row in rows]}, row_group=16)
+    return {"source": "parquet", "path": "rows.parquet"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The project of each form, distilled."""
+    forms: dict[str, Callable[[Path, list[Row], dict[str, bytes]], Row]]
+    forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet}
+    first, done = tmp_path_factory.mktemp("archives") / "first", {}
+    make_project(first, teachers={"radio": ("ct", "mri")}, domains=("ct",), train=6, held_out=6)
+    for name, write in forms.items():
+        root = shutil.copytree(first, first.parent / name)
+        lines = (root / "images" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        images = {row["image"]: (root / "images" / row["image"]).read_bytes() for row in rows}
+        for row in rows:
+            row["id"] = f"{row['split']}/{row['domain']}/{row['label']}/{row['id']}"
+        rows.sort(key=lambda row: f"{row['id']}.png")
+        entry = write(root, rows, images)
+        registry = (root / "registry.yaml").read_text(encoding="utf-8")
+        registry = registry.replace("{source: jsonl, path: images/samples.jsonl}", json.dumps(entry))
+        (root / "registry.yaml").write_text(registry, encoding="utf-8")
+        recipe = (root / "toy.yaml").read_text(encoding="utf-8")
+        (root / "toy.yaml").write_text(recipe.replace("steps: 40", "steps: 6"), encoding="utf-8")
+        assert distill(open_project(root), Options(cpu=True)) is not None
+        done[name] = root
+    return done
+
+
+def test_the_index_is_the_same(trained: dict[str, Path]) -> None:
+    first, *others = (load_index(open_project(root)) for root in trained.values())
+    assert len(first) == 3 * 18
+    for other in others:
+        assert other.ids == first.ids
+        assert (other.digests == first.digests).all()
+
+
+def test_the_student_is_bit_identical(trained: dict[str, Path]) -> None:
+    students = {
+        name: {path.name: path.read_bytes() for path in sorted((root / "versions/v1/student").iterdir())}
+        for name, root in trained.items()
+    }
+    assert students["folder"]
+    assert all(student == students["folder"] for student in students.values())

@@ -1,0 +1,86 @@
+"""Examples by which the conformance kit checks the sources of archives, and the image readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+import kdkit.testing as kit
+from kdkit.core.contracts import ImageLocation
+from tests.plugins.sources.archives import members_of, png, write_parquet, write_tar
+
+ROWS: list[dict[str, Any]] = [
+    {"id": str(n), "image": f"{n}.png", "text": "a scan", "domain": "ct", "label": "cyst", "split": "train"}
+    for n in range(3)
+]
+PNGS = {f"{n}.png": png(n) for n in range(3)}
+COLUMNS: dict[str, Any] = {name: [row[name] for row in ROWS] for name in ROWS[0]} | {"image": list(PNGS.values())}
+
+
+class WebDataset(kit.SourceContract):
+    name = "webdataset"
+
+    def location(self) -> Path:
+        return write_tar(self.scratch() / "shards" / "0.tar", members_of(ROWS, PNGS)).parent
+
+    def damaged(self) -> Path:
+        path = write_tar(self.scratch() / "cut" / "0.tar", members_of(ROWS, PNGS))
+        path.write_bytes(path.read_bytes()[:3000])
+        return path.parent
+
+
+class Parquet(kit.SourceContract):
+    name = "parquet"
+
+    def location(self) -> Path:
+        return write_parquet(self.scratch() / "rows.parquet", COLUMNS)
+
+    def damaged(self) -> Path:
+        return write_parquet(self.scratch() / "bad.parquet", {**COLUMNS, "text": ["a scan", None, "a scan"]})
+
+
+class MedMnist(kit.SourceContract):
+    name = "medmnist"
+    options: ClassVar[Mapping[str, Any]] = {"labels": ["normal", "cyst"]}
+
+    def location(self) -> Path:
+        return self.write(np.array([[0], [1]], np.uint8))
+
+    def write(self, labels: Any) -> Path:
+        folder = self.scratch() / f"{len(labels)}"
+        folder.mkdir(exist_ok=True)
+        np.save(folder / "train_images.npy", np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
+        np.save(folder / "train_labels.npy", labels)
+        return folder
+
+    def damaged(self) -> Path:
+        return self.write(np.array([[0]], np.uint8))
+
+
+class TarReader(kit.ImageReaderContract):
+    name = "tar"
+
+    def location(self) -> ImageLocation:
+        path = write_tar(self.scratch() / "0.tar", {"a.png": PNGS["0.png"]})
+        return ImageLocation("tar", path, (512, len(PNGS["0.png"])), "a.png")
+
+
+class ParquetReader(kit.ImageReaderContract):
+    name = "parquet"
+
+    def location(self) -> ImageLocation:
+        return ImageLocation("parquet", write_parquet(self.scratch() / "rows.parquet", COLUMNS), ("image", 1), "row 2")
+
+
+class ArrayReader(kit.ImageReaderContract):
+    name = "array"
+
+    def location(self) -> ImageLocation:
+        np.savez_compressed(self.scratch() / "a.npz", images=np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
+        return ImageLocation("array", self.scratch() / "a.npz", ("images", 1), "images 1")
+
+
+EXAMPLES: tuple[type[kit.Contract], ...] = (WebDataset, Parquet, MedMnist, TarReader, ParquetReader, ArrayReader)
