@@ -62,6 +62,14 @@ class ToyEncoder(nn.Module):
             "logit_scale": self.log_scale.exp(),
         }
 
+    def alter(self, inputs: Mapping[str, Tensor], seeds: Tensor) -> Mapping[str, Tensor]:
+        """Noise of each row's own seed."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        return {
+            name: x + torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
+            for name, x in inputs.items()
+        }
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(dict(self.state_dict()), folder / "toy.safetensors")

@@ -86,6 +86,8 @@ def _protection(plan: Plan) -> list[str]:
     lines, previous = list[str](), plan.previous
     if plan.parent and previous.weight:
         lines.append(f"{plan.parent} is used as an extra teacher ({previous.loss}, weight {previous.weight:g})")
+    if plan.parent and previous.altered:
+        lines.append(f"{plan.parent} teaches its own outputs on altered inputs (weight {previous.altered:g})")
     if plan.parent and previous.frozen_energy:
         share = f"{100 * previous.frozen_energy:g} % of each matrix's energy"
         lines.append(f"The strongest directions of {plan.parent}'s weights stay as they are ({share})")

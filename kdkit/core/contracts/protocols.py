@@ -118,6 +118,20 @@ class Student(Protocol):
 
 
 @runtime_checkable
+class AltersInputs(Protocol):
+    """A student whose inputs can be altered at random, so that its previous version can teach it on more than the
+    samples that are here."""
+
+    def alter(self, inputs: Mapping[str, Tensor], seeds: Tensor) -> Mapping[str, Tensor]:
+        """Altered copies of stacked inputs, with the same shapes, on their device.
+
+        Args:
+            inputs: of B samples, from :meth:`Student.prepare`.
+            seeds: (B,) int64; what happens to a row follows from the row and its own seed alone.
+        """
+
+
+@runtime_checkable
 class Answering(Protocol):
     """A model that answers questions about images: a generating student, or a teacher of pseudo-labels."""
 

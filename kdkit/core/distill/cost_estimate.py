@@ -130,7 +130,7 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
     made.inputs.close()
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += made.inputs.expected_bytes(inventory.rows("train"))
-    held += made.task.frozen.nbytes if made.task.frozen is not None else 0
+    held += sum(part.nbytes for part in (made.task.frozen, made.task.altered) if part is not None)
     end_process_group(accelerator)
     averaged = plan.settings.ema is not None
     student = cast(Student, made.task.student)

@@ -102,12 +102,14 @@ class OptimizerPart(Part):
 
 class PreviousPart(Part):
     """How the previous version protects what it knows: as an extra teacher, in its own space, on the replayed samples
-    (else on all), and by its weights, which need no sample."""
+    (else on all) or on altered inputs, and by its weights, which need no sample."""
 
     weight: NonNegative = 0.0
     """Of the extra teacher's loss; 0 for none."""
     loss: str = "crd"
     options: Mapping[str, Any] = Field(default_factory=dict)
+    altered: NonNegative = 0.0
+    """Weight of the squared distance to its outputs at randomly altered inputs of each batch; 0 for none."""
     frozen_energy: Fraction = 0.0
     """The strongest singular directions of every weight matrix, with this share of its squared singular values, stay
     as they are (NuSA-CL); 0 for none."""
@@ -115,7 +117,7 @@ class PreviousPart(Part):
     @property
     def protects(self) -> bool:
         """Whether anything is switched on."""
-        return bool(self.weight or self.frozen_energy)
+        return bool(self.weight or self.altered or self.frozen_energy)
 
 
 class RepairPart(Part):

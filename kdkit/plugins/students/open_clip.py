@@ -29,6 +29,7 @@ from kdkit.plugins.loaders.open_clip_folder import (
     read_parts,
 )
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of
+from kdkit.plugins.students.altered_inputs import alter_images, alter_tokens
 
 _MAX_LOG_SCALE = math.log(100)
 
@@ -83,6 +84,12 @@ class OpenClipStudent(OpenClipEncoder):
             "text": self.text_features(inputs["tokens"]),
             "logit_scale": log_scale.exp().reshape(()),
         }
+
+    def alter(self, inputs: Mapping[str, Tensor], seeds: Tensor) -> Mapping[str, Tensor]:
+        """``contracts.AltersInputs``: other views and colors of images, random words in texts."""
+        special = set(self.tokenizer([""])[0].tolist())  # start, end, padding
+        tokens = alter_tokens(inputs["tokens"], seeds, size=len(self.tokenizer), kept=special)
+        return {"pixels": alter_images(inputs["pixels"], seeds), "tokens": tokens}
 
     def save(self, folder: Path) -> None:
         """Write a folder that stock open_clip loads as ``local-dir:``.

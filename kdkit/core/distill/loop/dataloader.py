@@ -96,6 +96,7 @@ class DistillBatch:
         targets: teacher -> signal -> rows of the global batch; of local teachers, of this rank's shard.
         weights: teacher -> (B,) of the global batch.
         domain: (B,) of the global batch; ``captions`` likewise.
+        seeds: (b,) int64, one for each sample of the shard, if the run alters its inputs.
     """
 
     inputs: dict[str, Tensor]
@@ -103,6 +104,7 @@ class DistillBatch:
     weights: dict[str, Tensor]
     domain: Tensor
     captions: CaptionView | None = None
+    seeds: Tensor | None = None
 
     def to(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the task's forward, on ``device``."""
@@ -116,6 +118,7 @@ class DistillBatch:
             "weights": {k: move(v) for k, v in self.weights.items()},
             "domain": move(self.domain),
             "captions": self.captions and CaptionView(move(self.captions.weight), move(self.captions.text)),
+            "seeds": self.seeds,
         }
 
 
@@ -141,6 +144,7 @@ class DistillDataLoader:
         seed: of these draws.
         captions: of all samples that the sampler may name; None if no loss reads them.
         local_teachers: teachers of which a rank needs the rows of its shard alone (``DistillTask.local_teachers``).
+        seeded: give every sample of a batch a seed, by which its inputs are altered.
         rank, world: this process and the number of processes that share each batch.
 
     Example:
@@ -177,11 +181,12 @@ class DistillDataLoader:
         seed: int,
         captions: CaptionTargets | None = None,
         local_teachers: Collection[str] = (),
+        seeded: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
-        self._captions = captions
+        self._captions, self._seeded = captions, seeded
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
         self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
 
@@ -216,7 +221,11 @@ class DistillDataLoader:
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
             captions=None if self._captions is None else self._captions.load(indices),
+            seeds=torch.from_numpy(self._seeds(step, len(indices))[shard]) if self._seeded else None,
         )
+
+    def _seeds(self, step: int, length: int) -> Indices:
+        return np.random.default_rng([self._seed, 7, step]).integers(2**62, size=length)
 
     def _load(self, teacher: TeacherTargets, indices: Indices, weight: Floats, shard: slice) -> dict[str, Tensor]:
         """Rows of the global batch, or of the shard for a local teacher."""

@@ -17,6 +17,7 @@ from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
 from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache, StepSampler
 from kdkit.core.distill.model.aligners import make_aligners
+from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.previous_version import previous_version_targets, student_features
 from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, make_heads, module_key
@@ -86,6 +87,7 @@ class Build:
             seed=plan.settings.seed,
             captions=self.captions,
             local_teachers=self.task.local_teachers,
+            seeded=self.task.altered is not None,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )
@@ -136,10 +138,13 @@ def build(
     train = inventory.rows("train")
     projections = _projections(plan.recipe, targets, model.outputs, aligners, train)
     pull = 0.0 if parent is None else plan.recipe.increment.pull
-    frozen = None
+    frozen = altered = None
     if parent is not None and plan.previous.frozen_energy:
         frozen = FrozenDirections(student, plan.previous.frozen_energy, reporter)
-    task = DistillTask(student, projections, _terms(plan, catalogue, projections), pull=pull, frozen=frozen)
+    if parent is not None and plan.previous.altered:
+        altered = AlteredInputs(student, plan.previous.altered)
+    terms = _terms(plan, catalogue, projections)
+    task = DistillTask(student, projections, terms, pull=pull, frozen=frozen, altered=altered)
     state = task.state_dict()
     fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
     task.load_state_dict(fitting, strict=False)

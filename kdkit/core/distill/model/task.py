@@ -26,6 +26,7 @@ from kdkit.core.distill.loop.distributed import (
     scale_for_ddp,
     to_float32,
 )
+from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
 from kdkit.core.distill.plan.types import PREVIOUS
@@ -77,6 +78,7 @@ class DistillTask(nn.Module):
         pull: weight of the squared distance to the student's initial parameters (L2 pull, as in ZSCL, arXiv
             2303.06628, eq. 5); 0 for none.
         frozen: directions of the student's weights that stay as they are, or None.
+        altered: the previous version's outputs at altered inputs, which the student keeps; or None.
 
     Example:
         >>> class Mse(nn.Module):
@@ -107,6 +109,7 @@ class DistillTask(nn.Module):
         *,
         pull: float = 0.0,
         frozen: FrozenDirections | None = None,
+        altered: AlteredInputs | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -116,7 +119,7 @@ class DistillTask(nn.Module):
         self.terms = tuple(terms)
         self.local_teachers = frozenset(name for name in self.teachers if self._needs_local_rows(name))
         """Teachers that only ``per_sample`` losses read: a rank loads the rows of its shard alone."""
-        self.frozen = frozen
+        self.frozen, self.altered = frozen, altered
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
@@ -130,6 +133,7 @@ class DistillTask(nn.Module):
         weights: Mapping[str, Tensor],
         domain: Tensor,
         captions: CaptionView | None = None,
+        seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute one step's losses.
 
@@ -139,6 +143,7 @@ class DistillTask(nn.Module):
                 :attr:`local_teachers` (b, D) of this rank's shard.
             weights: teacher -> (B,) of the global batch.
             domain: (B,) of the global batch; ``captions`` likewise.
+            seeds: (b,) of this rank's shard, if inputs are to be :attr:`altered`.
         """
         outputs = cast(Student, self.student)(inputs)
         # Losses are computed in float32 for every precision of the student's forward.
@@ -158,6 +163,10 @@ class DistillTask(nn.Module):
                 distance = self._distance()
                 total = total + self.pull * distance
                 log["pull"] = distance.detach()
+        if self.altered is not None and seeds is not None:
+            kept = self.altered.loss(self.student, inputs, seeds)
+            total = total + self.altered.weight * kept
+            log[f"{PREVIOUS}/altered"] = kept.detach()
         return {"loss": total, **log}
 
     def constrain(self) -> None:

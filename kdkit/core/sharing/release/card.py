@@ -171,6 +171,8 @@ def _data(facts: CardFacts) -> Iterator[str]:
 
 def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
     recipe, previous = facts.record.lineage.recipe, facts.record.lineage.training.previous
+    if previous and previous.altered:
+        yield "kept from its parent", f"its outputs on altered inputs (weight {previous.altered:g})"
     if previous and previous.frozen_energy:
         yield "kept from its parent", f"the strongest directions of the weights ({100 * previous.frozen_energy:g} %)"
     if not facts.record.lineage.teachers:
