@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.contracts import DualEncoder, Sample, StudentSpec
+from kdkit.core.contracts import AltersInputs, DualEncoder, Sample, StudentSpec
 from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.core.sharing.kinds import is_known_kind
 from kdkit.testing.contract import Contract, once
@@ -169,6 +169,23 @@ class StudentContract(Contract):
                 found = {"image": student.encode_image(pixels), "text": student.encode_text(texts)}
             outputs = self._forward(student)
             assert_all_near("by encode_*", found, {name: outputs[name] for name in found})
+
+    def test_alters_each_row_by_its_own_seed(self) -> None:
+        """If it alters inputs, their shapes and types stay, and a row follows from itself and its seed."""
+        student, inputs = self.student(), self.inputs()
+        if not isinstance(student, AltersInputs):
+            return
+        seeds = torch.arange(len(self.samples()))
+        whole = dict(student.alter(inputs, seeds))
+        shapes = [{name: (tuple(x.shape), x.dtype) for name, x in rows.items()} for rows in (inputs, whole)]
+        assert shapes[0] == shapes[1], f"expected the shapes and types of the inputs, {shapes[0]}, got {shapes[1]}"
+        for row, seed in enumerate(seeds):
+            alone = student.alter({name: x[row : row + 1] for name, x in inputs.items()}, seed[None])
+            assert_all_near("altered alone", alone, {name: x[row : row + 1] for name, x in whole.items()})
+        assert any(not torch.equal(whole[name], x) for name, x in inputs.items()), "the altered inputs are the inputs"
+        assert_finite(
+            "of altered inputs", {n: x for n, x in self._forward(student, whole).items() if x.is_floating_point()}
+        )
 
     def _new(self) -> Any:
         """Made under one seed, without network."""

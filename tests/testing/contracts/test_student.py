@@ -119,6 +119,11 @@ class OtherTokens(ToyEncoder):
         return super().encode_text([text.upper() + "x" for text in texts])
 
 
+class AltersByPlace(ToyEncoder):
+    def alter(self, inputs: Mapping[str, Tensor], seeds: Tensor) -> Mapping[str, Tensor]:
+        return super().alter(inputs, torch.arange(len(seeds)))
+
+
 MISTAKES = [
     (OtherWidth, "test_outputs", "'text': expected (4, ..., 9), got (4, 8)"),
     (LogScale, "test_outputs", "'logit_scale': expected above 0 (exponentiated), got -1.0"),
@@ -136,6 +141,7 @@ MISTAKES = [
     (Pickles, "test_saves_no_pickle", "expected safetensors and JSON, got pytorch_model.bin"),
     (Right, "test_publishes", "the lines do not load the repository"),
     (OtherTokens, "test_evaluates_as_it_trains", "'text' by encode_*: expected the same"),
+    (AltersByPlace, "test_alters_each_row_by_its_own_seed", "altered alone"),
 ]
 
 

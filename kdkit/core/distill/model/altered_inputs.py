@@ -37,8 +37,9 @@ class AlteredInputs:
         if not isinstance(student, AltersInputs):
             raise KdkitError(
                 "KD-DIST-095",
-                "this student cannot alter its inputs, which 'altered' in the recipe's 'increment' needs",
-                fix="remove 'altered', or use 'weight' or 'frozen_energy' (docs/explanation/retention.md)",
+                "'altered' in the recipe's 'increment' needs a student that can alter its inputs",
+                where=type(student).__qualname__,
+                fix="write 'frozen_energy: 0.5' instead, or give the student the method 'alter' (contracts.AltersInputs)",
             )
         self.weight = weight
         self._previous = copy.deepcopy(student).eval().requires_grad_(False)
