@@ -183,9 +183,8 @@ class StudentContract(Contract):
             alone = student.alter({name: x[row : row + 1] for name, x in inputs.items()}, seed[None])
             assert_all_near("altered alone", alone, {name: x[row : row + 1] for name, x in whole.items()})
         assert any(not torch.equal(whole[name], x) for name, x in inputs.items()), "the altered inputs are the inputs"
-        assert_finite(
-            "of altered inputs", {n: x for n, x in self._forward(student, whole).items() if x.is_floating_point()}
-        )
+        outputs = self._forward(student, whole)
+        assert_finite("of altered inputs", {name: x for name, x in outputs.items() if x.is_floating_point()})
 
     def _new(self) -> Any:
         """Made under one seed, without network."""

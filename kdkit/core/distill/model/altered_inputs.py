@@ -39,7 +39,7 @@ class AlteredInputs:
                 "KD-DIST-095",
                 "'altered' in the recipe's 'increment' needs a student that can alter its inputs",
                 where=type(student).__qualname__,
-                fix="write 'frozen_energy: 0.5' instead, or give the student the method 'alter' (contracts.AltersInputs)",
+                fix="write 'frozen_energy: 0.5' there, or give the student the method 'alter' (contracts.AltersInputs)",
             )
         self.weight = weight
         self._previous = copy.deepcopy(student).eval().requires_grad_(False)
