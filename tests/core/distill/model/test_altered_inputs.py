@@ -72,7 +72,7 @@ def test_the_student_stays_as_it_was_while_training() -> None:
     student = Normalized().train()
     altered = AlteredInputs(student, 1.0)
     norm, still = student.image_tower[-1], student.text_tower.eval()
-    altered.loss(moved(student), inputs(), SEEDS).backward()
+    torch.autograd.backward(altered.loss(moved(student), inputs(), SEEDS))
     assert student.training
     assert student.image_tower.training
     assert not still.training
