@@ -221,13 +221,13 @@ def _bert_tokenizer_files(vocabulary: list[str]) -> dict[str, bytes]:
 def make_transformers_clip_folder(
     path: Path | str,
     *,
-    kind: Literal["clip", "siglip"] = "clip",
+    kind: Literal["clip", "siglip", "naflex"] = "clip",
     embed_dim: int = 32,
     image_size: int = 32,
     seed: int = 0,
     words: Sequence[str] = WORDS,
 ) -> Path:
-    """A tiny ``CLIPModel`` or ``SiglipModel`` with its image processor and a word-level tokenizer."""
+    """A tiny ``CLIPModel``, ``SiglipModel`` or ``Siglip2Model`` with its image processor and a word-level tokenizer."""
     import transformers
 
     folder = Path(path)
@@ -249,6 +249,13 @@ def make_transformers_clip_folder(
             transformers.CLIPModel(clip).save_pretrained(folder)
             processor: Any = transformers.CLIPImageProcessor
             size: dict[str, int] = {"shortest_edge": image_size}
+        elif kind == "naflex":
+            siglip2 = transformers.Siglip2Config(
+                text_config={**text, "projection_size": embed_dim}, vision_config={**vision, "num_patches": 16}
+            )
+            transformers.Siglip2Model(siglip2).save_pretrained(folder)
+            transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=20).save_pretrained(folder)
+            return folder
         else:
             siglip = transformers.SiglipConfig(text_config=text, vision_config=vision)
             transformers.SiglipModel(siglip).save_pretrained(folder)

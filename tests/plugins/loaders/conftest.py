@@ -20,6 +20,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "biomedclip": make_biomedclip_folder(root / "biomedclip"),
         "clip": make_transformers_clip_folder(root / "clip"),
         "siglip": make_transformers_clip_folder(root / "siglip", kind="siglip"),
+        "naflex": make_transformers_clip_folder(root / "naflex", kind="naflex"),
     }
 
 

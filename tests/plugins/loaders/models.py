@@ -14,4 +14,5 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "biomedclip": load_open_clip,
     "clip": load_transformers_clip,
     "siglip": load_transformers_clip,
+    "naflex": load_transformers_clip,
 }

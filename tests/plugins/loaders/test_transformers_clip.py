@@ -8,9 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kdkit.core.base.errors import ExitCode
@@ -22,7 +24,7 @@ from tests.tiny_models import TEXTS, close, pictures
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], encoders: dict[str, Any]) -> None:
     model: Any = transformers.AutoModel.from_pretrained(folders[name]).eval()
-    processor = transformers.AutoImageProcessor.from_pretrained(folders[name])
+    processor = transformers.AutoImageProcessor.from_pretrained(folders[name], backend="pil")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders[name])
     padding = "max_length" if name == "siglip" else True  # as SigLIP was trained
     tokens = tokenizer(TEXTS, padding=padding, truncation=True, max_length=16, return_tensors="pt")
@@ -36,6 +38,26 @@ def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], 
     unit = torch.nn.functional.normalize
     assert close(unit(ours.encode_image(pixels)), whole.image_embeds)
     assert close(unit(ours.encode_text(TEXTS)), whole.text_embeds)
+
+
+def test_images_are_resized_as_pillow_does(encoders: dict[str, Any]) -> None:
+    """Written out by hand; torchvision's resizing, the library's default, gives other gray levels."""
+    image = pictures()[1]
+    small = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    assert close(encoders["siglip"].preprocess(image), torch.from_numpy((small - 0.5) / 0.5).permute(2, 0, 1).float())
+
+
+@pytest.mark.parametrize("folder", ["siglip"], indirect=True)
+def test_siglip2_of_one_image_size_reads_lowercase_texts(folder: Path, encoders: dict[str, Any]) -> None:
+    """It has the code of SigLIP, and the tokenizer of Gemma, which keeps capitals."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "GemmaTokenizer"}))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "normalizer": None}))
+    siglip2 = load_transformers_clip(folder)
+    assert torch.equal(siglip2.encode_text(["A CT Scan"]), siglip2.encode_text(["a ct scan"]))
+    assert "lowercase" in siglip2.identity()["tokenizer"]
+    assert "lowercase" not in encoders["siglip"].identity()["tokenizer"]
 
 
 @pytest.mark.parametrize("folder", ["clip", "siglip"], indirect=True)
