@@ -41,6 +41,8 @@ class Companion:
     """Where the files go; empty for the folder itself."""
     names: tuple[str, ...] = ()
     """Which files; empty for all configs and tokenizer files at the top of the source."""
+    weights: bool = False
+    """Fetch the whole model, as a teacher's own source is: the base of adapters. Its license counts too."""
     purpose: str = ""
     """What a user can put there instead, for messages: ``the tokenizer as tokenizer.json``."""
 

@@ -23,7 +23,7 @@ from kdkit.core.teachers.files import (
     select_files,
 )
 from kdkit.core.teachers.hub import Select, snapshot
-from kdkit.core.teachers.license import read_license
+from kdkit.core.teachers.license import read_licenses
 from kdkit.core.teachers.pickles import convert_pickles
 from kdkit.core.teachers.recognize import matching_loaders
 from kdkit.core.teachers.source import Source, parse_source, source_folder
@@ -82,13 +82,15 @@ def fetch(
         if chosen.spec and chosen.source == chosen.spec.source:  # its extra sources belong to its own source
             for subfolder, source in chosen.spec.extra_sources.items():
                 fetcher.fetch_also(subfolder, pins.get(subfolder, source), select_descriptions)
+        models = [into]
         for companion in _companions(chosen, loaders, into):
             fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
+            models += [into / companion.subfolder] if companion.weights else []
         require_whole(into, str(main))
         made = convert_pickles(into, str(main), reporter)
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
-    license, says_gated = read_license(into)
+    license, says_gated = read_licenses(models)
     return Materialized(into, files, commit, license, gated or says_gated, fetcher.also)
 
 
@@ -133,7 +135,7 @@ class _Fetcher:
 
     def fetch_companion(self, companion: Companion, source: str) -> None:
         def select(names: Iterable[str], where: str) -> list[str]:
-            found = select_descriptions(names, where)
+            found = (select_files if companion.weights else select_descriptions)(names, where)
             return [name for name in found if not companion.names or name in companion.names]
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def read_license(folder: Path) -> tuple[LicenseSeen | None, bool]:
             found.append(LicenseSeen(name=next(names, "unknown"), evidence=path.name))
     gated = any(str(key).startswith("extra_gated") for key in card)
     return (max(found, key=_strictness) if found else None), gated
+
+
+def read_licenses(folders: Sequence[Path]) -> tuple[LicenseSeen | None, bool]:
+    """The license under which models may be used together, and whether one of them is gated.
+
+    Args:
+        folders: of a teacher, then of the models that it is built on. One of these without a license is ``unknown``,
+            which is stricter than a license that allows everything.
+    """
+    first, *bases = [read_license(folder) for folder in folders]
+    nothing = LicenseSeen(name="unknown", evidence="no license of its base model")
+    seen = [*([first[0]] if first[0] else []), *(base or nothing for base, _ in bases)]
+    gated = any(gated for _, gated in (first, *bases))
+    return (max(seen, key=_strictness_together) if seen else None), gated
+
+
+def _strictness_together(seen: LicenseSeen) -> float:
+    known = _strictness(seen)
+    return known if known >= 0 else 1.5  # over share-alike, under non-commercial
 
 
 def _strictness(seen: LicenseSeen) -> int:

@@ -50,8 +50,10 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
         ),
         LoaderSpec(
             name="transformers",
-            summary="CLIP-style models of transformers (CLIP, SigLIP, ...), without remote code",
+            summary="CLIP-style models of transformers (CLIP, SigLIP, ...) and adapters of them, without remote code",
             factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
+            marks=("adapter_config.json",),
+            companions="kdkit.plugins.loaders.adapter_base:find_base",
             model_types=DUAL_ENCODERS,
         ),
         LoaderSpec(

@@ -12,6 +12,8 @@ from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoModel, AutoToke
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
+from kdkit.plugins.loaders.adapter_base import ADAPTERS
+from kdkit.plugins.loaders.adapters import base_folder, merge_adapters
 from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code, require_known_type
 from kdkit.plugins.loaders.naflex import NaFlexEncoder
@@ -27,14 +29,24 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
     """A frozen teacher from a folder as ``save_pretrained`` writes it, offline and strictly.
 
     Args:
-        folder: ``config.json``, weights, ``preprocessor_config.json`` and tokenizer files.
+        folder: ``config.json``, weights, ``preprocessor_config.json`` and tokenizer files; or adapters of peft, with
+            these files of their base model in ``base/``.
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         KdkitError: the folder is another model, or one that needs code of its own; its weights are incomplete, or a
-            pickle with code.
+            pickle with code; adapters do not fit their base.
     """
     folder = Path(folder)
+    if (folder / ADAPTERS).is_file():
+        encoder = _load(base_folder(folder), precision)
+        encoder.model = merge_adapters(encoder.model, folder)
+    else:
+        encoder = _load(folder, precision)
+    return encoder.requires_grad_(False).eval()
+
+
+def _load(folder: Path, precision: str) -> TransformersEncoder:
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
@@ -69,7 +81,7 @@ def load_transformers_clip(folder: Path, *, precision: str = "float32") -> Trans
         raise _not_a_model(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}")
     encoder = NaFlexEncoder if model.config.model_type == NAFLEX else TransformersEncoder
     digest = digest_files(read_tokenizer_files(folder))
-    return encoder(model, image_processor, tokenizer, digest).requires_grad_(False).eval()
+    return encoder(model, image_processor, tokenizer, digest)
 
 
 def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> KdkitError:

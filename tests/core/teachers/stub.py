@@ -82,9 +82,15 @@ def find_companions(folder: Path) -> Iterator[Companion]:
         yield Companion(source="hf:org/vocabulary", names=("vocab.txt",), purpose="the vocabulary")
 
 
-def catalogue(*teachers: TeacherSpec, companions: bool = False) -> Catalogue:
-    """The loaders ``stub`` (with ``companions``, a folder needs other repositories) and ``other``, and ``teachers``."""
-    at, needed = f"{__name__}:load", f"{__name__}:find_companions" if companions else ""
+def find_base(folder: Path) -> Iterator[Companion]:
+    """The stub is built on another model."""
+    if not (folder / "base").is_dir():
+        yield Companion(source="hf:org/base", subfolder="base", weights=True, purpose="the base as base/")
+
+
+def catalogue(*teachers: TeacherSpec, companions: str = "") -> Catalogue:
+    """The loaders ``stub`` (``companions``: its function that names other repositories) and ``other``, ``teachers``."""
+    at, needed = f"{__name__}:load", companions and f"{__name__}:{companions}"
     loaders = (
         LoaderSpec(name="other", summary="", factory=at, marks=("other.json",)),
         LoaderSpec(name="stub", summary="", factory=at, marks=(CONFIG,), companions=needed),

@@ -169,7 +169,7 @@ def test_companions_of_the_loader_are_fetched_and_pinned(
     hub.add("org/main", files(tmp_path))
     hub.add("org/text", text)
     hub.add("org/vocabulary", VOCABULARY)
-    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions=True))
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions="find_companions"))
     facts = add_teacher(project, "t", {"from": "hf:org/main"})
     assert set(facts.files) == {"stub.json", "model.safetensors", *also}
     assert all(source.startswith("hf:org/") and "@" in source for source in facts.also.values())
@@ -181,5 +181,21 @@ def test_companions_of_the_loader_are_fetched_and_pinned(
 
 def test_a_missing_companion_is_reported_with_the_file_to_provide(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/main", files(tmp_path))
-    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions=True))
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions="find_companions"))
     _failing(project, "hf:org/main", "KD-TEACH-023", ExitCode.MISSING, mentions=("hf:org/text", "text/config.json"))
+
+
+def test_a_base_model_is_fetched_whole_and_its_license_counts(hub: LocalHub, tmp_path: Path) -> None:
+    hub.add("org/adapters", files(tmp_path) | {"README.md": b"---\nlicense: mit\n---\n"})
+    base = {"config.json": b"{}", "a.safetensors": files(tmp_path)["model.safetensors"], "run.py": b"1"}
+    commit = hub.add("org/base", base | {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions="find_base"))
+    facts = add_teacher(project, "t", {"from": "hf:org/adapters"})
+    assert {name for name in facts.files if name.startswith("base/")} == {
+        "base/config.json",
+        "base/a.safetensors",
+        "base/README.md",
+    }
+    assert facts.also == {"base": f"hf:org/base@{commit}"}
+    assert facts.license is not None
+    assert (facts.license.name, facts.license.evidence) == ("cc-by-nc-4.0", "README.md")

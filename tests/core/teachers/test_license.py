@@ -9,7 +9,7 @@ import pytest
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import TeacherSpec
 from kdkit.core.teachers import add_teacher, lock_teachers, open_teacher
-from kdkit.core.teachers.license import read_license
+from kdkit.core.teachers.license import read_license, read_licenses
 from tests.core.teachers import stub
 from tests.errors import raises_error
 
@@ -112,3 +112,26 @@ def test_the_strictest_license_that_files_state(
         (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     seen, gated = read_license(tmp_path)
     assert (seen.name if seen else None, seen.evidence if seen else None, gated) == expected
+
+
+@pytest.mark.parametrize(
+    ("teacher", "base", "together"),
+    [
+        ("mit", "mit", "mit"),
+        ("mit", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("cc-by-nc-4.0", None, "cc-by-nc-4.0"),
+        ("mit", None, "unknown"),
+        ("mit", "hai-def", "hai-def"),
+        (None, "mit", "mit"),
+    ],
+)
+def test_the_stricter_license_of_adapters_and_base_counts(
+    tmp_path: Path, teacher: str | None, base: str | None, together: str
+) -> None:
+    for name, license in (("a", teacher), ("b", base)):
+        (tmp_path / name).mkdir()
+        if license:
+            (tmp_path / name / "README.md").write_text(f"---\nlicense: {license}\n---\n", encoding="utf-8")
+    seen, _ = read_licenses([tmp_path / "a", tmp_path / "b"])
+    assert seen is not None
+    assert seen.name == together
