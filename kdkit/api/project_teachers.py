@@ -53,12 +53,12 @@ class TeacherMethods(OpenedProject):
         """
         from kdkit.api.teachers import TeacherLock
         from kdkit.core.distill.plan.compatibility import compare_with_student
-        from kdkit.core.teachers import add_teacher
+        from kdkit.core.teachers import add_and_measure
 
         short, fields = _entry(name, source, loader, domains, license, live, options)
-        locked = add_teacher(self._open(), short, fields, offline=offline, reporter=self.reporter)
+        locked, measured = add_and_measure(self._open(), short, fields, offline=offline, reporter=self.reporter)
         compare_with_student(self._open(), short, self.reporter)
-        return TeacherLock(short, locked, license)
+        return TeacherLock(short, locked, license, measured)
 
     def plan_teacher(
         self,

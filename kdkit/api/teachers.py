@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.listing import TeacherRow
     from kdkit.core.project.registry.lock import LockedTeacher
     from kdkit.core.teachers import Addition
+    from kdkit.core.teachers.forecast import Forecast
+    from kdkit.core.teachers.measure import Measured
 
 SHOWN_DOMAINS = 4
 
@@ -85,43 +87,45 @@ class TeacherAddition(Result):
         name: of the teacher.
         source: where its files come from.
         loader: that reads them; None where the files decide.
-        sizes: file -> bytes; None where unknown.
+        forecast: files with sizes, free space, license, domains.
         registry_diff: change to registry.yaml.
     """
 
     name: str
     source: str
     loader: str | None
-    sizes: Mapping[str, int | None]
+    forecast: Forecast
     registry_diff: str
 
     @classmethod
     def of(cls, planned: Addition) -> TeacherAddition:
         """From a planned addition."""
         chosen = planned.chosen
-        return cls(chosen.name, chosen.source, chosen.loader or None, dict(planned.sizes), planned.diff)
-
-    @property
-    def bytes(self) -> int:
-        """Sum of the known sizes."""
-        return sum(size or 0 for size in self.sizes.values())
+        return cls(chosen.name, chosen.source, chosen.loader or None, planned.forecast, planned.diff)
 
     def to_json(self) -> dict[str, Any]:
         """All attributes."""
+        plan = self.forecast
         return {
             "name": self.name,
             "source": self.source,
             "loader": self.loader,
-            "bytes": self.bytes,
-            "files": dict(self.sizes),
+            "bytes": plan.bytes,
+            "cached": plan.cached,
+            "free": plan.free,
+            "license": plan.license,
+            "domains": list(plan.domains),
+            "files": dict(plan.sizes),
             "registry_diff": self.registry_diff,
         }
 
     def sections(self) -> list[Section]:
         """Files with sizes, then the diff."""
-        files = [(name, "?" if size is None else format_size(size)) for name, size in self.sizes.items()]
+        sizes = self.forecast.sizes.items()
+        files = [(name, "?" if size is None else format_size(size)) for name, size in sizes]
         return [
-            f"would download {format_size(self.bytes)} from {self.source}, check and lock it:",
+            "would fetch, check and lock:",
+            *self.forecast.lines(),
             Table(("file", "size"), files, "lr"),
             "",
             self.registry_diff.rstrip("\n"),
@@ -136,18 +140,21 @@ class TeacherLock(Result):
         name: of the teacher.
         facts: its entry in registry.lock.
         stated_license: the license in registry.yaml, if any.
+        measured: by the probe, on this machine; None if it was not probed now.
     """
 
     name: str
     facts: LockedTeacher
     stated_license: str | None
+    measured: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of registry.lock with the name."""
-        return {"name": self.name, **self.facts.model_dump(mode="json")}
+        """The entry of registry.lock with the name and, after a probe, ``measured``."""
+        measured = {"measured": asdict(self.measured)} if self.measured else {}
+        return {"name": self.name, **self.facts.model_dump(mode="json"), **measured}
 
     def sections(self) -> list[Section]:
-        """One line."""
+        """The facts in one line, the options in a second, speed and memory in a third."""
         facts = self.facts
         dims = ", ".join(f"{signal} {dim}" for signal, dim in facts.dims.items()) or "answers, no features"
         found = f"{facts.license.name} ({facts.license.evidence})" if facts.license else "not stated in its files"
@@ -155,7 +162,12 @@ class TeacherLock(Result):
         commit = f" at {facts.commit[:12]}" if facts.commit else ""
         size = format_size(sum(file.size for file in facts.files.values()))
         files = f"{len(facts.files)} file{'s' * (len(facts.files) != 1)}, {size}"
-        return [f"{self.name}: {facts.source}{commit}, {files}; loader {facts.loader}; {dims}; license: {license}"]
+        options = ", ".join(f"{key}={value}" for key, value in facts.options.items())
+        return [
+            f"{self.name}: {facts.source}{commit}, {files}; loader {facts.loader}; {dims}; license: {license}",
+            *([f"  options: {options}"] if options else []),
+            *([f"  {self.measured.cost}"] if self.measured and self.measured.cost else []),
+        ]
 
 
 @dataclass(frozen=True)

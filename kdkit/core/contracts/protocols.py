@@ -80,6 +80,15 @@ class DualEncoder(Protocol):
 Teacher = DualEncoder | SignalSource
 
 
+@runtime_checkable
+class LimitsTexts(Protocol):
+    """Optional, for a teacher that truncates texts: ``kdkit add-teacher`` compares it with the catalogue."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text, with special ones."""
+
+
 # ------------------------------------------------------------------------------------- student
 
 

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.atomic import new_folder, write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import system_errors
-from kdkit.core.contracts import IMPORTED, LoaderSpec, Reporter, Silent
+from kdkit.core.contracts import IMPORTED, LoaderSpec, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.data.load import read_domains, warn_unknown_domains
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose, chosen_teacher
 from kdkit.core.project.registry.edit import add_entry, has_entry, remove_entry
 from kdkit.core.project.registry.load import check_registry, read_text
-from kdkit.core.project.registry.lock import LockedTeacher
+from kdkit.core.project.registry.lock import LockedTeacher, SignalFact
 from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
-from kdkit.core.teachers.fetch import fetch, selector
-from kdkit.core.teachers.files import list_folder
-from kdkit.core.teachers.hub import list_remote
-from kdkit.core.teachers.license import read_license, require_permission
+from kdkit.core.teachers.fetch import fetch
+from kdkit.core.teachers.forecast import Forecast, forecast
+from kdkit.core.teachers.license import require_permission
+from kdkit.core.teachers.measure import Measured, differences, measure
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
 from kdkit.core.teachers.probe import declared_signals, identity_of, probe
 from kdkit.core.teachers.recognize import recognize_loader
-from kdkit.core.teachers.source import parse_source, source_folder
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -40,13 +39,13 @@ class Addition:
     Attributes:
         chosen: the teacher.
         before, after: the texts of ``registry.yaml``.
-        sizes: file to fetch -> bytes; None if unknown.
+        forecast: what would be fetched, and what is known about it.
     """
 
     chosen: ChosenTeacher
     before: str
     after: str
-    sizes: Mapping[str, int | None]
+    forecast: Forecast
 
     @property
     def diff(self) -> str:
@@ -63,16 +62,28 @@ def add_teacher(
     offline: bool = False,
     reporter: Reporter | None = None,
 ) -> LockedTeacher:
+    """:func:`add_and_measure` without the measurements."""
+    return add_and_measure(project, name, fields, offline=offline, reporter=reporter)[0]
+
+
+def add_and_measure(
+    project: Project,
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    offline: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[LockedTeacher, Measured | None]:
     """Fetch, check and probe a teacher, lock it, and add it to ``registry.yaml``, in this order.
 
-    A locked teacher that is in the registry with the same fields is added already.
+    A locked teacher that is in the registry with the same fields is added already, and not measured again.
 
     Args:
         project: the project.
         name: of the catalogue, or a new one.
         fields: the registry entry (``from``, ``loader``, ``options``, ``domains``, ``license``); may be empty.
         offline: use only the Hub's cache.
-        reporter: shows progress and warnings.
+        reporter: shows the plan, progress and warnings.
 
     Raises:
         KdkitError: the teacher is unknown, forbidden, missing or does not work; the project is unchanged.
@@ -82,16 +93,18 @@ def add_teacher(
         project = project.reloaded()
         if name in project.lock.teachers and has_entry(read_text(project.registry_path), name, fields):
             pin_names(project)
-            return project.lock.teacher(name)
+            return project.lock.teacher(name), None
         chosen, _, after = _edit_registry(project, name, fields)
         _check_domains(project, chosen, reporter)
-        facts = _fetch_and_probe(project, chosen, offline, reporter)
+        for line in forecast(project, chosen, Silent(), offline=offline).lines():
+            reporter.say(line)
+        facts, measured = _fetch_and_probe(project, chosen, offline, reporter)
         with system_errors(str(project.root)):
             lock = project.lock.with_teacher(name, facts)
             lock.save(project.lock_path)
             write_atomically(project.registry_path, after.encode())
         pin_names(project.with_registry(check_registry(after)).with_lock(lock))
-    return facts
+    return facts, measured
 
 
 def plan_addition(
@@ -106,24 +119,7 @@ def plan_addition(
     reporter = reporter or Silent()
     chosen, before, after = _edit_registry(project, name, fields)
     _check_domains(project, chosen, reporter)
-    return Addition(chosen, before, after, _file_sizes(project, chosen, offline, reporter))
-
-
-def _file_sizes(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> dict[str, int | None]:
-    """The files to fetch; also checks the license as far as it is known before."""
-    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
-    select = selector(chosen.options)
-    if source.kind != "hf":
-        folder = source_folder(source, project.root)
-        names = select(list_folder(folder, str(source)), str(source))
-        seen, gated = read_license(folder)
-        require_permission(chosen, use, reporter, seen, gated=gated)
-        return {file: (folder / file).stat().st_size for file in names}
-    if _license_known(chosen):
-        require_permission(chosen, use, reporter)
-    else:
-        reporter.say("the license will be read from the fetched files")
-    return {} if offline else dict(list_remote(source, select).sizes)  # offline: nothing would be fetched
+    return Addition(chosen, before, after, forecast(project, chosen, reporter, offline=offline))
 
 
 def remove_teacher(project: Project, name: str) -> None:
@@ -184,7 +180,7 @@ def lock_teachers(
             chosen.require_available()
             if _license_known(chosen):
                 require_permission(chosen, project.registry.use, Silent())
-            done[name] = _fetch_and_probe(project, chosen, offline, reporter)
+            done[name], _ = _fetch_and_probe(project, chosen, offline, reporter)
             lock = lock.with_teacher(name, done[name])
             lock.save(project.lock_path)
         pin_names(project.with_lock(lock))
@@ -240,7 +236,9 @@ def _check_domains(project: Project, chosen: ChosenTeacher, reporter: Reporter) 
         warn_unknown_domains(chosen.domains, known, f"teacher '{chosen.name}'", reporter)
 
 
-def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter) -> LockedTeacher:
+def _fetch_and_probe(
+    project: Project, chosen: ChosenTeacher, offline: bool, reporter: Reporter
+) -> tuple[LockedTeacher, Measured | None]:
     """Fetch into a staging folder and check license and model; only a working teacher replaces the final folder."""
     loaders = project.catalogue.specs(LoaderSpec)
     with system_errors(str(project.artifacts)), new_folder(project.artifacts / chosen.name, replace=True) as stage:
@@ -252,11 +250,10 @@ def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, rep
         try:
             model, source = load_model(project.catalogue, chosen, loader, found.folder, found.files)
             identity = dict(identity_of(model))
-            imported = IMPORTED in identity
-            signals = declared_signals(source) if imported else probe(source, f"teacher '{chosen.name}'")
+            signals, measured = _probe_and_measure(chosen, model, source, reporter, imported=IMPORTED in identity)
         except KdkitError as error:  # the stage is gone when the message is read
             raise error.renamed({str(stage): chosen.source, **originals}) from error
-        return LockedTeacher(
+        facts = LockedTeacher(
             provider=chosen.provider,
             source=chosen.source,
             commit=found.commit,
@@ -271,3 +268,19 @@ def _fetch_and_probe(project: Project, chosen: ChosenTeacher, offline: bool, rep
             fingerprint=fingerprint_of(found.files, loader, chosen.options, identity),
             locked_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+        return facts, measured
+
+
+def _probe_and_measure(
+    chosen: ChosenTeacher, model: Teacher, source: SignalSource, reporter: Reporter, *, imported: bool
+) -> tuple[dict[str, SignalFact], Measured | None]:
+    """The signals of a model that works; warns where it is not as the catalogue says."""
+    if imported:
+        return declared_signals(source), None
+    probed = probe(source, f"teacher '{chosen.name}'")
+    dims = {name: fact.shape[-1] for name, fact in probed.signals.items()}
+    measured = measure(model, source, dims, probed.seconds if dims else None)
+    if chosen.spec is not None:
+        for line in differences(chosen.spec, measured, chosen.options):
+            reporter.warn(f"teacher '{chosen.name}' has {line}")
+    return probed.signals, measured

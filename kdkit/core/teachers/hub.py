@@ -84,6 +84,20 @@ def list_remote(source: Source, select: Select) -> Listing:
     return Listing({name: sizes[name] for name in select(sizes, str(source))}, str(info.sha), gated=bool(info.gated))
 
 
+def cache_folder() -> Path:
+    """Where the Hub's files are kept."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def in_cache(source: Source, name: str, commit: str) -> bool:
+    """Whether a file of a repository is in the cache, at this commit."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source.place, name, cache_dir=cache_folder(), revision=commit), str)
+
+
 def _offline_mode() -> bool:
     from huggingface_hub import constants
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,21 @@ _SIZE = (61, 47)
 """Not square and no multiple of a patch size, which preprocessing must handle."""
 
 
-def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
-    """Compute the signals of one random image with a text twice; a model without signals answers once.
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found.
 
-    Returns:
-        Signal name -> shape and dtype of one row; empty for a model that only answers.
+    Attributes:
+        signals: name -> shape and dtype of one row; empty for a model that only answers.
+        seconds: that the second computation took, preprocessing included.
+    """
+
+    signals: dict[str, SignalFact]
+    seconds: float
+
+
+def probe(signals: SignalSource, where: str) -> Probe:
+    """Compute the signals of one random image with a text twice; a model without signals answers once.
 
     Raises:
         KdkitError: the model fails; its rows differ from its declaration or between the runs, or are not finite.
@@ -37,7 +49,9 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
     try:
         with torch.no_grad():
             first = signals.compute([signals.prepare(image, sample)])
+            start = time.perf_counter()
             second = signals.compute([signals.prepare(image, sample)])
+            seconds = time.perf_counter() - start
         model: object = signals
         only_answers = isinstance(model, Answering) and not signals.signals
         if isinstance(model, Answering) and (only_answers or signals.identity().get(LOGPROBS) == OWN_ANSWERS):
@@ -63,7 +77,7 @@ def probe(signals: SignalSource, where: str) -> dict[str, SignalFact]:
         raise _unusable(where, f"it declares the signals {sorted(declared)} and returns {sorted(first)}")
     for name, rows in first.items():
         _check(where, name, rows, second[name], declared[name].shape)
-    return declared_signals(signals)
+    return Probe(declared_signals(signals), seconds)
 
 
 def declared_signals(signals: SignalSource) -> dict[str, SignalFact]:

@@ -45,6 +45,10 @@ class OpenClipEncoder(nn.Module):
     def embed_dim(self) -> int:
         return int(self.parts.model_cfg["embed_dim"])
 
+    @property
+    def context_length(self) -> int:
+        return self.tokenizer.context_length
+
     def identity(self) -> Mapping[str, str]:
         """Everything that determines the features, except the weights."""
         precision = str(self._input_dtype).removeprefix("torch.")

@@ -293,7 +293,7 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
     before = stub.tree(tmp_path)
     planned = plan_addition(project, "a", {"from": "local:a"})
     assert stub.tree(tmp_path) == before
-    assert set(planned.sizes) == {"stub.json", "pytorch_model.bin"}
+    assert set(planned.forecast.sizes) == {"stub.json", "pytorch_model.bin"}
     assert "+  a:\n+    from: local:a\n" in planned.diff
 
 

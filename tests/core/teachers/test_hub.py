@@ -133,8 +133,12 @@ def test_a_plan_has_sizes_without_downloading(hub: LocalHub, tmp_path: Path) -> 
     content = files(tmp_path)
     hub.add("org/teacher", content)
     planned = plan_addition(stub.make_project(tmp_path / "project"), "t", {"from": "hf:org/teacher"})
-    assert planned.sizes == {name: len(data) for name, data in content.items()}
+    assert planned.forecast.sizes == {name: len(data) for name, data in content.items()}
+    assert planned.forecast.cached == 0
     assert hub.downloads() == []
+    add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
+    again = plan_addition(stub.make_project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}).forecast
+    assert again.cached == again.bytes == planned.forecast.bytes
 
 
 def test_extra_sources_of_the_catalogue_bring_descriptions_only(hub: LocalHub, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_probe_finds_no_signals_and_sends_one_request(endpoint: LocalEndpoint, t
     made = teacher(tmp_path, endpoint.url, key_variable="SECRET")
     assert isinstance(made, SignalSource)
     assert isinstance(made, Answering)
-    assert probe(made, "teacher") == {}
+    assert probe(made, "teacher").signals == {}
     assert len(endpoint.requests) == 1
     assert "127.0.0.1" not in str(made.identity())  # the lock is published with a student
     endpoint.faults.append(404)

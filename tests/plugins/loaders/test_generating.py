@@ -62,7 +62,7 @@ def test_it_answers_as_the_model_does(folder: Path, tmp_path: Path) -> None:
 
 
 def test_it_can_be_added(folder: Path) -> None:
-    facts = probe(load(folder, k=5), "teacher")
+    facts = probe(load(folder, k=5), "teacher").signals
     assert facts["topk"].shape == (20, 5)
     assert facts["tokens"].dtype == "int32"
 

@@ -53,7 +53,7 @@ def test_features_equal_stock_timm(
     assert torch.equal(stacked(ours), pixels)
     assert ours.signals[0].shape == (wanted.shape[1],)
     assert close(ours.compute(list(pixels))["image"], wanted)
-    assert set(probe(ours, arch)) == {"image"}
+    assert set(probe(ours, arch).signals) == {"image"}
     assert recognize_loader(kdkit_loaders(), folder, arch) == "timm"
 
 

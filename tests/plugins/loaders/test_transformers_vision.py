@@ -50,7 +50,7 @@ def test_features_equal_stock_transformers(name: str, transformers_folders: dict
     default = load_transformers_vision(folder)
     assert default.identity()["pooling"] == next(iter([*[p for p in poolings if p == "cls"], "pooler"]))
     assert isinstance(default, SignalSource)
-    assert set(probe(default, name)) == {"image"}
+    assert set(probe(default, name).signals) == {"image"}
     assert recognize_loader(kdkit_loaders(), folder, name) == "transformers-vision"
 
 

@@ -1,0 +1,110 @@
+"""What adding a teacher will fetch, and what is known about it, before anything is fetched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import format_size
+from kdkit.core.contracts import Reporter
+from kdkit.core.project.licenses import allowed
+from kdkit.core.project.registry.chosen import ChosenTeacher
+from kdkit.core.teachers.fetch import selector
+from kdkit.core.teachers.files import list_folder
+from kdkit.core.teachers.hub import cache_folder, in_cache, list_remote
+from kdkit.core.teachers.license import read_license, require_permission
+from kdkit.core.teachers.source import parse_source, source_folder
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Project
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The plan of an addition.
+
+    Attributes:
+        source: where the files come from.
+        sizes: file -> bytes; None if unknown. Empty for an offline addition from the Hub's cache.
+        cached: bytes of them that are in the Hub's cache already.
+        free: bytes that are free where the files go.
+        license: its names, and what follows from them for the project's use.
+        domains: that it will teach, or that its authors name; empty if unknown.
+    """
+
+    source: str
+    sizes: Mapping[str, int | None]
+    cached: int
+    free: int
+    license: str
+    domains: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Sum of the known sizes."""
+        return sum(size or 0 for size in self.sizes.values())
+
+    def lines(self) -> list[str]:
+        """For people."""
+        count = f"{len(self.sizes)} file{'s' * (len(self.sizes) != 1)}, {format_size(self.bytes)}"
+        files = f"{count} from {self.source}" if self.sizes else f"{self.source}, from the Hub's cache"
+        cached = f", {format_size(self.cached)} of it in the Hub's cache" if self.cached else ""
+        domains = (
+            f"domains: {', '.join(self.domains)}" if self.domains else "domains: not known; trust will be measured"
+        )
+        return [f"{files}{cached}; {format_size(self.free)} free", f"license: {self.license}", domains]
+
+
+def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, offline: bool) -> Forecast:
+    """List what would be fetched; judge the license as far as it is known before.
+
+    Raises:
+        KdkitError: the license forbids the use, the source is missing, or the disk is too small.
+    """
+    source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
+    select, place = selector(chosen.options), project.root
+    seen, gated, cached = None, False, 0
+    if source.kind != "hf":
+        folder = source_folder(source, project.root)
+        names = select(list_folder(folder, str(source)), str(source))
+        sizes: dict[str, int | None] = {file: (folder / file).stat().st_size for file in names}
+        seen, gated = read_license(folder)
+        require_permission(chosen, use, reporter, seen, gated=gated)
+    else:
+        if chosen.spec is not None or chosen.license is not None:
+            require_permission(chosen, use, reporter)
+        else:
+            reporter.say("the license will be read from the fetched files")
+        sizes, place = {}, cache_folder()
+        if not offline:
+            listing = list_remote(source, select)
+            sizes = dict(listing.sizes)
+            cached = sum(sizes[name] or 0 for name in sizes if in_cache(source, name, listing.commit))
+    facts = chosen.license_facts(seen, gated=gated)
+    domains = chosen.domains or (chosen.spec.domains if chosen.spec else ())
+    made = Forecast(chosen.source, sizes, cached, _free(place), allowed(facts, use).reason, domains)
+    _require_space(made, chosen, place)
+    return made
+
+
+def _free(place: Path) -> int:
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _require_space(made: Forecast, chosen: ChosenTeacher, place: Path) -> None:
+    needed = made.bytes - made.cached
+    if needed > made.free:
+        raise KdkitError(
+            "KD-TEACH-029",
+            f"the disk is too small for teacher '{chosen.name}'",
+            where=str(place),
+            why=f"its files have {format_size(needed)}, and {format_size(made.free)} are free",
+            fix="free space, or move the Hub's cache to another disk: HF_HUB_CACHE",
+            code=ExitCode.MISSING,
+        )
