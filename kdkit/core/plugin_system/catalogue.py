@@ -252,6 +252,9 @@ def _check_options(what: str, factory: Callable[..., Any], options: Mapping[str,
         known = [p.name for p in signature.parameters.values() if p.kind not in open_ended]
         for wrong in (option for option in options if option not in known):
             raise KdkitError(
-                "KD-PLUG-005", f"{what} has no option '{wrong}'", fix=did_you_mean(wrong, known)
+                "KD-PLUG-005",
+                f"{what} has no option '{wrong}'",
+                why="its options are " + ", ".join(known),
+                fix=did_you_mean(wrong, known),
             ) from error
         raise KdkitError("KD-PLUG-006", f"{what}: {error}", fix="its options are " + ", ".join(known)) from error

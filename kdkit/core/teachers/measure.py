@@ -53,7 +53,9 @@ def measure(model: Teacher, signals: SignalSource, dims: Mapping[str, int], seco
         seconds: that it took for one sample; None if it computed none.
     """
     black, white = (_pixels(signals, shade) for shade in (0, 255))
-    size, mean, std = None, (), ()
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     if black is not None and white is not None:
         size = (int(black.shape[1]), int(black.shape[2]))
         mean, std = _normalization(black, white)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,6 +21,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.hugging_face import digest_files
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
+from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
 
 
 class OpenClipEncoder(nn.Module):
@@ -158,7 +160,16 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
 
 
 def load_open_clip(
-    folder: Path, *, precision: str = "fp32", weights: str | None = None, arch: str | None = None
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    weights: str | None = None,
+    arch: str | None = None,
+    mean: Any = None,
+    std: Any = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    image_size: int | None = None,
 ) -> OpenClipEncoder:
     """A frozen teacher from a folder, offline and strictly.
 
@@ -168,13 +179,30 @@ def load_open_clip(
         precision: open_clip's name of a precision; features are float32 in any case.
         weights: the weights' file name, if it is not one of the usual.
         arch: a built-in open_clip architecture, for a folder that holds only weights.
+        mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
 
     Raises:
         KdkitError: the folder is incomplete, or its weights do not fit exactly.
     """
     folder = Path(folder)
-    parts = read_parts(folder, arch=arch)
+    wanted = read_overrides(
+        folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
+    )
+    parts = _with_overrides(read_parts(folder, arch=arch), wanted, folder)
     with torch.random.fork_rng(devices=[]):  # building draws random weights
         model = build_model(parts, find_weights(folder, weights), precision=precision, where=str(folder))
     encoder = OpenClipEncoder(parts, model, precision=precision)
     return encoder.requires_grad_(False).eval()
+
+
+def _with_overrides(parts: OpenClipParts, wanted: Overrides, folder: Path) -> OpenClipParts:
+    """The parts of a model with other preprocessing; position embeddings follow the image size when they are loaded."""
+    vision = {**parts.model_cfg["vision_cfg"]}
+    wanted.require_patches(vision.get("patch_size"), folder)
+    given = asdict(wanted)
+    size = given.pop("image_size")
+    changes = {key: value for key, value in given.items() if value is not None}
+    if size is not None:
+        vision["image_size"] = changes["size"] = size
+    preprocess_cfg = {**parts.preprocess_cfg, **changes}
+    return replace(parts, model_cfg={**parts.model_cfg, "vision_cfg": vision}, preprocess_cfg=preprocess_cfg)

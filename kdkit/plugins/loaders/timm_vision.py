@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import did_you_mean
 from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
+from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.safetensors")
@@ -28,6 +29,7 @@ MLPS: Mapping[str, type[nn.Module]] = {"swiglu-packed": SwiGLUPacked}
 """Layers that some authors pass in code, not in their config."""
 _DATA = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 """Keys of ``pretrained_cfg`` that describe preprocessing; none of them names a place."""
+_CROP_MODES = {"shortest": "center", "longest": "border", "squash": "squash"}
 _LIBRARY = "timm"
 
 
@@ -42,6 +44,11 @@ def load_timm(
     weights: str | None = None,
     ignore: Sequence[str] = (),
     precision: str = "float32",
+    mean: Any = None,
+    std: Any = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    image_size: int | None = None,
 ) -> ImageEncoder:
     """A frozen teacher from a folder, offline and strictly.
 
@@ -57,11 +64,15 @@ def load_timm(
         weights: the weights' file name, if it is not ``model.safetensors``.
         ignore: prefixes of weights that the features do not need: ``[decoder_]``.
         precision: name of a torch dtype.
+        mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
 
     Raises:
         KdkitError: the folder is another model, or its weights do not fit exactly.
     """
     folder = Path(folder)
+    wanted = read_overrides(
+        folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
+    )
     config = _read_config(folder, arch)
     name = str(config["architecture"])
     if not timm.is_model(name):
@@ -74,11 +85,14 @@ def load_timm(
     given = {**(config.get("model_args") or {}), **(args or {}), "num_classes": 0}
     if mlp is not None:
         given["mlp_layer"] = _mlp(mlp, folder)
+    if wanted.image_size is not None and _has_fixed_size(name):
+        given["img_size"] = wanted.image_size
     try:
         with torch.random.fork_rng(devices=[]):
             model: nn.Module = timm.create_model(name, pretrained=False, **given)
         _load(model, state, ignore)
-        settings = resolve_data_config({}, pretrained_cfg={**_data_config(config, model), **(data or {})}, model=model)
+        described = {**_data_config(config, model), **(data or {}), **_data_of(wanted)}
+        settings = resolve_data_config({}, pretrained_cfg=described, model=model)
         transform: Callable[[Any], Tensor] = create_transform(**settings, is_training=False)
     except (RuntimeError, TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
         raise vision_error(folder, " ".join(str(error).split())[:600], _LIBRARY) from error
@@ -150,6 +164,23 @@ def _data_config(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
         own: Any = getattr(model, "pretrained_cfg", {})
         return {key: own[key] for key in _DATA if key in own}
     return dict(PretrainedCfg(**{key: value for key, value in given.items() if key in _DATA}).to_dict())
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Whether the architecture is built for one image size, such as a vision transformer."""
+    return bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False))
+
+
+def _data_of(wanted: Overrides) -> dict[str, Any]:
+    """The overrides under timm's names."""
+    found: dict[str, Any] = {"mean": wanted.mean, "std": wanted.std, "interpolation": wanted.interpolation}
+    if wanted.resize_mode is not None:
+        found["crop_mode"] = _CROP_MODES[wanted.resize_mode]
+        if wanted.resize_mode != "shortest":
+            found["crop_pct"] = 1.0
+    if wanted.image_size is not None:
+        found["input_size"] = (3, wanted.image_size, wanted.image_size)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _own(model: nn.Module, pixels: Tensor) -> Tensor:

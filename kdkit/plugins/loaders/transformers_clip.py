@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
@@ -18,6 +18,7 @@ from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, r
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code, require_known_type
 from kdkit.plugins.loaders.naflex import NaFlexEncoder
 from kdkit.plugins.loaders.own_files import require_own_files
+from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
 from kdkit.plugins.loaders.transformers_encoder import TransformersEncoder
 
 NAFLEX = "siglip2"
@@ -25,28 +26,41 @@ NAFLEX = "siglip2"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
-def load_transformers_clip(folder: Path, *, precision: str = "float32") -> TransformersEncoder:
+def load_transformers_clip(
+    folder: Path,
+    *,
+    precision: str = "float32",
+    mean: Any = None,
+    std: Any = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    image_size: int | None = None,
+) -> TransformersEncoder:
     """A frozen teacher from a folder as ``save_pretrained`` writes it, offline and strictly.
 
     Args:
         folder: ``config.json``, weights, ``preprocessor_config.json`` and tokenizer files; or adapters of peft, with
             these files of their base model in ``base/``.
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
+        mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
 
     Raises:
         KdkitError: the folder is another model, or one that needs code of its own; its weights are incomplete, or a
             pickle with code; adapters do not fit their base.
     """
     folder = Path(folder)
+    wanted = read_overrides(
+        folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
+    )
     if (folder / ADAPTERS).is_file():
-        encoder = _load(base_folder(folder), precision)
+        encoder = _load(base_folder(folder), precision, wanted)
         encoder.model = merge_adapters(encoder.model, folder)
     else:
-        encoder = _load(folder, precision)
+        encoder = _load(folder, precision, wanted)
     return encoder.requires_grad_(False).eval()
 
 
-def _load(folder: Path, precision: str) -> TransformersEncoder:
+def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncoder:
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
@@ -58,7 +72,7 @@ def _load(folder: Path, precision: str) -> TransformersEncoder:
                 folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
             )
         # Pillow, as the authors of CLIP and their followers used it: torchvision resizes to other gray levels.
-        image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **_LOCAL)
+        image_processor = open_processor(folder, wanted, **_LOCAL)
         tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except pickle.UnpicklingError as error:
         raise KdkitError(
@@ -81,7 +95,8 @@ def _load(folder: Path, precision: str) -> TransformersEncoder:
         raise _not_a_model(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}")
     encoder = NaFlexEncoder if model.config.model_type == NAFLEX else TransformersEncoder
     digest = digest_files(read_tokenizer_files(folder))
-    return encoder(model, image_processor, tokenizer, digest)
+    wanted.require_patches(getattr(getattr(model.config, "vision_config", None), "patch_size", None), folder)
+    return encoder(model, image_processor, tokenizer, digest, interpolate=wanted.image_size is not None)
 
 
 def _not_a_model(folder: Path, why: str, code: ExitCode = ExitCode.USAGE) -> KdkitError:

@@ -20,10 +20,22 @@ size have the type and the code of SigLIP, but this tokenizer, which keeps capit
 
 
 class TransformersEncoder(nn.Module):
-    """A CLIP-style model of transformers; fulfils ``contracts.DualEncoder``. Move it with ``.to(device)``."""
+    """A CLIP-style model of transformers; fulfils ``contracts.DualEncoder``. Move it with ``.to(device)``.
 
-    def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, tokenizer_digest: str) -> None:
+    With ``interpolate``, position embeddings are interpolated to the size of the images.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        image_processor: Any,
+        tokenizer: Any,
+        tokenizer_digest: str,
+        *,
+        interpolate: bool = False,
+    ) -> None:
         super().__init__()
+        self._image_options = {"interpolate_pos_encoding": True} if interpolate else {}
         self.model = model
         self._image_processor, self._tokenizer = image_processor, tokenizer
         self._tokenizer_digest = tokenizer_digest
@@ -65,7 +77,7 @@ class TransformersEncoder(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D) float32, not normalized."""
         like = next(self.model.parameters())
-        return pooled(self.model.get_image_features(pixels.to(like)))  # type: ignore[operator]
+        return pooled(self.model.get_image_features(pixels.to(like), **self._image_options))  # type: ignore[operator]
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoModel
 
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders import VISION_POOLER, VISION_TOKENS
@@ -20,12 +21,23 @@ from kdkit.plugins.loaders.hugging_face import missing_packages, without_bars
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
 from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
+from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _LIBRARY = "transformers"
 
 
-def load_transformers_vision(folder: Path, *, pooling: str | None = None, precision: str = "float32") -> ImageEncoder:
+def load_transformers_vision(
+    folder: Path,
+    *,
+    pooling: str | None = None,
+    precision: str = "float32",
+    mean: Any = None,
+    std: Any = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    image_size: int | None = None,
+) -> ImageEncoder:
     """A frozen teacher from a folder as ``save_pretrained`` writes it, offline and strictly.
 
     Args:
@@ -34,11 +46,15 @@ def load_transformers_vision(folder: Path, *, pooling: str | None = None, precis
             both, side by side; ``pooler``: the model's ``pooler_output``. By default ``cls``, or ``pooler`` for models
             without a class token.
         precision: name of a torch dtype: ``float32``, ``bfloat16`` or ``float16``.
+        mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
 
     Raises:
         KdkitError: the folder is another model, its weights are incomplete, or a pickle with code.
     """
     folder = Path(folder)
+    wanted = read_overrides(
+        folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
+    )
     require_readable(folder)
     require_own_files(folder)
     require_known_type(folder, (*VISION_TOKENS, *VISION_POOLER), "this loader takes vision models without a text tower")
@@ -47,8 +63,7 @@ def load_transformers_vision(folder: Path, *, pooling: str | None = None, precis
             model, info = AutoModel.from_pretrained(
                 folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
             )
-        # PIL, as the authors of these models used it: torchvision resizes to other gray levels.
-        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **_LOCAL)
+        processor = open_processor(folder, wanted, **_LOCAL)
     except pickle.UnpicklingError as error:
         raise vision_error(folder, "its weights are a pickle that contains code", _LIBRARY) from error
     except ImportError as error:
@@ -61,13 +76,14 @@ def load_transformers_vision(folder: Path, *, pooling: str | None = None, precis
     pooling = pooling or known[0]
     require_pooling(pooling, known, str(folder))
     _require_weights(folder, info, pooling)
+    wanted.require_patches(getattr(config, "patch_size", None), folder)
     prefix = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
     return (
         ImageEncoder(
             model,
             width=_width(config) * (2 if pooling == "cls+mean" else 1),
             preprocess=partial(_preprocess, processor),
-            features=partial(_features, prefix=prefix, pooling=pooling),
+            features=partial(_features, prefix=prefix, pooling=pooling, options=_size_options(model, wanted)),
             identity=_identity(processor, pooling, precision),
         )
         .requires_grad_(False)
@@ -80,8 +96,14 @@ def _preprocess(processor: Any, image: Image) -> Tensor:
     return pixels.float()
 
 
-def _features(model: nn.Module, pixels: Tensor, *, prefix: int, pooling: str) -> Tensor:
-    output = model(pixel_values=pixels)
+def _size_options(model: nn.Module, wanted: Overrides) -> Mapping[str, bool]:
+    """What a model needs for images of another size; some models (DINOv2) take any size by themselves."""
+    asks = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    return {"interpolate_pos_encoding": True} if wanted.image_size is not None and asks else {}
+
+
+def _features(model: nn.Module, pixels: Tensor, *, prefix: int, pooling: str, options: Mapping[str, bool]) -> Tensor:
+    output = model(pixel_values=pixels, **options)
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
         return pooled.flatten(1)
