@@ -83,4 +83,35 @@ class ArrayReader(kit.ImageReaderContract):
         return ImageLocation("array", self.scratch() / "a.npz", ("images", 1), "images 1")
 
 
-EXAMPLES: tuple[type[kit.Contract], ...] = (WebDataset, Parquet, MedMnist, TarReader, ParquetReader, ArrayReader)
+class Dicom(kit.SourceContract):
+    name = "dicom"
+    options: ClassVar[Mapping[str, Any]] = {"split": "train"}
+
+    def location(self) -> Path:
+        from tests.plugins.sources.dicom_files import write_dicom
+
+        for number in range(2):
+            pixels = np.arange(16, dtype=np.uint8).reshape(4, 4) + number
+            write_dicom(self.scratch() / "scans" / f"{number}.dcm", pixels)
+        return self.scratch() / "scans"
+
+    def damaged(self) -> Path:
+        folder = self.scratch() / "damaged"
+        folder.mkdir()
+        (folder / "0.dcm").write_bytes(bytes(128) + b"DICM")
+        return folder
+
+
+class DicomReader(kit.ImageReaderContract):
+    name = "dicom"
+
+    def location(self) -> ImageLocation:
+        from tests.plugins.sources.dicom_files import write_dicom
+
+        pixels = np.arange(16, dtype=np.uint16).reshape(4, 4)
+        return ImageLocation("dicom", write_dicom(self.scratch() / "a.dcm", pixels), (None, "full"))
+
+
+EXAMPLES: tuple[type[kit.Contract], ...] = (
+    WebDataset, Parquet, MedMnist, Dicom, TarReader, ParquetReader, ArrayReader, DicomReader,
+)  # fmt: skip

@@ -229,7 +229,7 @@ def _kind_of(path: ImageRef) -> str:
     if not head:
         return "the image is empty" if isinstance(path, ImageLocation) else "the file is empty"
     if head[128:] == b"DICM":
-        return "a DICOM file; convert it to 8 bits with a window (pydicom, dcm2img), or read it by a plugin"
+        return "a DICOM file; the source dicom reads it, and manifests do if it ends in .dcm"
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS; 'git lfs pull' fetches the file"
     return ""

@@ -9,6 +9,7 @@ READERS = (
     ("tar", "tar:TarReader", "a member of a tar file, by its offset"),
     ("parquet", "parquet:ParquetReader", "the bytes in a cell of a Parquet file"),
     ("array", "array:ArrayReader", "a row of an array in a .npz or .npy file"),
+    ("dicom", "dicom:DicomReader", "a frame of a DICOM instance, through a window"),
 )
 """Name, factory in this package, summary."""
 

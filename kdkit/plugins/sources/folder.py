@@ -141,7 +141,7 @@ def _other_file(path: Path) -> Skipped:
         dicom = False
     named = f"with the ending {ending}" if ending else "without an ending"
     if dicom or ending in (".dcm", ".dicom"):
-        fix = "convert them to 8-bit images with a window (pydicom reads DICOM), or read them by a plugin"
+        fix = "read them by the source dicom"
         return Skipped(f"DICOM files {named}", str(path), fix)
     if ending in NO_IMAGES:
         return Skipped(f"files {named}", str(path), level="note")

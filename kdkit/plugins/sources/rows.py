@@ -21,9 +21,11 @@ from kdkit.core.contracts import (
     Split,
 )
 from kdkit.plugins.answers.boxes.own import declared
+from kdkit.plugins.readers.windows import FILE, Window, read_window
 from kdkit.plugins.sources.fields import EXAMPLE, Fractions, fill_caption, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.records import file_below, require_file
 
+DICOM = (".dcm", ".dicom")
 FIELDS = ("id", "image", "text", "domain", "label", "split", "group", "extra")
 
 
@@ -40,6 +42,8 @@ class RowReader:
         split_fractions: assigns splits by a hash of the group or id, for a file without splits.
         image_root: folder of the images, relative to the manifest's folder.
         id_prefix: prefix of every id.
+        window: which values of images that are DICOM files (``.dcm``) become black and white, as for the source
+            ``dicom``.
         extra: further columns to keep in ``Sample.extra``. A row's ``extra`` object is kept too, its ``images`` as
             paths. If it has a ``box_family``, the boxes of the text are checked and become its ``boxes``.
     """
@@ -52,6 +56,7 @@ class RowReader:
     split_fractions: Mapping[str, float] | None = None
     image_root: str = "."
     id_prefix: str = ""
+    window: Window = FILE
     extra: tuple[str, ...] | list[str] = ()
 
     def __post_init__(self) -> None:
@@ -175,7 +180,10 @@ class RowReader:
             location = _location(value, root, where)
             return location, location.name
         path = file_below(root, _required_text(value, "image", where), where)
-        return path, Path(os.path.relpath(path, os.path.abspath(root))).as_posix()
+        image: ImageRef = path
+        if path.suffix.lower() in DICOM:
+            image = ImageLocation("dicom", path, (None, read_window(self.window, str(self.location))))
+        return image, Path(os.path.relpath(path, os.path.abspath(root))).as_posix()
 
     def _split(self, row: Mapping[str, Any], where: str, key: str, fractions: Fractions | None) -> Split:
         given = self._optional(row, "split", where)
