@@ -120,8 +120,8 @@ def _windowed(
     """Gray values of 8 bits."""
     values, rescaled = _rescaled(dataset, stored, frame)
     if window not in (FILE, FULL):
-        center, _, width = window.partition("/")
-        return apply_window(values, float(center), float(width))
+        given = window.partition("/")
+        return apply_window(values, float(given[0]), float(given[2]))
     if window == FULL:
         used = values[stored != dataset.PixelPaddingValue] if "PixelPaddingValue" in dataset else values
         low, high = (float(used.min()), float(used.max())) if used.size else (0.0, 0.0)

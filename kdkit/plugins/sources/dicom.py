@@ -179,7 +179,7 @@ class DicomFolder:
         if fractions is not None:
             return stable_split(header.patient or id_, fractions)
         first = relative.split("/")[0] if "/" in relative else ""
-        named = (self.splits or {}).get(first) or USUAL_SPLITS.get(first.lower(), first)
+        named = str((self.splits or {}).get(first) or USUAL_SPLITS.get(first.lower(), first))
         return parse_split(named, where, f"set split, or {EXAMPLE}; or let the first folder name the split")
 
 

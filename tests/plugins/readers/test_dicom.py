@@ -121,7 +121,7 @@ def test_enhanced_frames_have_their_own_rescale_and_window(tmp_path: Path) -> No
 
 def test_palettes(tmp_path: Path) -> None:
     stored = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    luts = {}
+    luts: dict[str, Any] = {}
     for number, color in enumerate(("Red", "Green", "Blue")):
         luts[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         table = (np.arange(256) * (number + 1) % 256 * 256).astype("<u2")
