@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kdkit.api.opened import OpenedProject
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kdkit.api.features import AlignerComparison
     from kdkit.api.teacher_facts import TeacherSheet
     from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
+    from kdkit.core.contracts import TrustBasis
     from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
     from kdkit.core.evaluation.trust.report import TrustReport
@@ -199,13 +200,21 @@ class TeacherMethods(OpenedProject):
         return check_data(self._open(), skip_unreadable=skip_unreadable, reporter=self.reporter)
 
     def trust(
-        self, policy: str | None = None, *, options: Mapping[str, Any] | None = None, device: str = "cpu"
+        self,
+        policy: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        by: TrustBasis | None = None,
+        per: Literal["domain", "sample"] | None = None,
+        device: str = "cpu",
     ) -> TrustReport:
         """Accuracy of each teacher on each domain (missing features are extracted), and whom each policy admits.
 
         Args:
             policy: instead of the project's.
             options: of the policy.
+            by: measure by ``label``, ``caption`` or ``list`` instead.
+            per: let the policy weigh each ``domain`` or each ``sample`` instead.
             device: of the extraction.
 
         Example:
@@ -215,7 +224,9 @@ class TeacherMethods(OpenedProject):
         from kdkit.core.evaluation.trust.report import report_trust
         from kdkit.core.evaluation.trust.weights import warn_about_gaps
 
-        report = report_trust(self._open(), policy, dict(options or {}), device=device, reporter=self.reporter)
+        report = report_trust(
+            self._open(), policy, dict(options or {}), by=by, per=per, device=device, reporter=self.reporter
+        )
         warn_about_gaps(report.chosen.domains_without_teacher, report.chosen.teachers_without_domain, self.reporter)
         return report
 

@@ -37,6 +37,8 @@ class DistillPlan(Result):
         plan, settings = self.plan, self.plan.settings
         start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
         parts: list[Section] = [f"Recipe {plan.recipe.name}; {start}", "", self._teachers(), ""]
+        if plan.teachers and (trust := plan.recipe.trust).measured:
+            parts.append(f"Trust: {trust.measured}, policy {trust.policy}")
         for losses in dict.fromkeys(teacher.skipping_losses for teacher in plan.teachers if teacher.skipping_losses):
             names = ", ".join(teacher.name for teacher in plan.teachers if teacher.skipping_losses == losses)
             parts.append(f"Skipped by {', '.join(losses)} for want of a signal: {names}")

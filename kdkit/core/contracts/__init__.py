@@ -52,6 +52,7 @@ from kdkit.core.contracts.protocols import (
     Student,
     Teacher,
     TeacherView,
+    TrustBasis,
     TrustPolicy,
     TrustTable,
 )
@@ -152,6 +153,7 @@ __all__ = [
     "TeacherFacts",
     "TeacherSpec",
     "TeacherView",
+    "TrustBasis",
     "TrustPolicy",
     "TrustPolicySpec",
     "TrustTable",

@@ -288,9 +288,16 @@ CAPTIONS = "@captions"
 """Name of the captions where they stand beside teachers as a source of knowledge; no teacher can have it."""
 
 
+TrustBasis = Literal["label", "caption", "list"]
+"""What trust is measured by: labels (zero-shot accuracy, a probe, or answers), captions (their retrieval), or lists of
+samples that were imported with a teacher's features."""
+
+
 @dataclass(frozen=True)
 class TrustTable:
     """Accuracy of teachers on the calibration split; values in [0, 1], NaN if not measured.
+
+    A table per sample has a column for each sample instead of a domain; its bounds are the score itself.
 
     Attributes:
         teachers, domains: names of rows and columns; a last row :data:`CAPTIONS` is that of the captions.
@@ -298,6 +305,7 @@ class TrustTable:
         count: (M,) number of calibration samples; ``chance``: (M,) accuracy at chance level.
         level: the confidence level of the bounds.
         probed: teachers without text features, measured by a probe with few labels per class instead of prompts.
+        by: what the accuracy was measured by.
     """
 
     teachers: tuple[str, ...]
@@ -309,6 +317,7 @@ class TrustTable:
     chance: np.ndarray[Any, Any]
     level: float = 0.95
     probed: tuple[str, ...] = ()
+    by: TrustBasis = "label"
 
 
 TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]

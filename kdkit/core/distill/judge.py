@@ -112,7 +112,7 @@ def evaluate_on_calibration(
         [evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))],
         [evaluator.teacher(name, inventory.columns[name]) for name in inventory.teachers] if teachers else [],
         [inventory.index.samples[row] for row in readable],
-        trust=inventory.trust if teachers else None,
+        trust=inventory.trust if teachers and inventory.trust.by == "label" else None,
         advice=partial(extraction_hint, project.registry, project.lock),
         reporter=reporter,
     )

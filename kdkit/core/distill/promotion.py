@@ -173,7 +173,6 @@ def judge_again(
 def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluation) -> Lineage:
     registry, plan = project.registry, run.plan
     student = registry.student
-    trust = registry.trust or plan.recipe.trust  # the policy of this run, which the registry may override
     domains, counts = np.unique(np.concatenate([pool.domain for pool in plan.pools]), return_counts=True)
     return Lineage(
         version=name,
@@ -181,7 +180,7 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         student=StudentRecord(student.family, student.config, dict(cast(Student, run.task.student).identity())),
         teachers=_teachers(project, run, name),
-        recipe=plan.recipe.model_copy(update={"trust": trust}),
+        recipe=plan.recipe,
         data=DataRecord(
             samples={run.inventory.index.domains[d]: int(n) for d, n in zip(domains, counts, strict=True)},
             known=tuple(sorted(run.known_domains)),

@@ -115,7 +115,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             teacher.
     """
     registry, catalogue = project.registry, project.catalogue
-    recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).with_optimizer(registry.optimizer)
+    recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).changed_by(registry)
     versions = Versions(project)
     parent = _parent(versions, incremental=options.incremental)
     student = StudentBuilder.of(project, parent, options.seed)

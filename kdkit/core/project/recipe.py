@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import LossSpec, RecipeSpec
-from kdkit.core.project.registry.schema import Name, OptimizerEntry, Part, TrustEntry
+from kdkit.core.project.registry.schema import Name, OptimizerEntry, Part, Registry, TrustEntry
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.discovery import Catalogue
@@ -229,6 +229,13 @@ class Recipe(Part):
             key = "shared_towers" if self.shared_towers else "heads"
             raise ValueError(f"'{key}' belongs to 'space: heads'; 'space: shared' has no heads")
         return self
+
+    def changed_by(self, registry: Registry) -> Recipe:
+        """The recipe with the optimizer settings and the trust of a registry."""
+        changed = self.with_optimizer(registry.optimizer)
+        if registry.trust is None:
+            return changed
+        return changed.model_copy(update={"trust": registry.trust.applied(self.trust)})
 
     def with_optimizer(self, changes: OptimizerEntry) -> Recipe:
         """The recipe with the optimizer settings of the registry."""

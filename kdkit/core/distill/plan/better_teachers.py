@@ -17,9 +17,10 @@ def better_teachers(
 ) -> dict[str, tuple[str, ...]]:
     """Known domain -> the new teachers that are better there than the parent, on calibration samples.
 
-    Better means: significantly. Without an evaluation of the parent (a pulled student), none is.
+    Better means: significantly. Without an evaluation of the parent (a pulled student), or of the
+    teachers by labels, none is.
     """
-    if parent is None or EVALUATION not in parent.manifest.files:
+    if parent is None or EVALUATION not in parent.manifest.files or inventory.trust.by != "label":
         return {}
     student, found = Evaluation.load(parent.file(EVALUATION)).of_role("student"), dict[str, tuple[str, ...]]()
     for place, domain in enumerate(inventory.trust.domains):

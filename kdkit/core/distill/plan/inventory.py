@@ -18,7 +18,7 @@ from kdkit.core.distill.plan.columns import complete_columns, live_device, open_
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import Floats, Indices, Mask
 from kdkit.core.evaluation.evaluator import make_evaluator
-from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measure import choose_basis, measure_trust, read_sample_scores
 from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
 from kdkit.core.evaluation.trust.weights import (
     TrustGate,
@@ -51,6 +51,7 @@ class TeachingInventory:
         columns: teacher -> its column.
         trust: scores on the calibration split.
         weights: (T, M) trust weights by the policy; rows as ``trust.teachers``, columns as ``trust.domains``.
+        samples: (T, N) weights of each sample, if the policy weighs these; ``weights`` are then their means.
         unreadable: (N,) unreadable images that may be skipped and that no column records.
         live: teachers that compute their signals of training samples during training.
         learns_alone: a loss of the recipe learns from samples without any teacher.
@@ -67,6 +68,7 @@ class TeachingInventory:
     learns_alone: bool = True
     captions: np.ndarray[Any, Any] | None = None
     gate: TrustGate | None = None
+    samples: Floats | None = None
 
     @classmethod
     def without_teachers(cls, index: SampleIndex, unreadable: Mask | None = None) -> TeachingInventory:
@@ -99,7 +101,7 @@ class TeachingInventory:
         if self.gate is None:
             return self
         given = self.gate.weights(sources)
-        return replace(self, weights=given.teachers, captions=given.captions)
+        return replace(self, weights=given.teachers, captions=given.captions, samples=given.samples)
 
     def targets(self, teacher: str, outputs: Mapping[str, int], signals: Collection[str]) -> TeacherTargets:
         """The teacher's targets for all samples.
@@ -138,8 +140,11 @@ class TeachingInventory:
         return CaptionTargets(weight, self.index.text_index)
 
     def sample_weights(self, teacher: str) -> np.ndarray[Any, Any]:
-        """(N,) the teacher's weight on each sample's domain."""
-        return np.asarray(self.weights[self.trust.teachers.index(teacher)][self.index.domain_index])
+        """(N,) the teacher's weight on each sample."""
+        row = self.trust.teachers.index(teacher)
+        if self.samples is not None:
+            return np.asarray(self.samples[row])
+        return np.asarray(self.weights[row][self.index.domain_index])
 
     def taught(self, teacher: str) -> Mask:
         """(N,) whether the teacher has the sample and may teach it."""
@@ -195,11 +200,21 @@ def take_inventory(
         project, store, index, teachers, live=opened, before=before_extraction, device=device, reporter=reporter
     )
     evaluator, hint = make_evaluator(registry, catalogue, index), partial(extraction_hint, registry, lock)
-    policy, limits = registry.trust or recipe.trust, domain_limits(registry)
+    policy, limits = recipe.trust, domain_limits(registry)
     weighs = catalogue.spec(TrustPolicySpec, policy.policy).weighs_captions and learns_alone(recipe, catalogue)
-    table = measure_trust(evaluator, store, lock, teachers, advice=hint, captions=weighs, reporter=reporter)
-    made = catalogue.make("policy", policy.policy, **policy.options)
-    gate = TrustGate(table, made, limits, weighs)
+    table = measure_trust(
+        evaluator,
+        store,
+        lock,
+        teachers,
+        advice=hint,
+        captions=weighs,
+        by=choose_basis(policy.by, evaluator, reporter),
+        every_sample=policy.per_sample,
+        reporter=reporter,
+    )
+    samples = read_sample_scores(evaluator, store, lock, table, reporter) if policy.per_sample else None
+    gate = TrustGate(table, catalogue.make("policy", policy.policy, **policy.options), limits, weighs, samples)
     given = gate.weights()
     trust, weights = without_captions(table), given.teachers
     present = {sample.domain for sample in index.samples if sample.split == "train"}
@@ -221,7 +236,9 @@ def take_inventory(
         for name, teacher in opened.items()
     }
     alone = learns_alone(recipe, catalogue)
-    return TeachingInventory(index, columns, trust, weights, unreadable, live, alone, given.captions, gate)
+    return TeachingInventory(
+        index, columns, trust, weights, unreadable, live, alone, given.captions, gate, given.samples
+    )
 
 
 def domain_limits(registry: Registry) -> dict[str, Sequence[str]]:

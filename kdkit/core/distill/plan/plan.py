@@ -52,6 +52,9 @@ def make_plan(
         >>> plan.pools[0].indices.tolist(), plan.fresh, plan.settings.steps
         ([0, 1, 3], 3, 6)
     """
+    if inventory.trust.by != "label":  # recorded, whether the recipe says so or the data have no labels
+        trust = recipe.trust.model_copy(update={"by": inventory.trust.by})
+        recipe = recipe.model_copy(update={"trust": trust})
     train = _training_samples(inventory)
     teachers = _planned_teachers(inventory, train, parent)
     present = [inventory.index.domains[i] for i in np.unique(inventory.index.domain_index[train])]
@@ -268,6 +271,8 @@ def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, st
         sort_keys=True,
     )
     digest = hashlib.sha256(text.encode())
+    if inventory.samples is not None:
+        digest.update(np.ascontiguousarray(inventory.samples).tobytes())
     for pool in plan.pools:
         digest.update(inventory.index.digests[pool.indices].tobytes())
         digest.update(pool.domain.tobytes())

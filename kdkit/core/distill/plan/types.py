@@ -189,6 +189,7 @@ class Plan:
             "recipe": self.recipe.name,
             "parent": self.parent,
             "teachers": [asdict(teacher) for teacher in self.teachers],
+            "trust": self.recipe.trust.model_dump(mode="json"),
             "domains_without_teacher": list(self.domains_without_teacher),
             "domains_without_rehearsal": list(self.domains_without_rehearsal),
             "captions": dict(self.captions),

@@ -66,7 +66,7 @@ class AnswerTrust:
             chance = blind_score(self._evaluator.task, samples, answers)
             counts[score.domain] = DomainCount(float(values.sum()), len(values), chance, evidence(values))
             rows = np.array([places[name] for name in score.ids], dtype=np.int64)
-            column.put_scores(SCORES, rows[rows >= 0], values[rows >= 0])
+            column.put_scores(SCORES["label"], rows[rows >= 0], values[rows >= 0])
         return counts
 
 

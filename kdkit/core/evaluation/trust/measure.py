@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustTable
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustBasis, TrustTable
 from kdkit.core.evaluation.evaluator import AnswerEvaluator, Evaluator
 from kdkit.core.evaluation.features import gives_images_alone
 from kdkit.core.evaluation.trust.answers import AnswerTrust
 from kdkit.core.evaluation.trust.captions import CaptionTrust
+from kdkit.core.evaluation.trust.lists import ListTrust, sample_scores
 from kdkit.core.evaluation.trust.measurements import (
     LEVEL,
     TeacherMeasurement,
@@ -19,6 +23,8 @@ from kdkit.core.evaluation.trust.measurements import (
     trust_file,
 )
 from kdkit.core.evaluation.trust.probe import ProbeTrust
+from kdkit.core.evaluation.trust.retrieval import OTHERS, RetrievalTrust
+from kdkit.core.evaluation.trust.weights import SampleScores
 from kdkit.core.evaluation.trust.zero_shot import ZeroShotTrust
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE
 
@@ -26,6 +32,38 @@ if TYPE_CHECKING:
     from kdkit.core.features.store.column import Column
     from kdkit.core.features.store.store import FeatureStore
     from kdkit.core.project.registry.lock import Lock
+
+Meter = ZeroShotTrust | AnswerTrust | RetrievalTrust | ListTrust
+
+
+def choose_basis(wanted: TrustBasis | None, evaluator: Evaluator, reporter: Reporter) -> TrustBasis:
+    """What trust is measured by: ``wanted``, or by default labels; captions, and that is said, if there are no labels.
+
+    Raises:
+        KdkitError: captions or lists are wanted for students that answer.
+    """
+    if isinstance(evaluator, AnswerEvaluator):
+        if wanted in (None, "label"):
+            return "label"
+        raise KdkitError(
+            "KD-TRUST-004",
+            f"trust by {wanted} is for dual encoders",
+            where="trust.by",
+            why=f"the task '{evaluator.settings['task']}' scores answers",
+            fix="remove 'by', or set it to 'label'",
+        )
+    if wanted is not None:
+        return wanted
+    index = evaluator.table
+    if evaluator.measurable(evaluator.rows("calibration")):
+        return "label"
+    if not any(index.samples[row].text for row in index.select(split="calibration")):
+        return "label"
+    reporter.say(
+        "trust is measured by captions, since no domain has labeled calibration samples of two classes: how often a "
+        f"teacher ranks the true caption of an image before {OTHERS} others of its domain"
+    )
+    return "caption"
 
 
 def measure_trust(
@@ -37,6 +75,8 @@ def measure_trust(
     advice: Callable[[str], str] | None = None,
     level: float = LEVEL,
     captions: bool = False,
+    by: TrustBasis = "label",
+    every_sample: bool = False,
     reporter: Reporter | None = None,
 ) -> TrustTable:
     """Accuracy of each teacher on each domain, with Wilson bounds.
@@ -51,7 +91,10 @@ def measure_trust(
         teachers: each with a column in the store, or saved scores.
         advice: teacher -> the remedy for missing features, for warnings.
         level: coverage of the bounds.
-        captions: measure the captions too, where a dual encoder learns from them: the table's last row.
+        captions: measure the captions too, where a dual encoder learns from them: the table's last row. It is NaN by
+            captions or lists, which say nothing about captions themselves.
+        by: what to measure trust by; :func:`choose_basis` gives it.
+        every_sample: by captions, store scores of samples of all splits.
 
     Returns:
         Rows in the order of ``teachers``, columns in that of the index's domains. NaN, with a warning, where trust
@@ -62,9 +105,9 @@ def measure_trust(
             or its features are NaN.
     """
     reporter = reporter or Silent()
-    meter = _make_meter(evaluator, reporter)
+    meter = _make_meter(evaluator, reporter, by, every_sample=every_sample)
     file = trust_file(store.root)
-    measured = load_measurements(file)
+    measured = load_measurements(file, by)
     for number, teacher in enumerate(teachers):
         reporter.progress("measuring trust", number, len(teachers), teacher)
         if teacher in measured and teacher not in store.teachers:
@@ -77,7 +120,7 @@ def measure_trust(
             continue
         counts = own.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
         measured[teacher] = TeacherMeasurement(fingerprint, counts, probe=isinstance(own, ProbeTrust))
-        save_measurement(file, teacher, measured[teacher], logit_scale=LOGIT_SCALE)
+        save_measurement(file, teacher, measured[teacher], by, logit_scale=LOGIT_SCALE)
     rows = tuple(teachers)
     if captions and isinstance(meter, ZeroShotTrust):
         columns = [locked_column(store, lock, name) for name in teachers if name in store.teachers]
@@ -85,8 +128,42 @@ def measure_trust(
             measured[CAPTIONS] = _measure_captions(CaptionTrust(evaluator.table, meter.domains, columns), measured)
             save_measurement(file, CAPTIONS, measured[CAPTIONS], logit_scale=LOGIT_SCALE)
         rows = (*rows, CAPTIONS)
+    elif captions and by != "label":
+        measured[CAPTIONS] = TeacherMeasurement("", {})
+        rows = (*rows, CAPTIONS)
     reporter.progress("measuring trust", len(teachers), len(teachers))
-    return make_trust_table(measured, rows, evaluator.table.domains, level)
+    return make_trust_table(measured, rows, evaluator.table.domains, level, by)
+
+
+def read_sample_scores(
+    evaluator: Evaluator, store: FeatureStore, lock: Lock, table: TrustTable, reporter: Reporter
+) -> SampleScores:
+    """Stored trust of the table's teachers in every sample, by what the table was measured by.
+
+    Raises:
+        KdkitError: for students that answer.
+    """
+    index = evaluator.table
+    if isinstance(evaluator, AnswerEvaluator):
+        raise KdkitError(
+            "KD-TRUST-005",
+            "trust per sample is for dual encoders",
+            where="trust.per",
+            why="answers are scored on the calibration split alone",
+            fix="remove 'per', or set it to 'domain'",
+        )
+    teachers = [name for name in table.teachers if name != CAPTIONS]
+    values = np.full((len(teachers), len(index)), np.nan, dtype=np.float32)
+    for row, name in enumerate(teachers):
+        if name in store.teachers:
+            values[row] = sample_scores(locked_column(store, lock, name), index, table.by)
+        measured = not np.isnan(table.accuracy[row]).all()  # else another warning says why not
+        if measured and np.isnan(values[row][index.select(split="train")]).all():
+            reporter.warn(
+                f"teacher '{name}' has no score by {table.by} of any training sample, and per sample it teaches "
+                "nothing: scores need stored features; 'per: domain' needs none"
+            )
+    return SampleScores(values, index.domain_index)
 
 
 def _measure_captions(meter: CaptionTrust, measured: Mapping[str, TeacherMeasurement]) -> TeacherMeasurement:
@@ -96,15 +173,17 @@ def _measure_captions(meter: CaptionTrust, measured: Mapping[str, TeacherMeasure
     return TeacherMeasurement(fingerprint, meter.measure())
 
 
-def _make_meter(evaluator: Evaluator, reporter: Reporter) -> ZeroShotTrust | AnswerTrust:
+def _make_meter(evaluator: Evaluator, reporter: Reporter, by: TrustBasis, *, every_sample: bool) -> Meter:
+    if by == "caption":
+        return RetrievalTrust(evaluator.table, reporter, every_sample=every_sample)
+    if by == "list":
+        return ListTrust(evaluator.table, reporter)
     if isinstance(evaluator, AnswerEvaluator):
         return AnswerTrust(evaluator, reporter)
     return ZeroShotTrust(evaluator, reporter)
 
 
-def _meter_of(
-    column: Column, meter: ZeroShotTrust | AnswerTrust, evaluator: Evaluator, reporter: Reporter
-) -> ZeroShotTrust | AnswerTrust | ProbeTrust:
+def _meter_of(column: Column, meter: Meter, evaluator: Evaluator, reporter: Reporter) -> Meter | ProbeTrust:
     if isinstance(meter, ZeroShotTrust) and gives_images_alone(column):
         return ProbeTrust(evaluator.table, meter.domains, reporter)
     return meter

@@ -21,14 +21,17 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.base.locks import file_lock
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import TrustTable
+from kdkit.core.contracts import TrustBasis, TrustTable
 from kdkit.core.evaluation.metrics import wilson
+from kdkit.core.features.imports.rows import LISTED
 
 FORMAT = 2
 LEVEL = 0.95
 """Coverage of the bounds."""
-SCORES = "trust"
-"""Name of the per-sample scores beside a column: probability of the true class, or score of the answer."""
+SCORES: Mapping[TrustBasis, str] = {"label": "trust", "caption": "caption", "list": LISTED}
+"""Names of the per-sample scores beside a column: probability of the true class, or score of the answer; probability
+that the true caption is first (:mod:`~kdkit.core.evaluation.trust.retrieval`); 1 for samples of an imported list."""
+_SECTIONS: Mapping[TrustBasis, str] = {"label": "teachers", "caption": "by_caption", "list": "by_list"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def trust_file(features: Path) -> Path:
     return features / "trust.json"
 
 
-def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
+def load_measurements(path: Path, by: TrustBasis = "label") -> dict[str, TeacherMeasurement]:
     """Teacher -> saved scores; empty before the first measurement.
 
     Raises:
@@ -85,7 +88,7 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
                 {domain: DomainCount(**counts) for domain, counts in entry["domains"].items()},
                 bool(entry.get("probe", False)),
             )
-            for name, entry in data["teachers"].items()
+            for name, entry in data.get(_SECTIONS[by], {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KdkitError(
@@ -97,18 +100,20 @@ def load_measurements(path: Path) -> dict[str, TeacherMeasurement]:
         ) from None
 
 
-def save_measurement(path: Path, teacher: str, measured: TeacherMeasurement, *, logit_scale: float) -> None:
+def save_measurement(
+    path: Path, teacher: str, measured: TeacherMeasurement, by: TrustBasis = "label", *, logit_scale: float
+) -> None:
     """Add the entry of one teacher; ``logit_scale`` of the per-sample scores is recorded.
 
     Entries that other commands have written meanwhile stay. A full or read-only disk is a warning: trust is then
     measured again by the next command.
     """
     with optional_write("measured trust"), _locked(path):
-        teachers = {**load_measurements(path), teacher: measured}
-        data = {
-            "format": FORMAT,
-            "logit_scale": logit_scale,
-            "teachers": {name: asdict(entry) for name, entry in sorted(teachers.items())},
+        saved = {basis: load_measurements(path, basis) for basis in _SECTIONS}
+        saved[by][teacher] = measured
+        data = {"format": FORMAT, "logit_scale": logit_scale} | {
+            _SECTIONS[basis]: {name: asdict(entry) for name, entry in sorted(teachers.items())}
+            for basis, teachers in saved.items()
         }
         write_atomically(path, (json.dumps(with_checksum(data), indent=1) + "\n").encode())
 
@@ -131,7 +136,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def make_trust_table(
-    measured: Mapping[str, TeacherMeasurement], teachers: Sequence[str], domains: Sequence[str], level: float
+    measured: Mapping[str, TeacherMeasurement],
+    teachers: Sequence[str],
+    domains: Sequence[str],
+    level: float,
+    by: TrustBasis = "label",
 ) -> TrustTable:
     """Rows in the order of ``teachers``, columns in that of ``domains``; NaN where nothing was counted."""
     shape = (len(teachers), len(domains))
@@ -154,4 +163,5 @@ def make_trust_table(
         chance=np.where((count > 0).any(axis=0), chance.max(axis=0, initial=-np.inf), np.nan),
         level=level,
         probed=tuple(teacher for teacher in teachers if measured[teacher].probe),
+        by=by,
     )

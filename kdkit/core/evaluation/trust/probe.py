@@ -80,7 +80,7 @@ class ProbeTrust:
             features = unit_rows(column.gather(IMAGE, places[rows]), what="image features", where=where)
             right = probe_hits(features.astype(np.float64), labels, groups, classes)
             counts[domain] = DomainCount(float(right.sum()), len(rows), chance_level(labels, classes))
-            column.put_scores(SCORES, places[rows], right.astype(np.float32))
+            column.put_scores(SCORES["label"], places[rows], right.astype(np.float32))
         return counts
 
     def _groups(self, rows: Rows) -> Rows:

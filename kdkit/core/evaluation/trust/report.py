@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.contracts import Reporter, Silent, TrustPolicySpec, TrustTable
+from kdkit.core.contracts import Reporter, Silent, TrustBasis, TrustPolicySpec, TrustTable
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
-from kdkit.core.evaluation.trust.measure import measure_trust
+from kdkit.core.evaluation.trust.measure import choose_basis, measure_trust, read_sample_scores
 from kdkit.core.evaluation.trust.measurements import load_measurements, trust_file
 from kdkit.core.evaluation.trust.probe import SHOTS
+from kdkit.core.evaluation.trust.retrieval import OTHERS
 from kdkit.core.evaluation.trust.weights import (
     DomainWithoutTeacher,
+    SampleScores,
     TeacherWithoutDomain,
+    TrustGate,
     TrustWeights,
     domains_without_teacher,
     only_captions,
-    policy_weights,
     teachers_without_domain,
     without_captions,
 )
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_calibration, extraction_hint
 from kdkit.core.project.recipe import learns_alone, load_recipe
+from kdkit.core.project.registry.schema import TrustBy, TrustEntry
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -75,7 +78,7 @@ class TrustReport(Result):
 
     Attributes:
         table: of the teachers.
-        captions: a table of one row, where a loss of the recipe learns from them.
+        captions: a table of one row, where a loss of the recipe learns from them and labels measure them.
         task: name of the evaluation task that measured ``table``.
     """
 
@@ -90,6 +93,7 @@ class TrustReport(Result):
         table = self.table
         return {
             "level": table.level,
+            "by": table.by,
             "domains": [
                 {"domain": domain, "count": int(table.count[m]), "chance": float(table.chance[m])}
                 for m, domain in enumerate(table.domains)
@@ -122,19 +126,29 @@ class TrustReport(Result):
         ]
         titles = [f"{name} ({PROBE})" if name in table.probed else name for name in table.teachers]
         names = [*titles, "captions"] if self.captions else titles
-        headers = ("domain", *names, "chance", count_unit(self.task))
+        headers = ("domain", *names, "chance", "samples" if table.by == "list" else count_unit(self.task))
+        weight = "mean weight of its samples" if weights.samples is not None else "weight"
         return [
-            f"{accuracy_title(self.task)} in % on the calibration split, {100 * table.level:g} % interval; "
-            f"* may teach by {self.chosen.title}",
+            f"{self._title}, {100 * table.level:g} % interval; * may teach by {self.chosen.title}",
             Table(headers, accuracy, "l" + "l" * len(names) + "rr"),
             *([PROBE_NOTE] if table.probed else []),
             "",
-            "Teachers that each policy admits (weight where it is not 1)",
+            f"Teachers that each policy admits ({weight} where it is not 1)",
             Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
             "* " + ", ".join(outcome.title for outcome in outcomes),
         ]
 
+    @property
+    def _title(self) -> str:
+        if self.table.by == "caption":
+            return f"True caption ranked before {OTHERS} others of the domain, in % of the calibration split"
+        if self.table.by == "list":
+            return "Samples on the imported list of the teacher, in % of all splits"
+        return f"{accuracy_title(self.task)} in % on the calibration split"
+
     def _kind(self, teacher: str) -> str:
+        if self.table.by != "label":
+            return self.table.by
         return PROBE if teacher in self.table.probed else self.task
 
     def _outcome_json(self, outcome: PolicyOutcome) -> dict[str, Any]:
@@ -173,6 +187,8 @@ def report_trust(
     policy: str | None = None,
     options: Mapping[str, Any] | None = None,
     *,
+    by: TrustBasis | None = None,
+    per: Literal["domain", "sample"] | None = None,
     index: SampleIndex | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
@@ -181,6 +197,7 @@ def report_trust(
 
     Args:
         policy, options: override those of the registry or its recipe; ``options`` alone change the project's policy.
+        by, per: override those of the registry or its recipe.
         index: the project's samples, if they are loaded already.
         device: of an extraction of missing calibration samples; None for stored features only.
 
@@ -193,7 +210,11 @@ def report_trust(
     store = FeatureStore(project.features)
     if device is not None:
         extract_calibration(project, table, device=device, reporter=reporter)
-    known = {*store.teachers, *load_measurements(trust_file(store.root))}
+    evaluator = make_evaluator(registry, catalogue, table)
+    recipe = load_recipe(registry.recipe, catalogue, project.root).changed_by(registry)
+    basis = _chosen_basis(recipe.trust, by, per)
+    measure_by = choose_basis(basis.by, evaluator, reporter)
+    known = {*store.teachers, *load_measurements(trust_file(store.root), measure_by)}
     teachers = [name for name in registry.teachers if name in known]
     for name in registry.teachers:
         if name not in known:
@@ -209,41 +230,58 @@ def report_trust(
             fix=f"{first}run 'kdkit features extract'",
             code=ExitCode.MISSING,
         )
-    evaluator, advice = (
-        make_evaluator(registry, catalogue, table),
-        partial(extraction_hint, project.registry, project.lock),
-    )
-    captions = learns_alone(load_recipe(registry.recipe, catalogue, project.root), catalogue)
     measured = measure_trust(
-        evaluator, store, project.lock, teachers, advice=advice, captions=captions, reporter=reporter
+        evaluator,
+        store,
+        project.lock,
+        teachers,
+        advice=partial(extraction_hint, project.registry, project.lock),
+        captions=learns_alone(recipe, catalogue),
+        by=measure_by,
+        every_sample=basis.per_sample,
+        reporter=reporter,
     )
-    own = only_captions(measured)
+    samples = read_sample_scores(evaluator, store, project.lock, measured, reporter) if basis.per_sample else None
+    own = only_captions(measured) if measured.by == "label" else None
     if own is not None and np.isnan(own.accuracy).all():
         reporter.say("captions are measured once training samples have features: 'kdkit features extract' or 'distill'")
-    name, chosen = _chosen_policy(project, policy, options or {})
+    name, chosen = _chosen_policy(recipe.trust, catalogue, policy, options or {})
     others = [
         (spec.name, dict(spec.options))
         for spec in catalogue.specs(TrustPolicySpec)
         if (spec.name, dict(spec.options)) != (name, chosen)
     ]
-    outcomes = [_apply_policy(registry, catalogue, measured, *each) for each in ((name, chosen), *others)]
+    outcomes = [_apply_policy(registry, catalogue, measured, samples, *each) for each in ((name, chosen), *others)]
     task = str(evaluator.settings["task"])
     return TrustReport(without_captions(measured), outcomes[0], tuple(outcomes[1:]), task, own)
 
 
-def _chosen_policy(project: Project, policy: str | None, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    registry = project.registry
-    entry = registry.trust or load_recipe(registry.recipe, project.catalogue, project.root).trust
+def _chosen_basis(entry: TrustEntry, by: TrustBasis | None, per: Literal["domain", "sample"] | None) -> TrustBy:
+    if by == "list" and per == "domain":
+        raise KdkitError("KD-TRUST-006", "trust by lists is per sample", where="trust.per", fix="leave 'per' out")
+    if by is not None and by != entry.by:
+        return TrustBy(by=by, per=per or (None if by == "list" else entry.per))
+    return TrustBy(by=entry.by, per=per or entry.per)
+
+
+def _chosen_policy(
+    entry: TrustEntry, catalogue: Catalogue, policy: str | None, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     name, own = (entry.policy, entry.options) if policy in (None, entry.policy) else (str(policy), {})
-    return name, {**project.catalogue.spec(TrustPolicySpec, name).options, **own, **options}
+    return name, {**catalogue.spec(TrustPolicySpec, name).options, **own, **options}
 
 
 def _apply_policy(
-    registry: Registry, catalogue: Catalogue, table: TrustTable, name: str, options: Mapping[str, Any]
+    registry: Registry,
+    catalogue: Catalogue,
+    table: TrustTable,
+    samples: SampleScores | None,
+    name: str,
+    options: Mapping[str, Any],
 ) -> PolicyOutcome:
     limits = {teacher: entry.domains for teacher, entry in registry.teachers.items() if entry.domains is not None}
     weighs, made = catalogue.spec(TrustPolicySpec, name).weighs_captions, catalogue.make("policy", name, **options)
-    weights, teachers = policy_weights(table, made, limits=limits, weighs_captions=weighs), without_captions(table)
+    weights, teachers = TrustGate(table, made, limits, weighs, samples).weights(), without_captions(table)
     gaps = (
         domains_without_teacher(teachers, weights.teachers, limits),
         teachers_without_domain(teachers, weights.teachers, limits),

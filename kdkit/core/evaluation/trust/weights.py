@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import CAPTIONS, Reporter, TrustPolicy, TrustTable
+from kdkit.core.contracts import CAPTIONS, Reporter, TrustBasis, TrustPolicy, TrustTable
 
 Array = np.ndarray[Any, Any]
+SAMPLES = 65_536
+"""Samples that a policy weighs at a time."""
+_UNMEASURED: Mapping[TrustBasis, str] = {
+    "label": "label or answer some calibration samples",
+    "caption": "it needs captions of calibration samples, and a teacher with text features",
+    "list": "no teacher has a list with its samples",
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class DomainWithoutTeacher:
         best: the teacher with the highest accuracy; None without a measurement.
         accuracy, lower, upper: of the best teacher; ``chance``: accuracy of guessing.
         limited: the registry's ``domains`` exclude the best teacher.
+        by: what trust was measured by.
     """
 
     domain: str
@@ -32,6 +40,7 @@ class DomainWithoutTeacher:
     upper: float
     chance: float
     limited: bool = False
+    by: TrustBasis = "label"
 
     @property
     def beats_guessing(self) -> bool:
@@ -47,7 +56,7 @@ class DomainWithoutTeacher:
     def reason(self) -> str:
         """The cause and its remedy."""
         if self.best is None:
-            return "trust is not measured there: label or answer some calibration samples"
+            return f"trust is not measured there: {_UNMEASURED[self.by]}"
         bounds = f"{self.lower:.2f}-{self.upper:.2f}, chance {self.chance:.2f}"
         score = f"{self.best} with {self.accuracy:.2f} ({bounds})"
         if not self.beats_guessing:
@@ -94,10 +103,12 @@ class TrustWeights:
     Attributes:
         teachers: (T, M) float64 in [0, 1], in the order of the table's teachers.
         captions: (M,) float64 in [0, 1]; 1 from a policy that does not weigh captions.
+        samples: (T, N) float32 in [0, 1], where the policy weighs each sample; ``teachers`` are then their means.
     """
 
     teachers: Array
     captions: Array
+    samples: Array | None = None
 
 
 def policy_weights(
@@ -129,12 +140,18 @@ def policy_weights(
         lower=np.where(allowed, table.lower, np.nan),
         upper=np.where(allowed, table.upper, np.nan),
     )
-    weights = _ask(policy, limited)
+    captions = np.array([name == CAPTIONS for name in table.teachers], bool)
+    weights = np.where(allowed, _weigh(policy, limited), 0.0)
+    return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+
+
+def _weigh(policy: TrustPolicy, table: TrustTable) -> Array:
+    """(T, M): teachers without text features do not lower the weights of others."""
+    weights = _ask(policy, table)
     probed = np.array([name in table.probed for name in table.teachers], dtype=bool)
     if probed.any() and not probed.all():
-        weights[~probed] = _ask(policy, _rows(limited, np.flatnonzero(~probed).tolist()))
-    weights, captions = np.where(allowed, weights, 0.0), np.array([name == CAPTIONS for name in table.teachers], bool)
-    return TrustWeights(weights[~captions], weights[captions][0] if captions.any() else np.ones(len(table.domains)))
+        weights[~probed] = _ask(policy, _rows(table, np.flatnonzero(~probed).tolist()))
+    return weights
 
 
 def _ask(policy: TrustPolicy, table: TrustTable) -> Array:
@@ -157,18 +174,68 @@ def _ask(policy: TrustPolicy, table: TrustTable) -> Array:
 
 
 @dataclass(frozen=True)
+class SampleScores:
+    """Trust of T teachers in each of N samples.
+
+    Attributes:
+        values: (T, N) float32 in [0, 1], NaN without a score; rows as the table's teachers, without captions.
+        domain: (N,) position of the sample's domain in the table.
+    """
+
+    values: Array
+    domain: Array
+
+    def weights(
+        self, table: TrustTable, policy: TrustPolicy, limits: Mapping[str, Sequence[str]] | None = None
+    ) -> Array:
+        """(T, N) float32: the policy on a table with a column per sample, of the teachers that beat guessing in its
+        domain. Among others, one would be right by luck on some samples.
+
+        Args:
+            table: of the domains, without captions; limits: see :func:`policy_weights`.
+        """
+        able, weights = _allowed(table, limits) & (table.lower > table.chance), np.zeros(self.values.shape, np.float32)
+        for start in range(0, self.values.shape[1], SAMPLES):
+            part = slice(start, start + SAMPLES)
+            domain = self.domain[part]
+            scores = np.where(able[:, domain], self.values[:, part], np.nan).astype(np.float64)
+            columns = replace(
+                table,
+                domains=tuple(table.domains[place] for place in domain),
+                accuracy=scores,
+                lower=scores,
+                upper=scores,
+                count=np.ones(len(domain), dtype=np.int64),
+                chance=table.chance[domain],
+            )
+            weights[:, part] = np.where(_allowed(table, limits)[:, domain], _weigh(policy, columns), 0)
+        return weights
+
+    def means(self, weights: Array, domains: int) -> Array:
+        """(T, M) mean of ``weights`` (T, N) over the samples of a domain that have a score; 0 without any."""
+        known = ~np.isnan(self.values)
+        counts, totals = np.zeros((2, len(weights), domains))
+        for row in range(len(weights)):
+            counts[row] = np.bincount(self.domain[known[row]], minlength=domains)
+            totals[row] = np.bincount(self.domain, weights[row] * known[row], minlength=domains)
+        return totals / np.maximum(counts, 1)
+
+
+@dataclass(frozen=True)
 class TrustGate:
     """A measured table with the policy that reads it.
 
     Attributes:
         table: of the teachers, with the captions as its last row where they were measured.
         policy, limits, weighs_captions: see :func:`policy_weights`.
+        samples: scores per sample, if the policy weighs these.
     """
 
     table: TrustTable
     policy: TrustPolicy
     limits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     weighs_captions: bool = False
+    samples: SampleScores | None = None
 
     def weights(self, without: Collection[str] = ()) -> TrustWeights:
         """The weights by the policy, as if the sources ``without`` (teachers, :data:`CAPTIONS`) did not exist.
@@ -177,6 +244,10 @@ class TrustGate:
         """
         limits = {**self.limits, **dict.fromkeys(without, ())}
         given = policy_weights(self.table, self.policy, limits=limits, weighs_captions=self.weighs_captions)
+        if self.samples is not None:
+            weights = self.samples.weights(without_captions(self.table), self.policy, limits)
+            means = self.samples.means(weights, len(self.table.domains))
+            given = replace(given, teachers=means, samples=weights)
         return replace(given, captions=np.zeros_like(given.captions)) if CAPTIONS in without else given
 
 
@@ -228,6 +299,7 @@ def domains_without_teacher(
                 upper=float(table.upper[row, column]) if measured else math.nan,
                 chance=float(table.chance[column]),
                 limited=not allowed[row, column],
+                by=table.by,
             )
         )
     return tuple(found)

@@ -66,7 +66,7 @@ class ZeroShotTrust:
             scored.append(places[rows])
             scores.append(true)
         if scored:
-            column.put_scores(SCORES, np.concatenate(scored), np.concatenate(scores))
+            column.put_scores(SCORES["label"], np.concatenate(scored), np.concatenate(scores))
         return counts
 
     def _has_features(
@@ -109,8 +109,8 @@ def _measurable_domains(
         if problem:
             reporter.warn(
                 f"domain '{domain}' has {problem}: trust cannot be measured, so no teacher is trusted there. "
-                "Give it labeled samples of at least two classes in the calibration split, "
-                "or use policy 'all' with unmeasured: true"
+                "Give it labeled samples of at least two classes in the calibration split, or measure trust by "
+                "captions (trust: {by: caption})"
             )
             continue
         found[domain] = prompts[domain]

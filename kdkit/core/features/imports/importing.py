@@ -31,7 +31,7 @@ from kdkit.core.features.imports.record import (
     record_path,
     source_of,
 )
-from kdkit.core.features.imports.rows import FeatureRows, ReadOptions, unreadable
+from kdkit.core.features.imports.rows import LISTED, FeatureRows, ReadOptions, unreadable
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import PRESENT, Shard, create_shard
@@ -188,9 +188,13 @@ def import_features(
         if other:
             _unlock(project, name, entry)
         fingerprint = _lock(project, name, entry, record, reporter)
-        column = FeatureStore(project.features).create(_header(project, name, record, fingerprint))
-        _fill(column, index, rows, matched, reporter)
-        FeatureStore(project.features).put_texts(name, fingerprint, new_prompts)
+        store = FeatureStore(project.features)
+        _fill(store.create(_header(project, name, record, fingerprint)), index, rows, matched, reporter)
+        store.put_texts(name, fingerprint, new_prompts)
+        if rows.listed:
+            column = store.column(name, fingerprint)
+            places = column.locate(index)[matched.samples[matched.samples >= 0]]
+            column.put_scores(LISTED, places, np.ones(len(places)))
         return replace(report, fingerprint=fingerprint)
 
 

@@ -2,7 +2,7 @@
 
 ``clips_output.pt`` holds each teacher's own space, ``clips_project_output.pt`` the common one. Both are dictionaries of
 tensors, ``NAME_img`` and ``NAME_txt``. A sample's ``available_clips`` lists the teachers that MMKD-CLIP trusts on it;
-its other teachers are skipped.
+its other teachers are skipped, and the list is kept beside the column (trust by lists).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_mmkd(folder: Path, options: ReadOptions) -> FeatureRows:
 
     excluded = len(samples) - len(chosen)
     skipped = {f"not in available_clips of '{key}'": excluded} if excluded else {}
-    return FeatureRows({META: folder / META, **files}, parts, skipped, read=options.recorded)
+    return FeatureRows({META: folder / META, **files}, parts, skipped, read=options.recorded, listed=True)
 
 
 def _read_meta(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:

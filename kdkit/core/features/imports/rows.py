@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE, TEXT
 
+LISTED = "listed"
+"""Name of the scores beside a column: 1 for samples on the list of those that the teacher may teach."""
 PART_ROWS = 4096
 """Rows that are in memory at a time, where the format allows it."""
 SIGNALS: Mapping[str, str] = {
@@ -40,6 +42,7 @@ class FeatureRows:
         skipped: reason -> rows that the format's own lists exclude.
         read: options that determined the rows, for the record.
         unused: arrays, columns and files beside the rows, for the report.
+        listed: the rows are those of the teacher's list of samples that it may teach.
     """
 
     files: Mapping[str, Path]
@@ -47,6 +50,7 @@ class FeatureRows:
     skipped: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     read: Mapping[str, str] = field(default_factory=dict)
+    listed: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
     yield from (("source", entry.source) for entry in registry.data)
     yield from (("loader", facts.loader) for facts in lock.teachers.values())
     yield from (("loader", entry.loader) for entry in registry.teachers.values() if entry.loader)
-    if registry.trust:
+    if registry.trust and registry.trust.policy:
         yield "policy", registry.trust.policy
     if not is_path(recipe):
         yield "recipe", recipe

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from kdkit.core.contracts import TrustBasis
 from kdkit.core.project.licenses import Use
 
 
@@ -104,11 +105,57 @@ class DataEntry(Part):
     """License of the images and texts; it restricts the license of a published student."""
 
 
-class TrustEntry(Part):
-    """Trust policy; overrides that of the recipe."""
+class TrustBy(Part):
+    """What trust is measured by, and what the policy weighs."""
+
+    by: TrustBasis | None = None
+    """By default labels, or captions where no domain has labels."""
+    per: Literal["domain", "sample"] | None = None
+    """Whether the policy weighs teachers per domain (default) or per sample (default of ``by: list``)."""
+
+    @model_validator(mode="after")
+    def _lists_are_per_sample(self) -> Self:
+        if self.by == "list" and self.per == "domain":
+            raise ValueError("'by: list' is per sample: remove 'per'")
+        return self
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether the policy weighs teachers per sample."""
+        return self.per == "sample" or self.by == "list"
+
+    @property
+    def measured(self) -> str:
+        """``by captions, per sample``; empty for labels per domain."""
+        words = {"caption": "by captions", "list": "by imported lists"}.get(self.by or "", "by labels")
+        return f"{words}, per sample" if self.per_sample else words.replace("by labels", "")
+
+
+class TrustEntry(TrustBy):
+    """Trust of a recipe: its policy, and what the policy reads."""
 
     policy: str
     options: Options = {}
+
+
+class TrustChoice(TrustBy):
+    """Changes of the recipe's trust."""
+
+    policy: str | None = None
+    options: Options = {}
+
+    @model_validator(mode="after")
+    def _options_of_a_policy(self) -> Self:
+        if self.options and self.policy is None:
+            raise ValueError("'options' need 'policy'")
+        return self
+
+    def applied(self, entry: TrustEntry) -> TrustEntry:
+        """``entry`` with these changes; another policy brings its own options."""
+        given = {key: value for key, value in self.model_dump(exclude_unset=True).items() if value is not None}
+        if "policy" in given:
+            given.setdefault("options", {})
+        return TrustEntry.model_validate({**entry.model_dump(), **given})
 
 
 class OptimizerEntry(Part):
@@ -153,7 +200,7 @@ class Registry(Part):
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""
     optimizer: OptimizerEntry = OptimizerEntry()
-    trust: TrustEntry | None = None
+    trust: TrustChoice | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
 
     def with_student(self, family: str) -> Registry:

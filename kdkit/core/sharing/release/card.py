@@ -181,7 +181,8 @@ def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
     if facts.words.compared == "features":
         yield "space", "the teachers' own, through heads" if recipe.space == "heads" else "shared, through aligners"
     options = ", ".join(f"{name} {value}" for name, value in recipe.trust.options.items())
-    yield "trust", f"{recipe.trust.policy} ({options})" if options else recipe.trust.policy
+    measured = recipe.trust.measured and f", {recipe.trust.measured}"
+    yield "trust", (f"{recipe.trust.policy} ({options})" if options else recipe.trust.policy) + measured
 
 
 def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:

@@ -148,7 +148,7 @@ def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[s
         yield "loss", part.name, ""
     if recipe.aligner:
         yield "aligner", recipe.aligner.name, ""
-    yield "policy", (registry.trust.policy if registry.trust else recipe.trust.policy), ""
+    yield "policy", (registry.trust.applied(recipe.trust) if registry.trust else recipe.trust).policy, ""
     for name, facts in lock.teachers.items():
         if name in registry.teachers:
             yield "loader", facts.loader, ""

@@ -216,7 +216,7 @@ def _named_recipe(project: Project, version: Version) -> str | None:
     registry, made_by = project.registry, version.lineage.recipe
     if made_by.name not in project.catalogue.names("recipe"):
         return None
-    recipe = load_recipe(made_by.name, project.catalogue).with_optimizer(registry.optimizer)
+    recipe = load_recipe(made_by.name, project.catalogue).changed_by(registry)
     same = recipe.model_dump(mode="json") == made_by.model_dump(mode="json")
     return made_by.name if same else None
 
