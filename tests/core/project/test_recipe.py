@@ -11,7 +11,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import OptimizerPart, Recipe, load_recipe, recipe_file
-from kdkit.core.project.registry.schema import OptimizerEntry
+from kdkit.core.project.registry.schema import OptimizerEntry, Registry
 from tests.errors import raises_error
 
 BUILT_IN = ("captions", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
@@ -170,3 +170,20 @@ def test_few_samples_take_the_fewest_steps_unless_the_registry_gives_a_length() 
     for limits in ({"max_epochs": 20}, {"min_steps": 9, "max_epochs": 5}):
         with pytest.raises(ValueError, match="max_epochs"):
             OptimizerPart.model_validate({"lr": 0.1, "batch_size": 4, "epochs": 10, **limits})
+
+
+def test_the_registry_changes_trust() -> None:
+    recipe = load_recipe("kdkit", load_catalogue())
+
+    def trust(**given: object) -> dict[str, object]:
+        registry = Registry.model_validate({"version": 1, "trust": given})
+        return recipe.changed_by(registry).trust.model_dump(exclude_none=True)
+
+    own = recipe.trust.model_dump(exclude_none=True)
+    assert trust(by="caption", per="sample") == {**own, "by": "caption", "per": "sample"}
+    assert trust(policy="top-k") == {"policy": "top-k", "options": {}}
+    assert trust(policy="top-k", options={"k": 2}, by="list") == {"policy": "top-k", "options": {"k": 2}, "by": "list"}
+    with pytest.raises(ValueError, match="'options' need 'policy'"):
+        trust(options={"k": 2})
+    with pytest.raises(ValueError, match="'by: list' is per sample"):
+        trust(by="list", per="domain")

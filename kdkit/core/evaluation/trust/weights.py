@@ -198,7 +198,8 @@ class SampleScores:
         for start in range(0, self.values.shape[1], SAMPLES):
             part = slice(start, start + SAMPLES)
             domain = self.domain[part]
-            scores = np.where(able[:, domain], self.values[:, part], np.nan).astype(np.float64)
+            # Stored as float32, a score of 0.9 must pass a gate of 0.9.
+            scores = np.where(able[:, domain], self.values[:, part].astype(np.float64).round(6), np.nan)
             columns = replace(
                 table,
                 domains=tuple(table.domains[place] for place in domain),

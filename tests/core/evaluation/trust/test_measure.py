@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kdkit.core.contracts import TrustBasis
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import prompt_sets
+from kdkit.core.evaluation.evaluator import AnswerEvaluator, make_evaluator
+from kdkit.core.evaluation.trust.measure import choose_basis, measure_trust, read_sample_scores
 from kdkit.core.evaluation.trust.measurements import (
     SCORES,
     TeacherMeasurement,
@@ -32,6 +36,18 @@ from tests.core.evaluation.trust.synthetic import (
 )
 from tests.errors import raises_error
 
+
+class Said(Warned):
+    """Records lines of information too."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        super().__init__(warnings)
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 RADIO = {"ct": 1.5, "oct": 3.0, "skin": 100.0}
 
 
@@ -52,7 +68,7 @@ def store_of(project: Project) -> FeatureStore:
 def test_accuracy_and_scores_equal_plain_loops(project: Project, table: SampleIndex) -> None:
     column = add_teacher(project, table, "radio", noise=RADIO)
     found = measure(project, table, ["radio"])
-    places, scores = column.locate(table), column.scores(SCORES)
+    places, scores = column.locate(table), column.scores(SCORES["label"])
     hits: dict[str, list[bool]] = {domain: [] for domain in table.domains}
     sets = prompt_sets(project.registry, table)
     for number, sample in enumerate(table.samples):
@@ -80,10 +96,10 @@ def test_saved_scores_are_reused(project: Project, table: SampleIndex) -> None:
     add_teacher(project, table, "radio", noise=RADIO)
     first = measure(project, table, ["radio"])
     column = store_of(project).column("radio")
-    column.put_scores(SCORES, column.locate(table), np.zeros(len(table), dtype=np.float32))
+    column.put_scores(SCORES["label"], column.locate(table), np.zeros(len(table), dtype=np.float32))
     again = measure(project, table, ["radio"])
     assert (again.accuracy == first.accuracy).all()
-    assert (store_of(project).column("radio").scores(SCORES) == 0).all()  # nothing was computed again
+    assert (store_of(project).column("radio").scores(SCORES["label"]) == 0).all()  # nothing was computed again
 
 
 def test_entries_of_other_commands_stay(project: Project, table: SampleIndex) -> None:
@@ -92,8 +108,8 @@ def test_entries_of_other_commands_stay(project: Project, table: SampleIndex) ->
     add_teacher(project, table, "other", noise=RADIO)
     real = load_measurements
 
-    def written_meanwhile(path: Path) -> dict[str, TeacherMeasurement]:
-        found = real(path)
+    def written_meanwhile(path: Path, by: TrustBasis) -> dict[str, TeacherMeasurement]:
+        found = real(path, by)
         if not found:
             save_measurement(file, "radio", radio, logit_scale=1.0)
         return found
@@ -207,3 +223,40 @@ def test_a_damaged_file_is_refused(project: Project, table: SampleIndex) -> None
     trust_file(project.features).write_text('{"format": 1, "teachers": {"radio": 3}}')
     with raises_error("KD-TRUST-002", where=str(trust_file(project.features))):
         measure(project, table, ["radio"])
+
+
+def test_captions_are_the_basis_only_where_no_domain_has_labels(project: Project, table: SampleIndex) -> None:
+    heard = Said([])
+
+    def basis(index: SampleIndex, wanted: TrustBasis | None = None) -> TrustBasis:
+        return choose_basis(wanted, make_evaluator(project.registry, project.catalogue, index), heard)
+
+    without_labels = table_of([replace(sample, label=None) for sample in table.samples])
+    without_texts = table_of([replace(sample, text="") for sample in without_labels.samples])
+    one_domain = table_of([s if s.domain == "ct" else replace(s, label=None) for s in table.samples])
+    assert [basis(index) for index in (table, one_domain, without_texts)] == ["label"] * 3
+    assert (basis(without_labels, "label"), basis(table, "list"), heard.said) == ("label", "list", [])
+    assert basis(without_labels) == "caption"
+    assert len(heard.said) == 1
+
+
+def test_answers_have_no_captions_to_find(project: Project, table: SampleIndex) -> None:
+    evaluator = AnswerEvaluator(table, project.catalogue.make_task("answers"), {"task": "answers"})
+    assert choose_basis(None, evaluator, Said([])) == "label"
+    with raises_error("KD-TRUST-004", where="trust.by"):
+        choose_basis("caption", evaluator, Said([]))
+    add_teacher(project, table, "radio", noise=RADIO)
+    found, store, lock = measure(project, table, ["radio"]), store_of(project), project.lock
+    with raises_error("KD-TRUST-005", where="trust.per"):
+        read_sample_scores(evaluator, store, lock, found, Said([]))
+
+
+def test_scores_of_every_sample_are_read(project: Project, table: SampleIndex) -> None:
+    column = add_teacher(project, table, "radio", noise=RADIO)
+    add_teacher(project, table, "held-out", noise=RADIO, rows=table.select(split="calibration"))
+    evaluator, heard = make_evaluator(project.registry, project.catalogue, table), Said([])
+    found = measure_trust(evaluator, store_of(project), project.lock, ["radio", "held-out"])
+    scores = read_sample_scores(evaluator, store_of(project), project.lock, found, heard)
+    assert np.array_equal(scores.values[0], column.scores(SCORES["label"])[column.locate(table)])
+    assert np.isnan(scores.values[1]).sum() == len(table) - len(table.select(split="calibration"))
+    assert ["'held-out'" in warning for warning in heard.warnings] == [True]  # live, for example

@@ -49,7 +49,7 @@ def test_a_specialist_without_text_is_trusted_in_its_domain_alone(project: Proje
     assert found.chance.tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 2])
     assert policy_weights(found, Soft()).teachers.tolist() == [[0, 0, 1]]
     assert not heard.warnings
-    scores, calibration = column.scores(SCORES), table.select(split="calibration")
+    scores, calibration = column.scores(SCORES["label"]), table.select(split="calibration")
     assert scores[calibration][table.domain_index[calibration] == 2].mean() == pytest.approx(found.accuracy[0, 2])
     assert np.isnan(scores[table.select(split="train")]).all()
 

@@ -12,6 +12,7 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import CAPTIONS, TrustTable
 from kdkit.core.evaluation.metrics import wilson
 from kdkit.core.evaluation.trust.weights import (
+    SampleScores,
     TrustGate,
     domains_without_teacher,
     policy_weights,
@@ -141,3 +142,38 @@ def test_many_domains_without_teacher_are_one_warning() -> None:
     assert all(domain in named for domain in ("'ct'", "'oct'", "'skin'"))
     assert unmeasured.startswith("  ct, skin: ")
     assert measured.startswith("  oct: ")
+
+
+def per_sample(found: TrustTable, values: Any, domain: Any, policy: Any, **options: Any) -> TrustGate:
+    scores = SampleScores(np.asarray(values, dtype=np.float32), np.asarray(domain))
+    return TrustGate(found, policy, samples=scores, **options)
+
+
+def test_a_policy_weighs_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each sample were a domain; ``t2`` guesses in every domain, whatever it scores on a sample."""
+    monkeypatch.setattr("kdkit.core.evaluation.trust.weights.SAMPLES", 2)
+    found = table([[95, 50], [92, 60], [25, 25]])
+    values, domain = [[0.95, 0.3, NAN, 0.91], [0.9, 0.99, 0.9, 0.2], [1.0, 1.0, 1.0, 1.0]], [0, 0, 1, 1]
+    given = per_sample(found, values, domain, Threshold(value=0.9)).weights()
+    assert given.samples is not None
+    assert given.samples.tolist() == [[1, 0, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0]]
+    assert given.teachers.tolist() == [[0.5, 1], [1, 0.5], [0, 0]]  # means over the samples with a score
+    best = per_sample(found, values, domain, TopK(k=1)).weights().samples
+    assert best is not None
+    assert best.tolist() == [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_limits_and_missing_sources_hold_per_sample() -> None:
+    found, values = table([[95, 50], [92, 60]]), [[0.95, 0.99], [0.9, 0.98]]
+    gate = per_sample(found, values, [0, 1], TopK(k=1), limits={"t0": ["ct"]})
+    assert gate.weights().samples.tolist() == [[1, 0], [0, 1]]  # type: ignore[union-attr]
+    assert gate.weights({"t0"}).samples.tolist() == [[0, 0], [1, 1]]  # type: ignore[union-attr]
+
+
+def test_captions_weigh_by_domain_beside_teachers_per_sample() -> None:
+    found = table([[95, 50], [70, 60]])
+    found = replace(found, teachers=("t0", CAPTIONS))
+    gate = per_sample(found, [[0.99, 0.1]], [0, 1], Evidence(), weighs_captions=True)
+    given = gate.weights()
+    assert given.captions.tolist() == TrustGate(found, Evidence(), {}, True).weights().captions.tolist()
+    assert given.samples.tolist() == [[1, 0]]  # type: ignore[union-attr]

@@ -42,6 +42,7 @@ def test_one_teacher_where_the_release_trusts_it(release: Path) -> None:
     assert np.array_equal(values["text"], np.stack([vectors(4, 8, seed=n)[1] for n in (0, 2)]))
     assert list(rows.skipped.values()) == [1]
     assert len(ids) + sum(rows.skipped.values()) == len(TRUSTED)
+    assert rows.listed
     _, projected = all_rows(open_rows([release], ReadOptions(key="BMCA", projected=True)))
     assert np.array_equal(projected["image"], np.stack([vectors(4, 6, seed=n)[2] for n in range(3)]))
 
