@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import kdkit
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.distill.cost_estimate import Estimate
 from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.imports.importing import ImportRequest, import_features
 from kdkit.core.features.imports.rows import ReadOptions
@@ -121,7 +121,7 @@ def test_recipes_as_published_run_on_plain_pairs(kdkit_cli: Cli, install_plugin:
     ran = kdkit_cli("distill", "--recipe", "mmkd-paper")
     assert ran.code == 0, ran.stderr
     assert "measured by captions" in ran.stderr
-    for recipe in ("mmkd-released", "kdkit"):
+    for recipe in ("mmkd-released", "kdkit"):  # the rest without a process of its own: it is slow
         assert distill(open_project(root), Options(cpu=True, recipe=recipe)) is not None
 
     for version, policy in (("v1", "threshold"), ("v2", "threshold"), ("v3", "evidence")):
@@ -132,8 +132,8 @@ def test_recipes_as_published_run_on_plain_pairs(kdkit_cli: Cli, install_plugin:
         assert radio["trust"]["ct"]["accuracy"] > 0.9
         assert radio["trust"]["mri x"]["lower"] < 0.25
     with raises_error("KD-TRUST-006", where="trust.per"):
-        kdkit.Project(root).trust(by="list", per="domain")
-    report = kdkit.Project(root).trust(by="caption")
+        report_trust(open_project(root), by="list", per="domain")
+    report = report_trust(open_project(root), by="caption")
     assert report.to_json()["teachers"][0]["kind"] == "caption"
     plan = DistillPlan(prepare(open_project(root), Options(restart=True), Silent()).plan, Estimate(0, 0, 0, 0))
     assert "Trust: by captions, policy evidence" in plan.sections()
