@@ -131,12 +131,6 @@ def test_recipes_as_published_run_on_plain_pairs(kdkit_cli: Cli, install_plugin:
         assert radio["domains"] == {"ct": 1.0}
         assert radio["trust"]["ct"]["accuracy"] > 0.9
         assert radio["trust"]["mri x"]["lower"] < 0.25
-    with raises_error("KD-TRUST-006", where="trust.per"):
-        report_trust(open_project(root), by="list", per="domain")
-    report = report_trust(open_project(root), by="caption")
-    assert report.to_json()["teachers"][0]["kind"] == "caption"
-    plan = DistillPlan(prepare(open_project(root), Options(restart=True), Silent()).plan, Estimate(0, 0, 0, 0))
-    assert "Trust: by captions, policy evidence" in plan.sections()
 
 
 def test_the_policy_weighs_each_sample(tmp_path: Path) -> None:
@@ -152,6 +146,12 @@ def test_the_policy_weighs_each_sample(tmp_path: Path) -> None:
     wanted = ct & (scores >= 0.9)
     assert found.inventory.taught("radio").tolist() == wanted.tolist()
     assert 0.5 < wanted[ct].mean() < 1
+    assert (
+        "Trust: by captions, per sample, policy threshold" in DistillPlan(found.plan, Estimate(0, 0, 0, 0)).sections()
+    )
+    with raises_error("KD-TRUST-006", where="trust.per"):
+        report_trust(project, by="list", per="domain")
+    assert report_trust(project, by="caption").to_json()["teachers"][0]["kind"] == "caption"
     (radio,) = found.plan.teachers
     assert radio.samples == wanted[index.select(split="train")].sum()
     assert radio.admitted == {"ct": pytest.approx(wanted[ct].mean())}
