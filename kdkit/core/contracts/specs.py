@@ -57,6 +57,8 @@ class LoaderSpec(FactorySpec):
     """Values of ``model_type`` in ``config.json`` that identify a folder of this kind without any mark."""
     config_keys: tuple[str, ...] = ()
     """Keys that a ``config.json`` without ``model_type`` has in a folder of this kind."""
+    weight_keys: tuple[str, ...] = ()
+    """Names of weights that only a folder of this kind has, all of them; for weights that come without a config."""
     asks_network: bool = False
     """Its teachers send samples to an address in the folder; such a folder must be ``local:``."""
     companions: str = ""

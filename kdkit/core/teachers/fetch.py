@@ -83,11 +83,13 @@ def fetch(
             for subfolder, source in chosen.spec.extra_sources.items():
                 fetcher.fetch_also(subfolder, pins.get(subfolder, source), select_descriptions)
         models = [into]
+        require_whole(into, str(main))
+        made = convert_pickles(into, str(main), reporter)  # first: names of weights tell which companions they need
         for companion in _companions(chosen, loaders, into):
             fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
             models += [into / companion.subfolder] if companion.weights else []
         require_whole(into, str(main))
-        made = convert_pickles(into, str(main), reporter)
+        made |= convert_pickles(into, str(main), reporter)  # of companions with weights
         files = describe_files(into)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
     license, says_gated = read_licenses(models)

@@ -1,4 +1,4 @@
-"""Which loader reads a folder, judged by its file names and its config."""
+"""Which loader reads a folder, judged by its file names, its config and the names of its weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.tensors import read_header
 from kdkit.core.contracts import LoaderSpec
 
 CONFIG = "config.json"
@@ -49,17 +50,36 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
 
 
 def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[LoaderSpec]:
-    """Loaders whose marks are all in ``folder``, or with the ``model_type`` or the keys of its config."""
+    """Loaders whose marks are all in ``folder``, or with the ``model_type`` or the keys of its config.
+
+    If there is none: loaders whose ``weight_keys`` are all in one of its safetensors files.
+    """
+    loaders = list(loaders)
     names = _model_files(folder)
     config = _read_object(folder / CONFIG) if CONFIG in names else {}
     kind = config.get("model_type")
-    return [
+    described = [
         spec
         for spec in loaders
         if (spec.marks and names.issuperset(spec.marks))
         or kind in spec.model_types
         or (spec.config_keys and kind is None and config.keys() >= set(spec.config_keys))
     ]
+    return described or _matching_weights(loaders, folder, names)
+
+
+def _matching_weights(loaders: Iterable[LoaderSpec], folder: Path, names: Iterable[str]) -> list[LoaderSpec]:
+    files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    weights = [_weight_names(folder / name) for name in files]
+    return [spec for spec in loaders if spec.weight_keys and any(keys.issuperset(spec.weight_keys) for keys in weights)]
+
+
+def _weight_names(path: Path) -> frozenset[str]:
+    """Names of the weights in a file; empty for a damaged one, which the loader reports."""
+    try:
+        return frozenset(read_header(path).shapes)
+    except KdkitError:
+        return frozenset()
 
 
 def _model_files(folder: Path) -> frozenset[str]:
@@ -77,6 +97,8 @@ def _requirements(spec: LoaderSpec) -> str:
         ways.append(f"a {CONFIG} with model_type {', '.join(spec.model_types)}")
     if spec.config_keys:
         ways.append(f"a {CONFIG} with {' and '.join(spec.config_keys)}")
+    if spec.weight_keys:
+        ways.append(f"weights with {spec.weight_keys[0]}")
     return " or ".join(ways)
 
 

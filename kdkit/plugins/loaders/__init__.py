@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdkit.core.contracts import LoaderSpec
 from kdkit.core.contracts.hookspecs import hookimpl
+from kdkit.plugins.loaders.layouts import MEDCLIP, PMC_CLIP, UNIMED_CLIP
 
 DUAL_ENCODERS = (
     "aimv2",
@@ -43,10 +44,25 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
     return (
         LoaderSpec(
             name="open_clip",
-            summary="any model that open_clip builds, from a folder with open_clip_config.json",
+            summary="any model that open_clip builds, from a folder with open_clip_config.json; UniMed-CLIP, MMKD-CLIP",
             factory="kdkit.plugins.loaders.open_clip:load_open_clip",
             marks=("open_clip_config.json",),
+            weight_keys=UNIMED_CLIP,
             companions="kdkit.plugins.loaders.open_clip_companions:find_companions",
+        ),
+        LoaderSpec(
+            name="pmc-clip",
+            summary="PMC-CLIP, from its authors' checkpoint",
+            factory="kdkit.plugins.loaders.pmc_clip:load_pmc_clip",
+            weight_keys=PMC_CLIP,
+            companions="kdkit.plugins.loaders.open_clip_companions:pmc_clip_companions",
+        ),
+        LoaderSpec(
+            name="medclip",
+            summary="MedCLIP with Swin-T or ResNet-50, from its authors' pytorch_model.bin",
+            factory="kdkit.plugins.loaders.medclip:load_medclip",
+            weight_keys=MEDCLIP,
+            companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
         ),
         LoaderSpec(
             name="transformers",

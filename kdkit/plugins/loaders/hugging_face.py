@@ -1,13 +1,19 @@
-"""Hugging Face tokenizers as files, and the progress bars of transformers."""
+"""Hugging Face tokenizers as files, and what transformers prints."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code
+
+T = TypeVar("T")
 
 VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json"),
@@ -30,6 +36,37 @@ def digest_files(files: Mapping[str, bytes]) -> str:
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     return f"sha256:{digest.hexdigest()}"
+
+
+def open_tokenizer(files: Mapping[str, bytes], model_type: str | None, load: Callable[[str], T]) -> T:
+    """What ``load`` makes of a folder with ``files`` alone; transformers follows no path that they name.
+
+    Args:
+        files: name -> content.
+        model_type: of the text tower; old repositories do not name the tokenizer's class, it follows from this.
+        load: folder -> tokenizer.
+
+    Raises:
+        KdkitError: the files are no tokenizer, or need code of their own.
+    """
+    files = dict(files)
+    if model_type is not None and "tokenizer_class" not in json.loads(files.get("tokenizer_config.json", b"{}")):
+        files["config.json"] = json.dumps({"model_type": model_type}).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        try:
+            return load(folder)
+        except Exception as error:  # transformers raises any error for a damaged file
+            if CUSTOM_CODE in str(error):
+                raise needs_own_code(Path(folder), where=", ".join(sorted(files))) from error
+            raise KdkitError(
+                "KD-LOAD-029",
+                "damaged tokenizer files",
+                where=", ".join(sorted(files)),
+                why=str(error),
+                fix="fetch the tokenizer again",
+            ) from error
 
 
 def missing_packages(folder: Path, error: ImportError) -> KdkitError:
@@ -58,3 +95,17 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Hide transformers' bars, and its reports on weights, which kdkit checks itself."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)

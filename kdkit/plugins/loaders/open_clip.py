@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,9 +16,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
-from kdkit.plugins.loaders.hugging_face import digest_files
-from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code
+from kdkit.plugins.loaders.hugging_face import digest_files, open_tokenizer
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
 from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
 
@@ -131,32 +128,18 @@ def _stock_tokenizer(parts: OpenClipParts, context_length: int) -> Callable[[lis
     if not parts.tokenizer_files:
         simple: Callable[[list[str]], Tensor] = SimpleTokenizer(context_length=context_length, **options)
         return simple
-    files = dict(parts.tokenizer_files)
-    declared = json.loads(files.get("tokenizer_config.json", b"{}"))
-    if parts.text_config is not None and "tokenizer_class" not in declared:
-        # Old repositories do not name the tokenizer class; transformers then uses the model type.
-        files["config.json"] = json.dumps({"model_type": parts.text_config["model_type"]}).encode()
-    with tempfile.TemporaryDirectory() as folder:  # transformers follows no path that tokenizer_config.json names
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        try:
-            tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
-                folder,
-                context_length=context_length,
-                tokenizer_mode=parts.text_cfg.get("tokenizer_mode"),
-                **{**options, "trust_remote_code": False, "local_files_only": True},
-            )
-        except Exception as error:  # transformers raises any error for a damaged file
-            if CUSTOM_CODE in str(error):
-                raise needs_own_code(Path(folder), where=", ".join(sorted(files))) from error
-            raise KdkitError(
-                "KD-LOAD-029",
-                "damaged tokenizer files",
-                where=", ".join(sorted(files)),
-                why=str(error),
-                fix="fetch the tokenizer again",
-            ) from error
-    return tokenizer
+    kind = str(parts.text_config["model_type"]) if parts.text_config is not None else None
+
+    def load(folder: str) -> Callable[[list[str]], Tensor]:
+        tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
+            folder,
+            context_length=context_length,
+            tokenizer_mode=parts.text_cfg.get("tokenizer_mode"),
+            **{**options, "trust_remote_code": False, "local_files_only": True},
+        )
+        return tokenizer
+
+    return open_tokenizer(parts.tokenizer_files, kind, load)
 
 
 def load_open_clip(
@@ -188,7 +171,7 @@ def load_open_clip(
     wanted = read_overrides(
         folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
     )
-    parts = _with_overrides(read_parts(folder, arch=arch), wanted, folder)
+    parts = _with_overrides(read_parts(folder, arch=arch, weights=weights), wanted, folder)
     with torch.random.fork_rng(devices=[]):  # building draws random weights
         model = build_model(parts, find_weights(folder, weights), precision=precision, where=str(folder))
     encoder = OpenClipEncoder(parts, model, precision=precision)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from open_clip import create_model, get_model_config, list_models
 from safetensors.torch import save_file
@@ -26,7 +26,9 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_header, read_tensors
 from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
+from kdkit.plugins.loaders.layouts import Shapes, describe_mismatch, how_to_load
 from kdkit.plugins.loaders.own_files import require_own_parts, require_own_towers
+from kdkit.plugins.loaders.unimed_clip import is_unimed_clip, open_clip_name, unimed_clip_config
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -38,6 +40,7 @@ OTHER_WEIGHTS = (
     "pytorch_model.bin",
 )
 TEXT_CONFIG = ("text/config.json", "config.json")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,25 @@ class OpenClipParts:
         return text
 
 
-def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
-    """Read a folder; ``arch`` names a built-in open_clip architecture for a folder that holds only weights.
+def read_parts(folder: Path, *, arch: str | None = None, weights: str | None = None) -> OpenClipParts:
+    """Read a folder.
+
+    Args:
+        folder: with ``open_clip_config.json``, or with weights alone.
+        arch: a built-in open_clip architecture, for a folder that holds only weights. Weights of UniMed-CLIP and
+            MMKD-CLIP need none: their shapes determine the architecture.
+        weights: the weights' file name, if it is not one of the usual.
 
     Raises:
         KdkitError: the folder has no valid config, or lacks the text tower's config or the tokenizer.
     """
-    if arch is not None and not (folder / CONFIG).is_file():
-        config: Mapping[str, Any] = {"model_cfg": builtin_model_cfg(arch)}
+    config: Mapping[str, Any]
+    if (folder / CONFIG).is_file():
+        config = _read_json(folder / CONFIG)
+    elif arch is not None:
+        config = {"model_cfg": builtin_model_cfg(arch)}
+    elif is_unimed_clip(shapes := weight_shapes(folder, weights)):
+        config = {"model_cfg": unimed_clip_config(shapes)}
     else:
         config = _read_json(folder / CONFIG)
     model_cfg = config.get("model_cfg")
@@ -83,13 +97,19 @@ def read_parts(folder: Path, *, arch: str | None = None) -> OpenClipParts:
             fix="choose another loader: --loader LOADER",
         )
     text_cfg = model_cfg["text_cfg"]
-    files: dict[str, bytes] = {}
-    if text_cfg.get("hf_tokenizer_name"):
-        files = read_tokenizer_files(folder) or read_tokenizer_files(folder / "text")
-        if not files:
-            raise _incomplete(folder, "the tokenizer", str(text_cfg["hf_tokenizer_name"]), "tokenizer.json")
-    text_config = _find_text_config(folder, text_cfg) if text_cfg.get("hf_model_name") else None
+    tower, tokenizer = text_cfg.get("hf_model_name"), text_cfg.get("hf_tokenizer_name")
+    files = find_tokenizer(folder, str(tokenizer)) if tokenizer else {}
+    text_config = find_text_config(folder, str(tower)) if tower else None
     return OpenClipParts(model_cfg, config.get("preprocess_cfg") or {}, text_config, files)
+
+
+def weight_shapes(folder: Path, name: str | None = None) -> Shapes:
+    """Name -> shape of the weights that :func:`find_weights` finds as safetensors; empty if there are none."""
+    try:
+        path = find_weights(folder, name)
+    except KdkitError:
+        return {}
+    return read_header(path).shapes if path.suffix == ".safetensors" else {}
 
 
 def builtin_model_cfg(arch: str) -> dict[str, Any]:
@@ -154,14 +174,24 @@ def build_model(
                 "KD-LOAD-028",
                 "open_clip cannot build this model" if weights is None else "the weights do not fit the model",
                 where=str(weights or where),
-                why=" ".join(str(error).split())[:600],
-                fix="check that weights and config belong together",
+                **_explain(error, parts, weights, where),
             ) from error
     return model.eval()
 
 
+def _explain(error: Exception, parts: OpenClipParts, weights: Path | None, where: str) -> dict[str, str]:
+    """What differs between weights and model, where that can be compared; else open_clip's words."""
+    said = " ".join(str(error).split())[:600]
+    if weights is None or weights.suffix != ".safetensors" or not isinstance(error, RuntimeError):
+        return {"why": said, "fix": "check that weights and config belong together"}
+    found = read_header(weights).shapes
+    expected = {name: tuple(value.shape) for name, value in build_model(parts, where=where).state_dict().items()}
+    return {"why": describe_mismatch(expected, _staged_names(found)) or said, "fix": how_to_load(found)}
+
+
 def find_weights(folder: Path, name: str | None = None) -> Path:
-    """The weights file of ``folder``: ``name``, or the first of the known names, safetensors before pickle.
+    """The weights file of ``folder``: ``name``, or the first of the known names, safetensors before pickle, or the only
+    safetensors file.
 
     Raises:
         KdkitError: there is none.
@@ -171,6 +201,8 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
         if path.name == candidate and path.is_file():  # a bare name, so that nothing outside the folder is read
             return path
     others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not name and len(others) == 1:
+        return folder / others[0]
     raise KdkitError(
         "KD-LOAD-022",
         "no weights under that name in this folder" if others else "no weights in this folder",
@@ -182,20 +214,35 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
 
 
 def _stage_weights(weights: Path, stage: Path) -> None:
-    """Link the weights to where open_clip finds them, without position ids that transformers no longer has."""
+    """Link the weights to where open_clip finds them, or write them under the names that it expects."""
     if weights.suffix != ".safetensors":
         # open_clip reads pickles with weights_only=True, unwraps them and drops position ids of BERT.
         os.symlink(weights.resolve(), stage / "open_clip_pytorch_model.bin")
         return
-    stale = {key for key in read_header(weights).shapes if key.endswith("embeddings.position_ids")}
-    if not stale:
+    shapes = read_header(weights).shapes
+    if _staged_names(shapes).keys() == shapes.keys():
         os.symlink(weights.resolve(), stage / WEIGHTS)
-        return
-    tensors = {key: value for key, value in read_tensors(weights).items() if key not in stale}
-    save_file(tensors, stage / WEIGHTS)
+    else:
+        save_file(_staged_names(read_tensors(weights)), stage / WEIGHTS)
 
 
-def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+def _staged_names(weights: Mapping[str, T]) -> dict[str, T]:
+    """``weights`` under open_clip's names, without position ids, which transformers no longer has."""
+    fork = is_unimed_clip(weights)
+    kept = {name: value for name, value in weights.items() if not name.endswith("embeddings.position_ids")}
+    return {open_clip_name(name) if fork else name: value for name, value in kept.items()}
+
+
+def find_tokenizer(folder: Path, name: str) -> dict[str, bytes]:
+    """The tokenizer's files, at the top or in ``text/``. Raises: KdkitError without any; ``name`` is its repository."""
+    files = read_tokenizer_files(folder) or read_tokenizer_files(folder / "text")
+    if not files:
+        raise _incomplete(folder, "the tokenizer", name, "tokenizer.json")
+    return files
+
+
+def find_text_config(folder: Path, name: str) -> Mapping[str, Any]:
+    """The config of a Hugging Face text tower. Raises: KdkitError without one; ``name`` is its repository."""
     from open_clip.hf_configs import arch_dict
 
     for name in TEXT_CONFIG:
@@ -204,7 +251,7 @@ def _find_text_config(folder: Path, text_cfg: Mapping[str, Any]) -> Mapping[str,
             config = _read_json(folder / name)
             if config.get("model_type") in arch_dict:
                 return config
-    raise _incomplete(folder, "the config of the text tower", str(text_cfg["hf_model_name"]), "text/config.json")
+    raise _incomplete(folder, "the config of the text tower", name, "text/config.json")
 
 
 def _incomplete(folder: Path, what: str, source: str, name: str) -> KdkitError:
