@@ -114,7 +114,7 @@ def _build_resnet(state: Mapping[str, Tensor], file: WeightFile) -> nn.Module:
     """torchvision's ResNet-50, whose weights timm's takes as they are, with the projection as its classifier."""
     shapes, stages = shapes_of(state), range(1, 5)
     with torch.random.fork_rng(devices=[]), file.sizes_from_shapes():
-        tower = ResNet(
+        tower: nn.Module = ResNet(
             block=Bottleneck,
             layers=tuple(blocks(shapes, stage) for stage in stages),
             channels=tuple(shapes[f"layer{stage}.0.conv1.weight"][0] for stage in stages),

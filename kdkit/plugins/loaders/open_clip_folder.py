@@ -106,10 +106,14 @@ def read_parts(folder: Path, *, arch: str | None = None, weights: str | None = N
 def weight_shapes(folder: Path, name: str | None = None) -> Shapes:
     """Name -> shape of the weights that :func:`find_weights` finds as safetensors; empty if there are none."""
     try:
-        path = find_weights(folder, name)
+        return weight_shapes_of(find_weights(folder, name))
     except KdkitError:
         return {}
-    return read_header(path).shapes if path.suffix == ".safetensors" else {}
+
+
+def weight_shapes_of(path: Path | None) -> Shapes:
+    """Name -> shape of the weights in a safetensors file; empty for none, and for other files."""
+    return read_header(path).shapes if path is not None and path.suffix == ".safetensors" else {}
 
 
 def builtin_model_cfg(arch: str) -> dict[str, Any]:
@@ -174,19 +178,20 @@ def build_model(
                 "KD-LOAD-028",
                 "open_clip cannot build this model" if weights is None else "the weights do not fit the model",
                 where=str(weights or where),
-                **_explain(error, parts, weights, where),
+                why=_explain(error, parts, weights, where),
+                fix=how_to_load(weight_shapes_of(weights)),
             ) from error
     return model.eval()
 
 
-def _explain(error: Exception, parts: OpenClipParts, weights: Path | None, where: str) -> dict[str, str]:
+def _explain(error: Exception, parts: OpenClipParts, weights: Path | None, where: str) -> str:
     """What differs between weights and model, where that can be compared; else open_clip's words."""
     said = " ".join(str(error).split())[:600]
-    if weights is None or weights.suffix != ".safetensors" or not isinstance(error, RuntimeError):
-        return {"why": said, "fix": "check that weights and config belong together"}
-    found = read_header(weights).shapes
+    found = weight_shapes_of(weights)
+    if not found or not isinstance(error, RuntimeError):
+        return said
     expected = {name: tuple(value.shape) for name, value in build_model(parts, where=where).state_dict().items()}
-    return {"why": describe_mismatch(expected, _staged_names(found)) or said, "fix": how_to_load(found)}
+    return describe_mismatch(expected, _staged_names(found)) or said
 
 
 def find_weights(folder: Path, name: str | None = None) -> Path:
@@ -245,10 +250,10 @@ def find_text_config(folder: Path, name: str) -> Mapping[str, Any]:
     """The config of a Hugging Face text tower. Raises: KdkitError without one; ``name`` is its repository."""
     from open_clip.hf_configs import arch_dict
 
-    for name in TEXT_CONFIG:
+    for file in TEXT_CONFIG:
         # A config.json beside the weights may also be that of a whole CLIPModel.
-        if (folder / name).is_file():
-            config = _read_json(folder / name)
+        if (folder / file).is_file():
+            config = _read_json(folder / file)
             if config.get("model_type") in arch_dict:
                 return config
     raise _incomplete(folder, "the config of the text tower", name, "text/config.json")
