@@ -195,6 +195,13 @@ def _biomedclip_tensors(model_cfg: dict[str, Any], text_folder: Path) -> dict[st
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+def bert_tower_files(hidden: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The config of a tiny BERT of this width, and its tokenizer's files."""
+    vocabulary = _bert_vocabulary()
+    config = {**_BERT, "vocab_size": len(vocabulary), "hidden_size": hidden, "num_hidden_layers": 3}
+    return config, _bert_tokenizer_files(vocabulary)
+
+
 def _bert_vocabulary() -> list[str]:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [str(digit) for digit in range(10)]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

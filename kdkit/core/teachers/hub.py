@@ -57,7 +57,11 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
         if offline or _offline_mode():
             folder = Path(
                 hub.api.snapshot_download(
-                    source.place, revision=source.revision, allow_patterns=_CACHED, local_files_only=True
+                    source.repository,
+                    repo_type=source.repository_kind,
+                    revision=source.revision,
+                    allow_patterns=_CACHED,
+                    local_files_only=True,
                 )
             )
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -66,7 +70,8 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
         # By revision, not commit, so that the cache records the commit of the revision.
         folder = Path(
             hub.api.snapshot_download(
-                source.place,
+                source.repository,
+                repo_type=source.repository_kind,
                 revision=source.revision,
                 allow_patterns=[glob.escape(name) for name in listing.sizes],
             )
@@ -79,7 +84,9 @@ def list_remote(source: Source, select: Select) -> Listing:
     """List what :func:`snapshot` would fetch. Raises: as :func:`snapshot`."""
     hub = connect()
     with _explained(source, hub):
-        info = hub.api.model_info(source.place, revision=source.revision, files_metadata=True)
+        info = hub.api.repo_info(
+            source.repository, repo_type=source.repository_kind, revision=source.revision, files_metadata=True
+        )
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     return Listing({name: sizes[name] for name in select(sizes, str(source))}, str(info.sha), gated=bool(info.gated))
 
@@ -105,4 +112,5 @@ def _offline_mode() -> bool:
 
 
 def _explained(source: Source, hub: Hub) -> hub_errors:
-    return hub_errors(str(source), hub, page=hub.url(source.place), otherwise="or give a folder: --from local:DIR")
+    page = hub.url(source.repository, source.repository_kind)
+    return hub_errors(str(source), hub, page=page, otherwise="or give a folder: --from local:DIR")

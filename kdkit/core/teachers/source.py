@@ -1,4 +1,7 @@
-"""Sources of teachers: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``."""
+"""Sources of teachers: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``.
+
+Some models lie in a data set's repository: ``hf:datasets/ORG/REPO[@REV]``.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from typing import Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 
-_REPO = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
+_DATA_SETS = "datasets/"
+_REPO = re.compile(rf"((?:{_DATA_SETS})?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
 FORMS = "hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed source; ``place`` is ``ORG/REPO``, a folder, or ``PKG/DIR``."""
+    """A parsed source; ``place`` is ``ORG/REPO`` (of a data set: ``datasets/ORG/REPO``), a folder, or ``PKG/DIR``."""
 
     kind: Literal["hf", "local", "package"]
     place: str
@@ -25,6 +29,16 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.place}" + (f"@{self.revision}" if self.revision else "")
+
+    @property
+    def repository(self) -> str:
+        """``ORG/REPO`` on the Hub."""
+        return self.place.removeprefix(_DATA_SETS) if self.repository_kind == "dataset" else self.place
+
+    @property
+    def repository_kind(self) -> Literal["model", "dataset"]:
+        """What the Hub calls it; the names of both kinds are independent."""
+        return "dataset" if self.place.startswith(_DATA_SETS) and self.place.count("/") == 2 else "model"
 
     def pinned(self, commit: str | None) -> Source:
         """The same source at ``commit``, if there is one."""

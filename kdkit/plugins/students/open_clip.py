@@ -207,7 +207,9 @@ def _tokenizer_config(files: Mapping[str, bytes], folder: Path) -> Mapping[str, 
     if not files:
         return None
     words = words_of(files)
-    return {"words": words} if words is not None else {"folder": str(folder)}
+    if words is not None:
+        return {"words": words}
+    return {"folder": str(folder if read_tokenizer_files(folder) else folder / "text")}
 
 
 def _complete(parts: OpenClipParts) -> OpenClipParts:

@@ -69,6 +69,18 @@ def test_a_revision_can_be_given(hub: LocalHub, tmp_path: Path) -> None:
     assert by_tag.fingerprint == by_commit.fingerprint
 
 
+def test_a_model_in_the_repository_of_a_data_set(hub: LocalHub, tmp_path: Path) -> None:
+    """As PMC-CLIP is published; a model may have the same name."""
+    hub.add("org/data", files(tmp_path, width=9))
+    commit = hub.add("org/data", files(tmp_path, width=4) | {"images.zip": b"big"}, kind="dataset")
+    project = stub.make_project(tmp_path / "project")
+    facts = add_teacher(project, "t", {"from": "hf:datasets/org/data"})
+    assert (facts.commit, facts.dims["image"]) == (commit, 4)
+    shutil.rmtree(project.state)
+    assert open_teacher(project.reloaded(), "t").fingerprint == facts.fingerprint
+    assert hub.downloads() == ["model.safetensors", "stub.json"]
+
+
 def test_cached_files_need_no_network(hub: LocalHub, tmp_path: Path) -> None:
     hub.add("org/teacher", files(tmp_path) | {"pytorch_model.bin": b"never looked at"})
     online = add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})

@@ -18,6 +18,8 @@ from tests.errors import raises_error
         ("hf:org/repo", Source("hf", "org/repo")),
         ("hf:org/repo.x-1@v1.0", Source("hf", "org/repo.x-1", "v1.0")),
         ("hf:org/repo@refs/pr/3", Source("hf", "org/repo", "refs/pr/3")),
+        ("hf:datasets/org/repo@v1", Source("hf", "datasets/org/repo", "v1")),
+        ("hf:datasets/repo", Source("hf", "datasets/repo")),
         ("local:models/a b", Source("local", "models/a b")),
         ("package:pkg.sub/data/a", Source("package", "pkg.sub/data/a")),
     ],
@@ -27,10 +29,29 @@ def test_sources_are_read_and_written(text: str, source: Source) -> None:
     assert str(source) == text
 
 
+def test_a_data_set_has_a_repository_of_its_own_kind() -> None:
+    of_data = parse_source("hf:datasets/org/repo")
+    assert (of_data.repository, of_data.repository_kind) == ("org/repo", "dataset")
+    for text in ("hf:datasets/repo", "hf:org/repo"):  # an organization may be called so
+        model = parse_source(text)
+        assert (model.repository, model.repository_kind) == (text.removeprefix("hf:"), "model")
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "hf:", "hf:repo", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../../x", "local:"),
+        *(
+            "",
+            "hf:",
+            "hf:repo",
+            "hf:a/b/c",
+            "hf:datasets/a/b/c",
+            "hf:../b",
+            "hf:a/..",
+            "hf:a/b@",
+            "hf:a/b@../../x",
+            "local:",
+        ),
         *("package:pkg", "package:p/../x", "http://x/y", "models/a"),
     ],
 )

@@ -130,7 +130,7 @@ def _source(source: str, endpoint: str) -> str:
 
 def link(repository: str, endpoint: str) -> str:
     """Link to a repository on the Hub at ``endpoint``; other text is escaped, and one at an unpublished address."""
-    plain = endpoint != NOT_PUBLISHED and re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII)
+    plain = endpoint != NOT_PUBLISHED and re.fullmatch(r"(datasets/)?[\w.-]+/[\w.-]+", repository, re.ASCII)
     return f"[{cell(repository)}]({endpoint}/{repository})" if plain else cell(repository)
 
 
