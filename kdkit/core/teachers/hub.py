@@ -84,9 +84,8 @@ def list_remote(source: Source, select: Select) -> Listing:
     """List what :func:`snapshot` would fetch. Raises: as :func:`snapshot`."""
     hub = connect()
     with _explained(source, hub):
-        info = hub.api.repo_info(
-            source.repository, repo_type=source.repository_kind, revision=source.revision, files_metadata=True
-        )
+        ask = hub.api.model_info if source.repository_kind == "model" else hub.api.dataset_info
+        info = ask(source.repository, revision=source.revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     return Listing({name: sizes[name] for name in select(sizes, str(source))}, str(info.sha), gated=bool(info.gated))
 
@@ -102,7 +101,14 @@ def in_cache(source: Source, name: str, commit: str) -> bool:
     """Whether a file of a repository is in the cache, at this commit."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(source.place, name, cache_dir=cache_folder(), revision=commit), str)
+    found = try_to_load_from_cache(
+        source.repository,
+        name,
+        cache_dir=cache_folder(),
+        revision=commit,
+        repo_type=source.repository_kind,
+    )
+    return isinstance(found, str)
 
 
 def _offline_mode() -> bool:
