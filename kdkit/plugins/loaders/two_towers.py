@@ -38,6 +38,11 @@ class TwoTowers(nn.Module):
     def embed_dim(self) -> int:
         return int(self.text.projection.shape[0])
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text, including special ones."""
+        return self.text.reading.context_length
+
     def identity(self) -> Mapping[str, str]:
         """Everything that determines the features, except the weights."""
         precision = str(self.text.projection.dtype).removeprefix("torch.")
