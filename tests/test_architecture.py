@@ -38,6 +38,8 @@ LIGHT = {
     "kdkit/core/plugin_system/requirements.py",
     "kdkit/core/plugin_system/loading.py",
     "kdkit/core/plugin_system/catalogue.py",
+    "kdkit/core/contracts/image_readers.py",
+    "kdkit/core/contracts/progress.py",
     "kdkit/core/contracts/protocols.py",
     "kdkit/core/contracts/samples.py",
     "kdkit/core/plugin_system/discovery.py",

@@ -25,6 +25,7 @@ from kdkit.core.contracts.answers import (
 )
 from kdkit.core.contracts.facts import ABOUT, Distillation, FactSource, Kind, TeacherFacts, known_facts, sources_of
 from kdkit.core.contracts.image_readers import DecodesImages, ImageReader
+from kdkit.core.contracts.progress import Reporter, Silent
 from kdkit.core.contracts.protocols import (
     CAPTIONS,
     IMAGE,
@@ -44,11 +45,9 @@ from kdkit.core.contracts.protocols import (
     LossInput,
     ModelAnswers,
     ModelFeatures,
-    Reporter,
     RopeVariant,
     SignalSource,
     SignalSpec,
-    Silent,
     Student,
     Teacher,
     TeacherView,

@@ -386,27 +386,3 @@ class GradesAnswers(Protocol):
 
     def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> np.ndarray[Any, Any]:
         """(N,) the ``accuracy`` of each answer, in [0, 1]; all samples are of one domain."""
-
-
-# ------------------------------------------------------------------------------------ progress
-
-
-class Reporter(Protocol):
-    """Receives messages and progress; the CLI prints them."""
-
-    def say(self, text: str) -> None:
-        """One line of information."""
-
-    def warn(self, text: str) -> None:
-        """One line of warning."""
-
-    def progress(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Called frequently; ``done == total`` ends the bar."""
-
-
-class Silent:
-    """The default reporter; it discards everything."""
-
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def progress(self, label: str, done: int, total: int, note: str = "") -> None: ...
