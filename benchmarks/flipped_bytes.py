@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.flipped import EDITED, make, outcome, run_all
+from tests.flipped import EDITED, Flips, remembered_stock_checks
+from tests.local_hub import local_hub
 
 
 def main() -> None:
@@ -26,12 +27,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     table: dict[str, Counter[str]] = defaultdict(Counter)
-    with tempfile.TemporaryDirectory() as room:
-        pristine, copy = make(Path(room) / "pristine"), Path(room) / "copy"
+    with tempfile.TemporaryDirectory() as room, local_hub(Path(room) / "hub") as hub, remembered_stock_checks():
+        flips = Flips(Path(room), hub)
+        pristine = flips.pristine
         names = sorted(
             p.relative_to(pristine).as_posix() for p in pristine.rglob("*") if p.stat().st_size and p.is_file()
         )
-        usual = run_all(pristine)
+        print({key: type(a).__name__ for key, a in flips.usual.items() if isinstance(a, Exception)})
         rng.shuffle(names)
         taken: Counter[str] = Counter()
         for name in names:
@@ -41,7 +43,7 @@ def main() -> None:
                 continue
             for _ in range(arguments.flips):
                 place, bit = rng.randrange((pristine / name).stat().st_size), rng.randrange(8)
-                found = outcome(pristine, copy, name, place, bit, usual)
+                found = flips.outcome(name, place, bit)
                 table[kind][found] += 1
                 if found in ("silent", "crash") and kind != "written by the user":
                     print(f"{found}: {name}, byte {place}, bit {bit}", flush=True)

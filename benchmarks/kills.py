@@ -1,9 +1,10 @@
-"""Kill commands at file operations and at random moments, run each once more, and compare with an uninterrupted run.
+"""Kill commands at operations and at random moments, run each once more, and compare with an uninterrupted run.
 
-    nice python benchmarks/kills.py --kills 300 --seed 0
+    nice python benchmarks/kills.py --kills 300 --seed 0 [--only push,pull]
 
-Prints a row per command: kills, kills that came too late, retries whose tree of files (without times) or exit code is
-another one than without a kill. Then every difference.
+Operations are changes of files and requests to the Hub. Prints a row per command: kills, kills that came too late,
+retries whose files (without times), commits on the Hub or exit code are others than without a kill. Then every
+difference.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdkit.core.base.result import Table, text_table
-from tests.kills import COMMANDS, Sweep
+from tests.killed_projects import ANSWERING, ENCODERS
+from tests.kills import Sweep
 from tests.warm_python import LIBRARIES
 
 
@@ -25,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="comma-separated commands")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end early after so many seconds")
     options = parser.parse_args()
     draw, begun = random.Random(options.seed), time.monotonic()
@@ -32,22 +37,32 @@ def main() -> None:
     for name in LIBRARIES:  # the commands are forks of this process
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
-        sweep = Sweep(Path(folder))
+        sweeps = [Sweep(Path(folder) / str(number), life) for number, life in enumerate((ENCODERS, ANSWERING))]
+        every = [(sweep, step) for sweep in sweeps for step in sweep.steps]
+        chosen = [found for found in every if not options.only or _name(found[1].words) in options.only.split(",")]
         for number in range(options.kills):
             if time.monotonic() - begun > options.seconds:
                 break
-            step = sweep.steps[number % len(sweep.steps)]
+            sweep, step = chosen[number % len(chosen)]
             trial = sweep.kill(step, draw, by_time=draw.random() < 0.4)
             kills[trial.command] += 1
             late[trial.command] += not trial.killed
             wrong[trial.command] += bool(trial.problem)
             if trial.problem:
                 problems.append(f"{trial.command}, killed at {trial.moment}: {trial.problem}")
-    rows = [(name, kills[name], late[name], wrong[name]) for name in dict.fromkeys(COMMANDS) if kills[name]]
+                print(problems[-1], file=sys.stderr, flush=True)
+        for sweep in sweeps:
+            sweep.close()
+    names = dict.fromkeys(" ".join(step.words) for _, step in chosen)
+    rows = [(name, kills[name], late[name], wrong[name]) for name in names if kills[name]]
     total = ("total", kills.total(), late.total(), wrong.total())
     print(text_table(Table(("command", "kills", "too late", "different"), [*rows, total], "lrrr")))
     print(f"seed {options.seed}, {time.monotonic() - begun:.0f} s")
-    print("\n".join(problems))
+
+
+def _name(words: Sequence[str]) -> str:
+    """``push``, ``features push``: the words before the first argument."""
+    return " ".join(words[:2] if words[0] == "features" else words[:1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One byte of a toy project is flipped, and every reading command runs on it: is the damage reported?
+"""One bit of a toy project is flipped, and every reading command runs on it: is the damage reported?
 
 ``benchmarks/flipped_bytes.py`` sweeps all files; a test takes some of them.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.explain.explain import explain
+from kdkit.core.distill.explain.runs import ExplainOptions
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import write_report
@@ -23,13 +27,20 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.bundle import collect
+from kdkit.core.sharing.release import compare, form
+from kdkit.core.sharing.release.export import export_version
+from kdkit.core.sharing.release.push import push_student
 from kdkit.core.sharing.release.results import results_of
 from kdkit.core.teachers.open import verify
-from tests.toy_project import make_project, open_project
+from tests.core.sharing.release.projects import publishable
+from tests.local_hub import ALICE, LocalHub
+from tests.toy_project import RECIPE, make_project, open_project
 
 Outcome = Literal["reported", "irrelevant", "silent", "crash"]
+Commands = Mapping[str, Callable[[Project], Any]]
 EDITED = ("registry.yaml", "toy.yaml", "images/samples.jsonl", "models/")
 """What the user writes: another text is another wish, where it is still valid."""
+EXPLAINED = ExplainOptions(length=0.2, seeds=1, cpu=True)
 
 
 class _Heard(Silent):
@@ -44,13 +55,17 @@ class _Heard(Silent):
 
 
 def make(root: Path) -> Path:
-    """A project with features, two versions and a report."""
+    """A project with features, two versions that can be published, a report and the runs of an explanation."""
     make_project(root, teachers={"radio": ("ct",)}, domains=("ct",), train=4, held_out=3)
+    publishable(root)
+    recipe = RECIPE.replace("losses:\n", "losses:\n  - {name: clip, weight: 1.0}\n")  # captions teach too
+    (root / "toy.yaml").write_text(recipe, encoding="utf-8")
     for _ in range(2):
         distill(open_project(root), Options(cpu=True))
         text = (root / "toy.yaml").read_text(encoding="utf-8")
         (root / "toy.yaml").write_text(text.replace("steps: 40", "steps: 41"), encoding="utf-8")
     write_report(open_project(root).reports, evaluate_version(open_project(root)))
+    explain(open_project(root), None, EXPLAINED, Silent())
     return root
 
 
@@ -61,23 +76,62 @@ def flip(path: Path, place: int, bit: int) -> None:
     path.write_bytes(content)
 
 
-def outcome(pristine: Path, copy: Path, name: str, place: int, bit: int, usual: Mapping[str, Any]) -> Outcome:
-    """What the commands make of one flipped bit; ``usual`` is :func:`run_all` of the whole project."""
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(pristine, copy)
-    flip(copy / name, place, bit)
-    found = run_all(copy)
-    if any(isinstance(answer, Exception) and not isinstance(answer, KdkitError) for answer in found.values()):
-        return "crash"
-    different = [key for key in usual if str(found[key]) != str(usual[key])]
-    told = any(isinstance(found[key], KdkitError) for key in different) or found["heard"] != usual["heard"]
-    return "reported" if told or found["damage"] != usual["damage"] else "silent" if different else "irrelevant"
+class Flips:
+    """A project, and what its reading commands find.
+
+    Attributes:
+        pristine: the whole project.
+        usual: the results of all commands on it.
+    """
+
+    def __init__(self, folder: Path, hub: LocalHub) -> None:
+        self.pristine, self._copy, self._hub = make(folder / "pristine"), folder / "copy", hub
+        self.usual = self._run_all(self.pristine)
+
+    def outcome(self, name: str, place: int, bit: int) -> Outcome:
+        """What the commands make of one flipped bit."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self.pristine, self._copy)
+        flip(self._copy / name, place, bit)
+        found = self._run_all(self._copy)
+        if any(isinstance(answer, Exception) and not isinstance(answer, KdkitError) for answer in found.values()):
+            return "crash"
+        different = [key for key in self.usual if str(found[key]) != str(self.usual[key])]
+        told = any(isinstance(found[key], KdkitError) for key in different) or found["heard"] != self.usual["heard"]
+        if told or found["damage"] != self.usual["damage"]:
+            return "reported"
+        return "silent" if different else "irrelevant"
+
+    def _run_all(self, root: Path) -> dict[str, Any]:
+        """Command -> its result, or the error that it raised; ``heard`` holds what was reported."""
+        heard = _Heard()
+        found: dict[str, Any] = {}
+        for name, command in {**_commands(heard), **self._publishing(heard)}.items():
+            try:
+                answer = command(open_project(root))
+                found[name] = json.dumps(answer, default=str, sort_keys=True).replace(str(root), "")
+            except Exception as error:
+                found[name] = error
+        return {**found, "heard": [line.replace(str(root), "") for line in heard.lines]}
+
+    def _publishing(self, heard: _Heard) -> Commands:
+        out = self._copy.with_name("out")
+
+        def export(project: Project) -> Any:
+            shutil.rmtree(out, ignore_errors=True)
+            export_version(project, None, out, reporter=heard)
+            return _digests(out)
+
+        def push(project: Project) -> Any:
+            self._hub.repositories.clear()
+            push_student(project, "lab/student", hub=Hub(self._hub.url, ALICE.token), reporter=heard)
+            return self._hub.hashes("lab/student")
+
+        return {"export": export, "push": push}
 
 
-def run_all(root: Path) -> dict[str, Any]:
-    """Command -> its result, or the error that it raised; ``heard`` holds what was reported."""
-    heard = _Heard()
-    commands: dict[str, Callable[[Project], Any]] = {
+def _commands(heard: _Heard) -> Commands:
+    return {
         "damage": lambda project: FeatureStore(project.features).column("radio").verify(),
         "lineages": lambda project: [
             [lineage.to_json() for lineage in Versions(project).history(Versions(project).get(name))]
@@ -90,15 +144,8 @@ def run_all(root: Path) -> dict[str, Any]:
         "bundle": lambda project: [item.path for item in collect(project)],
         "evaluate": lambda project: evaluate_version(project, reporter=heard).evaluation.to_json(),
         "plan": lambda project: prepare(project, Options(cpu=True), heard).plan.digest,
+        "explain": lambda project: explain(project, None, EXPLAINED, heard).to_json(),
     }
-    found: dict[str, Any] = {}
-    for name, command in commands.items():
-        try:
-            answer = command(open_project(root))
-            found[name] = json.dumps(answer, default=str, sort_keys=True).replace(str(root), "")
-        except Exception as error:
-            found[name] = error
-    return {**found, "heard": [line.replace(str(root), "") for line in heard.lines]}
 
 
 def _check_versions(project: Project) -> None:
@@ -111,3 +158,42 @@ def _weights(student: Any) -> str:
     return hashlib.sha256(
         b"".join(torch.as_tensor(state[name]).numpy().tobytes() for name in sorted(state))
     ).hexdigest()
+
+
+@contextmanager
+def remembered_stock_checks() -> Iterator[None]:
+    """The stock libraries load an equal export once: their process takes seconds, and most flips do not change it."""
+    known: dict[str, tuple[bytes, Any]] = {}
+    folders: list[Path] = []
+    run, compared = compare.run_check, compare.compare_with_stock
+
+    def remember(published: Any, student: Any, *, where: str, name: str, folder: Path) -> compare.Compared:
+        folders[:] = [folder]
+        return compared(published, student, where=where, name=name, folder=folder)
+
+    def check(scratch: Path, where: str) -> Any:
+        asked = json.dumps([_digests(scratch, folders[0]), _digests(folders[0], folders[0])])
+        if asked not in known:
+            answer = run(scratch, where)
+            known[asked] = (scratch / "found.safetensors").read_bytes(), answer
+        content, answer = known[asked]
+        (scratch / "found.safetensors").write_bytes(content)
+        return answer
+
+    compare.run_check, form.compare_with_stock = check, remember
+    try:
+        yield
+    finally:
+        compare.run_check, form.compare_with_stock = run, compared
+
+
+def _digests(folder: Path, place: Path | None = None) -> dict[str, str]:
+    """File -> digest of its content, in which ``place`` has another name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if place is not None:
+                content = content.replace(json.dumps(str(place))[1:-1].encode(), b"PLACE")
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found

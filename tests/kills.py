@@ -1,12 +1,14 @@
-"""Commands that are killed at a file operation or at a random moment, and run once more in the same folder.
+"""Commands that are killed at an operation or at a random moment, and run once more in the same folder.
 
-The commands run in forks of this process, which has imported everything; a file operation is one that Python audits,
-below the folder of the project.
+The commands run in forks of this process, which has imported everything. An operation is a change of a file that
+Python audits, below the folder of the project, or a request to the Hub, before it is sent or after its answer.
+Commands of the Hub talk to one in another process, whose state is restored with the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -14,40 +16,24 @@ import shutil
 import signal
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.plugin_system import discovery
-from tests.core.sharing.release.projects import WORDS
-from tests.tiny_models import open_clip_config
-from tests.toy_project import CLASSES, RECIPE, make_project, toy_catalogue, train_teacher
+from tests.hub_process import hub_process
+from tests.killed_projects import Life
 
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 TIMES = {"created", "seconds", "building_seconds", "locked_at", "checksum"}
 """Keys of JSON files that differ from run to run, and checksums over them."""
 CACHES = {"busy", "digests.json"}
 """Files whose content depends on processes and times of files."""
-COMMANDS = (
-    "add-teacher radio --from local:models/radio --license mit",
-    "features extract",
-    "trust",
-    "distill --cpu",
-    "evaluate",
-    "add-teacher xr --from local:models/xr --license mit",
-    "distill --cpu --incremental",
-    "evaluate",
-    "rollback v1",
-    "export v2 --to ../out",
-    "bundle --to ../p.tar",
-    "unbundle ../p.tar --to ../there",
-    "lock radio",
-    "remove-teacher xr",
-)
-"""The life of a project: each command starts from what those before it left."""
 Tree = dict[str, str]
 
 
@@ -79,13 +65,18 @@ class Trial:
 
 
 class Sweep:
-    """Kills of :data:`COMMANDS`, or of some of them, below ``folder``."""
+    """Kills of the commands of a project, below ``folder``; to be closed after use."""
 
-    def __init__(self, folder: Path, commands: Sequence[str] = COMMANDS) -> None:
-        discovery.load_catalogue = cache(toy_catalogue)  # as if its plugin were installed
-        self.place, self._folder = folder / "place", folder
-        self._make(exported=any(command.startswith("export") for command in commands))
-        self.steps = [self._step(number, command) for number, command in enumerate(commands)]
+    def __init__(self, folder: Path, life: Life) -> None:
+        discovery.load_catalogue = cache(life.catalogue)  # as if its plugin were installed
+        self.place, self._folder, self._resources = folder / "place", folder, ExitStack()
+        self._hub = self._resources.enter_context(hub_process(folder / "hub", _digest)) if life.needs_hub else None
+        life.make(self.place / "p")
+        self.steps = [self._step(number, command) for number, command in enumerate(life.commands)]
+
+    def close(self) -> None:
+        """End the Hub."""
+        self._resources.close()
 
     def kill(self, step: Step, random_state: random.Random, *, by_time: bool) -> Trial:
         """Kill the command at a random operation or moment, and run it again."""
@@ -97,53 +88,46 @@ class Sweep:
         return self.kill_at(step, operation)
 
     def kill_at(self, step: Step, operation: int) -> Trial:
-        """Kill the command before one of its file operations, and run it again."""
+        """Kill the command before one of its operations, and run it again."""
         return self._trial(step, f"operation {operation} of {step.operations}", operation=operation)
 
     def _trial(self, step: Step, moment: str, *, operation: int = 0, after: float | None = None) -> Trial:
         self._restore(step.before)
         killed = self._run(step.words, operation, after)[0] == -signal.SIGKILL
         code, _, output = self._run(step.words)
-        problem = _difference(step.after, tree(self.place))
+        problem = _difference(step.after, self._state())
         if code != step.code:
             problem = f"exit code {code}: {' '.join(output.splitlines()[-3:])}; {problem}"
         return Trial(" ".join(step.words), moment, killed, problem)
 
-    def _make(self, *, exported: bool) -> None:
-        """A project with two teachers to add; ``exported``: and a student that can be exported."""
-        project = self.place / "p"
-        make_project(project, teachers={}, domains=tuple(CLASSES), train=4, held_out=4)
-        recipe = RECIPE.replace("steps: 40", "steps: 12").replace("replay: 0.5", "previous: {weight: 1.0}, replay: 0.5")
-        (project / "toy.yaml").write_text(recipe, encoding="utf-8")
-        for name, known, width in (("radio", ("ct", "mri"), 8), ("xr", ("xray",), 12)):
-            train_teacher(known, width=width, seed=width).save(project / "models" / name)
-        registry = project / "registry.yaml"
-        text = registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100")
-        if exported:
-            model = open_clip_config(words=WORDS)
-            del model["text_cfg"]["hf_tokenizer_name"]
-            student = {"family": "open_clip", "config": {"model_cfg": model, "tokenizer": {"words": list(WORDS)}}}
-            text = text.replace("{family: toy, config: {width: 12}}", json.dumps(student))
-        registry.write_text(text, encoding="utf-8")
-
     def _step(self, number: int, command: str) -> Step:
         words, before = tuple(command.split()), self._folder / f"before-{number}"
         shutil.copytree(self.place, before)
+        if self._hub is not None:
+            self._hub.save(before.name)
         begun = time.monotonic()
         code, operations, output = self._run(words)
         assert code == 0, output
-        return Step(words, before, code, operations, time.monotonic() - begun, tree(self.place))
+        return Step(words, before, code, operations, time.monotonic() - begun, self._state())
 
     def _restore(self, state: Path) -> None:
         shutil.rmtree(self.place)
         shutil.copytree(state, self.place)
+        if self._hub is not None:
+            self._hub.restore(state.name)
+
+    def _state(self) -> Tree:
+        """Files of the project and of its neighbors, and of the Hub's commits."""
+        return tree(self.place) if self._hub is None else {**tree(self.place), **self._hub.files()}
 
     def _run(self, words: Sequence[str], operation: int = 0, after: float | None = None) -> tuple[int, int, str]:
-        """Exit code, number of file operations and output of a command."""
+        """Exit code, number of operations and output of a command."""
         log, count = self._folder / "log", self._folder / "count"
         count.write_text("0", encoding="utf-8")
         pid = os.fork()
         if not pid:
+            if self._hub is not None:
+                os.environ.update(self._hub.environment)
             _become(words, self.place / "p", log, count, operation)
         if after is not None:
             time.sleep(after)
@@ -163,6 +147,7 @@ def _become(words: Sequence[str], project: Path, log: Path, count: Path, kill_at
         sys.argv = ["kdkit", *words]
         watched = _Watched(project.parent, kill_at)
         sys.addaudithook(watched)
+        _count_requests(watched)
         from kdkit.cli.main import run
 
         try:
@@ -178,11 +163,25 @@ def _become(words: Sequence[str], project: Path, log: Path, count: Path, kill_at
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
+def _count_requests(watched: _Watched) -> None:
+    """Requests of the Hub's client are operations, and so are their answers."""
+    import huggingface_hub
+    from huggingface_hub.utils._http import default_client_factory
+
+    def factory() -> Any:
+        client: Any = default_client_factory()
+        client.event_hooks["request"].append(lambda _: watched.happens())
+        client.event_hooks["response"].append(lambda _: watched.happens())
+        return client
+
+    huggingface_hub.set_client_factory(factory)
+
+
 class _Watched:
     """An audit hook that counts changes of files below ``folder`` and kills the process before one of them."""
 
     def __init__(self, folder: Path, kill_at: int) -> None:
-        self.folder, self.kill_at, self.count = str(folder), kill_at, 0
+        self.folder, self.kill_at, self.count, self._lock = str(folder), kill_at, 0, threading.RLock()
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" and event not in CHANGES:
@@ -193,6 +192,11 @@ class _Watched:
         if event == "open" and not _writes(*arguments[1:3]):
             return
         if os.path.abspath(path).startswith(self.folder):
+            self.happens()
+
+    def happens(self) -> None:
+        """Count an operation, or die."""
+        with self._lock:
             self.count += 1
             if self.count == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -205,19 +209,22 @@ def _writes(mode: str | None, flags: int) -> bool:
 def tree(folder: Path) -> Tree:
     """Every path below ``folder`` -> digest of its content without times."""
     paths = sorted(folder.rglob("*"))
-    return {path.relative_to(folder).as_posix(): _digest(path) if path.is_file() else "folder" for path in paths}
+    return {
+        path.relative_to(folder).as_posix(): _digest(path.name, path.read_bytes()) if path.is_file() else "folder"
+        for path in paths
+    }
 
 
-def _digest(path: Path) -> str:
-    if path.name in CACHES:
+def _digest(name: str, content: bytes) -> str:
+    """Of a file's content without times."""
+    suffix = Path(name).suffix
+    if Path(name).name in CACHES:
         return "cache"
-    if path.suffix in (".json", ".lock"):
-        content = json.dumps(_timeless(json.loads(path.read_bytes())), sort_keys=True).encode()
-    elif path.suffix == ".tar":
-        with tarfile.open(path) as members:
+    if suffix in (".json", ".lock"):
+        content = json.dumps(_timeless(json.loads(content)), sort_keys=True).encode()
+    elif suffix == ".tar":
+        with tarfile.open(fileobj=io.BytesIO(content)) as members:
             content = json.dumps([(item.name, item.size) for item in members if "json" not in item.name]).encode()
-    else:
-        content = path.read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class ToyVlm(nn.Module):
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
     ) -> list[list[Answer]]:
         """Token by token, greedily; ``contracts.Answering``."""
-        assert decoding in (None, Decoding())
+        assert decoding is None or (decoding.beams, decoding.samples) == (1, 0)
         assert not self.training
         tokens = torch.full((len(samples), TOKENS), PADDING)
         pixels = torch.stack([pixels_of(image) for image in images])
@@ -146,10 +147,18 @@ class ToyVlmTeacher:
     def answer(
         self, images: Sequence[Image], samples: Sequence[Sample], decoding: Decoding | None = None
     ) -> list[list[Answer]]:
-        """Its likeliest token at each place; ``contracts.Answering``."""
-        assert decoding in (None, Decoding())
-        items = [self.prepare(image, sample) for image, sample in zip(images, samples, strict=True)]
-        return [[Answer(caption_of(ids[:, 0]))] for ids in self.compute(items)["answer_ids"]]
+        """Its likeliest token at each place, with its probability among TOP if scored; ``contracts.Answering``.
+
+        A question without an answer gets the answer to ``TOKENS`` words.
+        """
+        assert decoding is None or (decoding.beams, decoding.samples) == (1, 0)
+        asked = [sample if sample.text else replace(sample, text=" ".join("abcde")) for sample in samples]
+        items = [self.prepare(image, sample) for image, sample in zip(images, asked, strict=True)]
+        found = self.compute(items)
+        likeliest = found["answer"].log_softmax(-1)[..., 0]
+        scores = likeliest if decoding is not None and decoding.scored else likeliest[:, :0]
+        rows = zip(found["answer_ids"], scores, strict=True)
+        return [[Answer(caption_of(ids[:, 0]), log_probs=tuple(row.tolist()))] for ids, row in rows]
 
 
 class ToyAnswers:

@@ -33,22 +33,25 @@ class FeatureStatus(ResultRows["ColumnStatus"]):
                 column.rows,
                 column.texts,
                 format_size(column.bytes),
-                ("yes" if column.complete else "no") + (" (live)" if column.live else ""),
+                ("damaged" if column.damage else "yes" if column.complete else "no")
+                + (" (live)" if column.live else ""),
             )
             for column in self.rows
         ]
         headers = ("teacher", "fingerprint", "signals", "rows", "prompts", "size", "complete")
-        return [Table(headers, cells, "lllrrrl"), *self._by_domain()]
+        checksums = "checksums are not compared here: kdkit features verify"
+        return [Table(headers, cells, "lllrrrl"), *self._by_domain(), "", checksums]
 
     def _by_domain(self) -> list[Section]:
-        domains = list(self.rows[0].domains)
-        if not domains:
+        readable = [column for column in self.rows if column.domains]
+        if not readable:
             return []
-        cells = [(s.teacher, *(_fraction(counts) for counts in s.domains.values()), s.unreadable) for s in self.rows]
+        domains = list(readable[0].domains)
+        cells = [(s.teacher, *(_fraction(counts) for counts in s.domains.values()), s.unreadable) for s in readable]
         headers, title = ("teacher", *domains, "unreadable"), "samples with features"
-        if any(column.answers for column in self.rows):
+        if any(column.answers for column in readable):
             headers, title = (*headers, "answers"), f"{title}; answers to calibration and test samples"
-            cells = [(*row, _fraction(s.answers)) for row, s in zip(cells, self.rows, strict=True)]
+            cells = [(*row, _fraction(s.answers)) for row, s in zip(cells, readable, strict=True)]
         return ["", title, Table(headers, cells, "l" + "r" * (len(headers) - 1))]
 
 

@@ -78,7 +78,7 @@ class StoredFeatures:
                 "KD-EVAL-012",
                 f"teacher '{self._name}' has no features of {int((places < 0).sum())} samples "
                 f"(the first is '{samples[int((places < 0).argmax())].id}')",
-                fix=f"run 'kdkit features extract {self._name}'",
+                fix=self._column.header.remedy,
             )
         rows = self._column.gather("image", places)
         return unit_rows(rows, what="image features", where=f"teacher '{self._name}'")

@@ -222,12 +222,14 @@ def report_trust(
                 f"teacher '{name}' has no features yet; {extraction_hint(project.registry, project.lock, name)}"
             )
     if not teachers:
-        first = "" if registry.teachers else "add teachers ('kdkit add-teacher NAME'), then "
+        fix = "add teachers ('kdkit add-teacher NAME'), then run 'kdkit features extract'"
+        if first := next(iter(registry.teachers), ""):
+            fix = extraction_hint(registry, project.lock, first)
         raise KdkitError(
             "KD-TRUST-001",
             "no teacher has features, so trust cannot be measured",
             where=str(project.features),
-            fix=f"{first}run 'kdkit features extract'",
+            fix=fix,
             code=ExitCode.MISSING,
         )
     measured = measure_trust(

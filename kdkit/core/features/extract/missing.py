@@ -18,7 +18,7 @@ from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
 from kdkit.core.features.store.column import UNREADABLE_IMAGES, Column
-from kdkit.core.features.store.header import is_damage
+from kdkit.core.features.store.header import import_command, is_damage
 from kdkit.core.features.store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -290,8 +290,7 @@ def extraction_hint(registry: Registry, lock: Lock, teacher: str) -> str:
 
 def import_hint(teacher: str) -> str:
     """How features of an imported teacher are added, for messages: ``... adds them``."""
-    command = f"kdkit features import {teacher} --from PATH --replace"
-    return f"'{command}' adds them (PATH: files with all features, old and new)"
+    return f"'{import_command(teacher)}' adds them (PATH: files with all features, old and new)"
 
 
 def _locked_fingerprints(registry: Registry, lock: Lock, teachers: Sequence[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
@@ -12,7 +13,7 @@ from kdkit.core.features.extract.answers import answers_texts, count_unanswered,
 from kdkit.core.features.extract.endpoint_answers import has_signals
 from kdkit.core.features.extract.missing import count_missing_rows
 from kdkit.core.features.store.column import Column
-from kdkit.core.features.store.store import FeatureStore
+from kdkit.core.features.store.store import HEADER, PREFIX, FeatureStore, damaged_files, read_header
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -32,7 +33,9 @@ class ColumnStatus:
         unreadable: samples whose image could not be read.
         rows, texts: rows and prompts stored; ``shards`` and ``bytes`` on disk.
         answers: (calibration and test samples answered, all of them); None for a teacher that gives no answers.
-        complete: every readable sample has features, no answer is missing, and no block is pending.
+        complete: every readable sample has features, no answer is missing, and no block is pending. Structure and
+            sizes of the files are checked, checksums of blocks are not: see :func:`verify_columns`.
+        damage: why the column cannot be read; then nothing of it is counted. Empty if it can.
     """
 
     teacher: str
@@ -48,30 +51,32 @@ class ColumnStatus:
     bytes: int
     answers: tuple[int, int] | None
     complete: bool
+    damage: str = ""
 
 
 def column_statuses(
     project: Project, index: SampleIndex | None, reporter: Reporter | None = None
 ) -> tuple[ColumnStatus, ...]:
-    """The status of every column of the store; a damaged one becomes a warning.
+    """The status of every column of the store.
 
     Args:
         project: the project.
         index: its samples; None if they cannot be read.
-        reporter: receives the warnings.
+        reporter: receives a warning for every damaged column.
     """
-
     locked = {name: facts.fingerprint for name, facts in project.lock.teachers.items()}
     store = FeatureStore(project.features)
     found = []
     for teacher in store.teachers:
-        for header in store.headers(teacher):
+        key, live = locked.get(teacher, ""), teacher in project.registry.live
+        for folder in sorted(store.folders(teacher), key=lambda path: path.name != key[:PREFIX]):
+            current = folder.name == key[:PREFIX]
             try:
-                column = store.column(teacher, header.fingerprint)
-                current, live = locked.get(teacher) == header.fingerprint, teacher in project.registry.live
+                column = Column(folder, read_header(folder / HEADER))
                 found.append(_status(column, index, current=current, live=live))
             except KdkitError as error:
                 (reporter or Silent()).warn(f"{error.headline} ({error.why})")
+                found.append(_damaged(teacher, folder.name, error, current=current, live=live))
     return tuple(found)
 
 
@@ -86,18 +91,45 @@ def verify_columns(
     reporter = reporter or Silent()
     store = FeatureStore(project.features)
     for teacher in teachers:
-        if not store.headers(teacher):
+        if not store.folders(teacher):
             store.column(teacher)  # raises, naming the teachers that have one
-    headers = [header for teacher in teachers or store.teachers for header in store.headers(teacher)]
+    folders = [folder for teacher in teachers or store.teachers for folder in store.folders(teacher)]
     problems = {}
-    for done, header in enumerate(headers, start=1):
-        try:
-            found = store.column(header.teacher, header.fingerprint).verify(deep)
-        except KdkitError as error:
-            found = [f"{error.headline} ({error.why})"]
-        problems[f"{header.teacher} {header.fingerprint[:12]}"] = found
-        reporter.progress("verifying", done, len(headers), header.teacher)
+    for done, folder in enumerate(folders, start=1):
+        teacher = folder.parent.name
+        problems[f"{teacher} {folder.name}"] = _problems(folder, deep)
+        reporter.progress("verifying", done, len(folders), teacher)
     return problems
+
+
+def _problems(folder: Path, deep: bool) -> list[str]:
+    """Files of a column that cannot be read, or else its damaged blocks."""
+    try:
+        errors = list(damaged_files(folder).values())
+        if not errors:
+            return Column(folder, read_header(folder / HEADER)).verify(deep)
+    except KdkitError as error:
+        errors = [error]
+    return [f"{error.headline} ({error.why})" for error in errors]
+
+
+def _damaged(teacher: str, fingerprint: str, error: KdkitError, *, current: bool, live: bool) -> ColumnStatus:
+    return ColumnStatus(
+        teacher=teacher,
+        fingerprint=fingerprint,
+        current=current,
+        live=live,
+        signals={},
+        domains={},
+        unreadable=0,
+        rows=0,
+        texts=0,
+        shards=0,
+        bytes=0,
+        answers=None,
+        complete=False,
+        damage=error.headline,
+    )
 
 
 def _status(column: Column, index: SampleIndex | None, *, current: bool, live: bool) -> ColumnStatus:

@@ -64,7 +64,7 @@ def export_features(project: Project, teacher: str, to: Path, *, reporter: Repor
             "KD-FEAT-036",
             f"'{teacher}' has no features of the {len(index)} samples that the data hold now",
             where=str(column.folder),
-            fix=f"kdkit features extract {teacher}",
+            fix=column.header.remedy,
             code=ExitCode.MISSING,
         )
     if to.suffix not in (".npz", ".parquet", ""):

@@ -166,6 +166,9 @@ def import_features(
                 fix="choose another name, or replace it: --replace",
                 code=ExitCode.FOUND,
             )
+        if not other and not dry_run:
+            for path in FeatureStore(project.features).set_aside_damage(name, blocks=True):
+                reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and imported again")
         before = None if other else _column(project, name)
         new_prompts = _new_prompts(before, prompts, request)
         report = ImportedColumn(

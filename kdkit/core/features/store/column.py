@@ -183,7 +183,7 @@ class Column:
                 "KD-FEAT-010",
                 f"'{self.teacher}' has no features of {len(missing)} texts, such as '{missing[0]}'",
                 where=str(self.folder),
-                fix=f"kdkit features extract {self.teacher}",
+                fix=self.header.remedy,
             )
         width = next(iter(stored.values())).shape[0] if stored else 0
         return np.stack([stored[text] for text in texts]) if texts else np.zeros((0, width), np.float32)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import SignalSpec
+from kdkit.core.contracts import IMPORTED, SignalSpec
 
 FORMAT = "kdkit-features"
 FORMAT_VERSION = 1
@@ -36,6 +36,13 @@ class Header:
     def row_bytes(self) -> int:
         """Bytes of one sample's signals."""
         return sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for s in self.signals)
+
+    @property
+    def remedy(self) -> str:
+        """The command that adds missing or damaged features."""
+        if IMPORTED in self.parts:
+            return import_command(self.teacher)
+        return f"kdkit features extract {self.teacher}"
 
     def to_json(self) -> str:
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
@@ -75,6 +82,11 @@ class Header:
         )
 
 
+def import_command(teacher: str) -> str:
+    """How features of an imported teacher are added: it has no model that computes them."""
+    return f"kdkit features import {teacher} --from PATH --replace"
+
+
 def damaged(where: str, why: str) -> KdkitError:
     """The error for a damaged or foreign file."""
     return KdkitError(
@@ -82,7 +94,8 @@ def damaged(where: str, why: str) -> KdkitError:
         "damaged feature file, or a file of another program",
         where=where,
         why=why,
-        fix="kdkit features extract (if the teacher is no longer in the registry, delete the folder)",
+        fix="kdkit features extract (imported features: import them again; a teacher that is no longer in the registry: "
+        "delete the folder)",
         code=ExitCode.FOUND,
     )
 

@@ -234,7 +234,7 @@ class Shard:
                 f"features of '{self.header.teacher}' are damaged: {self.describe(damage[0])}",
                 where=str(self.path),
                 why="the block does not match its checksum",
-                fix=f"kdkit features extract {self.header.teacher}",
+                fix=self.header.remedy,
                 code=ExitCode.FOUND,
             )
 

@@ -25,7 +25,7 @@ from kdkit.core.features.store.header import Header, damaged, is_damage
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.features.store.sidecar import read_texts, write_texts
 
-PREFIX = 12
+PREFIX, HEADER = 12, "column.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -38,12 +38,16 @@ class FeatureStore:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Teachers that have a column, sorted."""
-        return tuple(sorted({path.parent.parent.name for path in self.root.glob("*/*/column.json")}))
+        return tuple(sorted({path.parent.parent.name for path in self.root.glob(f"*/*/{HEADER}")}))
+
+    def folders(self, teacher: str) -> tuple[Path, ...]:
+        """Folders of all columns of a teacher, damaged ones too."""
+        return tuple(path.parent for path in sorted((self.root / teacher).glob(f"*/{HEADER}")))
 
     def headers(self, teacher: str) -> tuple[Header, ...]:
         """Headers of all columns of a teacher, the current one first."""
         current = self._current(teacher)
-        found = [_read_header(path) for path in sorted((self.root / teacher).glob("*/column.json"))]
+        found = [read_header(path) for path in sorted((self.root / teacher).glob(f"*/{HEADER}"))]
         return tuple(sorted(found, key=lambda header: header.fingerprint[:PREFIX] != current))
 
     def column(self, teacher: str, fingerprint: str | None = None) -> Column:
@@ -74,7 +78,7 @@ class FeatureStore:
             f"the features of '{teacher}' have fingerprint {headers[0].fingerprint[:PREFIX]}, "
             f"the teacher has {str(fingerprint)[:PREFIX]}",
             why="the teacher changed since the extraction",
-            fix=f"kdkit features extract {teacher}",
+            fix=headers[0].remedy,
             code=ExitCode.MISSING,
         )
 
@@ -91,11 +95,11 @@ class FeatureStore:
                 fix="use lower-case letters, digits, '.', '_' and '-' in a teacher's name",
             )
         folder = self._folder(header)
-        path = folder / "column.json"
+        path = folder / HEADER
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, header.to_json().encode())
-        elif (existing := _read_header(path)) != header:
+        elif (existing := read_header(path)) != header:
             raise KdkitError(
                 "KD-FEAT-017",
                 f"'{header.teacher}' has another column under the same fingerprint",
@@ -106,24 +110,23 @@ class FeatureStore:
         write_atomically(self.root / header.teacher / "current", header.fingerprint[:PREFIX].encode())
         return Column(folder, header)
 
-    def set_aside_damage(self, teacher: str) -> list[Path]:
-        """Rename unreadable files of a teacher's columns to ``NAME.damaged``, for an extraction that replaces them.
+    def set_aside_damage(self, teacher: str, *, blocks: bool = False) -> list[Path]:
+        """Rename unreadable files of a teacher's columns to ``NAME.damaged``, for a command that replaces them.
 
         Intact lines of journals stay. Scores are removed: they are computed from the features.
+
+        Args:
+            teacher: its name.
+            blocks: also shards with a damaged block, which an extraction repairs in place and an import does not.
 
         Returns:
             The files, under their old names.
         """
-        found = []
-        for path in sorted((self.root / teacher).glob("*/*")):
-            read = _READERS.get(path.suffix if path.name.startswith("shard-") else path.name)
-            try:
-                if read:
-                    read(path)
-            except KdkitError as error:
-                if not is_damage(error):
-                    raise
-                found.append(path)
+        folders = sorted((self.root / teacher).glob("*/"))
+        found = [path for folder in folders for path in damaged_files(folder)]
+        if blocks:
+            shards = [path for folder in folders for path in sorted(folder.glob("shard-*.h5")) if path not in found]
+            found += [path for path in shards if _has_damaged_block(Shard(path))]
         for path in found:
             lines = intact_lines(path.read_bytes()) if path.suffix == ".jsonl" else b""
             os.replace(path, path.with_name(f"{path.name}.damaged"))
@@ -150,7 +153,31 @@ class FeatureStore:
             return ""
 
 
-def _read_header(path: Path) -> Header:
+def _has_damaged_block(shard: Shard) -> bool:
+    return bool(shard.check(range(len(shard.committed))))
+
+
+def damaged_files(folder: Path) -> dict[Path, KdkitError]:
+    """Files of a column that cannot be read -> why. Features in blocks are not read; see :meth:`Column.verify`.
+
+    Raises:
+        KdkitError: a file that is not damaged cannot be read.
+    """
+    found = {}
+    for path in sorted(folder.iterdir()):
+        read = _READERS.get(path.suffix if path.name.startswith("shard-") else path.name)
+        try:
+            if read:
+                read(path)
+        except KdkitError as error:
+            if not is_damage(error):
+                raise
+            found[path] = error
+    return found
+
+
+def read_header(path: Path) -> Header:
+    """The identity of a column, from its ``column.json``. Raises: KdkitError: damaged."""
     try:
         return Header.from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -159,7 +186,7 @@ def _read_header(path: Path) -> Header:
 
 _READERS: Mapping[str, Callable[[Path], object]] = {
     ".h5": Shard,
-    "column.json": _read_header,
+    HEADER: read_header,
     "texts.safetensors": lambda path: read_texts(path.parent),
     "answers.jsonl": lambda path: Journal(path).read_all(),
     "pseudo-labels.jsonl": lambda path: Journal(path).read_all(),

@@ -170,7 +170,7 @@ def _write_column(
             "KD-SHARE-011",
             f"'{name}' has no features of the samples that this project's data hold now",
             where=str(column.folder),
-            fix=f"kdkit features extract {name}",
+            fix=column.header.remedy,
             code=ExitCode.MISSING,
         )
     if form.ambiguous:

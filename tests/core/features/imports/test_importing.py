@@ -151,6 +151,24 @@ def test_an_interrupted_import_is_continued(project: Project, tmp_path: Path, mo
     assert column_of(project).complete
 
 
+@pytest.mark.parametrize("damage", ["bit", "length"])
+def test_a_damaged_column_is_imported_again(project: Project, tmp_path: Path, damage: str) -> None:
+    path = save_npz(tmp_path / "a.npz")
+    run(project, path)
+    before, shard = stored(project), column_of(project).shards[0].path
+    content = bytearray(shard.read_bytes())
+    content[-100] ^= 1
+    shard.write_bytes(content if damage == "bit" else content[:-1000])
+
+    done = run(project, path)
+
+    assert done.new == COUNT
+    assert np.array_equal(stored(project), before)
+    assert column_of(project).verify() == []
+    assert shard.with_name(f"{shard.name}.damaged").is_file()
+    assert run(project, path).new == 0
+
+
 def test_features_on_another_disk(project: Project, tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:

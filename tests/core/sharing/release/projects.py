@@ -28,12 +28,7 @@ def make_distilled(root: Path) -> Project:
     from kdkit.core.teachers.add import add_teacher
 
     make_project(root, teachers={"radio": ("ct", "mri")}, domains=("ct", "mri", "xray"))
-    model = open_clip_config(words=WORDS)
-    del model["text_cfg"]["hf_tokenizer_name"]
-    student = {"family": "open_clip", "config": {"model_cfg": model, "tokenizer": {"words": list(WORDS)}}}
-    registry = root / "registry.yaml"
-    text = registry.read_text(encoding="utf-8")
-    registry.write_text(text.replace("{family: toy, config: {width: 12}}", json.dumps(student)), encoding="utf-8")
+    publishable(root)
     distill(open_project(root), Options(cpu=True))
     train_teacher(("xray",), width=10, seed=5).save(root / "models" / "chest")
     chest = {"from": "local:models/chest", "loader": "toy", "license": "cc-by-nc-4.0"}
@@ -41,6 +36,16 @@ def make_distilled(root: Path) -> Project:
     distill(open_project(root), Options(cpu=True, incremental=True))
     write_report(open_project(root).reports, evaluate_version(open_project(root)))
     return open_project(root)
+
+
+def publishable(root: Path) -> None:
+    """Give a toy project an open_clip student."""
+    model = open_clip_config(words=WORDS)
+    del model["text_cfg"]["hf_tokenizer_name"]
+    student = {"family": "open_clip", "config": {"model_cfg": model, "tokenizer": {"words": list(WORDS)}}}
+    registry = root / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("{family: toy, config: {width: 12}}", json.dumps(student)), encoding="utf-8")
 
 
 def lay_out(root: Path, make_student: Callable[[Path], object], name: str = "v1", **more: Any) -> Project:
