@@ -40,7 +40,7 @@ class FeatureStatus(ResultRows["ColumnStatus"]):
         ]
         headers = ("teacher", "fingerprint", "signals", "rows", "prompts", "size", "complete")
         checksums = "checksums are not compared here: kdkit features verify"
-        return [Table(headers, cells, "lllrrrl"), *self._by_domain(), "", checksums]
+        return [Table(headers, cells, "lllrrrl"), checksums, *self._by_domain()]
 
     def _by_domain(self) -> list[Section]:
         readable = [column for column in self.rows if column.domains]
