@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +26,13 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.bundle import collect
-from kdkit.core.sharing.release import compare, form
 from kdkit.core.sharing.release.export import export_version
 from kdkit.core.sharing.release.push import push_student
 from kdkit.core.sharing.release.results import results_of
 from kdkit.core.teachers.open import verify
 from tests.core.sharing.release.projects import publishable
 from tests.local_hub import ALICE, LocalHub
+from tests.stock_checks import digests
 from tests.toy_project import RECIPE, make_project, open_project
 
 Outcome = Literal["reported", "irrelevant", "silent", "crash"]
@@ -79,12 +78,16 @@ def flip(path: Path, place: int, bit: int) -> None:
 class Flips:
     """A project, and what its reading commands find.
 
+    Args:
+        folder: a new one.
+        hub: that ``push`` talks to; without one, nothing is exported or pushed, which takes longest.
+
     Attributes:
         pristine: the whole project.
         usual: the results of all commands on it.
     """
 
-    def __init__(self, folder: Path, hub: LocalHub) -> None:
+    def __init__(self, folder: Path, hub: LocalHub | None = None) -> None:
         self.pristine, self._copy, self._hub = make(folder / "pristine"), folder / "copy", hub
         self.usual = self._run_all(self.pristine)
 
@@ -115,17 +118,19 @@ class Flips:
         return {**found, "heard": [line.replace(str(root), "") for line in heard.lines]}
 
     def _publishing(self, heard: _Heard) -> Commands:
-        out = self._copy.with_name("out")
+        out, hub = self._copy.with_name("out"), self._hub
+        if hub is None:
+            return {}
 
         def export(project: Project) -> Any:
             shutil.rmtree(out, ignore_errors=True)
             export_version(project, None, out, reporter=heard)
-            return _digests(out)
+            return digests(out)
 
         def push(project: Project) -> Any:
-            self._hub.repositories.clear()
-            push_student(project, "lab/student", hub=Hub(self._hub.url, ALICE.token), reporter=heard)
-            return self._hub.hashes("lab/student")
+            hub.repositories.clear()
+            push_student(project, "lab/student", hub=Hub(hub.url, ALICE.token), reporter=heard)
+            return hub.hashes("lab/student")
 
         return {"export": export, "push": push}
 
@@ -158,42 +163,3 @@ def _weights(student: Any) -> str:
     return hashlib.sha256(
         b"".join(torch.as_tensor(state[name]).numpy().tobytes() for name in sorted(state))
     ).hexdigest()
-
-
-@contextmanager
-def remembered_stock_checks() -> Iterator[None]:
-    """The stock libraries load an equal export once: their process takes seconds, and most flips do not change it."""
-    known: dict[str, tuple[bytes, Any]] = {}
-    folders: list[Path] = []
-    run, compared = compare.run_check, compare.compare_with_stock
-
-    def remember(published: Any, student: Any, *, where: str, name: str, folder: Path) -> compare.Compared:
-        folders[:] = [folder]
-        return compared(published, student, where=where, name=name, folder=folder)
-
-    def check(scratch: Path, where: str) -> Any:
-        asked = json.dumps([_digests(scratch, folders[0]), _digests(folders[0], folders[0])])
-        if asked not in known:
-            answer = run(scratch, where)
-            known[asked] = (scratch / "found.safetensors").read_bytes(), answer
-        content, answer = known[asked]
-        (scratch / "found.safetensors").write_bytes(content)
-        return answer
-
-    compare.run_check, form.compare_with_stock = check, remember
-    try:
-        yield
-    finally:
-        compare.run_check, form.compare_with_stock = run, compared
-
-
-def _digests(folder: Path, place: Path | None = None) -> dict[str, str]:
-    """File -> digest of its content, in which ``place`` has another name."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            if place is not None:
-                content = content.replace(json.dumps(str(place))[1:-1].encode(), b"PLACE")
-            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
-    return found

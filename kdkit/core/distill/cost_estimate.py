@@ -15,10 +15,17 @@ import numpy as np
 from torch import nn
 
 from kdkit.core.base.atomic import draft_beside
-from kdkit.core.base.result import format_size
 from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
-from kdkit.core.distill.loop.checkpoint import KEEP, Checkpoints, changing_tensors, task_tensors
+from kdkit.core.distill.loop.checkpoint import (
+    KEEP,
+    SPARE_BYTES,
+    Checkpoints,
+    checkpoint_bytes,
+    space_warning,
+    task_tensors,
+    trained_bytes,
+)
 from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
@@ -91,11 +98,8 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
             estimate = measure_cost(project.state, prepared, accelerator)
         finally:
             prepared.inventory.close()
-    if estimate.disk > estimate.free:
-        reporter.warn(
-            f"{project.root}: the run needs about {format_size(estimate.disk)} on disk, "
-            f"{format_size(estimate.free)} are free; free space before it starts"
-        )
+    if estimate.disk + SPARE_BYTES > estimate.free:
+        reporter.warn(space_warning(project.root, estimate.disk, estimate.free))
     return prepared.plan, estimate
 
 
@@ -153,19 +157,7 @@ def memory_bytes(task: nn.Module, *, averaged: bool) -> int:
         (1600, 800)
     """
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
-    return weights + 3 * _trained_bytes(task) + averaged * weights
-
-
-def checkpoint_bytes(task: nn.Module, *, averaged: bool) -> int:
-    """Tensors of one checkpoint: what changes, its moving average, and the optimizer's two moments.
-
-    Example:
-        >>> task = nn.ModuleDict({"student": nn.Linear(10, 10, bias=False)})
-        >>> checkpoint_bytes(task, averaged=False), checkpoint_bytes(task.requires_grad_(False), averaged=True)
-        (1200, 0)
-    """
-    changing = sum(tensor.nbytes for tensor in changing_tensors(task).values())
-    return (1 + averaged) * changing + 2 * _trained_bytes(task)
+    return weights + 3 * trained_bytes(task) + averaged * weights
 
 
 def version_bytes(student: Student, task: nn.Module) -> int:
@@ -179,12 +171,11 @@ def version_bytes(student: Student, task: nn.Module) -> int:
     return own + sum(tensor.nbytes for name, tensor in tensors.items() if not name.startswith("student."))
 
 
-def _trained_bytes(task: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
-
-
 class _NoCheckpoints(Checkpoints):
     """The trial steps write nothing."""
+
+    def require_space(self, *_: Any, **__: Any) -> None:
+        pass
 
     def save(self, *_: Any) -> None:
         pass

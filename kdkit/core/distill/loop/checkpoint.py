@@ -20,11 +20,14 @@ from torch import Tensor, nn
 
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import format_size
 from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Reporter, Silent
 
 KEEP = 2
 """Checkpoints in a run's folder: a damaged newest one leaves the one before."""
+SPARE_BYTES = 64 * 2**20
+"""Of the disk that a run leaves free, for its log, reports and small files."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,33 @@ class Checkpoints:
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
 
+    def require_space(self, task: nn.Module, *, averaged: bool, reporter: Reporter) -> None:
+        """Check, before hours are spent, that the disk takes the checkpoints and a version.
+
+        A disk that takes one checkpoint and the version but no more is a warning.
+
+        Raises:
+            KdkitError: not even these fit.
+        """
+        size, version = checkpoint_bytes(task, averaged=averaged), changing_bytes(task)
+        here = sum(file.stat().st_size for old in self._all() for file in old.iterdir())
+        folder = self.folder.absolute()
+        place = next(path for path in (folder, *folder.parents) if path.is_dir())
+        free = shutil.disk_usage(place).free
+        least, usual = size + version, max(size, (KEEP + 1) * size - here) + version
+        if free < least + SPARE_BYTES:
+            raise KdkitError(
+                "KD-DIST-096",
+                f"the run needs {format_size(least)} on disk at least, and {format_size(SPARE_BYTES)} must stay free; "
+                f"{format_size(free)} are free",
+                where=str(folder),
+                why=f"a checkpoint takes {format_size(size)}, the version {format_size(version)}",
+                fix=f"free {format_size(least + SPARE_BYTES - free)} and run the command again",
+                code=ExitCode.MISSING,
+            )
+        if free < usual + SPARE_BYTES:
+            reporter.warn(space_warning(folder, usual, free))
+
     def restore(
         self,
         task: nn.Module,
@@ -93,6 +123,14 @@ class Checkpoints:
                 raise _unusable(folder, error) from None
             return progress
         return None
+
+
+def space_warning(where: Path, needed: int, free: int) -> str:
+    """The message for a run that may fill the disk."""
+    return (
+        f"{where}: the run needs about {format_size(needed)} on disk, and {format_size(SPARE_BYTES)} must stay free; "
+        f"{format_size(free)} are free: free some space before it starts"
+    )
 
 
 def _read(folder: Path, *, average: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Progress]:
@@ -136,6 +174,29 @@ def changing_tensors(task: nn.Module) -> dict[str, Tensor]:
     all weights)."""
     frozen = _frozen(task)
     return {name: x for name, x in task_tensors(task).items() if name not in frozen}
+
+
+def checkpoint_bytes(task: nn.Module, *, averaged: bool) -> int:
+    """Tensors of one checkpoint: what changes, its moving average, and the optimizer's two moments.
+
+    Example:
+        >>> task = nn.ModuleDict({"student": nn.Linear(10, 10, bias=False)})
+        >>> checkpoint_bytes(task, averaged=False), checkpoint_bytes(task.requires_grad_(False), averaged=True)
+        (1200, 0)
+    """
+    return (1 + averaged) * changing_bytes(task) + 2 * trained_bytes(task)
+
+
+def trained_bytes(task: nn.Module) -> int:
+    """Bytes of the parameters that are trained."""
+    return sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
+
+
+def changing_bytes(task: nn.Module) -> int:
+    """Of :func:`changing_tensors`, without copying them."""
+    frozen = _frozen(task)
+    tensors = {id(x): x.nbytes for name, x in task.state_dict(keep_vars=True).items() if name not in frozen}
+    return sum(tensors.values())
 
 
 def _frozen(task: nn.Module) -> set[str]:

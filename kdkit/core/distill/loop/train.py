@@ -65,7 +65,7 @@ def train(
     training.
 
     Raises:
-        KdkitError: the loss is not a number; names the terms.
+        KdkitError: the loss is not a number (names the terms); the disk has no room for a checkpoint.
         KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM or SIGHUP end the run.
 
     Example:
@@ -103,6 +103,8 @@ def train(
     reached = checkpoints.restore(task, optimizer, average, reporter) or Progress(0, 0.0, [])
     if reached.step:
         reporter.say(f"continuing at step {reached.step} of {settings.steps}")
+    if reached.step < settings.steps and accelerator.is_main_process:
+        checkpoints.require_space(task, averaged=average is not None, reporter=reporter)
     model.train()
     clock = _Clock(reached, settings.checkpoint_seconds)
     log = list(reached.log)

@@ -94,7 +94,7 @@ def damaged(where: str, why: str) -> KdkitError:
         "damaged feature file, or a file of another program",
         where=where,
         why=why,
-        fix="kdkit features extract (imported features: import them again; a teacher that is no longer in the registry: "
+        fix="kdkit features extract (import imported ones again; if the teacher is no longer in the registry, "
         "delete the folder)",
         code=ExitCode.FOUND,
     )

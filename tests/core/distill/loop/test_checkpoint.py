@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -12,7 +14,17 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, load_task_tensors, task_tensors
+from kdkit.core.distill.loop.checkpoint import (
+    KEEP,
+    SPARE_BYTES,
+    Checkpoints,
+    Progress,
+    changing_bytes,
+    changing_tensors,
+    checkpoint_bytes,
+    load_task_tensors,
+    task_tensors,
+)
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.task import DistillTask
 from tests.core.distill.model.test_task import SETTINGS, make_task
@@ -87,3 +99,26 @@ def test_frozen_weights_are_not_in_checkpoints_and_stay_as_they_are(tmp_path: Pa
     assert Checkpoints(tmp_path).restore(other, make_optimizer(other, SETTINGS)) == Progress(3, 1.0, [])
     for name, x in other.state_dict().items():
         assert torch.equal(x, before[name] if "image_tower" in name else task.state_dict()[name]), name
+
+
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least a checkpoint and the version, usually three checkpoints; those of an interrupted run are there."""
+    task, heard, checkpoints = make_task(), Heard(), Checkpoints(tmp_path / "run")
+    size, version = checkpoint_bytes(task, averaged=False), changing_bytes(task)
+    assert version == sum(tensor.nbytes for tensor in changing_tensors(task).values())
+
+    def with_free(free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+        checkpoints.require_space(task, averaged=False, reporter=heard)
+
+    with raises_error("KD-DIST-096", code=ExitCode.MISSING):
+        with_free(size + version + SPARE_BYTES - 1)
+    with_free((KEEP + 1) * size + version + SPARE_BYTES)
+    assert heard.warnings == []
+    with_free(size + version + SPARE_BYTES)
+    assert len(heard.warnings) == 1
+    saved(tmp_path / "run", 1, 2)
+    with_free((KEEP + 1) * size + version + SPARE_BYTES - 1)
+    assert len(heard.warnings) == 1
