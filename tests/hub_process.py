@@ -17,7 +17,8 @@ from tests.local_hub.xet import XetStorage
 
 Digest = Callable[[str, bytes], str]
 """Name and content of a file -> what is compared."""
-_FOLDERS = ("store", "xet")
+_FOLDERS = ("store", "xet", "home")
+"""Of the Hub, and of its client, which remembers what it has sent."""
 
 
 class HubProcess:
@@ -87,8 +88,9 @@ def _memory(hub: LocalHub) -> Any:
 def _restore(hub: LocalHub, memory: Any, saved: Path) -> None:
     hub.repositories, xet = memory
     for name in _FOLDERS:
-        shutil.rmtree(hub.root / name)
-        shutil.copytree(saved / name, hub.root / name)
+        shutil.rmtree(hub.root / name, ignore_errors=True)
+        if (saved / name).exists():
+            shutil.copytree(saved / name, hub.root / name)
     hub.store, hub.xet = Store(hub.root / "store"), XetStorage(hub.root / "xet")
     vars(hub.xet).update(xet)
 
