@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdkit.core.base.hub import Hub, connect, hub_errors
 from kdkit.core.teachers.files import DESCRIPTIONS, list_folder
+from kdkit.core.teachers.resume import download_large_files
 from kdkit.core.teachers.source import Source
 
 Select = Callable[[Iterable[str], str], list[str]]
@@ -67,6 +68,7 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
             return Snapshot(folder, tuple(select(names, where)), folder.name, gated=False)
         listing = list_remote(source, select)
+        download_large_files(hub, source, listing.commit, listing.sizes, cache_folder())
         # By revision, not commit, so that the cache records the commit of the revision.
         folder = Path(
             hub.api.snapshot_download(
