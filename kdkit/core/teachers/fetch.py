@@ -90,7 +90,7 @@ def fetch(
             models += [into / companion.subfolder] if companion.weights else []
         require_whole(into, str(main))
         made |= convert_pickles(into, str(main), reporter)  # of companions with weights
-        files = describe_files(into)
+        files = describe_files(into, fetcher.hashed)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
     license, says_gated = read_licenses(models)
     return Materialized(into, files, commit, license, gated or says_gated, fetcher.also)
@@ -116,6 +116,7 @@ class _Fetcher:
     def __init__(self, project: Path, into: Path, reporter: Reporter, offline: bool) -> None:
         self.project, self.into, self.reporter, self.offline = project, into, reporter, offline
         self.also: dict[str, str] = {}
+        self.hashed: dict[Path, str] = {}
 
     def fetch(self, source: Source, target: Path, select: Select) -> tuple[str | None, bool]:
         """Copy what ``select`` chooses to ``target``; returns the commit, if there are commits, and if it is gated."""
@@ -123,12 +124,17 @@ class _Fetcher:
             self.reporter.say(f"fetching {source}")
             found = snapshot(source, select, offline=self.offline)
             for name in found.names:
-                copy_file(name, found.folder, target, link=True)
+                self._copy(name, found.folder, target, link=True)
             return found.commit, found.gated
         folder = source_folder(source, self.project)
         for name in select(list_folder(folder, str(source)), str(source)):
-            copy_file(name, folder, target, link=False)
+            self._copy(name, folder, target, link=False)
         return None, False
+
+    def _copy(self, name: str, folder: Path, target: Path, *, link: bool) -> None:
+        self.hashed.pop(target / name, None)
+        if (found := copy_file(name, folder, target, link=link)) is not None:
+            self.hashed[target / name] = found
 
     def fetch_also(self, subfolder: str, source: str, select: Select) -> None:
         parsed = parse_source(source)

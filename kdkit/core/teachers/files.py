@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from kdkit.core.base.downloads import find_damage
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.hashes import sha256_of
+from kdkit.core.base.hashes import copy_hashed, sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
 DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
@@ -138,10 +138,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in folders if (Path(parent) / name).is_symlink())
 
 
-def copy_file(name: str, source: Path, into: Path, *, link: bool) -> None:
+def copy_file(name: str, source: Path, into: Path, *, link: bool) -> str | None:
     """Copy ``source/name`` to ``into/name`` with its times; with ``link``, as a hard link where possible.
 
     Link only files that are never changed in place, such as those of the Hub's cache.
+
+    Returns:
+        sha256 (hex) of a copy; None for a link, which was not read.
     """
     target = into / name
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,15 +155,16 @@ def copy_file(name: str, source: Path, into: Path, *, link: bool) -> None:
         except OSError:  # another file system, or one without links
             pass
         else:
-            return
-    shutil.copy2(origin, target)
+            return None
+    return copy_hashed(origin, target)
 
 
-def describe_files(folder: Path) -> dict[str, FileFact]:
-    """Size and hash of every file under ``folder``."""
+def describe_files(folder: Path, hashed: Mapping[Path, str] = MappingProxyType({})) -> dict[str, FileFact]:
+    """Size and hash of every file under ``folder``; ``hashed`` has hashes that are known already."""
+    paths = {name: folder / name for name in list_folder(folder, str(folder))}
     return {
-        name: FileFact(size=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
-        for name in list_folder(folder, str(folder))
+        name: FileFact(size=path.stat().st_size, sha256=hashed.get(path) or sha256_of(path))
+        for name, path in paths.items()
     }
 
 
