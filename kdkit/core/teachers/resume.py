@@ -39,7 +39,7 @@ def download_large_files(hub: Hub, source: Source, commit: str, sizes: Mapping[s
     """
     from huggingface_hub.file_download import repo_folder_name
 
-    blobs = cache / repo_folder_name(repo_id=source.place, repo_type="model") / "blobs"
+    blobs = cache / repo_folder_name(repo_id=source.repository, repo_type=source.repository_kind) / "blobs"
     for name, size in sizes.items():
         if size is not None and size >= LARGE:
             _download(hub, source, commit, name, blobs)
@@ -50,7 +50,7 @@ def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> 
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    url = hf_hub_url(source.place, name, revision=commit, endpoint=hub.endpoint)
+    url = hf_hub_url(source.repository, name, repo_type=source.repository_kind, revision=commit, endpoint=hub.endpoint)
     found = hub.api.get_hf_file_metadata(url=url, token=hub.token or False)
     if found.etag is None or not re.fullmatch(r"[0-9a-f]{40,64}", found.etag) or (blobs / found.etag).exists():
         return
