@@ -46,6 +46,8 @@ def file_digest(path: ImageRef) -> int | str:
         return f"{error.what}: {error.why}" if error.why else error.what
     except OSError as error:
         return error.strerror or str(error)
+    except Exception as error:  # a reader of a damaged file raises anything
+        return str(error) or type(error).__name__
     return int.from_bytes(state.digest(), "big")
 
 

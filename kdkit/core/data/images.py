@@ -224,7 +224,7 @@ def _kind_of(path: ImageRef) -> str:
         else:
             with open(path, "rb") as handle:
                 head = handle.read(132)
-    except (OSError, KdkitError):
+    except Exception:  # a reader of a damaged file raises anything
         return ""
     if not head:
         return "the image is empty" if isinstance(path, ImageLocation) else "the file is empty"

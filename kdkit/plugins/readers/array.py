@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from kdkit.core.contracts import ImageLocation
 
 MAX_BYTES = 2**31
 """Bytes of decompressed arrays that are kept in memory."""
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What zipfile and numpy raise for damaged, encrypted and unusually compressed files."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, lengths of the name and of the extra field: the data of a zip member follows these."""
 
@@ -49,9 +52,11 @@ class ArrayReader:
 
     def __init__(self) -> None:
         self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)  # a fork copies the lock in any state
 
     def _reset(self) -> None:
-        self._process, self._lock = os.getpid(), Lock()
+        self._lock = Lock()
         self._headers: dict[tuple[Path, str, int, int], StoredArray] = {}
         self._arrays: OrderedDict[tuple[Path, str, int, int], NDArray[Any]] = OrderedDict()
 
@@ -66,8 +71,6 @@ class ArrayReader:
                 pass
             case _:
                 raise _no_image(location, "at is not an array and a row")
-        if self._process != os.getpid():  # a fork copied the lock in any state
-            self._reset()
         found = os.stat(location.file)
         key = (location.file, name, found.st_size, found.st_mtime_ns)
         with self._lock:
@@ -86,11 +89,14 @@ class ArrayReader:
                 handle.seek(array.offset + row * array.row_bytes)
                 found = handle.read(array.row_bytes)
             if len(found) < array.row_bytes:
-                raise _no_image(ImageLocation("array", file, (name, row), f"{name} {row}"), "the file ends before it")
+                raise _no_image(_row(file, name, row), "the file ends before it")
             return found
         if key not in self._arrays:
-            with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
-                self._arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+            try:
+                with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+                    self._arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+            except DAMAGED as error:
+                raise _no_image(_row(file, name, row), f"the array cannot be read: {error}") from None
         self._arrays.move_to_end(key)
         while len(self._arrays) > 1 and sum(kept.nbytes for kept in self._arrays.values()) > MAX_BYTES:
             self._arrays.popitem(last=False)
@@ -114,7 +120,7 @@ def find_array(file: Path, name: str) -> StoredArray:
         if file.suffix == ".npy":
             with open(file, "rb") as handle:
                 shape, dtype = _header(handle)
-                return StoredArray(shape, dtype, handle.tell())
+                return _whole(StoredArray(shape, dtype, handle.tell()), file)
         with zipfile.ZipFile(file) as archive:
             member = archive.getinfo(f"{name}.npy")
             with archive.open(member) as stream:
@@ -127,12 +133,20 @@ def find_array(file: Path, name: str) -> StoredArray:
             signature, names, extra = LOCAL_HEADER.unpack(handle.read(LOCAL_HEADER.size))
         if signature != b"PK\x03\x04":
             raise ValueError("a member of the zip file has no header")
-        return StoredArray(shape, dtype, member.header_offset + LOCAL_HEADER.size + names + extra + length)
+        start = member.header_offset + LOCAL_HEADER.size + names + extra + length
+        return _whole(StoredArray(shape, dtype, start), file)
     except KeyError:
         why, fix = f"no array '{name}'", "name a file with such an array"
-    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         why, fix = str(error), "download or write the file again"
     raise KdkitError("KD-SRC-080", "this file of arrays cannot be read", where=str(file), why=why, fix=fix)
+
+
+def _whole(array: StoredArray, file: Path) -> StoredArray:
+    assert array.offset is not None
+    if array.offset + array.shape[0] * array.row_bytes > os.path.getsize(file):
+        raise ValueError(f"the file ends within the array of shape {array.shape}")
+    return array
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -165,6 +179,10 @@ def check_images(array: StoredArray, file: Path, name: str) -> None:
             f"{MAX_BYTES >> 30} GiB",
             fix=f"unzip {file.name} -d {file.stem}, and name the folder",
         )
+
+
+def _row(file: Path, name: str, row: int) -> ImageLocation:
+    return ImageLocation("array", file, (name, row), f"{name} {row}")
 
 
 def _no_image(location: ImageLocation, why: str) -> KdkitError:

@@ -16,7 +16,7 @@ from PIL import Image
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
 from kdkit.core.data.images import PIXELS
-from kdkit.plugins.readers.dicom_files import lacking_decoder, pydicom
+from kdkit.plugins.readers.dicom_files import is_deflated, lacking_decoder, pydicom
 from kdkit.plugins.readers.windows import FILE, FULL, apply_window
 
 CHOOSE = "choose a window: an option of the data entry, such as window: lung or window: [40, 400]"
@@ -36,6 +36,8 @@ class DicomReader:
         """
         match location.at:
             case (int() | None, str()):
+                if is_deflated(location.file):
+                    raise _unreadable(location, "it is compressed as a whole (Deflated)")
                 return json.dumps(location.at).encode() + b"\0" + location.file.read_bytes()
         raise _unreadable(location, "at is not a frame and a window")
 

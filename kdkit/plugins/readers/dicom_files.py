@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -30,6 +31,17 @@ def pydicom(where: str) -> Any:
         ) from None
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     return found
+
+
+def is_deflated(path: Path) -> bool:
+    """Whether the data set is compressed as a whole. pydicom would inflate it without a limit."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        return bool(read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
+    except Exception:  # a damaged header; who reads the file says so
+        return False
 
 
 def lacking_decoder(uid: Any) -> str:

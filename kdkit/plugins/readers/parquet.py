@@ -18,6 +18,9 @@ MAX_FILES = 8
 MAX_BYTES = 2**28
 """Bytes of decompressed row groups that are kept; the last one always is."""
 
+MAX_GROUP = 2**32
+"""Bytes of images in a row group, decompressed."""
+
 Stamp = tuple[int, int]
 FileKey = tuple[Path, Stamp]
 
@@ -31,31 +34,29 @@ class ParquetReader:
 
     def __init__(self) -> None:
         self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)  # a fork copies the lock in any state
 
     def _reset(self) -> None:
-        self._process, self._lock = os.getpid(), Lock()
+        self._lock = Lock()
         self._files: OrderedDict[FileKey, tuple[Any, list[int]]] = OrderedDict()
         self._groups: OrderedDict[tuple[FileKey, str, int], Any] = OrderedDict()
 
     def content(self, location: ImageLocation) -> bytes:
-        """The bytes in the cell, or in its field ``bytes``.
+        """The bytes in the cell, or in its field ``bytes``; none for an empty cell, as for an empty image file.
 
         Raises:
-            KdkitError: pyarrow is not installed; the file, the column, the row or the image does not exist.
+            KdkitError: pyarrow is not installed; the file, the column or the row does not exist.
         """
         match location.at:
             case (str(column), int(row)) if row >= 0:
                 pass
             case _:
                 raise _no_image(location, "at is not a column and a row")
-        if self._process != os.getpid():  # a fork copied the lock in any state
-            self._reset()
         with self._lock:
             group, first = self._group(location, column, row)
             value = group[row - first].as_py()
-        if not value:
-            raise _no_image(location, "the cell is empty")
-        return bytes(value)
+        return bytes(value or b"")
 
     def _group(self, location: ImageLocation, column: str, row: int) -> tuple[Any, int]:
         """The images of the row group with ``row``, and its first row."""
@@ -87,12 +88,26 @@ class ParquetReader:
         leaf = binary_leaf(file.schema_arrow, column)
         if leaf is None:
             raise _no_image(location, f"no column of images '{column}'")
+        group = file.metadata.row_group(number)
+        sizes = [group.column(place) for place in range(group.num_columns)]
+        size = sum(part.total_uncompressed_size for part in sizes if part.path_in_schema == leaf)
+        if size > MAX_GROUP:
+            raise KdkitError(
+                "KD-SRC-113",
+                "the row group is too large for random access",
+                where=str(location),
+                why=f"{size / 2**30:.1f} GiB of images; a whole row group is read for each",
+                fix="write the file again in row groups of about 100 rows (pyarrow: row_group_size=100)",
+            )
         try:
             values = file.read_row_group(number, columns=[leaf], use_threads=False).column(0)
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            if leaf == column:
+                return values  # in chunks: above 2 GiB they cannot be one array
+            import pyarrow as pa
+
+            return pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], values.type.field("bytes").type)
+        except (OSError, ValueError, NotImplementedError, MemoryError) as error:  # ArrowInvalid is a ValueError
             raise _no_image(location, str(error)) from None
-        values = values.combine_chunks() if hasattr(values, "combine_chunks") else values
-        return values.field("bytes") if leaf != column else values
 
 
 def _no_image(location: ImageLocation, why: str) -> KdkitError:

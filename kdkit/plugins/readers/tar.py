@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 
 from kdkit.core.base.errors import KdkitError
@@ -25,6 +26,8 @@ class TarReader:
             case _:
                 raise _moved(location, "at is not an offset and a size")
         with open(location.file, "rb") as file:
+            if offset + size > os.fstat(file.fileno()).st_size:
+                raise _moved(location, "the file ends before it")
             file.seek(offset - BLOCK)
             block = file.read(BLOCK + size)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, S
 from kdkit.plugins.readers.windows import FILE, Window, read_window
 from kdkit.plugins.sources.dicom_index import Header, HeaderCache, is_dicom
 from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
+from kdkit.plugins.sources.unreadable import raise_unreadable
 
 MODALITIES: Mapping[str, str] = {
     "CR": "x-ray", "CT": "ct", "DX": "x-ray", "ES": "endoscopy", "GM": "microscopy", "MG": "mammography", "MR": "mri",
@@ -75,11 +77,11 @@ class DicomFolder:
             fix = "remove one of them"
             raise KdkitError("KD-SRC-101", "split and split_fractions exclude each other", where=where, fix=fix)
         windows = {code.upper(): read_window(window, where) for code, window in (self.windows or {}).items()}
-        headers, seen = HeaderCache(self.location, self.cache_folder, self.salt), set[str]()
+        headers, seen = HeaderCache(self.location, self.cache_folder, self.salt), dict[str, Path]()
         left_out = Counter[str]()
         for path, relative in self._files():
             if not is_dicom(path):
-                yield Skipped("files that are no DICOM", str(path), level="note")
+                yield _no_dicom(path)
                 continue
             if path.name == "DICOMDIR":
                 continue
@@ -89,7 +91,7 @@ class DicomFolder:
                 left_out[skipped.what] += 1
                 yield skipped
                 continue
-            seen.add(id_)
+            seen[id_] = path
             window = windows.get(header.modality, windows.get("*", FILE))
             split = self._split(header, relative, id_, fractions, str(path))
             fields = self._fields(header, path)
@@ -110,14 +112,14 @@ class DicomFolder:
         if not self.location.is_dir():
             fix = "check the path of the data entry; it is relative to registry.yaml"
             raise KdkitError("KD-SRC-103", "no such folder", where=str(self.location), fix=fix, code=ExitCode.MISSING)
-        for folder, folders, names in os.walk(self.location):
+        for folder, folders, names in os.walk(self.location, onerror=raise_unreadable):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(folder, name)
                 if not name.startswith(".") and path.is_file():
                     yield path, path.relative_to(self.location).as_posix()
 
-    def _skipped(self, header: Header, path: Path, id_: str, seen: set[str]) -> Skipped | None:
+    def _skipped(self, header: Header, path: Path, id_: str, seen: Mapping[str, Path]) -> Skipped | None:
         if header.skip:
             return Skipped(header.skip, str(path), header.fix, "problem" if header.fix else "note")
         if header.burned_in and not self.burned_in:
@@ -127,7 +129,10 @@ class DicomFolder:
             fix = "choose by the option frames: all, middle, or a number from 0"
             return Skipped("DICOM files with several frames", str(path), fix)
         if id_ in seen:
-            return Skipped("copies of DICOM instances", str(path), level="note")
+            if filecmp.cmp(seen[id_], path, shallow=False):
+                return Skipped("copies of DICOM instances", str(path), level="note")
+            fix = "an anonymizer must give every instance a UID of its own; give them one, or remove the file"
+            return Skipped("DICOM files with the UID of another file", str(path), fix)
         return None
 
     def _chosen(self, header: Header, where: str) -> list[int | None]:
@@ -181,6 +186,12 @@ class DicomFolder:
         first = relative.split("/")[0] if "/" in relative else ""
         named = str((self.splits or {}).get(first) or USUAL_SPLITS.get(first.lower(), first))
         return parse_split(named, where, f"set split, or {EXAMPLE}; or let the first folder name the split")
+
+
+def _no_dicom(path: Path) -> Skipped:
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return Skipped("DICOM files without the preamble of 128 bytes", str(path), "write them again as DICOM files")
+    return Skipped("files that are no DICOM", str(path), level="note")
 
 
 def _fill(template: str, fields: Mapping[str, str], where: str) -> str:

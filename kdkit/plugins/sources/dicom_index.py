@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from kdkit.plugins.readers.dicom_files import lacking_decoder, pydicom
+from kdkit.plugins.readers.dicom_files import is_deflated, lacking_decoder, pydicom
 
 VERSION = 1
 PIXELS = (0x7FE00010,)
@@ -109,6 +109,8 @@ def _read(path: Path, salt: str) -> Header:
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
+    if is_deflated(path):
+        return Header(skip="DICOM files that are compressed as a whole (Deflated)", fix="convert them, by dcmconv +te")
     pixels: list[int] = []
 
     def at_pixels(tag: int, _: str | None, __: int) -> bool:

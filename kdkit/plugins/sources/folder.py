@@ -18,6 +18,7 @@ from kdkit.plugins.sources.fields import (
     read_fractions,
     stable_split,
 )
+from kdkit.plugins.sources.unreadable import raise_unreadable
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 NO_IMAGES = frozenset(
@@ -117,8 +118,7 @@ def _walk(folder: Path, endings: tuple[str, ...], above: tuple[tuple[int, int], 
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        why, fix = error.strerror or str(error), "correct the permissions of the folder"
-        raise KdkitError("KD-SRC-006", "this folder cannot be read", where=str(folder), why=why, fix=fix) from error
+        raise_unreadable(error)
     for path in (folder / name for name in names):
         if path.name.startswith(".") or path.name in HIDDEN:
             yield Skipped("hidden files and folders", str(path), level="note")

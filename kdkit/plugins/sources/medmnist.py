@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
-from kdkit.plugins.readers.array import check_images, find_array
+from kdkit.plugins.readers.array import DAMAGED, check_images, find_array
 from kdkit.plugins.sources.fields import fill_caption
 
 ORGANS = (
@@ -118,7 +118,7 @@ def _arrays(location: Path) -> dict[str, tuple[Path, str]]:
     except FileNotFoundError:
         fix = "check the path of the data entry"
         raise KdkitError("KD-SRC-085", "no such file", where=str(location), fix=fix, code=ExitCode.MISSING) from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise _wrong(location, str(error), "download the file again") from None
 
 
@@ -136,11 +136,11 @@ def _labels(
         else:
             with open(file, "rb") as handle:
                 found = _read(handle)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise _wrong(location, f"{part}{CLASSES}: {error}", "download the file again") from None
-    found = found.reshape(len(found), -1) if found.ndim else found.reshape(0, 1)
-    if len(found) != count or not np.issubdtype(found.dtype, np.integer):
-        why = f"{part}{CLASSES} has {len(found)} rows of {found.dtype} for {count} images"
+    found = found[:, None] if found.ndim == 1 else found
+    if found.ndim != 2 or not found.shape[1] or len(found) != count or not np.issubdtype(found.dtype, np.integer):
+        why = f"{part}{CLASSES} has shape {found.shape} and type {found.dtype} for {count} images"
         raise _wrong(location, why, "labels are integers, a row per image")
     several = found.shape[1] > 1
     most = found.shape[1] if several else int(found.max(initial=0)) + 1

@@ -44,6 +44,22 @@ class ParquetRows(ShardedRows):
                 why=f"columns: {', '.join(schema.names)}",
                 fix="name the column of the images: columns: {image: picture}",
             )
+        if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+            raise KdkitError(
+                "KD-SRC-111",
+                "two columns of one name",
+                where=str(path),
+                why=", ".join(twice),
+                fix="rename one of them",
+            )
+        if not (binary_leaf(schema, column) or _is_plain(schema.field(column).type)):
+            raise KdkitError(
+                "KD-SRC-112",
+                f"the column '{column}' holds no images",
+                where=str(path),
+                why=f"its type is {schema.field(column).type}",
+                fix="write bytes (binary), the Hub's struct {bytes, path}, or paths as text",
+            )
         in_cells, names = binary_leaf(schema, column) is not None, self._class_labels(schema)
         wanted = [name for name in schema.names if name in self.extra or _is_plain(schema.field(name).type)]
         leaves = [name for name in wanted if name != column or not in_cells]
@@ -85,7 +101,13 @@ def _is_plain(kind: Any) -> bool:
     """A text, a number or a flag: what a field can be."""
     import pyarrow as pa
 
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_integer,
+        pa.types.is_floating,
+    )
     return any(test(kind) for test in (*tests, pa.types.is_boolean, pa.types.is_dictionary))
 
 

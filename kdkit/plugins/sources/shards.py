@@ -13,6 +13,10 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, ImageRef, Sample, Skipped
 from kdkit.plugins.sources.fields import Fractions
 from kdkit.plugins.sources.rows import RowReader
+from kdkit.plugins.sources.unreadable import raise_unreadable
+
+NO_LABEL = -1
+"""The Hub's number for a sample without a label."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class ShardedRows(RowReader):
         if self.location.is_dir():
             found = sorted(
                 path
-                for path in self.location.rglob(f"*{self.ending}")
-                if path.is_file() and not any(part.startswith(".") for part in path.relative_to(self.location).parts)
+                for folder, folders, names in os.walk(self.location, onerror=raise_unreadable)
+                for path in (Path(folder, name) for name in _shown(folders, names) if name.endswith(self.ending))
+                if path.is_file()
             )
             if found:
                 return found
@@ -95,14 +100,30 @@ class ShardedRows(RowReader):
     def _optional(self, row: Mapping[str, Any], name: str, where: str) -> str | None:
         """As of all rows; a label that is a number becomes its name."""
         found = super()._optional(row, name, where)
-        names = self._label_names(row)
-        if name != "label" or found is None or not names or not found.isdecimal():
+        if name != "label" or found is None:
             return found
-        if int(found) >= len(names):
+        number, names = _whole_number(found), self._label_names(row)
+        if number is None or not names:
+            return found
+        if number == NO_LABEL:
+            return None
+        if not 0 <= number < len(names):
             fix = "name all labels by the option labels: [normal, pneumonia]"
-            raise KdkitError("KD-SRC-088", f"label {found} has no name", where=where, why=", ".join(names), fix=fix)
-        return names[int(found)]
+            raise KdkitError("KD-SRC-088", f"label {number} has no name", where=where, why=", ".join(names), fix=fix)
+        return names[number]
 
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         del row
         return tuple(self.labels)
+
+
+def _shown(folders: list[str], names: list[str]) -> list[str]:
+    """Names that are not hidden; hidden folders are left out of the walk."""
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    return [name for name in names if not name.startswith(".")]
+
+
+def _whole_number(text: str) -> int | None:
+    """``2`` and ``2.0`` are 2; other texts are names."""
+    found = re.fullmatch(r"([+-]?\d{1,9})(?:\.0*)?", text.strip(), re.ASCII)
+    return int(found[1]) if found else None

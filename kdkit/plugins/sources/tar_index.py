@@ -19,13 +19,19 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 
-VERSION = 1
+VERSION = 2
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.S)
 """Key and ending."""
+COMPRESSED = re.compile(rb"BZh[1-9]1AY&SY|\xfd7zXZ\x00")
+"""First bytes of bzip2 and xz; a file name may begin with BZ."""
 IMAGES = frozenset({"png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif", "jp2", "ppm", "pgm", "pbm"})
 TEXTS = frozenset({"txt", "json", "cls"})
+OTHER_IMAGES = frozenset({"jfif", "jpe", "avif", "heic", "dcm", "dicom", "svs", "ndpi"})
+"""Endings of images that a shard's reader does not take."""
 MAX_TEXT = 2**24
 """Bytes of a text that is kept in the index."""
+LINKS, KEYLESS = "links and sparse members", "members without a key"
+LONG = f"texts of more than {MAX_TEXT >> 20} MiB"
 
 
 @dataclass
@@ -81,8 +87,8 @@ def read_shard(path: Path, cache_folder: Path | None) -> Shard:
 def _scan(path: Path) -> Shard:
     shard = Shard()
     with open(path, "rb") as file:
-        head = file.read(6)
-        if head[:2] in (b"\x1f\x8b", b"BZ") or head == b"\xfd7zXZ\x00":
+        head = file.read(10)
+        if head[:2] == b"\x1f\x8b" or COMPRESSED.match(head):
             raise KdkitError(
                 "KD-SRC-089",
                 "this shard is compressed",
@@ -101,8 +107,7 @@ def _scan(path: Path) -> Shard:
                     last = member.name
                     _add(shard, archive, member)
                 end = archive.offset
-            if not _ends(file, end):
-                raise tarfile.ReadError("its end is missing")
+            _require_end(file, end)
         except (tarfile.TarError, OSError, ValueError) as error:
             shard.broken = f"{error}{f', after {last}' if last else ''}"
             if shard.samples:  # members of the last sample may be missing
@@ -110,11 +115,18 @@ def _scan(path: Path) -> Shard:
     return shard
 
 
-def _ends(file: Any, place: int) -> bool:
-    """Whether the block of zeros that ends a tar file is at ``place``; tarfile takes any damaged header for the end."""
+def _require_end(file: Any, place: int) -> None:
+    """From ``place`` there are zeros alone, one block at least; tarfile takes any damaged header for the end.
+
+    Raises:
+        tarfile.ReadError: something else is there.
+    """
     file.seek(place)
-    block = file.read(tarfile.BLOCKSIZE)
-    return len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0")
+    if len(block := file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise tarfile.ReadError("its end is missing")
+    while block := file.read(1 << 20):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("more follows its end ('tar -A' joins archives, 'cat' does not)")
 
 
 def _add(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -123,7 +135,7 @@ def _add(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Non
         return
     match = NAME.fullmatch(name)
     if not member.isreg() or member.issparse() or match is None:
-        _note(shard, "members that are no plain files" if match else "members without a key", name)
+        _note(shard, LINKS if match else KEYLESS, name)
         return
     key, ending = match[1], match[2].lower()
     kind = ending.rpartition(".")[2]
@@ -140,6 +152,10 @@ def _add(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Non
         if len(text) < member.size:
             raise tarfile.ReadError("unexpected end of data")
         sample.texts[ending] = text.decode("utf-8", "surrogateescape")
+    elif ending in TEXTS:
+        _note(shard, LONG, name)
+    elif kind in OTHER_IMAGES:
+        _note(shard, f"images with the ending .{kind}", name)
     else:
         _note(shard, f"members with the ending .{kind}", name)
 

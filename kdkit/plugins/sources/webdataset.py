@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Skipped
 from kdkit.plugins.sources.shards import ShardedRows
-from kdkit.plugins.sources.tar_index import Shard, ShardSample, read_shard
+from kdkit.plugins.sources.tar_index import LINKS, LONG, Shard, ShardSample, read_shard
 
 FIX = "repair the shard, or set skip_broken: true to use what is whole"
 
@@ -70,8 +70,9 @@ class WebDataset(ShardedRows):
             yield Skipped("damaged shards (their last samples)" if last else "shards without a sample", str(path),
                           level="warning")  # fmt: skip
         for kind, (first, count) in shard.others.items():
+            lost = kind in (LINKS, LONG) or kind.startswith("images ")
             for _ in range(count):
-                yield Skipped(kind, f"{path}[{first}]", level="note")
+                yield Skipped(kind, f"{path}[{first}]", level="warning" if lost else "note")
 
     def _row(self, path: Path, key: str, sample: ShardSample, where: str) -> dict[str, Any]:
         """The fields of a sample.

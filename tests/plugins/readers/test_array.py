@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
-from kdkit.core.data.images import decode
+from kdkit.core.data.digests import file_digest
+from kdkit.core.data.images import UnreadableImage, decode
 from kdkit.plugins.readers import array as array_module
 from kdkit.plugins.readers.array import ArrayReader
 from tests.errors import raises_error
@@ -74,6 +76,41 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
 def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", GRAY)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-5])
-    assert len(ArrayReader().content(ImageLocation("array", tmp_path / "a.npy", ("", 3)))) == 12 + 63
-    with raises_error("KD-SRC-083"):
-        ArrayReader().content(ImageLocation("array", tmp_path / "a.npy", ("", 4)))
+    with raises_error("KD-SRC-080"):
+        ArrayReader().content(ImageLocation("array", tmp_path / "a.npy", ("", 3)))
+
+
+def test_a_small_file_that_declares_a_huge_array_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, GRAY)
+    small, huge = b"(5, 7, 9), }" + b" " * 12, b"(2, 1048576, 1048576), }"
+    assert small in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(small, huge))
+    with raises_error("KD-SRC-080"):
+        ArrayReader().content(ImageLocation("array", path, ("", 0)))
+
+
+@pytest.mark.parametrize("place", [0, 100, 130, 400, -60])
+def test_a_damaged_archive_is_an_unreadable_image(tmp_path: Path, place: int) -> None:
+    path, location = tmp_path / "a.npz", ImageLocation("array", tmp_path / "a.npz", ("good", 1))
+    np.savez_compressed(path, good=np.random.default_rng(0).integers(0, 255, (5, 30, 30), dtype=np.uint8))
+    content = bytearray(path.read_bytes())
+    end = place + 8 if place >= 0 else len(content)
+    content[place:end] = b"\xff" * len(content[place:end])
+    path.write_bytes(content)
+    with pytest.raises(KdkitError):
+        ArrayReader().content(location)
+    with pytest.raises(UnreadableImage):
+        decode(location)
+    assert isinstance(file_digest(location), str)
+
+
+def test_an_encrypted_archive_is_an_unreadable_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, good=GRAY)
+    content = bytearray(path.read_bytes())
+    for header, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(header) + place] |= 1
+    path.write_bytes(content)
+    with raises_error("KD-SRC-080"):
+        ArrayReader().content(ImageLocation("array", path, ("good", 0)))

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import ImageLocation
+from kdkit.core.data.digests import file_digest
+from kdkit.core.data.images import decode
 from kdkit.core.data.locations import image_reader
 from kdkit.plugins.readers import parquet
 from kdkit.plugins.readers.parquet import ParquetReader
@@ -60,7 +62,11 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [IMAGES[0], None, b""], "text": ["a", "b", "c"]})
     places: list[tuple[str | int | float | None, ...]]
-    places = [("image", 1), ("image", 2), ("image", 3), ("text", 0), ("gone", 0), ("image", -1), (0, 0), ()]
+    for row in (1, 2):
+        assert isinstance(file_digest(ImageLocation("parquet", path, ("image", row))), int)
+        with raises_error("KD-DATA-003"):
+            decode(ImageLocation("parquet", path, ("image", row)))
+    places = [("image", 3), ("text", 0), ("gone", 0), ("image", -1), (0, 0), ()]
     for at in places:
         with raises_error("KD-SRC-077", where=f"{path}[x]"):
             ParquetReader().content(ImageLocation("parquet", path, at, "x"))
@@ -84,3 +90,20 @@ def test_other_processes_read_too(tmp_path: Path, method: str) -> None:
     assert reader.content(places[0]) == IMAGES[0]
     with reader._lock, multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.map_async(content_in_child, places).get(timeout=300) == IMAGES
+
+
+def test_images_in_several_chunks_and_types_of_bytes(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    for kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        path = tmp_path / f"{kind}.parquet"
+        write_table(pa.table({"image": pa.array(IMAGES, kind)}), path, row_group_size=3)
+        assert [ParquetReader().content(place) for place in cells(path)] == IMAGES
+
+
+def test_a_row_group_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": IMAGES})
+    monkeypatch.setattr(parquet, "MAX_GROUP", 10)
+    with raises_error("KD-SRC-113"):
+        ParquetReader().content(cells(path)[0])

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Sample, Skipped
 from kdkit.core.data import load_index
 from kdkit.core.data.check import check_data
 from kdkit.core.data.images import open_image
+from kdkit.core.data.locations import read_content
 from kdkit.core.project.project import Project
 from kdkit.plugins.sources import dicom_index
 from tests.core.data.projects import write_registry
@@ -187,3 +189,29 @@ def test_pixels_in_a_syntax_without_a_decoder(tmp_path: Path, monkeypatch: pytes
         read("dicom", tmp_path, **options)
     monkeypatch.undo()
     assert len(read("dicom", tmp_path, **options)) == 2
+
+
+def test_one_uid_for_two_pictures_is_a_problem_and_a_copy_is_not(tmp_path: Path) -> None:
+    uid = "1.2.3.4"
+    for name, value in (("a", 10), ("b", 20)):
+        write_dicom(tmp_path / "train" / f"{name}.dcm", np.full((4, 4), value, np.uint8), SOPInstanceUID=uid)
+    (tmp_path / "train" / "c.dcm").write_bytes((tmp_path / "train" / "a.dcm").read_bytes())
+    levels = {Path(one.where).name: one.level for one in read_all("dicom", tmp_path) if isinstance(one, Skipped)}
+    assert levels == {"b.dcm": "problem", "c.dcm": "note"}
+
+
+def test_files_without_preamble_and_compressed_ones_are_problems(tmp_path: Path) -> None:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    good = write_dicom(tmp_path / "train" / "a.dcm", np.zeros((4, 4), np.uint8))
+    (tmp_path / "train" / "bare.dcm").write_bytes(good.read_bytes()[132:])
+    dataset = pydicom.dcmread(good)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.SOPInstanceUID = "1.2.3"
+    deflated = tmp_path / "train" / "z.dcm"
+    dataset.save_as(deflated)
+    levels = {Path(one.where).name: one.level for one in read_all("dicom", tmp_path) if isinstance(one, Skipped)}
+    assert levels == {"bare.dcm": "problem", "z.dcm": "problem"}
+    with pytest.raises(KdkitError) as found:
+        read_content(ImageLocation("dicom", deflated, (None, "full")))
+    assert "Deflated" in found.value.why

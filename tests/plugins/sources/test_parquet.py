@@ -104,3 +104,16 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_a_cell_is_located_by_column_and_row(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", COLUMNS)
     assert read("parquet", path)[3].image == ImageLocation("parquet", path, ("image", 3), "row 4")
+
+
+def test_columns_of_one_name_and_without_images_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "a.parquet"
+    write_table(pa.table([pa.array([b"x"]), pa.array(["a"]), pa.array(["b"])], names=["image", "text", "text"]), path)
+    with raises_error("KD-SRC-111"):
+        read("parquet", path)
+    write_table(pa.table({"image": pa.array([[b"x"]]), "text": ["a"]}), path)
+    with raises_error("KD-SRC-112"):
+        read("parquet", path)

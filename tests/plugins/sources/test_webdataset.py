@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,47 @@ def test_the_index_is_made_once_and_again_when_the_shard_or_the_index_changes(
     write_tar(path, sample("c", 3, **FIELDS))
     assert ids() == ["c"]
     assert [name.name for name in cache.iterdir()] == [kept.name]
+
+
+def test_what_follows_the_end_of_an_archive_is_not_lost(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "a.tar", TWO).read_bytes()
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(whole + write_tar(tmp_path / "b.tar", sample("c", 2, **FIELDS)).read_bytes())
+    with raises_error("KD-SRC-091", where=f"{joined}[a]"):
+        read("webdataset", joined)
+    joined.write_bytes(whole + bytes(20480))
+    assert [one.id for one in read("webdataset", joined)] == ["a", "b"]
+
+
+def test_images_that_are_left_out_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    write_tar(path, {**TWO, "c.jfif": png(3), "d.md": b"x"})
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("e.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        archive.addfile(link)
+    levels = {one.what: one.level for one in read_all("webdataset", path) if isinstance(one, Skipped)}
+    assert levels == {
+        "images with the ending .jfif": "warning",
+        "members with the ending .md": "note",
+        "links and sparse members": "warning",
+    }
+
+
+def test_a_name_that_begins_with_bz_is_not_compressed(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", sample("BZ001", 0, **FIELDS))
+    assert [one.id for one in read("webdataset", path)] == ["BZ001"]
+
+
+@pytest.mark.parametrize(("label", "expected"), [(b"-1", None), (b"1.0", "cyst"), (b" 0\n", "normal")])
+def test_numbers_of_labels(tmp_path: Path, label: bytes, expected: str | None) -> None:
+    members = {"a.png": png(0), "a.txt": b"x", "a.json": json.dumps(FIELDS).encode(), "a.cls": label}
+    (one,) = read("webdataset", write_tar(tmp_path / "0.tar", members), labels=["normal", "cyst"])
+    assert one.label == expected
+
+
+@pytest.mark.parametrize("label", [b"2", b"-2"])
+def test_a_label_without_a_name_is_refused(tmp_path: Path, label: bytes) -> None:
+    members = {"a.png": png(0), "a.txt": b"x", "a.json": json.dumps(FIELDS).encode(), "a.cls": label}
+    with raises_error("KD-SRC-088"):
+        read("webdataset", write_tar(tmp_path / "0.tar", members), labels=["normal", "cyst"])
