@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.atomic import draft_beside, write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import IMAGE, TEXT, Reporter, Silent
+from kdkit.core.contracts import IMAGE, Reporter, Silent
 from kdkit.core.data.load import load_index
-from kdkit.core.data.prompts import all_prompts, prompt_sets
-from kdkit.core.features.imports.check import CheckedRows, MatchedRows, check_rows, first_ids, match_rows
+from kdkit.core.features.imports.check import CheckedRows, MatchedRows, check_rows, match_rows
 from kdkit.core.features.imports.open import open_rows
+from kdkit.core.features.imports.prompts import missing_prompts, new_prompts, read_prompts
 from kdkit.core.features.imports.record import (
     FILE,
     LOADER,
@@ -152,7 +152,7 @@ def import_features(
         if IMAGE not in checked.widths:
             fix = "add the image vectors as 'image'; vectors of prompts belong to --prompts FILE"
             raise unreadable(where, "it has text vectors alone", fix)
-        prompts = _read_prompts(request.prompts, checked.widths)
+        prompts = read_prompts(request.prompts, checked.widths)
         index = load_index(project, reporter)
         matched = match_rows(checked.ids, index, where)
         record = _record(rows, checked, request, dtype, reporter)
@@ -170,7 +170,7 @@ def import_features(
             for path in FeatureStore(project.features).set_aside_damage(name, blocks=True):
                 reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and imported again")
         before = None if other else _column(project, name)
-        new_prompts = _new_prompts(before, prompts, request)
+        added_prompts = new_prompts(before, prompts, replace=request.replace, where=str(request.prompts))
         report = ImportedColumn(
             teacher=name,
             fingerprint=before.fingerprint if before else "",
@@ -182,8 +182,8 @@ def import_features(
             rows_without_sample=matched.rows_without_sample,
             samples_without_row=matched.samples_without_row,
             skipped=dict(rows.skipped),
-            prompts=len(new_prompts),
-            prompts_missing=_missing_prompts(project, index, before, checked, prompts),
+            prompts=len(added_prompts),
+            prompts_missing=missing_prompts(project, index, before, checked, prompts),
             unused=rows.unused,
         )
         if dry_run:
@@ -193,7 +193,7 @@ def import_features(
         fingerprint = _lock(project, name, entry, record, reporter)
         store = FeatureStore(project.features)
         _fill(store.create(_header(project, name, record, fingerprint)), index, rows, matched, reporter)
-        store.put_texts(name, fingerprint, new_prompts)
+        store.put_texts(name, fingerprint, added_prompts)
         if rows.listed:
             column = store.column(name, fingerprint)
             places = column.locate(index)[matched.samples[matched.samples >= 0]]
@@ -343,61 +343,3 @@ def _column(project: Project, name: str) -> Column | None:
     store, locked = FeatureStore(project.features), project.lock.teachers.get(name)
     there = {header.fingerprint for header in store.headers(name)}
     return store.column(name, locked.fingerprint) if locked and locked.fingerprint in there else None
-
-
-def _read_prompts(path: Path | None, widths: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
-    """Prompt -> (D,), from a file of the same formats whose ids are the prompts."""
-    if path is None:
-        return {}
-    if path.suffix.lower() == ".npy":
-        fix = "save 'ids' (the prompts) and 'text' with numpy.savez, or make a folder of ids.txt and text.npy"
-        raise unreadable(str(path), "a .npy file does not say which prompts it holds", fix)
-    rows = open_rows([path], ReadOptions())
-    checked = check_rows(rows, "float32", str(path))
-    width = next(iter(widths.values()))
-    if set(checked.widths.values()) != {width}:
-        raise KdkitError(
-            "KD-FEAT-032",
-            "the prompts have another width than the features",
-            where=str(path),
-            why=f"{next(iter(checked.widths.values()))} and {width}",
-            fix="give the vectors of the same model's text tower",
-        )
-    signal = TEXT if TEXT in checked.widths else next(iter(checked.widths))
-    return {
-        id_: np.asarray(row, np.float32)
-        for part in rows.parts()
-        for id_, row in zip(part.ids, part.values[signal], strict=True)
-    }
-
-
-def _new_prompts(
-    column: Column | None, prompts: Mapping[str, NDArray[np.float32]], request: ImportRequest
-) -> dict[str, NDArray[np.float32]]:
-    """Prompts whose features the column lacks, or has otherwise.
-
-    Raises:
-        KdkitError: the column has other features of a prompt, and these are not to be replaced.
-    """
-    stored = column.texts if column else {}
-    others = [text for text in prompts if text in stored and not np.array_equal(stored[text], prompts[text])]
-    if others and not request.replace:
-        raise KdkitError(
-            "KD-FEAT-034",
-            f"other features of {len(others)} prompts were imported before",
-            where=str(request.prompts),
-            why=first_ids(others),
-            fix="replace them: --replace",
-            code=ExitCode.FOUND,
-        )
-    return {text: row for text, row in prompts.items() if text not in stored or text in others}
-
-
-def _missing_prompts(
-    project: Project, index: SampleIndex, column: Column | None, checked: CheckedRows, prompts: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Prompts that zero-shot classification needs and the teacher lacks; none without text vectors."""
-    if TEXT not in checked.widths:
-        return ()
-    known = {*prompts, *(column.texts if column else ())}
-    return tuple(text for text in all_prompts(prompt_sets(project.registry, index)) if text not in known)
