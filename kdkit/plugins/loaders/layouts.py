@@ -64,11 +64,21 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = {
 }
 """Layout -> weights that only it has, all of them."""
 _SHOWN = 3
+_WRAPPERS = ("module.", "_orig_mod.")
+"""How all names begin that ``DistributedDataParallel`` and ``torch.compile`` give."""
 
 
 def part(weights: Mapping[str, T], prefix: str) -> dict[str, T]:
     """The weights whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def unwrapped(weights: Mapping[str, T]) -> dict[str, T]:
+    """The weights without the name of a wrapper that begins all of theirs."""
+    for wrapper in _WRAPPERS:
+        if weights and all(name.startswith(wrapper) for name in weights):
+            return unwrapped(part(weights, wrapper))
+    return dict(weights)
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import read_header, read_tensors
 from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
-from kdkit.plugins.loaders.layouts import Shapes, describe_mismatch, how_to_load
+from kdkit.plugins.loaders.layouts import Shapes, describe_mismatch, how_to_load, unwrapped
+from kdkit.plugins.loaders.open_clip_architectures import OPENAI_SIZES, find_architecture
 from kdkit.plugins.loaders.own_files import require_own_parts, require_own_towers
 from kdkit.plugins.loaders.unimed_clip import is_unimed_clip, open_clip_name, unimed_clip_config
 
@@ -40,6 +41,7 @@ OTHER_WEIGHTS = (
     "pytorch_model.bin",
 )
 TEXT_CONFIG = ("text/config.json", "config.json")
+_MODEL_CFG = {"embed_dim", "vision_cfg", "text_cfg"}
 T = TypeVar("T")
 
 
@@ -70,9 +72,9 @@ def read_parts(folder: Path, *, arch: str | None = None, weights: str | None = N
     """Read a folder.
 
     Args:
-        folder: with ``open_clip_config.json``, or with weights alone.
-        arch: a built-in open_clip architecture, for a folder that holds only weights. Weights of UniMed-CLIP and
-            MMKD-CLIP need none: their shapes determine the architecture.
+        folder: with ``open_clip_config.json``; with a ``model_cfg`` in a JSON file of any name; or with weights alone.
+        arch: a built-in open_clip architecture, for a folder that holds only weights. Weights of UniMed-CLIP, MMKD-CLIP
+            and OpenAI need none, nor those that only one architecture fits.
         weights: the weights' file name, if it is not one of the usual.
 
     Raises:
@@ -83,12 +85,16 @@ def read_parts(folder: Path, *, arch: str | None = None, weights: str | None = N
         config = _read_json(folder / CONFIG)
     elif arch is not None:
         config = {"model_cfg": builtin_model_cfg(arch)}
+    elif (model_cfg := _find_model_cfg(folder)) is not None:
+        config = {"model_cfg": model_cfg}
     elif is_unimed_clip(shapes := weight_shapes(folder, weights)):
         config = {"model_cfg": unimed_clip_config(shapes)}
+    elif (found := find_architecture(shapes, str(folder))) is not None:
+        config = {"model_cfg": builtin_model_cfg(found)}
     else:
         config = _read_json(folder / CONFIG)
-    model_cfg = config.get("model_cfg")
-    if not isinstance(model_cfg, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
+    model_cfg = config.get("model_cfg", config)
+    if not isinstance(model_cfg, dict) or not model_cfg.keys() >= _MODEL_CFG:
         raise KdkitError(
             "KD-LOAD-020",
             "not an open_clip model",
@@ -101,6 +107,16 @@ def read_parts(folder: Path, *, arch: str | None = None, weights: str | None = N
     files = find_tokenizer(folder, str(tokenizer)) if tokenizer else {}
     text_config = find_text_config(folder, str(tower)) if tower else None
     return OpenClipParts(model_cfg, config.get("preprocess_cfg") or {}, text_config, files)
+
+
+def _find_model_cfg(folder: Path) -> Mapping[str, Any] | None:
+    """A ``model_cfg`` as open_clip registers it, in the only JSON file of ``folder`` that holds one."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(KdkitError):
+            config = _read_json(path)
+            found += [config] if config.keys() >= _MODEL_CFG else []
+    return found[0] if len(found) == 1 else None
 
 
 def weight_shapes(folder: Path, name: str | None = None) -> Shapes:
@@ -203,7 +219,7 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
     """
     for candidate in (name,) if name else (WEIGHTS, *OTHER_WEIGHTS):
         path = folder / candidate
-        if path.name == candidate and path.is_file():  # a bare name, so that nothing outside the folder is read
+        if ".." not in path.parts and path.is_relative_to(folder) and path.is_file():  # nothing outside the folder
             return path
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if not name and len(others) == 1:
@@ -212,7 +228,8 @@ def find_weights(folder: Path, name: str | None = None) -> Path:
         "KD-LOAD-022",
         "no weights under that name in this folder" if others else "no weights in this folder",
         where=str(folder),
-        why=f"looked for {name or ', '.join((WEIGHTS, *OTHER_WEIGHTS))}",
+        why=f"looked for {name or ', '.join((WEIGHTS, *OTHER_WEIGHTS))}"
+        + (f"; there are {', '.join(others)}" if others else ""),
         fix=f"name the file: --option weights={others[0]}" if others else "put the weights there",
         code=ExitCode.MISSING,
     )
@@ -232,9 +249,14 @@ def _stage_weights(weights: Path, stage: Path) -> None:
 
 
 def _staged_names(weights: Mapping[str, T]) -> dict[str, T]:
-    """``weights`` under open_clip's names, without position ids, which transformers no longer has."""
+    """``weights`` under open_clip's names, without position ids, which transformers no longer has, and sizes."""
+    weights = unwrapped(weights)
     fork = is_unimed_clip(weights)
-    kept = {name: value for name, value in weights.items() if not name.endswith("embeddings.position_ids")}
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if not (name.endswith("embeddings.position_ids") or name in OPENAI_SIZES)
+    }
     return {open_clip_name(name) if fork else name: value for name, value in kept.items()}
 
 

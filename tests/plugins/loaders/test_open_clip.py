@@ -173,7 +173,7 @@ def damage_unknown_field(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "id"),
     [
-        (damage_config, "KD-LOAD-024"),
+        (damage_config, "KD-LOAD-100"),
         (damage_no_weights, "KD-LOAD-022"),
         (damage_truncated, "KD-BASE-040"),
         (damage_missing_key, "KD-LOAD-028"),
