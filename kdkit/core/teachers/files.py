@@ -14,7 +14,7 @@ from kdkit.core.base.hashes import copy_hashed, sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
 DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
 USUAL_PICKLE = "pytorch_model.bin"
 _TENSORS = ".safetensors"
 _TRAINING = re.compile(r"training_args|optimizer|optim|scheduler|scaler|rng_state(_\d+)?|trainer_state")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdkit.core.contracts import LoaderSpec
 from kdkit.core.contracts.hookspecs import hookimpl
-from kdkit.plugins.loaders.layouts import MEDCLIP, PMC_CLIP, UNIMED_CLIP
+from kdkit.plugins.loaders.layouts import CXR_CLIP, FLAIR, KEEP, MEDCLIP, PMC_CLIP, UNIMED_CLIP
 
 DUAL_ENCODERS = (
     "aimv2",
@@ -63,6 +63,27 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             factory="kdkit.plugins.loaders.medclip:load_medclip",
             weight_keys=MEDCLIP,
             companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
+        ),
+        LoaderSpec(
+            name="flair",
+            summary="FLAIR, from its authors' weights",
+            factory="kdkit.plugins.loaders.flair:load_flair",
+            weight_keys=FLAIR,
+            companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
+        ),
+        LoaderSpec(
+            name="cxr-clip",
+            summary="CXR-CLIP with ResNet-50 or Swin-T, from its authors' checkpoints",
+            factory="kdkit.plugins.loaders.cxr_clip:load_cxr_clip",
+            weight_keys=CXR_CLIP,
+            companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
+        ),
+        LoaderSpec(
+            name="keep",
+            summary="KEEP, from its authors' folder, without its code",
+            factory="kdkit.plugins.loaders.keep:load_keep",
+            model_types=("keep",),
+            weight_keys=KEEP,
         ),
         LoaderSpec(
             name="transformers",

@@ -30,12 +30,32 @@ PMC_CLIP = (
     "text_encoder.embeddings.word_embeddings.weight",
     "fusion_module.resblocks.0.ln_1.weight",
 )
+FLAIR = (
+    "vision_model.projection_head_vision.projection.weight",
+    "text_model.projection_head_text.projection.weight",
+    "text_model.model.embeddings.word_embeddings.weight",
+)
+KEEP = (
+    "visual_head.0.weight",
+    "visual_head.2.weight",
+    "visual.patch_embed.proj.weight",
+    "text.embeddings.word_embeddings.weight",
+)
+CXR_CLIP = (
+    "image_projection.projection.weight",
+    "image_projection.projection.bias",
+    "text_projection.projection.bias",
+    "text_encoder.text_encoder.embeddings.word_embeddings.weight",
+)
 MEDCLIP = ("text_model.projection_head.weight", "text_model.model.embeddings.word_embeddings.weight")
 
 LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "UniMed-CLIP and MMKD-CLIP (--loader open_clip)": UNIMED_CLIP,
     "PMC-CLIP (--loader pmc-clip)": PMC_CLIP,
     "MedCLIP (--loader medclip)": MEDCLIP,
+    "FLAIR (--loader flair)": FLAIR,
+    "KEEP (--loader keep)": KEEP,
+    "CXR-CLIP (--loader cxr-clip)": CXR_CLIP,
     "open_clip with a BERT, as BiomedCLIP (--loader open_clip, with open_clip_config.json)": (
         "text.transformer.embeddings.word_embeddings.weight",
         "text.proj.0.weight",

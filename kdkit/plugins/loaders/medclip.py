@@ -8,7 +8,6 @@ of the text alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ import torch
 from PIL import Image
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
-from transformers import SwinConfig, SwinModel
+from transformers import SwinModel
 
 from kdkit.core.base.tensors import read_tensors
-from kdkit.plugins.loaders.layouts import MEDCLIP, Shapes, WeightFile, blocks, describe_mismatch, part, shapes_of
+from kdkit.plugins.loaders.image_towers import swin_config
+from kdkit.plugins.loaders.layouts import MEDCLIP, WeightFile, blocks, describe_mismatch, part, shapes_of
 from kdkit.plugins.loaders.open_clip_folder import find_weights
 from kdkit.plugins.loaders.text_tower import Reading, build_tower, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
@@ -30,7 +30,7 @@ _IMAGE, _TEXT = "vision_model.", "text_model."
 _SWIN, _RESNET = "vision_model.projection_head.weight", "vision_model.model.fc.weight"
 _SIZE, _CONTEXT = 224, 77
 _MEAN, _STD = 0.5862785803043838, 0.27950088968644304
-_LAYERS = (1, 2, -1)
+LAYERS = (1, 2, -1)
 """Hidden states that are averaged; 0 would be the embeddings."""
 
 
@@ -53,7 +53,7 @@ def load_medclip(folder: Path, *, weights: str | None = None, precision: str = "
     file.require_known((f"{_IMAGE}model.", _SWIN if swin else _RESNET, f"{_TEXT}model.", MEDCLIP[0], "logit_scale"))
     image_state = part(state, f"{_IMAGE}model.")
     image = _SwinTower(image_state, state[_SWIN], file) if swin else _build_resnet(image_state, file)
-    reading = Reading(_CONTEXT, reads_padding=False, pool=_mean_of_layers, name=f"mean of layers {_LAYERS}")
+    reading = Reading(_CONTEXT, reads_padding=False, pool=mean_of_layers, name=f"mean of layers {LAYERS}")
     text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[MEDCLIP[0]], TOWER, reading, file)
     preprocessing = {"gray": "L", "pad": "black square", "size": _SIZE, "resize": "bicubic", "mean": _MEAN, "std": _STD}
     model = TwoTowers(image, text, preprocess_image, {"medclip": preprocessing})
@@ -81,7 +81,7 @@ class _SwinTower(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], projection: Tensor, file: WeightFile) -> None:
         super().__init__()
         with file.sizes_from_shapes():
-            config = _swin_config(shapes_of(state))
+            config = swin_config(shapes_of(state), _SIZE)
         self.swin = build_tower(SwinModel, config, state, file)
         self.projection = nn.Parameter(projection)
 
@@ -89,25 +89,6 @@ class _SwinTower(nn.Module):
         """(B, 3, H, W) -> (B, D)."""
         pooled: Tensor = self.swin(pixel_values=pixels).pooler_output
         return pooled @ self.projection.T
-
-
-def _swin_config(shapes: Shapes) -> SwinConfig:
-    """All sizes follow from the weights' shapes but that of the image."""
-    width, _, patch, _ = shapes["embeddings.patch_embeddings.projection.weight"]
-    tables: dict[int, list[tuple[int, ...]]] = {}
-    for name, shape in shapes.items():
-        if name.endswith("relative_position_bias_table"):
-            tables.setdefault(int(name.split(".")[2]), []).append(shape)
-    stages = [tables[stage] for stage in sorted(tables)]
-    return SwinConfig(
-        image_size=_SIZE,
-        patch_size=patch,
-        embed_dim=width,
-        depths=[len(stage) for stage in stages],
-        num_heads=[stage[0][1] for stage in stages],
-        window_size=(isqrt(stages[0][0][0]) + 1) // 2,
-        mlp_ratio=shapes["encoder.layers.0.blocks.0.intermediate.dense.weight"][0] / width,
-    )
 
 
 def _build_resnet(state: Mapping[str, Tensor], file: WeightFile) -> nn.Module:
@@ -127,8 +108,8 @@ def _build_resnet(state: Mapping[str, Tensor], file: WeightFile) -> nn.Module:
     return tower
 
 
-def _mean_of_layers(output: Any, mask: Tensor) -> Tensor:
+def mean_of_layers(output: Any, mask: Tensor) -> Tensor:
     """The mean over the words of a text and over three hidden states."""
-    layers = torch.stack([output.hidden_states[layer] for layer in _LAYERS]).mean(0)
+    layers = torch.stack([output.hidden_states[layer] for layer in LAYERS]).mean(0)
     weights = mask.unsqueeze(-1).to(layers)
     return (layers * weights).sum(1) / weights.sum(1)
