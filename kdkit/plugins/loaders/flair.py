@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
-from torchvision.transforms.functional import resize
+from torchvision.transforms.functional import resize  # type: ignore[import-untyped]
 
 from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_towers import build_resnet
@@ -59,7 +59,7 @@ def load_flair(
 
 def preprocess_image(image: Image) -> Tensor:
     """RGB image -> (3, 512, 512) float32 in [0, 1]: the longest side resized to 512, zeros at the right and below."""
-    pixels = torch.from_numpy(np.float32(image) / np.float32(255)).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / np.float32(255)).permute(2, 0, 1)
     scale = max(pixels.shape[-2:]) / _SIZE
     height, width = (max(1, int(side / scale)) for side in pixels.shape[-2:])
     small = resize(pixels, [height, width], antialias=True)

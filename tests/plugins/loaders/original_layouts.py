@@ -76,7 +76,7 @@ def _fork_name(name: str) -> str:
 
 def make_pmc_clip(folder: Path) -> Towers:
     """``checkpoint.pt`` with the ResNet, the BERT, and the weights of the masked language model."""
-    towers = _towers(
+    towers = stock_towers(
         folder, open_clip.modified_resnet.ModifiedResNet([1, 2, 1, 1], 40, heads=4, image_size=64, width=8)
     )
     projection = torch.randn(HIDDEN, 40)
@@ -97,14 +97,14 @@ def make_medclip(folder: Path, kind: str) -> Towers:
     torch.manual_seed(0)
     if kind == "swin":
         tower: Any = SwinModel(SwinConfig(embed_dim=16, depths=[1, 2], num_heads=[2, 4], mlp_ratio=2.0))
-        names = _saved_names(tower, folder)
+        names = saved_names(tower, folder)
         index = "encoder.layers.0.blocks.0.attention.self.relative_position_index"
         names |= {index: torch.zeros(49, 49, dtype=torch.long)}
     else:
         tower = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1])
         tower.fc = nn.Linear(2048, 24, bias=False)
         names = tower.state_dict()
-    towers = _towers(folder, tower)
+    towers = stock_towers(folder, tower)
     towers.projections["text"] = torch.randn(24, HIDDEN)
     state = {f"vision_model.model.{name}": value for name, value in names.items()}
     state |= {f"text_model.model.{name}": value for name, value in towers.bert.state_dict().items()}
@@ -115,7 +115,7 @@ def make_medclip(folder: Path, kind: str) -> Towers:
     return towers
 
 
-def _towers(folder: Path, image: nn.Module) -> Towers:
+def stock_towers(folder: Path, image: nn.Module) -> Towers:
     """Beside ``image``, whose normalizations get statistics as after training: a BERT and its tokenizer."""
     text = _text_folder(folder)
     torch.manual_seed(1)
@@ -138,7 +138,7 @@ def _text_folder(folder: Path) -> Path:
     return text
 
 
-def _saved_names(model: Any, folder: Path) -> dict[str, Tensor]:
+def saved_names(model: Any, folder: Path) -> dict[str, Tensor]:
     """The weights under the names in which transformers saves them."""
     from safetensors.torch import load_file
 
