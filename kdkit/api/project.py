@@ -35,16 +35,30 @@ class Project(TeacherMethods, FeatureMethods, StudentMethods, SharingMethods):
     """
 
     @classmethod
-    def create(cls, folder: str | Path = ".", *, reporter: Reporter | None = None) -> Project:
+    def create(
+        cls, folder: str | Path = ".", *, source: str | Path | None = None, reporter: Reporter | None = None
+    ) -> Project:
         """Make a project: write a commented ``registry.yaml`` (``kdkit init``).
 
+        Args:
+            folder: of the project; it is created if necessary.
+            source: a file or folder with images: the registry reads it (``kdkit init --from``). What it was taken for
+                and some samples go to the reporter, a contact sheet to ``reports/samples.png``.
+            reporter: as of the project.
+
         Raises:
-            KdkitError: there is one already.
+            KdkitError: there is one already; no data source recognizes ``source``, or one does and cannot read it.
 
         Example:
             >>> kdkit.Project.create("another-project").root.name
             'another-project'
         """
+        if source is not None:
+            from kdkit.api.reporter import Lines
+            from kdkit.core.data.start import start_project
+
+            made = start_project(Path(folder), Path(source), reporter or Lines())
+            return cls(made.root, reporter=reporter)
         from kdkit.core.project.registry.create import create_project
 
         return cls(create_project(Path(folder)).root, reporter=reporter)

@@ -29,11 +29,17 @@ def register(app: typer.Typer) -> None:
     app.command("lock")(lock)
 
 
-def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path()) -> None:
-    """Make a project: write a commented registry.yaml."""
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path(),
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="Images: a folder, table, tar or Parquet file, DICOM files."),
+    ] = None,
+) -> None:
+    """Make a project: write a commented registry.yaml, with an entry that reads the data of --from."""
     from kdkit.api.project import Project
 
-    made = Project.create(folder)
+    made = Project.create(folder, source=source, reporter=console.reporter())
     console.say(f"wrote {made.root / 'registry.yaml'}; edit it as you like")
     console.say("next: kdkit add-teacher biomedclip, or kdkit teachers --available")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
+from tests.core.features.small import paint
 from tests.core.teachers.stub import tree
 from tests.local_hub import local_hub
 from tests.tiny_models import BIOMED_TEXT_TOWER, make_biomedclip_folder
@@ -65,6 +66,21 @@ def test_a_folder_in_biomedclips_layout_is_added_listed_and_removed(kdkit_cli: C
 
     assert kdkit_cli("remove-teacher", "bio").code == 0
     assert registry.read_bytes() == original
+
+
+def test_a_project_starts_from_data(kdkit_cli: Cli) -> None:
+    for number in range(12):
+        paint(kdkit_cli.folder / "scans" / "ct" / ("cyst", "normal")[number % 2] / f"{number}.png", seed=number)
+    started = kdkit_cli("init", "p", "--from", "scans")
+    assert started.code == 0, started.stderr
+    assert "source folder" in started.stderr
+    registry = (kdkit_cli.folder / "p" / "registry.yaml").read_text(encoding="utf-8")
+    assert "  - source: folder\n    path: ../scans\n    options:\n" in registry
+    checked = kdkit_cli("data", "check", "-C", "p", "--json")
+    assert checked.json["samples"] == 12
+    refused = kdkit_cli("init", "q", "--from", "nothing")
+    assert (refused.code, "KD-DATA-022" in refused.stderr) == (3, True)
+    assert not (kdkit_cli.folder / "q").exists()
 
 
 def test_biomedclip_is_fetched_from_two_repositories_and_then_opens_offline(kdkit_cli: Cli, tmp_path: Path) -> None:

@@ -76,6 +76,23 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Recognition:
+    """How a source would read a path; for ``kdkit init --from``.
+
+    Attributes:
+        path: the file or folder that the data entry names.
+        options: those that the source needs.
+        says: what it takes the path for, a line each: layout, classes, splits, encoding.
+        certainty: 0 to 100; the source with the largest number is taken.
+    """
+
+    path: Path
+    options: Mapping[str, Any]
+    says: tuple[str, ...]
+    certainty: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image with its text.
 

@@ -145,6 +145,10 @@ class SourceSpec(FactorySpec):
     ``Skipped`` for it. A factory with an argument ``cache_folder: Path | None`` gets a folder of the project that it
     may fill, and that people may delete."""
 
+    recognizer: str = ""
+    """Import string: ``recognizer(path: Path) -> Recognition | None`` looks at a file or folder without reading all of
+    it, for ``kdkit init --from``. It raises ``KdkitError`` for its own format with something missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReaderSpec(FactorySpec):

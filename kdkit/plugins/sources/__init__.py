@@ -24,11 +24,21 @@ SOURCES = (
     ("llava-med-qa", "vqa:read_llava_med_qa", "LLaVA-Med-qa0.2k: 193 questions with answers of GPT-4"),
 )
 """Name, factory in this package, summary."""
+RECOGNIZERS = {
+    **dict.fromkeys(("csv", "jsonl", "parquet"), "tables"),
+    **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
+}
+"""Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 
 
 @hookimpl
 def kdkit_sources() -> list[SourceSpec]:
     return [
-        SourceSpec(name=name, summary=summary, factory=f"kdkit.plugins.sources.{factory}")
+        SourceSpec(
+            name=name,
+            summary=summary,
+            factory=f"kdkit.plugins.sources.{factory}",
+            recognizer=f"{__name__}.recognize.{RECOGNIZERS[name]}:recognize_{name}" if name in RECOGNIZERS else "",
+        )
         for name, factory, summary in SOURCES
     ]

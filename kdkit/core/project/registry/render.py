@@ -15,15 +15,16 @@ def render_entry(name: str, fields: Mapping[str, Any], indent: int) -> list[str]
     pad = " " * indent
     if not fields:
         return [f"{pad}{_scalar(name)}: {{}}"]
-    inner = [f"{pad}  {_scalar(key)}: {_flow(value)}" for key, value in fields.items()]
+    inner = [f"{pad}  {_scalar(key)}: {flow(value)}" for key, value in fields.items()]
     return [f"{pad}{_scalar(name)}:", *inner]
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value on one line, as YAML."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_scalar(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item) for item in value) + "]"
     return _scalar(value)
 
 

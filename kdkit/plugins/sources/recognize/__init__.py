@@ -1,0 +1,1 @@
+"""How each built-in source recognizes its data, for ``kdkit init --from``."""

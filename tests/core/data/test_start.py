@@ -1,0 +1,87 @@
+"""``kdkit init --from``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdkit.core.contracts import Silent
+from kdkit.core.data import load_index
+from kdkit.core.data.check import check_data
+from kdkit.core.data.start import start_project
+from tests.core.features.small import paint
+from tests.errors import raises_error
+from tests.plugins.sources.archives import png, write_tar
+from tests.plugins.sources.files import write_manifest
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+def test_a_project_starts_from_a_folder(tmp_path: Path) -> None:
+    for number in range(30):
+        paint(tmp_path / "scans" / ("cyst", "normal")[number % 2] / f"{number}.png", seed=number)
+    (tmp_path / "scans" / "cyst" / "notes.txt").write_text("x", encoding="utf-8")
+    heard = Heard()
+    project = start_project(tmp_path / "p", tmp_path / "scans", heard)
+    (entry,) = project.registry.data
+    assert (entry.source, entry.path, entry.options["domain"]) == ("folder", "../scans", "scans")
+    assert len(load_index(project)) == 30
+    assert not check_data(project).unreadable
+    assert (tmp_path / "p" / "reports" / "samples.png").is_file()
+    assert len([line for line in heard.said if ": scans / " in line]) == 5
+    assert start_project(tmp_path / "p", tmp_path / "scans", Heard()).root == project.root  # the same again
+    text = project.registry_path.read_text(encoding="utf-8")
+    assert text.count("- source:") == 1
+    assert "teachers:" in text
+
+
+def test_another_project_is_not_changed(tmp_path: Path) -> None:
+    paint(tmp_path / "scans" / "cyst" / "a.png", seed=1)
+    registry = tmp_path / "registry.yaml"
+    registry.write_text("version: 1\n", encoding="utf-8")
+    with raises_error("KD-REG-005", where=str(registry)) as caught:
+        start_project(tmp_path, tmp_path / "scans", Heard())
+    assert "source: folder" in caught.value.fix
+    assert registry.read_text(encoding="utf-8") == "version: 1\n"
+
+
+def test_data_that_cannot_be_read_leave_no_registry(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", seed=1)
+    rows = [{"image": "a.png", "text": "t"}, {"image": "a.png", "text": ""}]
+    path = write_manifest(tmp_path / "rows.csv", rows)
+    with raises_error("KD-SRC-050", where=f"{path}:3"):
+        start_project(tmp_path / "p", path, Heard())
+    assert not (tmp_path / "p" / "registry.yaml").exists()
+    with raises_error("KD-DATA-023"):
+        start_project(tmp_path / "p", tmp_path / "a.png", Heard())
+
+
+def test_what_is_odd_is_warned_about(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", {"a.png": b"no image", "a.txt": b"t", "a.json": b'{"domain": "ct"}'})
+    heard = Heard()
+    start_project(tmp_path / "p", tmp_path / "train-0.tar", heard)
+    assert len(heard.warned) == 2  # no calibration, an unreadable image
+    assert any("'kdkit data check'" in line for line in heard.warned)
+
+
+def test_tar_and_folder_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = {f"{split}/ct/cyst/{n}.png": png(n) for n, split in enumerate(("train", "val", "test"))}
+    for name, content in members.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(content)
+    project = start_project(Path("p"), Path("set"), Heard())
+    assert {one.id: one.split for one in load_index(project).samples} == {
+        "train/ct/cyst/0": "train", "val/ct/cyst/1": "calibration", "test/ct/cyst/2": "test",
+    }  # fmt: skip
