@@ -75,7 +75,7 @@ def _show(project: Project, samples: Sequence[Sample], reporter: Reporter) -> No
     reporter.say(f"{len(samples)} samples ({counts}), domains {name_some(domains)}, {len(labels)} classes")
     if not splits["calibration"]:
         reporter.warn("no sample is in the split calibration, so trust cannot be measured")
-    places = np.unique(np.linspace(0, len(samples) - 1, EXAMPLES).astype(int)) if samples else []
+    places = sorted({int(place) for place in np.linspace(0, len(samples) - 1, EXAMPLES)}) if samples else []
     chosen = [samples[place] for place in places]
     for sample in chosen:
         label = sample.label or "no label"

@@ -78,7 +78,10 @@ def test_shards(tmp_path: Path) -> None:
 
 
 def test_arrays(tmp_path: Path) -> None:
-    arrays = {"train_images": np.zeros((2, 4, 4), np.uint8), "train_labels": np.array([[0], [1]], np.uint8)}
+    arrays: dict[str, Any] = {
+        "train_images": np.zeros((2, 4, 4), np.uint8),
+        "train_labels": np.array([[0], [1]], np.uint8),
+    }
     np.savez(tmp_path / "breastmnist_64.npz", **arrays)
     assert len(samples("medmnist", recognize_medmnist(tmp_path / "breastmnist_64.npz"))) == 2
     np.savez(tmp_path / "mine.npz", **arrays)
