@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code
@@ -19,6 +19,7 @@ VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
 )
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_FILES = (
     *VOCABULARIES,
     *("merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -28,6 +29,39 @@ TOKENIZER_FILES = (
 def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
     """Name -> content of the tokenizer files in ``folder``; empty if it has none."""
     return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+
+
+def require_processors(folder: Path, *, tokenizer: bool) -> None:
+    """Check that a folder of transformers has an image processor and, with ``tokenizer``, a vocabulary.
+
+    Raises:
+        KdkitError: it lacks one, with the names of its files.
+    """
+    needed = {"image processor": PROCESSORS, **({"tokenizer": VOCABULARIES} if tokenizer else {})}
+    for what, names in needed.items():
+        if not any((folder / name).is_file() for name in names):
+            raise KdkitError(
+                "KD-TEACH-032",
+                f"this folder has no {what}",
+                where=str(folder),
+                why=f"none of {', '.join(names)} is there",
+                fix=f"copy the {what}'s files from the model that it was made from",
+                code=ExitCode.MISSING,
+            )
+
+
+def wrong_weights(missing: Iterable[str], mismatched: Iterable[tuple[str, Any, Any]]) -> str:
+    """What is wrong with loaded weights, the first few by name; empty if nothing is.
+
+    Args:
+        missing: names that the model has and the file has not.
+        mismatched: name, shape in the file, shape in the model.
+    """
+    absent = sorted(missing)
+    other = [f"{name} is {tuple(found)}, the model needs {tuple(wanted)}" for name, found, wanted in sorted(mismatched)]
+    parts = [f"{len(absent)} weights are missing: {', '.join(absent[:5])}"] if absent else []
+    parts += [f"{len(other)} weights have another shape: {'; '.join(other[:3])}"] if other else []
+    return "; ".join(parts)
 
 
 def digest_files(files: Mapping[str, bytes]) -> str:

@@ -14,6 +14,11 @@ CUSTOM_CODE = "custom code"
 """In the message of transformers for a part that it has no class for, only the folder has."""
 
 
+def model_type(folder: Path) -> str:
+    """``model_type`` of ``config.json``; empty if there is none."""
+    return str((_read(folder / "config.json") or {}).get("model_type") or "")
+
+
 def require_known_type(folder: Path, known: Collection[str], takes: str) -> None:
     """Compare the ``model_type`` of ``config.json`` with the types ``known``, before anything is loaded.
 

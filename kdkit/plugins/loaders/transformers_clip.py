@@ -12,10 +12,18 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
+from kdkit.plugins.loaders import VISION_POOLER, VISION_TOKENS
 from kdkit.plugins.loaders.adapter_base import ADAPTERS
 from kdkit.plugins.loaders.adapters import base_folder, merge_adapters
-from kdkit.plugins.loaders.hugging_face import digest_files, missing_packages, read_tokenizer_files, without_bars
-from kdkit.plugins.loaders.model_types import CUSTOM_CODE, needs_own_code, require_known_type
+from kdkit.plugins.loaders.hugging_face import (
+    digest_files,
+    missing_packages,
+    read_tokenizer_files,
+    require_processors,
+    without_reports,
+    wrong_weights,
+)
+from kdkit.plugins.loaders.model_types import CUSTOM_CODE, model_type, needs_own_code, require_known_type
 from kdkit.plugins.loaders.naflex import NaFlexEncoder
 from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
@@ -65,11 +73,19 @@ def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncode
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
     require_own_files(folder)
+    kind = model_type(folder)
+    if kind in (*VISION_TOKENS, *VISION_POOLER):
+        raise _not_a_model(folder, f"a model of type '{kind}' reads no text: --loader transformers-vision")
     require_known_type(folder, CONFIG_MAPPING, f"transformers {transformers.__version__} has no such model")
+    require_processors(folder, tokenizer=True)
     try:
-        with torch.random.fork_rng(devices=[]), without_bars():
+        with torch.random.fork_rng(devices=[]), without_reports():
             model, info = AutoModel.from_pretrained(
-                folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
+                folder,
+                dtype=getattr(torch, precision),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **_LOCAL,
             )
         # Pillow, as the authors of CLIP and their followers used it: torchvision resizes to other gray levels.
         image_processor = open_processor(folder, wanted, **_LOCAL)
@@ -90,9 +106,8 @@ def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncode
         raise _not_a_model(folder, str(error).splitlines()[0] if str(error) else repr(error)) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise _not_a_model(folder, f"{type(model).__name__} has no image and text features")
-    missing = sorted(info["missing_keys"]) + [str(key) for key in info["mismatched_keys"]]
-    if missing:
-        raise _not_a_model(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}")
+    if wrong := wrong_weights(info["missing_keys"], info["mismatched_keys"]):
+        raise _not_a_model(folder, wrong)
     encoder = NaFlexEncoder if model.config.model_type == NAFLEX else TransformersEncoder
     digest = digest_files(read_tokenizer_files(folder))
     wanted.require_patches(getattr(getattr(model.config, "vision_config", None), "patch_size", None), folder)

@@ -17,7 +17,7 @@ from transformers import AutoModel
 
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders import VISION_POOLER, VISION_TOKENS
-from kdkit.plugins.loaders.hugging_face import missing_packages, without_bars
+from kdkit.plugins.loaders.hugging_face import missing_packages, require_processors, without_reports, wrong_weights
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
 from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
@@ -58,10 +58,15 @@ def load_transformers_vision(
     require_readable(folder)
     require_own_files(folder)
     require_known_type(folder, (*VISION_TOKENS, *VISION_POOLER), "this loader takes vision models without a text tower")
+    require_processors(folder, tokenizer=False)
     try:
-        with torch.random.fork_rng(devices=[]), without_bars():
+        with torch.random.fork_rng(devices=[]), without_reports():
             model, info = AutoModel.from_pretrained(
-                folder, dtype=getattr(torch, precision), output_loading_info=True, **_LOCAL
+                folder,
+                dtype=getattr(torch, precision),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **_LOCAL,
             )
         processor = open_processor(folder, wanted, **_LOCAL)
     except pickle.UnpicklingError as error:
@@ -126,7 +131,6 @@ def _width(config: Any) -> int:
 
 def _require_weights(folder: Path, info: Mapping[str, Any], pooling: str) -> None:
     """Weights that the features need; a pooler that is not used may be missing."""
-    missing = [name for name in sorted(info["missing_keys"]) if pooling == "pooler" or not name.startswith("pooler.")]
-    missing += [str(key) for key in info["mismatched_keys"]]
-    if missing:
-        raise vision_error(folder, f"weights are missing or of another shape: {', '.join(missing[:5])}", _LIBRARY)
+    missing = [name for name in info["missing_keys"] if pooling == "pooler" or not name.startswith("pooler.")]
+    if wrong := wrong_weights(missing, info["mismatched_keys"]):
+        raise vision_error(folder, wrong, _LIBRARY)

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from kdkit.core.base.errors import ExitCode
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from tests.errors import raises_error
-from tests.tiny_models import TEXTS, close, pictures
+from tests.plugins.loaders.vision_models import transformers_folder
+from tests.tiny_models import TEXTS, close, make_transformers_clip_folder, pictures
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
@@ -114,3 +115,28 @@ def test_transformers_folder_of_another_kind_is_refused(folders: dict[str, Path]
         load_transformers_clip(tmp_path)
     with raises_error("KD-LOAD-031"):
         load_transformers_clip(folders["biomedclip"] / "text")
+
+
+@pytest.mark.parametrize("names", [["tokenizer.json"], ["preprocessor_config.json", "processor_config.json"]])
+def test_a_missing_tokenizer_or_image_processor_is_named(tmp_path: Path, names: list[str]) -> None:
+    folder = make_transformers_clip_folder(tmp_path / "a")
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    with raises_error("KD-TEACH-032", where=str(folder), mentions=(names[0],)):
+        load_transformers_clip(folder)
+
+
+def test_weights_of_another_shape_are_named_with_both_shapes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_transformers_clip_folder(tmp_path / "a", embed_dim=32)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "projection_dim": 48}), encoding="utf-8")
+    with raises_error("KD-LOAD-031", mentions=("visual_projection.weight", "(32, 32)", "(48, 32)")):
+        load_transformers_clip(folder)
+    assert "REPORT" not in capsys.readouterr().err
+
+
+def test_a_vision_model_is_refused_with_its_loader(tmp_path: Path) -> None:
+    with raises_error("KD-LOAD-031", mentions=("transformers-vision",)):
+        load_transformers_clip(transformers_folder(tmp_path / "a", "vit"))
