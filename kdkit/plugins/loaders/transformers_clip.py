@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
-from kdkit.plugins.loaders import VISION_POOLER, VISION_TOKENS
+from kdkit.plugins.loaders import DUAL_ENCODERS, VISION_POOLER, VISION_TOKENS
 from kdkit.plugins.loaders.adapter_base import ADAPTERS
 from kdkit.plugins.loaders.adapters import base_folder, merge_adapters
 from kdkit.plugins.loaders.hugging_face import (
@@ -77,7 +77,8 @@ def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncode
     if kind in (*VISION_TOKENS, *VISION_POOLER):
         raise _not_a_model(folder, f"a model of type '{kind}' reads no text: --loader transformers-vision")
     require_known_type(folder, CONFIG_MAPPING, f"transformers {transformers.__version__} has no such model")
-    require_processors(folder, tokenizer=True)
+    if kind in DUAL_ENCODERS:
+        require_processors(folder, tokenizer=True)
     try:
         with torch.random.fork_rng(devices=[]), without_reports():
             model, info = AutoModel.from_pretrained(
