@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import DecodesImages, ImageLocation, ImageOptions, ImageRef, Sample
+from kdkit.core.contracts import ImageLocation, ImageOptions, ImageRef, Sample
 from kdkit.core.data.locations import further_images_of, image_reader, read_content
 
 PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
@@ -98,7 +98,9 @@ def _opened(path: ImageRef) -> Image.Image:
         return Image.open(path)
     reader = image_reader(path.reader)
     content = reader.content(path)
-    return reader.decode(path, content) if isinstance(reader, DecodesImages) else Image.open(BytesIO(content))
+    decoder = getattr(reader, "decode", None)  # of DecodesImages, whose isinstance is slow
+    image: Image.Image = Image.open(BytesIO(content)) if decoder is None else decoder(path, content)
+    return image
 
 
 def _decode(path: ImageRef, options: ImageOptions) -> Image.Image:

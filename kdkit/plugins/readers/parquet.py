@@ -41,6 +41,7 @@ class ParquetReader:
         self._lock = Lock()
         self._files: OrderedDict[FileKey, tuple[Any, list[int]]] = OrderedDict()
         self._groups: OrderedDict[tuple[FileKey, str, int], Any] = OrderedDict()
+        self._bytes = 0
 
     def content(self, location: ImageLocation) -> bytes:
         """The bytes in the cell, or in its field ``bytes``; none for an empty cell, as for an empty image file.
@@ -78,9 +79,10 @@ class ParquetReader:
             raise _no_image(location, f"the file has {ends[-1] if ends else 0} rows")
         if (key, column, number) not in self._groups:
             self._groups[key, column, number] = self._read(location, file, number, column)
+            self._bytes += self._groups[key, column, number].nbytes
+            while len(self._groups) > 1 and self._bytes > MAX_BYTES:
+                self._bytes -= self._groups.popitem(last=False)[1].nbytes
         self._groups.move_to_end((key, column, number))
-        while len(self._groups) > 1 and sum(group.nbytes for group in self._groups.values()) > MAX_BYTES:
-            self._groups.popitem(last=False)
         return self._groups[key, column, number], ends[number - 1] if number else 0
 
     @staticmethod

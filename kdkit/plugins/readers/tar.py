@@ -25,21 +25,43 @@ class TarReader:
                 pass
             case _:
                 raise _moved(location, "at is not an offset and a size")
-        with open(location.file, "rb") as file:
+        with open(location.file, "rb", buffering=0) as file:
             if offset + size > os.fstat(file.fileno()).st_size:
                 raise _moved(location, "the file ends before it")
             file.seek(offset - BLOCK)
             block = file.read(BLOCK + size)
-        try:
-            header = tarfile.TarInfo.frombuf(block[:BLOCK], "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise _moved(location, str(error)) from None
-        # A long name is cut in this header; the whole one is in a header before it.
-        if not header.isreg() or header.size != size or not _same_name(header.name, location.name):
-            raise _moved(location, f"another member is there: {header.name}, {header.size} bytes")
+            while len(block) < BLOCK + size and (more := file.read(BLOCK + size - len(block))):
+                block += more
+        if not _is_plain_header(block, location.name, size):
+            _check_header(block[:BLOCK], location, size)
         if len(block) < BLOCK + size:
             raise _moved(location, "the file ends within this member")
         return block[BLOCK:]
+
+
+def _is_plain_header(block: bytes, name: str, size: int) -> bool:
+    """Whether this is the header of the member, in the usual form: a check of a microsecond."""
+    return (
+        block[257:262] == b"ustar"
+        and block[156:157] == b"0"
+        and block[:100].rstrip(b"\0") == name.encode(errors="surrogateescape")
+        and block[124:135] == b"%011o" % size
+    )
+
+
+def _check_header(header: bytes, location: ImageLocation, size: int) -> None:
+    """The whole check, for headers of any form.
+
+    Raises:
+        KdkitError: another member is there, or none.
+    """
+    try:
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise _moved(location, str(error)) from None
+    # A long name is cut in this header; the whole one is in a header before it.
+    if not found.isreg() or found.size != size or not _same_name(found.name, location.name):
+        raise _moved(location, f"another member is there: {found.name}, {found.size} bytes")
 
 
 def _same_name(short: str, name: str) -> bool:
