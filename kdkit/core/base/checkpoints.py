@@ -8,8 +8,9 @@ neither NumPy, whose arrays can be forged to point anywhere in memory, nor the n
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ _NESTED = ("state_dict", "model_state_dict", "model", "module")
 _LIGHTNING = "pytorch-lightning_version"
 _WRAPPERS = ("module", "_orig_mod")
 """First names of all weights of a model that was wrapped: by ``DistributedDataParallel``, by ``torch.compile``."""
+_WRAPPED = re.compile(rf"((?:{'|'.join(_WRAPPERS)})\.)+")
+_MOST_WRAPPERS = 4
 _COPIES = 4
 """Names per tensor that a file may have: tied weights. More would write much more than was read."""
 _one_at_a_time = Lock()
@@ -73,6 +76,8 @@ class Weights:
 def read_weights(path: Path, where: str) -> Weights:
     """The weights in a ``.pt``, ``.pth``, ``.bin`` or ``.ckpt``: a state dict, a training checkpoint, or TorchScript.
 
+    State dicts of the same names (raw weights and their moving average) are refused: either could be the model's.
+
     A first name that all weights share is removed if it is that of a wrapper (``module.``, ``_orig_mod.``), or of the
     model inside a Lightning module.
 
@@ -82,32 +87,47 @@ def read_weights(path: Path, where: str) -> Weights:
 
     Raises:
         KdkitError: the file contains code, is cut off or none of PyTorch's, claims more memory than it has, or holds no
-            weights.
+            weights, or several.
     """
     content = read_checkpoint(path, where)
-    notes = []
-    found = content
-    if isinstance(content, Mapping):
-        for key in _NESTED:
-            if isinstance(found, Mapping) and _tensors(found.get(key)):
-                found = found[key]
-                notes.append(f"weights under '{key}'")
-    tensors: Mapping[str, Tensor] = _tensors(found)
-    if not tensors:
-        inside = [str(key) for key in content if _tensors(content[key])] if isinstance(content, Mapping) else []
-        raise KdkitError(
-            "KD-BASE-046",
-            "which of these weights are the model's is not known" if inside else "these weights hold no tensors",
-            where=where,
-            why=f"the file has tensors under {', '.join(inside[:8])}" if inside else "",
-            fix="save the model's state dict in a file of its own",
-        )
+    tensors, notes = _find_weights(content, where)
     _require_small(tensors, path.stat().st_size, where)
     lightning = isinstance(content, Mapping) and _LIGHTNING in content
     tensors, prefix = _without_prefix(tensors, lightning=lightning)
     if prefix:
         notes.append(f"'{prefix}' removed from their names")
     return Weights(tensors, tuple(notes))
+
+
+def _find_weights(content: Any, where: str) -> tuple[Mapping[str, Tensor], list[str]]:
+    """The model's tensors and notes on what else the file has. Raises: KdkitError: other tensors may be the model's."""
+    found, notes = content, []
+    for key in _NESTED:
+        if not isinstance(found, Mapping) or not (chosen := _tensors(found.get(key))):
+            continue
+        others = {str(name): _tensors(part) for name, part in found.items() if name != key}
+        names = _bare_names(chosen)
+        if rivals := [name for name, part in others.items() if not names.isdisjoint(_bare_names(part))]:
+            raise _not_known(where, [key, *rivals])
+        beside = [name for name, part in others.items() if part] + [name for name in _tensors(found) if name != key]
+        notes.append(f"weights under '{key}'")
+        notes += [f"other tensors not used: {', '.join(beside[:8])}"] if beside else []
+        found = found[key]
+    tensors = _tensors(found)
+    parts = [str(name) for name in found if _tensors(found[name])] if isinstance(found, Mapping) else []
+    if parts or not tensors:
+        raise _not_known(where, [*parts, *tensors])
+    return tensors, notes
+
+
+def _not_known(where: str, places: list[str]) -> KdkitError:
+    return KdkitError(
+        "KD-BASE-046",
+        "which of these weights are the model's is not known" if places else "these weights hold no tensors",
+        where=where,
+        why=f"the file has tensors under {', '.join(places[:8])}" if places else "",
+        fix="save the model's state dict in a file of its own",
+    )
 
 
 def read_checkpoint(path: Path, where: str) -> Any:
@@ -207,14 +227,20 @@ def _tensors(content: Any) -> dict[str, Tensor]:
 def _without_prefix(tensors: Mapping[str, Tensor], *, lightning: bool) -> tuple[Mapping[str, Tensor], str]:
     """The tensors without the first names of wrappers, and what was removed."""
     removed = ""
-    while True:
+    for _ in range(_MOST_WRAPPERS):
         firsts = {name.partition(".")[0] if "." in name else "" for name in tensors}
         first = firsts.pop()
         if firsts or not first or not (first in _WRAPPERS or lightning):
-            return tensors, removed
+            break
         lightning = lightning and first in _WRAPPERS
         tensors = {name.removeprefix(f"{first}."): value for name, value in tensors.items()}
         removed += f"{first}."
+    return tensors, removed
+
+
+def _bare_names(names: Iterable[str]) -> set[str]:
+    """Names without those of wrappers: a moving average of a model may be saved without its wrapper."""
+    return {name[match.end() :] if (match := _WRAPPED.match(name)) else name for name in names}
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ import pickletools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, is_zipfile
 
@@ -21,6 +21,7 @@ _REBUILD = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 _MARK = "constants.pkl"
 """In archives of TorchScript alone; ``torch.save`` writes none."""
 _MOST_NODES = 1_000_000
+_LONGEST_NAME = 500
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Mapping[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -59,7 +60,13 @@ def is_torchscript(path: Path) -> bool:
     if not is_zipfile(path):
         return False
     with ZipFile(path) as archive:
-        return any(PurePosixPath(name).name == _MARK for name in archive.namelist())
+        return bool(_roots(archive))
+
+
+def _roots(archive: ZipFile) -> list[str]:
+    """Top folders with the mark, of which there must be one. ``read_checkpoint`` exempts deeper code from its checks."""
+    paths = [name.split("/") for name in archive.namelist()]
+    return [parts[0] for parts in paths if len(parts) == 2 and parts[1] == _MARK and parts[0] != "code"]
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -72,8 +79,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         KeyError: a record is missing.
     """
     with ZipFile(path) as archive:
-        (mark,) = [name for name in archive.namelist() if PurePosixPath(name).name == _MARK]
-        root = str(PurePosixPath(mark).parent)
+        (root,) = _roots(archive)
         module = _read_pickle(archive.read(f"{root}/data.pkl"))
         tensors = _Tensors(archive, f"{root}/data/")
         return {name: tensors.rebuild(call) for name, call in _calls(module, iter(range(_MOST_NODES)))}
@@ -130,7 +136,9 @@ def _read_pickle(data: bytes) -> Any:
             _typed(stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             pairs = top(2) if name == "SETITEM" else to_mark()
-            keys = [key if isinstance(key, (str, int, float)) else repr(key)[:80] for key in pairs[::2]]
+            keys = pairs[::2]
+            if not all(isinstance(key, (str, int, float)) for key in keys):
+                raise UnsafeContent("unsupported key of a dictionary")
             if isinstance(stack[-1], dict):
                 stack[-1].update(zip(keys, pairs[1::2], strict=True))
             else:  # a dictionary of TorchScript, which no module's weights are in
@@ -153,6 +161,8 @@ def _calls(module: Any, budget: Iterator[int], prefix: str = "") -> Iterator[tup
     for key, value in module.state.items():
         if next(budget, None) is None:
             raise UnsafeContent(f"unsupported: more than {_MOST_NODES} attributes")
+        if len(prefix) + len(str(key)) > _LONGEST_NAME:
+            raise UnsafeContent(f"unsupported: a name of more than {_LONGEST_NAME} characters")
         if isinstance(value, _Object) and value.name in _REBUILD:
             yield f"{prefix}{key}", value
         else:

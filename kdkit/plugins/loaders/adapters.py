@@ -17,13 +17,25 @@ from kdkit.plugins.loaders.adapter_base import ADAPTERS, BASE, read_object
 WEIGHTS = "adapter_model.safetensors"
 _PLAIN = (None, True, False, "gaussian")
 """Values of ``init_lora_weights`` with which peft leaves the base as it is."""
+_UNDERSTOOD = (
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "bias"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
+    *("fan_in_fan_out", "init_lora_weights"),
+)
+"""Settings that decide what is merged; nothing else of the file reaches peft."""
+_WITHOUT_EFFECT = (
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+    *("inference_mode", "lora_dropout", "runtime_config", "megatron_core", "qalora_group_size"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+"""Settings of training, of the first values, or of kinds of LoRA that another setting switches on."""
 
 
 def base_folder(folder: Path) -> Path:
     """The base model's folder.
 
     Raises:
-        KdkitError: it is not there, or records another origin than the adapters name.
+        KdkitError: it is not there.
     """
     named = str(read_object(folder / ADAPTERS).get("base_model_name_or_path") or "a model without a name")
     base = folder / BASE
@@ -36,9 +48,6 @@ def base_folder(folder: Path) -> Path:
             fix=f"put the files of {named} into {base.name}/, or add the teacher again to fetch them",
             code=ExitCode.MISSING,
         )
-    origin = read_object(base / "config.json").get("_name_or_path")
-    if isinstance(origin, str) and origin.count("/") == 1 and origin.lower() != named.lower():
-        raise _other_base(folder, f"the adapters were trained on {named}; the config in {BASE}/ is of {origin}")
     return base
 
 
@@ -58,29 +67,48 @@ def merge_adapters(model: nn.Module, folder: Path) -> nn.Module:
             fix="pip install 'kdkit[adapters]'",
             code=ExitCode.MISSING,
         ) from error
-    kinds: Any = peft.PeftConfig
-    settings = read_object(folder / ADAPTERS)
-    if settings.get("peft_type") != "LORA" or settings.get("init_lora_weights") not in _PLAIN:
-        kind = f"{settings.get('peft_type')}, init_lora_weights {settings.get('init_lora_weights')!r}"
-        raise KdkitError(
-            "KD-LOAD-098",
-            "these adapters are not plain LoRA",
-            where=str(folder / ADAPTERS),
-            why=f"they are {kind}; kdkit merges LoRA that leaves its base as it was published",
-            fix="merge them where they were trained (merge_and_unload), and add the merged model",
-        )
+    settings = _plain_settings(folder)
+    try:
+        config = peft.LoraConfig(**settings, inference_mode=True)
+    except (TypeError, ValueError) as error:
+        raise _not_plain(folder, " ".join(str(error).split())[:400]) from error
     state = read_tensors(folder / WEIGHTS)
     try:
-        config = kinds.from_peft_type(**{**settings, "inference_mode": True, "task_type": None})
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the base's name: it has no repository's here
             adapted = peft.get_peft_model(model, config)
             result: Any = peft.set_peft_model_state_dict(adapted, dict(state))
         _require_fit(folder, result.missing_keys, result.unexpected_keys)
         merged: nn.Module = adapted.merge_and_unload()
+    except NotImplementedError as error:
+        raise _not_plain(folder, " ".join(str(error).split())[:400]) from error
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _other_base(folder, " ".join(str(error).split())[:400]) from error
     return merged
+
+
+def _plain_settings(folder: Path) -> dict[str, Any]:
+    """The settings that decide what is merged.
+
+    peft drops settings that it does not know, and others import the module that they name. So an unknown setting must
+    be empty or off.
+
+    Raises:
+        KdkitError: a setting is not understood.
+    """
+    settings = read_object(folder / ADAPTERS)
+    strange = [
+        f"{name} {value!r}"[:80]
+        for name, value in settings.items()
+        if value and name not in (*_UNDERSTOOD, *_WITHOUT_EFFECT)
+    ]
+    if settings.get("init_lora_weights") not in _PLAIN:
+        strange.append(f"init_lora_weights {settings.get('init_lora_weights')!r}")
+    if settings.get("peft_type") != "LORA":
+        strange = [f"peft_type {settings.get('peft_type')!r}"]
+    if strange:
+        raise _not_plain(folder, f"kdkit does not understand {', '.join(strange[:4])}")
+    return {name: settings[name] for name in _UNDERSTOOD if name in settings}
 
 
 def _require_fit(folder: Path, missing: Collection[str], unexpected: Collection[str]) -> None:
@@ -89,6 +117,16 @@ def _require_fit(folder: Path, missing: Collection[str], unexpected: Collection[
     if unexpected or missing:
         parts = {"unexpected": list(unexpected), "missing": missing}
         raise _other_base(folder, "; ".join(f"{what}: {', '.join(some[:3])}" for what, some in parts.items() if some))
+
+
+def _not_plain(folder: Path, why: str) -> KdkitError:
+    return KdkitError(
+        "KD-LOAD-098",
+        "these adapters are not plain LoRA",
+        where=str(folder / ADAPTERS),
+        why=why,
+        fix="merge them where they were trained (merge_and_unload), and add the merged model",
+    )
 
 
 def _other_base(folder: Path, why: str) -> KdkitError:

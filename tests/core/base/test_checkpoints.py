@@ -92,6 +92,33 @@ def test_weights_in_unknown_places_are_named(tmp_path: Path) -> None:
         read_weights(path, "here")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": WEIGHTS, "model_ema": WEIGHTS},
+        {"state_dict": {f"module.{name}": value for name, value in WEIGHTS.items()}, "ema": WEIGHTS},
+        {"state_dict": WEIGHTS, "model": WEIGHTS},
+        {"visual": {"proj": torch.zeros(2)}, "logit_scale": torch.tensor(1.0)},
+    ],
+    ids=["average", "wrapped", "two places", "parts"],
+)
+def test_weights_that_several_parts_could_be_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    with raises_error("KD-BASE-046", where="here", mentions=tuple(content)):
+        read_weights(save(content, tmp_path / "a.pt"), "here")
+
+
+def test_tensors_that_belong_to_training_are_told(tmp_path: Path) -> None:
+    content = {"loss": {"centers": torch.zeros(2)}, "model": WEIGHTS, "rng": torch.zeros(1), "epoch": 3}
+    weights = read_weights(save(content, tmp_path / "a.pt"), "here")
+    assert same(weights.tensors)
+    assert weights.notes == ("weights under 'model'", "other tensors not used: loss, rng")
+
+
+def test_a_name_of_many_wrappers_ends(tmp_path: Path) -> None:
+    path = save({"module." * 200_000 + "a": torch.zeros(1)}, tmp_path / "a.pt")
+    assert read_weights(path, "here").notes == ("'module.module.module.module.' removed from their names",)
+
+
 # ------------------------------------------------------------------------------------- attacks
 
 

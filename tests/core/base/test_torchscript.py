@@ -7,7 +7,7 @@ import pickle
 import warnings
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -103,6 +103,17 @@ def tensor(size: bytes, stride: bytes, offset: bytes = b"K\0") -> bytes:
     return b"\x80\x02c__torch__\nA\n)\x81}X\1\0\0\0a" + call + b"sb."
 
 
+def tuples() -> bytes:
+    """A key of 60 levels, each with the level below twice: its text would have 2**60 parts."""
+    return b"\x80\x02c__torch__\nA\n)\x81}K\1" + b"q\0h\0\x86" * 60 + b"K\1sb."
+
+
+def long_names() -> bytes:
+    """Attributes inside each other, all under one long name."""
+    name = b"X" + (200_000).to_bytes(4, "little") + b"a" * 200_000 + b"q\0"
+    return b"\x80\x02" + name + b"c__torch__\nA\n)\x81}h\0" * 800 + b"K\1" + b"sb" * 800 + b"."
+
+
 ATTACKS: dict[str, bytes] = {
     "call": pickle.dumps(Call(os.mkdir, ("harm",)), 2),
     "call in state": pickle.dumps({"a": Call(os.mkdir, ("harm",))}, 2),
@@ -118,6 +129,8 @@ ATTACKS: dict[str, bytes] = {
     "no end": b"\x80\x02",
     "nothing to take": b"\x80\x02R.",
     "many paths": laughs(),
+    "key of many parts": tuples(),
+    "long names": long_names(),
 }
 
 
@@ -136,3 +149,16 @@ def test_a_forged_archive_runs_nothing(
 def test_the_attacks_are_near_a_valid_archive(archive: Path, tmp_path: Path) -> None:
     found = read_torchscript(repack(archive, tmp_path / "a.pt", data=tensor(b"K\2K\3\x86", b"K\3K\1\x86")))
     assert found["a"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("root", ["x/code", "code", "x/y"])
+def test_the_archive_lies_in_one_folder_at_the_top(archive: Path, tmp_path: Path, root: str) -> None:
+    """Code may be compressed; nothing that is read as weights may lie under its name."""
+    path = tmp_path / "a.pt"
+    with ZipFile(archive) as old, ZipFile(path, "w", ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(f"{root}/{name.partition('/')[2]}", old.read(name))
+    assert not is_torchscript(path)
+    with pytest.raises(KdkitError) as caught:
+        read_weights(path, "here")
+    assert caught.value.id in ("KD-BASE-047", "KD-BASE-048")
