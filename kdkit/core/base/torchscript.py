@@ -64,7 +64,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def _roots(archive: ZipFile) -> list[str]:
-    """Top folders with the mark, of which there must be one. ``read_checkpoint`` exempts deeper code from its checks."""
+    """Top folders with the mark, of which there must be one; ``*/code/`` is not checked by ``read_checkpoint``."""
     paths = [name.split("/") for name in archive.namelist()]
     return [parts[0] for parts in paths if len(parts) == 2 and parts[1] == _MARK and parts[0] != "code"]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from kdkit.core.base.errors import KdkitError
 
 INTERPOLATIONS: Mapping[str, int] = {"bicubic": 3, "bilinear": 2}
@@ -15,6 +17,8 @@ INTERPOLATIONS: Mapping[str, int] = {"bicubic": 3, "bilinear": 2}
 RESIZE_MODES = ("shortest", "longest", "squash")
 LARGEST = 4096
 """Pixels of a side."""
+_SQUASHED_FROM = 384
+"""Pixels from which ``ConvNextImageProcessor`` of transformers crops nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,12 @@ def open_processor(folder: Path, wanted: Overrides, **options: Any) -> Any:
 
     made = AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
     changes = processor_changes(made.to_dict(), wanted, folder)
-    return AutoImageProcessor.from_pretrained(folder, backend="pil", **options, **changes) if changes else made
+    if not changes:
+        return made
+    changed = AutoImageProcessor.from_pretrained(folder, backend="pil", **options, **changes)
+    if "size" in changes:
+        _require_square(changed, wanted, folder)
+    return changed
 
 
 def processor_changes(settings: Mapping[str, Any], wanted: Overrides, where: object) -> dict[str, Any]:
@@ -103,28 +112,47 @@ def processor_changes(settings: Mapping[str, Any], wanted: Overrides, where: obj
         KdkitError: the processor has no such resizing.
     """
     changes: dict[str, Any] = {}
+    if wanted.mean is not None or wanted.std is not None:
+        changes["do_normalize"] = True
     if wanted.mean is not None:
         changes["image_mean"] = list(wanted.mean)
     if wanted.std is not None:
         changes["image_std"] = list(wanted.std)
     if wanted.interpolation is not None:
-        changes["resample"] = INTERPOLATIONS[wanted.interpolation]
+        changes.update(resample=INTERPOLATIONS[wanted.interpolation], do_resize=True)
     if wanted.image_size is None and wanted.resize_mode is None:
         return changes
     size, crop = settings.get("size"), settings.get("crop_size")
     if not isinstance(size, Mapping) or not (size.get("shortest_edge") or size.get("height")):
         raise _unsupported(where, "image_size" if wanted.image_size else "resize_mode", "its images have no fixed size")
+    changes["do_resize"] = True
     edge = int(size.get("shortest_edge") or size["height"])
     cropped = int(crop["height"]) if isinstance(crop, Mapping) and settings.get("do_center_crop") else edge
     side = wanted.image_size or cropped
     mode = wanted.resize_mode or ("shortest" if size.get("shortest_edge") else "squash")
     if mode == "longest":
         raise _unsupported(where, "resize_mode=longest", "image processors of transformers do not pad")
+    if settings.get("crop_pct") and crop is None:  # ConvNeXt's: its mode follows from the size
+        own = "squash" if side >= _SQUASHED_FROM else "shortest"
+        if wanted.resize_mode not in (None, own):
+            raise _unsupported(where, f"resize_mode={mode}", f"its image processor has {own} at {side} pixels")
+        return {**changes, "size": {"shortest_edge": side}}
     if mode == "squash":
         return {**changes, "size": {"height": side, "width": side}, "do_center_crop": False}
     shorter = round(side * edge / cropped) if size.get("shortest_edge") else side
     square = {"height": side, "width": side}
     return {**changes, "size": {"shortest_edge": shorter}, "crop_size": square, "do_center_crop": True}
+
+
+def _require_square(processor: Any, wanted: Overrides, where: object) -> None:
+    """Raises: KdkitError: the processor does not follow the overrides of the size."""
+    option = "resize_mode" if wanted.image_size is None else "image_size"
+    try:
+        height, width = processor(Image.new("RGB", (61, 47)), return_tensors="np")["pixel_values"].shape[-2:]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unsupported(where, option, " ".join(str(error).split())[:200]) from error
+    if height != width or wanted.image_size not in (None, height):
+        raise _unsupported(where, option, f"its image processor makes images of {width} x {height} pixels")
 
 
 def _channels(where: object, name: str, value: Any, *, least: float) -> tuple[float, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_and_measure, open_teacher
 from kdkit.core.teachers.measure import measure
 from kdkit.core.teachers.signals import as_signal_source
+from kdkit.plugins.loaders.preprocessing import open_processor, read_overrides
 from tests.errors import raises_error
 from tests.plugins.loaders.vision_models import DATA, VIT, timm_folder, transformers_folder
 from tests.tiny_models import make_open_clip_folder, make_transformers_clip_folder
@@ -110,6 +112,35 @@ def test_what_a_processor_cannot_do_is_refused(folders: dict[str, Path]) -> None
     for name in ("transformers", "transformers-vision"):
         with raises_error("KD-TEACH-031", mentions=("longest",)):
             load(name, folders, resize_mode="longest")
+
+
+def make_processor(folder: Path, kind: str = "CLIPImageProcessor", **settings: Any) -> Path:
+    folder.mkdir()
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": kind, **settings}))
+    return folder
+
+
+def process(folder: Path, **wanted: Any) -> Any:
+    processor = open_processor(folder, read_overrides(folder, **wanted), local_files_only=True)
+    return processor(Image.new("RGB", (61, 47), (255, 0, 0)), return_tensors="np")["pixel_values"][0]
+
+
+def test_options_switch_on_the_steps_that_the_files_switch_off(tmp_path: Path) -> None:
+    folder = make_processor(tmp_path / "m", do_normalize=False, do_resize=False, do_center_crop=False)
+    assert process(folder).shape == (3, 47, 61)
+    assert process(folder, image_size=32).shape == (3, 32, 32)
+    assert process(folder, image_size=32).min(axis=(1, 2)) == pytest.approx([1, 0, 0]), "no padding"
+    assert process(folder, resize_mode="squash").shape == (3, 224, 224)
+    assert process(folder, mean=0.5, std=0.5).max(axis=(1, 2)) == pytest.approx([1, -1, -1])
+
+
+def test_a_mode_that_follows_from_the_size_cannot_be_chosen(tmp_path: Path) -> None:
+    folder = make_processor(tmp_path / "m", "ConvNextImageProcessor", size={"shortest_edge": 64})
+    assert process(folder, image_size=32, resize_mode="shortest").shape == (3, 32, 32)
+    assert process(folder, image_size=384).shape == (3, 384, 384)
+    for options in ({"resize_mode": "squash"}, {"resize_mode": "shortest", "image_size": 384}):
+        with raises_error("KD-TEACH-031", mentions=(f"resize_mode={options['resize_mode']}",)):
+            process(folder, **options)
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones(folders: dict[str, Path]) -> None:
