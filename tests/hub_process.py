@@ -110,4 +110,4 @@ def _content(hub: LocalHub, file: Any) -> bytes:
     if file.xet is None:
         return hub.store.path(file.sha256 or file.oid).read_bytes()
     assert hub.xet is not None  # the hash stands for the content
-    return file.xet.encode()
+    return bytes(file.xet.encode())

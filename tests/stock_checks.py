@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from kdkit.core.sharing.release import compare, form
 
@@ -36,11 +37,8 @@ def remembered_stock_checks(memory: Path) -> Iterator[None]:
         (scratch / "found.safetensors").write_bytes(known.with_suffix(".safetensors").read_bytes())
         return json.loads(known.with_suffix(".json").read_text(encoding="utf-8"))
 
-    compare.run_check, form.compare_with_stock = check, remember
-    try:
+    with patch.object(compare, "run_check", check), patch.object(form, "compare_with_stock", remember):
         yield
-    finally:
-        compare.run_check, form.compare_with_stock = run, compared
 
 
 def digests(folder: Path, place: Path | None = None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.data.load import load_index
+from kdkit.core.data.locations import file_of
 from kdkit.core.distill.cost_estimate import Estimate
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.trust.report import report_trust
@@ -181,7 +182,7 @@ def test_a_released_list_decides_per_sample(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         listed = ["PLIP"] * (number % 3 == 0) + ["BMCA"]
         lines.append(json.dumps({"folderid": "data_1", "id": sample.id, "available_clips": listed}) + "\n")
-        with torch.no_grad(), Image.open(sample.image) as image:
+        with torch.no_grad(), Image.open(file_of(sample.image)) as image:
             row = model.encode_image(model.preprocess(image)[None])[0], model.encode_text([sample.text])[0]
         torch.save({"PLIP_img": row[0].clone(), "PLIP_txt": row[1].clone()}, place / "clips_output.pt")
     (folder / "meta.jsonl").write_text("".join(lines), encoding="utf-8")

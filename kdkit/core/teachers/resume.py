@@ -48,7 +48,7 @@ def download_large_files(hub: Hub, source: Source, commit: str, sizes: Mapping[s
 def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
 
     url = hf_hub_url(source.repository, name, repo_type=source.repository_kind, revision=commit, endpoint=hub.endpoint)
     found = hub.api.get_hf_file_metadata(url=url, token=hub.token or False)

@@ -43,7 +43,7 @@ def save_weights(name: str, to: Path, **extra: torch.Tensor) -> Any:
     return model
 
 
-def same(folder: Path, model: Any, **options: str) -> bool:
+def same(folder: Path, model: Any, **options: Any) -> bool:
     ours = load_open_clip(folder, **options)
     pixels = torch.stack([ours.preprocess(image) for image in pictures()])
     tokens = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
