@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.errors import raises_error
 from tests.plugins.loaders.vision_models import DATA, VIT, timm_folder, transformers_folder
 from tests.tiny_models import make_open_clip_folder, make_transformers_clip_folder
 
-MAKERS = {
+MAKERS: dict[str, Callable[[Path], Path]] = {
     "open_clip": lambda path: make_open_clip_folder(path, image_size=32),
     "transformers": lambda path: make_transformers_clip_folder(path, image_size=32),
     "transformers-vision": lambda path: transformers_folder(path, "vit"),
