@@ -36,6 +36,8 @@ class TeacherContract(ModelContract):
         """The folder to load from: that of a ``package:`` or ``local:`` source."""
         if not self.spec.loader:
             raise skip(f"no loader can load it: {self.spec.unavailable}")
+        if not self.spec.source:
+            raise skip(f"its files are fetched from elsewhere: {self.spec.unavailable}")
         source = parse_source(self.spec.source)
         if source.kind == "hf" or self.spec.extra_sources:
             raise skip(f"its files are fetched from {source}; override folder() of TeacherContract to check a copy")

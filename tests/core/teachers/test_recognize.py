@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from kdkit.core.contracts import LoaderSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.teachers.recognize import recognize_loader
+from kdkit.plugins.loaders.layouts import MEDCLIP, PMC_CLIP, UNIMED_CLIP
 from tests.errors import raises_error
 
 QWEN, CLIP = {"model_type": "qwen2_vl"}, {"model_type": "clip"}
@@ -42,6 +45,22 @@ def recognized(folder: Path, files: dict[str, Any]) -> str:
 )
 def test_a_folder_is_recognized(files: dict[str, Any], loader: str, tmp_path: Path) -> None:
     assert recognized(tmp_path, files) == loader
+
+
+@pytest.mark.parametrize(("keys", "loader"), [(UNIMED_CLIP, "open_clip"), (PMC_CLIP, "pmc-clip"), (MEDCLIP, "medclip")])
+def test_weights_without_a_config_are_recognized_by_their_names(
+    keys: tuple[str, ...], loader: str, tmp_path: Path
+) -> None:
+    weights = {name: torch.zeros(1) for name in (*keys, "logit_scale")}
+    save_file(weights, tmp_path / "a.safetensors")
+    assert recognized(tmp_path, {}) == loader
+    assert recognized(tmp_path, {"config.json": CLIP}) == "transformers", "a config decides"
+    (tmp_path / "config.json").unlink()
+    save_file(dict(list(weights.items())[1:]), tmp_path / "a.safetensors")
+    for damage in (lambda: None, lambda: (tmp_path / "a.safetensors").write_bytes(b"x" * 9)):
+        damage()
+        with raises_error("KD-TEACH-016", mentions=(f"{loader} needs", f"weights with {keys[0]}")):
+            recognized(tmp_path, {})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Each ``make_*`` writes weights (a pickle, as the authors publish them) and ``tex
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, SwinConfig, SwinM
 
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher, open_teacher
+from kdkit.core.teachers.pickles import convert_pickles
 from tests.tiny_models import bert_tower_files
 
 HIDDEN = 48
@@ -92,7 +94,7 @@ def make_pmc_clip(folder: Path) -> Towers:
     return towers
 
 
-def make_medclip(folder: Path, kind: str) -> Towers:
+def make_medclip(folder: Path, kind: str = "swin") -> Towers:
     """``pytorch_model.bin`` with a Swin transformer or a ResNet, under the names of transformers 4 and torchvision."""
     torch.manual_seed(0)
     if kind == "swin":
@@ -113,6 +115,13 @@ def make_medclip(folder: Path, kind: str) -> Towers:
         towers.projections["image"] = state["vision_model.projection_head.weight"] = torch.randn(24, 32)
     torch.save(state, folder / "pytorch_model.bin")
     return towers
+
+
+def published(folder: Path, make: Callable[[Path], object]) -> Path:
+    """``folder`` with what ``make`` writes, its pickle converted as adding a teacher does."""
+    make(folder)
+    convert_pickles(folder, "here")
+    return folder
 
 
 def stock_towers(folder: Path, image: nn.Module) -> Towers:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+from huggingface_hub import constants
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 
@@ -13,6 +15,7 @@ from kdkit.plugins.loaders.open_clip_companions import find_companions
 from kdkit.plugins.loaders.unimed_clip import unimed_clip_config
 from kdkit.plugins.students.open_clip import create_student, load_student
 from tests.errors import raises_error
+from tests.local_hub import local_hub
 from tests.plugins.loaders.original_layouts import CAPTIONS, add_by_files, gray_pictures, make_unimed_clip
 from tests.tiny_models import close
 
@@ -66,6 +69,21 @@ def test_the_text_tower_is_a_companion_of_the_weights(tmp_path: Path) -> None:
     assert (first.source, first.subfolder) == (tower, "text")
     with raises_error("KD-LOAD-023", mentions=(tower.removeprefix("hf:"),)):
         load_open_clip(folder)
+
+
+def test_the_text_tower_is_fetched_for_a_pickle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_unimed_clip(tmp_path / "m")
+    (tmp_path / "m/text").rename(tmp_path / "text")
+    tower = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+    files = {path.name: path.read_bytes() for path in (tmp_path / "text").iterdir()}
+    with local_hub(tmp_path / "server") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        commit = hub.add(tower, files | {"pytorch_model.bin": b"big"})
+        facts, _ = add_by_files(tmp_path / "m", tmp_path / "project")
+    assert facts.also == {"text": f"hf:{tower}@{commit}"}
+    assert set(facts.files) == {"unimed-clip-vit-b16.safetensors", "text/config.json", "text/vocab.txt"}
 
 
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
