@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +84,19 @@ class ArrayReader(kit.ImageReaderContract):
         return ImageLocation("array", self.scratch() / "a.npz", ("images", 1), "images 1")
 
 
+class CocoCaptions(kit.SourceContract):
+    name = "coco-captions"
+    options: ClassVar[Mapping[str, Any]] = {"constants": {"domain": "ct", "split": "train"}}
+
+    def location(self) -> Path:
+        (self.scratch() / "0.png").write_bytes(PNGS["0.png"])
+        captions = [{"id": n, "image_id": 0, "caption": "a scan"} for n in range(2)]
+        content = {"images": [{"id": 0, "file_name": "0.png"}], "annotations": captions}
+        path = self.scratch() / "captions.json"
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return path
+
+
 class Dicom(kit.SourceContract):
     name = "dicom"
     options: ClassVar[Mapping[str, Any]] = {"split": "train"}
@@ -113,5 +127,5 @@ class DicomReader(kit.ImageReaderContract):
 
 
 EXAMPLES: tuple[type[kit.Contract], ...] = (
-    WebDataset, Parquet, MedMnist, Dicom, TarReader, ParquetReader, ArrayReader, DicomReader,
+    WebDataset, Parquet, MedMnist, CocoCaptions, Dicom, TarReader, ParquetReader, ArrayReader, DicomReader,
 )  # fmt: skip

@@ -12,6 +12,7 @@ SOURCES = (
     ("parquet", "parquet:ParquetRows", "Parquet files: a row per sample, images in cells or as paths"),
     ("webdataset", "webdataset:WebDataset", "WebDataset shards: tar files with images, texts and fields"),
     ("medmnist", "medmnist:read_medmnist", "MedMNIST's .npz files: arrays of images with labels"),
+    ("coco-captions", "coco:CocoCaptions", "captions in COCO's form: images and annotations in one JSON file"),
     ("dicom", "dicom:DicomFolder", "DICOM files: windows, frames, domains by modality, no names of patients"),
     (
         "sharegpt",

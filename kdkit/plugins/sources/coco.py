@@ -1,0 +1,57 @@
+"""Captions in COCO's form: ``{"images": [{id, file_name}], "annotations": [{id, image_id, caption}]}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Skipped
+from kdkit.plugins.sources.records import json_object, text_of
+from kdkit.plugins.sources.rows import RowReader
+
+
+class CocoCaptions(RowReader):
+    """A sample per caption. The captions of an image are one group, so they never span two splits."""
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
+        """(file and annotation, row) pairs in the order of the annotations; a row has the fields of its image too."""
+        record = json_object(self.location)
+        images = {
+            text_of(image, "id", f"{self.location}, image {number}"): image
+            for number, image in enumerate(self._objects(record, "images"), start=1)
+        }
+        lacking = dict.fromkeys(images)
+        for number, annotation in enumerate(self._objects(record, "annotations"), start=1):
+            where = f"{self.location}, annotation {number}"
+            key = text_of(annotation, "image_id", where)
+            if key not in images:
+                yield where, Skipped("captions without an image", where, "correct image_id, or add the image")
+                continue
+            lacking.pop(key, None)
+            image = images[key]
+            yield (
+                where,
+                {
+                    **{name: value for name, value in image.items() if name not in ("id", "file_name")},
+                    "id": f"{key}-{text_of(annotation, 'id', where)}",
+                    "image": text_of(image, "file_name", where),
+                    "text": annotation.get("caption"),
+                    "group": key,
+                },
+            )
+        for key in lacking:
+            where = f"{self.location}, image {key}"
+            yield where, Skipped("images without a caption", where, level="warning")
+
+    def _objects(self, record: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+        found = record.get(name)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise KdkitError(
+                "KD-DATA-024",
+                f"'{name}' is not a list of objects",
+                where=f"{self.location}:1",
+                why=f"fields: {', '.join(record)}",
+                fix="give COCO's file of captions, such as captions_train2017.json",
+            )
+        return found
