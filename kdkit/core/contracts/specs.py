@@ -53,12 +53,15 @@ class LoaderSpec(FactorySpec):
 
     marks: tuple[str, ...] = ()
     """File names that identify a folder of this kind, e.g. ``my_model.json``."""
+    unless: tuple[str, ...] = ()
+    """File names with which a folder is of another kind, although it has the marks."""
     model_types: tuple[str, ...] = ()
     """Values of ``model_type`` in ``config.json`` that identify a folder of this kind without any mark."""
     config_keys: tuple[str, ...] = ()
     """Keys that a ``config.json`` without ``model_type`` has in a folder of this kind."""
-    weight_keys: tuple[str, ...] = ()
-    """Names of weights that only a folder of this kind has, all of them; for weights that come without a config."""
+    weight_keys: tuple[tuple[str, ...], ...] = ()
+    """Names of weights that only a folder of this kind has; all names of one tuple identify it. For weights that come
+    without a config."""
     asks_network: bool = False
     """Its teachers send samples to an address in the folder; such a folder must be ``local:``."""
     companions: str = ""

@@ -52,7 +52,7 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
 def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[LoaderSpec]:
     """Loaders whose marks are all in ``folder``, or with the ``model_type`` or the keys of its config.
 
-    If there is none: loaders whose ``weight_keys`` are all in one of its safetensors files.
+    If there is none: loaders of which all names of one of their ``weight_keys`` are in one of its safetensors files.
     """
     loaders = list(loaders)
     names = _model_files(folder)
@@ -61,7 +61,7 @@ def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[Loader
     described = [
         spec
         for spec in loaders
-        if (spec.marks and names.issuperset(spec.marks))
+        if (spec.marks and names.issuperset(spec.marks) and names.isdisjoint(spec.unless))
         or kind in spec.model_types
         or (spec.config_keys and kind is None and config.keys() >= set(spec.config_keys))
     ]
@@ -71,7 +71,9 @@ def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[Loader
 def _matching_weights(loaders: Iterable[LoaderSpec], folder: Path, names: Iterable[str]) -> list[LoaderSpec]:
     files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
     weights = [_weight_names(folder / name) for name in files]
-    return [spec for spec in loaders if spec.weight_keys and any(keys.issuperset(spec.weight_keys) for keys in weights)]
+    return [
+        spec for spec in loaders if any(names.issuperset(layout) for layout in spec.weight_keys for names in weights)
+    ]
 
 
 def _weight_names(path: Path) -> frozenset[str]:
@@ -98,7 +100,7 @@ def _requirements(spec: LoaderSpec) -> str:
     if spec.config_keys:
         ways.append(f"a {CONFIG} with {' and '.join(spec.config_keys)}")
     if spec.weight_keys:
-        ways.append(f"weights with {spec.weight_keys[0]}")
+        ways.append(f"weights with {' or '.join(layout[0] for layout in spec.weight_keys)}")
     return " or ".join(ways)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdkit.core.contracts import LoaderSpec
 from kdkit.core.contracts.hookspecs import hookimpl
-from kdkit.plugins.loaders.layouts import CXR_CLIP, FLAIR, KEEP, MEDCLIP, PMC_CLIP, UNIMED_CLIP
+from kdkit.plugins.loaders.layouts import CLIP, CXR_CLIP, FLAIR, KEEP, MEDCLIP, PMC_CLIP, UNIMED_CLIP
 
 DUAL_ENCODERS = (
     "aimv2",
@@ -47,35 +47,35 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="any model that open_clip builds, from a folder with open_clip_config.json; UniMed-CLIP, MMKD-CLIP",
             factory="kdkit.plugins.loaders.open_clip:load_open_clip",
             marks=("open_clip_config.json",),
-            weight_keys=UNIMED_CLIP,
+            weight_keys=(UNIMED_CLIP, CLIP),
             companions="kdkit.plugins.loaders.open_clip_companions:find_companions",
         ),
         LoaderSpec(
             name="pmc-clip",
             summary="PMC-CLIP, from its authors' checkpoint",
             factory="kdkit.plugins.loaders.pmc_clip:load_pmc_clip",
-            weight_keys=PMC_CLIP,
+            weight_keys=(PMC_CLIP,),
             companions="kdkit.plugins.loaders.open_clip_companions:pmc_clip_companions",
         ),
         LoaderSpec(
             name="medclip",
             summary="MedCLIP with Swin-T or ResNet-50, from its authors' pytorch_model.bin",
             factory="kdkit.plugins.loaders.medclip:load_medclip",
-            weight_keys=MEDCLIP,
+            weight_keys=(MEDCLIP,),
             companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
         ),
         LoaderSpec(
             name="flair",
             summary="FLAIR, from its authors' weights",
             factory="kdkit.plugins.loaders.flair:load_flair",
-            weight_keys=FLAIR,
+            weight_keys=(FLAIR,),
             companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
         ),
         LoaderSpec(
             name="cxr-clip",
             summary="CXR-CLIP with ResNet-50 or Swin-T, from its authors' checkpoints",
             factory="kdkit.plugins.loaders.cxr_clip:load_cxr_clip",
-            weight_keys=CXR_CLIP,
+            weight_keys=(CXR_CLIP,),
             companions="kdkit.plugins.loaders.open_clip_companions:medclip_companions",
         ),
         LoaderSpec(
@@ -83,13 +83,14 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="KEEP, from its authors' folder, without its code",
             factory="kdkit.plugins.loaders.keep:load_keep",
             model_types=("keep",),
-            weight_keys=KEEP,
+            weight_keys=(KEEP,),
         ),
         LoaderSpec(
             name="transformers",
             summary="CLIP-style models of transformers (CLIP, SigLIP, ...) and adapters of them, without remote code",
             factory="kdkit.plugins.loaders.transformers_clip:load_transformers_clip",
             marks=("adapter_config.json",),
+            unless=("clinkd.json",),
             companions="kdkit.plugins.loaders.adapter_base:find_base",
             model_types=DUAL_ENCODERS,
         ),

@@ -49,6 +49,8 @@ CXR_CLIP = (
 )
 MEDCLIP = ("text_model.projection_head.weight", "text_model.model.embeddings.word_embeddings.weight")
 
+CLIP = ("token_embedding.weight", "visual.conv1.weight", "text_projection", "ln_final.weight")
+
 LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "UniMed-CLIP and MMKD-CLIP (--loader open_clip)": UNIMED_CLIP,
     "PMC-CLIP (--loader pmc-clip)": PMC_CLIP,
@@ -61,12 +63,7 @@ LAYOUTS: Mapping[str, tuple[str, ...]] = {
         "text.proj.0.weight",
         "logit_scale",
     ),
-    "CLIP of OpenAI and open_clip (--loader open_clip --option arch=ARCH)": (
-        "token_embedding.weight",
-        "visual.conv1.weight",
-        "text_projection",
-        "ln_final.weight",
-    ),
+    "CLIP of OpenAI and open_clip (--loader open_clip --option arch=ARCH)": CLIP,
     "CLIP of transformers (--loader transformers, with config.json)": (
         "text_model.embeddings.token_embedding.weight",
         "vision_model.embeddings.patch_embedding.weight",

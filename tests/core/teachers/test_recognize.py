@@ -35,13 +35,24 @@ def recognized(folder: Path, files: dict[str, Any]) -> str:
         (STUDENT, "qwen2-vl"),
         ({**STUDENT, "kdkit.json": {"student": [*STUDENT]}}, "qwen2-vl"),
         ({"clinkd.json": {}, "adapter_config.json": {}}, "qwen2-vl"),
+        ({"adapter_config.json": {}, "adapter_model.safetensors": ""}, "transformers"),
         ({"config.json": QWEN, "preprocessor_config.json": {}}, "qwen2-vl"),
         ({"config.json": CLIP, "preprocessor_config.json": {}}, "transformers"),
         ({"open_clip_config.json": {}, "config.json": {"model_type": "bert"}}, "open_clip"),
         ({**DUAL, "kdkit.json": RECORD}, "open_clip"),
         ({"open_clip_config.json": {}, "config.json": "[]"}, "open_clip"),
     ],
-    ids=["student", "published student", "adapters", "qwen", "clip", "own text tower", "two forms", "no object"],
+    ids=[
+        "student",
+        "published student",
+        "adapters of a student",
+        "adapters",
+        "qwen",
+        "clip",
+        "own text tower",
+        "two forms",
+        "no object",
+    ],
 )
 def test_a_folder_is_recognized(files: dict[str, Any], loader: str, tmp_path: Path) -> None:
     assert recognized(tmp_path, files) == loader

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from kdkit.plugins.loaders.open_clip import load_open_clip
 from kdkit.plugins.loaders.open_clip_architectures import Sizes, find_architecture, matching_architectures
 from tests.errors import raises_error
+from tests.plugins.loaders.original_layouts import add_by_files
 from tests.tiny_models import TEXTS, close, pictures
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -70,6 +71,19 @@ def test_archives_of_openai_need_no_option(name: str, tmp_path: Path) -> None:
     sizes = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
     buffers = {key: torch.tensor(value) for key, value in sizes.items()}
     assert same(tmp_path / "m", save_weights(f"{name}-quickgelu", tmp_path / "m", **buffers))
+
+
+def test_files_alone_identify_a_clip_without_a_config(tmp_path: Path) -> None:
+    """From OpenAI's archive to a teacher, without a single option."""
+    sizes = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    model = save_weights("kdkit-vit-quickgelu", tmp_path / "m")
+    (tmp_path / "m" / "best.safetensors").unlink()
+    torch.save({**model.state_dict(), **{key: torch.tensor(n) for key, n in sizes.items()}}, tmp_path / "m" / "a.pt")
+    facts, ours = add_by_files(tmp_path / "m", tmp_path / "project")
+    assert (facts.loader, facts.options) == ("open_clip", {})
+    tokens = open_clip.get_tokenizer("ViT-B-32")(TEXTS)
+    with torch.no_grad():
+        assert close(ours.encode_text(TEXTS), model.encode_text(tokens))
 
 
 def test_a_bare_model_cfg_of_any_name_is_a_config(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from tests.errors import raises_error
 from tests.plugins.loaders.vision_models import transformers_folder
-from tests.tiny_models import TEXTS, close, make_transformers_clip_folder, pictures
+from tests.tiny_models import TEXTS, bert_tower_files, close, make_transformers_clip_folder, pictures
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
@@ -39,6 +39,31 @@ def test_features_equal_stock_transformers(name: str, folders: dict[str, Path], 
     unit = torch.nn.functional.normalize
     assert close(unit(ours.encode_image(pixels)), whole.image_embeds)
     assert close(unit(ours.encode_text(TEXTS)), whole.text_embeds)
+
+
+def test_two_encoders_that_were_trained_together_equal_stock_transformers(tmp_path: Path) -> None:
+    """A ``VisionTextDualEncoderModel``: a ViT and a BERT."""
+    config, files = bert_tower_files(48)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    vision = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    text = transformers.BertConfig.from_dict(config)
+    whole = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=24)
+    model: Any = transformers.VisionTextDualEncoderModel(whole).eval()
+    model.save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    ours = load_transformers_clip(tmp_path)
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path)(TEXTS, padding=True, truncation=True, max_length=512)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    pixels = processor(images=pictures(), return_tensors="pt")["pixel_values"]
+    assert torch.equal(torch.stack([ours.preprocess(image) for image in pictures()]), pixels)
+    with torch.no_grad():
+        found = model(**tokens.convert_to_tensors("pt"), pixel_values=pixels)
+    unit = torch.nn.functional.normalize
+    assert close(unit(ours.encode_image(pixels)), found.image_embeds)
+    assert close(unit(ours.encode_text(TEXTS)), found.text_embeds)
 
 
 def test_images_are_resized_as_pillow_does(encoders: dict[str, Any]) -> None:
