@@ -116,6 +116,7 @@ class TeacherAddition(Result):
             "license": plan.license,
             "domains": list(plan.domains),
             "files": dict(plan.sizes),
+            "also": list(plan.also),
             "registry_diff": self.registry_diff,
         }
 

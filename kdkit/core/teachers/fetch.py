@@ -85,7 +85,7 @@ def fetch(
         models = [into]
         require_whole(into, str(main))
         made = convert_pickles(into, str(main), reporter)  # first: names of weights tell which companions they need
-        for companion in _companions(chosen, loaders, into):
+        for companion in companions_of(chosen, loaders, into):
             fetcher.fetch_companion(companion, pins.get(companion.subfolder or ".", companion.source))
             models += [into / companion.subfolder] if companion.weights else []
         require_whole(into, str(main))
@@ -93,7 +93,7 @@ def fetch(
         files = describe_files(into, fetcher.hashed)
     files |= {name: files[name].model_copy(update={"made_from": fact}) for name, fact in made.items()}
     license, says_gated = read_licenses(models)
-    return Materialized(into, files, commit, license, gated or says_gated, fetcher.also)
+    return Materialized(into, files, commit, license, gated or fetcher.gated or says_gated, fetcher.also)
 
 
 def selector(options: Mapping[str, Any]) -> Select:
@@ -102,7 +102,8 @@ def selector(options: Mapping[str, Any]) -> Select:
     return partial(select_files, weights=str(weights) if weights is not None else None)
 
 
-def _companions(chosen: ChosenTeacher, loaders: Iterable[LoaderSpec], folder: Path) -> Iterator[Companion]:
+def companions_of(chosen: ChosenTeacher, loaders: Iterable[LoaderSpec], folder: Path) -> Iterator[Companion]:
+    """What ``folder`` lacks of other repositories, as far as its present files tell."""
     declared = [spec for spec in loaders if spec.companions]
     names = [chosen.loader] if chosen.loader else [spec.name for spec in matching_loaders(declared, folder)]
     for spec in declared:
@@ -111,11 +112,12 @@ def _companions(chosen: ChosenTeacher, loaders: Iterable[LoaderSpec], folder: Pa
 
 
 class _Fetcher:
-    """Fetches files from any source, and records the commits of all but the main one."""
+    """Fetches files from any source; records commits of all but the main one, and whether their models are gated."""
 
     def __init__(self, project: Path, into: Path, reporter: Reporter, offline: bool) -> None:
         self.project, self.into, self.reporter, self.offline = project, into, reporter, offline
         self.also: dict[str, str] = {}
+        self.gated = False
         self.hashed: dict[Path, str] = {}
 
     def fetch(self, source: Source, target: Path, select: Select) -> tuple[str | None, bool]:
@@ -136,10 +138,12 @@ class _Fetcher:
         if (found := copy_file(name, folder, target, link=link)) is not None:
             self.hashed[target / name] = found
 
-    def fetch_also(self, subfolder: str, source: str, select: Select) -> None:
+    def fetch_also(self, subfolder: str, source: str, select: Select) -> bool:
+        """Returns whether ``source`` is gated."""
         parsed = parse_source(source)
-        commit, _ = self.fetch(parsed, self.into / subfolder, select)
+        commit, gated = self.fetch(parsed, self.into / subfolder, select)
         self.also[subfolder or "."] = str(parsed.pinned(commit))
+        return gated
 
     def fetch_companion(self, companion: Companion, source: str) -> None:
         def select(names: Iterable[str], where: str) -> list[str]:
@@ -147,7 +151,7 @@ class _Fetcher:
             return [name for name in found if not companion.names or name in companion.names]
 
         try:
-            self.fetch_also(companion.subfolder, source, select)
+            gated = self.fetch_also(companion.subfolder, source, select)
         except KdkitError as error:
             raise KdkitError(
                 "KD-TEACH-023",
@@ -157,3 +161,4 @@ class _Fetcher:
                 fix=f"put {companion.purpose} of {companion.source} into the folder; or: {error.fix}",
                 code=error.code,
             ) from error
+        self.gated |= gated and companion.weights

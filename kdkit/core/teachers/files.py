@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ USUAL_PICKLE = "pytorch_model.bin"
 _TENSORS = ".safetensors"
 _TRAINING = re.compile(r"training_args|optimizer|optim|scheduler|scaler|rng_state(_\d+)?|trainer_state")
 """Stems of pickles beside a model's that hold the state of its training."""
+_SHARD = re.compile(r"-\d+-of-\d+$")
 LEGAL = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
@@ -31,11 +33,14 @@ def select_files(names: Iterable[str], where: str, weights: str | None = None) -
         weights: the only file of weights to select, if the source has it: its own name, or that after conversion.
 
     Raises:
-        KdkitError: a path leads outside, no file belongs to a model, or several pickles could be the weights.
+        KdkitError: a path leads outside, no file belongs to a model, ``weights`` is not there, or several pickles could
+            be the weights.
     """
     visible = _visible(names, where)
     chosen = [name for name in visible if _is_description(name)]
     named = [name for name in visible if _is_weights(name) and weights in (name, converted_name(name))]
+    if weights is not None and _is_weights(weights) and not named:
+        raise _no_such_weights(weights, visible, where)
     whole = [name for name in visible if name.endswith(_TENSORS)]
     chosen += named[:1] or whole or _select_pickles(visible, where)
     if all(is_license_or_card(name) for name in chosen):
@@ -98,15 +103,36 @@ def _select_pickles(names: list[str], where: str) -> list[str]:
     found = [name for name in names if name.endswith(PICKLES)]
     usual = [name for name in found if name.endswith(USUAL_PICKLE)]
     models = [name for name in found if not _TRAINING.fullmatch(PurePosixPath(name).stem)]
+    if not usual and (shards := [name for name in models if _SHARD.search(PurePosixPath(name).stem)]):
+        raise KdkitError(
+            "KD-TEACH-046",
+            "these weights are pickles in several parts, which kdkit does not read",
+            where=where,
+            why=", ".join(sorted(shards)[:8]),
+            fix="ask for .safetensors, or load the model with its library and save it again (save_pretrained)",
+        )
     if len(models) > 1 and not usual:
         raise KdkitError(
             "KD-TEACH-019",
             "several files could be the weights",
             where=where,
             why=", ".join(sorted(models)),
-            fix=f"choose one: --option weights={min(models)}",
+            fix=f"put one alone into a folder; or, if the loader has this option: --option weights={min(models)}",
         )
     return usual or models
+
+
+def _no_such_weights(weights: str, names: list[str], where: str) -> KdkitError:
+    there = sorted(name for name in names if _is_weights(name))
+    near = (difflib.get_close_matches(weights, there, n=1, cutoff=0) or ["NAME"])[0]
+    return KdkitError(
+        "KD-TEACH-047",
+        f"there are no weights '{weights}'",
+        where=where,
+        why=f"the files of weights are {', '.join(there[:8]) or 'none'}",
+        fix=f"--option weights={near}, or leave the option out",
+        code=ExitCode.MISSING,
+    )
 
 
 def list_folder(folder: Path, where: str) -> list[str]:

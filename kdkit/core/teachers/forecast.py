@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import LoaderSpec, Reporter
 from kdkit.core.project.licenses import allowed
 from kdkit.core.project.registry.chosen import ChosenTeacher
-from kdkit.core.teachers.fetch import selector
+from kdkit.core.teachers.fetch import companions_of, selector
 from kdkit.core.teachers.files import list_folder
-from kdkit.core.teachers.hub import cache_folder, in_cache, list_remote
+from kdkit.core.teachers.hub import cache_folder, in_cache, list_remote, offline_mode
 from kdkit.core.teachers.license import read_license, require_permission
 from kdkit.core.teachers.source import parse_source, source_folder
 
@@ -33,6 +33,7 @@ class Forecast:
         cached: bytes of them that are in the Hub's cache already.
         free: bytes that are free where the files go.
         license: its names, and what follows from them for the project's use.
+        also: other sources of files, whose sizes are not counted.
         domains: that it will teach, or that its authors name; empty if unknown.
     """
 
@@ -42,6 +43,7 @@ class Forecast:
     free: int
     license: str
     domains: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -53,10 +55,12 @@ class Forecast:
         count = f"{len(self.sizes)} file{'s' * (len(self.sizes) != 1)}, {format_size(self.bytes)}"
         files = f"{count} from {self.source}" if self.sizes else f"{self.source}, from the Hub's cache"
         cached = f", {format_size(self.cached)} of it in the Hub's cache" if self.cached else ""
+        others = f"and the files of {', '.join(self.also)}; their sizes are not counted" if self.also else ""
         domains = (
             f"domains: {', '.join(self.domains)}" if self.domains else "domains: not known; trust will be measured"
         )
-        return [f"{files}{cached}; {format_size(self.free)} free", f"license: {self.license}", domains]
+        lines = [f"{files}{cached}; {format_size(self.free)} free", others, f"license: {self.license}", domains]
+        return [line for line in lines if line]
 
 
 def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, offline: bool) -> Forecast:
@@ -68,10 +72,12 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
     source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
     select, place = selector(chosen.options), project.root
     seen, gated, cached = None, False, 0
+    also = list(chosen.spec.extra_sources.values()) if chosen.spec and chosen.source == chosen.spec.source else []
     if source.kind != "hf":
         folder = source_folder(source, project.root)
         names = select(list_folder(folder, str(source)), str(source))
         sizes: dict[str, int | None] = {file: (folder / file).stat().st_size for file in names}
+        also += [found.source for found in companions_of(chosen, project.catalogue.specs(LoaderSpec), folder)]
         seen, gated = read_license(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
     else:
@@ -80,15 +86,27 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
         else:
             reporter.say("the license will be read from the fetched files")
         sizes, place = {}, cache_folder()
-        if not offline:
+        if not (offline or offline_mode()):
             listing = list_remote(source, select)
             sizes = dict(listing.sizes)
+            if not also and _names_others(chosen, project.catalogue.specs(LoaderSpec), sizes):
+                also.append("other repositories that its files may name")
             cached = sum(sizes[name] or 0 for name in sizes if in_cache(source, name, listing.commit))
     facts = chosen.license_facts(seen, gated=gated)
     domains = chosen.domains or (chosen.spec.domains if chosen.spec else ())
-    made = Forecast(chosen.source, sizes, cached, _free(place), allowed(facts, use).reason, domains)
+    reason = allowed(facts, use).reason
+    made = Forecast(chosen.source, sizes, cached, _free(place), reason, domains, tuple(dict.fromkeys(also)))
     _require_space(made, chosen, place)
     return made
+
+
+def _names_others(chosen: ChosenTeacher, loaders: Sequence[LoaderSpec], names: Collection[str]) -> bool:
+    """Whether a loader that may read these files looks for companions."""
+    return any(
+        spec.name == chosen.loader if chosen.loader else spec.marks and set(names).issuperset(spec.marks)
+        for spec in loaders
+        if spec.companions
+    )
 
 
 def _free(place: Path) -> int:

@@ -55,7 +55,7 @@ def snapshot(source: Source, select: Select, *, offline: bool) -> Snapshot:
     """
     where, hub = str(source), connect()
     with _explained(source, hub):
-        if offline or _offline_mode():
+        if offline or offline_mode():
             folder = Path(
                 hub.api.snapshot_download(
                     source.repository,
@@ -113,7 +113,8 @@ def in_cache(source: Source, name: str, commit: str) -> bool:
     return isinstance(found, str)
 
 
-def _offline_mode() -> bool:
+def offline_mode() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)

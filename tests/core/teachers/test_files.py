@@ -39,7 +39,7 @@ def test_files_of_a_model_are_selected(present: list[str], chosen: list[str]) ->
         (["a.safetensors", "b.safetensors", "b.pt"], "a.safetensors", ["a.safetensors"]),
         (["model.safetensors", "run/epoch_3.pt", "c.json"], "run/epoch_3.pt", ["c.json", "run/epoch_3.pt"]),
         (["a.pt", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"], None, ["a.pt"]),
-        (["model.safetensors", "a.json"], "missing.pt", ["a.json", "model.safetensors"]),
+        (["model.safetensors", "a.json"], "a name of another kind", ["a.json", "model.safetensors"]),
     ],
 )
 def test_one_file_of_weights_can_be_chosen(present: list[str], weights: str | None, chosen: list[str]) -> None:
@@ -50,6 +50,18 @@ def test_several_files_of_weights_are_listed() -> None:
     with raises_error("KD-TEACH-019", mentions=("a.pt, b.ckpt",)) as caught:
         select_files(["b.ckpt", "a.pt", "optimizer.pt"], "here")
     assert caught.value.fix.endswith("--option weights=a.pt")
+
+
+def test_weights_that_are_not_there_are_refused_with_those_that_are() -> None:
+    with raises_error("KD-TEACH-047", where="here", mentions=("'typo.pt'", "weights=model.safetensors")):
+        select_files(["model.safetensors", "a.json"], "here", "typo.pt")
+
+
+def test_pickles_in_parts_are_no_choice() -> None:
+    names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "config.json"]
+    with raises_error("KD-TEACH-046", mentions=tuple(names[:2])) as caught:
+        select_files(names, "here")
+    assert "weights=" not in caught.value.fix
 
 
 @pytest.mark.parametrize(

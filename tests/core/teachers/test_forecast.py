@@ -41,6 +41,14 @@ def test_the_plan_is_told_before_the_files_are_fetched(tmp_path: Path) -> None:
     assert reporter.said[3].startswith("probing")
 
 
+def test_files_of_other_repositories_are_named(tmp_path: Path) -> None:
+    project = stub.make_project(tmp_path).with_catalogue(stub.catalogue(companions="find_companions"))
+    stub.write(tmp_path / "folder")
+    planned = plan_addition(project, "a", {"from": "local:folder"}).forecast
+    assert planned.also == ("hf:org/text", "hf:org/vocabulary")
+    assert any("hf:org/text, hf:org/vocabulary" in line for line in planned.lines())
+
+
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

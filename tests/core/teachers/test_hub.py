@@ -81,13 +81,16 @@ def test_a_model_in_the_repository_of_a_data_set(hub: LocalHub, tmp_path: Path) 
     assert hub.downloads() == ["model.safetensors", "stub.json"]
 
 
-def test_cached_files_need_no_network(hub: LocalHub, tmp_path: Path) -> None:
+def test_cached_files_need_no_network(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/teacher", files(tmp_path) | {"pytorch_model.bin": b"never looked at"})
     online = add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:org/teacher"})
     requests = len(hub.requests)
     offline = add_teacher(stub.make_project(tmp_path / "two"), "t", {"from": "hf:org/teacher"}, offline=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    by_variable = add_teacher(stub.make_project(tmp_path / "three"), "t", {"from": "hf:org/teacher"})
     assert len(hub.requests) == requests
-    assert (offline.commit, offline.files) == (online.commit, online.files)
+    for found in (offline, by_variable):
+        assert (found.commit, found.files) == (online.commit, online.files)
 
 
 def test_a_token_for_huggingface_co_is_not_sent_to_a_mirror(
@@ -215,3 +218,12 @@ def test_a_base_model_is_fetched_whole_and_its_license_counts(hub: LocalHub, tmp
     assert facts.also == {"base": f"hf:org/base@{commit}"}
     assert facts.license is not None
     assert (facts.license.name, facts.license.evidence) == ("cc-by-nc-4.0", "README.md")
+
+
+def test_terms_of_a_base_model_count(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDKIT_HUB_TOKEN", "hf_alice")
+    hub.add("org/adapters", files(tmp_path))
+    hub.add("org/base", files(tmp_path), gated=True)
+    hub.repositories["model", "org/base"].granted.add("alice")
+    project = stub.make_project(tmp_path / "project").with_catalogue(stub.catalogue(companions="find_base"))
+    assert add_teacher(project, "t", {"from": "hf:org/adapters"}).gated
