@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
@@ -15,13 +16,15 @@ from kdkit.core.data.images import open_image
 
 SIDE, MARGIN, LINE = 224, 8, 14
 """Pixels of an image's side, of the space around it, and of a line of text."""
-LETTERS = 34
-"""Of a line."""
+LETTERS, LINES = 34, 7
+"""Of a line, and of the text below an image."""
 
 
 def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> list[str]:
     """Write a PNG file with the samples side by side; returns the ids of those whose image cannot be read."""
-    sheet = Image.new("RGB", (max(1, len(samples)) * (SIDE + MARGIN) + MARGIN, SIDE + 2 * MARGIN + 5 * LINE), "white")
+    sheet = Image.new(
+        "RGB", (max(1, len(samples)) * (SIDE + MARGIN) + MARGIN, SIDE + 2 * MARGIN + LINES * LINE), "white"
+    )
     draw, font, unreadable = ImageDraw.Draw(sheet), ImageFont.load_default(), list[str]()
     for number, sample in enumerate(samples):
         left = MARGIN + number * (SIDE + MARGIN)
@@ -31,15 +34,13 @@ def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> list[str]:
             unreadable.append(sample.id)
             lines = [error.what, error.why]
         else:
-            picture.thumbnail((SIDE, SIDE))
+            picture = ImageOps.contain(picture, (SIDE, SIDE))
             sheet.paste(picture, (left + (SIDE - picture.width) // 2, MARGIN + (SIDE - picture.height) // 2))
             lines = []
-        texts = [*lines, sample.id, f"{sample.domain} / {sample.label or 'no label'} / {sample.split}"]
-        texts += [
-            sample.text[start : start + LETTERS] for start in range(0, min(len(sample.text), 3 * LETTERS), LETTERS)
-        ]
-        for line, text in enumerate(texts[:5]):
-            shown = text[:LETTERS].encode("latin-1", "replace").decode("latin-1")  # what the font has
+        texts = [*lines, sample.id, f"{sample.domain} / {sample.label or 'no label'} / {sample.split}", sample.text]
+        wrapped = [part for text in texts for part in textwrap.wrap(text, LETTERS)]
+        for line, text in enumerate(wrapped[:LINES]):
+            shown = text.encode("latin-1", "replace").decode("latin-1")  # what the font has
             draw.text((left, MARGIN + SIDE + 4 + line * LINE), shown, fill="black", font=font)
     stream = io.BytesIO()
     sheet.save(stream, "PNG")

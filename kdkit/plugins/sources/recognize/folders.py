@@ -23,6 +23,8 @@ FILES = 20_000
 DICOMS = 50
 SAMPLES = 10_000
 BY_HASH = "splits: 80 % train, 10 % calibration, 10 % test, by a stable hash"
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+"""Endings of tables that may lie beside the images."""
 
 
 def recognize_folder(path: Path) -> Recognition | None:
@@ -35,12 +37,16 @@ def recognize_folder(path: Path) -> Recognition | None:
         return None
     if len(depths) > 1 or 0 in depths:
         found = ", ".join(f"{count} images {depth} folders deep" for depth, count in sorted(depths.items()))
+        tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLES)
+        fix = "sort the images into folders of classes, or write a table with a row per image"
         raise KdkitError(
             "KD-SRC-109",
             "these folders do not name classes",
             where=str(path),
             why=f"{found}; expected are class/image.png, domain/class/image.png, with a split above or not",
-            fix="sort the images into folders of classes, or write a table with a row per image",
+            fix=f"name a table in it ({', '.join(tables[:5])}): kdkit init --from {path / tables[0]}"
+            if tables
+            else fix,
         )
     (depth,) = depths
     firsts = list(dict.fromkeys(parts[0] for parts in places))

@@ -54,6 +54,9 @@ def test_other_folders_are_refused_with_what_was_seen(tmp_path: Path) -> None:
     paint(tmp_path / "set" / "x" / "a.png", seed=1)
     with raises_error("KD-SRC-109"):
         recognize_folder(tmp_path / "set")
+    (tmp_path / "set" / "rows.jsonl").write_text("{}", encoding="utf-8")
+    with raises_error("KD-SRC-109", mentions=[f"kdkit init --from {tmp_path / 'set' / 'rows.jsonl'}"]):
+        recognize_folder(tmp_path / "set")
     paint(tmp_path / "deep" / "a" / "b" / "c" / "d" / "e.png", seed=1)
     assert recognize_folder(tmp_path / "deep") is None
     (tmp_path / "empty").mkdir()
