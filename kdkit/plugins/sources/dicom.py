@@ -163,7 +163,7 @@ class DicomFolder:
         self, path: Path, header: Header, fields: Mapping[str, str], id_: str, frame: int | None, window: str,
         split: Split,
     ) -> Sample:  # fmt: skip
-        caption = self.caption or ("a {domain} image of {label}" if self.classes else "a {domain} image")
+        caption = self.caption or ("a {domain} image of {label}" if self.classes else "{domain} image")
         extra: dict[str, Any] = {"group": header.patient} if header.patient else {}
         return Sample(
             id=id_,

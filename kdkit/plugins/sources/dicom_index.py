@@ -13,10 +13,12 @@ from typing import Any
 
 from kdkit.plugins.readers.dicom_files import is_deflated, lacking_decoder, pydicom
 
-VERSION = 1
+VERSION = 2
 PIXELS = (0x7FE00010,)
 OTHER_PIXELS = (0x7FE00008, 0x7FE00009)
 """Pixels as floating-point numbers, which are no pictures."""
+NO_PICTURES = frozenset({"PR", "REG", "RTDOSE", "RTPLAN", "RTSTRUCT", "SEG", "SR"})
+"""Modalities whose pixels, if any, are masks, doses or layers over other pictures."""
 TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality", "BodyPartExamined", "PatientID", "Rows",
     "NumberOfFrames", "BurnedInAnnotation",
@@ -129,7 +131,8 @@ def _read(path: Path, salt: str) -> Header:
 def _facts(dataset: Any, pixels: list[int], salt: str) -> Header:
     if dataset.get("Rows") and not pixels:
         return Header(skip="DICOM images without pixel data", fix="copy them again, or remove them")
-    if not pixels or pixels[0] in OTHER_PIXELS or not dataset.get("Rows"):
+    modality = str(dataset.get("Modality", "") or "OT").strip().upper()
+    if not pixels or pixels[0] in OTHER_PIXELS or not dataset.get("Rows") or modality in NO_PICTURES:
         return Header(skip="DICOM files without a picture (reports, structures, plans)")
     syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
     if syntax is not None and (fix := lacking_decoder(syntax)):
@@ -139,7 +142,7 @@ def _facts(dataset: Any, pixels: list[int], salt: str) -> Header:
     return Header(
         instance=_hash(instance) if instance else "",
         patient=_hash(f"{salt}\0{patient}") if patient else "",
-        modality=str(dataset.get("Modality", "") or "OT").strip().upper(),
+        modality=modality,
         body_part=str(dataset.get("BodyPartExamined", "") or "").strip().upper(),
         frames=max(1, int(dataset.get("NumberOfFrames", 1) or 1)),
         burned_in=str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES",

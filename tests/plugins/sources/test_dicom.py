@@ -38,7 +38,7 @@ def test_domain_text_and_split_come_from_few_fields(tmp_path: Path) -> None:
     write_dicom(tmp_path / "train" / "a.dcm", GRAY, Modality="CT", BodyPartExamined="CHEST")
     write_dicom(tmp_path / "val" / "deep" / "b", GRAY, Modality="DX")
     ct, x_ray = read("dicom", tmp_path)
-    assert (ct.domain, ct.text, ct.split, ct.label) == ("ct", "a ct image", "train", None)
+    assert (ct.domain, ct.text, ct.split, ct.label) == ("ct", "ct image", "train", None)
     assert (x_ray.domain, x_ray.split) == ("x-ray", "calibration")
     assert ct.id.startswith("ct-")
     options = {"domain": "{modality}/{body_part}", "caption": "{body_part} on {modality}", "classes": True}
@@ -83,6 +83,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     good = write_dicom(tmp_path / "a.dcm", GRAY, SOPInstanceUID="1.2.3")
     write_dicom(tmp_path / "copy.dcm", GRAY, SOPInstanceUID="1.2.3")
     write_dicom(tmp_path / "report.dcm", None)
+    write_dicom(tmp_path / "mask.dcm", GRAY, Modality="SEG")
     write_dicom(tmp_path / "text.dcm", GRAY, BurnedInAnnotation="YES")
     write_dicom(tmp_path / "stack.dcm", np.stack([GRAY] * 3))
     (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
