@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kdkit.api.teacher_facts import TeacherSheet, teacher_sheet
 from kdkit.core.contracts import FactSource, TeacherSpec
+from kdkit.core.teachers import add_teacher
+from tests.core.teachers import stub
 from tests.errors import raises_error
 
 SPEC = TeacherSpec(
@@ -58,3 +62,14 @@ def test_a_sheet_needs_no_project(name: str) -> None:
 def test_an_unknown_teacher_is_refused() -> None:
     with raises_error("KD-PLUG-003", mentions=("'biomedclip'",)):
         teacher_sheet("biomedclp")
+
+
+def test_a_locked_teacher_shows_what_the_probe_measured_beside_the_facts(tmp_path: Path) -> None:
+    project = stub.make_project(tmp_path, replace(SPEC, loader="stub", options={}))
+    assert teacher_sheet("a", project).to_json()["measured"] is None
+    stub.write(tmp_path / "folder", width=7)
+    add_teacher(project, "a", {"from": "local:folder"})
+    sheet = teacher_sheet("a", project.reloaded())
+    assert sheet.to_json()["measured"] == {"dims": {"image": 7, "text": 7}, "preprocessing": "mean color"}
+    assert "mean color" in str(sheet)
+    assert sheet.spec.image_dim == 512, "the catalogue's fact stays beside it"

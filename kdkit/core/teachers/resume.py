@@ -48,7 +48,6 @@ def download_large_files(hub: Hub, source: Source, commit: str, sizes: Mapping[s
 def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
 
     url = hf_hub_url(source.repository, name, repo_type=source.repository_kind, revision=commit, endpoint=hub.endpoint)
     found = hub.api.get_hf_file_metadata(url=url, token=hub.token or False)
@@ -57,7 +56,7 @@ def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> 
     partial = blobs / f"{found.etag}{PARTIAL}"
     blobs.mkdir(parents=True, exist_ok=True)
     elsewhere = urlsplit(found.location).netloc != urlsplit(hub.endpoint).netloc
-    headers = build_hf_headers(token=False if elsewhere else hub.token or False)  # a signed address needs no token
+    headers = {"authorization": f"Bearer {hub.token}"} if hub.token and not elsewhere else {}  # others are signed
     with file_lock(partial) as mine:
         if mine is False:
             return
