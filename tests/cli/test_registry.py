@@ -124,11 +124,13 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
     code = (
         "import sys; from kdkit.cli.main import app\n"
         "app(['teachers', '--available'], standalone_mode=False)\n"
+        "app(['teachers', 'show', 'chexzero'], standalone_mode=False)\n"
+        "app(['teachers', '--domain', 'skin'], standalone_mode=False)\n"
         "print(sorted({'torch', 'numpy', 'h5py', 'transformers', 'open_clip'} & set(sys.modules)), file=sys.stderr)"
     )
     outcome = kdkit_cli.python("-c", code)
     assert outcome.stderr == "[]\n"
-    for name in ("biomedclip", "medclip", "conch"):
+    for name in ("biomedclip", "medclip", "conch", "github:rajpurkarlab/CheXzero", "dermatology"):
         assert name in outcome.stdout
 
 
@@ -144,6 +146,9 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
         (["add-teacher", "x", "--from", "local:.", "--option", "a"], 2, "KD-CLI-012", ["'a'"]),
         (["add-teacher", "X Y", "--from", "local:."], 2, "KD-TEACH-001", ["'X Y'"]),
         (["remove-teacher", "plip"], 2, "KD-REG-007", ["'plip'"]),
+        (["teachers", "--kind", "images"], 2, "KD-TEACH-027", ["'image'"]),
+        (["teachers", "--size", "small"], 2, "KD-TEACH-028", ["150M"]),
+        (["teachers", "show", "biomedclp"], 2, "KD-PLUG-003", ["'biomedclip'"]),
         (["init"], 2, "KD-REG-005", []),
         (["lock", "plip"], 2, "KD-REG-004", ["'plip'"]),
     ],

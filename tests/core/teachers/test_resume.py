@@ -79,3 +79,13 @@ def test_what_another_process_downloads_is_left_to_it(hub: LocalHub, tmp_path: P
         assert add(tmp_path / "two") == whole
     assert partial.read_bytes() == whole[:40]
     assert ranges(hub) == []
+
+
+def test_a_private_repository_is_downloaded_with_the_token(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("alice/private", stub.tree(stub.write(tmp_path / "other")), private=True)
+    monkeypatch.setenv("KDKIT_HUB_TOKEN", "hf_alice")
+    facts = add_teacher(stub.make_project(tmp_path / "one"), "t", {"from": "hf:alice/private"})
+    assert facts.dims == {"image": 4, "text": 4}
+    assert {request.token for request in hub.requests} == {"hf_alice"}
