@@ -39,9 +39,14 @@ class TeacherSheet(Result):
         }
 
     def sections(self) -> list[Section]:
-        """Facts with their sources, then remarks."""
+        """Facts with the numbers of their sources, the sources, then remarks."""
         spec, sources = self.spec, sources_of(self.spec)
-        rows = [(name.replace("_", " "), _show(value), _places(sources.get(name, ()))) for name, value in self._facts()]
+        numbers: dict[str, str] = {}
+        rows = []
+        for name, value in self._facts():
+            places = [numbers.setdefault(_place(found), f"[{len(numbers) + 1}]") for found in sources.get(name, ())]
+            rows.append((name.replace("_", " "), _show(value), " ".join(places)))
+        listed = [f"{number} {place}" for place, number in numbers.items()]
         remarks = {
             "cannot be added by its name": spec.unavailable,
             "what would change that": spec.remedy,
@@ -54,7 +59,7 @@ class TeacherSheet(Result):
             settings = "; ".join(f"{key}: {value}" for key, value in self.locked.identity.items())
             remarks["measured here"] = f"{_show(self.locked.dims)}; {settings}"
         lines = [f"{key}: {value}" for key, value in remarks.items() if value]
-        return [f"{spec.name}: {spec.summary}", "", Table(("fact", "value", "from"), rows), "", *lines]
+        return [f"{spec.name}: {spec.summary}", "", Table(("fact", "value", "from"), rows), "", *listed, "", *lines]
 
     def _facts(self) -> list[tuple[str, Any]]:
         spec = self.spec
@@ -97,5 +102,5 @@ def _show(value: Any) -> str:
     return str(value)
 
 
-def _places(sources: tuple[FactSource, ...]) -> str:
-    return "; ".join(source.source if source.verified else f"{source.source} (not verified)" for source in sources)
+def _place(source: FactSource) -> str:
+    return source.source if source.verified else f"{source.source} (not verified)"

@@ -30,19 +30,19 @@ class TeacherList(ResultRows["TeacherRow"]):
         use: what the project is for; licenses are judged by it.
         available: only those that can be added, with notes.
         hidden: number of teachers that a filter leaves out.
-        domains: all domains that can be filtered by.
+        choices: where a filter leaves none, what its conditions can be.
     """
 
     use: str
     available: bool
     hidden: int = 0
-    domains: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project | None, *, available: bool, only: TeacherFilter | None = None) -> TeacherList:
         """Teachers of a project, or without one those of the catalogue; ``only`` those that fulfill a filter."""
         from kdkit.core.plugin_system.discovery import load_catalogue
-        from kdkit.core.project.registry.filters import domains_of
+        from kdkit.core.project.registry.filters import choices
         from kdkit.core.project.registry.listing import available_rows, chosen_rows
 
         if project is None:
@@ -53,7 +53,8 @@ class TeacherList(ResultRows["TeacherRow"]):
             others = available_rows(project.catalogue, use, frozenset(row.name for row in chosen))
             rows = others if available else [*chosen, *others]
         found = tuple(row for row in rows if only is None or only.matches(row))
-        return cls(found, use, available, len(rows) - len(found), domains_of(rows))
+        offered = () if found or only is None else tuple(choices(rows, only))
+        return cls(found, use, available, len(rows) - len(found), offered)
 
     def to_json(self) -> dict[str, Any]:
         """``use``, ``hidden`` and ``teachers``."""
@@ -62,7 +63,7 @@ class TeacherList(ResultRows["TeacherRow"]):
     def sections(self) -> list[Section]:
         """One row per teacher, with notes."""
         if not self.rows:
-            return [f"no teacher fulfills the filter; domains are: {', '.join(self.domains)}"]
+            return ["no teacher fulfills the filter", *self.choices]
         chosen, others = ([row for row in self.rows if row.chosen is kind] for kind in (True, False))
         hidden = [f"{self.hidden} do not fulfill the filter"] if self.hidden else []
         if self.available:

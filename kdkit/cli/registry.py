@@ -104,10 +104,14 @@ def list_teachers(
     console.emit(TeacherList.of(_project_if_any(folder), available=available, only=only), json=json)
 
 
-def show_teacher(name: TeacherName, folder: console.ProjectOption = None, json: console.JsonOption = False) -> None:
+def show_teacher(
+    context: typer.Context, name: TeacherName, folder: console.ProjectOption = None, json: console.JsonOption = False
+) -> None:
     """Print what is known about a teacher of the catalogue, and where each fact comes from."""
     from kdkit.api.teacher_facts import teacher_sheet
 
+    before = context.parent.params if context.parent else {}  # options between ``teachers`` and ``show``
+    folder, json = folder or before.get("folder"), console.json_errors(json or bool(before.get("json")))
     console.emit(teacher_sheet(name, _project_if_any(folder)), json=json)
 
 

@@ -36,7 +36,9 @@ SPEC = TeacherSpec(
 def test_every_known_fact_is_printed_with_its_sources_and_unknown_ones_are_absent() -> None:
     text = str(TeacherSheet(SPEC, "kdkit 1", None))
     rows = {line.split("  ")[0]: line for line in text.splitlines()}
-    assert rows["image dim"].endswith("hf:org/a config.json; a blog (not verified)")
+    assert rows["image dim"].split()[-2:] == ["[1]", "[2]"]
+    assert rows["mean"].split()[-1] == "[1]"
+    assert "\n[1] hf:org/a config.json\n[2] a blog (not verified)\n" in text
     assert "86,000,000" in rows["parameters"]
     assert "0.5, 0.25" in rows["mean"]
     assert rows["gated"].split()[-1] == "no"

@@ -134,6 +134,13 @@ def test_teachers_needs_no_project_and_no_torch(kdkit_cli: Cli) -> None:
         assert name in outcome.stdout
 
 
+def test_options_before_show_count(kdkit_cli: Cli) -> None:
+    assert kdkit_cli("teachers", "--json", "show", "biomedclip").json["name"] == "biomedclip"
+    refused = kdkit_cli("teachers", "--json", "--project", "nowhere", "show", "biomedclip")
+    assert (refused.code, refused.error) == (2, "KD-PROJ-001")
+    assert json.loads(refused.stdout)["error"]["id"] == "KD-PROJ-001"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "id", "words"),
     [

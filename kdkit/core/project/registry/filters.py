@@ -68,6 +68,21 @@ def parse_count(text: str) -> int:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
-def domains_of(rows: Iterable[TeacherRow]) -> tuple[str, ...]:
-    """All domains of the teachers, sorted."""
-    return tuple(sorted({domain for row in rows for domain in row.domains}))
+def choices(rows: Iterable[TeacherRow], only: TeacherFilter) -> list[str]:
+    """Per condition that is set: what the teachers offer."""
+    rows, lines = list(rows), []
+    if only.domain:
+        lines.append(f"domains: {_listed(domain for row in rows for domain in row.domains)}")
+    if only.license:
+        lines.append(f"classes of licenses: {', '.join(get_args(LicenseClass))}")
+        lines.append(f"licenses: {_listed(name for row in rows for name in row.license.split(' / '))}")
+    if only.kind:
+        lines.append(f"kinds: {_listed(row.kind for row in rows)}")
+    if only.max_parameters is not None:
+        known = [row.parameters for row in rows if row.parameters is not None]
+        lines.append(f"least known number of weights: {min(known):,}" if known else "no number of weights is known")
+    return lines
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name for name in names if name}))

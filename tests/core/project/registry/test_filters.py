@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.registry.filters import TeacherFilter, domains_of, parse_count
+from kdkit.core.project.registry.filters import TeacherFilter, choices, parse_count
 from kdkit.core.project.registry.listing import TeacherRow, available_rows
 from tests.errors import raises_error
 
@@ -25,7 +25,17 @@ def test_each_condition_leaves_exactly_the_rows_that_fulfill_it() -> None:
     assert {row.license for row in left(TeacherFilter(license="MIT"))} == {"mit"}
     for name in ("permissive", "non-commercial", "no-derivatives", "unknown"):
         assert {row.license_class for row in left(TeacherFilter(license=name))} == {name}
-    assert "xray" in domains_of(ROWS)
+
+
+def test_what_each_condition_can_be_is_offered() -> None:
+    assert choices(ROWS, TeacherFilter()) == []
+    (domains,) = choices(ROWS, TeacherFilter(domain="x"))
+    assert "xray" in domains
+    classes, licenses = choices(ROWS, TeacherFilter(license="nonsense"))
+    assert "permissive" in classes
+    assert "mit" in licenses.split(": ")[1].split(", ")
+    (least,) = choices(ROWS, TeacherFilter(max_parameters=500_000))
+    assert f"{min(row.parameters for row in ROWS if row.parameters):,}" in least
 
 
 def test_conditions_are_joined_by_and() -> None:
