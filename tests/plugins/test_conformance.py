@@ -22,7 +22,7 @@ from kdkit.core.plugin_system.installed import BUILT_IN, installed
 from kdkit.testing.verify import CONTRACTS, Check, run_checks
 from tests.plugins.answer_examples import EXAMPLES as ANSWERS
 from tests.plugins.archive_examples import EXAMPLES as ARCHIVES
-from tests.plugins.loaders.original_layouts import make_medclip, make_pmc_clip, published
+from tests.plugins.loader_examples import EXAMPLES as LOADERS
 from tests.plugins.loaders.vision_models import DATA, RESNET, timm_folder, transformers_folder
 from tests.plugins.students.clinkd.tiny import make as make_clinkd
 from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
@@ -145,22 +145,6 @@ class Timm(kit.LoaderContract):
         return timm_folder(self.scratch() / "resnet", "resnet18", RESNET, DATA)
 
 
-class PmcClip(kit.LoaderContract):
-    name = "pmc-clip"
-
-    @kit.once
-    def folder(self) -> Path:
-        return published(self.scratch() / "pmc-clip", make_pmc_clip)
-
-
-class MedClip(kit.LoaderContract):
-    name = "medclip"
-
-    @kit.once
-    def folder(self) -> Path:
-        return published(self.scratch() / "medclip", make_medclip)
-
-
 class OpenClipStudent(kit.StudentContract):
     name = "open_clip"
     options: ClassVar[Mapping[str, Any]] = {"model_cfg": open_clip_config(), "tokenizer": {"words": list(WORDS)}}
@@ -254,8 +238,6 @@ KINDS: tuple[type[kit.Contract], ...] = (
     Transformers,
     TransformersVision,
     Timm,
-    PmcClip,
-    MedClip,
     Qwen2Vl,
     OpenAI,
     Imported,
@@ -266,6 +248,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     DemoScanner,
     *ANSWERS,
     *ARCHIVES,
+    *LOADERS,
 )
 EXAMPLES: dict[tuple[str, str], type[kit.Contract]] = {(kind.family, kind.name): kind for kind in KINDS}
 
