@@ -26,7 +26,7 @@ from kdkit.core.distill.model.interpolation import interpolate, save_state
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
-from kdkit.core.distill.plan.compatibility import require_compatible
+from kdkit.core.distill.plan.compatibility import require_compatible, require_previous, require_protection
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.loss_signals import with_skipping_losses
 from kdkit.core.distill.plan.plan import make_plan
@@ -111,8 +111,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     """Extract what is missing, measure trust and make the plan, without training.
 
     Raises:
-        KdkitError: ``--incremental`` without a version or with nothing new; errors of the registry, the data or a
-            teacher.
+        KdkitError: ``--incremental`` without a version or with nothing new; errors of registry, data or teachers.
     """
     registry, catalogue = project.registry, project.catalogue
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).changed_by(registry)
@@ -121,11 +120,10 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     student = StudentBuilder.of(project, parent, options.seed)
     index = load_index(project, reporter)
     inventory = checked_inventory(project, recipe, student, index, reporter, device)
-    entry = registry.student.model_dump(mode="json")
     measurable = measurable_domains(project, inventory)
 
     def plan_from(start: Version | None) -> Plan:
-        plan = make_plan(recipe, inventory, start, entry, seed=options.seed)
+        plan = make_plan(recipe, inventory, start, registry.student.model_dump(mode="json"), seed=options.seed)
         trained = {index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
         plan = replace(
             plan,
@@ -144,6 +142,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     plan = plan_from(parent)
     finished = None if options.restart else versions.made_by(plan.digest, options.precision)
     if finished is None:
+        require_previous(plan.previous, student)
         _warn(plan, parent, versions, reporter)
     else:
         plan = replace(plan, finished=finished.name)
@@ -172,6 +171,7 @@ def checked_inventory(
     def compare() -> None:
         locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
         train = [sample for sample in index.samples if sample.split == "train"]
+        require_protection(recipe, student, index)
         require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
         compared.extend(locked)
 

@@ -16,6 +16,17 @@ from kdkit.core.contracts import AltersInputs, Student
 from kdkit.core.distill.loop.distributed import get_world_size, scale_for_ddp
 
 
+def require_altering(student: object) -> None:
+    """Raises: KdkitError: a student that cannot alter its inputs."""
+    if not isinstance(student, AltersInputs):
+        raise KdkitError(
+            "KD-DIST-095",
+            "'altered' in the recipe's 'increment' needs a student that can alter its inputs",
+            where=type(student).__qualname__,
+            fix="write 'frozen_energy: 0.5' there, or give the student the method 'alter' (contracts.AltersInputs)",
+        )
+
+
 class AlteredInputs:
     """Keeps the student's function as it was, at altered copies of the inputs that are here.
 
@@ -34,13 +45,7 @@ class AlteredInputs:
     """
 
     def __init__(self, student: nn.Module, weight: float) -> None:
-        if not isinstance(student, AltersInputs):
-            raise KdkitError(
-                "KD-DIST-095",
-                "'altered' in the recipe's 'increment' needs a student that can alter its inputs",
-                where=type(student).__qualname__,
-                fix="write 'frozen_energy: 0.5' there, or give the student the method 'alter' (contracts.AltersInputs)",
-            )
+        require_altering(student)
         self.weight = weight
         self._previous = copy.deepcopy(student).eval().requires_grad_(False)
 

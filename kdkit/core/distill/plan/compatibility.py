@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
+
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE, Reporter, Sample, Student
 from kdkit.core.data.load import read_sources
+from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import (
@@ -28,8 +31,9 @@ from kdkit.core.project.recipe import load_recipe, signals_read
 from kdkit.core.project.versions import Versions
 
 if TYPE_CHECKING:
+    from kdkit.core.data import SampleIndex
     from kdkit.core.project.project import Project
-    from kdkit.core.project.recipe import Recipe
+    from kdkit.core.project.recipe import PreviousPart, Recipe
     from kdkit.core.project.registry.lock import LockedTeacher
 
 MAX_ANSWER = "max_answer"
@@ -66,6 +70,30 @@ def require_compatible(
             if found.fatal:
                 raise found.error
             _warn(found.error, reporter)
+
+
+def require_protection(recipe: Recipe, builder: StudentBuilder, index: SampleIndex) -> None:
+    """Check, before an extraction, that the student can do what protects the parent without old samples.
+
+    Whether old samples are replayed may depend on trust; then only :func:`require_previous` knows.
+
+    Raises:
+        KdkitError: the recipe alters inputs, and the student cannot.
+    """
+    parent, increment = builder.parent, recipe.increment
+    if parent is None:
+        return
+    train = index.select(split="train")
+    absent = set(parent.lineage.data.known) - {index.samples[row].domain for row in train}
+    seen = np.isin(index.digests[train], parent.known_samples()).any()
+    without_replay = bool(increment.replay and absent) and not seen and not increment.previous.protects
+    require_previous(increment.without_replay if without_replay else increment.previous, builder)
+
+
+def require_previous(part: PreviousPart, builder: StudentBuilder) -> None:
+    """Raises: KdkitError: this part of an increment alters inputs, and the student cannot."""
+    if builder.parent is not None and part.altered:
+        require_altering(builder.student)
 
 
 def compare_with_student(project: Project, name: str, reporter: Reporter) -> None:

@@ -18,6 +18,7 @@ from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
 from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
+from tests.toys import ToyEncoder
 
 DOMAIN = 3 * 12
 """Training samples of each domain."""
@@ -122,3 +123,23 @@ def test_previous_version_covers_all_samples_without_rehearsal(root: Path) -> No
     write_recipe(root, "replay: 0.5", f"replay: 0.0, {previous}")
     plan = plan_of(root, incremental=True)
     assert (plan.skipped_samples, plan.fresh) == (0, 2 * DOMAIN)
+
+
+def test_a_student_that_cannot_alter_inputs_is_refused_before_an_extraction(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Altered inputs protect what the parent knows where its samples are not here."""
+    write_recipe(root, "steps: 40", "steps: 2")
+    distill(open_project(root), Options(cpu=True))
+    train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
+    add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
+    write_recipe(root, "replay: 0.5", "replay: 0.5, without_replay: {altered: 1.0}")
+    monkeypatch.delattr(ToyEncoder, "alter")
+    manifest = root / "images" / "samples.jsonl"
+    rows = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+    manifest.write_text("".join(row for row in rows if json.loads(row)["domain"] == "xray"), encoding="utf-8")
+    with raises_error("KD-DIST-095"):
+        plan_of(root, incremental=True)
+    assert not (root / "features" / "xr").exists()
+    manifest.write_text("".join(rows), encoding="utf-8")
+    assert plan_of(root, incremental=True).replayed == 2 * DOMAIN
