@@ -187,6 +187,18 @@ _BERT: dict[str, Any] = {
 }
 
 
+def make_bert_folder(path: Path | str, *, seed: int = 0) -> Path:
+    """A tiny ``BertForMaskedLM`` with its tokenizer: the layout of BiomedBERT."""
+    import transformers
+
+    folder, vocabulary = Path(path), _bert_vocabulary()
+    _write(folder, _bert_tokenizer_files(vocabulary))
+    with _seeded(seed):
+        config = transformers.BertConfig(**{**_BERT, "vocab_size": len(vocabulary)})
+        transformers.BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
 def _biomedclip_tensors(model_cfg: dict[str, Any], text_folder: Path) -> dict[str, Any]:
     import open_clip
 

@@ -21,6 +21,13 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(
+            name="mmkd",
+            summary="MMKD-CLIP's student: MetaCLIP ViT-B/16 and BiomedBERT with an MLP, from the folders of both",
+            factory="kdkit.plugins.students.open_clip:create_mmkd",
+            loader="kdkit.plugins.students.open_clip:load_student",
+            publisher="kdkit.plugins.students.open_clip_publish:publish",
+        ),
+        StudentSpec(
             name="clinkd",
             summary="a vision-language model, Qwen2-VL or Qwen2.5-VL, with any RoPE variant; whole or LoRA",
             factory="kdkit.plugins.students.clinkd.create:create_student",

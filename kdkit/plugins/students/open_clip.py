@@ -30,15 +30,28 @@ from kdkit.plugins.loaders.open_clip_folder import (
 )
 from kdkit.plugins.loaders.word_tokenizer import word_tokenizer_files, words_of
 from kdkit.plugins.students.altered_inputs import alter_images, alter_tokens
+from kdkit.plugins.students.towers import TowerOptions, at_resolution, decided_elsewhere, join_towers
 
 _MAX_LOG_SCALE = math.log(100)
+_TRAINING = "kdkit"
+"""Key of ``open_clip_config.json`` for settings that do not change the model."""
 
 
 class OpenClipStudent(OpenClipEncoder):
     """A trainable open_clip model; fulfils ``contracts.Student`` and ``contracts.DualEncoder``."""
 
-    def __init__(self, parts: OpenClipParts, model: nn.Module, tokenizer: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        parts: OpenClipParts,
+        model: nn.Module,
+        tokenizer: Mapping[str, Any] | None,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__(parts, model)
+        self._checkpoints = gradient_checkpointing
+        if gradient_checkpointing:
+            _switch_on_checkpointing(model)
         # Complete, and as JSON gives it back, so that a student and its saved copy have the same config.
         preprocess_cfg = json.loads(json.dumps(self.preprocess_cfg))
         self.parts = replace(parts, preprocess_cfg=preprocess_cfg)
@@ -63,6 +76,8 @@ class OpenClipStudent(OpenClipEncoder):
             config["tokenizer"] = dict(self._tokenizer_config)
         if self.parts.text_config is not None:
             config["text_config"] = dict(self.parts.text_config)
+        if self._checkpoints:
+            config["gradient_checkpointing"] = True
         return config
 
     def prepare(self, image: Image, sample: Sample) -> Mapping[str, Tensor]:
@@ -107,7 +122,8 @@ class OpenClipStudent(OpenClipEncoder):
             (folder / "text").mkdir(exist_ok=True)
             _write_json(folder / "text" / "config.json", self.parts.text_config)
         cfg = {"model_cfg": self.parts.model_cfg, "preprocess_cfg": self.parts.preprocess_cfg}
-        _write_json(folder / CONFIG, cfg)
+        own = {_TRAINING: {"gradient_checkpointing": True}} if self._checkpoints else {}  # open_clip reads over it
+        _write_json(folder / CONFIG, {**cfg, **own})
 
 
 def create_student(
@@ -117,7 +133,13 @@ def create_student(
     text_config: Mapping[str, Any] | None = None,
     *,
     arch: str | None = None,
-    init: str | None = None,
+    init: str | Mapping[str, str] | None = None,
+    embed_dim: int | None = None,
+    text_pooling: str | None = None,
+    text_projection: str | None = None,
+    context_length: int | None = None,
+    resolution: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> OpenClipStudent:
     """A new student, in training mode; give exactly one of ``model_cfg``, ``arch`` and ``init``.
 
@@ -128,7 +150,11 @@ def create_student(
             tokenizer files, or None for open_clip's own BPE (or for what ``init`` brings).
         text_config: the ``config.json`` of a Hugging Face text tower, where ``model_cfg`` names one.
         arch: a built-in open_clip architecture, such as ``ViT-B-16``, instead of ``model_cfg``.
-        init: an open_clip folder to start from: architecture, preprocessing, tokenizer and weights are its.
+        init: an open_clip folder to start from: architecture, preprocessing, tokenizer and weights are its. Or
+            ``image`` and ``text``: folders of two towers.
+        embed_dim, text_pooling, text_projection, context_length: of two towers; see :class:`TowerOptions`.
+        resolution: side of the images in pixels; position embeddings are interpolated.
+        gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
 
     Raises:
         KdkitError: when the arguments do not describe a model that can be built without network.
@@ -140,31 +166,82 @@ def create_student(
             where="student.config",
             fix="for example 'config: {arch: ViT-B-16}'",
         )
+    if init is not None and any(given is not None for given in (preprocess_cfg, tokenizer, text_config)):
+        raise KdkitError(
+            "KD-STUD-051",
+            "'init' brings its own preprocessing, tokenizer and text tower",
+            where="student.config",
+            fix="remove preprocess_cfg, tokenizer and text_config",
+        )
+    options = TowerOptions(embed_dim, text_pooling, text_projection, context_length)
+    if options.given and not isinstance(init, Mapping):
+        raise decided_elsewhere(options.given, "init" if init else "the architecture")
+    if isinstance(init, Mapping):
+        parts, model = join_towers(init, options, resolution)
+        return _student(parts, model, Path(init["text"]), gradient_checkpointing).train()
     if init is not None:
-        if any(given is not None for given in (preprocess_cfg, tokenizer, text_config)):
-            raise KdkitError(
-                "KD-STUD-051",
-                "'init' brings its own preprocessing, tokenizer and text tower",
-                where="student.config",
-                fix="remove preprocess_cfg, tokenizer and text_config",
-            )
-        return load_student(Path(init)).train()
+        return load_student(Path(init), resolution, gradient_checkpointing).train()
     _check_preprocessing(preprocess_cfg or {})
     chosen = dict(model_cfg) if model_cfg is not None else builtin_model_cfg(str(arch))
     files = _tokenizer_files(tokenizer)
-    parts = _complete(OpenClipParts(chosen, preprocess_cfg or {}, text_config, files))
-    student = OpenClipStudent(parts, build_model(parts, where="student.config"), tokenizer)
+    parts = at_resolution(_complete(OpenClipParts(chosen, preprocess_cfg or {}, text_config, files)), resolution)
+    model = build_model(parts, where="student.config")
+    student = OpenClipStudent(parts, model, tokenizer, gradient_checkpointing=gradient_checkpointing)
     _check_vocabulary(student)
     return student.train()
 
 
-def load_student(folder: Path) -> OpenClipStudent:
-    """A saved student (or any complete open_clip folder) in eval mode, every parameter trainable."""
+def create_mmkd(init: Mapping[str, str], **config: Any) -> OpenClipStudent:
+    """The student of MMKD-CLIP: two towers with a common space of 512, an MLP after the text tower's first token, and
+    texts of 256 tokens (its configs ``b16_400m`` and ``b16_kd``).
+
+    Args:
+        init: ``image``: the folder of MetaCLIP ViT-B/16 400M; ``text``: that of BiomedBERT (abstracts).
+        config: ``resolution`` and ``gradient_checkpointing``, as for :func:`create_student`.
+    """
+    mmkd: dict[str, Any] = {"embed_dim": 512, "text_pooling": "cls", "text_projection": "mlp", "context_length": 256}
+    return create_student(init=init, **mmkd, **config)
+
+
+def load_student(
+    folder: Path, resolution: int | None = None, gradient_checkpointing: bool | None = None
+) -> OpenClipStudent:
+    """A saved student (or any complete open_clip folder) in eval mode, every parameter trainable.
+
+    Args:
+        folder: of open_clip.
+        resolution: side of the images, if it is not the folder's.
+        gradient_checkpointing: by default as it was saved.
+    """
     folder = Path(folder)
-    parts = read_parts(folder)
+    parts = at_resolution(read_parts(folder), resolution)
     with torch.random.fork_rng(devices=[]):
         model = build_model(parts, find_weights(folder), where=str(folder))
-    return OpenClipStudent(parts, model, _tokenizer_config(parts.tokenizer_files, folder)).eval()
+    if gradient_checkpointing is None:
+        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8-sig"))
+        gradient_checkpointing = bool(saved.get(_TRAINING, {}).get("gradient_checkpointing", False))
+    return _student(parts, model, folder, gradient_checkpointing).eval()
+
+
+def _student(parts: OpenClipParts, model: nn.Module, folder: Path, gradient_checkpointing: bool) -> OpenClipStudent:
+    """A student with the tokenizer files of ``folder``."""
+    tokenizer = _tokenizer_config(parts.tokenizer_files, folder)
+    student = OpenClipStudent(parts, model, tokenizer, gradient_checkpointing=gradient_checkpointing)
+    _check_vocabulary(student)
+    return student
+
+
+def _switch_on_checkpointing(model: nn.Module) -> None:
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except Exception as error:  # each tower raises its own error
+        raise KdkitError(
+            "KD-STUD-069",
+            "a tower of this student cannot checkpoint gradients",
+            where="student.config.gradient_checkpointing",
+            why=" ".join(str(error).split())[:200],
+            fix="set it to false",
+        ) from error
 
 
 def _check_preprocessing(preprocess_cfg: Mapping[str, Any]) -> None:
