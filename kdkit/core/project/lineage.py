@@ -61,10 +61,17 @@ class InitialWeights(JsonRecord):
     Attributes:
         repository: on the Hub; empty where it is not known.
         license_facts: what is known about their license.
+        beside: of a student of several parts (two towers), the weights of the others.
     """
 
     repository: str
     license_facts: LicenseFacts
+    beside: tuple[InitialWeights, ...] = ()
+
+    @property
+    def parts(self) -> tuple[InitialWeights, ...]:
+        """These weights and those beside them."""
+        return (self, *self.beside)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from kdkit.plugins.students.open_clip_publish import publish
 from tests.errors import raises_error
 from tests.tiny_models import (
     TEXTS,
+    WORDS,
     close,
     make_bert_folder,
     make_biomedclip_folder,
     make_open_clip_folder,
     make_transformers_clip_folder,
+    open_clip_config,
     pictures,
 )
 
@@ -115,7 +117,8 @@ def test_position_embeddings_follow_the_resolution(made: dict[str, Path], init: 
     finer = F.interpolate(grid, size=(6, 6), mode="bicubic", antialias=True, align_corners=False)
     after: Any = student.model.visual.positional_embedding  # type: ignore[union-attr]
     assert close(after[1:], finer.permute(0, 2, 3, 1).reshape(36, -1))
-    assert create_student(arch="ViT-B-32", resolution=64).parts.model_cfg["vision_cfg"]["image_size"] == 64
+    new = create_student(model_cfg=open_clip_config(), tokenizer={"words": list(WORDS)}, resolution=64)
+    assert new.image_features(torch.rand(1, 3, 64, 64)).shape == (1, 32)
 
 
 @pytest.mark.parametrize("text", ["bert", "open_clip"])

@@ -15,6 +15,9 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.load import placed
 from kdkit.core.project.versions import Version, load_student
 
+TEACHER = "teacher:"
+"""Prefix of a teacher's name where a student's config names a folder."""
+
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
@@ -88,11 +91,14 @@ class StudentBuilder:
 def anchored(value: Any, root: Path) -> Any:
     """A copy in which every string that starts with ``./`` or ``../`` is a path below ``root``.
 
-    A student's config names files of the project this way, whatever the family calls them.
+    A student's config names files of the project this way, whatever the family calls them. ``teacher:NAME`` is the
+    folder of a teacher's files.
 
     Example:
         >>> anchored({"init": "./weights", "arch": "ViT-B-16"}, Path("/project"))
         {'init': '/project/weights', 'arch': 'ViT-B-16'}
+        >>> anchored("teacher:biomedclip", Path("/project"))
+        '/project/.kdkit/artifacts/biomedclip'
     """
     if isinstance(value, Mapping):
         return {key: anchored(item, root) for key, item in value.items()}
@@ -100,4 +106,6 @@ def anchored(value: Any, root: Path) -> Any:
         return [anchored(item, root) for item in value]
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str(root / value)
+    if isinstance(value, str) and value.startswith(TEACHER):
+        return str(root / ".kdkit" / "artifacts" / value.removeprefix(TEACHER))
     return value

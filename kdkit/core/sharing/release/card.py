@@ -197,8 +197,8 @@ def _making(facts: CardFacts) -> Iterator[str]:
     started: tuple[tuple[str, str], ...] = ()
     if start := facts.record.history[0].student.start:
         base = facts.form.base.repository if facts.form.base is not None else ""
-        place = start.repository or base or "not published"
-        started = (("initial weights", f"{place}; license: {start.license_facts.shown}"),)
+        named = [(part.repository or base or "not published", part.license_facts.shown) for part in start.parts]
+        started = (("initial weights", "; ".join(f"{place}; license: {terms}" for place, terms in named)),)
     source = f" ({recipe.source})" if recipe.source and not recipe.source.startswith("docs/") else ""
     schedule = f"{_count(training.steps, 'step')} of {training.batch_size}, learning rate {training.lr:g}"
     rows = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +75,17 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
         return student.start
     config = student.config
     init = config.get("init")
-    if not isinstance(init, str) or init == NOT_PUBLISHED:  # the license of the release binds instead
+    named = sorted(init.items()) if isinstance(init, Mapping) else [("", init)]
+    folders = [folder for _, folder in named if isinstance(folder, str) and folder != NOT_PUBLISHED]
+    if not folders:  # the license of the release binds instead
         return None
+    stated = str(config.get("base", ""))  # of a download
+    first, *others = (_weights_of(project, folder, stated) for folder in folders)
+    return replace(first, beside=tuple(others))
+
+
+def _weights_of(project: Project, init: str, stated: str) -> InitialWeights:
+    """Initial weights in the folder ``init`` of a student's config; ``stated``: the repository that it names."""
     folder = Path(anchored(init, project.root)).absolute()
     lock = project.lock
     for name, facts in lock.teachers.items():
@@ -87,7 +96,6 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
             return InitialWeights(_repository(facts.source), known)
     seen, gated = read_license(folder) if folder.is_dir() else (None, False)
     snapshot = _SNAPSHOT.search(folder.as_posix())
-    stated = str(config.get("base", ""))  # of a download
     repository = snapshot["repo"].replace("--", "/", 1) if snapshot else stated if _NAME.fullmatch(stated) else ""
     return InitialWeights(repository, LicenseFacts(seen=seen.name if seen else None, gated=gated))
 
@@ -189,7 +197,8 @@ def provenance_of(project: Project, version: Version, *, stated: str | None, pub
     teachers, start = teachers_of(project, history), start_of(project, history)
     warnings = require_permissions(project, teachers)
     others = releases_of(history) | correctors_of(history)
-    unknown_start = start is not None and start.license_facts.strictest == "unknown"
+    parts = start.parts if start is not None else ()
+    unknown_start = any(part.license_facts.strictest == "unknown" for part in parts)
     if unknown_start:
         warnings.append("the license of the student's initial weights is unknown")
         if public and stated is None:
@@ -201,8 +210,9 @@ def provenance_of(project: Project, version: Version, *, stated: str | None, pub
                 fix="find out and state the student's: --license NAME; or push to a private repository",
                 code=ExitCode.DENIED,
             )
-    elif start is not None:
-        others["its initial weights"] = start.license_facts
+    for number, part in enumerate(parts, start=1):
+        if part.license_facts.strictest != "unknown":
+            others["its initial weights" + (f" ({number})" if len(parts) > 1 else "")] = part.license_facts
     data = [name for lineage in history for name in lineage.data.licenses]
     license = derive_license(
         {teacher.name: teacher.facts for teacher in teachers},

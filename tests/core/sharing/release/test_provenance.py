@@ -134,6 +134,21 @@ def test_initial_weights_bind_too(card: str, license: str, warned: bool, tmp_pat
     assert found.start.repository == ""
 
 
+@pytest.mark.parametrize(
+    ("image", "text", "license"),
+    [("mit", "cc-by-nc-4.0", "cc-by-nc-4.0"), ("mit", "", "undetermined"), ("mit", "apache-2.0", "apache-2.0")],
+)
+def test_the_weights_of_both_towers_bind(image: str, text: str, license: str, tmp_path: Path) -> None:
+    for name, terms in (("image", image), ("text", text)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"---\nlicense: {terms}\n---\n" if terms else "nothing")
+    init = {"image": "./image", "text": "./text"}
+    found = trace(folder(tmp_path, lineage("v1", student={"config": {"init": init}})), "v1")
+    assert found.license.name == license
+    assert found.start is not None
+    assert [part.license_facts.seen for part in found.start.parts] == [image, text or None]
+
+
 @pytest.mark.parametrize(("base", "repository"), [("vendor/VL", "vendor/VL"), ("./models/VL", ""), (None, "")])
 def test_a_person_says_what_the_initial_weights_are_a_download_of(
     base: str | None, repository: str, tmp_path: Path
