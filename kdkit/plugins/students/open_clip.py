@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -233,7 +234,9 @@ def _student(parts: OpenClipParts, model: nn.Module, folder: Path, gradient_chec
 
 def _switch_on_checkpointing(model: nn.Module) -> None:
     try:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # open_clip calls transformers by an older name
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
     except Exception as error:  # each tower raises its own error
         raise KdkitError(
             "KD-STUD-069",
