@@ -187,12 +187,12 @@ _BERT: dict[str, Any] = {
 }
 
 
-def make_bert_folder(path: Path | str, *, seed: int = 0) -> Path:
-    """A tiny ``BertForMaskedLM`` with its tokenizer: the layout of BiomedBERT."""
+def make_bert_folder(path: Path | str, *, seed: int = 0, words: Sequence[str] | None = None) -> Path:
+    """A tiny ``BertForMaskedLM`` with its tokenizer, or one of ``words``: the layout of BiomedBERT."""
     import transformers
 
     folder, vocabulary = Path(path), _bert_vocabulary()
-    _write(folder, _bert_tokenizer_files(vocabulary))
+    _write(folder, _bert_tokenizer_files(vocabulary) if words is None else word_tokenizer_files(words))
     with _seeded(seed):
         config = transformers.BertConfig(**{**_BERT, "vocab_size": len(vocabulary)})
         transformers.BertForMaskedLM(config).save_pretrained(folder)

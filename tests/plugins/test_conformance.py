@@ -25,7 +25,7 @@ from tests.plugins.archive_examples import EXAMPLES as ARCHIVES
 from tests.plugins.loader_examples import EXAMPLES as LOADERS
 from tests.plugins.loaders.vision_models import DATA, RESNET, timm_folder, transformers_folder
 from tests.plugins.students.clinkd.tiny import make as make_clinkd
-from tests.tiny_models import WORDS, make_transformers_clip_folder, open_clip_config
+from tests.tiny_models import WORDS, make_bert_folder, make_transformers_clip_folder, open_clip_config
 
 CATALOGUE = discover(plugin for plugin in installed() if plugin.built_in)
 ENTRIES = [(family, entry.spec.name) for family in FAMILIES for entry in CATALOGUE.entries(family)]
@@ -150,6 +150,18 @@ class OpenClipStudent(kit.StudentContract):
     options: ClassVar[Mapping[str, Any]] = {"model_cfg": open_clip_config(), "tokenizer": {"words": list(WORDS)}}
 
 
+class MmkdStudent(kit.StudentContract):
+    name = "mmkd"
+
+    def make(self, **config: Any) -> Any:
+        return super().make(**(config or {"init": self._towers()}))
+
+    @kit.once
+    def _towers(self) -> dict[str, str]:
+        image = make_transformers_clip_folder(self.scratch() / "image")
+        return {"image": str(image), "text": str(make_bert_folder(self.scratch() / "text", words=WORDS))}
+
+
 class Clinkd(kit.StudentContract):
     """Tiny, on answers that are short enough for it."""
 
@@ -242,6 +254,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     OpenAI,
     Imported,
     OpenClipStudent,
+    MmkdStudent,
     Clinkd,
     DemoAnswerer,
     DemoReader,

@@ -192,14 +192,17 @@ def create_student(
     return student.train()
 
 
-def create_mmkd(init: Mapping[str, str], **config: Any) -> OpenClipStudent:
+def create_mmkd(init: Mapping[str, str] | None = None, **config: Any) -> OpenClipStudent:
     """The student of MMKD-CLIP: two towers with a common space of 512, an MLP after the text tower's first token, and
     texts of 256 tokens (its configs ``b16_400m`` and ``b16_kd``).
 
     Args:
         init: ``image``: the folder of MetaCLIP ViT-B/16 400M; ``text``: that of BiomedBERT (abstracts).
-        config: ``resolution`` and ``gradient_checkpointing``, as for :func:`create_student`.
+        config: ``resolution`` and ``gradient_checkpointing``, as for :func:`create_student`; or, without ``init``, the
+            config of such a student.
     """
+    if init is None:
+        return create_student(**config)
     mmkd: dict[str, Any] = {"embed_dim": 512, "text_pooling": "cls", "text_projection": "mlp", "context_length": 256}
     return create_student(init=init, **mmkd, **config)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.plugins.loaders.hugging_face import without_bars
+from kdkit.plugins.loaders.hugging_face import without_reports
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -81,7 +81,7 @@ def clip_vision_tensors(folder: Path) -> dict[str, Tensor]:
     from transformers import AutoConfig, CLIPModel, CLIPVisionModel
 
     try:
-        with torch.random.fork_rng(devices=[]), without_bars():
+        with torch.random.fork_rng(devices=[]), without_reports():
             local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
             kind = CLIPModel if AutoConfig.from_pretrained(folder, **local).model_type == "clip" else CLIPVisionModel
             model, found = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **local)

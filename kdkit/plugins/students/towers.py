@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.plugins.loaders.hugging_face import read_tokenizer_files, without_bars
+from kdkit.plugins.loaders.hugging_face import read_tokenizer_files, without_reports
 from kdkit.plugins.loaders.open_clip import load_open_clip
 from kdkit.plugins.loaders.open_clip_folder import CONFIG, OpenClipParts, build_model
 from kdkit.plugins.students.tower_weights import (
@@ -276,7 +276,7 @@ def _encoder_tensors(folder: Path) -> dict[str, Tensor]:
     from transformers import AutoModel
 
     try:
-        with torch.random.fork_rng(devices=[]), without_bars():
+        with torch.random.fork_rng(devices=[]), without_reports():
             model, found = AutoModel.from_pretrained(
                 folder,
                 add_pooling_layer=False,
