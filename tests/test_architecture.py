@@ -40,6 +40,7 @@ LIGHT = {
     "kdkit/core/plugin_system/catalogue.py",
     "kdkit/core/contracts/image_readers.py",
     "kdkit/core/contracts/progress.py",
+    "kdkit/core/contracts/evaluation.py",
     "kdkit/core/contracts/protocols.py",
     "kdkit/core/contracts/samples.py",
     "kdkit/core/plugin_system/discovery.py",
@@ -73,6 +74,8 @@ PUBLIC = {
     "kdkit.core.base.tensors",
     "kdkit.core.contracts.hookspecs",
     "kdkit.core.evaluation.metrics",
+    "kdkit.core.evaluation.retrieval",
+    "kdkit.core.evaluation.sampling",
     "kdkit.core.evaluation.zero_shot",
     "kdkit.core.contracts.token_signals",
 }

@@ -36,7 +36,13 @@ SPECS = (
     ),
     (
         "student",
-        StudentSpec(name="toy", summary="toy", factory="tests.toys:make_toy", loader="tests.toys:load_toy"),
+        StudentSpec(
+            name="toy",
+            summary="toy",
+            factory="tests.toys:make_toy",
+            loader="tests.toys:load_toy",
+            task_without_labels="retrieval",
+        ),
     ),
 )
 RECIPE = """\

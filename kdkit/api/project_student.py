@@ -165,12 +165,22 @@ class StudentMethods(OpenedProject):
         return CurrentVersion(Versions(self._open()).rollback(name).name)
 
     def evaluate(
-        self, version: str | None = None, *, split: str = "test", alone: bool = False, device: str = "cpu"
+        self,
+        version: str | None = None,
+        *,
+        task: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        split: str = "test",
+        alone: bool = False,
+        device: str = "cpu",
     ) -> WrittenReport:
         """Scores of the student, beside its ancestors, every teacher and the oracle; written to ``reports/``.
 
         Args:
             version: or a refused candidate; by default the current version.
+            task: ``zero-shot``, ``retrieval``, ``linear-probe``, ``knn``, or that of a plugin; by default the task of
+                the student's family, or ``retrieval`` where the split has captions and no labels.
+            options: of the task.
             split: ``train``, ``calibration`` or ``test``.
             alone: without ancestors.
             device: of the student.
@@ -180,11 +190,19 @@ class StudentMethods(OpenedProject):
             reports/evaluation-v1-test.json
         """
         from kdkit.core.evaluation.evaluate import evaluate_version
+        from kdkit.core.evaluation.evaluator import TaskChoice, own_task
         from kdkit.core.evaluation.report import write_report
 
         project = self._open()
+        name = task or (own_task(project) if options else None)
         report = evaluate_version(
-            project, version, split=_split(split), ancestors=not alone, device=device, reporter=self.reporter
+            project,
+            version,
+            task=None if name is None else TaskChoice(name, options or {}),
+            split=_split(split),
+            ancestors=not alone,
+            device=device,
+            reporter=self.reporter,
         )
         written = write_report(project.reports, report)
         if written.saved:

@@ -18,6 +18,13 @@ def evaluate(
     version: Annotated[
         str | None, typer.Argument(help="A version or a refused candidate (default: the current version).")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="zero-shot, retrieval, linear-probe, knn, or a plugin's (default: of the student's family)."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Of the task; may be repeated.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
     alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
     device: Annotated[str, typer.Option(help="Of the student, e.g. cuda.")] = "cpu",
@@ -27,6 +34,9 @@ def evaluate(
     """Evaluate the student beside its ancestors, every teacher and the oracle.
 
     Writes a JSON report and a picture to reports/. For every domain, the oracle is the teacher that is best on the
-    calibration split.
+    calibration split. Without labels, captions are the measure: the task is then retrieval.
     """
-    console.emit(console.project(folder).evaluate(version, split=split, alone=alone, device=device), json=json)
+    report = console.project(folder).evaluate(
+        version, task=task, options=console.parse_options(options), split=split, alone=alone, device=device
+    )
+    console.emit(report, json=json)

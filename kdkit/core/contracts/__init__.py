@@ -3,6 +3,7 @@
 - specs: frozen data that the hooks of a plugin return, such as :class:`LossSpec`;
 - facts: what is known about a published model, with sources;
 - protocols: the interfaces of the objects behind the specs, such as :class:`Loss`, and the data that they exchange;
+- evaluation: the same for evaluation tasks;
 - answers: generated answers, and the keys that teachers and samples use for them.
 
 :mod:`kdkit.core.contracts.hookspecs` declares the hooks, :mod:`kdkit.core.contracts.token_signals` the stored form of
@@ -23,6 +24,14 @@ from kdkit.core.contracts.answers import (
     Answer,
     Decoding,
 )
+from kdkit.core.contracts.evaluation import (
+    DomainScore,
+    EvaluationTask,
+    ExplainsSkips,
+    GradesAnswers,
+    ModelAnswers,
+    ModelFeatures,
+)
 from kdkit.core.contracts.facts import ABOUT, Distillation, FactSource, Kind, TeacherFacts, known_facts, sources_of
 from kdkit.core.contracts.image_readers import DecodesImages, ImageReader
 from kdkit.core.contracts.progress import Reporter, Silent
@@ -36,15 +45,10 @@ from kdkit.core.contracts.protocols import (
     Answering,
     CaptionView,
     ChecksAnswers,
-    DomainScore,
     DualEncoder,
-    EvaluationTask,
-    GradesAnswers,
     LimitsTexts,
     Loss,
     LossInput,
-    ModelAnswers,
-    ModelFeatures,
     RopeVariant,
     SignalSource,
     SignalSpec,
@@ -115,6 +119,7 @@ __all__ = [
     "DomainScore",
     "DualEncoder",
     "EvaluationTask",
+    "ExplainsSkips",
     "FactSource",
     "FactorySpec",
     "GradesAnswers",

@@ -6,7 +6,7 @@ Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -281,7 +281,7 @@ class RopeVariant(Protocol):
         per step; (axes, heads, F) if heads differ."""
 
 
-# --------------------------------------------------------------------------- trust, evaluation
+# --------------------------------------------------------------------------------------- trust
 
 
 CAPTIONS = "@captions"
@@ -322,67 +322,3 @@ class TrustTable:
 
 TrustPolicy = Callable[[TrustTable], "np.ndarray[Any, Any]"]
 """Accuracies -> weights (T, M) in [0, 1]; with weight 0 a teacher does not teach that domain."""
-
-
-class ModelFeatures(Protocol):
-    """Features of one model for evaluation: stored (teacher) or computed (student)."""
-
-    @property
-    def name(self) -> str: ...
-
-    def image(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
-        """(N, D) float32, unit rows."""
-
-    def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """(N, D) float32, unit rows."""
-
-
-class ModelAnswers(Protocol):
-    """Answers of one model for evaluation: stored (teacher) or generated (student)."""
-
-    @property
-    def name(self) -> str: ...
-
-    def answer(self, samples: Sequence[Sample]) -> Sequence[str]:
-        """One answer per sample, to its ``extra["messages"]``; ``sample.text`` is the reference."""
-
-
-@dataclass(frozen=True)
-class DomainScore:
-    """Score of one model on one domain. Metrics are in [0, 1]; ``intervals`` are (low, high) at ``level``.
-
-    ``outcomes`` holds the value of every sample (N,), in the order of ``ids``, for each metric that is a mean over
-    samples; paired comparisons of two models use it. Corrections use the outcome ``similarity`` if present, else
-    ``accuracy``. ``notes`` are remarks for the reader.
-    """
-
-    domain: str
-    count: int
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    level: float = 0.95
-    ids: tuple[str, ...] = ()
-    outcomes: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-class EvaluationTask(Protocol):
-    """Scores a model on samples."""
-
-    def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
-        """One score per domain that the task can score (zero-shot: at least two labels).
-
-        Args:
-            view: a :class:`ModelFeatures` or a :class:`ModelAnswers`, according to ``reads`` of the task's spec.
-        """
-
-
-@runtime_checkable
-class GradesAnswers(Protocol):
-    """An evaluation task that grades answers without intervals; chance is then measured faster and more finely."""
-
-    def question_type(self, sample: Sample) -> str:
-        """Questions of one type can be answered by one fixed answer, such as *yes*."""
-
-    def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> np.ndarray[Any, Any]:
-        """(N,) the ``accuracy`` of each answer, in [0, 1]; all samples are of one domain."""

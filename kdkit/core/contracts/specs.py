@@ -99,6 +99,8 @@ class StudentSpec(FactorySpec):
     """Images with a side longer than this times the other are unreadable to the family."""
     task: str = "zero-shot"
     """Name of the evaluation task for trust, guard, retention and ``kdkit evaluate``."""
+    task_without_labels: str = ""
+    """Name of the task that ``kdkit evaluate`` takes where the split has no label; empty for none."""
     default: bool = False
     """The family of a registry that names none; for the built-in family of dual encoders."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -169,10 +171,21 @@ class TrustPolicySpec(FactorySpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(FactorySpec):
-    """``factory(**options) -> EvaluationTask``."""
+    """``factory(**options) -> EvaluationTask``.
 
-    reads: Literal["features", "answers"] = "features"
-    """Input of the task: ``features`` (its factory also takes ``prompts``) or ``answers``."""
+    A factory with an argument ``prompts`` gets domain -> class -> prompts of the project. One with an argument
+    ``training`` gets the labeled training and calibration samples, to fit on: ``Sequence[Sample]``.
+    """
+
+    reads: Literal["features", "image", "text", "answers"] = "features"
+    """Input of the task: ``features`` of images and texts, one kind alone, or ``answers``. Teachers that lack it are
+    left out."""
+    truth: Literal["labels", "captions"] = "labels"
+    """What the outputs are compared with: the task scores labeled samples, or samples with a text. Tasks that read
+    answers score samples with a text."""
+    headline: str = "accuracy"
+    """The metric that stands for the task in tables, in the picture, for the oracle and for retention; ``outcomes``
+    should have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

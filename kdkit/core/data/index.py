@@ -78,8 +78,7 @@ class SampleIndex:
     def text_index(self) -> NDArray[np.int64]:
         """(N,) equal numbers for samples with equal texts; case, spaces and a final full stop do not count."""
         numbers: dict[str, int] = {}
-        texts = (" ".join(sample.text.casefold().split()).removesuffix(".") for sample in self.samples)
-        found = (numbers.setdefault(text, len(numbers)) for text in texts)
+        found = (numbers.setdefault(text_key(sample.text), len(numbers)) for sample in self.samples)
         return np.fromiter(found, dtype=np.int64, count=len(self))
 
     @cached_property
@@ -112,6 +111,16 @@ class SampleIndex:
         if labeled is not None:
             chosen &= (self.label_index >= 0) == labeled
         return np.flatnonzero(chosen).astype(np.int64)
+
+
+def text_key(text: str) -> str:
+    """Equal for equal texts; case, spaces and a final full stop do not count.
+
+    Example:
+        >>> text_key("A  Nodule.") == text_key("a nodule")
+        True
+    """
+    return " ".join(text.casefold().split()).removesuffix(".")
 
 
 def _positions(values: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:

@@ -9,8 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from kdkit.core.contracts import (
+    TEXT,
     DomainScore,
     EvaluationTask,
+    ExplainsSkips,
     ModelAnswers,
     ModelFeatures,
     Reporter,
@@ -19,8 +21,9 @@ from kdkit.core.contracts import (
     TrustTable,
 )
 from kdkit.core.evaluation.features import StoredFeatures
-from kdkit.core.evaluation.metrics import mean_interval
-from kdkit.core.evaluation.scores import WITHOUT_TEXT, Evaluation, ModelScores, Role
+from kdkit.core.evaluation.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.sampling import sample_groups
+from kdkit.core.evaluation.scores import ACCURACY, HEADLINE, LEFT_OUT, Evaluation, ModelScores, Role
 
 ModelOutputs = ModelFeatures | ModelAnswers
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
@@ -33,7 +36,6 @@ def compare_models(
     samples: Sequence[Sample],
     *,
     trust: TrustTable | None = None,
-    choose_by: str = "accuracy",
     settings: Mapping[str, Any] | None = None,
     advice: Callable[[str], str] | None = None,
     reporter: Reporter | None = None,
@@ -42,23 +44,23 @@ def compare_models(
 
     On each domain, ``oracle`` is the teacher with the highest accuracy on the *calibration* split (``trust``): a rule
     that does not look at the evaluated samples. ``oracle-on-test`` takes the best teacher on these samples: an upper
-    bound. Teachers without text features are left out, with a note: no prompt can be compared with their features.
+    bound. Teachers that lack a signal that the task reads are left out, with a note.
 
     Args:
         students, teachers: outputs of models, with names unique over both.
         samples: of one split.
         trust: what ``oracle`` chooses by; without it there is only ``oracle-on-test``.
-        choose_by: the metric that ``oracle-on-test`` chooses by.
-        settings: recorded in the result.
+        settings: recorded in the result; ``headline`` is the metric that ``oracle-on-test`` chooses by.
         advice: teacher -> the remedy for missing features, for warnings.
 
     Returns:
         Without any domain, and with a warning for each, where no model can be scored.
     """
     reporter = reporter or Silent()
-    left_out = [model.name for model in teachers if isinstance(model, StoredFeatures) and model.images_alone]
-    if left_out:
-        reporter.say(f"{', '.join(left_out)}: no text features, so no zero-shot accuracy; 'kdkit trust' shows a probe")
+    left_out = {model.name: model.lacks for model in teachers if isinstance(model, StoredFeatures) and model.lacks}
+    for name, signals in left_out.items():
+        hint = "; 'kdkit trust' shows a probe" if signals == (TEXT,) else ""
+        reporter.say(f"{name}: no {' and '.join(signals)} features, so this task cannot score it{hint}")
     roles: list[tuple[ModelOutputs, Role]] = [(model, "student") for model in students]
     roles += [(model, "teacher") for model in teachers if model.name not in left_out]
     scored: list[tuple[str, Role, dict[str, DomainScore]]] = []
@@ -66,30 +68,34 @@ def compare_models(
         reporter.progress("evaluating", number, len(roles), model.name)
         covered = _covered(model, samples, reporter, advice)
         scores = task.evaluate(model, covered) if covered else ()
+        if len(covered) < len(samples):
+            scores = [_without_pooled(score) for score in scores]
         scored.append((model.name, role, {score.domain: score for score in scores}))
     reporter.progress("evaluating", len(roles), len(roles))
 
     present = list(dict.fromkeys(sample.domain for sample in samples))
     domains = tuple(d for d in present if any(d in scores for _, _, scores in scored))
-    skipped = {d: _why_skipped(d, samples) for d in present if d not in domains}
+    skipped = {d: _why_skipped(task, [s for s in samples if s.domain == d]) for d in present if d not in domains}
     for domain, why in skipped.items():
         reporter.warn(f"domain '{domain}' is not evaluated: {why}")
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
-    models += _oracles([m for m in models if m.role == "teacher"], domains, trust, choose_by)
+    headline = str((settings or {}).get(HEADLINE, ACCURACY))
+    models += _oracles([m for m in models if m.role == "teacher"], domains, trust, headline)
     return Evaluation(
         split=samples[0].split if samples else "none",
         domains=domains,
         models=tuple(models),
-        settings={**(settings or {}), **({WITHOUT_TEXT: left_out} if left_out else {})},
+        settings={**(settings or {}), **({LEFT_OUT: left_out} if left_out else {})},
         skipped=skipped,
         ratios=_ratios(models),
+        against_oracle=_against_oracle(models, headline, samples),
     )
 
 
 def with_students_of(evaluation: Evaluation, other: Evaluation) -> Evaluation:
     """``evaluation`` with the students of ``other``; both are of the same samples."""
     models = [*other.of_role("student"), *(model for model in evaluation.models if model.role != "student")]
-    return replace(evaluation, models=tuple(models), ratios=_ratios(models))
+    return replace(evaluation, models=tuple(models), ratios=_ratios(models), against_oracle={})
 
 
 @runtime_checkable
@@ -117,9 +123,23 @@ def _covered(
     return covered
 
 
-def _why_skipped(domain: str, samples: Sequence[Sample]) -> str:
-    labels = {s.label for s in samples if s.domain == domain and s.label is not None}
-    if not labels and not any(s.extra for s in samples if s.domain == domain):
+def _without_pooled(score: DomainScore) -> DomainScore:
+    """Without what depends on the samples of all domains: this model lacks some of them."""
+    if not score.pooled:
+        return score
+    parts = {
+        name: {key: value for key, value in getattr(score, name).items() if key not in score.pooled}
+        for name in ("metrics", "intervals", "outcomes", "figures")
+    }
+    return replace(score, **parts, pooled=())
+
+
+def _why_skipped(task: EvaluationTask, samples: Sequence[Sample]) -> str:
+    """Why samples of one domain have no score."""
+    if isinstance(task, ExplainsSkips) and (why := task.why_skipped(samples)):
+        return why
+    labels = {s.label for s in samples if s.label is not None}
+    if not labels and not any(s.extra for s in samples):
         return "none of its samples is labeled"
     if len(labels) == 1:
         return f"all its labeled samples are '{labels.pop()}', so there is nothing to classify"
@@ -205,6 +225,26 @@ def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
             if shared and (best := _mean(oracle, metric, shared)) != 0
         }
     return ratios
+
+
+def _against_oracle(
+    models: Sequence[ModelScores], metric: str, samples: Sequence[Sample]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Student -> domain -> paired difference of the headline to the first oracle, where both have outcomes."""
+    oracle = next((m for m in models if m.role == "oracle"), None)
+    if oracle is None:
+        return {}
+    group = dict(zip((sample.id for sample in samples), sample_groups(samples).tolist(), strict=True))
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for student in (m for m in models if m.role == "student"):
+        for domain in (d for d in oracle.domains if d in student.domains):
+            own, best = student.domains[domain], oracle.domains[domain]
+            if metric in own.outcomes and metric in best.outcomes and own.ids == best.ids:
+                groups = np.unique([group[name] for name in own.ids], return_inverse=True)[1]
+                found.setdefault(student.name, {})[domain] = paired_difference(
+                    best.outcomes[metric], own.outcomes[metric], level=own.level, groups=groups
+                )
+    return found
 
 
 def _mean(model: ModelScores, metric: str, domains: Sequence[str]) -> float:

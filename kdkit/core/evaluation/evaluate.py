@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, Sample, Silent, Split
+from kdkit.core.contracts import ModelFeatures, Reporter, Sample, Silent, Split, StudentSpec
 from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.compare import ModelOutputs, compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
-from kdkit.core.evaluation.evaluator import Evaluator, FeatureEvaluator, make_evaluator
+from kdkit.core.evaluation.evaluator import (
+    AnswerEvaluator,
+    Evaluator,
+    FeatureEvaluator,
+    TaskChoice,
+    make_evaluator,
+    own_task,
+)
+from kdkit.core.evaluation.feature_cache import CachedFeatures
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention, measure_retention
+from kdkit.core.evaluation.score_cache import CachedTask
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
+from kdkit.core.evaluation.trust.measurements import table_of_scores
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.versions import Version, Versions, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
-    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import GuardEntry
+
+
+CACHE, FEATURES = "evaluation/scores", "evaluation/features"
+"""Folders in a project's state, which people may delete."""
 
 
 def evaluate_version(
     project: Project,
     name: str | None = None,
     *,
+    task: TaskChoice | None = None,
     split: Split = "test",
     ancestors: bool = True,
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> EvaluationReport:
-    """Evaluate a version (by default the current one) on a split with its family's task.
+    """Evaluate a version (by default the current one) on a split.
 
-    Teachers are read from the feature store: those of the registry and those that the version learned from. The
-    oracle chooses by trust, which is measured on the calibration split first where it is missing.
+    Teachers are read from the feature store: those of the registry and those that the version learned from. Features
+    and scores of an earlier evaluation are reused. The oracle chooses by the calibration split: by trust for the task
+    of the student's family, else by the task itself.
+
+    Args:
+        task: by default that of the student's family; where the split has no labels, the family's
+            ``task_without_labels``.
 
     Raises:
-        KdkitError: no such version, a student that does not give what the task reads, no labeled sample in the split,
-            an unreadable image that may not be skipped.
+        KdkitError: no such version or task, a student that does not give what the task reads, no labeled sample in the
+            split, an unreadable image that may not be skipped.
     """
     reporter = reporter or Silent()
     registry, lock, versions = project.registry, project.lock, Versions(project)
@@ -55,20 +76,27 @@ def evaluate_version(
     table, store = load_index(project, reporter), FeatureStore(project.features)
     teachers = _teachers(registry.teachers, store, chain)
     columns = {teacher: locked_column(store, lock, teacher) for teacher in teachers}
-    evaluator = make_evaluator(registry, project.catalogue, table)
     skipped = find_skipped(table, project.state, reporter) if not columns else np.zeros(len(table), dtype=bool)
     for column in columns.values():
         skipped |= column.unreadable(table) & table.may_skip
-    samples = _labeled_samples(evaluator, table, split, skipped)
+    evaluator = choose_evaluator(project, table, split, task, skipped, reporter)
+    own = evaluator.settings["task"] == own_task(project)
+    samples = _samples_to_score(evaluator, split, skipped)
     advice = partial(extraction_hint, project.registry, project.lock)
+    views = [evaluator.teacher(teacher, column) for teacher, column in columns.items()]
+    scorer = CachedTask(evaluator, project.state / CACHE) if isinstance(evaluator, FeatureEvaluator) else evaluator.task
     trust = None
-    if teachers:
+    if teachers and own:
         trust = measure_trust(evaluator, store, lock, teachers, advice=advice, reporter=reporter)
-    catalogue = project.catalogue
+    elif teachers:
+        rows = evaluator.rows("calibration")
+        held_out = [table.samples[row] for row in rows[~skipped[rows]]]
+        on_calibration = compare_models(scorer, [], views, held_out, settings=evaluator.settings)
+        trust = table_of_scores(on_calibration)
     evaluation = compare_models(
-        evaluator.task,
-        [_student(evaluator, catalogue, item, device, len(samples), reporter) for item in reversed(chain)],
-        [evaluator.teacher(teacher, column) for teacher, column in columns.items()],
+        scorer,
+        [_student(evaluator, project, item, device, len(samples), reporter) for item in reversed(chain)],
+        views,
         samples,
         trust=trust,
         settings=evaluator.settings,
@@ -80,17 +108,55 @@ def evaluate_version(
             "KD-EVAL-007",
             "no domain can be evaluated",
             why="; ".join(f"{domain}: {why}" for domain, why in evaluation.skipped.items()),
-            fix="a domain needs labeled samples of at least two classes in this split; see 'kdkit data check'",
+            fix="a domain needs labeled samples of at least two classes in this split (for captions: two captions); "
+            "see 'kdkit data check'",
             code=ExitCode.MISSING,
         )
     history = tuple(item.name for item in chain)
     learned = _learned(chain, evaluation.domains)
-    retention = _retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None
-    continual = _continual(evaluation, history, learned)
-    weights = {item.name: item.manifest.student_digest for item in chain}
     lineage = version.lineage
-    repair = None if lineage.repair is None else lineage.repair.describe(lineage.parent)
-    return EvaluationReport(version.name, history, evaluation, retention, continual, learned, weights, repair)
+    return EvaluationReport(
+        version=version.name,
+        history=history,
+        evaluation=evaluation,
+        retention=_retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None,
+        continual=_continual(evaluation, history, learned),
+        learned=learned,
+        weights={item.name: item.manifest.student_digest for item in chain},
+        repair=None if lineage.repair is None else lineage.repair.describe(lineage.parent),
+        own_task=own,
+    )
+
+
+def choose_evaluator(
+    project: Project,
+    table: SampleIndex,
+    split: Split,
+    task: TaskChoice | None,
+    skipped: np.ndarray[Any, Any],
+    reporter: Reporter,
+) -> Evaluator:
+    """That of ``task``, else of the student's family; its task for captions where the split has no labels to measure.
+
+    Raises:
+        KdkitError: for a family, task or option that no plugin provides.
+    """
+    registry, catalogue = project.registry, project.catalogue
+    evaluator = make_evaluator(registry, catalogue, table, task, skipped)
+    other = catalogue.spec(StudentSpec, registry.student.family).task_without_labels
+    if task is not None or not other or not isinstance(evaluator, FeatureEvaluator):
+        return evaluator
+    by_captions = make_evaluator(registry, catalogue, table, TaskChoice(other), skipped)
+    able = [each.measurable(_rows(each, split, skipped)) for each in (evaluator, by_captions)]
+    if able[0] or not able[1]:
+        return evaluator
+    reporter.say(f"no labels of two classes in the split '{split}': evaluated by the task '{other}' on its captions")
+    return by_captions
+
+
+def _rows(evaluator: Evaluator, split: Split, skipped: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    rows = evaluator.rows(split)
+    return rows[~skipped[rows]]
 
 
 def _teachers(registered: Mapping[str, Any], store: FeatureStore, chain: Sequence[Version]) -> list[str]:
@@ -104,22 +170,26 @@ def _no_training_answers(teacher: str) -> str:
     return f"'{teacher}' answers the calibration and test splits alone"
 
 
-def _labeled_samples(
-    evaluator: Evaluator, table: SampleIndex, split: Split, skipped: np.ndarray[Any, Any]
-) -> list[Sample]:
-    """Labeled samples of the split without unreadable images that their data entry allows to skip."""
-    samples = [table.samples[row] for row in evaluator.rows(split) if not skipped[row]]
+def _samples_to_score(evaluator: Evaluator, split: Split, skipped: np.ndarray[Any, Any]) -> list[Sample]:
+    """What the task scores, without unreadable images that their data entry allows to skip."""
+    samples = [evaluator.table.samples[row] for row in _rows(evaluator, split, skipped)]
     if not samples:
+        truth = "with a caption" if _by_captions(evaluator) else "labeled (or answered)"
         raise KdkitError(
             "KD-EVAL-011",
-            f"there is no labeled (or answered) sample in the split '{split}'",
-            fix="choose another by --split, or label samples; 'kdkit data check' counts them",
+            f"no sample in the split '{split}' is {truth}, so the task '{evaluator.settings['task']}' has nothing to "
+            "score",
+            fix="choose another by --split or --task, or label samples; 'kdkit data check' counts them",
         )
     return samples
 
 
+def _by_captions(evaluator: Evaluator) -> bool:
+    return isinstance(evaluator, FeatureEvaluator) and evaluator.spec.truth == "captions"
+
+
 def _student(
-    evaluator: Evaluator, catalogue: Catalogue, version: Version, device: str, images: int, reporter: Reporter
+    evaluator: Evaluator, project: Project, version: Version, device: str, images: int, reporter: Reporter
 ) -> ModelOutputs:
     done = 0
 
@@ -128,7 +198,22 @@ def _student(
         done += more
         reporter.progress(f"{version.name}: encoding images", min(done, images), images)
 
-    return evaluator.student(version.name, load_student(version, catalogue), device=device, progress=progress)
+    if isinstance(evaluator, AnswerEvaluator):
+        return evaluator.student(
+            version.name, load_student(version, project.catalogue), device=device, progress=progress
+        )
+    version.check()
+    family = project.catalogue.get("student", version.lineage.student.family)
+    kind = device.partition(":")[0]
+    parts = (version.manifest.student_digest, kind, kdkit.__version__, family.qualified, family.version)
+    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def open_model() -> ModelFeatures:
+        student = load_student(version, project.catalogue)
+        return evaluator.student(version.name, student, device=device, progress=progress)
+
+    folder = project.state / FEATURES / fingerprint[:16]
+    return CachedFeatures(version.name, folder, fingerprint, evaluator.table, open_model)
 
 
 def _retention(
@@ -143,6 +228,7 @@ def _retention(
         tolerances=guard.domains,
         trusted={t.name: tuple(t.domains) for t in chain[-1].lineage.teachers},
         domains=[*(d for d in evaluation.domains if learned.get(d) != chain[-1].name), *unseen],
+        metric=evaluation.headline,
     )
 
 
@@ -161,6 +247,6 @@ def _learned(chain: Sequence[Version], domains: Sequence[str]) -> dict[str, str]
 def _continual(evaluation: Evaluation, history: Sequence[str], learned: Mapping[str, str]) -> ContinualMetrics | None:
     if len(history) < 2:
         return None
-    matrix = np.array([evaluation.model(name).values("accuracy", evaluation.domains) for name in history])
+    matrix = np.array([evaluation.model(name).values(evaluation.headline, evaluation.domains) for name in history])
     first = [history.index(learned[d]) if d in learned else len(history) for d in evaluation.domains]
     return compute_continual_metrics(matrix, first)

@@ -1,24 +1,28 @@
 """Evaluators: a task with the models' features against prompts, or their answers against references.
 
-The student's family names the evaluation task; trust, the guard, retention and ``kdkit evaluate`` use the same one.
+The student's family names the evaluation task of trust, the guard, retention and ``kdkit evaluate``, which can choose
+another.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import (
+    SPLITS,
     Answering,
     DualEncoder,
     EvaluationTask,
     ModelAnswers,
     ModelFeatures,
+    Sample,
     Split,
     StudentSpec,
     TaskSpec,
@@ -27,11 +31,13 @@ from kdkit.core.data.prompts import prompt_sets
 from kdkit.core.evaluation.answers import StoredAnswers, StudentAnswers
 from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
 from kdkit.core.evaluation.zero_shot import Prompts
+from kdkit.core.plugin_system.catalogue import resolve
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
     from kdkit.core.features.store.column import Column
     from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import Registry
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -40,20 +46,31 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class FeatureEvaluator:
-    """For tasks that read image and text features; labels are the ground truth."""
+    """For tasks that read image or text features; labels or captions are the ground truth.
+
+    Attributes:
+        prompts: of all classes; empty for tasks without prompts.
+        training: the labeled training and calibration samples that the task fits on; empty if it fits nothing.
+    """
 
     table: SampleIndex
     prompts: Prompts
     task: EvaluationTask
     settings: Mapping[str, Any]
+    spec: TaskSpec
+    training: tuple[Sample, ...] = ()
 
     def rows(self, split: Split) -> Rows:
-        return self.table.select(split=split, labeled=True)
+        if self.spec.truth == "labels":
+            return self.table.select(split=split, labeled=True)
+        rows = self.table.select(split=split)
+        return rows[[bool(self.table.samples[row].text.strip()) for row in rows]]
 
     def measurable(self, rows: Rows) -> set[str]:
-        """Domains that ``rows`` of :meth:`rows` can measure: those with samples of two classes."""
-        classes = {(self.table.samples[row].domain, self.table.samples[row].label) for row in rows}
-        return {domain for domain, count in Counter(domain for domain, _ in classes).items() if count > 1}
+        """Domains that ``rows`` of :meth:`rows` can measure: those with samples of two classes, or two captions."""
+        kinds = self.table.label_index if self.spec.truth == "labels" else self.table.text_index
+        found = {(self.table.samples[row].domain, int(kinds[row])) for row in rows}
+        return {domain for domain, count in Counter(domain for domain, _ in found).items() if count > 1}
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelFeatures:
         if not isinstance(student, DualEncoder):
@@ -61,7 +78,7 @@ class FeatureEvaluator:
         return StudentFeatures(name, student, device=device, progress=progress)
 
     def teacher(self, name: str, column: Column) -> ModelFeatures:
-        return StoredFeatures(name, column, self.table, self.prompts)
+        return StoredFeatures(name, column, self.table, self.prompts, reads=self.spec.reads, training=self.training)
 
 
 @dataclass(frozen=True)
@@ -92,20 +109,52 @@ class AnswerEvaluator:
 Evaluator = FeatureEvaluator | AnswerEvaluator
 
 
-def make_evaluator(registry: Registry, catalogue: Catalogue, table: SampleIndex) -> Evaluator:
-    """The evaluator of the registry's student family, for the samples of ``table``.
+def own_task(project: Project) -> str:
+    """The task of the registry's student family. Raises: KdkitError for a family that no plugin provides."""
+    return project.catalogue.spec(StudentSpec, project.registry.student.family).task
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """An evaluation task by name, with options of its factory."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_evaluator(
+    registry: Registry,
+    catalogue: Catalogue,
+    table: SampleIndex,
+    choice: TaskChoice | None = None,
+    skipped: np.ndarray[Any, Any] | None = None,
+) -> Evaluator:
+    """An evaluator for the samples of ``table``.
+
+    Args:
+        choice: of the task; by default that of the registry's student family.
+        skipped: (N,) bool, samples that nothing is fitted on, such as unreadable ones.
 
     Raises:
-        KdkitError: for a family or task that no plugin provides.
+        KdkitError: for a family, task or option that no plugin provides.
     """
-    name = catalogue.spec(StudentSpec, registry.student.family).task
-    spec = catalogue.spec(TaskSpec, name)
-    settings = {"task": name, **spec.options}
+    choice = choice or TaskChoice(catalogue.spec(StudentSpec, registry.student.family).task)
+    spec = catalogue.spec(TaskSpec, choice.name)
+    settings = {"task": choice.name, **spec.options, **choice.options, "headline": spec.headline}
+    given: dict[str, Any] = dict(choice.options)
     if spec.reads == "answers":
-        return AnswerEvaluator(table, catalogue.make_task(name), settings)
-    prompts = prompt_sets(registry, table)
-    task = catalogue.make_task(name, prompts=prompts)
-    return FeatureEvaluator(table, prompts, task, settings)
+        return AnswerEvaluator(table, catalogue.make_task(choice.name, **given), settings)
+    takes = inspect.signature(resolve(spec.factory)).parameters
+    classifies = spec.reads == "features" and spec.truth == "labels"  # trust then needs prompts too
+    prompts = prompt_sets(registry, table) if classifies or "prompts" in takes else {}
+    training: tuple[Sample, ...] = ()
+    if "prompts" in takes:
+        given["prompts"] = prompts
+    if "training" in takes:
+        rows = np.flatnonzero((table.label_index >= 0) & (table.split_index != SPLITS.index("test")))
+        kept = rows if skipped is None else rows[~skipped[rows]]
+        given["training"] = training = tuple(table.samples[row] for row in kept)
+    return FeatureEvaluator(table, prompts, catalogue.make_task(choice.name, **given), settings, spec, training)
 
 
 def _unsuitable(name: str, why: str, settings: Mapping[str, Any]) -> KdkitError:

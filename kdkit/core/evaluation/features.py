@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import IMAGE, TEXT, DualEncoder, Sample
 from kdkit.core.data.images import decoding_threads, open_image
+from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.zero_shot import Prompts, unit_rows
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from kdkit.core.features.store.column import Column
 
 Array = np.ndarray[Any, Any]
+Reads = Literal["features", "image", "text", "answers"]
+"""As of ``TaskSpec``."""
 BATCH = 128
 TEXT_BATCH = 256
 
@@ -39,28 +42,46 @@ class StoredFeatures:
         column: of the store.
         table: index of the samples.
         prompts: the prompts of the evaluation, for :meth:`covered`.
+        reads: what the evaluation reads, as of ``TaskSpec``.
+        training: the samples that the evaluation fits on, for :meth:`covered`.
     """
 
-    def __init__(self, name: str, column: Column, table: SampleIndex, prompts: Prompts | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        column: Column,
+        table: SampleIndex,
+        prompts: Prompts | None = None,
+        *,
+        reads: Reads = "features",
+        training: Sequence[Sample] = (),
+    ) -> None:
         self._name, self._column, self._prompts = name, column, prompts or {}
+        self._signals = {"image": (IMAGE,), "text": (TEXT,)}.get(reads, (IMAGE, TEXT))
         places = column.locate(table)
         self._place = dict(zip(table.ids, places.tolist(), strict=True))
+        self._incomplete = {sample.domain for sample in training if self._place.get(sample.id, -1) < 0}
 
     @property
     def name(self) -> str:
         return self._name
 
     @property
-    def images_alone(self) -> bool:
-        """Whether the teacher has no text features, so that no zero-shot task can score it."""
-        return gives_images_alone(self._column)
+    def lacks(self) -> tuple[str, ...]:
+        """Signals that the evaluation reads and the teacher never gives, so that it cannot be scored."""
+        given = {spec.name for spec in self._column.signals}
+        return tuple(signal for signal in self._signals if signal not in given)
+
+    def fingerprint(self) -> str:
+        """Digest of everything that its features depend on."""
+        return f"{self._column.fingerprint} {self._column.text_digest(all_prompts(self._prompts))}"
 
     def covered(self, samples: Sequence[Sample]) -> list[Sample]:
         """Samples of the domains whose samples and prompts are all in the column.
 
         A domain is compared on all of its samples or not at all: accuracies on different samples are not comparable.
         """
-        lacking = {sample.domain for sample in samples if self._place.get(sample.id, -1) < 0}
+        lacking = {sample.domain for sample in samples if self._place.get(sample.id, -1) < 0} | self._incomplete
         for domain, classes in self._prompts.items():
             if any(text not in self._column.texts for group in classes.values() for text in group):
                 lacking.add(domain)
@@ -72,6 +93,18 @@ class StoredFeatures:
         Raises:
             KdkitError: a sample that is not extracted, or a NaN feature.
         """
+        return self._rows(IMAGE, samples)
+
+    def captions(self, samples: Sequence[Sample]) -> Array:
+        """(N, D) float32, unit rows. Raises: as :meth:`image`."""
+        return self._rows(TEXT, samples)
+
+    def text(self, texts: Sequence[str]) -> Array:
+        """(N, D) float32, unit rows."""
+        rows = self._column.text_features(texts)
+        return unit_rows(rows, what="prompt features", where=f"teacher '{self._name}'")
+
+    def _rows(self, signal: str, samples: Sequence[Sample]) -> Array:
         places = np.array([self._place.get(sample.id, -1) for sample in samples], dtype=np.int64)
         if (places < 0).any():
             raise KdkitError(
@@ -80,13 +113,9 @@ class StoredFeatures:
                 f"(the first is '{samples[int((places < 0).argmax())].id}')",
                 fix=self._column.header.remedy,
             )
-        rows = self._column.gather("image", places)
-        return unit_rows(rows, what="image features", where=f"teacher '{self._name}'")
-
-    def text(self, texts: Sequence[str]) -> Array:
-        """(N, D) float32, unit rows."""
-        rows = self._column.text_features(texts)
-        return unit_rows(rows, what="prompt features", where=f"teacher '{self._name}'")
+        names = [sample.id for sample in samples]
+        rows = self._column.gather(signal, places)
+        return unit_rows(rows, what=f"{signal} features", where=f"teacher '{self._name}'", names=names)
 
 
 class StudentFeatures:
@@ -127,7 +156,13 @@ class StudentFeatures:
                 rows.append(self._student.encode_image(pixels.to(self._device)).float().cpu().numpy())
                 if self._progress:
                     self._progress(len(pixels))
-        return unit_rows(np.concatenate(rows), what="image features", where=f"student '{self._name}'")
+        names = [sample.id for sample in samples]
+        return unit_rows(np.concatenate(rows), what="image features", where=f"student '{self._name}'", names=names)
+
+    def captions(self, samples: Sequence[Sample]) -> Array:
+        """(N, D) float32, unit rows; equal texts are encoded once."""
+        texts = {text: row for row, text in enumerate(dict.fromkeys(sample.text for sample in samples))}
+        return self.text(list(texts))[[texts[sample.text] for sample in samples]]
 
     def text(self, texts: Sequence[str]) -> Array:
         """(N, D) float32, unit rows."""

@@ -90,28 +90,61 @@ def _once(samples: Array) -> Array:
 # ------------------------------------------------------------------------------- intervals
 
 
-def resample_counts(labels: Integers, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
+def resample_counts(
+    labels: Integers, resamples: int = RESAMPLES, seed: int = SEED, groups: Integers | None = None
+) -> Iterator[Array]:
     """Blocks (N, r) of a stratified bootstrap, ``resamples`` columns in all.
 
     Each class is drawn with replacement as often as it occurs (Efron and Tibshirani, An Introduction to the Bootstrap,
     1993, section 8.4), so no resample lacks a class. Equal labels and seeds give equal resamples for every model:
     differences between models are paired.
+
+    With ``groups`` (N,) in 0..G - 1, whole groups (patients) are drawn: images of one patient are no independent
+    evidence (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    Groups are stratified by the set of their classes.
     """
+    if groups is None or len(np.unique(groups)) == len(groups):
+        yield from _resamples(labels, len(labels), resamples, seed)
+    else:
+        for counts in _resamples(_strata(labels, groups), len(labels), resamples, seed):
+            yield counts[groups]
+
+
+def _resamples(labels: Integers, rows: int, resamples: int, seed: int) -> Iterator[Array]:
+    """``rows``: of the counts that are made from these, for the size of a block."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    block = max(1, _CHUNK // max(1, len(labels)))
+    block = max(1, _CHUNK // max(1, rows))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         counts = np.empty((len(labels), size), dtype=np.float32)
-        for rows in members:
-            draws = rng.integers(len(rows), size=(size, len(rows))) + np.arange(size)[:, None] * len(rows)
-            counts[rows] = np.bincount(draws.ravel(), minlength=size * len(rows)).reshape(size, len(rows)).T
+        for rows_of_class in members:
+            n = len(rows_of_class)
+            draws = rng.integers(n, size=(size, n)) + np.arange(size)[:, None] * n
+            counts[rows_of_class] = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).T
         yield counts
 
 
-def bootstrap(labels: Integers, metric: Metric, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """(R,) values of ``metric`` over stratified resamples. Difference of two metrics: a paired bootstrap."""
-    return np.concatenate([metric(counts) for counts in resample_counts(labels, resamples, seed)])
+def _strata(labels: Integers, groups: Integers) -> Integers:
+    """(G,) equal numbers for groups with the same set of classes."""
+    classes: list[set[int]] = [set() for _ in range(int(groups.max()) + 1)]
+    for group, label in np.unique(np.stack([groups, labels], axis=1), axis=0).tolist():
+        classes[group].add(label)
+    kinds = [tuple(sorted(found)) for found in classes]
+    number = {kind: position for position, kind in enumerate(sorted(set(kinds)))}
+    return np.array([number[kind] for kind in kinds], dtype=np.int64)
+
+
+def bootstrap(
+    labels: Integers,
+    metric: Metric,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    groups: Integers | None = None,
+) -> Floats:
+    """(R,) values of ``metric`` over stratified resamples, of whole ``groups`` if given. Difference of two metrics: a
+    paired bootstrap."""
+    return np.concatenate([metric(counts) for counts in resample_counts(labels, resamples, seed, groups)])
 
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
@@ -145,12 +178,18 @@ def wilson(correct: Array, count: Array, level: float = 0.95) -> tuple[Array, Ar
 
 
 def paired_difference(
-    before: Floats, after: Floats, *, resamples: int = RESAMPLES, seed: int = SEED, level: float = LEVEL
+    before: Floats,
+    after: Floats,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    level: float = LEVEL,
+    groups: Integers | None = None,
 ) -> tuple[float, float, float]:
     """Mean of ``after - before`` over the same samples, with its bootstrap interval.
 
     The mean of a resample depends only on the multinomial counts of the distinct differences. The bootstrap draws these
-    counts, exactly and for any N.
+    counts, exactly and for any N. With ``groups``, whole groups are drawn, see :func:`resample_counts`.
 
     Args:
         before, after: (N,) outcomes of two models on the same samples, in the same order; N >= 1.
@@ -159,10 +198,29 @@ def paired_difference(
         (difference, low, high).
     """
     difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    values, times = np.unique(difference, return_counts=True)
     n = len(difference)
+    if groups is not None and len(np.unique(groups)) < n:
+        one_stratum = np.zeros(n, dtype=np.int64)
+        means = bootstrap(one_stratum, lambda counts: accuracy(difference, counts), resamples, seed, groups)
+        return (float(difference.mean()), *interval(means, level))
+    values, times = np.unique(difference, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(n, times / n, size=resamples)
     return (float(difference.mean()), *interval(draws @ values / n, level))
+
+
+def median_rank(ranks: Integers, counts: Array | None = None) -> Floats:
+    """Median of ranks (N,) under ``counts`` (N, R) -> (R,): the mean of the two middle ones where there are two.
+
+    Example:
+        >>> median_rank(np.array([7, 1, 2, 3]))
+        array([2.5])
+    """
+    counts = _once(ranks) if counts is None else counts
+    order = np.argsort(ranks, kind="stable")
+    below = np.cumsum(counts[order], axis=0, dtype=np.float64)
+    ranked, half = ranks[order], below[-1] / 2
+    lower, upper = (below < half).sum(axis=0), (below <= half).sum(axis=0)
+    return np.asarray((ranked[lower] + ranked[np.minimum(upper, len(ranked) - 1)]) / 2, dtype=np.float64)
 
 
 def mean_interval(

@@ -16,8 +16,11 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import DomainScore
 
 FORMAT = 1
-WITHOUT_TEXT = "teachers_without_text"
-"""Key of an evaluation's settings with the teachers that have no text features and are not scored."""
+LEFT_OUT = "teachers_left_out"
+"""Key of an evaluation's settings: teacher that is not scored -> the signals that it lacks."""
+ACCURACY = "accuracy"
+HEADLINE = "headline"
+"""Key of an evaluation's settings with the metric that stands for the task; without it, :data:`ACCURACY`."""
 Role = Literal["student", "teacher", "oracle"]
 T = TypeVar("T")
 
@@ -58,6 +61,8 @@ class Evaluation:
         settings: what the figures depend on (task, logit scale, resamples, seed, level).
         skipped: domain -> why it was not scored.
         ratios: student -> metric -> its mean over the oracle's, on the same domains.
+        against_oracle: student -> domain -> (difference, low, high) of the headline to that of the oracle, on the same
+            samples, with a paired bootstrap interval over samples or, where known, groups of them.
     """
 
     split: str
@@ -66,6 +71,18 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    against_oracle: Mapping[str, Mapping[str, tuple[float, float, float]]] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for the task."""
+        return str(self.settings.get(HEADLINE, ACCURACY))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of figures without a scale of 0 to 1, such as a median rank."""
+        scores = (score for model in self.models for score in model.domains.values())
+        return tuple(dict.fromkeys(name for score in scores for name in score.figures))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -112,6 +129,10 @@ class Evaluation:
             settings=data["settings"],
             skipped=data["skipped"],
             ratios=data["ratios"],
+            against_oracle={
+                student: {domain: _three(values) for domain, values in domains.items()}
+                for student, domains in data.get("against_oracle", {}).items()
+            },
         )
 
     def save(self, path: Path) -> None:
@@ -169,7 +190,25 @@ def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...])
         ids=ids,
         outcomes={name: _unpack(values) for name, values in data["outcomes"].items()},
         notes=tuple(data["notes"]),
+        figures={name: _three(values) for name, values in data.get("figures", {}).items()},
+        pooled=tuple(data.get("pooled", ())),
     )
+
+
+def score_to_json(score: DomainScore) -> dict[str, Any]:
+    """Plain data of one score."""
+    plain: dict[str, Any] = to_plain(score)
+    return plain
+
+
+def score_from_json(data: Mapping[str, Any]) -> DomainScore:
+    """The inverse of :func:`score_to_json`; raises KeyError, TypeError or ValueError on anything else."""
+    return _score_from_json(data["domain"], data, tuple(map(str, data["ids"])))
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    value, low, high = map(null_to_nan, values)
+    return value, low, high
 
 
 def to_plain(value: Any) -> Any:

@@ -17,11 +17,14 @@ LOGIT_SCALE = 100.0
 """Softmax scale of every reported probability: the maximum of CLIP's own (Radford et al. 2021, 2.5)."""
 
 
-def unit_rows(features: Array, *, what: str, where: str = "") -> Array:
+def unit_rows(features: Array, *, what: str, where: str = "", names: Sequence[str] = ()) -> Array:
     """(N, D) of any float type -> (N, D) float32 with rows of length 1.
 
+    Args:
+        names: of the rows, for the error; by default their numbers.
+
     Raises:
-        KdkitError: rows that are NaN, infinite or zero, naming ``what`` and how many.
+        KdkitError: rows that are NaN, infinite or zero, naming ``what``, how many and the first.
 
     Example:
         >>> unit_rows(np.array([[3.0, 4.0]]), what="image features").round(1).tolist()
@@ -31,9 +34,10 @@ def unit_rows(features: Array, *, what: str, where: str = "") -> Array:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = ~(np.isfinite(length[:, 0]) & (length[:, 0] > 0))
     if bad.any():
+        first = f"'{names[bad.argmax()]}'" if names else f"row {bad.argmax()}"
         raise KdkitError(
             "KD-EVAL-013",
-            f"{int(bad.sum())} of {len(rows)} {what} are NaN, infinite or zero (first: row {bad.argmax()})",
+            f"{int(bad.sum())} of {len(rows)} {what} are NaN, infinite or zero (first: {first})",
             where=where,
             why="such a row has no direction, so it cannot be compared with a prompt",
             fix="check the model's files and preprocessing, then extract its features again",

@@ -18,6 +18,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             factory="kdkit.plugins.students.open_clip:create_student",
             loader="kdkit.plugins.students.open_clip:load_student",
             default=True,
+            task_without_labels="retrieval",
             publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(

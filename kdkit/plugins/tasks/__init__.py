@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from kdkit.core.contracts import TaskSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 
+BOOTSTRAP = {"resamples": 1000, "seed": 42, "level": 0.95}
+LABELS = {"fractions": (0.01, 0.1), "shots": (1, 4, 16), "draws": 5}
+
 
 @hookimpl
 def kdkit_tasks() -> Iterable[TaskSpec]:
@@ -15,6 +18,33 @@ def kdkit_tasks() -> Iterable[TaskSpec]:
             name="zero-shot",
             summary="classify images by prompts: accuracy and macro one-vs-rest AUC, per domain",
             factory="kdkit.plugins.tasks.zero_shot:ZeroShot",
-            options={"logit_scale": 100.0, "resamples": 1000, "seed": 42, "level": 0.95},
-        )
+            options={"logit_scale": 100.0, **BOOTSTRAP},
+        ),
+        TaskSpec(
+            name="retrieval",
+            summary="find captions by images and images by captions: recall and median ranks, per domain and over all",
+            factory="kdkit.plugins.tasks.retrieval:Retrieval",
+            options={"at": (1, 5, 10), **BOOTSTRAP},
+            truth="captions",
+            headline="recall@1",
+        ),
+        TaskSpec(
+            name="linear-probe",
+            summary="logistic regression on image features, with all, 1 %, 10 % and 1, 4, 16 labels a class",
+            factory="kdkit.plugins.tasks.probes:LinearProbeTask",
+            options={
+                "strengths": (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0),
+                "steps": 1000,
+                **LABELS,
+                **BOOTSTRAP,
+            },
+            reads="image",
+        ),
+        TaskSpec(
+            name="knn",
+            summary="nearest neighbors by image features, with all, 1 %, 10 % and 1, 4, 16 labels a class",
+            factory="kdkit.plugins.tasks.probes:NearestNeighborsTask",
+            options={"k": (1, 5, 10, 20), **LABELS, **BOOTSTRAP},
+            reads="image",
+        ),
     ]

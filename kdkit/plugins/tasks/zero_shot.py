@@ -10,13 +10,15 @@ import numpy as np
 
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
+from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
 
 FEW = 30
 
 
 class ZeroShot:
-    """Accuracy and macro one-vs-rest AUC per domain, with stratified bootstrap intervals.
+    """Accuracy and macro one-vs-rest AUC per domain, with stratified bootstrap intervals over samples, or groups
+    (patients) where they are known.
 
     The candidates of a domain are all classes in ``prompts``, present in the samples or not.
 
@@ -57,7 +59,7 @@ class ZeroShot:
         def both(counts: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
             return np.stack([accuracy(correct, counts), macro_auc(labels, log_odds, counts)], axis=1)
 
-        drawn = bootstrap(labels, both, self.resamples, self.seed)
+        drawn = bootstrap(labels, both, self.resamples, self.seed, sample_groups(samples))
         values = both(None)[0]
         return DomainScore(
             domain=domain,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdkit.core.contracts import DomainScore, ModelAnswers, ModelFeatures, Sample
+from kdkit.core.contracts import DomainScore, ModelAnswers, ModelFeatures, Sample, Split
 from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, skip
 
@@ -44,6 +44,10 @@ class SyntheticView:
         """(N, D) float32, unit rows."""
         return _unit([self._direction(text) for text in texts])
 
+    def captions(self, samples: Sequence[Sample]) -> Array:
+        """(N, D) float32, unit rows."""
+        return self.text([sample.text for sample in samples])
+
     def _direction(self, text: str) -> Array:
         drawn = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(self.width)
         return drawn / float(np.linalg.norm(drawn))
@@ -55,9 +59,10 @@ class TaskContract(Contract):
     family: ClassVar[Family] = "task"
 
     def make(self, **options: Any) -> Any:
-        """A new task, with the prompts that core gives to factories that take ``prompts``."""
+        """A new task, with what core gives to factories that take ``prompts`` or ``training``."""
         takes = inspect.signature(resolve(self.entry.spec.factory)).parameters
-        given = {"prompts": PROMPTS} if "prompts" in takes else {}
+        known = {"prompts": PROMPTS, "training": self.training()}
+        given = {name: value for name, value in known.items() if name in takes}
         return super().make(**{**given, **options})
 
     def view(self) -> ModelFeatures | ModelAnswers:
@@ -71,13 +76,12 @@ class TaskContract(Contract):
         return SyntheticView()
 
     def samples(self) -> list[Sample]:
-        """Thirty labeled samples of three classes in ``ct``, twenty of two in ``oct``."""
-        return [
-            Sample(f"{domain}-{label}-{number}", Path("nowhere.png"), prompts[0], domain, label, "test")
-            for domain, classes in PROMPTS.items()
-            for label, prompts in classes.items()
-            for number in range(10)
-        ]
+        """Thirty labeled samples of three classes in ``ct``, twenty of two in ``oct``; each has an image of its own."""
+        return _samples("test")
+
+    def training(self) -> list[Sample]:
+        """As many for training, and for calibration."""
+        return [*_samples("train"), *_samples("calibration")]
 
     def test_one_score_per_domain(self) -> None:
         """There is one score for each domain of the samples, of as many samples as there are."""
@@ -124,6 +128,24 @@ class TaskContract(Contract):
                 mean, value = float(outcomes.mean()), score.metrics[metric]
                 assert abs(mean - value) < 1e-9, f"{what}: their mean is {mean:g}, the metric {value:g}"
 
+    def test_headline(self) -> None:
+        """The metric that stands for the task is among the metrics of every domain."""
+        headline = self.entry.spec.headline
+        for score in self._scores():
+            assert headline in score.metrics, (
+                f"{score.domain}: expected the metric {headline}, got {list(score.metrics)}"
+            )
+
+    def test_figures(self) -> None:
+        """Figures are a value between its bounds, low to high; pooled names are those of metrics or figures."""
+        for score in self._scores():
+            for name, (value, low, high) in score.figures.items():
+                assert low <= value <= high, (
+                    f"{score.domain}: expected low <= {name} <= high, got {low}, {value}, {high}"
+                )
+            strange = sorted(set(score.pooled) - {*score.metrics, *score.figures})
+            assert not strange, f"{score.domain}: pooled names {strange}, which it does not give"
+
     def test_deterministic(self) -> None:
         """Evaluated twice it gives the same metrics and intervals: draws have a seed."""
         first, second = self._scores(), self._scores()
@@ -138,6 +160,15 @@ class TaskContract(Contract):
 
     def _scores(self) -> list[DomainScore]:
         return list(self.make().evaluate(self.view(), self.samples()))
+
+
+def _samples(split: Split) -> list[Sample]:
+    return [
+        Sample(name, Path(f"{name}.png"), prompts[0], domain, label, split)
+        for domain, classes in PROMPTS.items()
+        for label, prompts in classes.items()
+        for name in (f"{domain}-{label}-{split}-{number}" for number in range(10))
+    ]
 
 
 def _prompt(sample: Sample) -> str:

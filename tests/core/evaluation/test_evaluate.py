@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextvars import Context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +14,19 @@ import pytest
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version
+from kdkit.core.evaluation.evaluator import TaskChoice
+from kdkit.core.evaluation.features import StoredFeatures
 from kdkit.core.evaluation.report import EvaluationReport, write_report
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features import FeatureStore
+from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions
 from kdkit.core.teachers.add import add_teacher, lock_teachers
 from tests.core.evaluation.trust.synthetic import Warned
 from tests.errors import raises_error
 from tests.journeys.test_generating_student import add_vlm, generating_project, reopened
-from tests.toy_project import make_project, open_project, train_teacher
+from tests.toy_project import make_project, open_project, train_teacher, vision_teacher
 
 ALL = ("ct", "mri", "xray")
 
@@ -97,6 +102,94 @@ def test_another_version_and_split_alone(two_versions: Path) -> None:
 
 def test_evaluation_is_deterministic(two_versions: Path, report: EvaluationReport) -> None:
     assert evaluate_version(open_project(two_versions)).evaluation.to_json() == report.evaluation.to_json()
+
+
+def evaluate_by(root: Path, task: str, **options: Any) -> EvaluationReport:
+    options = {"resamples": 20, **options}
+    return evaluate_version(open_project(root), task=TaskChoice(task, options), ancestors=False)
+
+
+def test_retrieval_beside_teachers_and_the_oracle_of_the_calibration_split(two_versions: Path) -> None:
+    report = evaluate_by(two_versions, "retrieval")
+    evaluation = report.evaluation
+    assert (evaluation.headline, report.own_task) == ("recall@1", False)
+    assert [m.name for m in evaluation.models] == ["v2", "radio", "xr", "oracle", "oracle-on-test"]
+    radio = evaluation.model("radio")
+    assert radio.domains["ct"].metrics["recall@1"] > radio.domains["xray"].metrics["recall@1"]
+    assert evaluation.model("oracle").chosen["xray"] == "xr"
+    points, low, high = evaluation.against_oracle["v2"]["ct"]
+    own, best = (evaluation.model(name).domains["ct"].metrics["recall@1"] for name in ("v2", "oracle"))
+    assert points == pytest.approx(own - best)
+    assert low <= points <= high
+    # three captions a domain, each of ten images: the task is zero-shot classification by captions, and exact
+    view = StoredFeatures(
+        "radio",
+        FeatureStore(two_versions / "features").column("radio"),
+        index := load_index(open_project(two_versions)),
+    )
+    samples = [s for s in index.samples if s.split == "test" and s.domain == "ct"]
+    captions = sorted({s.text for s in samples})
+    text = view.captions([next(s for s in samples if s.text == caption) for caption in captions])
+    nearest = (view.image(samples).astype(np.float64) @ text.astype(np.float64).T).argmax(axis=1)
+    right = np.mean([captions[n] == s.text for n, s in zip(nearest, samples, strict=True)])
+    assert radio.domains["ct"].metrics["image-to-text@1"] == pytest.approx(right)
+    assert EvaluationReport.from_json(json.loads(json.dumps(report.to_json()))).to_json() == report.to_json()
+
+
+def test_a_probe_scores_teachers_without_text_too(two_versions: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
+    vision_teacher("mri", ["ct", "xray"]).save(root / "models" / "eye")
+    add_teacher(open_project(root), "eye", {"from": "local:models/eye", "loader": "toy-vision", "license": "mit"})
+    project = open_project(root)
+    extract_missing(project, load_index(project), teachers=["eye"])
+    report = evaluate_by(root, "linear-probe", fractions=(), shots=(4,), draws=2)
+    eye = report.evaluation.model("eye").domains
+    assert eye["mri"].metrics["accuracy"] > 0.9 > eye["ct"].metrics["accuracy"]
+    without = evaluate_by(root, "retrieval").evaluation
+    assert without.settings["teachers_left_out"] == {"eye": ("text",)}
+
+
+def test_a_second_evaluation_computes_nothing(two_versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"fractions": (), "shots": (1,), "draws": 2, "k": (1, 3)}
+    first = evaluate_by(two_versions, "knn", **options)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("kdkit.core.evaluation.evaluate.load_student", refuse)
+    monkeypatch.setattr("kdkit.plugins.tasks.probes.fit_chosen", refuse)
+    assert evaluate_by(two_versions, "knn", **options).to_json() == first.to_json()
+    with pytest.raises(AssertionError, match="computed again"):
+        evaluate_by(two_versions, "knn", **{**options, "k": (1,)})
+    monkeypatch.undo()
+    for path in (two_versions / ".kdkit" / "evaluation").rglob("*.*"):  # damaged caches count as absent
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-40] + b"0" * 40)
+    assert evaluate_by(two_versions, "knn", **options).to_json() == first.to_json()
+
+
+def test_without_labels_captions_are_the_measure(two_versions: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_versions, tmp_path / "project"))
+    manifest = root / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps({**row, "label": None}) + "\n" for row in rows))
+    report = evaluate_version(open_project(root))
+    assert (report.evaluation.settings["task"], report.own_task) == ("retrieval", False)
+    assert report.retention is not None
+    assert report.retention.metric == "recall@1"
+    written = write_report(open_project(root).reports, report)
+    assert written.file.name == "evaluation-v2-test-retrieval.json"
+    assert written.alt.startswith("Recall@1 of v2")
+    manifest.write_text("".join(json.dumps({**row, "label": None, "text": "an image"}) + "\n" for row in rows))
+    with raises_error("KD-EVAL-007"):
+        evaluate_version(open_project(root), task=TaskChoice("retrieval"))
+
+
+def test_a_task_or_option_that_does_not_exist(two_versions: Path) -> None:
+    with raises_error("KD-PLUG-003", mentions=("'retrieve'",)):
+        evaluate_by(two_versions, "retrieve")
+    with raises_error("KD-PLUG-005", mentions=("'depth'",)):
+        evaluate_by(two_versions, "knn", depth=3)
 
 
 def test_a_removed_teacher_is_evaluated_from_the_store(

@@ -178,3 +178,36 @@ def test_wilson_interval_of_all_right_has_a_width() -> None:
     lower, upper = metrics.wilson(np.array([10]), np.array([10]))
     assert lower[0] == pytest.approx(0.7225, abs=1e-4)
     assert upper[0] == 1.0
+
+
+def test_a_bootstrap_of_groups_draws_whole_groups_and_keeps_every_class() -> None:
+    labels, groups = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 0, 1, 2, 3])
+    (counts,) = metrics.resample_counts(labels, 200, groups=groups)
+    assert (counts[0] == counts[1]).all()
+    assert (counts[0] == counts[2]).all()
+    for label in (0, 1):
+        assert (counts[labels == label].sum(axis=0) > 0).all()
+    alone = np.arange(6)
+    np.testing.assert_array_equal(
+        next(metrics.resample_counts(labels, 9, groups=alone)), next(metrics.resample_counts(labels, 9))
+    )
+
+
+def test_the_interval_is_wider_where_samples_of_a_group_agree() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    before, after = np.zeros(200), np.repeat(rng.integers(0, 2, 20), 10).astype(np.float64)
+    value, low, high = metrics.paired_difference(before, after)
+    same, wider_low, wider_high = metrics.paired_difference(before, after, groups=groups)
+    assert value == same == after.mean()
+    assert wider_high - wider_low > 2 * (high - low)
+
+
+def test_the_median_rank_under_counts_is_that_of_repeated_ranks() -> None:
+    rng = np.random.default_rng(0)
+    for n in range(1, 9):
+        ranks, counts = rng.integers(1, 9, n), rng.integers(0, 3, (n, 5))
+        counts[0] += 1
+        expected = [np.median(np.repeat(ranks, column)) for column in counts.T]
+        assert metrics.median_rank(ranks, counts).tolist() == expected
+    assert metrics.median_rank(np.array([7, 1, 2, 3])).tolist() == [2.5]

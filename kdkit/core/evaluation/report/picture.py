@@ -20,7 +20,7 @@ from kdkit.core.base.atomic import new_file
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import headline
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.evaluation.scores import ModelScores
+from kdkit.core.evaluation.scores import ACCURACY, ModelScores
 
 STUDENT, INK, FAINT, GRID = "#D55E00", "#222222", "#8A8A8A", "#E4E4E4"
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5D5D9C")
@@ -54,18 +54,20 @@ def draw(report: EvaluationReport, path: Path) -> str:
 def describe_picture(report: EvaluationReport) -> str:
     """Alternative text of the picture."""
     evaluation, student = report.evaluation, report.evaluation.model(report.version)
+    metric = evaluation.headline
     parts = [
-        f"Accuracy of {student.name} on {len(evaluation.domains)} domains of the {evaluation.split} split: "
-        + ", ".join(f"{d} {100 * s.metrics['accuracy']:.0f} %" for d, s in student.domains.items())
-        + f"; mean {100 * student.means['accuracy']:.1f} %."
+        f"{metric.capitalize()} of {student.name} on {len(evaluation.domains)} domains "
+        f"of the {evaluation.split} split: "
+        + ", ".join(f"{d} {100 * s.metrics[metric]:.0f} %" for d, s in student.domains.items())
+        + f"; mean {100 * student.means[metric]:.1f} %."
     ]
-    teachers = [teacher for teacher in evaluation.of_role("teacher") if "accuracy" in teacher.means]
+    teachers = [teacher for teacher in evaluation.of_role("teacher") if metric in teacher.means]
     if teachers:
-        best = max(teachers, key=lambda teacher: teacher.means["accuracy"])
-        parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means['accuracy']:.1f} %.")
+        best = max(teachers, key=lambda teacher: teacher.means[metric])
+        parts.append(f"The best single teacher, {best.name}, has a mean of {100 * best.means[metric]:.1f} %.")
     ratio = evaluation.ratios.get(student.name, {})
-    if "accuracy" in ratio:  # absent if the oracle has none
-        parts.append(f"The student reaches {100 * ratio['accuracy']:.1f} % of the oracle's mean accuracy.")
+    if metric in ratio:  # absent if the oracle has none
+        parts.append(f"The student reaches {100 * ratio[metric]:.1f} % of the oracle's mean {metric}.")
     if report.retention is not None and report.retention.worst is not None:
         worst = report.retention.worst
         parts.append(
@@ -109,23 +111,23 @@ def _layout() -> ConstrainedLayoutEngine:
 def _domains(axes: Axes, report: EvaluationReport) -> None:
     """One row per domain: every teacher, the oracle, and the student with its interval."""
     evaluation = report.evaluation
-    domains, rows = evaluation.domains, _rows(report)
+    domains, rows, metric = evaluation.domains, _rows(report), evaluation.headline
     student = evaluation.model(report.version)
     axes.scatter(
-        student.values("accuracy", domains), rows, s=88, marker="D", color=STUDENT, edgecolors="white",
+        student.values(metric, domains), rows, s=88, marker="D", color=STUDENT, edgecolors="white",
         zorder=7, label=f"student {student.name}",
     )  # fmt: skip
     for domain, row in zip(domains, rows, strict=True):
         if domain in student.domains:
-            axes.hlines(row, *student.domains[domain].intervals["accuracy"], color=STUDENT, lw=2.4, zorder=6)
+            axes.hlines(row, *student.domains[domain].intervals[metric], color=STUDENT, lw=2.4, zorder=6)
     oracle = next((m for m in evaluation.models if m.role == "oracle"), None)
     if oracle is not None:
-        x = oracle.values("accuracy", domains)
+        x = oracle.values(metric, domains)
         axes.scatter(x, rows, s=330, marker="|", color=INK, linewidths=1.7, zorder=5, label="oracle")
     teachers = evaluation.of_role("teacher")
     spread = np.linspace(0.24, -0.24, len(teachers)) if len(teachers) > 1 else np.zeros(len(teachers))
     for number, teacher in enumerate(teachers):
-        x = teacher.values("accuracy", domains)
+        x = teacher.values(metric, domains)
         axes.scatter(x, rows + spread[number], s=38, zorder=3, label=teacher.name, **_look(number))
     axes.set(ylim=(-0.5, len(domains) - 0.5), title=f"{headline(evaluation)} on each domain")
     axes.set_yticks(rows, domains)
@@ -174,7 +176,7 @@ def _stripes(axes: Axes, rows: np.ndarray[Any, Any]) -> None:
 def _ranked(report: EvaluationReport) -> list[ModelScores]:
     """Student and oracle above, teachers below, the best first."""
     evaluation = report.evaluation
-    teachers = sorted(evaluation.of_role("teacher"), key=lambda m: m.means.get("accuracy", 0.0), reverse=True)
+    teachers = sorted(evaluation.of_role("teacher"), key=lambda m: m.means.get(evaluation.headline, 0.0), reverse=True)
     students = [evaluation.model(name) for name in reversed(report.history[-2:])]
     oracle = [m for m in evaluation.models if m.role == "oracle"][:1]
     return [*oracle, *students, *teachers]
@@ -183,21 +185,22 @@ def _ranked(report: EvaluationReport) -> list[ModelScores]:
 def _means(axes: Axes, report: EvaluationReport) -> None:
     """Mean accuracy of every model, and AUC where there is one, with intervals and the numbers."""
     order = {t.name: n for n, t in enumerate(report.evaluation.of_role("teacher"))}
-    models = _ranked(report)
+    models, main = _ranked(report), report.evaluation.headline
     for row, model in zip(range(len(models))[::-1], models, strict=True):
         color = INK if model.role == "oracle" else STUDENT
         if model.role == "teacher":
             color = str(_look(order[model.name])["color"])
-        for metric, filled in (("accuracy", True), ("auc", False)):
+        for metric, filled in ((main, True), ("auc", False)):
             if metric not in model.means:
                 continue
             low, high = model.intervals[metric]
             axes.hlines(row, low, high, color=color, lw=2.0, zorder=3)
             face = color if filled else "white"
             axes.scatter(model.means[metric], row, s=46, color=face, edgecolors=color, lw=1.4, zorder=4)
-        numbers = "".join(f"{100 * model.means[m]:8.1f}" for m in ("accuracy", "auc") if m in model.means)
+        numbers = "".join(f"{100 * model.means[m]:8.1f}" for m in (main, "auc") if m in model.means)
         _beside(axes, numbers, row, STUDENT if model.role == "student" else INK)
-    named = "  ● acc   ○ AUC" if any("auc" in model.means for model in models) else "  ● acc"
+    named = f"  ● {'acc' if main == ACCURACY else main}"
+    named += "   ○ AUC" if any("auc" in model.means for model in models) else ""
     _beside(axes, named, len(models) - 0.45, FAINT)
     names = [f"student {m.name}" if m.role == "student" else m.name for m in models]
     axes.set_yticks(range(len(models))[::-1], names)
@@ -225,7 +228,7 @@ def _curve(axes: Axes, report: EvaluationReport) -> None:
     for domain, first in report.learned.items():
         start = history.index(first)
         y = np.full(len(history), np.nan)
-        values = [evaluation.model(name).values("accuracy", (domain,))[0] for name in history[start:]]
+        values = [evaluation.model(name).values(evaluation.headline, (domain,))[0] for name in history[start:]]
         y[start:] = 100 * (np.array(values) - values[0])
         lines[domain] = y
     old = [domain for domain, first in report.learned.items() if first != report.version]

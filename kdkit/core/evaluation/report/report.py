@@ -27,6 +27,7 @@ class EvaluationReport(Result):
         continual: over ``history``; None when that is one version.
         learned: domain -> the version of ``history`` that was first taught it.
         repair: how the version was repaired, if it broke the guard as it was trained.
+        own_task: the evaluation is by the task of the student's family, which the guard and the model card use.
         weights: version of ``history`` -> digest of the student that was evaluated, see ``Manifest.student_digest``.
     """
 
@@ -38,6 +39,7 @@ class EvaluationReport(Result):
     learned: Mapping[str, str]
     weights: Mapping[str, str]
     repair: str | None = None
+    own_task: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null. :meth:`Evaluation.from_json` reads it too."""
@@ -48,6 +50,7 @@ class EvaluationReport(Result):
             "learned": dict(self.learned),
             "weights": dict(self.weights),
             "repair": self.repair,
+            "own_task": self.own_task,
             "retention": None if self.retention is None else self.retention.to_json(),
             "continual": None if self.continual is None else self.continual.to_json(),
         }
@@ -65,6 +68,7 @@ class EvaluationReport(Result):
             learned=dict(data["learned"]),
             weights=dict(data["weights"]),
             repair=data.get("repair"),
+            own_task=bool(data.get("own_task", True)),
         )
 
     @classmethod
@@ -84,7 +88,7 @@ class EvaluationReport(Result):
             sections += [f"Change since {self.history[-2]}", *retention_sections(self.retention)]
             new = tuple(d for d, version in self.learned.items() if version == self.version)
             if new:
-                before, after = (evaluation.model(name).values("accuracy", new) for name in self.history[-2:])
+                before, after = (evaluation.model(name).values(evaluation.headline, new) for name in self.history[-2:])
                 gains = (f"{d} {percent(x)} -> {percent(y)}" for d, x, y in zip(new, before, after, strict=True))
                 sections.append(f"new in {self.version}: {', '.join(gains)}")
         if self.repair is not None:

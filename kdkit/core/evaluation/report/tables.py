@@ -6,7 +6,7 @@ import math
 
 from kdkit.core.base.result import Section, Table
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.evaluation.scores import WITHOUT_TEXT, Evaluation, ModelScores
+from kdkit.core.evaluation.scores import ACCURACY, LEFT_OUT, Evaluation, ModelScores
 from kdkit.core.project.lineage import DomainChange
 
 WIDE = 4
@@ -20,6 +20,7 @@ def evaluation_sections(evaluation: Evaluation) -> list[Section]:
         _domains(evaluation),
         f"Mean over domains in %, with {100 * _level(evaluation):g} % intervals",
         _means(evaluation),
+        *_figures(evaluation),
         *_oracle_lines(evaluation),
     ]
 
@@ -55,16 +56,26 @@ def evaluation_notes(evaluation: Evaluation) -> list[Section]:
         for note in dict.fromkeys(note for group in found for note in group):
             domains.setdefault(note, []).append(domain)
     notes += [f"note: {', '.join(where)}: {note}" for note, where in domains.items()]
-    if without := evaluation.settings.get(WITHOUT_TEXT):
-        notes.append(f"note: not compared, no text features: {', '.join(without)}; 'kdkit trust' shows their probes")
+    for signals, names in _left_out(evaluation).items():
+        hint = "; 'kdkit trust' shows their probes" if signals == "text" else ""
+        notes.append(f"note: not compared, no {signals} features: {', '.join(names)}{hint}")
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Title of the metric ``accuracy`` of an evaluation's task."""
-    return accuracy_title(_task(evaluation))
+    """Title of the metric that stands for an evaluation's task."""
+    task, metric = _task(evaluation), evaluation.headline
+    return accuracy_title(task) if metric == ACCURACY else f"{metric} (task '{task}')"
+
+
+def _left_out(evaluation: Evaluation) -> dict[str, list[str]]:
+    """The signals that teachers lack -> these teachers."""
+    found: dict[str, list[str]] = {}
+    for teacher, signals in evaluation.settings.get(LEFT_OUT, {}).items():
+        found.setdefault(" and ".join(signals), []).append(teacher)
+    return found
 
 
 def accuracy_title(task: str) -> str:
@@ -104,9 +115,9 @@ def _domains(evaluation: Evaluation) -> Table:
     rows: list[tuple[str, ...]] = []
     for domain in evaluation.domains:
         count = max(m.domains[domain].count for m in evaluation.models if domain in m.domains)
-        cells = [percent(m.values("accuracy", (domain,))[0]) for m in shown]
+        cells = [percent(m.values(evaluation.headline, (domain,))[0]) for m in shown]
         rows.append((domain, *cells, str(count)))
-    rows.append(("mean", *(percent(m.means.get("accuracy", math.nan)) for m in shown), ""))
+    rows.append(("mean", *(percent(m.means.get(evaluation.headline, math.nan)) for m in shown), ""))
     headers = ("domain", *(m.name for m in shown), count_unit(_task(evaluation)))
     return Table(headers, rows, "l" + "r" * (len(shown) + 1))
 
@@ -125,6 +136,19 @@ def _means(evaluation: Evaluation) -> Table:
         for model in evaluation.models
     ]
     return Table(("model", "role", *evaluation.metrics, ""), rows, "ll")
+
+
+def _figures(evaluation: Evaluation) -> list[Section]:
+    """A row per domain and figure, such as a median rank; a column per model."""
+    shown = [m for m in evaluation.models if m.name != "oracle-on-test"]
+    rows = []
+    for domain in evaluation.domains:
+        for name in evaluation.figures:
+            found = [m.domains[domain].figures.get(name) if domain in m.domains else None for m in shown]
+            cells = ("-" if x is None else f"{x[0]:g} ({x[1]:g}-{x[2]:g})" for x in found)
+            rows.append((domain, name, *cells))
+    headers = ("domain", "", *(m.name for m in shown))
+    return [Table(headers, rows, "ll" + "r" * len(shown))] if rows else []
 
 
 def _means_by_metric(evaluation: Evaluation) -> Table:
@@ -158,10 +182,19 @@ def _oracle_lines(evaluation: Evaluation) -> list[str]:
             chosen = ", ".join(f"{domain} {teacher}" for domain, teacher in model.chosen.items())
             lines.append(f"oracle: the best teacher per domain on the calibration split: {chosen}")
     for student, ratio in evaluation.ratios.items():
-        shown = ratio if len(evaluation.metrics) <= WIDE else {m: x for m, x in ratio.items() if m == "accuracy"}
+        few = len(evaluation.metrics) <= WIDE
+        shown = {metric: value for metric, value in ratio.items() if few or metric == evaluation.headline}
         figures = ", ".join(f"{100 * value:.1f} % of its {metric}" for metric, value in shown.items())
         lines.append(f"{student} against the oracle: {figures or 'its means are 0'}")
+        differences = evaluation.against_oracle.get(student, {}).items()
+        points = (f"{d} {_points(value)} ({_points(low)} to {_points(high)})" for d, (value, low, high) in differences)
+        if differences:
+            lines.append(f"{student} against the oracle, points of {evaluation.headline}: {', '.join(points)}")
     return lines
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
 
 
 def _task(evaluation: Evaluation) -> str:

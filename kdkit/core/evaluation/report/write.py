@@ -44,11 +44,14 @@ class WrittenReport(Result):
 def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
     """Write ``evaluation-<version>-<split>.json`` and ``.png`` to the project's folder of reports.
 
-    An older pair of that name is replaced. On a full or read-only disk the report is returned without files.
+    The names end in ``-<task>`` for another task than that of the student's family. An older pair of that name is
+    replaced. On a full or read-only disk the report is returned without files.
     """
     from kdkit.core.evaluation.report.picture import draw  # imports matplotlib
 
     stem = f"evaluation-{report.version}-{report.evaluation.split}"
+    if not report.own_task:
+        stem += f"-{report.evaluation.settings['task'].replace(':', '-')}"
     picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
     written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), "")
     saved = False

@@ -23,6 +23,7 @@ from kdkit.core.base.locks import file_lock
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import TrustBasis, TrustTable
 from kdkit.core.evaluation.metrics import wilson
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.imports.rows import LISTED
 
 FORMAT = 2
@@ -164,4 +165,26 @@ def make_trust_table(
         level=level,
         probed=tuple(teacher for teacher in teachers if measured[teacher].probe),
         by=by,
+    )
+
+
+def table_of_scores(evaluation: Evaluation) -> TrustTable:
+    """The headline of every teacher on every domain of an evaluation, for an oracle that chooses by it."""
+    teachers, shape = evaluation.of_role("teacher"), (len(evaluation.of_role("teacher")), len(evaluation.domains))
+    values = np.full((3, *shape), np.nan)
+    count = np.zeros(shape[1], dtype=np.int64)
+    for row, teacher in enumerate(teachers):
+        for column, domain in enumerate(evaluation.domains):
+            score = teacher.domains.get(domain)
+            if score is not None and evaluation.headline in score.metrics:
+                values[:, row, column] = score.metrics[evaluation.headline], *score.intervals[evaluation.headline]
+                count[column] = max(count[column], score.count)
+    return TrustTable(
+        teachers=tuple(teacher.name for teacher in teachers),
+        domains=evaluation.domains,
+        accuracy=values[0],
+        lower=values[1],
+        upper=values[2],
+        count=count,
+        chance=np.full(shape[1], np.nan),
     )

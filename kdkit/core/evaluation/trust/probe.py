@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import IMAGE, Reporter
+from kdkit.core.evaluation.sampling import GROUP, few_per_class, sample_groups
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import unit_rows
 
@@ -31,8 +32,6 @@ SHOTS = 4
 """Labeled samples of each class that a probe is fitted on."""
 REPEATS = 25
 """Divisions of the calibration samples into two halves; each sample is classified once in each."""
-GROUP = "group"
-"""Key of ``Sample.extra`` with the patient or the study of a sample."""
 
 Array = np.ndarray[Any, Any]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -73,7 +72,8 @@ class ProbeTrust:
         for domain, classes in self._classes.items():
             labeled = self._index.select(split="calibration", domains=[domain], labeled=True)
             rows = labeled[places[labeled] >= 0]
-            labels, groups = self._index.label_index[rows], self._groups(rows)
+            labels = self._index.label_index[rows]
+            groups = sample_groups([self._index.samples[row] for row in rows])
             if not self._can_probe(column.teacher, domain, len(labeled), labels, groups, advice):
                 continue
             where = f"teacher '{column.teacher}', domain '{domain}'"
@@ -82,13 +82,6 @@ class ProbeTrust:
             counts[domain] = DomainCount(float(right.sum()), len(rows), chance_level(labels, classes))
             column.put_scores(SCORES["label"], places[rows], right.astype(np.float32))
         return counts
-
-    def _groups(self, rows: Rows) -> Rows:
-        """(len(rows),) equal numbers for samples of one group; a sample without one is its own."""
-        samples = [self._index.samples[row] for row in rows]
-        names = [_group(sample.extra, sample.id) for sample in samples]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return np.array([numbers[name] for name in names], dtype=np.int64)
 
     def _can_probe(self, teacher: str, domain: str, wanted: int, labels: Rows, groups: Rows, advice: str) -> bool:
         """Whether both halves can hold two classes; warns about missing samples."""
@@ -149,22 +142,10 @@ def _divisions(labels: Rows, groups: Rows) -> Iterator[tuple[Rows, Rows]]:
             seen[kinds[group]] += 1
         half = place[groups]
         for side in (0, 1):
-            fit = _few(np.flatnonzero(half == side).astype(np.int64), labels, groups, rng)
+            fit = few_per_class(np.flatnonzero(half == side).astype(np.int64), labels, groups, SHOTS, rng)
             judged = np.flatnonzero(half != side).astype(np.int64)
             if len(fit) and len(judged):
                 yield fit, judged
-
-
-def _few(rows: Rows, labels: Rows, groups: Rows, rng: np.random.Generator) -> Rows:
-    """At most :data:`SHOTS` of ``rows`` per class, of different groups if there are enough."""
-    chosen: list[int] = []
-    mixed = rng.permutation(rows)
-    for label in np.unique(labels[rows]):
-        own = mixed[labels[mixed] == label]
-        firsts = np.sort(np.unique(groups[own], return_index=True)[1])
-        others = np.setdiff1d(np.arange(len(own)), firsts)
-        chosen += own[np.concatenate([firsts, others])[:SHOTS]].tolist()
-    return np.array(chosen, dtype=np.int64)
 
 
 def _ridge(rows: Array, targets: Array, held_out: Array) -> Array:

@@ -71,7 +71,7 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
     yield "student", registry.student.family
     with suppress(KdkitError):
         family = project.catalogue.spec(StudentSpec, registry.student.family)
-        yield "task", family.task
+        yield from (("task", name) for name in (family.task, family.task_without_labels) if name)
         for key, kind in family.names.items():
             value = registry.student.config.get(key)
             name = value.get("name") if isinstance(value, Mapping) else value

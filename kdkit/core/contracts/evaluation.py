@@ -1,0 +1,95 @@
+"""Protocols of evaluation tasks, and the data that they exchange. Import from ``kdkit.core.contracts``.
+
+Shapes: N samples, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from kdkit.core.contracts.samples import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ModelFeatures(Protocol):
+    """Features of one model for evaluation: stored (teacher) or computed (student)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def image(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        """(N, D) float32, unit rows."""
+
+    def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(N, D) float32, unit rows, of prompts."""
+
+    def captions(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        """(N, D) float32, unit rows, of the samples' own texts."""
+
+
+class ModelAnswers(Protocol):
+    """Answers of one model for evaluation: stored (teacher) or generated (student)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, samples: Sequence[Sample]) -> Sequence[str]:
+        """One answer per sample, to its ``extra["messages"]``; ``sample.text`` is the reference."""
+
+
+@dataclass(frozen=True)
+class DomainScore:
+    """Score of one model on one domain. Metrics are in [0, 1]; ``intervals`` are (low, high) at ``level``.
+
+    ``outcomes`` holds the value of every sample (N,), in the order of ``ids``, for each metric that is a mean over
+    samples; paired comparisons of two models use it. Corrections use the outcome ``similarity`` if present, else
+    ``accuracy``. ``notes`` are remarks for the reader.
+
+    ``figures`` are (value, low, high) of what has no scale of 0 to 1, such as a median rank. ``pooled`` names metrics
+    and figures that depend on the samples of all domains. Where a model lacks a domain, kdkit drops them.
+    """
+
+    domain: str
+    count: int
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    level: float = 0.95
+    ids: tuple[str, ...] = ()
+    outcomes: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    pooled: tuple[str, ...] = ()
+
+
+class EvaluationTask(Protocol):
+    """Scores a model on samples."""
+
+    def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        """One score per domain that the task can score (zero-shot: at least two labels).
+
+        Args:
+            view: a :class:`ModelFeatures` or a :class:`ModelAnswers`, according to ``reads`` of the task's spec.
+        """
+
+
+@runtime_checkable
+class ExplainsSkips(Protocol):
+    """An evaluation task that says why it cannot score a domain."""
+
+    def why_skipped(self, samples: Sequence[Sample]) -> str:
+        """Why ``samples``, all of one domain, get no score: ``all its captions are equal``."""
+
+
+@runtime_checkable
+class GradesAnswers(Protocol):
+    """An evaluation task that grades answers without intervals; chance is then measured faster and more finely."""
+
+    def question_type(self, sample: Sample) -> str:
+        """Questions of one type can be answered by one fixed answer, such as *yes*."""
+
+    def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(N,) the ``accuracy`` of each answer, in [0, 1]; all samples are of one domain."""

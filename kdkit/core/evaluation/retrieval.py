@@ -1,0 +1,252 @@
+"""Cross-modal retrieval: which caption is nearest to an image, and which image to a caption. Public: tasks of plugins
+may use it.
+
+Ranks are exact, and no matrix of all similarities is made: similarities are computed in float32, block by block, and
+those too close to the right answer's are computed again in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdkit.core.contracts import Sample
+from kdkit.core.data.index import text_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TIE = 1e-12
+"""Cosines that differ by less are equal; float64 is exact to 1e-14 here. Ties count against the model."""
+BLOCK_IMAGES, BLOCK_TEXTS = 496, 1984
+"""Rows of a block of similarities: 4 MB. A mask of a row is 248 words of 8 bytes, and a byte counts to 255."""
+STRIP = 124
+"""Images of a block that one thread compares at a time, while their similarities are in its cache."""
+SPARSE = 32
+"""With fewer than one in so many words of a mask, its entries are looked at one by one."""
+_PAIRS = 16_384
+"""Similarities that are computed in float64 at a time."""
+
+Array = np.ndarray[Any, Any]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class CaptionPairs:
+    """Which images and captions of N samples belong together.
+
+    Attributes:
+        images: the first sample of each distinct image (I).
+        texts: the first sample of each distinct caption (T); case, spaces and a final full stop do not count.
+        image_of, text_of: (N,) the image and the caption of each sample, as a number in ``images`` and ``texts``.
+    """
+
+    images: tuple[Sample, ...]
+    texts: tuple[Sample, ...]
+    image_of: Integers
+    text_of: Integers
+
+
+def pair_captions(samples: Sequence[Sample]) -> CaptionPairs:
+    """The distinct images and captions of samples; two samples with the same image file share an image."""
+    images: dict[object, int] = {}
+    texts: dict[str, int] = {}
+    image_of = np.array([images.setdefault(sample.image, len(images)) for sample in samples], dtype=np.int64)
+    text_of = np.array([texts.setdefault(text_key(sample.text), len(texts)) for sample in samples], dtype=np.int64)
+    return CaptionPairs(_firsts(samples, image_of), _firsts(samples, text_of), image_of, text_of)
+
+
+def _firsts(samples: Sequence[Sample], numbers: Integers) -> tuple[Sample, ...]:
+    return tuple(samples[row] for row in np.unique(numbers, return_index=True)[1])
+
+
+def sample_ranks(image: Array, text: Array, image_of: Integers, text_of: Integers) -> tuple[Integers, Integers]:
+    """Rank of the best right caption for the image of each sample, and of the best right image for its caption.
+
+    Candidates are the images and captions of these samples. Several captions of an image, and several images with equal
+    captions, are all right.
+
+    Args:
+        image: (I, D) float32 unit rows.
+        text: (T, D) float32 unit rows.
+        image_of, text_of: (N,) the image and the caption of each sample, as rows of both.
+
+    Returns:
+        (N,) and (N,) int64; 1 is the first.
+    """
+    images, image_at = np.unique(image_of, return_inverse=True)
+    texts, text_at = np.unique(text_of, return_inverse=True)
+    right = np.unique(np.stack([image_at, text_at], axis=1), axis=0)
+    whole = len(images) == len(image), len(texts) == len(text)  # then a copy would double the memory
+    to_text, to_image = mutual_ranks(
+        image if whole[0] else image[images], text if whole[1] else text[texts], right.astype(np.int64)
+    )
+    return to_text[image_at], to_image[text_at]
+
+
+def mutual_ranks(image: Array, text: Array, right: Integers) -> tuple[Integers, Integers]:
+    """Rank of the best right caption of each image, and of the best right image of each caption; 1 is the first.
+
+    The rank is 1 + the number of wrong answers that are at least as near (within :data:`TIE`). It equals that of a
+    float64 matrix of all similarities. Memory: the features, and some blocks of 8 MB.
+
+    Args:
+        image: (I, D) float32 unit rows.
+        text: (T, D) float32 unit rows.
+        right: (P, 2) distinct pairs of rows that belong together, sorted; each row is in at least one.
+
+    Returns:
+        (I,) and (T,) int64.
+    """
+    import torch
+
+    images, texts = (torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32)) for rows in (image, text))
+    pairs = torch.from_numpy(np.ascontiguousarray(right, dtype=np.int64))
+    with torch.inference_mode():
+        return _Ranking(images, texts, pairs).ranks()
+
+
+class _Ranking:
+    """Counts the wrong answers that are nearer than the best right one, for both directions in one pass."""
+
+    def __init__(self, images: Tensor, texts: Tensor, right: Tensor) -> None:
+        import torch
+
+        self.images, self.texts, self.right = images, texts, right
+        # |computed - exact| <= D u sum |x_i y_i| <= D u in any order of summation (Higham, Accuracy and Stability of
+        # Numerical Algorithms, 2002, section 3.1); 2 u more for rows that are not quite unit and for the limits.
+        self.margin = 1.01 * (images.shape[1] + 2) * torch.finfo(torch.float32).eps / 2 + TIE
+        cosine = torch.cat([self._exact(part[:, 0], part[:, 1]) for part in right.split(_PAIRS)])
+        self.best_text, self.best_image = (
+            torch.full((size,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, rows, cosine, "amax")
+            for size, rows in zip((len(images), len(texts)), right.T, strict=True)
+        )
+        self.nearer_texts = torch.zeros(len(images), dtype=torch.int64)
+        self.nearer_images = torch.zeros(len(texts), dtype=torch.int64)
+
+    def ranks(self) -> tuple[Integers, Integers]:
+        import torch
+
+        block = torch.empty(BLOCK_IMAGES, BLOCK_TEXTS)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            in_order = pool.map if threads > 1 else map
+            for start, own in self._image_blocks():
+                rows = slice(start, min(start + BLOCK_IMAGES, len(self.images)))
+                of_rows = _limits(self.best_text[rows], self.margin, BLOCK_IMAGES)
+                for first in range(0, len(self.texts), BLOCK_TEXTS):
+                    columns = slice(first, min(first + BLOCK_TEXTS, len(self.texts)))
+                    self._similarities(block, rows, columns, own)
+                    of_columns = _limits(self.best_image[columns], self.margin, BLOCK_TEXTS)
+                    strips = in_order(
+                        partial(_compare, of_columns=of_columns),
+                        block.numpy().reshape(-1, STRIP, BLOCK_TEXTS),
+                        of_rows.reshape(2, -1, STRIP).swapaxes(0, 1),
+                    )
+                    for number, found in enumerate(strips):
+                        self._add(found, start + number * STRIP, first)
+        return (self.nearer_texts + 1).numpy(), (self.nearer_images + 1).numpy()
+
+    def _image_blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """First image of each block, and the right pairs of its images."""
+        import torch
+
+        starts = torch.arange(0, len(self.images), BLOCK_IMAGES)
+        bounds = torch.searchsorted(self.right[:, 0].contiguous(), torch.cat([starts, starts[-1:] + BLOCK_IMAGES]))
+        for number, start in enumerate(starts.tolist()):
+            yield start, self.right[bounds[number] : bounds[number + 1]]
+
+    def _similarities(self, block: Tensor, rows: slice, columns: slice, own: Tensor) -> None:
+        """Fill the block; right answers, and what is beyond the last row or column, are at -inf: never nearer."""
+        import torch
+
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if (height, width) == block.shape:
+            torch.mm(self.images[rows], self.texts[columns].T, out=block)
+        else:
+            block.fill_(-torch.inf)
+            block[:height, :width] = self.images[rows] @ self.texts[columns].T
+        here = own[(own[:, 1] >= columns.start) & (own[:, 1] < columns.stop)]
+        block[here[:, 0] - rows.start, here[:, 1] - columns.start] = -torch.inf
+
+    def _add(self, found: _Compared, row: int, column: int) -> None:
+        """Count what a strip's float32 decides, and decide the rest in float64."""
+        for total, count, first in (
+            (self.nearer_texts, found.of_rows, row),
+            (self.nearer_images, found.of_columns, column),
+        ):
+            part = total[first : first + len(count)]
+            part += _tensor(count[: len(part)])
+        for close, best, total, axis in (
+            (found.close_to_rows, self.best_text, self.nearer_texts, 0),
+            (found.close_to_columns, self.best_image, self.nearer_images, 1),
+        ):
+            for part in _tensor(np.add(close, (row, column))).split(_PAIRS) if len(close) else ():
+                won = self._exact(part[:, 0], part[:, 1]) > best[part[:, axis]] - TIE
+                total += part[:, axis][won].bincount(minlength=len(total))
+
+    def _exact(self, image: Tensor, text: Tensor) -> Tensor:
+        return (self.images[image].double() * self.texts[text].double()).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A strip of similarities (S, BLOCK_TEXTS) against the limits of its rows and columns.
+
+    ``of_rows`` (S,) and ``of_columns`` (BLOCK_TEXTS,): numbers of entries that are surely nearer. ``close_to_rows`` and
+    ``close_to_columns`` (n, 2): places of entries within the margin.
+    """
+
+    of_rows: Integers
+    of_columns: Integers
+    close_to_rows: Integers
+    close_to_columns: Integers
+
+
+def _limits(best: Tensor, margin: float, size: int) -> Array:
+    """(2, size) float32: what a similarity must exceed to be surely, and perhaps, nearer than the best right answer."""
+    limits = np.full((2, size), np.inf, dtype=np.float32)
+    limits[:, : len(best)] = best.numpy() + np.array([[margin], [-margin]])
+    return limits
+
+
+def _compare(strip: Array, of_rows: Array, of_columns: Array) -> _Compared:
+    rows, close_to_rows = _nearer(strip, of_rows[:, :, None], 0)
+    columns, close_to_columns = _nearer(strip, of_columns[:, None, :], 1)
+    return _Compared(rows, columns, close_to_rows, close_to_columns)
+
+
+def _nearer(strip: Array, limits: Array, axis: int) -> tuple[Integers, Integers]:
+    """Number of entries of each row (axis 0) or column that are surely nearer, and the places of those within the
+    margin (n, 2).
+
+    A mask is handled as words of eight bytes (S, BLOCK_TEXTS / 8), which is faster than as bools.
+    """
+    perhaps = (strip > limits[1]).view(np.uint64)
+    word = np.flatnonzero(perhaps)
+    if len(word) * SPARSE < perhaps.size:
+        place = _places(word, perhaps, strip.shape[1])
+        won = strip[tuple(place.T)] > np.broadcast_to(limits[0], strip.shape)[tuple(place.T)]
+        return np.bincount(place[won, axis], minlength=strip.shape[axis]), place[~won]
+    surely = (strip > limits[0]).view(np.uint64)
+    sums = surely.sum(axis=1 - axis).view(np.uint8).astype(np.int64)
+    close = surely ^ perhaps
+    place = _places(np.flatnonzero(close), close, strip.shape[1])
+    return sums if axis else sums.reshape(len(strip), 8).sum(axis=1), place
+
+
+def _places(word: Integers, mask: Array, width: int) -> Integers:
+    """(n, 2) row and column of the set bytes of the words ``word``."""
+    number, byte = np.nonzero(mask.ravel()[word].view(np.uint8).reshape(-1, 8))
+    return np.stack(np.divmod(word[number] * 8 + byte, width), axis=1)
+
+
+def _tensor(array: Integers) -> Tensor:
+    import torch
+
+    return torch.from_numpy(array)
