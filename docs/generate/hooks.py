@@ -43,8 +43,8 @@ MORE: dict[Family, str] = {
     "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
     "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
     "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
-    "`kdkit.core.evaluation.zero_shot` (class embeddings, probabilities), `kdkit.core.evaluation.retrieval` (exact ranks) "
-    "and `kdkit.core.evaluation.sampling` (groups, few labels).",
+    "`zero_shot` (class embeddings, probabilities), `retrieval` (exact ranks) and `sampling` (groups, few labels) of "
+    "the same package.",
     "recipe": "[Recipes](../recipes.md) describes the file.",
 }
 

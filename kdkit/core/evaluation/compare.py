@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.evaluation.scores import ACCURACY, HEADLINE, LEFT_OUT, Evaluation, ModelScores, Role
 
 ModelOutputs = ModelFeatures | ModelAnswers
+T = TypeVar("T")
 ORACLE, ORACLE_ON_TEST = "oracle", "oracle-on-test"
 
 
@@ -127,11 +128,18 @@ def _without_pooled(score: DomainScore) -> DomainScore:
     """Without what depends on the samples of all domains: this model lacks some of them."""
     if not score.pooled:
         return score
-    parts = {
-        name: {key: value for key, value in getattr(score, name).items() if key not in score.pooled}
-        for name in ("metrics", "intervals", "outcomes", "figures")
-    }
-    return replace(score, **parts, pooled=())
+
+    def own(found: Mapping[str, T]) -> dict[str, T]:
+        return {name: value for name, value in found.items() if name not in score.pooled}
+
+    return replace(
+        score,
+        metrics=own(score.metrics),
+        intervals=own(score.intervals),
+        outcomes=own(score.outcomes),
+        figures=own(score.figures),
+        pooled=(),
+    )
 
 
 def _why_skipped(task: EvaluationTask, samples: Sequence[Sample]) -> str:

@@ -156,7 +156,7 @@ def choose_evaluator(
 
 def _rows(evaluator: Evaluator, split: Split, skipped: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     rows = evaluator.rows(split)
-    return rows[~skipped[rows]]
+    return np.asarray(rows[~skipped[rows]])
 
 
 def _teachers(registered: Mapping[str, Any], store: FeatureStore, chain: Sequence[Version]) -> list[str]:

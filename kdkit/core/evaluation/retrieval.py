@@ -121,7 +121,7 @@ class _Ranking:
         # |computed - exact| <= D u sum |x_i y_i| <= D u in any order of summation (Higham, Accuracy and Stability of
         # Numerical Algorithms, 2002, section 3.1); 2 u more for rows that are not quite unit and for the limits.
         self.margin = 1.01 * (images.shape[1] + 2) * torch.finfo(torch.float32).eps / 2 + TIE
-        cosine = torch.cat([self._exact(part[:, 0], part[:, 1]) for part in right.split(_PAIRS)])
+        cosine = torch.cat([self._exact(part[:, 0], part[:, 1]) for part in torch.split(right, _PAIRS)])
         self.best_text, self.best_image = (
             torch.full((size,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, rows, cosine, "amax")
             for size, rows in zip((len(images), len(texts)), right.T, strict=True)
@@ -176,6 +176,8 @@ class _Ranking:
 
     def _add(self, found: _Compared, row: int, column: int) -> None:
         """Count what a strip's float32 decides, and decide the rest in float64."""
+        import torch
+
         for total, count, first in (
             (self.nearer_texts, found.of_rows, row),
             (self.nearer_images, found.of_columns, column),
@@ -186,7 +188,7 @@ class _Ranking:
             (found.close_to_rows, self.best_text, self.nearer_texts, 0),
             (found.close_to_columns, self.best_image, self.nearer_images, 1),
         ):
-            for part in _tensor(np.add(close, (row, column))).split(_PAIRS) if len(close) else ():
+            for part in torch.split(_tensor(np.add(close, (row, column))), _PAIRS) if len(close) else ():
                 won = self._exact(part[:, 0], part[:, 1]) > best[part[:, axis]] - TIE
                 total += part[:, axis][won].bincount(minlength=len(total))
 

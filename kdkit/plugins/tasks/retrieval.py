@@ -119,10 +119,11 @@ def _part(outcomes: _Outcomes, part: slice) -> _Outcomes:
 def _units(samples: Sequence[Sample]) -> Array:
     """(N,) what the bootstrap draws: groups, and images with all their captions."""
     groups = sample_groups(samples)
-    first = {}
+    first: dict[object, int] = {}
     for sample, group in zip(samples, groups.tolist(), strict=True):
         first.setdefault(sample.image, group)
-    return np.unique([first[sample.image] for sample in samples], return_inverse=True)[1]
+    units = np.array([first[sample.image] for sample in samples], dtype=np.int64)
+    return np.asarray(np.unique(units, return_inverse=True)[1])
 
 
 def _why(samples: Sequence[Sample]) -> str:

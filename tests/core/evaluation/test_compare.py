@@ -37,6 +37,9 @@ class Named:
     def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         raise AssertionError(len(texts))
 
+    def captions(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        raise AssertionError(len(samples))
+
 
 class Fixed:
     """A task that returns how many of 100 samples each model gets right."""

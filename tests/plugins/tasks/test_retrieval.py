@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from kdkit.core.contracts import Sample
 from kdkit.plugins.tasks.retrieval import Retrieval
 from tests.errors import raises_error
-from tests.plugins.tasks.views import Noisy, sample
+from tests.plugins.tasks.views import Array, Noisy, sample
 
 
 def distinct(count: int, domain: str = "ct") -> list[Sample]:
@@ -86,7 +88,7 @@ class _ByPatient(Noisy):
     def __init__(self) -> None:
         super().__init__(0.0)
 
-    def image(self, samples: list[Sample]) -> np.ndarray:  # type: ignore[type-arg,override]
+    def image(self, samples: Sequence[Sample]) -> Array:
         rows = super().image(samples)
         lost = np.array([int(s.id[2:]) // 20 % 2 == 1 for s in samples])
         rows[lost] = np.roll(rows[lost], 1, axis=1)

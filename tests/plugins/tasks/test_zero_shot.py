@@ -43,6 +43,9 @@ class Formula:
     def text(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         return unit_rows(np.stack([direction(text) for text in texts]), what="prompts")
 
+    def captions(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        return self.text([sample.text for sample in samples])
+
 
 def samples(per_class: int, domain: str = "ct", labels: Sequence[str] | None = None) -> list[Sample]:
     return [
