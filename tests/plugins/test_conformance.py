@@ -241,7 +241,23 @@ class Imported(kit.LoaderContract):
         return place
 
 
+class LinearProbe(kit.TaskContract):
+    """With few fits."""
+
+    name = "linear-probe"
+    options: ClassVar[Mapping[str, Any]] = {"strengths": (0.1, 10.0), "draws": 2, "resamples": 50}
+
+
+class NearestNeighbors(kit.TaskContract):
+    """With few fits."""
+
+    name = "knn"
+    options: ClassVar[Mapping[str, Any]] = {"k": (1, 5), "draws": 2, "resamples": 50}
+
+
 KINDS: tuple[type[kit.Contract], ...] = (
+    LinearProbe,
+    NearestNeighbors,
     Csv,
     Jsonl,
     Folder,
