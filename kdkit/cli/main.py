@@ -44,6 +44,7 @@ from kdkit.cli import (
 )
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.system_errors import as_kdkit_error
+from kdkit.core.base.threads import settle_threads
 
 ERROR_LOG = "kdkit-error.log"
 WELCOME = f"""\
@@ -162,6 +163,7 @@ def frame(
 
 def run() -> None:
     """Entry point: runs the command and ends with a message and an exit code."""
+    settle_threads()
     streams.open_streams()
     if "--json" in sys.argv and not {"--help", "-h"} & set(sys.argv):
         streams.reserve_stdout()

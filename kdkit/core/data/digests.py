@@ -15,6 +15,7 @@ from typing import Any
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
+from kdkit.core.base.threads import usable_processors
 from kdkit.core.contracts import ImageLocation, ImageOptions, ImageRef, Reporter, Sample, Silent
 from kdkit.core.data.images import decode
 from kdkit.core.data.locations import file_of, key_of, read_content
@@ -109,7 +110,7 @@ class DigestCache:
             if known.get(key, [])[:2] != [*stamp]
         }
         if todo:
-            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(max_workers=min(8, usable_processors())) as pool:
                 values = pool.map(self._digest, [ref for ref, _ in todo.values()])
                 for done, ((key, (_, stamp)), value) in enumerate(zip(todo.items(), values, strict=True), start=1):
                     if isinstance(value, str):

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.threads import usable_processors
 from kdkit.core.contracts import ImageLocation, ImageOptions, ImageRef, Sample
 from kdkit.core.data.locations import further_images_of, image_reader, read_content
 
@@ -35,7 +36,7 @@ class UnreadableImage(KdkitError):
 
 def decoding_threads() -> int:
     """Threads for decoding: one per usable processor, divided by ``LOCAL_WORLD_SIZE``; at least 4, at most 16."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = usable_processors()
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(4, min(16, processors // max(1, int(beside) if beside.isdigit() else 1)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.threads import usable_processors
 from kdkit.core.contracts import SPLITS
 from kdkit.core.distill.loop.distributed import TIMEOUT, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
@@ -116,7 +116,7 @@ class LiveTeacher:
         samples = [self._index.samples[row] for row in rows]
         parts: list[dict[str, Array]] = []
         work = [(sample, [encode.prepare]) for sample in samples]
-        with closing(prefetch(work, min(4, os.cpu_count() or 1), ahead=2 * MICRO_BATCH)) as prepared:
+        with closing(prefetch(work, min(4, usable_processors()), ahead=2 * MICRO_BATCH)) as prepared:
             for start in range(0, len(samples), MICRO_BATCH):
                 part = samples[start : start + MICRO_BATCH]
                 items = [_require_readable(next(prepared)) for _ in part]

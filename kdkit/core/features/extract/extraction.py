@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
+from kdkit.core.base.threads import usable_processors
 from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.answers import answer_missing
@@ -123,7 +123,7 @@ def extract(
     _check_space(store.root, plans)
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
-        _run_pass(index, writers, batch_size, workers or min(16, os.cpu_count() or 1), reporter)
+        _run_pass(index, writers, batch_size, workers or min(16, usable_processors()), reporter)
     columns = [store.column(c.teacher, c.fingerprint) for c in columns]
     answers = [answer_missing(t, c, index, again, reporter) for t, c in zip(teachers, columns, strict=True)]
     columns = [store.column(c.teacher, c.fingerprint) for c in columns]
