@@ -77,7 +77,7 @@ def choices(rows: Iterable[TeacherRow], only: TeacherFilter) -> list[str]:
         lines.append(f"classes of licenses: {', '.join(get_args(LicenseClass))}")
         lines.append(f"licenses: {_listed(name for row in rows for name in row.license.split(' / '))}")
     if only.kind:
-        lines.append(f"kinds: {_listed(row.kind for row in rows)}")
+        lines.append(f"kinds: {_listed(row.kind for row in rows if row.kind)}")
     if only.max_parameters is not None:
         known = [row.parameters for row in rows if row.parameters is not None]
         lines.append(f"least known number of weights: {min(known):,}" if known else "no number of weights is known")
