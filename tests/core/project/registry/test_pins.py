@@ -74,7 +74,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_name_of_registry_and_recipe_is_pinned(root: Path) -> None:
     assert Lock.load(root / "registry.lock").providers == {
-        "task": {"zero-shot": "kdkit"},
+        "task": {"zero-shot": "kdkit", "retrieval": "kdkit"},
         "student": {"open_clip": "kdkit"},
         "source": {"csv": "kdkit"},
         "policy": {"all": "kdkit", "soft": "kdkit"},
