@@ -278,7 +278,7 @@ def _probe_and_measure(
     if imported:
         return declared_signals(source), None
     probed = probe(source, f"teacher '{chosen.name}'")
-    dims = {name: fact.shape[-1] for name, fact in probed.signals.items()}
+    dims = {name: fact.shape[-1] if fact.shape else 1 for name, fact in probed.signals.items()}
     measured = measure(model, source, dims, probed.seconds if dims else None)
     if chosen.spec is not None:
         for line in differences(chosen.spec, measured, chosen.options):

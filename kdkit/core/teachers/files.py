@@ -18,6 +18,8 @@ DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
 USUAL_PICKLE = "pytorch_model.bin"
 _TENSORS = ".safetensors"
+_ARCHIVE = ".tar"
+"""Holds weights only where no other file does; else data, such as images."""
 _TRAINING = re.compile(r"training_args|optimizer|optim|scheduler|scaler|rng_state(_\d+)?|trainer_state")
 """Stems of pickles beside a model's that hold the state of its training."""
 _SHARD = re.compile(r"-\d+-of-\d+$")
@@ -103,6 +105,7 @@ def _select_pickles(names: list[str], where: str) -> list[str]:
     found = [name for name in names if name.endswith(PICKLES)]
     usual = [name for name in found if name.endswith(USUAL_PICKLE)]
     models = [name for name in found if not _TRAINING.fullmatch(PurePosixPath(name).stem)]
+    models = [name for name in models if not name.endswith(_ARCHIVE)] or models
     if not usual and (shards := [name for name in models if _SHARD.search(PurePosixPath(name).stem)]):
         raise KdkitError(
             "KD-TEACH-046",

@@ -15,7 +15,7 @@ from kdkit.core.project.licenses import allowed
 from kdkit.core.project.registry.chosen import ChosenTeacher
 from kdkit.core.teachers.fetch import companions_of, selector
 from kdkit.core.teachers.files import list_folder
-from kdkit.core.teachers.hub import cache_folder, in_cache, list_remote, offline_mode
+from kdkit.core.teachers.hub import bytes_in_cache, cache_folder, list_remote, offline_mode
 from kdkit.core.teachers.license import read_license, require_permission
 from kdkit.core.teachers.source import parse_source, source_folder
 
@@ -30,7 +30,7 @@ class Forecast:
     Attributes:
         source: where the files come from.
         sizes: file -> bytes; None if unknown. Empty for an offline addition from the Hub's cache.
-        cached: bytes of them that are in the Hub's cache already.
+        cached: bytes of them that are in the Hub's cache already, also of interrupted downloads.
         free: bytes that are free where the files go.
         license: its names, and what follows from them for the project's use.
         also: other sources of files, whose sizes are not counted.
@@ -91,7 +91,7 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
             sizes = dict(listing.sizes)
             if not also and _names_others(chosen, project.catalogue.specs(LoaderSpec), sizes):
                 also.append("other repositories that its files may name")
-            cached = sum(sizes[name] or 0 for name in sizes if in_cache(source, name, listing.commit))
+            cached = bytes_in_cache(source, listing)
     facts = chosen.license_facts(seen, gated=gated)
     domains = chosen.domains or (chosen.spec.domains if chosen.spec else ())
     reason = allowed(facts, use).reason

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdkit.core.base.hub import Hub, connect, hub_errors
 from kdkit.core.teachers.files import DESCRIPTIONS, list_folder
-from kdkit.core.teachers.resume import download_large_files
+from kdkit.core.teachers.resume import arrived, download_large_files
 from kdkit.core.teachers.source import Source
 
 Select = Callable[[Iterable[str], str], list[str]]
@@ -35,9 +35,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files to fetch -> bytes (None if the Hub does not say)."""
+    """What the Hub has at one commit.
+
+    Attributes:
+        sizes: files to fetch -> bytes; None if the Hub does not say.
+        hashes: sha256 of the large ones.
+        commit: 40 hex digits.
+        gated: the owner requires that terms are accepted.
+    """
 
     sizes: dict[str, int | None]
+    hashes: dict[str, str]
     commit: str
     gated: bool
 
@@ -89,7 +97,9 @@ def list_remote(source: Source, select: Select) -> Listing:
         ask = hub.api.model_info if source.repository_kind == "model" else hub.api.dataset_info
         info = ask(source.repository, revision=source.revision, files_metadata=True)
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
-    return Listing({name: sizes[name] for name in select(sizes, str(source))}, str(info.sha), gated=bool(info.gated))
+    hashes = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
+    chosen = {name: sizes[name] for name in select(sizes, str(source))}
+    return Listing(chosen, hashes, str(info.sha), gated=bool(info.gated))
 
 
 def cache_folder() -> Path:
@@ -99,8 +109,20 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def in_cache(source: Source, name: str, commit: str) -> bool:
-    """Whether a file of a repository is in the cache, at this commit."""
+def bytes_in_cache(source: Source, listing: Listing) -> int:
+    """Bytes of the listed files that are in the cache, at this commit, with the parts that a download continues."""
+    return sum(
+        size if _in_cache(source, name, listing.commit) else min(size, _arrived(source, listing.hashes.get(name)))
+        for name, size in listing.sizes.items()
+        if size is not None
+    )
+
+
+def _arrived(source: Source, sha256: str | None) -> int:
+    return arrived(source, sha256, cache_folder()) if sha256 else 0
+
+
+def _in_cache(source: Source, name: str, commit: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(

@@ -25,7 +25,8 @@ PARTIAL = ".kdkit-incomplete"
 def download_large_files(hub: Hub, source: Source, commit: str, sizes: Mapping[str, int | None], cache: Path) -> None:
     """Bring files of at least :data:`LARGE` bytes into the Hub's cache.
 
-    A file that another process is downloading is left to ``huggingface_hub``.
+    Left to ``huggingface_hub`` are a file that another process is downloading, and one that is too large for a plain
+    download.
 
     Args:
         hub: the endpoint and its token.
@@ -37,12 +38,24 @@ def download_large_files(hub: Hub, source: Source, commit: str, sizes: Mapping[s
     Raises:
         Exception: as ``huggingface_hub`` raises; what has arrived stays for the next call.
     """
+    from huggingface_hub import constants
+
+    blobs = _blobs(source, cache)
+    for name, size in sizes.items():
+        if size is not None and LARGE <= size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
+            _download(hub, source, commit, name, blobs)
+
+
+def arrived(source: Source, sha256: str, cache: Path) -> int:
+    """Bytes of a file that an interrupted :func:`download_large_files` has left; the next one continues them."""
+    partial = _blobs(source, cache) / f"{sha256}{PARTIAL}"
+    return partial.stat().st_size if partial.is_file() else 0
+
+
+def _blobs(source: Source, cache: Path) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
-    blobs = cache / repo_folder_name(repo_id=source.repository, repo_type=source.repository_kind) / "blobs"
-    for name, size in sizes.items():
-        if size is not None and size >= LARGE:
-            _download(hub, source, commit, name, blobs)
+    return cache / repo_folder_name(repo_id=source.repository, repo_type=source.repository_kind) / "blobs"
 
 
 def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> None:
@@ -55,18 +68,26 @@ def _download(hub: Hub, source: Source, commit: str, name: str, blobs: Path) -> 
         return
     partial = blobs / f"{found.etag}{PARTIAL}"
     blobs.mkdir(parents=True, exist_ok=True)
-    elsewhere = urlsplit(found.location).netloc != urlsplit(hub.endpoint).netloc
+    elsewhere = urlsplit(found.location)[:2] != urlsplit(hub.endpoint)[:2]  # scheme, host and port
     headers = {"authorization": f"Bearer {hub.token}"} if hub.token and not elsewhere else {}  # others are signed
     with file_lock(partial) as mine:
         if mine is False:
             return
         start = partial.stat().st_size
-        start = start if found.size is None or start <= found.size else 0
+        whole = found.size is None or start <= found.size
+        start = start if whole and len(found.etag) == 64 else 0  # only a sha256 proves that parts fit
         with partial.open("r+b") as file:
             file.seek(start)
-            http_get(found.location, file, resume_size=start, headers=headers, expected_size=found.size)
+            http_get(
+                found.location,
+                file,
+                resume_size=start,
+                headers=headers,
+                expected_size=found.size,
+                displayed_filename=name,  # not the end of a signed address
+            )
             file.truncate()
-        if start and len(found.etag) == 64 and sha256_of(partial) != found.etag:
-            partial.unlink()  # the parts do not belong together; huggingface_hub begins again
+        if start and sha256_of(partial) != found.etag:
+            partial.unlink()  # huggingface_hub begins again
         else:
             os.replace(partial, blobs / found.etag)

@@ -18,9 +18,10 @@ from transformers import SwinModel
 from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.flair import Projected
 from kdkit.plugins.loaders.image_towers import build_resnet, swin_config
-from kdkit.plugins.loaders.layouts import CXR_CLIP, WeightFile, part, shapes_of
+from kdkit.plugins.loaders.layouts import CXR_CLIP, WeightFile, describe_mismatch, part, shapes_of
 from kdkit.plugins.loaders.medclip import TOWER
 from kdkit.plugins.loaders.open_clip_folder import find_weights
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.text_tower import Reading, build_tower, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
@@ -37,33 +38,37 @@ def load_cxr_clip(folder: Path, *, weights: str | None = None, precision: str = 
     Args:
         folder: the weights, and ``text/`` with config and tokenizer of the text tower.
         weights: the weights' file name, if there are several.
-        precision: name of a torch dtype.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         KdkitError: the folder is incomplete, or another model's.
     """
     folder = Path(folder)
-    path = find_weights(folder, weights)
+    dtype, path = dtype_of(precision), find_weights(folder, weights)
     state = read_tensors(path)
     file = WeightFile(str(path), "CXR-CLIP", state)
     file.require_layout(CXR_CLIP)
     file.require_known((_RESNET, _SWIN, _TEXT, *_HEADS, "logit_scale"))
     resnet = part(state, _RESNET)
     tower = build_resnet(resnet, file) if resnet else _SwinTower(part(state, _SWIN), file)
-    image = Projected(tower, *_projection(state, _HEADS[0]))
+    image = Projected(tower, *_projection(state, _HEADS[0], file))
     settings: dict[str, Any] = {"input_size": (3, _SIZE, _SIZE), "interpolation": "bilinear"}
     settings |= _IMAGENET if resnet else _HALF
     transform = create_transform(**settings, crop_pct=1.0, is_training=False)
     reading = Reading(_CONTEXT, reads_padding=False, pool=_last_token, name="last token, with bias")
-    weight, bias = _projection(state, _HEADS[1])
+    weight, bias = _projection(state, _HEADS[1], file)
     projection = torch.cat([weight, bias[:, None]], dim=1)  # the pooled features end with a 1
     text = read_text_tower(folder, part(state, _TEXT), projection, TOWER, reading, file)
     model = TwoTowers(image, text, transform, {"timm": settings})
-    return model.to(getattr(torch, precision)).requires_grad_(False).eval()
+    return model.to(dtype).requires_grad_(False).eval()
 
 
-def _projection(state: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, Tensor]:
-    return state[f"{prefix}weight"], state[f"{prefix}bias"]
+def _projection(state: Mapping[str, Tensor], prefix: str, file: WeightFile) -> tuple[Tensor, Tensor]:
+    """Weight (D, width) and bias (D,)."""
+    weight, bias = state[f"{prefix}weight"], state[f"{prefix}bias"]
+    expected = {f"{prefix}weight": tuple(weight.shape), f"{prefix}bias": tuple(weight.shape[:1])}
+    file.require_fit(describe_mismatch(expected, shapes_of(part(state, prefix), prefix)))
+    return weight, bias
 
 
 class _SwinTower(nn.Module):

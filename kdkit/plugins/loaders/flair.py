@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from torchvision.transforms.functional import resize  # type: ignore[import-untyped]
 
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_towers import build_resnet
 from kdkit.plugins.loaders.layouts import FLAIR, WeightFile, part
 from kdkit.plugins.loaders.medclip import LAYERS, TOWER, mean_of_layers
 from kdkit.plugins.loaders.open_clip_folder import find_weights
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.text_tower import Reading, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
@@ -38,13 +40,21 @@ def load_flair(
         folder: the weights, and ``text/`` with config and tokenizer of the text tower.
         template: every text takes the place of ``{}``, as in the authors' code; ``"{}"`` leaves texts as they are.
         weights: the weights' file name, if there are several.
-        precision: name of a torch dtype.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        KdkitError: the folder is incomplete, or another model's.
+        KdkitError: the folder is incomplete, or another model's; ``template`` has no ``{}``.
     """
     folder = Path(folder)
-    path = find_weights(folder, weights)
+    if "{}" not in template:
+        raise KdkitError(
+            "KD-LOAD-116",
+            f"the template '{template}' has no place for the text",
+            where="--option template",
+            why="all texts would be the same",
+            fix=f"put {{}} where the text belongs: --option template='{TEMPLATE}'",
+        )
+    dtype, path = dtype_of(precision), find_weights(folder, weights)
     state = read_tensors(path)
     file = WeightFile(str(path), "FLAIR", state)
     file.require_layout(FLAIR)
@@ -54,7 +64,7 @@ def load_flair(
     text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[FLAIR[1]], TOWER, reading, file)
     preprocessing = {"resize": "bilinear, longest side", "size": _SIZE, "pad": "right and bottom", "divide": 255}
     model = Templated(image, text, preprocess_image, {"flair": preprocessing, "template": template}, template)
-    return model.to(getattr(torch, precision)).requires_grad_(False).eval()
+    return model.to(dtype).requires_grad_(False).eval()
 
 
 def preprocess_image(image: Image) -> Tensor:

@@ -44,6 +44,7 @@ KEEP = (
 CXR_CLIP = (
     "image_projection.projection.weight",
     "image_projection.projection.bias",
+    "text_projection.projection.weight",
     "text_projection.projection.bias",
     "text_encoder.text_encoder.embeddings.word_embeddings.weight",
 )
@@ -98,9 +99,9 @@ def unwrapped(weights: Mapping[str, T]) -> dict[str, T]:
     return dict(weights)
 
 
-def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape."""
-    return {name: tuple(value.shape) for name, value in weights.items()}
+def shapes_of(weights: Mapping[str, Tensor], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Name, after ``prefix`` -> shape."""
+    return {f"{prefix}{name}": tuple(value.shape) for name, value in weights.items()}
 
 
 def blocks(names: Iterable[str], stage: int) -> int:

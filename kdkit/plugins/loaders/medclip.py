@@ -22,6 +22,7 @@ from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_towers import swin_config
 from kdkit.plugins.loaders.layouts import MEDCLIP, WeightFile, blocks, describe_mismatch, part, shapes_of
 from kdkit.plugins.loaders.open_clip_folder import find_weights
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.text_tower import Reading, build_tower, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
@@ -40,13 +41,13 @@ def load_medclip(folder: Path, *, weights: str | None = None, precision: str = "
     Args:
         folder: the weights, and ``text/`` with config and tokenizer of the text tower.
         weights: the weights' file name, if there are several.
-        precision: name of a torch dtype.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         KdkitError: the folder is incomplete, or another model's.
     """
     folder = Path(folder)
-    path = find_weights(folder, weights)
+    dtype, path = dtype_of(precision), find_weights(folder, weights)
     state = read_tensors(path)
     swin, file = _SWIN in state, WeightFile(str(path), "MedCLIP", state)
     file.require_layout((*MEDCLIP, _SWIN if swin else _RESNET))
@@ -57,7 +58,7 @@ def load_medclip(folder: Path, *, weights: str | None = None, precision: str = "
     text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[MEDCLIP[0]], TOWER, reading, file)
     preprocessing = {"gray": "L", "pad": "black square", "size": _SIZE, "resize": "bicubic", "mean": _MEAN, "std": _STD}
     model = TwoTowers(image, text, preprocess_image, {"medclip": preprocessing})
-    return model.to(getattr(torch, precision)).requires_grad_(False).eval()
+    return model.to(dtype).requires_grad_(False).eval()
 
 
 def preprocess_image(image: Image.Image) -> Tensor:

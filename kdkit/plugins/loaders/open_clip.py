@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdkit.plugins.loaders.hugging_face import digest_files, open_tokenizer
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
+from kdkit.plugins.loaders.precision import open_clip_precision
 from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
 
 
@@ -159,7 +160,8 @@ def load_open_clip(
     Args:
         folder: with ``open_clip_config.json``, weights and tokenizer files, and ``text/`` for the config of a Hugging
             Face text tower.
-        precision: open_clip's name of a precision; features are float32 in any case.
+        precision: ``fp32``, ``bf16``, ``fp16``, ``pure_bf16``, ``pure_fp16``, or torch's names; features are float32 in
+            any case.
         weights: the weights' file name, if it is not one of the usual.
         arch: a built-in open_clip architecture, for a folder that holds only weights.
         mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
@@ -167,7 +169,7 @@ def load_open_clip(
     Raises:
         KdkitError: the folder is incomplete, or its weights do not fit exactly.
     """
-    folder = Path(folder)
+    folder, precision = Path(folder), open_clip_precision(precision)
     wanted = read_overrides(
         folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
     )

@@ -20,6 +20,7 @@ from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_encoder import require_pooling
 from kdkit.plugins.loaders.layouts import PMC_CLIP, WeightFile, blocks, describe_mismatch, part, shapes_of
 from kdkit.plugins.loaders.open_clip_folder import find_weights
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.text_tower import Reading, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
@@ -41,14 +42,14 @@ def load_pmc_clip(
         pooling: ``cls``: the last hidden state of ``[CLS]``, as in training; ``pooler``: the BERT's
             ``pooler_output``, as in the authors' notebook.
         weights: the weights' file name, if there are several.
-        precision: name of a torch dtype.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
         KdkitError: the folder is incomplete, or another model's.
     """
     folder = Path(folder)
     require_pooling(pooling, tuple(_POOLS), str(folder))
-    path = find_weights(folder, weights)
+    dtype, path = dtype_of(precision), find_weights(folder, weights)
     state = read_tensors(path)
     file = WeightFile(str(path), "PMC-CLIP", state)
     file.require_layout(PMC_CLIP)
@@ -64,7 +65,7 @@ def load_pmc_clip(
         image_transform_v2(preprocessing, is_train=False),
         {"open_clip": {key: getattr(preprocessing, key) for key in PreprocessCfg.__dataclass_fields__}},
     )
-    return model.to(getattr(torch, precision)).requires_grad_(False).eval()
+    return model.to(dtype).requires_grad_(False).eval()
 
 
 def _build_image_tower(state: Mapping[str, Tensor], file: WeightFile) -> tuple[nn.Module, int]:

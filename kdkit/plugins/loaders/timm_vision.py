@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import did_you_mean
 from kdkit.core.base.tensors import read_tensors
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
 
 CONFIG = "config.json"
@@ -63,13 +64,13 @@ def load_timm(
         mlp: ``swiglu-packed``: the feed-forward layer, where the authors pass it in code.
         weights: the weights' file name, if it is not ``model.safetensors``.
         ignore: prefixes of weights that the features do not need: ``[decoder_]``.
-        precision: name of a torch dtype.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
         mean, std, interpolation, resize_mode, image_size: as in ``preprocessing.Overrides``; by default the files'.
 
     Raises:
         KdkitError: the folder is another model, or its weights do not fit exactly.
     """
-    folder = Path(folder)
+    folder, dtype = Path(folder), dtype_of(precision)
     wanted = read_overrides(
         folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
     )
@@ -96,7 +97,7 @@ def load_timm(
         transform: Callable[[Any], Tensor] = create_transform(**settings, is_training=False)
     except (RuntimeError, TypeError, ValueError, KeyError, AssertionError, AttributeError) as error:
         raise vision_error(folder, " ".join(str(error).split())[:600], _LIBRARY) from error
-    model.to(getattr(torch, precision))
+    model.to(dtype)
     return (
         ImageEncoder(
             model,
@@ -106,7 +107,7 @@ def load_timm(
             identity={
                 "preprocessing": "timm " + json.dumps(settings, sort_keys=True, default=str),
                 "pooling": pooling,
-                "precision": precision,
+                "precision": str(dtype).removeprefix("torch."),
             },
         )
         .requires_grad_(False)

@@ -26,6 +26,7 @@ from kdkit.plugins.loaders.hugging_face import (
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, model_type, needs_own_code, require_known_type
 from kdkit.plugins.loaders.naflex import NaFlexEncoder
 from kdkit.plugins.loaders.own_files import require_own_files
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
 from kdkit.plugins.loaders.transformers_encoder import TransformersEncoder
 
@@ -57,18 +58,19 @@ def load_transformers_clip(
             pickle with code; adapters do not fit their base.
     """
     folder = Path(folder)
+    dtype = dtype_of(precision)
     wanted = read_overrides(
         folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
     )
     if (folder / ADAPTERS).is_file():
-        encoder = _load(base_folder(folder), precision, wanted)
+        encoder = _load(base_folder(folder), dtype, wanted)
         encoder.model = merge_adapters(encoder.model, folder)
     else:
-        encoder = _load(folder, precision, wanted)
+        encoder = _load(folder, dtype, wanted)
     return encoder.requires_grad_(False).eval()
 
 
-def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncoder:
+def _load(folder: Path, dtype: torch.dtype, wanted: Overrides) -> TransformersEncoder:
     if not (folder / "config.json").is_file():
         raise _not_a_model(folder, "it has no config.json", ExitCode.MISSING)
     require_readable(folder)
@@ -83,7 +85,7 @@ def _load(folder: Path, precision: str, wanted: Overrides) -> TransformersEncode
         with torch.random.fork_rng(devices=[]), without_reports():
             model, info = AutoModel.from_pretrained(
                 folder,
-                dtype=getattr(torch, precision),
+                dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 **_LOCAL,

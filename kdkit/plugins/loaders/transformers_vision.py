@@ -21,6 +21,7 @@ from kdkit.plugins.loaders.hugging_face import missing_packages, require_process
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
 from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
+from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -51,7 +52,7 @@ def load_transformers_vision(
     Raises:
         KdkitError: the folder is another model, its weights are incomplete, or a pickle with code.
     """
-    folder = Path(folder)
+    folder, dtype = Path(folder), dtype_of(precision)
     wanted = read_overrides(
         folder, mean=mean, std=std, interpolation=interpolation, resize_mode=resize_mode, image_size=image_size
     )
@@ -63,7 +64,7 @@ def load_transformers_vision(
         with torch.random.fork_rng(devices=[]), without_reports():
             model, info = AutoModel.from_pretrained(
                 folder,
-                dtype=getattr(torch, precision),
+                dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 **_LOCAL,
@@ -89,7 +90,7 @@ def load_transformers_vision(
             width=_width(config) * (2 if pooling == "cls+mean" else 1),
             preprocess=partial(_preprocess, processor),
             features=partial(_features, prefix=prefix, pooling=pooling, options=_size_options(model, wanted)),
-            identity=_identity(processor, pooling, precision),
+            identity=_identity(processor, pooling, str(dtype).removeprefix("torch.")),
         )
         .requires_grad_(False)
         .eval()

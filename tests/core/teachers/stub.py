@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Companion, LoaderSpec, Silent, TeacherSpec
+from kdkit.core.contracts import Companion, LoaderSpec, Sample, SignalSpec, Silent, TeacherSpec
 from kdkit.core.plugin_system.catalogue import FAMILIES, Catalogue, Entry
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
@@ -53,8 +53,26 @@ class Stub(nn.Module):
         return lengths @ self.matrix
 
 
-def load(folder: Path, *, trouble: str = "", weights: str = "model.safetensors") -> Stub:
+class Scoring(nn.Module):
+    """A signal source, no dual encoder: one number per text, its length."""
+
+    signals = (SignalSpec("score", (), "float32"),)
+
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def prepare(self, image: Image, sample: Sample) -> int:
+        del image
+        return len(sample.text)
+
+    def compute(self, items: Sequence[int]) -> Mapping[str, Tensor]:
+        return {"score": torch.tensor([float(length) for length in items])}
+
+
+def load(folder: Path, *, trouble: str = "", weights: str = "model.safetensors") -> Stub | Scoring:
     """Load the matrix; fails without weights."""
+    if trouble == "one number":
+        return Scoring()
     if not (folder / weights).is_file():
         found = ", ".join(path.name for path in folder.glob("*.safetensors"))
         raise KdkitError("X-001", "no weights in this folder", where=str(folder), why=f"it has {found}")

@@ -112,6 +112,13 @@ def test_a_broken_model_leaves_nothing_behind(tmp_path: Path, trouble: str, id: 
     stub.refused(project, "a", {"from": "local:a", "options": {"trouble": trouble}}, id, mentions=mentions)
 
 
+def test_a_signal_can_be_one_number(tmp_path: Path) -> None:
+    project = stub.make_project(tmp_path)
+    stub.write(tmp_path / "a")
+    facts = add_teacher(project, "a", {"from": "local:a", "options": {"trouble": "one number"}})
+    assert facts.signals["score"].shape == ()
+
+
 def test_nan_in_the_features_is_found_by_the_probe(tmp_path: Path) -> None:
     project = stub.make_project(tmp_path)
     stub.write(tmp_path / "a", nan=True)

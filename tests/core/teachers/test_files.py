@@ -24,6 +24,8 @@ from tests.errors import raises_error
             ["config.json", "open_clip_pytorch_model.bin", "pytorch_model.bin"],
         ),
         (["a.json", "run.py", ".gitattributes", ".git/x.json", "LICENSE", "img.png"], ["LICENSE", "a.json"]),
+        (["weights.pt", "images.tar", "config.json"], ["config.json", "weights.pt"]),
+        (["r50_mcc.tar", "optimizer.pt"], ["r50_mcc.tar"]),
         (["1_Pooling/config.json", "vocab.txt"], ["1_Pooling/config.json", "vocab.txt"]),
     ],
 )
@@ -71,6 +73,7 @@ def test_pickles_in_parts_are_no_choice() -> None:
         (["README.md", "LICENSE"], "KD-TEACH-017"),
         (["run.py", "model.onnx"], "KD-TEACH-017"),
         (["a.pt", "b.pt"], "KD-TEACH-019"),
+        (["a.tar", "b.tar"], "KD-TEACH-019"),
     ],
 )
 def test_files_without_a_model_are_refused(present: list[str], id: str) -> None:

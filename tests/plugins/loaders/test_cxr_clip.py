@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import linear
 from torchvision import transforms  # type: ignore[import-untyped]
 
@@ -47,3 +48,17 @@ def test_weights_of_another_layout_name_its_loader(tmp_path: Path) -> None:
     assert facts.loader == "flair"
     with raises_error("KD-LOAD-085", mentions=("FLAIR (--loader flair)",)):
         load_cxr_clip(tmp_path / "project/.kdkit/artifacts/mine")
+
+
+def test_a_projection_that_is_incomplete_or_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+    make_cxr_clip(tmp_path / "m", "resnet")
+    (checkpoint,) = (tmp_path / "m").glob("*.tar")
+    state = torch.load(checkpoint, weights_only=False)["model"]  # written just now, by make_cxr_clip
+    checkpoint.unlink()
+    path, weight = tmp_path / "m" / "model.safetensors", "text_projection.projection.weight"
+    save_file({name: value for name, value in state.items() if name != weight}, path)
+    with raises_error("KD-LOAD-085", where=str(path), mentions=(weight,)):
+        load_cxr_clip(tmp_path / "m")
+    save_file({**state, "text_projection.projection.bias": torch.ones(2)}, path)
+    with raises_error("KD-LOAD-084", where=str(path), mentions=("bias (2,) for",)):
+        load_cxr_clip(tmp_path / "m")

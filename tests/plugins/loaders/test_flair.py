@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import Resize  # type: ignore[import-untyped]
 
 from kdkit.plugins.loaders.flair import load_flair, preprocess_image
+from tests.errors import raises_error
 from tests.plugins.loaders.more_layouts import WIDTH, make_flair
 from tests.plugins.loaders.original_layouts import CAPTIONS, Towers, add_by_files, gray_pictures
 from tests.tiny_models import close
@@ -48,3 +49,8 @@ def test_images_keep_their_shape_on_a_canvas() -> None:
         assert torch.equal(pixels[:, :height, :width], Resize((height, width), antialias=True)(array))
         assert not pixels[:, height:].any()
         assert not pixels[:, :, width:].any()
+
+
+def test_a_template_without_a_place_for_the_text_is_refused(tmp_path: Path) -> None:
+    with raises_error("KD-LOAD-116", mentions=("'fundus photo'",)):
+        load_flair(tmp_path, template="fundus photo")
