@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from kdkit.core.base.result import Table, text_table
@@ -36,8 +37,9 @@ def main() -> None:
     kills, late, wrong, problems = Counter[str](), Counter[str](), Counter[str](), list[str]()
     for name in LIBRARIES:  # the commands are forks of this process
         importlib.import_module(name)
-    with tempfile.TemporaryDirectory() as folder:
-        sweeps = [Sweep(Path(folder) / str(number), life) for number, life in enumerate((ENCODERS, ANSWERING))]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        lives = enumerate((ENCODERS, ANSWERING))
+        sweeps = [opened.enter_context(closing(Sweep(Path(folder) / str(number), life))) for number, life in lives]
         every = [(sweep, step) for sweep in sweeps for step in sweep.steps]
         chosen = [found for found in every if not options.only or _name(found[1].words) in options.only.split(",")]
         for number in range(options.kills):
@@ -51,8 +53,6 @@ def main() -> None:
             if trial.problem:
                 problems.append(f"{trial.command}, killed at {trial.moment}: {trial.problem}")
                 print(problems[-1], file=sys.stderr, flush=True)
-        for sweep in sweeps:
-            sweep.close()
     names = dict.fromkeys(" ".join(step.words) for _, step in chosen)
     rows = [(name, kills[name], late[name], wrong[name]) for name in names if kills[name]]
     total = ("total", kills.total(), late.total(), wrong.total())

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -39,6 +40,8 @@ CACHES = {"busy", "digests.json"}
 """Files whose content depends on processes and times of files."""
 SLOW = 5.0
 """Seconds after which a command is timed again."""
+LIMIT = 300
+"""Seconds after which a command that waits for something ends, with -SIGALRM as exit code."""
 Tree = dict[str, str]
 
 
@@ -72,18 +75,21 @@ class Sweep:
     """Kills of the commands of a project, below ``folder``; to be closed after use."""
 
     def __init__(self, folder: Path, life: Life) -> None:
-        discovery.load_catalogue = cache(life.catalogue)  # as if its plugin were installed
-        torch.set_num_threads(1)  # after a fork, threads of OpenMP wait for ever
-        self.place, self._folder, self._resources = folder / "place", folder, ExitStack()
+        self.place, self._folder = folder / "place", folder
         self._hub: HubProcess | None = None
-        if life.needs_hub:
-            self._hub = self._resources.enter_context(hub_process(folder / "hub", _digest))
-            self._resources.enter_context(remembered_stock_checks(folder / "checks"))
-        life.make(self.place / "p")
-        self.steps = [self._step(number, command) for number, command in enumerate(life.commands)]
+        with ExitStack() as resources:
+            resources.enter_context(patch.object(discovery, "load_catalogue", cache(life.catalogue)))  # as if installed
+            resources.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)  # after a fork, threads of OpenMP wait for ever
+            if life.needs_hub:
+                self._hub = resources.enter_context(hub_process(folder / "hub", _digest))
+                resources.enter_context(remembered_stock_checks(folder / "checks"))
+            life.make(self.place / "p")
+            self.steps = [self._step(number, command) for number, command in enumerate(life.commands)]
+            self._resources = resources.pop_all()
 
     def close(self) -> None:
-        """End the Hub."""
+        """End the Hub; what was changed in this process is as before."""
         self._resources.close()
 
     def kill(self, step: Step, random_state: random.Random, *, by_time: bool) -> Trial:
@@ -142,6 +148,7 @@ class Sweep:
         count.write_text("0", encoding="utf-8")
         pid = os.fork()
         if not pid:
+            signal.alarm(LIMIT)
             if self._hub is not None:
                 os.environ.update(self._hub.environment)
             _become(words, self.place / "p", log, count, operation)
